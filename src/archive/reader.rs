@@ -1,0 +1,295 @@
+//! Reads a snapshot file and treats it as hostile: every size is bounded by the manifest, every byte is hashed,
+//! nothing is believed before it is checked. Memory does not grow with the contents of files.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::path::Path;
+
+use anyhow::{Context, Result, bail, ensure};
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+
+use super::codec;
+use super::tar::{self, BLOCK, Member};
+use super::writer::{HOWTO_NAME, MANIFEST_NAME};
+use crate::model::index::{Entry, INDEX_PATH, Index, Kind, Name};
+use crate::model::report::{Fault, FaultKind};
+use crate::model::snapshot::{FORMAT, MANIFEST_MAX_BYTES, Snapshot};
+
+/// So much of a file's head always holds the manifest.
+pub const HEAD_BYTES: usize = BLOCK + MANIFEST_MAX_BYTES;
+/// Clear members before the payload; more is no snapshot.
+const CLEAR_MEMBERS_MAX: usize = 8;
+const INDEX_MAX_BYTES: u64 = 1 << 30;
+
+/// The clear manifest, without a look at the payload.
+#[derive(Debug, Clone)]
+pub struct Head {
+    pub snapshot: Snapshot,
+    /// Over the whole MANIFEST.json member, lower-case hex.
+    pub manifest_sha256: String,
+}
+
+impl Head {
+    /// From the first bytes of a file, as few as reach over the manifest.
+    pub fn parse(bytes: &[u8]) -> Result<Self> {
+        let block: &[u8; BLOCK] = bytes.first_chunk().context("shorter than a header")?;
+        let header = ::tar::Header::from_byte_slice(block);
+        ensure!(
+            *header.path_bytes() == *MANIFEST_NAME.as_bytes(),
+            "does not begin with {MANIFEST_NAME}: no snapshot of ours"
+        );
+        let size = usize::try_from(header.entry_size()?)?;
+        ensure!(size <= MANIFEST_MAX_BYTES, "its manifest is larger than {MANIFEST_MAX_BYTES} bytes");
+        let manifest = bytes.get(BLOCK..BLOCK + size).context("ends within the manifest")?;
+        Ok(Self {
+            snapshot: parse_manifest(manifest)?,
+            manifest_sha256: crate::sys::hex(&Sha256::digest(manifest)),
+        })
+    }
+
+    /// How many bytes of the head `parse` needs, from the first block. None: no header at all.
+    pub fn needed(bytes: &[u8]) -> Option<usize> {
+        let header = ::tar::Header::from_byte_slice(bytes.first_chunk::<BLOCK>()?);
+        let size = usize::try_from(header.entry_size().ok()?).ok()?;
+        Some(BLOCK + size.min(MANIFEST_MAX_BYTES))
+    }
+}
+
+fn parse_manifest(text: &[u8]) -> Result<Snapshot> {
+    #[derive(Deserialize)]
+    struct Format {
+        format: u32,
+    }
+    let Format { format } = serde_json::from_slice(text).context("its manifest is damaged")?;
+    if format > FORMAT {
+        let fault = Fault::new(
+            FaultKind::Failed,
+            format!("was written in format {format}; this version reads up to {FORMAT}"),
+        );
+        return Err(fault.hint("upgrade proxmox-backup-extra").into());
+    }
+    serde_json::from_slice(text).context("its manifest is damaged")
+}
+
+/// An open snapshot file whose manifest was read and whose payload was found.
+pub struct Archive {
+    file: File,
+    pub head: Head,
+    payload_at: u64,
+}
+
+impl Archive {
+    /// Errors: `Verification` when the file is damaged, with its path.
+    pub fn open(path: &Path) -> Result<Self> {
+        let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
+        Self::from_file(file).map_err(|error| damaged(error, path))
+    }
+
+    fn from_file(mut file: File) -> Result<Self> {
+        let mut bytes = Vec::new();
+        file.by_ref().take(HEAD_BYTES as u64).read_to_end(&mut bytes)?;
+        let head = Head::parse(&bytes)?;
+        file.seek(SeekFrom::Start(0))?;
+        let payload_at = find_payload(&file, &head.snapshot)?;
+        Ok(Self { file, head, payload_at })
+    }
+
+    pub fn snapshot(&self) -> &Snapshot {
+        &self.head.snapshot
+    }
+
+    /// Reads all of it: the payload's hash, every member's hash, the index against the members.
+    /// `visit` sees each member once, the index not; it may read from it or not.
+    /// Errors: `Verification` for every difference, `Unseal` for an encrypted payload, or what `visit` says.
+    pub fn read(
+        &mut self,
+        path: &Path,
+        visit: &mut dyn FnMut(&Member, &mut dyn Read) -> Result<()>,
+    ) -> Result<Index> {
+        if self.snapshot().sealed.is_some() {
+            let fault = Fault::new(FaultKind::Unseal, format!("{}: is encrypted", path.display()));
+            return Err(fault.hint("this version cannot open encrypted snapshots").into());
+        }
+        self.file.seek(SeekFrom::Start(self.payload_at))?;
+        let mut visit_error = None;
+        let index = read_payload(&self.file, &self.head.snapshot, &mut |member, content| {
+            visit(member, content).map_err(|error| {
+                visit_error = Some(error);
+                anyhow::anyhow!("stopped")
+            })
+        });
+        match (visit_error, index) {
+            (Some(error), _) => Err(error),
+            (None, index) => index.map_err(|error| damaged(error, path)),
+        }
+    }
+}
+
+/// What stands before the payload is bounded; the payload must have the manifest's name and size.
+fn find_payload(file: &File, snapshot: &Snapshot) -> Result<u64> {
+    let payload = &snapshot.payload;
+    let mut archive = ::tar::Archive::new(file);
+    for (n, entry) in archive.entries_with_seek()?.raw(true).enumerate() {
+        let entry = entry.context("damaged header")?;
+        let name = entry.path_bytes().into_owned();
+        if name == payload.name.as_bytes() {
+            ensure!(
+                entry.size() == payload.size,
+                "its payload has {} bytes, its manifest says {}",
+                entry.size(),
+                payload.size
+            );
+            let end = entry.raw_file_position() + payload.size;
+            ensure!(file.metadata()?.len() >= end, "it ends within the payload");
+            return Ok(entry.raw_file_position());
+        }
+        let known = [MANIFEST_NAME, "MANIFEST.sig", HOWTO_NAME].iter().any(|clear| name == clear.as_bytes());
+        ensure!(known && n < CLEAR_MEMBERS_MAX, "has a member {} that no snapshot has", Name::new(name));
+    }
+    bail!("has no payload")
+}
+
+fn damaged(error: anyhow::Error, path: &Path) -> anyhow::Error {
+    if let Some(fault) = error.downcast_ref::<Fault>() {
+        let fault = Fault { message: format!("{}: {fault}", path.display()), ..fault.clone() };
+        return fault.into();
+    }
+    let fault = Fault::new(FaultKind::Verification, format!("{}: {error:#}", path.display()));
+    fault
+        .hint("the snapshot is damaged or was changed; take another one, `pbx-config list` shows them")
+        .into()
+}
+
+/// What was seen of a member while it streamed by.
+struct Seen {
+    member: Member,
+    sha256: [u8; 32],
+}
+
+fn read_payload(
+    file: &File,
+    snapshot: &Snapshot,
+    visit: &mut dyn FnMut(&Member, &mut dyn Read) -> Result<()>,
+) -> Result<Index> {
+    let codec = codec::CODECS
+        .iter()
+        .find(|codec| payload_ext(&snapshot.payload.name) == Some(codec.ext))
+        .with_context(|| format!("this version cannot read {}", snapshot.payload.name))?;
+    let mut stored = Hashing::new(file.take(snapshot.payload.size));
+    let mut seen: HashMap<Name, Seen> = HashMap::new();
+    let mut index: Option<Index> = None;
+    {
+        let decoded = (codec.decode)(Box::new(BufReader::with_capacity(256 * 1024, &mut stored)))?;
+        let mut bounded = Bounded { inner: decoded, left: snapshot.counts.bytes };
+        let result = tar::read(&mut bounded, &mut |member, content| {
+            ensure!(index.is_none(), "{}: stands behind the index", member.path);
+            if member.path.as_bytes() == INDEX_PATH.as_bytes() {
+                index = Some(read_index(member, content)?);
+                return Ok(());
+            }
+            ensure!((seen.len() as u64) < snapshot.counts.entries, "has more members than its manifest says");
+            let mut hashing = Hashing::new(content);
+            visit(member, &mut hashing)?;
+            io::copy(&mut hashing, &mut io::sink()).with_context(|| format!("{}: cut short", member.path))?;
+            ensure!(hashing.size == member.size, "{}: cut short", member.path);
+            let fresh = Seen { member: member.clone(), sha256: hashing.hash.finalize().into() };
+            ensure!(seen.insert(member.path.clone(), fresh).is_none(), "{}: stands in it twice", member.path);
+            Ok(())
+        });
+        result?;
+        io::copy(&mut bounded, &mut io::sink()).context("damaged payload")?;
+        ensure!(bounded.left == 0, "its payload unpacks to less than its manifest says");
+    }
+    io::copy(&mut stored, &mut io::sink())?;
+    let sha256 = crate::sys::hex(&stored.hash.finalize());
+    ensure!(sha256 == snapshot.payload.sha256, "the SHA-256 of its payload is not the manifest's");
+    let index = index.context("has no index")?;
+    compare(&index, &seen, snapshot)?;
+    Ok(index)
+}
+
+fn payload_ext(name: &str) -> Option<&str> {
+    name.strip_prefix("payload.tar")
+}
+
+fn read_index(member: &Member, content: &mut dyn Read) -> Result<Index> {
+    ensure!(
+        member.kind == Kind::File && member.size <= INDEX_MAX_BYTES,
+        "its index is no file of a sane size"
+    );
+    // From a slice, serde borrows and is several times faster than from a stream.
+    let mut text = Vec::with_capacity(usize::try_from(member.size)?.min(1 << 24));
+    content.read_to_end(&mut text)?;
+    serde_json::from_slice(&text).context("its index is damaged")
+}
+
+fn compare(index: &Index, seen: &HashMap<Name, Seen>, snapshot: &Snapshot) -> Result<()> {
+    ensure!(index.id == snapshot.id, "its index is of {}, its manifest of {}", index.id, snapshot.id);
+    ensure!(
+        index.entries.len() == seen.len(),
+        "holds {} members, its index lists {}",
+        seen.len(),
+        index.entries.len()
+    );
+    ensure!(
+        seen.len() as u64 == snapshot.counts.entries,
+        "holds {} members, its manifest says {}",
+        seen.len(),
+        snapshot.counts.entries
+    );
+    for entry in &index.entries {
+        let found = seen.get(&entry.path).with_context(|| format!("{}: is in the index only", entry.path))?;
+        check_entry(entry, found)?;
+    }
+    Ok(())
+}
+
+fn check_entry(entry: &Entry, found: &Seen) -> Result<()> {
+    ensure!(tar::same_fields(entry, &found.member), "{}: its header and the index differ", entry.path);
+    ensure!(
+        entry.kind != Kind::File || entry.sha256 == crate::sys::hex(&found.sha256),
+        "{}: its contents are not what the index says",
+        entry.path
+    );
+    Ok(())
+}
+
+struct Hashing<R> {
+    inner: R,
+    hash: Sha256,
+    size: u64,
+}
+
+impl<R: Read> Hashing<R> {
+    fn new(inner: R) -> Self {
+        Self { inner, hash: Sha256::new(), size: 0 }
+    }
+}
+
+impl<R: Read> Read for Hashing<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.inner.read(buffer)?;
+        self.hash.update(&buffer[..n]);
+        self.size += n as u64;
+        Ok(n)
+    }
+}
+
+/// Fails when more comes than announced, so that a small file cannot unpack without end.
+struct Bounded<R> {
+    inner: R,
+    left: u64,
+}
+
+impl<R: Read> Read for Bounded<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.inner.read(buffer)?;
+        self.left = self
+            .left
+            .checked_sub(n as u64)
+            .ok_or_else(|| io::Error::other("its payload unpacks to more than its manifest says"))?;
+        Ok(n)
+    }
+}

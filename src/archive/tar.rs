@@ -1,0 +1,336 @@
+//! The tar members of a payload: PAX headers out and in, bounded and byte-exact.
+//! The `tar` crate gives the blocks; its PAX reader splits values at newlines, so records are read here.
+
+use std::io::{self, Read, Write};
+
+use anyhow::{Context, Result, bail, ensure};
+use tar::{EntryType, Header};
+
+use crate::model::index::{Entry, Kind, Mtime, Name, Xattr};
+
+pub const BLOCK: usize = 512;
+const ZEROS: [u8; BLOCK * 2] = [0; BLOCK * 2];
+/// Of one PAX header; names, links and attributes together.
+const PAX_MAX_BYTES: u64 = 1 << 20;
+const XATTR: &str = "SCHILY.xattr.";
+
+/// The header blocks of an entry, with a PAX header before it when ustar cannot hold something.
+pub fn header(entry: &Entry) -> Result<Vec<u8>> {
+    let mut path = entry.path.as_bytes().to_vec();
+    if entry.kind == Kind::Dir {
+        path.push(b'/');
+    }
+    let mut records = Vec::new();
+    let mut header = Header::new_ustar();
+    header.set_entry_type(match entry.kind {
+        Kind::File => EntryType::Regular,
+        Kind::Dir => EntryType::Directory,
+        Kind::Symlink => EntryType::Symlink,
+        Kind::Hardlink => EntryType::Link,
+    });
+    if !set_path(&mut header, &path) {
+        record(&mut records, "path", &path);
+        set_path(&mut header, b"long-name");
+    }
+    if let Some(link) = &entry.link
+        && header.set_link_name_literal(link.as_bytes()).is_err()
+    {
+        record(&mut records, "linkpath", link.as_bytes());
+    }
+    header.set_size(entry.size);
+    header.set_mode(entry.mode);
+    header.set_uid(u64::from(entry.uid));
+    header.set_gid(u64::from(entry.gid));
+    match u64::try_from(entry.mtime.0) {
+        Ok(seconds) => header.set_mtime(seconds),
+        Err(_) => {
+            header.set_mtime(0);
+            record(&mut records, "mtime", entry.mtime.0.to_string().as_bytes());
+        }
+    }
+    // Names that do not fit are left to the numbers.
+    let _ = header.set_username(&entry.owner);
+    let _ = header.set_groupname(&entry.group);
+    for xattr in &entry.xattrs {
+        record(&mut records, &format!("{XATTR}{}", xattr.name), &xattr.value);
+    }
+    header.set_cksum();
+    let mut blocks = Vec::with_capacity(BLOCK);
+    if !records.is_empty() {
+        ensure!(
+            records.len() as u64 <= PAX_MAX_BYTES,
+            "its name and attributes are larger than {PAX_MAX_BYTES} bytes"
+        );
+        let mut pax = Header::new_ustar();
+        pax.set_entry_type(EntryType::XHeader);
+        pax.set_path("pax-header")?;
+        pax.set_size(records.len() as u64);
+        pax.set_mode(0o600);
+        pax.set_cksum();
+        blocks.extend_from_slice(pax.as_bytes());
+        blocks.extend_from_slice(&records);
+        blocks.extend_from_slice(padding(records.len() as u64));
+    }
+    blocks.extend_from_slice(header.as_bytes());
+    Ok(blocks)
+}
+
+fn set_path(header: &mut Header, path: &[u8]) -> bool {
+    use std::os::unix::ffi::OsStrExt;
+    // The crate would quietly tidy other spellings.
+    header.set_path(std::ffi::OsStr::from_bytes(path)).is_ok() && *header.path_bytes() == *path
+}
+
+/// `LENGTH KEY=VALUE\n`, where the length counts itself.
+fn record(records: &mut Vec<u8>, key: &str, value: &[u8]) {
+    let rest = key.len() + value.len() + 3;
+    let mut length = rest + 1;
+    while length != rest + length.to_string().len() {
+        length = rest + length.to_string().len();
+    }
+    records.extend_from_slice(format!("{length} {key}=").as_bytes());
+    records.extend_from_slice(value);
+    records.push(b'\n');
+}
+
+/// Zeros up to the next block.
+pub fn padding(size: u64) -> &'static [u8] {
+    let over = usize::try_from(size % BLOCK as u64).unwrap_or(0);
+    if over == 0 { &[] } else { &ZEROS[..BLOCK - over] }
+}
+
+/// The two zero blocks that end an archive.
+pub fn end() -> &'static [u8] {
+    &ZEROS
+}
+
+/// A member as its headers tell it. The item, the secret flag and the hash are in the index only.
+#[derive(Debug, Clone)]
+pub struct Member {
+    pub path: Name,
+    pub kind: Kind,
+    pub mode: u32,
+    pub uid: u32,
+    pub gid: u32,
+    pub mtime: i64,
+    pub size: u64,
+    pub link: Option<Name>,
+    pub xattrs: Vec<Xattr>,
+}
+
+/// Reads an archive to its end, member by member. What `visit` does not read is skipped.
+/// Errors: damaged headers, kinds that a snapshot never holds, unsafe names.
+pub fn read(input: impl Read, visit: &mut dyn FnMut(&Member, &mut dyn Read) -> Result<()>) -> Result<()> {
+    let mut archive = tar::Archive::new(input);
+    let mut pax = Pax::default();
+    for raw in archive.entries()?.raw(true) {
+        let mut raw = raw.context("damaged archive")?;
+        let kind = raw.header().entry_type();
+        if kind == EntryType::XHeader {
+            let mut records = Vec::new();
+            raw.by_ref().take(PAX_MAX_BYTES + 1).read_to_end(&mut records)?;
+            ensure!(records.len() as u64 <= PAX_MAX_BYTES, "a PAX header is too large");
+            pax = Pax::parse(&records).context("damaged PAX header")?;
+            continue;
+        }
+        let member = member(&raw, std::mem::take(&mut pax))?;
+        visit(&member, &mut raw)?;
+        // The crate skips what was left unread only when it can; a short stream must not pass for a whole one.
+        io::copy(&mut raw, &mut io::sink())?;
+    }
+    Ok(())
+}
+
+fn member(raw: &tar::Entry<impl Read>, pax: Pax) -> Result<Member> {
+    let header = raw.header();
+    let mut path = pax.path.unwrap_or_else(|| header.path_bytes().into_owned());
+    let shown = Name::new(path.clone());
+    let kind = match header.entry_type() {
+        EntryType::Regular => Kind::File,
+        EntryType::Directory => Kind::Dir,
+        EntryType::Symlink => Kind::Symlink,
+        EntryType::Link => Kind::Hardlink,
+        other => bail!("{shown}: is of kind {:?}, which no snapshot holds", char::from(other.as_byte())),
+    };
+    if kind == Kind::Dir && path.last() == Some(&b'/') {
+        path.pop();
+    }
+    let path = Name::new(path);
+    ensure!(path.is_safe(), "{shown}: an absolute name or one with '..' never belongs in a snapshot");
+    let link = pax.link.or_else(|| header.link_name_bytes().map(std::borrow::Cow::into_owned)).map(Name::new);
+    ensure!(
+        link.is_some() == matches!(kind, Kind::Symlink | Kind::Hardlink),
+        "{shown}: a link without a target, or a target without a link"
+    );
+    let size = header.entry_size().context("damaged header")?;
+    ensure!(kind == Kind::File || size == 0, "{shown}: only files have contents");
+    let number = |value: io::Result<u64>| -> Result<u32> { Ok(u32::try_from(value?)?) };
+    Ok(Member {
+        kind,
+        mode: header.mode().with_context(|| format!("{shown}: mode"))? & 0o7777,
+        uid: number(header.uid()).with_context(|| format!("{shown}: uid"))?,
+        gid: number(header.gid()).with_context(|| format!("{shown}: gid"))?,
+        mtime: match pax.mtime {
+            Some(seconds) => seconds,
+            None => i64::try_from(header.mtime()?)?,
+        },
+        size,
+        link,
+        xattrs: pax.xattrs,
+        path,
+    })
+}
+
+#[derive(Default)]
+struct Pax {
+    path: Option<Vec<u8>>,
+    link: Option<Vec<u8>>,
+    mtime: Option<i64>,
+    xattrs: Vec<Xattr>,
+}
+
+impl Pax {
+    fn parse(mut data: &[u8]) -> Result<Self> {
+        let mut pax = Self::default();
+        while !data.is_empty() {
+            let space = data.iter().position(|b| *b == b' ').context("no length")?;
+            let length: usize = std::str::from_utf8(&data[..space])?.parse()?;
+            ensure!(length > space + 1 && length <= data.len(), "bad length");
+            let (record, rest) = data.split_at(length);
+            data = rest;
+            let body = record[space + 1..].strip_suffix(b"\n").context("no end")?;
+            let equals = body.iter().position(|b| *b == b'=').context("no '='")?;
+            pax.take(std::str::from_utf8(&body[..equals])?, &body[equals + 1..])?;
+        }
+        Ok(pax)
+    }
+
+    fn take(&mut self, key: &str, value: &[u8]) -> Result<()> {
+        match key {
+            "path" => self.path = Some(value.to_vec()),
+            "linkpath" => self.link = Some(value.to_vec()),
+            "mtime" => self.mtime = Some(std::str::from_utf8(value)?.parse()?),
+            // A size beside the header's would let two readers see two archives.
+            "size" => bail!("a size that hides the header's"),
+            _ => {
+                if let Some(name) = key.strip_prefix(XATTR) {
+                    self.xattrs.push(Xattr { name: name.to_owned(), value: value.to_vec() });
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The bytes that a plain member of the bundle takes: header, content, padding.
+pub fn plain(name: &str, content: &[u8], mtime: i64, out: &mut impl Write) -> Result<()> {
+    out.write_all(&plain_header(name, content.len() as u64, mtime)?)?;
+    out.write_all(content)?;
+    out.write_all(padding(content.len() as u64))?;
+    Ok(())
+}
+
+/// One header block of a clear member.
+pub fn plain_header(name: &str, size: u64, mtime: i64) -> Result<[u8; BLOCK]> {
+    let mut header = Header::new_ustar();
+    header.set_path(name)?;
+    header.set_size(size);
+    header.set_mode(0o600);
+    header.set_mtime(u64::try_from(mtime).unwrap_or(0));
+    header.set_cksum();
+    Ok(*header.as_bytes())
+}
+
+/// The fields of an entry that the headers carry must be those that the index tells.
+pub fn same_fields(entry: &Entry, member: &Member) -> bool {
+    let Mtime(seconds, _) = entry.mtime;
+    entry.kind == member.kind
+        && entry.mode == member.mode
+        && (entry.uid, entry.gid) == (member.uid, member.gid)
+        && seconds == member.mtime
+        && entry.size == member.size
+        && entry.link == member.link
+        && entry.xattrs == member.xattrs
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn entry(path: Vec<u8>, link: Option<Vec<u8>>, xattr: Vec<u8>, mtime: i64, ids: (u32, u32)) -> Entry {
+        Entry {
+            item: "x".into(),
+            path: Name::new(path),
+            kind: if link.is_some() { Kind::Symlink } else { Kind::Dir },
+            mode: 0o4755,
+            uid: ids.0,
+            gid: ids.1,
+            owner: "root".into(),
+            group: "root".into(),
+            mtime: Mtime(mtime, 5),
+            size: 0,
+            sha256: String::new(),
+            link: link.map(Name::new),
+            secret: false,
+            xattrs: vec![Xattr { name: "user.x".into(), value: xattr }],
+        }
+    }
+
+    fn round_trip(entry: &Entry) -> Member {
+        let mut data = header(entry).unwrap();
+        data.extend_from_slice(end());
+        let mut found = Vec::new();
+        read(data.as_slice(), &mut |member, _| {
+            found.push(member.clone());
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(found.len(), 1);
+        found.remove(0)
+    }
+
+    proptest! {
+        #[test]
+        fn every_name_link_and_attribute_comes_back(
+            path in proptest::collection::vec(1_u8..=255, 1..300),
+            link in proptest::option::of(proptest::collection::vec(1_u8..=255, 1..300)),
+            xattr in proptest::collection::vec(any::<u8>(), 0..50),
+            mtime in -5_000_000_000_i64..5_000_000_000,
+            ids: (u32, u32),
+        ) {
+            let name = Name::new(path.clone());
+            prop_assume!(name.is_safe());
+            let entry = entry(path, link, xattr, mtime, ids);
+            let member = round_trip(&entry);
+            prop_assert_eq!(&member.path, &name);
+            prop_assert!(same_fields(&entry, &member));
+        }
+
+        #[test]
+        fn no_input_makes_the_reader_panic(data in proptest::collection::vec(any::<u8>(), 0..4096)) {
+            let _ = read(data.as_slice(), &mut |_, _| Ok(()));
+        }
+    }
+
+    #[test]
+    fn devices_and_names_that_leave_are_refused() {
+        for (path, kind) in [("../x", EntryType::Regular), ("/x", EntryType::Regular), ("x", EntryType::Char)]
+        {
+            let mut header = Header::new_ustar();
+            header.as_mut_bytes()[..path.len()].copy_from_slice(path.as_bytes());
+            header.set_entry_type(kind);
+            header.set_size(0);
+            header.set_mode(0o644);
+            header.set_uid(0);
+            header.set_gid(0);
+            header.set_mtime(0);
+            header.set_cksum();
+            let mut data = header.as_bytes().to_vec();
+            data.extend_from_slice(end());
+            assert!(read(data.as_slice(), &mut |_, _| Ok(())).is_err(), "{path}");
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! Writes a snapshot file in one pass: room for the manifest at the head, the payload streaming behind it,
+//! sizes and manifest written back before the fsync. Nothing of the payload is held or read twice.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::unix::fs::FileExt;
+
+use anyhow::{Context, Result, ensure};
+use sha2::{Digest, Sha256};
+
+use super::codec::{self, Encode, Sink};
+use super::tar::{self, BLOCK};
+use crate::model::index::{Entry, INDEX_PATH, Index, Kind, Mtime, Name};
+use crate::model::snapshot::{Counts, MANIFEST_MAX_BYTES, Payload, Snapshot};
+
+pub const MANIFEST_NAME: &str = "MANIFEST.json";
+pub const HOWTO_NAME: &str = "HOWTO.txt";
+/// Beyond the draft: digits of sizes and counts, the outcome.
+const MANIFEST_SLACK_BYTES: usize = 512;
+const COPY_BYTES: usize = 256 * 1024;
+
+/// How a file's contents compared to the size it was announced with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fit {
+    Whole,
+    /// Ended early; the rest of the member is zeros.
+    Short,
+}
+
+pub struct Writer {
+    draft: Snapshot,
+    reserved: usize,
+    payload_at: u64,
+    encoder: Box<dyn Encode>,
+    /// The payload before compression, so far.
+    bytes: u64,
+    entries: Vec<Entry>,
+    buffer: Vec<u8>,
+}
+
+impl Writer {
+    /// Starts a snapshot at the beginning of `file`. `draft` has all that is known before reading the host;
+    /// its payload, counts and outcome are filled in by `finish`.
+    pub fn new(mut file: File, mut draft: Snapshot) -> Result<Self> {
+        let codec = codec::by_name(&draft.codec.name)?;
+        draft.payload.name = format!("payload.tar{}", codec.ext);
+        draft.payload.sha256 = "0".repeat(64);
+        let reserved = serde_json::to_vec_pretty(&draft)?.len() + MANIFEST_SLACK_BYTES;
+        let reserved = reserved.next_multiple_of(BLOCK);
+        ensure!(
+            reserved <= MANIFEST_MAX_BYTES,
+            "the manifest would be larger than {MANIFEST_MAX_BYTES} bytes; a shorter note helps"
+        );
+        let mtime = draft.id.at().as_second();
+        let mut head = Vec::new();
+        tar::plain(MANIFEST_NAME, &vec![b' '; reserved], mtime, &mut head)?;
+        tar::plain(HOWTO_NAME, howto(&draft, codec.by_hand).as_bytes(), mtime, &mut head)?;
+        let payload_at = head.len() as u64;
+        head.extend_from_slice(&tar::plain_header(&draft.payload.name, 0, mtime)?);
+        file.write_all(&head)?;
+        let encoder = (codec.encode)(Sink::new(file), draft.codec.level, draft.codec.threads)?;
+        Ok(Self {
+            draft,
+            reserved,
+            payload_at,
+            encoder,
+            bytes: 0,
+            entries: Vec::new(),
+            buffer: vec![0; COPY_BYTES],
+        })
+    }
+
+    /// Adds a member. A file's content is exactly `entry.size` bytes of `content`; its hash is filled in here.
+    pub fn append(&mut self, mut entry: Entry, content: &mut dyn Read) -> Result<Fit> {
+        self.write(&tar::header(&entry)?)?;
+        let mut fit = Fit::Whole;
+        if entry.kind == Kind::File {
+            let mut hash = Sha256::new();
+            let mut left = entry.size;
+            while left > 0 {
+                let want = usize::try_from(left).unwrap_or(COPY_BYTES).min(COPY_BYTES);
+                let n = match fit {
+                    Fit::Whole => read_some(content, &mut self.buffer[..want]),
+                    Fit::Short => 0,
+                };
+                // The size is announced already; what is missing is filled so that the archive stays whole.
+                let n = if n == 0 {
+                    fit = Fit::Short;
+                    self.buffer[..want].fill(0);
+                    want
+                } else {
+                    n
+                };
+                hash.update(&self.buffer[..n]);
+                self.encoder.write_all(&self.buffer[..n]).context("cannot write the snapshot")?;
+                left -= n as u64;
+            }
+            self.bytes += entry.size;
+            self.write(tar::padding(entry.size))?;
+            entry.sha256 = crate::sys::hex(&hash.finalize());
+        }
+        self.entries.push(entry);
+        Ok(fit)
+    }
+
+    fn write(&mut self, data: &[u8]) -> Result<()> {
+        self.bytes += data.len() as u64;
+        self.encoder.write_all(data).context("cannot write the snapshot")
+    }
+
+    /// How many members were added.
+    pub fn entries(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Writes the index (whose entries are those appended), then manifest and sizes, and fsyncs.
+    pub fn finish(mut self, mut index: Index) -> Result<Snapshot> {
+        index.entries = std::mem::take(&mut self.entries);
+        let files = index.entries.iter().filter(|entry| entry.kind == Kind::File).count();
+        let mut counts = Counts {
+            entries: index.entries.len() as u64,
+            files: files as u64,
+            bytes: 0,
+            absent: index.absent.len() as u64,
+            problems: index.problems.len() as u64,
+        };
+        let text = serde_json::to_vec(&index)?;
+        drop(index);
+        let entry = index_entry(text.len() as u64, self.draft.id.at().as_second());
+        self.append(entry, &mut text.as_slice())?;
+        self.write(tar::end())?;
+        counts.bytes = self.bytes;
+
+        let (file, size, sha256) = self.encoder.finish()?.finish()?;
+        let payload_name = self.draft.payload.name.clone();
+        let mtime = self.draft.id.at().as_second();
+        let mut tail = tar::padding(size).to_vec();
+        tail.extend_from_slice(tar::end());
+        let data_at = self.payload_at + BLOCK as u64;
+        file.write_all_at(&tail, data_at + size)?;
+        file.write_all_at(&tar::plain_header(&payload_name, size, mtime)?, self.payload_at)?;
+
+        let mut snapshot = self.draft;
+        snapshot.payload = Payload { name: payload_name, size, sha256: crate::sys::hex(&sha256) };
+        snapshot.counts = counts;
+        let mut manifest = serde_json::to_vec_pretty(&snapshot)?;
+        ensure!(manifest.len() < self.reserved, "the manifest outgrew its room");
+        manifest.resize(self.reserved - 1, b' ');
+        manifest.push(b'\n');
+        file.write_all_at(&manifest, BLOCK as u64)?;
+        file.sync_all().context("cannot write the snapshot")?;
+        Ok(snapshot)
+    }
+}
+
+/// 0 at the end and on an error: both leave the file shorter than announced.
+fn read_some(content: &mut dyn Read, buffer: &mut [u8]) -> usize {
+    loop {
+        match content.read(buffer) {
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Ok(n) => return n,
+            Err(_) => return 0,
+        }
+    }
+}
+
+fn index_entry(size: u64, mtime: i64) -> Entry {
+    Entry {
+        item: String::new(),
+        path: Name::new(INDEX_PATH),
+        kind: Kind::File,
+        mode: 0o600,
+        uid: 0,
+        gid: 0,
+        owner: String::new(),
+        group: String::new(),
+        mtime: Mtime(mtime, 0),
+        size,
+        sha256: String::new(),
+        link: None,
+        secret: false,
+        xattrs: Vec::new(),
+    }
+}
+
+/// How a person opens this file without us. `tests/howto.rs` runs the indented lines literally.
+fn howto(draft: &Snapshot, by_hand: &str) -> String {
+    let file = draft.id.file_name();
+    let payload = &draft.payload.name;
+    let unpack = if by_hand.is_empty() { String::new() } else { format!("    {by_hand} {payload}\n") };
+    format!(
+        "This file holds the configuration of the host {host}, saved at {at}.
+Any Linux opens it, with tar{tools} and nothing else, as root in an empty folder:
+
+    tar -xf {file}
+    sha256sum {payload}
+{unpack}    mkdir files
+    tar --xattrs --xattrs-include='*' --numeric-owner -xpf payload.tar -C files
+
+sha256sum must print the \"sha256\" that MANIFEST.json names.
+files/ then holds the host's files at their places (etc/, root/, ...). /etc/pve, the cluster
+file system, is in files/etc/pve; its database is files/var/lib/pve-cluster/config.db.
+What commands said of the host is in files/.pbx/state; files/.pbx/index.json lists every file
+with its hash, and what could not be read.
+
+Never copy files/etc/pve over a running node's /etc/pve as a whole. With the package
+proxmox-backup-extra installed, `pbx-config show {file}` and
+`pbx-config restore {file} --to DIR` do all of the above, and check it.
+",
+        host = draft.id.host(),
+        at = draft.id.at(),
+        tools = if by_hand.is_empty() { "" } else { " and zstd" },
+    )
+}

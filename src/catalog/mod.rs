@@ -1,0 +1,221 @@
+//! What a Proxmox host is made of: one row for each thing worth keeping, and the only place of that fact.
+//! The same row drives collecting, `pbx-config catalog`, `--only`, the index and the restore rule.
+//! Not here: reading the host (`sys`), choosing rows (`plan::select`).
+
+mod pbs;
+mod pve;
+mod system;
+
+use std::fmt;
+
+use serde::Serialize;
+
+/// One thing a host's configuration is made of. Shape of a row: `Item { id, title, source, ..BASE }`.
+#[derive(Debug, Clone, Copy)]
+pub struct Item {
+    /// Stable, unique, `[a-z0-9-]`; stands in indexes for ever.
+    pub id: &'static str,
+    /// What an admin calls it.
+    pub title: &'static str,
+    pub category: Category,
+    pub on: On,
+    pub source: Source,
+    /// Globs inside the source that are not taken.
+    pub except: &'static [&'static str],
+    /// Holds keys, passwords or tokens: masked wherever contents are shown.
+    pub secret: bool,
+    pub restore: Restore,
+    pub tied: Tied,
+    /// The cluster lock (`/etc/pve/priv/lock/<name>`) under which Proxmox changes it.
+    pub lock: Option<&'static str>,
+    /// Units to restart after it has been brought back.
+    pub restart: &'static [&'static str],
+    pub risk: Risk,
+    /// What an admin must know or do when it comes back; empty when nothing.
+    pub note: &'static str,
+}
+
+/// The product a row belongs to; `Any` is every Debian host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum On {
+    Any,
+    Pve,
+    Pbs,
+}
+
+/// The words of `--only` and `--skip`, in the order they are shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Category {
+    /// Host name, time, locale: who this host is.
+    Identity,
+    /// Interfaces, names of cards, resolver, SDN.
+    Network,
+    /// APT sources, keys, package selections.
+    Packages,
+    /// Kernel command line, modules, initramfs, sysctl, udev.
+    Boot,
+    /// Mounts, pools, volumes, storages and datastores, with their keys.
+    Storage,
+    /// Local users and groups, sudo, PAM.
+    Accounts,
+    /// Host keys, root's keys, the server's configuration.
+    Ssh,
+    /// Units, daemons and their defaults.
+    Services,
+    /// Root's files, /usr/local, cron.
+    Scripts,
+    /// Proxmox users, realms, tokens, second factors, permissions.
+    Access,
+    /// TLS keys, the cluster CA, ACME.
+    Certificates,
+    /// Targets, matchers, templates, metric servers, mail.
+    Notifications,
+    Firewall,
+    /// Virtual machines, containers, and what only they use.
+    Guests,
+    /// Corosync, the database, high availability, datacenter options.
+    Cluster,
+    Tape,
+    /// Backup, replication, sync, verify, prune: what runs by itself.
+    Jobs,
+    /// What commands say of the host; for reading, never restored.
+    State,
+    /// What the configuration's `include` adds.
+    Custom,
+}
+
+impl Category {
+    pub const ALL: [Self; 19] = [
+        Self::Identity,
+        Self::Network,
+        Self::Packages,
+        Self::Boot,
+        Self::Storage,
+        Self::Accounts,
+        Self::Ssh,
+        Self::Services,
+        Self::Scripts,
+        Self::Access,
+        Self::Certificates,
+        Self::Notifications,
+        Self::Firewall,
+        Self::Guests,
+        Self::Cluster,
+        Self::Tape,
+        Self::Jobs,
+        Self::State,
+        Self::Custom,
+    ];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Identity => "identity",
+            Self::Network => "network",
+            Self::Packages => "packages",
+            Self::Boot => "boot",
+            Self::Storage => "storage",
+            Self::Accounts => "accounts",
+            Self::Ssh => "ssh",
+            Self::Services => "services",
+            Self::Scripts => "scripts",
+            Self::Access => "access",
+            Self::Certificates => "certificates",
+            Self::Notifications => "notifications",
+            Self::Firewall => "firewall",
+            Self::Guests => "guests",
+            Self::Cluster => "cluster",
+            Self::Tape => "tape",
+            Self::Jobs => "jobs",
+            Self::State => "state",
+            Self::Custom => "custom",
+        }
+    }
+}
+
+impl fmt::Display for Category {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// Where a row's contents come from.
+#[derive(Debug, Clone, Copy)]
+pub enum Source {
+    /// Absolute globs. `*` and `?` stay inside one component, `**` is any depth;
+    /// a path without them that is a folder means the whole tree below it.
+    Files(&'static [&'static str]),
+    /// Globs below /etc/pve, with the same rules.
+    Pmxcfs(&'static [&'static str]),
+    /// The files of /etc/pve that no other row names: nothing there is missed.
+    PmxcfsRest,
+    /// A consistent copy of /var/lib/pve-cluster/config.db.
+    Database,
+    /// Standard output of a command, kept as `.pbx/state/<name>`. `{node}` in a word is this node's name.
+    Output { argv: &'static [&'static str], name: &'static str },
+    /// Files that /etc/fstab and /etc/crypttab name as credentials or keys.
+    MountSecrets,
+    /// `snippets` folders of the local storages that storage.cfg defines.
+    Snippets,
+    /// The globs of `include` in the configuration.
+    Configured,
+    /// Absolute globs that are never collected by any row; `Restore::Never` says why.
+    LeftOut(&'static [&'static str]),
+}
+
+/// How a row comes back (reference: pmxcfs rules, the official recovery).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Restore {
+    /// Written beside the old one and renamed over it, then owner, mode and extended attributes.
+    Files,
+    /// Content only, through the mounted and quorate /etc/pve; never owner or mode.
+    Pmxcfs,
+    /// What the live file lacks is added, line by line or section by section; nothing is taken away.
+    AddLines,
+    /// As `Files`, while these units are stopped.
+    Stopped(&'static [&'static str]),
+    /// Kept for reading or not kept at all, never written back; why.
+    Never(&'static str),
+}
+
+/// What a row's contents are bound to; elsewhere they need an admin's eye.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Tied {
+    Nothing,
+    /// Names this node or its addresses.
+    Node,
+    /// Names this machine's disks, cards or firmware.
+    Hardware,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Risk {
+    None,
+    /// May cut the admin's own connection.
+    Session,
+}
+
+/// Defaults of every row; the tables override what differs.
+const BASE: Item = Item {
+    id: "",
+    title: "",
+    category: Category::Services,
+    on: On::Any,
+    source: Source::Files(&[]),
+    except: &[],
+    secret: false,
+    restore: Restore::Files,
+    tied: Tied::Nothing,
+    lock: None,
+    restart: &[],
+    risk: Risk::None,
+    note: "",
+};
+
+/// All rows. Their order is the order of restore.
+pub fn items() -> impl Iterator<Item = &'static Item> {
+    system::ITEMS.iter().chain(pve::ITEMS).chain(pbs::ITEMS)
+}

@@ -1,0 +1,245 @@
+//! What can be typed. Nothing is decided here.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+const EXAMPLES: &str = "\
+EXAMPLES:
+  pbx-config backup                        save this host's configuration
+  pbx-config list                          what snapshots there are
+  pbx-config show latest --files           what is in the newest one
+  pbx-config cat latest etc/fstab          one file of it
+  pbx-config verify                        prove the newest one, to the last byte
+  pbx-config restore latest --to /tmp/x    take everything out into a new folder
+  pbx-config backup --root /mnt            the dead system mounted there, from a rescue disk
+
+SNAP is HOST/TIME or the beginning of it, latest, latest~1, HOST/latest, or a snapshot file.
+
+EXIT STATUS:
+  0 ok   1 failed   2 usage or configuration   3 done, with problems   4 verification failed
+  10 no such snapshot or store   11 another run holds the lock   12 cannot open an encrypted snapshot";
+
+/// Save the configuration of a Proxmox VE or Proxmox Backup Server host, and bring it back
+#[derive(Debug, Parser)]
+#[command(name = "pbx-config", version, after_help = EXAMPLES, max_term_width = 110, disable_help_subcommand = true)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+#[derive(Debug, Args)]
+pub struct Global {
+    /// Work on the system mounted here instead of the running one
+    #[arg(long, global = true, value_name = "DIR", default_value = "/", hide_default_value = true)]
+    pub root: PathBuf,
+    /// Form of what goes to standard output, and of errors
+    #[arg(long, global = true, value_enum, value_name = "FORMAT", default_value = "text")]
+    pub output_format: Format,
+    /// Short for --output-format json
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// No progress and no talk, only results and errors
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+    /// More talk; twice for everything
+    #[arg(short, long, global = true, action = clap::ArgAction::Count, conflicts_with = "quiet")]
+    pub verbose: u8,
+}
+
+impl Global {
+    pub fn format(&self) -> Format {
+        if self.json && self.output_format == Format::Text { Format::Json } else { self.output_format }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    Text,
+    Json,
+    JsonPretty,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Make a snapshot of this host's configuration and put it on every store
+    Backup(Backup),
+    /// List snapshots, newest first
+    List(List),
+    /// Show what a snapshot holds
+    Show(Show),
+    /// Write one file of a snapshot to standard output
+    Cat(Cat),
+    /// Read snapshots again, every byte and every hash
+    Verify(Verify),
+    /// Take a snapshot's files out into a folder
+    Restore(Restore),
+    /// What this program knows of a Proxmox host, and what of it is here
+    Catalog(Catalog),
+    /// Look at the configuration
+    #[command(subcommand)]
+    Config(Config),
+}
+
+#[derive(Debug, Args)]
+pub struct Stores {
+    /// Only these stores, by name; a path with a / is a folder of snapshots
+    #[arg(long = "store", value_name = "NAME|FOLDER")]
+    pub names: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct Selected {
+    /// Only these items or categories (`pbx-config catalog` shows them)
+    #[arg(long, value_name = "ITEM|CATEGORY", value_delimiter = ',')]
+    pub only: Vec<String>,
+    /// All but these items or categories
+    #[arg(long, value_name = "ITEM|CATEGORY", value_delimiter = ',')]
+    pub skip: Vec<String>,
+}
+
+/// Make a snapshot of this host's configuration and put it on every store
+#[derive(Debug, Args)]
+#[command(after_help = "EXAMPLES:
+  pbx-config backup
+  pbx-config backup --dry-run
+  pbx-config backup --note 'before the upgrade' --protect
+  pbx-config backup --only guests,storage --store /media/stick
+  pbx-config backup --root /mnt --store /media/stick")]
+pub struct Backup {
+    #[command(flatten)]
+    pub selected: Selected,
+    #[command(flatten)]
+    pub stores: Stores,
+    /// A line to find the snapshot by
+    #[arg(long, value_name = "TEXT")]
+    pub note: Option<String>,
+    /// Mark the snapshot as one to keep for good
+    #[arg(long)]
+    pub protect: bool,
+    /// Show what would be read and written; write nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Who asks for it; the package's timer and hook say so
+    #[arg(long, value_enum, hide = true, default_value = "manual")]
+    pub trigger: Trigger,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum Trigger {
+    Manual,
+    Timer,
+    Vzdump,
+}
+
+/// List snapshots, newest first
+#[derive(Debug, Args)]
+#[command(after_help = "EXAMPLES:
+  pbx-config list
+  pbx-config list --host pve2
+  pbx-config list /media/stick")]
+pub struct List {
+    /// A folder of snapshots, instead of the configured stores
+    pub folder: Option<PathBuf>,
+    /// Only snapshots of this host
+    #[arg(long, value_name = "NAME")]
+    pub host: Option<String>,
+    #[command(flatten)]
+    pub stores: Stores,
+}
+
+/// Show what a snapshot holds
+#[derive(Debug, Args)]
+#[command(after_help = "EXAMPLES:
+  pbx-config show latest
+  pbx-config show pve1/2026-11-22 --files
+  pbx-config show /media/stick/pve1_20261122T151740Z.pbx.tar --json")]
+pub struct Show {
+    pub snap: String,
+    /// List every entry
+    #[arg(long)]
+    pub files: bool,
+    #[command(flatten)]
+    pub stores: Stores,
+}
+
+/// Write one file of a snapshot to standard output
+#[derive(Debug, Args)]
+#[command(after_help = "EXAMPLES:
+  pbx-config cat latest etc/network/interfaces
+  pbx-config cat latest~3 /etc/pve/storage.cfg
+  pbx-config cat latest .pbx/state/lsblk.json")]
+pub struct Cat {
+    pub snap: String,
+    /// As `show --files` lists it; a leading / is fine
+    pub path: String,
+    #[command(flatten)]
+    pub stores: Stores,
+}
+
+/// Read snapshots again, every byte and every hash
+#[derive(Debug, Args)]
+#[command(after_help = "EXAMPLES:
+  pbx-config verify                 the newest of this host
+  pbx-config verify pve1/2026-11-22 latest~1
+  pbx-config verify --all           every copy in every store")]
+pub struct Verify {
+    pub snaps: Vec<String>,
+    /// Every snapshot of every host, in every store
+    #[arg(long, conflicts_with_all = ["snaps", "newest"])]
+    pub all: bool,
+    /// The newest of this host (the default)
+    #[arg(long, conflicts_with = "snaps")]
+    pub newest: bool,
+    #[command(flatten)]
+    pub stores: Stores,
+}
+
+/// Take a snapshot's files out into a folder
+///
+/// The snapshot is proven first; the folder appears when it is complete. Run as root, files get their owners back.
+#[derive(Debug, Args)]
+#[command(after_help = "EXAMPLES:
+  pbx-config restore latest --to /tmp/host
+  pbx-config restore latest --to /tmp/guests --only guests
+  pbx-config restore latest --to /tmp/net --path /etc/network --dry-run")]
+pub struct Restore {
+    pub snap: String,
+    /// A folder that is empty or not there yet
+    #[arg(long, value_name = "DIR")]
+    pub to: PathBuf,
+    #[command(flatten)]
+    pub selected: Selected,
+    /// Only what this path or glob meets
+    #[arg(long = "path", value_name = "GLOB")]
+    pub paths: Vec<String>,
+    /// Show what would be written; write nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    #[command(flatten)]
+    pub stores: Stores,
+}
+
+/// What this program knows of a Proxmox host, and what of it is here
+#[derive(Debug, Args)]
+#[command(after_help = "EXAMPLES:
+  pbx-config catalog
+  pbx-config catalog --all          rows of products that are not on this host, too
+  pbx-config catalog --only storage --json")]
+pub struct Catalog {
+    /// Also rows that do not belong to this host
+    #[arg(long)]
+    pub all: bool,
+    #[command(flatten)]
+    pub selected: Selected,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Config {
+    /// The configuration in force, and where each value came from
+    Show,
+    /// Check the configuration and reach every store
+    Check,
+}

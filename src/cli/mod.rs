@@ -1,0 +1,557 @@
+//! Words: parses what was typed, calls the task, prints its value, chooses the exit code.
+//! The only floor that prints.
+
+mod args;
+mod render;
+
+use std::ffi::OsString;
+use std::io::{self, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use jiff::Zoned;
+use log::LevelFilter;
+use serde::Serialize;
+
+use self::args::{Cli, Format, Verb};
+use crate::catalog::{Item, Restore, Source};
+use crate::config::Config;
+use crate::model::report::{Exit, Fault, FaultKind, Outcome, Problem};
+use crate::model::snapshot::Trigger;
+use crate::plan::select::Selection;
+use crate::store::{self, Store};
+use crate::sys::exec::{Exec, NoTools, System};
+use crate::sys::glob::Pattern;
+use crate::sys::host::Host;
+use crate::sys::{lock, log as talk};
+use crate::task::snapshots::{self, Chosen};
+use crate::task::{backup, extract, verify};
+
+/// The program: from its arguments to its exit code.
+pub fn main(args: impl IntoIterator<Item = OsString>) -> i32 {
+    lock::catch_signals();
+    let (stdout, stderr) = (io::stdout(), io::stderr());
+    let world = World { exec: None, now: Zoned::now(), out: &mut stdout.lock(), err: &mut stderr.lock() };
+    run(args, world) as i32
+}
+
+/// What the program meets: the tests bring their own.
+pub struct World<'a> {
+    /// None: the running system's tools, or none at all for another root.
+    pub exec: Option<Box<dyn Exec>>,
+    pub now: Zoned,
+    pub out: &'a mut dyn Write,
+    pub err: &'a mut dyn Write,
+}
+
+pub fn run(args: impl IntoIterator<Item = OsString>, world: World) -> Exit {
+    let args: Vec<OsString> = args.into_iter().collect();
+    let cli = match Cli::try_parse_from(&args) {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error, &args, world),
+    };
+    let format = cli.global.format();
+    let level = match (cli.global.quiet, cli.global.verbose) {
+        (true, _) => LevelFilter::Error,
+        (false, 0) => LevelFilter::Warn,
+        (false, 1) => LevelFilter::Info,
+        (false, _) => LevelFilter::Debug,
+    };
+    talk::init(level);
+    let World { exec, now, out, err } = world;
+    let root = std::path::absolute(&cli.global.root).unwrap_or_else(|_| cli.global.root.clone());
+    if !root.is_dir() {
+        let fault = Fault::new(FaultKind::Usage, format!("--root {}: no such folder", root.display()));
+        return failed(&fault.into(), format, err);
+    }
+    let exec =
+        exec.unwrap_or_else(|| if root == Path::new("/") { Box::new(System) } else { Box::new(NoTools) });
+    let words = Words { host: Host::detect(root, now, exec), format, quiet: cli.global.quiet, out };
+    match words.speak(cli.verb) {
+        Ok(exit) => exit,
+        // Who closed the pipe has read enough.
+        Err(error) if is_broken_pipe(&error) => Exit::Ok,
+        Err(error) => failed(&error, format, err),
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let io = error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>());
+    io.into_iter().any(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+/// clap's own answers: help and version go to standard output, mistakes are exit 2.
+fn usage(error: &clap::Error, args: &[OsString], world: World) -> Exit {
+    if !error.use_stderr() {
+        let _ = write!(world.out, "{}", error.render());
+        return Exit::Ok;
+    }
+    let words: Vec<_> = args.iter().map(|arg| arg.to_string_lossy()).collect();
+    let json = words.iter().any(|word| word == "--json" || word.starts_with("--output-format=json"))
+        || words.windows(2).any(|pair| pair[0] == "--output-format" && pair[1].starts_with("json"));
+    if json {
+        let text = error.render().to_string();
+        let line = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+        return failed(&Fault::new(FaultKind::Usage, line).into(), Format::Json, world.err);
+    }
+    let _ = write!(world.err, "{}", error.render());
+    Exit::Usage
+}
+
+/// Prints an error once, with what to do.
+fn failed(error: &anyhow::Error, format: Format, err: &mut dyn Write) -> Exit {
+    let fault = error.downcast_ref::<Fault>();
+    let exit = fault.map_or(Exit::Failed, |fault| fault.kind.into());
+    let message = render::one_line(&talk::mask(&format!("{error:#}")));
+    let hint = fault.and_then(|fault| fault.hint.as_deref());
+    let written = if format == Format::Text {
+        let hint = hint.map(|hint| format!("hint: {hint}\n")).unwrap_or_default();
+        write!(err, "error: {message}\n{hint}")
+    } else {
+        let error = serde_json::json!({ "error": message, "hint": hint, "exit": exit as i32 });
+        writeln!(err, "{error}")
+    };
+    let _ = written;
+    exit
+}
+
+/// One command being carried out.
+struct Words<'a> {
+    host: Host,
+    format: Format,
+    quiet: bool,
+    out: &'a mut dyn Write,
+}
+
+impl Words<'_> {
+    fn speak(mut self, verb: Verb) -> Result<Exit> {
+        match verb {
+            Verb::Backup(args) => self.backup(args),
+            Verb::List(args) => self.list(&args),
+            Verb::Show(args) => self.show(&args),
+            Verb::Cat(args) => self.cat(&args),
+            Verb::Verify(args) => self.verify(&args),
+            Verb::Restore(args) => self.restore(args),
+            Verb::Catalog(args) => self.catalog(args),
+            Verb::Config(args::Config::Show) => self.config_show(),
+            Verb::Config(args::Config::Check) => self.config_check(),
+        }
+    }
+
+    /// A value as JSON, or as the text that `text` makes of it.
+    fn print<T: Serialize>(&mut self, value: &T, text: impl FnOnce(&T) -> String) -> Result<()> {
+        let text = match self.format {
+            Format::Text => text(value),
+            Format::Json => serde_json::to_string(value)? + "\n",
+            Format::JsonPretty => serde_json::to_string_pretty(value)? + "\n",
+        };
+        self.out.write_all(text.as_bytes())?;
+        Ok(self.out.flush()?)
+    }
+
+    fn config(&self) -> Result<Config> {
+        Config::load(&self.host, &store::kind_names())
+    }
+
+    fn stores(&self, config: &Config, args: &args::Stores) -> Result<Vec<Box<dyn Store>>> {
+        if args.names.is_empty() {
+            return config.stores.iter().map(|section| store::open(section, &self.host)).collect();
+        }
+        args.names.iter().map(|name| self.store(config, name)).collect()
+    }
+
+    fn store(&self, config: &Config, name: &str) -> Result<Box<dyn Store>> {
+        if name.contains('/') {
+            return Ok(store::folder(&std::path::absolute(name)?));
+        }
+        let section = config.stores.iter().find(|section| section.id == name).with_context(|| {
+            let known: Vec<&str> = config.stores.iter().map(|section| section.id.as_str()).collect();
+            Fault::new(FaultKind::NotFound, format!("there is no store '{name}'"))
+                .hint(format!("the stores are: {}; a folder is named with a /", known.join(", ")))
+        })?;
+        store::open(section, &self.host)
+    }
+
+    fn choose(&self, stores: &args::Stores, word: &str) -> Result<Chosen> {
+        // A file needs no configuration: a bare snapshot opens on any machine.
+        let stores =
+            if Path::new(word).is_file() { Vec::new() } else { self.stores(&self.config()?, stores)? };
+        snapshots::choose(&stores, &self.host.facts.node, word)
+    }
+
+    fn progress(&self) -> Progress {
+        Progress { live: !self.quiet && self.format == Format::Text && io::stderr().is_terminal() }
+    }
+
+    fn backup(&mut self, args: args::Backup) -> Result<Exit> {
+        let config = self.config()?;
+        let stores = self.stores(&config, &args.stores)?;
+        let request = backup::Request {
+            selection: selection(args.selected),
+            note: args.note.map(|note| render::one_line(&note)),
+            protect: args.protect,
+            trigger: match args.trigger {
+                args::Trigger::Manual => Trigger::Manual,
+                args::Trigger::Timer => Trigger::Timer,
+                args::Trigger::Vzdump => Trigger::Vzdump,
+            },
+        };
+        backup::compression(&config)?;
+        if args.dry_run {
+            let plan = backup::plan(&self.host, &config, &stores, &request)?;
+            self.print(&plan, render::plan)?;
+            return Ok(Exit::Ok);
+        }
+        log::info!("backup of {} begins", self.host.facts.summary());
+        let progress = self.progress();
+        let report = backup::run(&self.host, &config, &stores, &request, &|what| progress.say(what))
+            .inspect_err(|error| log::info!("backup failed: {error:#}"))?;
+        progress.clear();
+        let id = report.snapshot.as_ref().map(|snapshot| snapshot.id.to_string()).unwrap_or_default();
+        log::info!("backup {id}: {}, {} problems", report.outcome, report.problems.len());
+        let quiet = self.quiet;
+        self.print(&report, |report| {
+            if quiet { render::problems(&worth(&report.problems)) } else { render::report(report) }
+        })?;
+        Ok(report.outcome.into())
+    }
+
+    fn list(&mut self, args: &args::List) -> Result<Exit> {
+        let stores = match &args.folder {
+            Some(folder) if !folder.is_dir() => {
+                return Err(
+                    Fault::new(FaultKind::NotFound, format!("{}: no such folder", folder.display())).into()
+                );
+            }
+            Some(folder) => vec![store::folder(&std::path::absolute(folder)?)],
+            None => self.stores(&self.config()?, &args.stores)?,
+        };
+        let listing = snapshots::list(&stores, args.host.as_deref())?;
+        let bad = !listing.problems.is_empty();
+        self.print(&listing, render::listing)?;
+        self.tell(&listing.problems);
+        Ok(if bad { Exit::Problems } else { Exit::Ok })
+    }
+
+    /// Problems of a verb whose value is a table: to standard error, the table stays clean.
+    fn tell(&self, problems: &[Problem]) {
+        if self.format == Format::Text {
+            for problem in problems {
+                let hint = problem.hint.as_ref().map(|hint| format!(" ({hint})")).unwrap_or_default();
+                log::warn!("{}{hint}", render::one_line(&problem.what));
+            }
+        }
+    }
+
+    fn show(&mut self, args: &args::Show) -> Result<Exit> {
+        let proven = verify::verify(&self.choose(&args.stores, &args.snap)?)?;
+        let index = &proven.index;
+        if self.format == Format::Text && args.files {
+            for entry in &index.entries {
+                self.out.write_all(render::entry(entry).as_bytes())?;
+            }
+            return Ok(Exit::Ok);
+        }
+        let items: Vec<_> = render::items(index)
+            .into_iter()
+            .map(|(item, files, bytes)| serde_json::json!({ "item": item, "files": files, "bytes": bytes }))
+            .collect();
+        let mut value = serde_json::json!({
+            "snapshot": proven.snapshot,
+            "facts": index.facts,
+            "items": items,
+            "outputs": index.outputs,
+            "absent": index.absent,
+            "problems": index.problems,
+        });
+        if args.files {
+            value["entries"] = serde_json::to_value(&index.entries)?;
+        }
+        self.print(&value, |_| render::shown(&proven.snapshot, index))?;
+        Ok(Exit::Ok)
+    }
+
+    fn cat(&mut self, args: &args::Cat) -> Result<Exit> {
+        verify::cat(&self.choose(&args.stores, &args.snap)?, &args.path, self.out)?;
+        Ok(Exit::Ok)
+    }
+
+    fn verify(&mut self, args: &args::Verify) -> Result<Exit> {
+        let chosen = if args.all {
+            every_copy(&self.stores(&self.config()?, &args.stores)?)?
+        } else if args.snaps.is_empty() {
+            vec![self.choose(&args.stores, "latest")?]
+        } else {
+            args.snaps.iter().map(|word| self.choose(&args.stores, word)).collect::<Result<_>>()?
+        };
+        if chosen.is_empty() {
+            let fault = Fault::new(FaultKind::NotFound, "there are no snapshots");
+            return Err(fault.hint("`pbx-config backup` makes one").into());
+        }
+        let progress = self.progress();
+        let results = verify::verify_all(&chosen, &|what| progress.say(what))?;
+        progress.clear();
+        let bad = results.iter().find_map(|(_, fault)| fault.as_ref().map(|fault| fault.kind));
+        let values: Vec<_> = results.into_iter().map(|(verified, _)| verified).collect();
+        self.print(&values, |values| {
+            let line = |one: &verify::Verified| match (&one.error, &one.id) {
+                (Some(error), _) => format!("FAILED  {}\n", render::one_line(error)),
+                (None, Some(id)) => {
+                    format!("ok      {id}  {} entries  {}\n", one.entries, one.path.display())
+                }
+                (None, None) => String::new(),
+            };
+            values.iter().map(line).collect()
+        })?;
+        Ok(bad.map_or(Exit::Ok, Exit::from))
+    }
+
+    fn restore(&mut self, args: args::Restore) -> Result<Exit> {
+        let paths = args.paths.iter().map(|path| glob(path)).collect::<Result<_>>()?;
+        let request = extract::Request { selection: selection(args.selected), paths, to: args.to };
+        let chosen = self.choose(&args.stores, &args.snap)?;
+        if args.dry_run {
+            request.selection.check()?;
+            let proven = verify::verify(&chosen)?;
+            let entries = extract::plan(&proven.index, &request);
+            self.print(&entries, |entries| entries.iter().map(|entry| render::entry(entry)).collect())?;
+            return Ok(Exit::Ok);
+        }
+        let done = extract::run(&chosen, &request)?;
+        let outcome = Outcome::of(&done.problems);
+        self.print(&done, render::extracted)?;
+        Ok(outcome.into())
+    }
+
+    fn catalog(&mut self, args: args::Catalog) -> Result<Exit> {
+        let config = self.config()?;
+        let stores = self.stores(&config, &args::Stores { names: Vec::new() })?;
+        let selection = selection(args.selected);
+        let sources = backup::Sources::new(&self.host, &config, &stores, &selection)?;
+        let (found, left) = backup::count(&self.host, &sources)?;
+        let rows: Vec<Row> = if args.all {
+            crate::catalog::items().collect()
+        } else {
+            backup::rows(&self.host).collect::<Vec<_>>()
+        }
+        .into_iter()
+        .filter(|item| selection.takes(item.id))
+        .map(|item| Row::new(item, found.iter().find(|row| row.item == item.id)))
+        .collect();
+        self.print(&rows, |rows| {
+            let cells = |row: &Row| {
+                vec![
+                    row.item.to_owned(),
+                    row.category.to_owned(),
+                    row.found(),
+                    row.restore.clone(),
+                    row.title.to_owned(),
+                ]
+            };
+            render::table(
+                &["ITEM", "CATEGORY", "HERE", "RESTORE", "TITLE"],
+                &rows.iter().map(cells).collect::<Vec<_>>(),
+            )
+        })?;
+        let mut problems = sources.problems;
+        problems.extend(left.problems);
+        self.tell(&worth(&problems));
+        Ok(Exit::Ok)
+    }
+
+    fn config_show(&mut self) -> Result<Exit> {
+        let config = self.config()?;
+        let sections: Vec<_> = config.sections.iter().map(|section| {
+            let entries: Vec<_> = section.entries.iter().map(|entry| serde_json::json!({
+                "key": entry.key, "value": config.shown(entry), "file": *entry.file, "line": entry.line,
+            })).collect();
+            serde_json::json!({ "kind": section.kind, "id": section.id, "file": *section.file, "line": section.line, "entries": entries })
+        }).collect();
+        self.print(&sections, |_| {
+            let mut text = String::new();
+            for section in &config.sections {
+                text.push_str(&format!(
+                    "{}: {}    # {}\n",
+                    section.kind,
+                    section.id,
+                    origin(&section.file, section.line)
+                ));
+                for entry in &section.entries {
+                    let line = format!("\t{} {}", entry.key, config.shown(entry));
+                    text.push_str(&format!("{}    # {}\n", line.trim_end(), origin(&entry.file, entry.line)));
+                }
+                text.push('\n');
+            }
+            text.truncate(text.trim_end().len());
+            text + "\n"
+        })?;
+        Ok(Exit::Ok)
+    }
+
+    fn config_check(&mut self) -> Result<Exit> {
+        let config = self.config()?;
+        let compression = backup::compression(&config)?;
+        let mut problems = config.problems.clone();
+        Selection { skip: config.backup.skip.clone(), ..Selection::default() }.check()?;
+        let mut stores = Vec::new();
+        for section in &config.stores {
+            let store = store::open(section, &self.host)?;
+            match store.list(Some(&self.host.facts.node)) {
+                Ok(found) => stores.push(format!(
+                    "{}: {} ({} snapshots of this host)",
+                    store.name(),
+                    store.place(),
+                    found.len()
+                )),
+                Err(error) => problems.push(Problem::error(format!("{error:#}"))),
+            }
+        }
+        let value = serde_json::json!({
+            "files": config.files, "compression": compression, "stores": stores, "problems": problems,
+        });
+        self.print(&value, |_| {
+            let mut text = String::new();
+            if config.files.is_empty() {
+                text.push_str("ok: no configuration file, the defaults are in force\n");
+            }
+            config.files.iter().for_each(|file| text.push_str(&format!("ok: {file}\n")));
+            stores.iter().for_each(|store| text.push_str(&format!("ok: store {store}\n")));
+            text + &render::problems(&problems)
+        })?;
+        Ok(Outcome::of(&problems).into())
+    }
+}
+
+fn origin(file: &str, line: usize) -> String {
+    if line == 0 { file.to_owned() } else { format!("{file}:{line}") }
+}
+
+fn selection(args: args::Selected) -> Selection {
+    Selection { only: args.only, skip: args.skip }
+}
+
+/// What an admin can act on.
+fn worth(problems: &[Problem]) -> Vec<Problem> {
+    problems
+        .iter()
+        .filter(|problem| Outcome::of(std::slice::from_ref(problem)) != Outcome::Ok)
+        .cloned()
+        .collect()
+}
+
+fn glob(text: &str) -> Result<Pattern> {
+    let absolute = if text.starts_with('/') { text.to_owned() } else { format!("/{text}") };
+    Pattern::new(&absolute).map_err(|error| Fault::new(FaultKind::Usage, format!("--path: {error:#}")).into())
+}
+
+fn every_copy(stores: &[Box<dyn Store>]) -> Result<Vec<Chosen>> {
+    let mut chosen = Vec::new();
+    for store in stores {
+        let mut found = store.list(None)?;
+        found.sort_by(|a, b| b.id.cmp(&a.id));
+        for one in found {
+            let path: PathBuf = store.get(&one.id)?;
+            chosen.push(Chosen { store: Some(store.name().to_owned()), path });
+        }
+    }
+    Ok(chosen)
+}
+
+/// A catalogue row as it is shown.
+#[derive(Serialize)]
+struct Row {
+    item: &'static str,
+    title: &'static str,
+    category: &'static str,
+    on: crate::catalog::On,
+    source: Vec<String>,
+    restore: String,
+    secret: bool,
+    tied: crate::catalog::Tied,
+    risk: crate::catalog::Risk,
+    lock: Option<&'static str>,
+    restart: &'static [&'static str],
+    note: &'static str,
+    /// None for a row that collects no files.
+    files: Option<u64>,
+    bytes: u64,
+}
+
+impl Row {
+    fn new(item: &'static Item, found: Option<&backup::Planned>) -> Self {
+        let globs = |globs: &[&str]| globs.iter().map(|glob| (*glob).to_owned()).collect();
+        let source: Vec<String> = match item.source {
+            Source::Files(paths) | Source::LeftOut(paths) => globs(paths),
+            Source::Pmxcfs(paths) => paths.iter().map(|path| format!("/etc/pve/{path}")).collect(),
+            Source::PmxcfsRest => vec!["everything else in /etc/pve".to_owned()],
+            Source::Database => vec![crate::sys::pmxcfs::DATABASE.to_owned()],
+            Source::Output { argv, .. } => vec![argv.join(" ")],
+            Source::MountSecrets => vec!["files named in /etc/fstab and /etc/crypttab".to_owned()],
+            Source::Snippets => vec!["snippets of the local storages in storage.cfg".to_owned()],
+            Source::Configured => vec!["`include` in pbx-config.cfg".to_owned()],
+        };
+        let restore = match item.restore {
+            _ if matches!(item.source, Source::LeftOut(_)) => "left out".to_owned(),
+            Restore::Files => "files".to_owned(),
+            Restore::Pmxcfs => "pmxcfs".to_owned(),
+            Restore::AddLines => "merge".to_owned(),
+            Restore::Stopped(units) => format!("while stopped: {}", units.join(" ")),
+            Restore::Never(_) => "never".to_owned(),
+        };
+        let note = match item.restore {
+            Restore::Never(reason) => reason,
+            _ => item.note,
+        };
+        let counts = !matches!(item.source, Source::LeftOut(_) | Source::Output { .. });
+        Self {
+            item: item.id,
+            title: item.title,
+            category: item.category.name(),
+            on: item.on,
+            source,
+            restore,
+            secret: item.secret,
+            tied: item.tied,
+            risk: item.risk,
+            lock: item.lock,
+            restart: item.restart,
+            note,
+            files: counts.then(|| found.map_or(0, |row| row.files)),
+            bytes: found.map_or(0, |row| row.bytes),
+        }
+    }
+
+    fn found(&self) -> String {
+        match self.files {
+            None => "-".to_owned(),
+            Some(0) => "none".to_owned(),
+            Some(files) => format!("{files} ({})", render::size(self.bytes)),
+        }
+    }
+}
+
+/// A live line on a terminal; nothing elsewhere.
+struct Progress {
+    live: bool,
+}
+
+impl Progress {
+    const WIDTH: usize = 76;
+
+    #[allow(clippy::print_stderr)] // the live line is not a record of the log
+    fn say(&self, what: &str) {
+        log::debug!("{what}");
+        if self.live {
+            let line: String = render::one_line(what).chars().take(Self::WIDTH).collect();
+            eprint!("\r\x1b[K{line}");
+        }
+    }
+
+    #[allow(clippy::print_stderr)]
+    fn clear(&self) {
+        if self.live {
+            eprint!("\r\x1b[K");
+        }
+    }
+}

@@ -1,0 +1,274 @@
+//! Text for people: tables, sizes, times. Values in, lines out.
+
+use std::fmt::Write as _;
+
+use jiff::tz::TimeZone;
+
+use crate::model::index::{Entry, Index, Kind};
+use crate::model::report::{Outcome, Problem, Report, Severity};
+use crate::model::snapshot::Snapshot;
+use crate::task::backup::Plan;
+use crate::task::extract::Extracted;
+use crate::task::snapshots::{Listed, Listing};
+
+/// Bytes as Proxmox writes them.
+pub fn size(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
+    if bytes < 1024 {
+        return format!("{bytes} B");
+    }
+    let mut unit = 0;
+    let mut scaled = bytes as f64 / 1024.0;
+    while scaled >= 1024.0 && unit + 1 < UNITS.len() {
+        scaled /= 1024.0;
+        unit += 1;
+    }
+    format!("{scaled:.1} {}", UNITS[unit])
+}
+
+/// Rows under a head, columns as wide as they need; the last one is free. Numbers stand right.
+pub fn table(head: &[&str], rows: &[Vec<String>]) -> String {
+    let width = |column: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
+        cells.chain([head[column].len()]).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..head.len()).map(width).collect();
+    let numeric = |column: usize| {
+        !rows.is_empty()
+            && rows.iter().all(|row| {
+                row[column].starts_with(|c: char| c.is_ascii_digit()) && !row[column].contains('-')
+            })
+    };
+    let numeric: Vec<bool> = (0..head.len()).map(numeric).collect();
+    let line = |cells: &[&str]| {
+        let mut text = String::new();
+        for (n, cell) in cells.iter().enumerate() {
+            let last = n + 1 == cells.len();
+            let _ = match (numeric[n], last) {
+                (true, _) => write!(text, "{cell:>width$}  ", width = widths[n]),
+                (false, true) => write!(text, "{cell}"),
+                (false, false) => write!(text, "{cell:<width$}  ", width = widths[n]),
+            };
+        }
+        format!("{}\n", text.trim_end())
+    };
+    let mut text = line(head);
+    for row in rows {
+        text.push_str(&line(&row.iter().map(String::as_str).collect::<Vec<_>>()));
+    }
+    text
+}
+
+pub fn problems(problems: &[Problem]) -> String {
+    let mut text = String::new();
+    let mut sorted: Vec<&Problem> = problems.iter().collect();
+    sorted.sort_by_key(|problem| std::cmp::Reverse(problem.severity));
+    for problem in sorted {
+        let _ = writeln!(text, "{}: {}", problem.severity, one_line(&problem.what));
+        if let Some(hint) = &problem.hint {
+            let _ = writeln!(text, "    hint: {hint}");
+        }
+    }
+    text
+}
+
+/// What came from outside must not move the cursor or start a line.
+pub fn one_line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+pub fn report(report: &Report) -> String {
+    let mut text = String::new();
+    if let Some(snapshot) = &report.snapshot {
+        let counts = &snapshot.counts;
+        let codec = &snapshot.codec;
+        let _ = writeln!(text, "snapshot  {}", snapshot.id);
+        let _ = writeln!(text, "host      {}", report.system);
+        let _ = writeln!(
+            text,
+            "files     {} ({}), {} absent items",
+            counts.files,
+            size(counts.bytes),
+            counts.absent
+        );
+        let _ = writeln!(
+            text,
+            "size      {} ({} level {}, {} threads)",
+            size(report.size),
+            codec.name,
+            codec.level,
+            codec.threads
+        );
+        let _ = writeln!(text, "time      {:.2} s, read back and verified", report.took);
+    }
+    for store in &report.stores {
+        let place = store.place.as_deref().unwrap_or("FAILED");
+        let _ = writeln!(text, "store     {}: {place}", store.store);
+    }
+    text.push_str(&problems(&report.problems));
+    let count = |severity| report.problems.iter().filter(|problem| problem.severity == severity).count();
+    let result = match report.outcome {
+        Outcome::Ok => "ok".to_owned(),
+        _ => {
+            format!("done, with {} errors and {} warnings", count(Severity::Error), count(Severity::Warning))
+        }
+    };
+    let _ = writeln!(text, "result    {result}");
+    text
+}
+
+pub fn plan(plan: &Plan) -> String {
+    let rows: Vec<_> = plan
+        .items
+        .iter()
+        .map(|row| vec![row.item.to_owned(), row.files.to_string(), size(row.bytes), row.title.to_owned()])
+        .collect();
+    let mut text = format!("would save {} as {}\n\n", plan.system, plan.snapshot);
+    text.push_str(&table(&["ITEM", "FILES", "SIZE", "TITLE"], &rows));
+    if !plan.commands.is_empty() {
+        text.push_str("\nwould run, where they are installed:\n");
+        plan.commands.iter().for_each(|command| text.push_str(&format!("  {command}\n")));
+    }
+    text.push_str("\nwould write to:\n");
+    plan.stores.iter().for_each(|store| text.push_str(&format!("  {store}\n")));
+    text.push_str(&problems(&plan.problems));
+    text
+}
+
+pub fn listing(listing: &Listing) -> String {
+    if listing.snapshots.is_empty() {
+        return "no snapshots\n".to_owned();
+    }
+    let rows: Vec<_> = listing.snapshots.iter().map(list_row).collect();
+    table(&["SNAPSHOT", "LOCAL TIME", "SIZE", "FILES", "RESULT", "STORES", "NOTE"], &rows)
+}
+
+fn list_row(listed: &Listed) -> Vec<String> {
+    let local = listed.id.at().to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M").to_string();
+    let (files, outcome, note) = match &listed.snapshot {
+        Some(snapshot) => {
+            let protected = if snapshot.protected { "[protected] " } else { "" };
+            let note = one_line(snapshot.note.as_deref().unwrap_or_default());
+            (snapshot.counts.files.to_string(), snapshot.outcome.to_string(), format!("{protected}{note}"))
+        }
+        None => ("-".to_owned(), "damaged".to_owned(), String::new()),
+    };
+    vec![listed.id.to_string(), local, size(listed.size), files, outcome, listed.stores.join(","), note]
+}
+
+pub fn manifest(snapshot: &Snapshot) -> String {
+    let mut text = String::new();
+    let mut line = |key: &str, value: &str| {
+        let _ = writeln!(text, "{key:<10}{}", one_line(value));
+    };
+    line("snapshot", &snapshot.id.to_string());
+    line("node", &snapshot.node);
+    for (product, version) in &snapshot.products {
+        line("product", &format!("{product} {version}"));
+    }
+    if let Some(cluster) = &snapshot.cluster {
+        line("cluster", &format!("{} ({})", cluster.name, cluster.nodes.join(", ")));
+    }
+    line("machine", snapshot.machine_id.as_deref().unwrap_or("unknown"));
+    let codec = &snapshot.codec;
+    line("payload", &format!("{}, {} level {}", size(snapshot.payload.size), codec.name, codec.level));
+    let counts = &snapshot.counts;
+    line("counts", &format!("{} entries, {} files, {}", counts.entries, counts.files, size(counts.bytes)));
+    line("result", &snapshot.outcome.to_string());
+    if let Some(parent) = &snapshot.parent {
+        line("parent", &parent.id.to_string());
+    }
+    if let Some(note) = &snapshot.note {
+        line("note", note);
+    }
+    if snapshot.protected {
+        line("protected", "yes");
+    }
+    line("written by", &format!("proxmox-backup-extra {}", snapshot.tool));
+    text
+}
+
+/// Files and bytes of each item, in the snapshot's order.
+pub fn items(index: &Index) -> Vec<(String, u64, u64)> {
+    let mut items: Vec<(String, u64, u64)> = Vec::new();
+    for entry in index.entries.iter().filter(|entry| entry.kind != Kind::Dir) {
+        match items.iter_mut().find(|(item, ..)| *item == entry.item) {
+            Some((_, files, bytes)) => {
+                *files += 1;
+                *bytes += entry.size;
+            }
+            None => items.push((entry.item.clone(), 1, entry.size)),
+        }
+    }
+    items
+}
+
+pub fn shown(snapshot: &Snapshot, index: &Index) -> String {
+    let rows: Vec<_> = items(index)
+        .into_iter()
+        .map(|(item, files, bytes)| vec![item, files.to_string(), size(bytes)])
+        .collect();
+    let mut text = manifest(snapshot);
+    text.push('\n');
+    text.push_str(&table(&["ITEM", "FILES", "SIZE"], &rows));
+    let absent: Vec<&str> = index.absent.iter().map(|absence| absence.item.as_str()).collect();
+    if !absent.is_empty() {
+        let _ = writeln!(text, "\nnot on this host: {}", absent.join(", "));
+    }
+    if !index.problems.is_empty() {
+        text.push('\n');
+        text.push_str(&problems(&index.problems));
+    }
+    text
+}
+
+/// Like `ls -l`: mode, owner, size, time, path, target.
+pub fn entry(entry: &Entry) -> String {
+    let kind = match entry.kind {
+        Kind::File => '-',
+        Kind::Dir => 'd',
+        Kind::Symlink => 'l',
+        Kind::Hardlink => 'h',
+    };
+    let name = |name: &str, id: u32| if name.is_empty() { id.to_string() } else { name.to_owned() };
+    let owner = format!("{}:{}", name(&entry.owner, entry.uid), name(&entry.group, entry.gid));
+    let time = jiff::Timestamp::from_second(entry.mtime.0)
+        .map_or_else(|_| entry.mtime.0.to_string(), |at| at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
+    let target = entry.link.as_ref().map(|link| format!(" -> {link}")).unwrap_or_default();
+    format!("{kind}{:04o} {owner:<16} {:>9} {time} {}{target}\n", entry.mode, entry.size, entry.path)
+}
+
+pub fn extracted(done: &Extracted) -> String {
+    let mut text = format!(
+        "{} entries ({}) of {} are in {}\n",
+        done.entries,
+        size(done.bytes),
+        done.id,
+        done.to.display()
+    );
+    text.push_str(&problems(&done.problems));
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_in_binary_units() {
+        assert_eq!(size(1023), "1023 B");
+        assert_eq!(size(1536), "1.5 KiB");
+        assert_eq!(size(u64::MAX), "16384.0 PiB");
+    }
+
+    #[test]
+    fn numbers_stand_right_and_text_left() {
+        let rows = vec![vec!["a".into(), "5".into(), "x".into()], vec!["bb".into(), "10".into(), "y".into()]];
+        assert_eq!(table(&["ID", "N", "T"], &rows), "ID   N  T\na    5  x\nbb  10  y\n");
+    }
+
+    #[test]
+    fn nothing_from_outside_moves_the_cursor() {
+        assert_eq!(one_line("a\x1b[2Jb\nc"), "a [2Jb c");
+    }
+}

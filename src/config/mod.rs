@@ -1,0 +1,252 @@
+//! Our own configuration: the section files of the node and of the cluster, laid over each other.
+//! Stores read their own sections (`store::open`); here is what belongs to the run.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use serde::Deserialize;
+
+use crate::model::report::{Fault, FaultKind, Problem};
+use crate::model::section::{self, Section, SyntaxError, nearest};
+use crate::sys::glob::Pattern;
+use crate::sys::host::Host;
+use crate::sys::pmxcfs;
+
+pub const FILE: &str = "pbx-config.cfg";
+const SECRETS_FILE: &str = "secrets.cfg";
+/// Below /etc/pve: what all nodes share.
+const CLUSTER_FILE: &str = "pbx-config.cfg";
+const CLUSTER_SECRETS_FILE: &str = "priv/pbx-config-secrets.cfg";
+const BACKUP: &str = "backup";
+const MAIN: &str = "main";
+const MASK: &str = "***";
+
+/// What a run needs to know.
+#[derive(Debug)]
+pub struct Config {
+    pub backup: Backup,
+    /// Sections of the stores, the primary first. Never empty.
+    pub stores: Vec<Section>,
+    /// All sections in force, in their order, for `config show`.
+    pub sections: Vec<Section>,
+    /// Which of the files were there.
+    pub files: Vec<String>,
+    /// What could not be read and was done without.
+    pub problems: Vec<Problem>,
+    secret_files: Vec<String>,
+}
+
+/// `backup: main`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Backup {
+    pub compression: String,
+    pub compression_level: Option<i32>,
+    /// 0: one for each processor, at most four.
+    pub compression_threads: u32,
+    pub include: Vec<Glob>,
+    pub exclude: Vec<Glob>,
+    /// Items or categories that are not collected.
+    pub skip: Vec<String>,
+}
+
+impl Default for Backup {
+    fn default() -> Self {
+        Self {
+            compression: "zstd".to_owned(),
+            compression_level: None,
+            compression_threads: 0,
+            include: Vec::new(),
+            exclude: Vec::new(),
+            skip: Vec::new(),
+        }
+    }
+}
+
+/// A checked absolute glob.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Glob(pub Pattern);
+
+impl TryFrom<String> for Glob {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        Pattern::new(&text).map(Self).map_err(|error| format!("{error:#}"))
+    }
+}
+
+/// The sections that stand when nothing is configured.
+const DEFAULT: &str = "dir: local\n\tpath /var/lib/proxmox-backup-extra/store\n";
+
+impl Config {
+    /// Reads both layers. `store_kinds` are the section kinds that are stores.
+    /// Errors: `Usage`, with file, line and a hint.
+    pub fn load(host: &Host, store_kinds: &[&str]) -> Result<Self> {
+        let mut loader = Loader::default();
+        let cluster = loader.cluster(host)?;
+        let local = loader.local(host)?;
+        let mut sections = overlay(cluster, local);
+        check_kinds(&sections, store_kinds)?;
+        let backup = read_backup(&sections)?;
+        let is_store = |section: &&Section| store_kinds.contains(&section.kind.as_str());
+        if !sections.iter().any(|section| is_store(&section)) {
+            sections.extend(section::parse("(default)", DEFAULT).map_err(fault)?);
+        }
+        let stores = sections.iter().filter(is_store).cloned().collect();
+        let Loader { files, problems, secret_files } = loader;
+        Ok(Self { backup, stores, sections, files, problems, secret_files })
+    }
+
+    /// The value to show: secrets are masked.
+    pub fn shown<'a>(&self, entry: &'a section::Entry) -> &'a str {
+        if self.secret_files.iter().any(|file| **file == *entry.file) { MASK } else { &entry.value }
+    }
+}
+
+/// A syntax error as the fault that ends a command.
+pub fn fault(error: SyntaxError) -> anyhow::Error {
+    let mut fault = Fault::new(FaultKind::Usage, error.to_string());
+    fault.hint = error.hint().map(str::to_owned);
+    fault.into()
+}
+
+#[derive(Default)]
+struct Loader {
+    files: Vec<String>,
+    secret_files: Vec<String>,
+    problems: Vec<Problem>,
+}
+
+impl Loader {
+    /// What the cluster shares; a cluster file system that does not answer is a problem, not the end.
+    fn cluster(&mut self, host: &Host) -> Result<Vec<Section>> {
+        let mut read = |path: &str| match pmxcfs::file(host, path) {
+            Ok(data) => data,
+            Err(error) => {
+                let what = format!(
+                    "{}/{path}: {error:#}; the cluster's part of the configuration is missing",
+                    pmxcfs::MOUNT
+                );
+                self.problems.push(Problem::warning(what).hint("see `systemctl status pve-cluster`"));
+                None
+            }
+        };
+        let (public, secret) = (read(CLUSTER_FILE), read(CLUSTER_SECRETS_FILE));
+        let name = |path: &str| format!("{}/{path}", pmxcfs::MOUNT);
+        self.layer((name(CLUSTER_FILE), public), (name(CLUSTER_SECRETS_FILE), secret))
+    }
+
+    fn local(&mut self, host: &Host) -> Result<Vec<Section>> {
+        let dir = host.config_dir();
+        let (public, secret) = (dir.join(FILE), dir.join(SECRETS_FILE));
+        let secrets = read_optional(&secret)?;
+        if secrets.is_some() {
+            check_private(&secret)?;
+        }
+        let name = |path: &Path| path.display().to_string();
+        self.layer((name(&public), read_optional(&public)?), (name(&secret), secrets))
+    }
+
+    /// The sections of a file with the keys of the same sections in its secrets file.
+    fn layer(
+        &mut self,
+        public: (String, Option<Vec<u8>>),
+        secret: (String, Option<Vec<u8>>),
+    ) -> Result<Vec<Section>> {
+        let mut sections = self.parse(&public.0, public.1)?;
+        if secret.1.is_some() {
+            self.secret_files.push(secret.0.clone());
+        }
+        for extra in self.parse(&secret.0, secret.1)? {
+            let Some(section) = sections.iter_mut().find(|s| same(s, &extra)) else {
+                let error = SyntaxError::new(
+                    &extra.file,
+                    extra.line,
+                    format!("{} '{}': there is no such section", extra.kind, extra.id),
+                );
+                return Err(fault(error.hinted(format!("{} must have it too", public.0))));
+            };
+            section.entries.extend(extra.entries);
+        }
+        Ok(sections)
+    }
+
+    fn parse(&mut self, name: &str, data: Option<Vec<u8>>) -> Result<Vec<Section>> {
+        let Some(data) = data else { return Ok(Vec::new()) };
+        self.files.push(name.to_owned());
+        let text = String::from_utf8(data).map_err(|error| {
+            let line =
+                error.as_bytes()[..error.utf8_error().valid_up_to()].iter().filter(|b| **b == b'\n').count()
+                    + 1;
+            Fault::new(FaultKind::Usage, format!("{name}:{line}: is not UTF-8"))
+        })?;
+        section::parse(name, &text).map_err(fault)
+    }
+}
+
+fn read_optional(path: &Path) -> Result<Option<Vec<u8>>> {
+    match fs::read(path) {
+        Ok(data) => Ok(Some(data)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => {
+            Err(error).context(Fault::new(FaultKind::Usage, format!("cannot read {}", path.display())))
+        }
+    }
+}
+
+fn check_private(path: &Path) -> Result<()> {
+    let meta = fs::metadata(path)?;
+    let owner_ok = meta.uid() == 0 || meta.uid() == nix::unistd::geteuid().as_raw();
+    if owner_ok && meta.mode() & 0o077 == 0 {
+        return Ok(());
+    }
+    let shown = path.display();
+    let fault = Fault::new(FaultKind::Usage, format!("{shown}: others than root may read it"));
+    Err(fault.hint(format!("chown root: {shown}; chmod 600 {shown}; then change the secrets in it")).into())
+}
+
+fn same(a: &Section, b: &Section) -> bool {
+    (&a.kind, &a.id) == (&b.kind, &b.id)
+}
+
+/// The node's sections replace the cluster's of the same name, in place; its further ones follow.
+fn overlay(cluster: Vec<Section>, local: Vec<Section>) -> Vec<Section> {
+    let mut sections = cluster;
+    for section in local {
+        match sections.iter_mut().find(|s| same(s, &section)) {
+            Some(place) => *place = section,
+            None => sections.push(section),
+        }
+    }
+    sections
+}
+
+fn check_kinds(sections: &[Section], store_kinds: &[&str]) -> Result<()> {
+    let known: Vec<&str> = std::iter::once(BACKUP).chain(store_kinds.iter().copied()).collect();
+    for section in sections {
+        let Section { kind, id, file, line, .. } = section;
+        if !known.contains(&kind.as_str()) {
+            let hint = nearest(kind, &known).map_or_else(
+                || format!("the kinds are: {}", known.join(", ")),
+                |word| format!("did you mean '{word}'?"),
+            );
+            return Err(fault(SyntaxError::new(file, *line, format!("unknown kind '{kind}'")).hinted(hint)));
+        }
+        if kind == BACKUP && id != MAIN {
+            let error =
+                SyntaxError::new(file, *line, format!("backup '{id}': there is only 'backup: {MAIN}'"));
+            return Err(fault(error.hinted(format!("put its keys under 'backup: {MAIN}'"))));
+        }
+    }
+    Ok(())
+}
+
+fn read_backup(sections: &[Section]) -> Result<Backup> {
+    match sections.iter().find(|section| section.kind == BACKUP) {
+        Some(section) => section.read().map_err(fault),
+        None => Ok(Backup::default()),
+    }
+}

@@ -1,0 +1,80 @@
+//! Saves the configuration of Proxmox VE and Proxmox Backup Server hosts and brings it back.
+//!
+//! A catalogue says what a Proxmox host is made of; a task walks it; archive and store are rooms that do not
+//! know each other; plans are pure; everything that happened becomes one Report.
+//!
+//! The house, floor by floor; imports go only downwards (`tests/floors.rs`):
+//!
+//! | floor | folder | what lives there |
+//! | --- | --- | --- |
+//! | 5 | `cli` | words: parse, ask, print, exit; the only floor that prints |
+//! | 4 | `task` | verbs: compose rooms and plans, return a value |
+//! | 3 | `plan` | decisions: pure functions of nouns |
+//! | 2 | `config` `catalog` `archive` `store` | rooms; none imports another |
+//! | 1 | `sys` | the machine: files, processes, pmxcfs, locks, logs |
+//! | 0 | `model` | nouns: plain data, no I/O, no clock |
+
+/// Floor 0. Nouns: plain data, no I/O, no clock.
+pub mod model {
+    pub mod facts;
+    pub mod index;
+    pub mod report;
+    pub mod section;
+    pub mod snapshot;
+}
+
+/// Floor 1. The machine: the only floor with processes, sockets and `unsafe`.
+pub mod sys {
+    pub mod beneath;
+    pub mod child;
+    pub mod exec;
+    pub mod files;
+    pub mod glob;
+    pub mod host;
+    pub mod lock;
+    pub mod log;
+    pub mod pmxcfs;
+
+    /// Lower-case hex.
+    pub fn hex(bytes: &[u8]) -> String {
+        bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+            use std::fmt::Write;
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
+    }
+}
+
+/// Floor 2. Our own configuration.
+pub mod config;
+
+/// Floor 2. What a Proxmox host is made of.
+pub mod catalog;
+
+/// Floor 2. The snapshot file.
+pub mod archive {
+    pub mod codec;
+    pub mod reader;
+    pub mod tar;
+    pub mod writer;
+}
+
+/// Floor 2. Where snapshots are kept.
+pub mod store;
+
+/// Floor 3. Decisions: pure functions of nouns.
+pub mod plan {
+    pub mod select;
+}
+
+/// Floor 4. Verbs.
+pub mod task {
+    pub mod backup;
+    pub mod collect;
+    pub mod extract;
+    pub mod snapshots;
+    pub mod verify;
+}
+
+/// Floor 5. Words.
+pub mod cli;

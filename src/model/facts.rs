@@ -1,0 +1,70 @@
+//! What kind of host this is. Plain facts; finding them out is `sys::host`.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Product {
+    Pve,
+    Pbs,
+}
+
+impl fmt::Display for Product {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Pve => "Proxmox VE",
+            Self::Pbs => "Proxmox Backup Server",
+        })
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cluster {
+    pub name: String,
+    /// Node names as corosync.conf lists them.
+    pub nodes: Vec<String>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Facts {
+    /// The short host name, as pmxcfs takes it (up to the first dot).
+    pub node: String,
+    /// Products with their package versions; a version is empty when no package tells it.
+    pub products: BTreeMap<Product, String>,
+    /// `PRETTY_NAME` of os-release.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub os: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub machine_id: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<Cluster>,
+    /// What was looked at to find the products; shown when none was found.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub looked_at: Vec<String>,
+}
+
+impl Facts {
+    pub fn has(&self, product: Product) -> bool {
+        self.products.contains_key(&product)
+    }
+
+    /// One line: "Proxmox VE 9.1.2, node pve1 of cluster prod (3 nodes)".
+    pub fn summary(&self) -> String {
+        let mut parts: Vec<String> = self
+            .products
+            .iter()
+            .map(|(product, version)| format!("{product} {version}").trim_end().to_owned())
+            .collect();
+        if parts.is_empty() {
+            parts.push(self.os.clone().unwrap_or_else(|| "unknown system".to_owned()));
+        }
+        let cluster = self.cluster.as_ref().map_or_else(String::new, |cluster| {
+            format!(" of cluster {} ({} nodes)", cluster.name, cluster.nodes.len())
+        });
+        format!("{}, node {}{cluster}", parts.join(" with "), self.node)
+    }
+}

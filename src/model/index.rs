@@ -1,0 +1,209 @@
+//! What is inside a payload: the nouns of `.pbx/index.json`.
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::facts::Facts;
+use super::report::Problem;
+use super::snapshot::SnapshotId;
+
+/// Where the index stands in the payload; always its last member.
+pub const INDEX_PATH: &str = ".pbx/index.json";
+/// Folder of the outputs of commands.
+pub const STATE_DIR: &str = ".pbx/state";
+
+/// A path in a payload: relative, without `.` or `..`, any bytes but NUL.
+/// In JSON a string, or an array of bytes when it is not UTF-8.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Name(Vec<u8>);
+
+impl Name {
+    pub fn new(bytes: impl Into<Vec<u8>>) -> Self {
+        Self(bytes.into())
+    }
+
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    pub fn as_path(&self) -> &Path {
+        Path::new(OsStr::from_bytes(&self.0))
+    }
+
+    /// Safe to extract below a folder: relative, no empty, `.` or `..` component.
+    pub fn is_safe(&self) -> bool {
+        !self.0.is_empty()
+            && !self.0.contains(&0)
+            && self.0.split(|b| *b == b'/').all(|part| !matches!(part, b"" | b"." | b".."))
+    }
+}
+
+impl From<&Path> for Name {
+    fn from(path: &Path) -> Self {
+        Self(path.as_os_str().as_bytes().to_vec())
+    }
+}
+
+/// Readable and harmless on a terminal: control characters and bad bytes are escaped.
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = String::with_capacity(self.0.len());
+        for chunk in self.0.utf8_chunks() {
+            for c in chunk.valid().chars() {
+                if c.is_control() {
+                    text.extend(c.escape_default());
+                } else {
+                    text.push(c);
+                }
+            }
+            for byte in chunk.invalid() {
+                text.push_str(&format!("\\x{byte:02x}"));
+            }
+        }
+        f.pad(&text)
+    }
+}
+
+impl fmt::Debug for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\"{self}\"")
+    }
+}
+
+impl Serialize for Name {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match std::str::from_utf8(&self.0) {
+            Ok(text) => serializer.serialize_str(text),
+            Err(_) => serializer.collect_seq(&self.0),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Name {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Either {
+            Text(String),
+            Bytes(Vec<u8>),
+        }
+        Ok(Self(match Either::deserialize(deserializer)? {
+            Either::Text(text) => text.into_bytes(),
+            Either::Bytes(bytes) => bytes,
+        }))
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    File,
+    Dir,
+    Symlink,
+    /// Another name of a file that stands earlier in the payload.
+    Hardlink,
+}
+
+/// Seconds and nanoseconds since 1970.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mtime(pub i64, pub u32);
+
+/// One member of the payload.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// The catalogue row it belongs to.
+    pub item: String,
+    pub path: Name,
+    pub kind: Kind,
+    /// Permission bits with setuid, setgid and sticky.
+    pub mode: u32,
+    pub uid: u32,
+    pub gid: u32,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub owner: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub group: String,
+    pub mtime: Mtime,
+    /// Bytes of a file, 0 for others.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub size: u64,
+    /// Of a file, lower-case hex.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub sha256: String,
+    /// Target of a symbolic link, or the earlier path of a hard link.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub link: Option<Name>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub secret: bool,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub xattrs: Vec<Xattr>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde's signature
+fn is_zero(n: &u64) -> bool {
+    *n == 0
+}
+
+/// An extended attribute (ACLs and capabilities are such), raw as the kernel gives it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Xattr {
+    pub name: String,
+    pub value: Vec<u8>,
+}
+
+/// What a command said. Its standard output is the member `.pbx/state/<name>`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Output {
+    pub item: String,
+    pub name: String,
+    pub argv: Vec<String>,
+    /// "exit 0", "signal 9", "timed out after 20 s".
+    pub status: String,
+    /// The end of standard error, secrets masked.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub stderr: String,
+}
+
+/// A catalogue row that this host has nothing for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Absence {
+    pub item: String,
+}
+
+/// `.pbx/index.json`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Index {
+    pub format: u32,
+    pub id: SnapshotId,
+    pub facts: Facts,
+    pub entries: Vec<Entry>,
+    pub outputs: Vec<Output>,
+    pub absent: Vec<Absence>,
+    pub problems: Vec<Problem>,
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_name_that_is_not_utf8_survives_json() {
+        let name = Name::new(&b"etc/caf\xe9\n"[..]);
+        let json = serde_json::to_string(&name).unwrap();
+        assert_eq!(serde_json::from_str::<Name>(&json).unwrap(), name);
+        assert_eq!(name.to_string(), "etc/caf\\xe9\\n");
+    }
+
+    #[test]
+    fn names_that_leave_the_target_are_not_safe() {
+        for bad in ["", "/etc", "..", "a/../b", "a//b", "./a", "a/", "a/.", "a\0b"] {
+            assert!(!Name::new(bad).is_safe(), "{bad:?}");
+        }
+        assert!(Name::new("etc/..hidden/a").is_safe());
+    }
+}

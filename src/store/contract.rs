@@ -1,0 +1,96 @@
+//! What every kind of store must do, written once and run for each.
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::path::Path;
+
+use super::{Found, Store, folder};
+use crate::model::snapshot::SnapshotId;
+
+fn id(text: &str) -> SnapshotId {
+    text.parse().unwrap()
+}
+
+/// A store under test, and the place where its files lie for the unfriendly cases.
+fn each_kind(test: impl Fn(&dyn Store, &Path)) {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("store");
+    test(folder(&root).as_ref(), &root);
+}
+
+fn spool(content: &str) -> tempfile::NamedTempFile {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), content).unwrap();
+    file
+}
+
+#[test]
+fn a_store_that_was_never_written_to_is_empty() {
+    each_kind(|store, _| assert_eq!(store.list(None).unwrap(), []));
+}
+
+#[test]
+fn what_was_put_is_listed_and_comes_back() {
+    each_kind(|store, _| {
+        let id = id("pve1/2026-11-22T15:17:40Z");
+        store.put(spool("hello").path(), &id).unwrap();
+        assert_eq!(store.list(Some("pve1")).unwrap(), [Found { id: id.clone(), size: 5 }]);
+        assert_eq!(store.head(&id, 2).unwrap(), b"he");
+        assert_eq!(fs::read(store.get(&id).unwrap()).unwrap(), b"hello");
+    });
+}
+
+#[test]
+fn a_host_sees_only_its_own_when_asked_for() {
+    each_kind(|store, _| {
+        store.put(spool("a").path(), &id("pve1/2026-11-22T15:17:40Z")).unwrap();
+        store.put(spool("b").path(), &id("pve2/2026-11-22T15:17:40Z")).unwrap();
+        assert_eq!(store.list(Some("pve2")).unwrap().len(), 1);
+        assert_eq!(store.list(Some("pve")).unwrap().len(), 0);
+        assert_eq!(store.list(None).unwrap().len(), 2);
+    });
+}
+
+#[test]
+fn a_name_that_is_taken_is_never_replaced() {
+    each_kind(|store, _| {
+        let id = id("pve1/2026-11-22T15:17:40Z");
+        store.put(spool("old").path(), &id).unwrap();
+        assert!(store.put(spool("new").path(), &id).is_err());
+        assert_eq!(fs::read(store.get(&id).unwrap()).unwrap(), b"old");
+        assert_eq!(store.list(None).unwrap().len(), 1);
+    });
+}
+
+#[test]
+fn the_file_that_was_put_may_change_afterwards() {
+    each_kind(|store, _| {
+        let id = id("pve1/2026-11-22T15:17:40Z");
+        let file = spool("hello");
+        store.put(file.path(), &id).unwrap();
+        fs::remove_file(file.path()).unwrap();
+        assert_eq!(fs::read(store.get(&id).unwrap()).unwrap(), b"hello");
+    });
+}
+
+#[test]
+fn foreign_and_half_written_files_are_not_told() {
+    each_kind(|store, root| {
+        fs::create_dir_all(root.join("pve1")).unwrap();
+        for name in
+            [".pve1_20261122T151740Z.pbx.tar.partial", "n1-backup-20260801-020000.tar.xz", "notes.txt"]
+        {
+            fs::write(root.join("pve1").join(name), "x").unwrap();
+        }
+        assert_eq!(store.list(None).unwrap(), []);
+    });
+}
+
+#[test]
+fn a_store_that_cannot_be_written_names_itself() {
+    each_kind(|store, root| {
+        fs::write(root, "a file where the folder should be").unwrap();
+        let error = store.put(spool("x").path(), &id("pve1/2026-11-22T15:17:40Z")).unwrap_err();
+        assert!(error.to_string().contains("store '"), "{error}");
+    });
+}

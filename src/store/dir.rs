@@ -1,0 +1,195 @@
+//! `dir`: a folder, one sub-folder a host. Snapshots appear by rename, so a listing never shows half of one.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use serde::Deserialize;
+
+use super::{Found, Store};
+use crate::model::report::{Fault, FaultKind};
+use crate::model::section::Section;
+use crate::model::snapshot::SnapshotId;
+use crate::sys::files;
+use crate::sys::host::Host;
+
+/// `dir: ID`.
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct Options {
+    path: String,
+    /// The path must be a mount point, so that a disk that is not there is not taken for an empty one.
+    #[serde(default)]
+    mountpoint: bool,
+}
+
+pub(super) struct Dir {
+    name: String,
+    path: PathBuf,
+    mountpoint: bool,
+}
+
+pub(super) fn open(section: &Section, host: &Host) -> Result<Box<dyn Store>> {
+    let usage = |error: crate::model::section::SyntaxError| {
+        let mut fault = Fault::new(FaultKind::Usage, error.to_string());
+        fault.hint = error.hint().map(str::to_owned);
+        fault
+    };
+    let options: Options = section.read().map_err(usage)?;
+    if !options.path.starts_with('/') {
+        return Err(usage(section.error_at("path", "path: must be absolute")).into());
+    }
+    Ok(Box::new(Dir {
+        name: section.id.clone(),
+        path: host.path(options.path),
+        mountpoint: options.mountpoint,
+    }))
+}
+
+impl Dir {
+    pub(super) fn folder(path: &Path) -> Self {
+        Self { name: path.display().to_string(), path: path.to_owned(), mountpoint: false }
+    }
+
+    fn file(&self, id: &SnapshotId) -> PathBuf {
+        self.path.join(id.host()).join(id.file_name())
+    }
+
+    /// A bare folder of snapshots (a stick, a download) works as well as a store's tree.
+    fn existing(&self, id: &SnapshotId) -> PathBuf {
+        let bare = self.path.join(id.file_name());
+        if bare.is_file() { bare } else { self.file(id) }
+    }
+
+    fn check_mounted(&self) -> Result<()> {
+        if !self.mountpoint || is_mountpoint(&self.path) {
+            return Ok(());
+        }
+        let shown = self.path.display();
+        let fault =
+            Fault::new(FaultKind::Failed, format!("store '{}': nothing is mounted on {shown}", self.name));
+        Err(fault.hint(format!("mount it, or see why it is not: `mount {shown}`")).into())
+    }
+
+    fn trouble(&self, what: &str, path: &Path) -> String {
+        format!("store '{}': cannot {what} {}", self.name, path.display())
+    }
+
+    /// Writes beside the final name, then renames; the folder is synced so that a power cut keeps it.
+    fn place_file(&self, file: &Path, target: &Path) -> io::Result<()> {
+        let dir = target.parent().unwrap_or(&self.path);
+        let name = target.file_name().unwrap_or_default().to_string_lossy();
+        // A lister ignores it: it begins with a dot and does not end like a snapshot.
+        let partial = dir.join(format!(".{name}.partial"));
+        let _ = fs::remove_file(&partial);
+        let placed = link_or_copy(file, &partial).and_then(|()| {
+            if target.symlink_metadata().is_ok() {
+                return Err(io::Error::new(io::ErrorKind::AlreadyExists, "a snapshot of this name is there"));
+            }
+            fs::rename(&partial, target)?;
+            files::sync_dir(dir)
+        });
+        if placed.is_err() {
+            let _ = fs::remove_file(&partial);
+        }
+        placed
+    }
+
+    fn scan(&self, dir: &Path, host: Option<&str>, found: &mut Vec<Found>) -> io::Result<()> {
+        for entry in fs::read_dir(dir)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let Some(id) = name.to_str().and_then(SnapshotId::from_file_name) else { continue };
+            if host.is_some_and(|host| host != id.host()) {
+                continue;
+            }
+            let meta = entry.metadata()?;
+            if meta.is_file() {
+                found.push(Found { id, size: meta.size() });
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Store for Dir {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn place(&self) -> String {
+        self.path.display().to_string()
+    }
+
+    fn put(&self, file: &Path, id: &SnapshotId) -> Result<String> {
+        self.check_mounted()?;
+        let target = self.file(id);
+        let dir = target.parent().unwrap_or(&self.path);
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(dir)
+            .with_context(|| self.trouble("make", dir))?;
+        self.place_file(file, &target).with_context(|| self.trouble("write", &target))?;
+        Ok(target.display().to_string())
+    }
+
+    fn list(&self, host: Option<&str>) -> Result<Vec<Found>> {
+        self.check_mounted()?;
+        let mut found = Vec::new();
+        let entries = match fs::read_dir(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(found),
+            entries => entries.with_context(|| self.trouble("read", &self.path))?,
+        };
+        for entry in entries {
+            let entry = entry.with_context(|| self.trouble("read", &self.path))?;
+            let name = entry.file_name();
+            let wanted = host.is_none_or(|host| name == host) && !name.as_encoded_bytes().starts_with(b".");
+            if wanted && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                let dir = entry.path();
+                match self.scan(&dir, host, &mut found) {
+                    // lost+found and other people's folders are none of ours.
+                    Err(error) if host.is_none() && error.kind() == io::ErrorKind::PermissionDenied => {}
+                    scanned => scanned.with_context(|| self.trouble("read", &dir))?,
+                }
+            }
+        }
+        self.scan(&self.path, host, &mut found).with_context(|| self.trouble("read", &self.path))?;
+        Ok(found)
+    }
+
+    fn head(&self, id: &SnapshotId, len: usize) -> Result<Vec<u8>> {
+        let path = self.existing(id);
+        let mut head = Vec::new();
+        File::open(&path)
+            .and_then(|file| file.take(len as u64).read_to_end(&mut head))
+            .with_context(|| self.trouble("read", &path))?;
+        Ok(head)
+    }
+
+    fn get(&self, id: &SnapshotId) -> Result<PathBuf> {
+        Ok(self.existing(id))
+    }
+}
+
+/// A second name costs nothing; where the file system is another one, a durable copy.
+fn link_or_copy(from: &Path, to: &Path) -> io::Result<()> {
+    if fs::hard_link(from, to).is_ok() {
+        return Ok(());
+    }
+    let mut source = File::open(from)?;
+    let mut copy = OpenOptions::new().write(true).create_new(true).mode(0o600).open(to)?;
+    io::copy(&mut source, &mut copy)?;
+    copy.sync_all()
+}
+
+/// Told from the kernel's table; the path itself is not touched, it may hang.
+fn is_mountpoint(path: &Path) -> bool {
+    let resolved = match (path.parent(), path.file_name()) {
+        (Some(parent), Some(name)) => fs::canonicalize(parent).map(|parent| parent.join(name)),
+        _ => Ok(path.to_owned()),
+    };
+    resolved.is_ok_and(|path| files::mounts().iter().any(|(point, _)| *point == path))
+}

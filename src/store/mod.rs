@@ -1,0 +1,73 @@
+//! Where snapshots are kept. A kind of store is one file here plus one line in `KINDS`.
+//! What lies in a snapshot is not known here; a store moves whole files.
+
+mod dir;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+
+use crate::model::report::{Fault, FaultKind};
+use crate::model::section::Section;
+use crate::model::snapshot::SnapshotId;
+use crate::sys::host::Host;
+
+pub trait Store {
+    /// The id of its section.
+    fn name(&self) -> &str;
+
+    /// Where it is, for people.
+    fn place(&self) -> String;
+
+    /// Copies a finished snapshot file into the store and says where it lies. It becomes visible under its name
+    /// only when it is whole and durable; a name that is taken is an error, never replaced.
+    fn put(&self, file: &Path, id: &SnapshotId) -> Result<String>;
+
+    /// Every snapshot of `host`, or of all hosts, in no order. What is not a snapshot of ours is not told.
+    /// A store that was never written to is empty; one that cannot be reached is an error.
+    fn list(&self, host: Option<&str>) -> Result<Vec<Found>>;
+
+    /// The first bytes of a snapshot, at most `len`.
+    fn head(&self, id: &SnapshotId, len: usize) -> Result<Vec<u8>>;
+
+    /// A local file with the whole snapshot.
+    fn get(&self, id: &SnapshotId) -> Result<PathBuf>;
+}
+
+/// A snapshot as a listing tells it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    pub id: SnapshotId,
+    pub size: u64,
+}
+
+pub struct Kind {
+    /// The word before the colon in a section's header.
+    pub name: &'static str,
+    pub help: &'static str,
+    /// Reads the section's keys. Touches nothing outside; errors are the section's.
+    pub open: fn(&Section, &Host) -> Result<Box<dyn Store>>,
+}
+
+pub const KINDS: &[Kind] =
+    &[Kind { name: "dir", help: "a folder: local disk, NFS, CIFS, USB", open: dir::open }];
+
+pub fn kind_names() -> Vec<&'static str> {
+    KINDS.iter().map(|kind| kind.name).collect()
+}
+
+/// Opens the store of a section.
+pub fn open(section: &Section, host: &Host) -> Result<Box<dyn Store>> {
+    match KINDS.iter().find(|kind| kind.name == section.kind) {
+        Some(kind) => (kind.open)(section, host),
+        None => Err(Fault::new(FaultKind::Usage, format!("{}: is no kind of store", section.kind)).into()),
+    }
+}
+
+/// A folder named on the command line, as a store of its own.
+pub fn folder(path: &Path) -> Box<dyn Store> {
+    Box::new(dir::Dir::folder(path))
+}
+
+#[cfg(test)]
+mod contract;

@@ -1,0 +1,164 @@
+//! Writing a tree below a folder that nothing in its names can leave: every path is opened with openat2,
+//! beneath the folder and through no link; what is there already is never touched.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, OpenHow, ResolveFlag, open, openat2};
+use nix::sys::stat::{Mode, UtimensatFlags, fchmod, mkdirat, utimensat};
+use nix::sys::time::TimeSpec;
+use nix::unistd::{Gid, Uid, fchown, fchownat, linkat, symlinkat};
+use xattr::FileExt;
+
+use crate::model::index::{Mtime, Xattr};
+
+/// An open folder below which a tree is made.
+pub struct Beneath {
+    dir: OwnedFd,
+}
+
+impl Beneath {
+    pub fn open(path: &Path) -> io::Result<Self> {
+        Ok(Self { dir: open(path, OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())? })
+    }
+
+    fn at(&self, path: &Path, flags: OFlag, mode: Mode) -> io::Result<OwnedFd> {
+        let resolve = ResolveFlag::RESOLVE_BENEATH
+            | ResolveFlag::RESOLVE_NO_SYMLINKS
+            | ResolveFlag::RESOLVE_NO_MAGICLINKS;
+        let how =
+            OpenHow::new().flags(flags | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW).mode(mode).resolve(resolve);
+        let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+        Ok(openat2(&self.dir, path, how)?)
+    }
+
+    /// The open folder of a path, and its last component.
+    fn parent<'a>(&self, path: &'a Path) -> io::Result<(OwnedFd, &'a OsStr)> {
+        let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+        let parent = path.parent().unwrap_or(Path::new(""));
+        Ok((self.at(parent, OFlag::O_DIRECTORY | OFlag::O_PATH, Mode::empty())?, name))
+    }
+
+    /// Makes a folder, private until it gets its mode. One that is there is fine.
+    pub fn dir(&self, path: &Path) -> io::Result<()> {
+        let (parent, name) = self.parent(path)?;
+        match mkdirat(&parent, name, Mode::S_IRWXU) {
+            Err(Errno::EEXIST) | Ok(()) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Makes all folders above a path.
+    pub fn parents(&self, path: &Path) -> io::Result<()> {
+        let mut above: Vec<&Path> = path.ancestors().skip(1).filter(|p| !p.as_os_str().is_empty()).collect();
+        above.reverse();
+        above.into_iter().try_for_each(|parent| self.dir(parent))
+    }
+
+    /// Makes a new file, readable by its owner only.
+    pub fn file(&self, path: &Path) -> io::Result<File> {
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL;
+        Ok(File::from(self.at(path, flags, Mode::S_IRUSR | Mode::S_IWUSR)?))
+    }
+
+    /// Makes a symbolic link; its target is stored, never followed.
+    pub fn symlink(&self, path: &Path, target: &[u8]) -> io::Result<()> {
+        let (parent, name) = self.parent(path)?;
+        Ok(symlinkat(OsStr::from_bytes(target), &parent, name)?)
+    }
+
+    /// Gives a file that was made here a second name.
+    pub fn hard_link(&self, first: &Path, path: &Path) -> io::Result<()> {
+        let (from, from_name) = self.parent(first)?;
+        let (to, to_name) = self.parent(path)?;
+        Ok(linkat(&from, from_name, &to, to_name, AtFlags::empty())?)
+    }
+
+    /// Opens what was made here, to give it its owner, mode and times. Not for links.
+    pub fn reopen(&self, path: &Path) -> io::Result<File> {
+        Ok(File::from(self.at(path, OFlag::O_RDONLY | OFlag::O_NONBLOCK, Mode::empty())?))
+    }
+
+    /// Owner (when given) and time of a symbolic link.
+    pub fn finish_link(&self, path: &Path, owner: Option<(u32, u32)>, mtime: Mtime) -> io::Result<()> {
+        let (parent, name) = self.parent(path)?;
+        if let Some((uid, gid)) = owner {
+            let ids = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
+            fchownat(&parent, name, ids.0, ids.1, AtFlags::AT_SYMLINK_NOFOLLOW)?;
+        }
+        let time = time_spec(mtime);
+        Ok(utimensat(&parent, name, &time, &time, UtimensatFlags::NoFollowSymlink)?)
+    }
+}
+
+/// Owner first (it takes setuid away), then mode, attributes, time. Attributes that cannot be kept come back.
+pub fn finish(
+    file: &File,
+    owner: Option<(u32, u32)>,
+    mode: u32,
+    xattrs: &[Xattr],
+    mtime: Mtime,
+) -> io::Result<Vec<String>> {
+    if let Some((uid, gid)) = owner {
+        fchown(file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
+    }
+    // Without the owner, setuid would make a program run as the wrong one.
+    let mode = if owner.is_some() { mode & 0o7777 } else { mode & 0o777 };
+    fchmod(file.as_fd(), Mode::from_bits_truncate(mode))?;
+    let lost = xattrs.iter().filter(|xattr| file.set_xattr(&xattr.name, &xattr.value).is_err());
+    let lost = lost.map(|xattr| xattr.name.clone()).collect();
+    let time = time_spec(mtime);
+    nix::sys::stat::futimens(file, &time, &time)?;
+    Ok(lost)
+}
+
+fn time_spec(Mtime(seconds, nanos): Mtime) -> TimeSpec {
+    TimeSpec::new(seconds, i64::from(nanos.min(999_999_999)))
+}
+
+/// A new private folder beside `target`, to become it when it is complete.
+pub fn staging(target: &Path) -> io::Result<PathBuf> {
+    let parent = target.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut name = std::ffi::OsString::from(".");
+    name.push(target.file_name().ok_or(io::ErrorKind::InvalidInput)?);
+    name.push(format!(".{}.partial", std::process::id()));
+    let path = parent.join(name);
+    mkdirat(AT_FDCWD, &path, Mode::S_IRWXU)?;
+    Ok(path)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn nothing_is_made_outside_or_through_a_link() {
+        let dir = tempfile::tempdir().unwrap();
+        let inside = dir.path().join("in");
+        std::fs::create_dir(&inside).unwrap();
+        std::os::unix::fs::symlink(dir.path(), inside.join("out")).unwrap();
+        let beneath = Beneath::open(&inside).unwrap();
+        for path in ["../x", "out/x", "/tmp/x-of-pbx-test"] {
+            assert!(beneath.file(Path::new(path)).is_err(), "{path}");
+            assert!(beneath.dir(Path::new(path)).is_err(), "{path}");
+            assert!(beneath.symlink(Path::new(path), b"y").is_err(), "{path}");
+        }
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_is_there_is_never_overwritten() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("a"), "old").unwrap();
+        let beneath = Beneath::open(dir.path()).unwrap();
+        assert!(beneath.file(Path::new("a")).is_err());
+        assert!(beneath.symlink(Path::new("a"), b"x").is_err());
+        assert_eq!(std::fs::read(dir.path().join("a")).unwrap(), b"old");
+    }
+}

@@ -1,0 +1,102 @@
+//! Work that may block for ever (a frozen pmxcfs, a dead NFS) runs in a forked child that is killed at its limit.
+//! No signal handler and no thread can do this: a blocked reader returns only to SIGKILL (measured).
+#![allow(unsafe_code)] // fork and _exit
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::waitpid;
+use nix::unistd::{ForkResult, Pid, fork, pipe2};
+
+/// How the child ended.
+#[derive(Debug)]
+pub enum Answer {
+    /// What it wrote.
+    Done(Vec<u8>),
+    /// It did not finish within the limit and was killed; or it died.
+    Stuck,
+}
+
+/// Runs `work` in a forked child; what it writes comes back. `work` must do nothing but read and write files:
+/// other threads do not exist in the child, and destructors of the parent's values do not run.
+pub fn run(limit: Duration, work: impl FnOnce(&mut File)) -> Result<Answer> {
+    let (reader, writer) = pipe2(nix::fcntl::OFlag::O_CLOEXEC).context("pipe")?;
+    // SAFETY: the child calls only `work`, which is held to plain file operations, and then _exit.
+    match unsafe { fork() }.context("fork")? {
+        ForkResult::Child => {
+            drop(reader);
+            let mut pipe = File::from(writer);
+            work(&mut pipe);
+            let status = i32::from(pipe.flush().is_err());
+            // SAFETY: ends the child at once, without the parent's exit handlers.
+            unsafe { libc::_exit(status) }
+        }
+        ForkResult::Parent { child } => {
+            drop(writer);
+            let answer = collect(reader, Instant::now() + limit);
+            reap(child, !matches!(answer, Ok(Some(_))));
+            Ok(answer?.map_or(Answer::Stuck, Answer::Done))
+        }
+    }
+}
+
+/// None when the deadline came before the end of the stream.
+fn collect(reader: OwnedFd, deadline: Instant) -> Result<Option<Vec<u8>>> {
+    let mut file = File::from(reader);
+    let mut data = Vec::new();
+    let mut buffer = vec![0; 128 * 1024];
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Ok(None);
+        }
+        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        match poll(&mut [PollFd::new(std::os::fd::AsFd::as_fd(&file), PollFlags::POLLIN)], timeout) {
+            Ok(0) | Err(Errno::EINTR) => continue,
+            Ok(_) => {}
+            Err(error) => return Err(error).context("poll"),
+        }
+        match file.read(&mut buffer)? {
+            0 => return Ok(Some(data)),
+            n => data.extend_from_slice(&buffer[..n]),
+        }
+    }
+}
+
+fn reap(child: Pid, stuck: bool) {
+    if stuck {
+        let _ = kill(child, Signal::SIGKILL);
+    }
+    let _ = waitpid(child, None);
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn what_the_child_writes_comes_back() {
+        let big = vec![7_u8; 3_000_000];
+        let answer = run(Duration::from_secs(10), |pipe| pipe.write_all(&big).unwrap()).unwrap();
+        assert!(matches!(answer, Answer::Done(data) if data == big));
+    }
+
+    #[test]
+    fn a_child_that_blocks_is_killed_at_its_limit() {
+        let start = Instant::now();
+        let answer = run(Duration::from_millis(200), |_| {
+            loop {
+                std::thread::sleep(Duration::from_secs(60));
+            }
+        });
+        assert!(matches!(answer.unwrap(), Answer::Stuck));
+        assert!(start.elapsed() < Duration::from_secs(5));
+    }
+}

@@ -1,0 +1,365 @@
+//! The host's files: found by globs and read without following a link, written whole or not at all.
+
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use super::glob::{Part, Pattern};
+use crate::model::index::{Kind, Mtime, Xattr};
+
+/// What a path is, beside the kinds that a payload can hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Node {
+    Kept(Kind),
+    /// A FIFO, socket or device: named, never read.
+    Special(&'static str),
+}
+
+#[derive(Debug, Clone)]
+pub struct Stat {
+    pub node: Node,
+    pub mode: u32,
+    pub uid: u32,
+    pub gid: u32,
+    pub mtime: Mtime,
+    pub size: u64,
+    pub nlink: u64,
+    pub dev: u64,
+    pub ino: u64,
+}
+
+impl From<&fs::Metadata> for Stat {
+    fn from(meta: &fs::Metadata) -> Self {
+        let node = match meta.mode() & libc::S_IFMT {
+            libc::S_IFREG => Node::Kept(Kind::File),
+            libc::S_IFDIR => Node::Kept(Kind::Dir),
+            libc::S_IFLNK => Node::Kept(Kind::Symlink),
+            libc::S_IFIFO => Node::Special("a FIFO"),
+            libc::S_IFSOCK => Node::Special("a socket"),
+            _ => Node::Special("a device"),
+        };
+        Self {
+            node,
+            mode: meta.mode() & 0o7777,
+            uid: meta.uid(),
+            gid: meta.gid(),
+            mtime: Mtime(meta.mtime(), u32::try_from(meta.mtime_nsec()).unwrap_or(0)),
+            size: meta.size(),
+            nlink: meta.nlink(),
+            dev: meta.dev(),
+            ino: meta.ino(),
+        }
+    }
+}
+
+/// Follows nothing, not even the last component.
+pub fn lstat(path: &Path) -> io::Result<Stat> {
+    fs::symlink_metadata(path).map(|meta| Stat::from(&meta))
+}
+
+/// What a walk meets. Paths are relative to the root.
+#[derive(Debug)]
+pub enum Met<'a> {
+    Entry(&'a Path, &'a Stat),
+    /// Cannot be looked at.
+    Unreadable(&'a Path, io::Error),
+    /// A folder on the pattern's way is a symbolic link: the link is met as an entry, its target is not entered.
+    LinkOnTheWay(&'a Path),
+}
+
+/// Walks everything a pattern meets below `root`, folders before what is in them, names in byte order.
+/// `enter` says whether a path is wanted; a folder that is not is not entered. A path that is not there is silent.
+pub fn walk(
+    root: &Path,
+    pattern: &Pattern,
+    enter: &dyn Fn(&Path) -> bool,
+    visit: &mut dyn FnMut(Met) -> Result<()>,
+) -> Result<()> {
+    Walk { root, enter, visit }.step(&mut PathBuf::new(), pattern.parts())
+}
+
+struct Walk<'a> {
+    root: &'a Path,
+    enter: &'a dyn Fn(&Path) -> bool,
+    visit: &'a mut dyn FnMut(Met) -> Result<()>,
+}
+
+impl Walk<'_> {
+    fn step(&mut self, at: &mut PathBuf, parts: &[Part]) -> Result<()> {
+        let Some((part, rest)) = parts.split_first() else { return self.tree(at) };
+        match part {
+            Part::Literal(name) => self.child(at, &OsString::from(name), rest),
+            Part::Glob(_) => {
+                for name in self.names(at)? {
+                    if part.matches(&name) {
+                        self.child(at, &name, rest)?;
+                    }
+                }
+                Ok(())
+            }
+            Part::Any if rest.is_empty() => {
+                for name in self.names(at)? {
+                    self.child(at, &name, &[])?;
+                }
+                Ok(())
+            }
+            Part::Any => {
+                self.step(at, rest)?;
+                for name in self.names(at)? {
+                    at.push(&name);
+                    if (self.enter)(at) && lstat(&self.root.join(&*at)).is_ok_and(|stat| is_dir(&stat)) {
+                        self.step(at, parts)?;
+                    }
+                    at.pop();
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn child(&mut self, at: &mut PathBuf, name: &OsString, rest: &[Part]) -> Result<()> {
+        at.push(name);
+        if (self.enter)(at) {
+            if rest.is_empty() {
+                self.tree(at)?;
+            } else {
+                match lstat(&self.root.join(&*at)) {
+                    Ok(stat) if is_dir(&stat) => self.step(at, rest)?,
+                    Ok(stat) if stat.node == Node::Kept(Kind::Symlink) => {
+                        (self.visit)(Met::LinkOnTheWay(at))?;
+                    }
+                    Ok(_) => {}
+                    Err(error) => self.failed(at, error)?,
+                }
+            }
+        }
+        at.pop();
+        Ok(())
+    }
+
+    fn tree(&mut self, at: &mut PathBuf) -> Result<()> {
+        let stat = match lstat(&self.root.join(&*at)) {
+            Ok(stat) => stat,
+            Err(error) => return self.failed(at, error),
+        };
+        (self.visit)(Met::Entry(at, &stat))?;
+        if !is_dir(&stat) {
+            return Ok(());
+        }
+        for name in self.names(at)? {
+            at.push(name);
+            if (self.enter)(at) {
+                self.tree(at)?;
+            }
+            at.pop();
+        }
+        Ok(())
+    }
+
+    fn names(&mut self, at: &Path) -> Result<Vec<OsString>> {
+        let read = fs::read_dir(self.root.join(at))
+            .and_then(|dir| dir.map(|entry| entry.map(|e| e.file_name())).collect::<io::Result<Vec<_>>>());
+        match read {
+            Ok(mut names) => {
+                names.sort_unstable();
+                Ok(names)
+            }
+            Err(error) => {
+                self.failed(at, error)?;
+                Ok(Vec::new())
+            }
+        }
+    }
+
+    fn failed(&mut self, at: &Path, error: io::Error) -> Result<()> {
+        match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Ok(()),
+            _ => (self.visit)(Met::Unreadable(at, error)),
+        }
+    }
+}
+
+fn is_dir(stat: &Stat) -> bool {
+    stat.node == Node::Kept(Kind::Dir)
+}
+
+/// Opens a regular file for reading; never follows a link, never waits on a FIFO, leaves the access time alone.
+pub fn open_read(path: &Path) -> io::Result<(File, Stat)> {
+    let open = |flags| OpenOptions::new().read(true).custom_flags(flags).open(path);
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
+    // Only the owner and root may ask for O_NOATIME.
+    let file = open(flags | libc::O_NOATIME).or_else(|error| match error.raw_os_error() {
+        Some(libc::EPERM) => open(flags),
+        _ => Err(error),
+    })?;
+    let stat = Stat::from(&file.metadata()?);
+    if stat.node != Node::Kept(Kind::File) {
+        return Err(io::Error::other("no regular file any more"));
+    }
+    Ok((file, stat))
+}
+
+/// Extended attributes of an open file, ACLs and capabilities among them. Empty where the file system has none.
+pub fn file_xattrs(file: &File) -> io::Result<Vec<Xattr>> {
+    use xattr::FileExt;
+    gather(file.list_xattr(), |name| file.get_xattr(name))
+}
+
+/// The same by path, without following a link.
+pub fn path_xattrs(path: &Path) -> io::Result<Vec<Xattr>> {
+    gather(xattr::list(path), |name| xattr::get(path, name))
+}
+
+fn gather(
+    names: io::Result<xattr::XAttrs>,
+    get: impl Fn(&std::ffi::OsStr) -> io::Result<Option<Vec<u8>>>,
+) -> io::Result<Vec<Xattr>> {
+    let names = match names {
+        Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => return Ok(Vec::new()),
+        names => names?,
+    };
+    names
+        .map(|name| {
+            Ok(Xattr { value: get(&name)?.unwrap_or_default(), name: name.to_string_lossy().into_owned() })
+        })
+        .collect()
+}
+
+/// Replaces `path` by `content`: written beside it, fsynced, renamed over it, folder fsynced.
+pub fn replace(path: &Path, mode: u32, content: &[u8]) -> Result<()> {
+    let dir = path.parent().context("a file has a folder")?;
+    let mut name = OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
+    name.push(format!(".{}.partial", std::process::id()));
+    let partial = dir.join(name);
+    let write = || -> io::Result<()> {
+        let _ = fs::remove_file(&partial);
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&partial)?;
+        file.write_all(content)?;
+        file.sync_all()?;
+        fs::rename(&partial, path)?;
+        sync_dir(dir)
+    };
+    write().with_context(|| {
+        let _ = fs::remove_file(&partial);
+        format!("cannot write {}", path.display())
+    })
+}
+
+/// Makes renames and unlinks in a folder survive a power cut.
+pub fn sync_dir(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}
+
+/// Names of users or groups by number, from a passwd or group file of the host.
+pub fn names_by_id(path: &Path) -> std::collections::HashMap<u32, String> {
+    let text = fs::read(path).unwrap_or_default();
+    text.split(|b| *b == b'\n')
+        .filter_map(|line| {
+            let mut fields = line.split(|b| *b == b':');
+            let name = fields.next()?;
+            let id = std::str::from_utf8(fields.nth(1)?).ok()?.parse().ok()?;
+            Some((id, String::from_utf8_lossy(name).into_owned()))
+        })
+        .collect()
+}
+
+/// The mounts below a folder, as /proc/self/mountinfo tells them without touching one: mount point and type.
+pub fn mounts() -> Vec<(PathBuf, String)> {
+    let text = fs::read("/proc/self/mountinfo").unwrap_or_default();
+    text.split(|b| *b == b'\n').filter_map(parse_mount).collect()
+}
+
+/// `36 35 98:0 /root /mount/point opts - type source super`, octal escapes in the path.
+fn parse_mount(line: &[u8]) -> Option<(PathBuf, String)> {
+    let text = String::from_utf8_lossy(line);
+    let (left, right) = text.split_once(" - ")?;
+    let point = left.split(' ').nth(4)?;
+    let kind = right.split(' ').next()?;
+    Some((PathBuf::from(unescape(point)), kind.to_owned()))
+}
+
+fn unescape(text: &str) -> OsString {
+    let mut bytes = Vec::new();
+    let mut rest = text.as_bytes();
+    while let Some((&first, tail)) = rest.split_first() {
+        let octal = tail.get(..3).and_then(|digits| std::str::from_utf8(digits).ok());
+        match octal.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            Some(byte) if first == b'\\' => {
+                bytes.push(byte);
+                rest = &tail[3..];
+            }
+            _ => {
+                bytes.push(first);
+                rest = tail;
+            }
+        }
+    }
+    std::ffi::OsStr::from_bytes(&bytes).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn tree(paths: &[&str]) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        for path in paths {
+            let path = dir.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "x").unwrap();
+        }
+        dir
+    }
+
+    fn met(root: &Path, pattern: &str) -> Vec<String> {
+        let mut found = Vec::new();
+        walk(root, &Pattern::new(pattern).unwrap(), &|path| !path.ends_with("skip"), &mut |met| {
+            if let Met::Entry(path, _) = met {
+                found.push(path.display().to_string());
+            }
+            Ok(())
+        })
+        .unwrap();
+        found
+    }
+
+    #[test]
+    fn a_walk_meets_what_the_pattern_names_in_order() {
+        let dir = tree(&["etc/b.conf", "etc/a.conf", "etc/x/c.conf", "etc/skip/d.conf"]);
+        assert_eq!(met(dir.path(), "/etc/*.conf"), ["etc/a.conf", "etc/b.conf"]);
+        assert_eq!(met(dir.path(), "/etc/**/*.conf"), ["etc/a.conf", "etc/b.conf", "etc/x/c.conf"]);
+        assert_eq!(met(dir.path(), "/etc/x"), ["etc/x", "etc/x/c.conf"]);
+        assert!(met(dir.path(), "/nowhere/*").is_empty());
+    }
+
+    #[test]
+    fn a_walk_never_follows_a_link() {
+        let dir = tree(&["secret/a"]);
+        std::os::unix::fs::symlink(dir.path().join("secret"), dir.path().join("etc")).unwrap();
+        assert_eq!(met(dir.path(), "/etc"), ["etc"]);
+        assert!(met(dir.path(), "/etc/*").is_empty());
+    }
+
+    #[test]
+    fn a_replaced_file_is_the_old_or_the_new_one() {
+        let dir = tree(&["a"]);
+        let path = dir.path().join("a");
+        replace(&path, 0o600, b"new").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"new");
+        assert_eq!(lstat(&path).unwrap().mode, 0o600);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_mount_point_with_a_space_is_read() {
+        let line = br"36 35 0:42 / /mnt/my\040disk rw - fuse /dev/fuse rw";
+        assert_eq!(parse_mount(line), Some(("/mnt/my disk".into(), "fuse".into())));
+    }
+}

@@ -1,0 +1,136 @@
+//! Globs over absolute paths: `*` and `?` stay inside a component, `**` is any depth,
+//! and a pattern that meets a folder means the whole tree below it.
+
+use std::ffi::OsStr;
+use std::path::{Component, Path};
+
+use anyhow::{Result, bail};
+
+#[derive(Debug, Clone)]
+pub struct Pattern {
+    text: String,
+    parts: Vec<Part>,
+}
+
+#[derive(Debug, Clone)]
+pub enum Part {
+    Literal(String),
+    Glob(glob::Pattern),
+    /// `**`: no component or any number of them.
+    Any,
+}
+
+const OPTIONS: glob::MatchOptions = glob::MatchOptions {
+    case_sensitive: true,
+    require_literal_separator: true,
+    // Configuration likes dot files: `*` must not pass over them.
+    require_literal_leading_dot: false,
+};
+
+impl Part {
+    pub fn matches(&self, name: &OsStr) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Literal(text) => name == OsStr::new(text),
+            Self::Glob(pattern) => pattern.matches_with(&name.to_string_lossy(), OPTIONS),
+        }
+    }
+}
+
+impl Pattern {
+    /// Errors: not absolute, `..`, or a component that is no glob.
+    pub fn new(text: &str) -> Result<Self> {
+        if !text.starts_with('/') {
+            bail!("'{text}' is not an absolute path");
+        }
+        let parts = text
+            .split('/')
+            .filter(|part| !part.is_empty() && *part != ".")
+            .map(|part| match part {
+                ".." => bail!("'{text}' has a '..'"),
+                "**" => Ok(Part::Any),
+                _ if part.contains(['*', '?', '[']) => match glob::Pattern::new(part) {
+                    Ok(pattern) => Ok(Part::Glob(pattern)),
+                    Err(error) => bail!("'{text}' is no glob: {}", error.msg),
+                },
+                _ => Ok(Part::Literal(part.to_owned())),
+            })
+            .collect::<Result<Vec<_>>>()?;
+        if parts.is_empty() {
+            bail!("'{text}' names the whole system");
+        }
+        Ok(Self { text: text.to_owned(), parts })
+    }
+
+    pub fn parts(&self) -> &[Part] {
+        &self.parts
+    }
+
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// True when the pattern meets `path` (relative to the root) or a folder above it.
+    pub fn covers(&self, path: &Path) -> bool {
+        let names: Vec<&OsStr> = path
+            .components()
+            .filter_map(|part| match part {
+                Component::Normal(name) => Some(name),
+                _ => None,
+            })
+            .collect();
+        covers(&self.parts, &names)
+    }
+}
+
+fn covers(parts: &[Part], names: &[&OsStr]) -> bool {
+    match (parts.split_first(), names.split_first()) {
+        // The pattern is used up: what is left of the path lies below a match.
+        (None, _) => true,
+        // `dir/**` is what lies below the folder, not the folder itself.
+        (Some(_), None) => false,
+        (Some((Part::Any, rest)), Some((_, below))) => {
+            (!rest.is_empty() && covers(rest, names)) || rest.is_empty() || covers(parts, below)
+        }
+        (Some((part, rest)), Some((name, below))) => part.matches(name) && covers(rest, below),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn covers(pattern: &str, path: &str) -> bool {
+        Pattern::new(pattern).unwrap().covers(Path::new(path))
+    }
+
+    #[test]
+    fn a_star_stays_inside_a_component() {
+        assert!(covers("/etc/*.conf", "etc/a.conf"));
+        assert!(!covers("/etc/*.conf", "etc/x/a.conf"));
+    }
+
+    #[test]
+    fn two_stars_are_any_depth() {
+        assert!(covers("/root/**/cache", "root/cache"));
+        assert!(covers("/root/**/cache", "root/a/b/cache"));
+        assert!(covers("/root/.cache/**", "root/.cache/a/b"));
+        assert!(!covers("/root/.cache/**", "root/.cache"));
+        assert!(covers("/**/*.lck", "etc/proxmox-backup/.datastore.lck"));
+    }
+
+    #[test]
+    fn a_folder_covers_its_whole_tree() {
+        assert!(covers("/etc/ssh", "etc/ssh"));
+        assert!(covers("/etc/ssh", "etc/ssh/a/b"));
+        assert!(!covers("/etc/ssh", "etc/sshd"));
+    }
+
+    #[test]
+    fn a_pattern_must_be_absolute_and_stay_inside() {
+        for bad in ["etc/x", "/a/../b", "/", "/a/[", ""] {
+            assert!(Pattern::new(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! The host as seen through a root folder: every path is joined here. The real host is `/`,
+//! a dead system on a rescue disk is `/mnt`, a test's host is a temporary folder.
+
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use jiff::Zoned;
+use sha2::{Digest, Sha256};
+
+use super::exec::Exec;
+use crate::model::facts::{Cluster, Facts, Product};
+
+pub const CONFIG_DIR: &str = "/etc/proxmox-backup-extra";
+const STATE_DIR: &str = "/var/lib/proxmox-backup-extra";
+const RUN_DIR: &str = "/run/proxmox-backup-extra";
+const DPKG_STATUS: &str = "/var/lib/dpkg/status";
+
+/// What tells a product: a program of it, and its package.
+const SIGNS: [(Product, &str, &str); 2] = [
+    (Product::Pve, "/usr/bin/pmxcfs", "pve-manager"),
+    (Product::Pbs, "/usr/sbin/proxmox-backup-manager", "proxmox-backup-server"),
+];
+
+pub struct Host {
+    root: PathBuf,
+    pub now: Zoned,
+    pub facts: Facts,
+    pub exec: Box<dyn Exec>,
+}
+
+impl Host {
+    /// Looks at the system below `root` (absolute); reads only local files, so it cannot hang on /etc/pve.
+    pub fn detect(root: PathBuf, now: Zoned, exec: Box<dyn Exec>) -> Self {
+        let facts = facts(&root);
+        Self { root, now, facts, exec }
+    }
+
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// True for the running system itself, whose commands and kernel are the ones we talk to.
+    pub fn is_live(&self) -> bool {
+        self.root == Path::new("/")
+    }
+
+    /// An absolute path of the host, as we reach it.
+    pub fn path(&self, absolute: impl AsRef<Path>) -> PathBuf {
+        join(&self.root, absolute.as_ref())
+    }
+
+    pub fn config_dir(&self) -> PathBuf {
+        self.path(CONFIG_DIR)
+    }
+
+    pub fn state_dir(&self) -> PathBuf {
+        self.path(STATE_DIR)
+    }
+
+    /// Locks and private copies. For another root it is a folder of the running system keyed by that root,
+    /// because the other system may be read-only and is nobody's runtime.
+    pub fn run_dir(&self) -> PathBuf {
+        let base = Path::new(RUN_DIR);
+        if self.is_live() {
+            return base.to_owned();
+        }
+        let digest = Sha256::digest(self.root.as_os_str().as_bytes());
+        base.join(format!("root-{}", super::hex(&digest[..6])))
+    }
+}
+
+fn join(root: &Path, absolute: &Path) -> PathBuf {
+    root.join(absolute.strip_prefix("/").unwrap_or(absolute))
+}
+
+fn facts(root: &Path) -> Facts {
+    let status = fs::read_to_string(join(root, Path::new(DPKG_STATUS))).unwrap_or_default();
+    let mut facts = Facts {
+        node: node(root),
+        os: os_name(root),
+        machine_id: line(root, "/etc/machine-id").filter(|id| id != "uninitialized"),
+        cluster: cluster(root),
+        ..Facts::default()
+    };
+    for (product, program, package) in SIGNS {
+        let version = package_version(&status, package);
+        if version.is_some() || join(root, Path::new(program)).exists() {
+            facts.products.insert(product, version.unwrap_or_default().to_owned());
+        }
+        facts.looked_at.push(program.to_owned());
+        facts.looked_at.push(format!("package {package} in {DPKG_STATUS}"));
+    }
+    if !facts.products.is_empty() {
+        facts.looked_at.clear();
+    }
+    facts
+}
+
+/// The node name as pmxcfs takes it: the host name up to the first dot.
+fn node(root: &Path) -> String {
+    let full = if root == Path::new("/") {
+        nix::unistd::gethostname().ok().map(|name| name.to_string_lossy().into_owned())
+    } else {
+        line(root, "/etc/hostname")
+    };
+    let short = full.as_deref().unwrap_or_default().split('.').next().unwrap_or_default();
+    let clean: String = short.chars().filter(|c| c.is_ascii_alphanumeric() || "-_".contains(*c)).collect();
+    let clean = clean.trim_start_matches('-');
+    if clean.is_empty() { "localhost".to_owned() } else { clean.chars().take(63).collect() }
+}
+
+fn line(root: &Path, path: &str) -> Option<String> {
+    let text = fs::read_to_string(join(root, Path::new(path))).ok()?;
+    let line = text.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with('#'))?;
+    Some(line.to_owned())
+}
+
+fn os_name(root: &Path) -> Option<String> {
+    let text = fs::read_to_string(join(root, Path::new("/etc/os-release"))).ok()?;
+    let value = text.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="))?;
+    Some(value.trim_matches('"').to_owned())
+}
+
+fn package_version<'a>(status: &'a str, package: &str) -> Option<&'a str> {
+    let head = format!("Package: {package}\n");
+    let start = if status.starts_with(&head) { 0 } else { status.find(&format!("\n{head}"))? + 1 };
+    let paragraph = status[start..].split("\n\n").next()?;
+    let field = |name: &str| paragraph.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+    // A removed package keeps its paragraph as long as its configuration files stay.
+    field("Status:")?.ends_with(" installed").then(|| field("Version:"))?
+}
+
+/// From the node's own copy of corosync.conf; /etc/pve is not needed for it.
+fn cluster(root: &Path) -> Option<Cluster> {
+    let text = fs::read_to_string(join(root, Path::new("/etc/corosync/corosync.conf"))).ok()?;
+    let values = |key: &str| -> Vec<String> {
+        text.lines()
+            .filter_map(|line| line.trim().strip_prefix(key)?.strip_prefix(':'))
+            .map(|value| value.trim().to_owned())
+            .collect()
+    };
+    let name = values("cluster_name").into_iter().next()?;
+    Some(Cluster { name, nodes: values("name") })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STATUS: &str = "Package: pve-manager\nStatus: install ok installed\nVersion: 9.1.2\n\n\
+                          Package: proxmox-backup-server\nStatus: deinstall ok config-files\nVersion: 4.1\n\n";
+
+    #[test]
+    fn the_version_of_an_installed_package_is_found() {
+        assert_eq!(package_version(STATUS, "pve-manager"), Some("9.1.2"));
+    }
+
+    #[test]
+    fn a_removed_package_is_no_product() {
+        assert_eq!(package_version(STATUS, "proxmox-backup-server"), None);
+        assert_eq!(package_version(STATUS, "backup-server"), None);
+    }
+}

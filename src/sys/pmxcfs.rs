@@ -1,0 +1,568 @@
+//! The cluster file system: is it mounted, alive, quorate; and its tree as one consistent picture.
+//!
+//! The only place that opens config.db. pmxcfs holds no SQLite locks (it opens before it forks), so every
+//! ordinary open, even a read-only one, makes the running daemon lose later writes or die; only
+//! `mode=ro&readonly_shm=1` is harmless. Where that cannot be, a private copy of the database and its
+//! write-ahead log is read, or the mount.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io::{BufRead, Read, Write};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, OpenFlags};
+use serde::{Deserialize, Serialize};
+
+use super::child::{self, Answer};
+use super::files;
+use super::host::Host;
+use super::lock::private_dir;
+use crate::model::facts::Product;
+use crate::model::report::Problem;
+
+/// Where pmxcfs mounts.
+pub const MOUNT: &str = "/etc/pve";
+/// Its database.
+pub const DATABASE: &str = "/var/lib/pve-cluster/config.db";
+
+const PROBE_LIMIT: Duration = Duration::from_secs(3);
+const READ_LIMIT: Duration = Duration::from_secs(60);
+const BUSY_LIMIT: Duration = Duration::from_secs(2);
+const TRIES: usize = 5;
+/// pmxcfs documents 128 MiB and does not enforce it.
+const MAX_TREE_BYTES: i64 = 512 << 20;
+const MAX_DEPTH: usize = 1024;
+/// The largest file pmxcfs takes.
+const MAX_FILE_BYTES: u64 = 1 << 20;
+/// One FUSE request answers at most this much from one locked copy of a file.
+const REQUEST_BYTES: usize = 128 * 1024;
+/// Entries that the daemon makes up in its root; not in the database.
+const VIRTUAL: [&str; 10] = [
+    ".version",
+    ".members",
+    ".vmlist",
+    ".clusterlog",
+    ".rrd",
+    ".debug",
+    "local",
+    "qemu-server",
+    "lxc",
+    "openvz",
+];
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    NotMounted,
+    Live {
+        quorate: bool,
+    },
+    /// Mounted, but the daemon is gone.
+    Dead,
+    /// Mounted, but nothing comes back.
+    Frozen,
+}
+
+/// How the tree was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum How {
+    /// One read transaction over the running daemon's database.
+    Database,
+    /// A private copy of the database and its log.
+    Copy,
+    /// File by file through the mount.
+    Mount,
+}
+
+impl std::fmt::Display for How {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Database => "its database",
+            Self::Copy => "a copy of its database",
+            Self::Mount => "the mount",
+        })
+    }
+}
+
+/// A file or folder of the tree; `data` is None for a folder. The path is relative to /etc/pve.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Node {
+    pub path: PathBuf,
+    pub mtime: i64,
+    pub data: Option<Vec<u8>>,
+}
+
+impl Node {
+    /// The mode that a quorate pmxcfs shows: decided by the path alone.
+    pub fn mode(&self) -> u32 {
+        let mut parts = self.path.iter().map(OsStrExt::as_bytes);
+        let private = match (parts.next(), parts.next(), parts.next()) {
+            (Some(b"priv"), ..) => true,
+            (Some(b"nodes"), Some(_), Some(b"priv")) => true,
+            _ => false,
+        };
+        match (private, self.data.is_some()) {
+            (true, true) => 0o600,
+            (true, false) => 0o700,
+            (false, true) => 0o640,
+            (false, false) => 0o755,
+        }
+    }
+}
+
+/// The whole tree at one moment, parents before children, names in byte order.
+#[derive(Debug)]
+pub struct Picture {
+    pub nodes: Vec<Node>,
+    /// A database file holding just this picture; None when it came through the mount.
+    pub database: Option<Vec<u8>>,
+    pub how: How,
+    pub state: State,
+    pub problems: Vec<Problem>,
+}
+
+/// Looks at the mount without ever waiting on it in this process.
+pub fn state(host: &Host) -> State {
+    if !mounted(host) {
+        return State::NotMounted;
+    }
+    let mount = host.path(MOUNT);
+    // A stat may be answered from the kernel's cache for a second after the daemon's death; a read is not.
+    let answer = child::run(PROBE_LIMIT, |pipe| {
+        if fs::read(mount.join(".version")).is_ok() {
+            let mode = fs::symlink_metadata(mount.join("local")).map_or(0, |meta| meta.mode());
+            // Root's access(2) lies on FUSE; the daemon takes the write bits away without quorum.
+            let _ = pipe.write_all(if mode & 0o200 == 0 { b"r" } else { b"w" });
+        }
+    });
+    match answer {
+        Ok(Answer::Done(data)) => match data.first() {
+            Some(b'w') => State::Live { quorate: true },
+            Some(_) => State::Live { quorate: false },
+            None => State::Dead,
+        },
+        Ok(Answer::Stuck) | Err(_) => State::Frozen,
+    }
+}
+
+fn mounted(host: &Host) -> bool {
+    // Only the root is resolved: touching the mount itself could hang.
+    let root = fs::canonicalize(host.root()).unwrap_or_else(|_| host.root().to_owned());
+    let point = root.join(MOUNT.trim_start_matches('/'));
+    files::mounts().iter().any(|(path, kind)| *path == point && kind.starts_with("fuse"))
+}
+
+/// Reads the whole tree. Errors only when there is no way to it at all.
+pub fn read(host: &Host) -> Result<Picture> {
+    let state = state(host);
+    let mut problems = state_problems(host, state);
+    let shared = match state {
+        State::NotMounted => None,
+        _ => Some(Connection::open_shared(host).and_then(contents)),
+    };
+    let (how, contents) = match (shared, state) {
+        (Some(Ok(contents)), _) => (How::Database, contents),
+        (Some(Err(error)), State::Live { .. }) => {
+            problems.push(
+                Problem::warning(format!("{DATABASE}: {error:#}; /etc/pve was read from the mount instead"))
+                    .hint("`systemctl restart pve-cluster` makes its database whole again"),
+            );
+            let (nodes, more) = through_mount(host)?;
+            problems.extend(more);
+            return Ok(Picture { nodes, database: None, how: How::Mount, state, problems });
+        }
+        _ => (How::Copy, private_copy(host)?),
+    };
+    problems.extend(contents.problems);
+    Ok(Picture { nodes: contents.nodes, database: Some(contents.database), how, state, problems })
+}
+
+fn state_problems(host: &Host, state: State) -> Vec<Problem> {
+    let problem = match state {
+        // A system that is only mounted here has nobody to run pmxcfs.
+        State::NotMounted if host.is_live() => {
+            Problem::warning("/etc/pve is not mounted; its contents were taken from config.db")
+                .hint("see `systemctl status pve-cluster`")
+        }
+        State::Dead => Problem::warning(
+            "/etc/pve is mounted, but pmxcfs is dead; its contents were taken from config.db",
+        )
+        .hint("`systemctl restart pve-cluster`"),
+        State::Frozen => Problem::warning("/etc/pve does not answer; its contents were taken from config.db")
+            .hint("see `systemctl status pve-cluster`; `systemctl restart pve-cluster` when it hangs"),
+        State::NotMounted | State::Live { .. } => return Vec::new(),
+    };
+    vec![problem]
+}
+
+/// One file of the tree, without reading all of it. None when it is not there or this is no PVE host.
+pub fn file(host: &Host, path: &str) -> Result<Option<Vec<u8>>> {
+    if !host.facts.has(Product::Pve) {
+        return Ok(None);
+    }
+    if mounted(host) {
+        if let Ok(db) = Connection::open_shared(host) {
+            return row_data(&db, path);
+        }
+        return one_through_mount(&host.path(MOUNT).join(path));
+    }
+    if !host.path(DATABASE).exists() {
+        return Ok(None);
+    }
+    let contents = private_copy(host)?;
+    Ok(contents.nodes.into_iter().find(|node| node.path == Path::new(path)).and_then(|node| node.data))
+}
+
+fn row_data(db: &Connection, path: &str) -> Result<Option<Vec<u8>>> {
+    let mut parent = 0_i64;
+    let mut data = None;
+    for name in path.split('/') {
+        let row = db.query_row(
+            "SELECT inode, data FROM tree WHERE parent = ?1 AND name = ?2 AND inode != 0",
+            (parent, name),
+            |row| Ok((row.get(0)?, bytes(row.get_ref(1)?))),
+        );
+        match row {
+            Ok((inode, content)) => (parent, data) = (inode, Some(content)),
+            Err(rusqlite::Error::QueryReturnedNoRows) => return Ok(None),
+            Err(error) => return Err(error).context(DATABASE),
+        }
+    }
+    Ok(data)
+}
+
+fn one_through_mount(path: &Path) -> Result<Option<Vec<u8>>> {
+    let answer = child::run(PROBE_LIMIT, |pipe| {
+        let result = match read_small(path) {
+            Ok(data) => pipe.write_all(b"+").and_then(|()| pipe.write_all(&data)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => pipe.write_all(b"0"),
+            Err(error) => pipe.write_all(format!("-{error}").as_bytes()),
+        };
+        let _ = result;
+    })?;
+    match answer {
+        Answer::Done(mut data) if data.first() == Some(&b'+') => Ok(Some(data.split_off(1))),
+        Answer::Done(data) if data.first() == Some(&b'0') => Ok(None),
+        Answer::Done(data) => {
+            bail!("{}: {}", path.display(), String::from_utf8_lossy(data.get(1..).unwrap_or_default()))
+        }
+        Answer::Stuck => bail!("{}: no answer from /etc/pve", path.display()),
+    }
+}
+
+// ---- the database
+
+trait OpenShared: Sized {
+    fn open_shared(host: &Host) -> Result<Self>;
+}
+
+impl OpenShared for Connection {
+    /// The one harmless way into the database of a running pmxcfs (measured; see the head of this file).
+    fn open_shared(host: &Host) -> Result<Self> {
+        let mut uri = String::from("file:");
+        for byte in host.path(DATABASE).as_os_str().as_bytes() {
+            match byte {
+                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'-' | b'_' | b'.' => {
+                    uri.push(char::from(*byte))
+                }
+                _ => uri.push_str(&format!("%{byte:02X}")),
+            }
+        }
+        uri.push_str("?mode=ro&readonly_shm=1");
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
+        let db = Self::open_with_flags(uri, flags).context("cannot be opened")?;
+        db.busy_timeout(BUSY_LIMIT)?;
+        // The first read tells whether the log and its index are there (error 14 when they are not).
+        db.query_row("SELECT version FROM tree WHERE inode = 0", [], |row| row.get::<_, i64>(0))
+            .context("cannot be read beside the running pmxcfs")?;
+        Ok(db)
+    }
+}
+
+struct Contents {
+    nodes: Vec<Node>,
+    database: Vec<u8>,
+    problems: Vec<Problem>,
+}
+
+/// All rows and the database itself in one read transaction.
+fn contents(db: Connection) -> Result<Contents> {
+    // Ends with the connection.
+    db.execute_batch("BEGIN")?;
+    let total: i64 = db.query_row("SELECT COALESCE(SUM(LENGTH(data)), 0) FROM tree", [], |row| row.get(0))?;
+    ensure!(total <= MAX_TREE_BYTES, "holds {total} bytes, more than any cluster file system");
+    let (nodes, problems) = nodes(&db)?;
+    let mut database = db.serialize("main")?.to_vec();
+    // The copy stands alone: told as a rollback-journal file, it needs no log beside it.
+    if let Some(versions) = database.get_mut(18..20) {
+        versions.fill(1);
+    }
+    Ok(Contents { nodes, database, problems })
+}
+
+struct Row {
+    parent: i64,
+    name: Vec<u8>,
+    mtime: i64,
+    data: Option<Vec<u8>>,
+}
+
+fn nodes(db: &Connection) -> Result<(Vec<Node>, Vec<Problem>)> {
+    const DIR: i64 = 4;
+    let mut query = db.prepare("SELECT inode, parent, mtime, type, name, data FROM tree WHERE inode != 0")?;
+    let mut rows = query.query([])?;
+    let mut tree: HashMap<i64, Row> = HashMap::new();
+    while let Some(row) = rows.next()? {
+        let data = if row.get::<_, i64>(3)? == DIR { None } else { Some(bytes(row.get_ref(5)?)) };
+        let name = bytes(row.get_ref(4)?);
+        tree.insert(row.get(0)?, Row { parent: row.get(1)?, name, mtime: row.get(2)?, data });
+    }
+    let mut problems = Vec::new();
+    let mut nodes = Vec::with_capacity(tree.len());
+    let inodes: Vec<i64> = tree.keys().copied().collect();
+    for inode in inodes {
+        let path = match path_of(inode, &tree) {
+            Ok(path) => path,
+            Err(error) => {
+                let problem = Problem::warning(format!("{DATABASE}: entry {inode} {error}; it was left out"));
+                problems.push(
+                    problem.hint("pmxcfs will not start on such a database; see `journalctl -u pve-cluster`"),
+                );
+                continue;
+            }
+        };
+        if let Some(row) = tree.get_mut(&inode) {
+            nodes.push(Node { path, mtime: row.mtime, data: row.data.take() });
+        }
+    }
+    nodes.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+    Ok((nodes, problems))
+}
+
+fn path_of(inode: i64, tree: &HashMap<i64, Row>) -> Result<PathBuf> {
+    let mut names = Vec::new();
+    let mut at = inode;
+    while at != 0 {
+        let row = tree.get(&at).context("has no parent")?;
+        let name = row.name.as_slice();
+        ensure!(
+            !matches!(name, b"" | b"." | b"..") && !name.contains(&b'/') && !name.contains(&0),
+            "has the name {:?}",
+            String::from_utf8_lossy(name)
+        );
+        names.push(name);
+        at = row.parent;
+        ensure!(names.len() <= MAX_DEPTH, "stands in a loop of folders");
+    }
+    names.reverse();
+    Ok(PathBuf::from(std::ffi::OsString::from_vec(names.join(&b'/'))))
+}
+
+fn bytes(value: ValueRef) -> Vec<u8> {
+    match value {
+        ValueRef::Blob(data) | ValueRef::Text(data) => data.to_vec(),
+        _ => Vec::new(),
+    }
+}
+
+// ---- a private copy
+
+/// Reads a copy made of the database and its log, so that the original is never opened.
+fn private_copy(host: &Host) -> Result<Contents> {
+    let source = host.path(DATABASE);
+    let dir = host.run_dir().join(format!("pmxcfs-{}", std::process::id()));
+    private_dir(&dir)?;
+    let result = copy_stable(&source, &dir).and_then(|copy| {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE;
+        let db = Connection::open_with_flags(&copy, flags).context("cannot be opened")?;
+        contents(db)
+    });
+    let _ = fs::remove_dir_all(&dir);
+    result.with_context(|| source.display().to_string())
+}
+
+/// Copies both files again until neither changed meanwhile: a checkpoint in between would mix two states.
+fn copy_stable(source: &Path, dir: &Path) -> Result<PathBuf> {
+    let wal = with_suffix(source, "-wal");
+    let copy = dir.join("config.db");
+    for _ in 0..TRIES {
+        let before = (stamp(source)?, wal_head(&wal));
+        fs::copy(source, &copy)?;
+        match fs::copy(&wal, with_suffix(&copy, "-wal")) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
+            _ => {}
+        }
+        if before == (stamp(source)?, wal_head(&wal)) {
+            return Ok(copy);
+        }
+    }
+    bail!("changed under every one of {TRIES} copies")
+}
+
+fn stamp(path: &Path) -> Result<(i64, i64, u64)> {
+    let meta = fs::metadata(path)?;
+    Ok((meta.mtime(), meta.mtime_nsec(), meta.size()))
+}
+
+fn wal_head(path: &Path) -> Vec<u8> {
+    let mut head = Vec::new();
+    if let Ok(file) = File::open(path) {
+        let _ = file.take(32).read_to_end(&mut head);
+    }
+    head
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+// ---- the mount
+
+#[derive(Serialize, Deserialize)]
+enum Frame {
+    Node { path: Vec<u8>, mtime: i64, size: Option<u64> },
+    Failed { path: Vec<u8>, error: String },
+    End,
+}
+
+/// Reads the mount in a child, again while the daemon's change counters move.
+fn through_mount(host: &Host) -> Result<(Vec<Node>, Vec<Problem>)> {
+    let mount = host.path(MOUNT);
+    let mut last = None;
+    for _ in 0..TRIES {
+        let before = one_through_mount(&mount.join(".version"))?;
+        let answer = child::run(READ_LIMIT, |pipe| {
+            let mut out = std::io::BufWriter::new(pipe);
+            let _ = send_folder(&mount, Path::new(""), 0, &mut out)
+                .and_then(|()| send(&mut out, &Frame::End))
+                .and_then(|()| out.flush());
+        })?;
+        let Answer::Done(data) = answer else {
+            bail!("/etc/pve: no answer within {} s", READ_LIMIT.as_secs())
+        };
+        let (nodes, problems) = receive(&data)?;
+        let unchanged = before == one_through_mount(&mount.join(".version"))?;
+        last = Some((nodes, problems));
+        if unchanged {
+            break;
+        }
+        if let Some((_, problems)) = &mut last {
+            problems.push(Problem::warning("/etc/pve changed while it was read file by file"));
+        }
+    }
+    last.context("/etc/pve: nothing read")
+}
+
+/// Sends a folder's entries, open and closed one by one: an open file would block the daemon's restart.
+fn send_folder(mount: &Path, at: &Path, depth: usize, out: &mut impl Write) -> std::io::Result<()> {
+    let failed = |path: &Path, error: &std::io::Error| Frame::Failed {
+        path: path.as_os_str().as_bytes().to_vec(),
+        error: error.to_string(),
+    };
+    let mut names = match fs::read_dir(mount.join(at)) {
+        Ok(dir) => dir.flatten().map(|entry| entry.file_name()).collect::<Vec<_>>(),
+        Err(error) => return send(out, &failed(at, &error)),
+    };
+    names.sort_unstable();
+    for name in names {
+        let hidden = name.as_bytes().starts_with(b".fuse_hidden");
+        if hidden || depth == 0 && VIRTUAL.iter().any(|known| name == *known) {
+            continue;
+        }
+        let path = at.join(name);
+        let bytes = path.as_os_str().as_bytes().to_vec();
+        match fs::symlink_metadata(mount.join(&path)) {
+            Ok(meta) if meta.is_dir() => {
+                send(out, &Frame::Node { path: bytes, mtime: meta.mtime(), size: None })?;
+                if depth < MAX_DEPTH {
+                    send_folder(mount, &path, depth + 1, out)?;
+                }
+            }
+            Ok(meta) => match read_small(&mount.join(&path)) {
+                Ok(data) => {
+                    let size = Some(data.len() as u64);
+                    send(out, &Frame::Node { path: bytes, mtime: meta.mtime(), size })?;
+                    out.write_all(&data)?;
+                }
+                Err(error) => send(out, &failed(&path, &error))?,
+            },
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => send(out, &failed(&path, &error))?,
+        }
+    }
+    Ok(())
+}
+
+/// One request where the file allows it; asks again when a rename over the file hides it for a moment.
+fn read_small(path: &Path) -> std::io::Result<Vec<u8>> {
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let read = File::open(path).and_then(|file| {
+            let mut data = Vec::with_capacity(REQUEST_BYTES);
+            file.take(MAX_FILE_BYTES).read_to_end(&mut data)?;
+            Ok(data)
+        });
+        match read {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && tries < 10 => {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            other => return other,
+        }
+    }
+}
+
+fn send(out: &mut impl Write, frame: &Frame) -> std::io::Result<()> {
+    serde_json::to_writer(&mut *out, frame)?;
+    out.write_all(b"\n")
+}
+
+fn receive(mut data: &[u8]) -> Result<(Vec<Node>, Vec<Problem>)> {
+    let mut nodes = Vec::new();
+    let mut problems = Vec::new();
+    loop {
+        let mut line = Vec::new();
+        data.read_until(b'\n', &mut line)?;
+        match serde_json::from_slice(&line).context("/etc/pve: the reader died")? {
+            Frame::End => break,
+            Frame::Failed { path, error } => {
+                problems
+                    .push(Problem::warning(format!("/etc/pve/{}: {error}", String::from_utf8_lossy(&path))));
+            }
+            Frame::Node { path, mtime, size } => {
+                let path = PathBuf::from(std::ffi::OsString::from_vec(path));
+                let content = size.map(|size| {
+                    let (content, rest) =
+                        data.split_at_checked(usize::try_from(size)?).context("cut short")?;
+                    data = rest;
+                    Ok::<_, anyhow::Error>(content.to_vec())
+                });
+                nodes.push(Node { path, mtime, data: content.transpose()? });
+            }
+        }
+    }
+    nodes.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+    Ok((nodes, problems))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn modes_follow_the_path() {
+        let mode =
+            |path: &str, file: bool| Node { path: path.into(), mtime: 0, data: file.then(Vec::new) }.mode();
+        assert_eq!(mode("storage.cfg", true), 0o640);
+        assert_eq!(mode("priv", false), 0o700);
+        assert_eq!(mode("priv/storage/nas.pw", true), 0o600);
+        assert_eq!(mode("nodes/pve1/priv/x", true), 0o600);
+        assert_eq!(mode("nodes/pve1/qemu-server", false), 0o755);
+    }
+}

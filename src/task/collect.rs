@@ -1,0 +1,277 @@
+//! Walks the catalogue over a host: which row finds what, each path once, what is left out and what went wrong.
+//! Reading contents and writing them is the caller's.
+
+use std::collections::HashSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+
+use crate::catalog::{self, Item, Source};
+use crate::model::index::{Absence, Kind, Name};
+use crate::model::report::Problem;
+use crate::model::section;
+use crate::sys::files::{self, Met, Node, Stat};
+use crate::sys::glob::Pattern;
+use crate::sys::host::Host;
+use crate::sys::lock::check_stopped;
+use crate::sys::pmxcfs::{self, Picture};
+
+/// Something a row found. Paths are relative to the root.
+#[derive(Debug)]
+pub enum Piece<'a> {
+    /// On the disk.
+    File { path: &'a Path, stat: &'a Stat },
+    /// In the picture of /etc/pve; `path` begins with `etc/pve`.
+    Pve { path: &'a Path, node: &'a pmxcfs::Node },
+    /// The copy of config.db.
+    Database { path: &'a Path, data: &'a [u8] },
+}
+
+pub type Take<'a> = &'a mut dyn FnMut(&'static Item, &Piece) -> Result<()>;
+
+/// What a walk leaves behind beside the pieces.
+#[derive(Debug, Default)]
+pub struct Leftover {
+    pub absent: Vec<Absence>,
+    pub problems: Vec<Problem>,
+}
+
+pub struct Scan<'a> {
+    pub host: &'a Host,
+    pub picture: Option<&'a Picture>,
+    /// The configuration's `include`.
+    pub include: &'a [Pattern],
+    /// Its `exclude`, and our own stores and work folders.
+    pub exclude: &'a [Pattern],
+}
+
+/// Walks `items` in their order. A path belongs to the first row that finds it.
+/// Errors are those of `take`, and a signal.
+pub fn walk(scan: &Scan, items: &[&'static Item], take: Take) -> Result<Leftover> {
+    let mut walk =
+        Walk { scan, left_out: left_out()?, seen: HashSet::new(), left: Leftover::default(), take };
+    for item in items {
+        check_stopped()?;
+        let before = walk.seen.len();
+        walk.item(item)?;
+        let is_state = matches!(item.source, Source::Output { .. });
+        if walk.seen.len() == before && !is_state {
+            walk.left.absent.push(Absence { item: item.id.to_owned() });
+        }
+    }
+    Ok(walk.left)
+}
+
+/// The globs that no row collects.
+fn left_out() -> Result<Vec<Pattern>> {
+    let globs = catalog::items().filter_map(|item| match item.source {
+        Source::LeftOut(globs) => Some(globs),
+        _ => None,
+    });
+    globs.flatten().map(|glob| Pattern::new(glob)).collect()
+}
+
+struct Walk<'a, 't> {
+    scan: &'a Scan<'a>,
+    left_out: Vec<Pattern>,
+    seen: HashSet<PathBuf>,
+    left: Leftover,
+    take: Take<'t>,
+}
+
+impl Walk<'_, '_> {
+    fn item(&mut self, item: &'static Item) -> Result<()> {
+        let except = match item.source {
+            Source::Pmxcfs(_) | Source::PmxcfsRest => pve_patterns(item.except)?,
+            _ => patterns(item.except)?,
+        };
+        match item.source {
+            Source::Files(globs) => self.files(item, &patterns(globs)?, &except),
+            Source::MountSecrets => self.files(item, &mount_secrets(self.scan.host), &except),
+            Source::Snippets => self.files(item, &snippets(self.scan.picture), &except),
+            Source::Configured => self.files(item, self.scan.include, &except),
+            Source::Pmxcfs(globs) => {
+                let globs = pve_patterns(globs)?;
+                self.pve(item, &|path| globs.iter().any(|glob| glob.covers(path)), &except)
+            }
+            Source::PmxcfsRest => self.pve(item, &|_| true, &except),
+            Source::Database => self.database(item),
+            Source::Output { .. } | Source::LeftOut(_) => Ok(()),
+        }
+    }
+
+    fn wanted(left_out: &[Pattern], scan: &Scan, except: &[Pattern], path: &Path) -> bool {
+        !left_out.iter().chain(scan.exclude).chain(except).any(|pattern| pattern.covers(path))
+    }
+
+    fn files(&mut self, item: &'static Item, globs: &[Pattern], except: &[Pattern]) -> Result<()> {
+        let Self { scan, left_out, seen, left, take } = self;
+        // What the admin names is wanted, even where the catalogue would not look.
+        let left_out: &[Pattern] = if matches!(item.source, Source::Configured) { &[] } else { left_out };
+        for glob in globs {
+            let enter = |path: &Path| Self::wanted(left_out, scan, except, path);
+            files::walk(scan.host.root(), glob, &enter, &mut |met| {
+                let (path, stat) = match met {
+                    Met::Entry(path, stat) => (path, stat.clone()),
+                    Met::LinkOnTheWay(path) => {
+                        let Ok(stat) = files::lstat(&scan.host.root().join(path)) else { return Ok(()) };
+                        if !seen.contains(path) {
+                            let what =
+                                format!("/{}: is a link; what lies behind it is not saved", shown(path));
+                            left.problems
+                                .push(Problem::notice(what).hint("name the real folder with `include`"));
+                        }
+                        (path, stat)
+                    }
+                    Met::Unreadable(path, error) => {
+                        let what = format!("/{}: {}", shown(path), cause(&error));
+                        left.problems.push(Problem::warning(what).hint("it is not in the snapshot"));
+                        return Ok(());
+                    }
+                };
+                if let Node::Special(what) = stat.node {
+                    left.problems.push(Problem::notice(format!("/{}: is {what}, not saved", shown(path))));
+                    return Ok(());
+                }
+                if !seen.contains(path) {
+                    take_parents(scan.host.root(), item, path, seen, take)?;
+                    seen.insert(path.to_owned());
+                    take(item, &Piece::File { path, stat: &stat })?;
+                }
+                check_stopped()
+            })?;
+        }
+        Ok(())
+    }
+
+    fn pve(&mut self, item: &'static Item, claims: &dyn Fn(&Path) -> bool, except: &[Pattern]) -> Result<()> {
+        let Some(picture) = self.scan.picture else { return Ok(()) };
+        let base = Path::new(pmxcfs::MOUNT.trim_start_matches('/'));
+        let mut folders: Vec<(PathBuf, &pmxcfs::Node)> = Vec::new();
+        for node in &picture.nodes {
+            let path = base.join(&node.path);
+            folders.retain(|(folder, _)| path.starts_with(folder));
+            if !Self::wanted(&self.left_out, self.scan, except, &path) {
+                continue;
+            }
+            let folder = node.data.is_none();
+            if claims(&path) && !self.seen.contains(&path) {
+                for (above, node) in &folders {
+                    self.take_pve(item, above, node)?;
+                }
+                self.take_pve(item, &path, node)?;
+            }
+            if folder {
+                folders.push((path, node));
+            }
+        }
+        Ok(())
+    }
+
+    fn take_pve(&mut self, item: &'static Item, path: &Path, node: &pmxcfs::Node) -> Result<()> {
+        take_parents(self.scan.host.root(), item, Path::new("etc/pve"), &mut self.seen, self.take)?;
+        let base = Path::new("etc/pve");
+        if self.seen.insert(base.to_owned()) {
+            let root = pmxcfs::Node { path: PathBuf::new(), mtime: 0, data: None };
+            (self.take)(item, &Piece::Pve { path: base, node: &root })?;
+        }
+        if self.seen.insert(path.to_owned()) {
+            (self.take)(item, &Piece::Pve { path, node })?;
+        }
+        Ok(())
+    }
+
+    fn database(&mut self, item: &'static Item) -> Result<()> {
+        let Some(data) = self.scan.picture.and_then(|picture| picture.database.as_ref()) else {
+            return Ok(());
+        };
+        let path = Path::new(pmxcfs::DATABASE.trim_start_matches('/'));
+        if Self::wanted(&self.left_out, self.scan, &[], path) && !self.seen.contains(path) {
+            take_parents(self.scan.host.root(), item, path, &mut self.seen, self.take)?;
+            self.seen.insert(path.to_owned());
+            (self.take)(item, &Piece::Database { path, data })?;
+        }
+        Ok(())
+    }
+}
+
+/// The folders above a path, so that an extraction gives them their owner and mode back.
+fn take_parents(
+    root: &Path,
+    item: &'static Item,
+    path: &Path,
+    seen: &mut HashSet<PathBuf>,
+    take: &mut dyn FnMut(&'static Item, &Piece) -> Result<()>,
+) -> Result<()> {
+    let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) else { return Ok(()) };
+    if seen.contains(parent) {
+        return Ok(());
+    }
+    take_parents(root, item, parent, seen, take)?;
+    if let Ok(stat) = files::lstat(&root.join(parent))
+        && stat.node == Node::Kept(Kind::Dir)
+    {
+        seen.insert(parent.to_owned());
+        take(item, &Piece::File { path: parent, stat: &stat })?;
+    }
+    Ok(())
+}
+
+fn patterns(globs: &[&str]) -> Result<Vec<Pattern>> {
+    globs.iter().map(|glob| Pattern::new(glob)).collect()
+}
+
+/// Globs relative to /etc/pve.
+fn pve_patterns(globs: &[&str]) -> Result<Vec<Pattern>> {
+    globs.iter().map(|glob| Pattern::new(&format!("{}/{glob}", pmxcfs::MOUNT))).collect()
+}
+
+/// Credentials and key files that mounts need: crypttab's third field, and options of fstab.
+fn mount_secrets(host: &Host) -> Vec<Pattern> {
+    const OPTIONS: [&str; 6] = ["credentials", "cred", "passwd", "passfile", "keyfile", "identityfile"];
+    let read = |path: &str| fs::read_to_string(host.path(path)).unwrap_or_default();
+    let lines = |text: &str, field: usize| -> Vec<String> {
+        let lines = text.lines().filter(|line| !line.trim_start().starts_with('#'));
+        lines.filter_map(|line| line.split_whitespace().nth(field).map(str::to_owned)).collect()
+    };
+    let mut paths = lines(&read("/etc/crypttab"), 2);
+    for options in lines(&read("/etc/fstab"), 3) {
+        let values = options.split(',').filter_map(|option| option.split_once('='));
+        paths.extend(values.filter(|(key, _)| OPTIONS.contains(key)).map(|(_, value)| value.to_owned()));
+    }
+    // A device as a key (/dev/urandom for swap) is nothing to keep.
+    let files = paths.iter().filter(|path| !path.starts_with("/dev/"));
+    files.filter_map(|path| Pattern::new(&glob::Pattern::escape(path)).ok()).collect()
+}
+
+/// Snippet folders of storages that live on this host's own disks; a network storage keeps its own.
+fn snippets(picture: Option<&Picture>) -> Vec<Pattern> {
+    const LOCAL: [&str; 2] = ["dir", "btrfs"];
+    let node =
+        picture.and_then(|picture| picture.nodes.iter().find(|node| node.path == Path::new("storage.cfg")));
+    let text = node.and_then(|node| node.data.as_deref()).map(String::from_utf8_lossy).unwrap_or_default();
+    let sections = section::parse("storage.cfg", &text).unwrap_or_default();
+    sections
+        .iter()
+        .filter(|storage| LOCAL.contains(&storage.kind.as_str()))
+        .filter(|storage| {
+            storage
+                .get("content")
+                .is_some_and(|content| content.split(',').any(|word| word.trim() == "snippets"))
+        })
+        .filter_map(|storage| {
+            Pattern::new(&format!("{}/snippets", glob::Pattern::escape(storage.get("path")?))).ok()
+        })
+        .collect()
+}
+
+pub fn shown(path: &Path) -> Name {
+    Name::from(path)
+}
+
+/// An I/O error in a few words, without Rust's "(os error 13)".
+pub fn cause(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or(&text).to_lowercase()
+}

@@ -1,0 +1,154 @@
+//! `restore --to DIR`: takes a snapshot's files out into a new folder. The whole snapshot is proven first,
+//! and the folder appears only when it is complete.
+
+use std::collections::HashSet;
+use std::fs;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use super::collect::cause;
+use super::snapshots::Chosen;
+use super::verify;
+use crate::archive::tar::Member;
+use crate::model::index::{Entry, Index, Kind, Name};
+use crate::model::report::{Fault, FaultKind, Problem};
+use crate::model::snapshot::SnapshotId;
+use crate::plan::select::Selection;
+use crate::sys::beneath::{self, Beneath};
+use crate::sys::glob::Pattern;
+use crate::sys::lock::check_stopped;
+
+pub struct Request {
+    pub selection: Selection,
+    /// Globs; empty means every path.
+    pub paths: Vec<Pattern>,
+    pub to: PathBuf,
+}
+
+#[derive(Debug, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Extracted {
+    pub id: SnapshotId,
+    pub to: PathBuf,
+    pub entries: u64,
+    pub bytes: u64,
+    pub problems: Vec<Problem>,
+}
+
+/// What would be taken out.
+pub fn plan<'a>(index: &'a Index, request: &Request) -> Vec<&'a Entry> {
+    let wanted = |entry: &&Entry| {
+        request.selection.takes(&entry.item)
+            && (request.paths.is_empty()
+                || request.paths.iter().any(|glob| glob.covers(entry.path.as_path())))
+    };
+    let chosen: Vec<&Entry> = index.entries.iter().filter(wanted).collect();
+    // A second name of a file is nothing without the file, and a file is nothing without its folders' modes.
+    let mut needed: HashSet<&Name> = chosen.iter().map(|entry| &entry.path).collect();
+    needed.extend(
+        chosen.iter().filter(|entry| entry.kind == Kind::Hardlink).filter_map(|entry| entry.link.as_ref()),
+    );
+    let above: HashSet<Name> =
+        needed.iter().flat_map(|name| name.as_path().ancestors().skip(1)).map(Name::from).collect();
+    index.entries.iter().filter(|entry| needed.contains(&entry.path) || above.contains(&entry.path)).collect()
+}
+
+/// Errors: `Usage` for a target that is not empty, `Verification`, `NotFound` when nothing is selected.
+pub fn run(chosen: &Chosen, request: &Request) -> Result<Extracted> {
+    request.selection.check()?;
+    check_target(&request.to)?;
+    let proven = verify::verify(chosen)?;
+    let entries = plan(&proven.index, request);
+    if entries.is_empty() {
+        let fault = Fault::new(FaultKind::NotFound, format!("nothing in {} is selected", proven.index.id));
+        return Err(fault.hint("`pbx-config show SNAP --files` lists what is in it").into());
+    }
+    let staging = beneath::staging(&request.to).map_err(|error| cannot_make(&request.to, &error))?;
+    let result = fill(chosen, &staging, &entries).and_then(|problems| {
+        fs::rename(&staging, &request.to).map_err(|error| cannot_make(&request.to, &error))?;
+        Ok(problems)
+    });
+    if result.is_err() {
+        let _ = fs::remove_dir_all(&staging);
+    }
+    Ok(Extracted {
+        id: proven.index.id.clone(),
+        to: request.to.clone(),
+        entries: entries.len() as u64,
+        bytes: entries.iter().map(|entry| entry.size).sum(),
+        problems: result?,
+    })
+}
+
+fn check_target(to: &Path) -> Result<()> {
+    let used = match fs::read_dir(to) {
+        Ok(mut entries) => entries.next().is_some(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+        Err(error) => return Err(cannot_make(to, &error)),
+    };
+    if used {
+        let fault = Fault::new(FaultKind::Usage, format!("{}: is not empty", to.display()));
+        return Err(fault.hint("name a folder that is empty or not there yet").into());
+    }
+    Ok(())
+}
+
+fn cannot_make(to: &Path, error: &io::Error) -> anyhow::Error {
+    let fault = Fault::new(FaultKind::Failed, format!("cannot make {}: {}", to.display(), cause(error)));
+    match error.kind() {
+        io::ErrorKind::ResourceBusy => fault.hint("it is a mount point; name a folder below it"),
+        io::ErrorKind::NotFound => fault.hint("its parent folder must be there"),
+        _ => fault,
+    }
+    .into()
+}
+
+fn fill(chosen: &Chosen, staging: &Path, entries: &[&Entry]) -> Result<Vec<Problem>> {
+    let target = Beneath::open(staging)?;
+    let wanted: HashSet<&Name> = entries.iter().map(|entry| &entry.path).collect();
+    chosen.open()?.read(&chosen.path, &mut |member, content| {
+        check_stopped()?;
+        if wanted.contains(&member.path) {
+            make(&target, member, content).with_context(|| format!("cannot write {}", member.path))?;
+        }
+        Ok(())
+    })?;
+    finish(&target, entries)
+}
+
+fn make(target: &Beneath, member: &Member, content: &mut dyn Read) -> io::Result<()> {
+    let path = member.path.as_path();
+    target.parents(path)?;
+    match (member.kind, &member.link) {
+        (Kind::Dir, _) => target.dir(path),
+        (Kind::File, _) => io::copy(content, &mut target.file(path)?).map(drop),
+        (Kind::Symlink, Some(link)) => target.symlink(path, link.as_bytes()),
+        (Kind::Hardlink, Some(first)) => target.hard_link(first.as_path(), path),
+        _ => Ok(()),
+    }
+}
+
+/// Owners, modes, attributes and times, folders last: writing into one would change its time again.
+fn finish(target: &Beneath, entries: &[&Entry]) -> Result<Vec<Problem>> {
+    let root = nix::unistd::geteuid().is_root();
+    let mut lost = Vec::new();
+    for entry in entries.iter().rev() {
+        let path = entry.path.as_path();
+        let owner = root.then_some((entry.uid, entry.gid));
+        let what = || format!("cannot set owner and mode of {}", entry.path);
+        match entry.kind {
+            Kind::Symlink => target.finish_link(path, owner, entry.mtime).with_context(what)?,
+            Kind::Hardlink => {}
+            Kind::File | Kind::Dir => {
+                let file = target.reopen(path).with_context(what)?;
+                let names = beneath::finish(&file, owner, entry.mode, &entry.xattrs, entry.mtime)
+                    .with_context(what)?;
+                lost.extend(names.into_iter().map(|name| format!("{}: {name}", entry.path)));
+            }
+        }
+    }
+    let problem = |what| Problem::notice(format!("{what}: this attribute cannot be kept here"));
+    Ok(lost.into_iter().map(problem).collect())
+}

@@ -1,0 +1,238 @@
+//! Finding snapshots: in all stores, by the words people use for them.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+
+use crate::archive::reader::{Archive, HEAD_BYTES, Head};
+use crate::model::report::{Fault, FaultKind, Problem};
+use crate::model::snapshot::{SUFFIX, Snapshot, SnapshotId};
+use crate::store::Store;
+
+/// The first read of a snapshot; reaches over nearly every manifest.
+const FIRST_READ_BYTES: usize = 4096;
+const CANDIDATES_SHOWN: usize = 5;
+
+/// A snapshot and where it is.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Listed {
+    pub id: SnapshotId,
+    pub size: u64,
+    /// Names of the stores that have it.
+    pub stores: Vec<String>,
+    /// None when its manifest cannot be read.
+    pub snapshot: Option<Snapshot>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Listing {
+    /// Newest first.
+    pub snapshots: Vec<Listed>,
+    pub problems: Vec<Problem>,
+}
+
+/// Lists every store. A store that cannot be reached or a snapshot that cannot be read is a problem;
+/// errors only when no store could be reached at all.
+pub fn list(stores: &[Box<dyn Store>], host: Option<&str>) -> Result<Listing> {
+    let mut problems = Vec::new();
+    let mut all: BTreeMap<SnapshotId, Listed> = BTreeMap::new();
+    let mut reached = 0;
+    let mut last_error = None;
+    for store in stores {
+        let found = match store.list(host) {
+            Ok(found) => found,
+            Err(error) => {
+                problems.push(Problem::error(format!("{error:#}")));
+                last_error = Some(error);
+                continue;
+            }
+        };
+        reached += 1;
+        for found in found {
+            if let Some(listed) = all.get_mut(&found.id) {
+                listed.stores.push(store.name().to_owned());
+                continue;
+            }
+            let snapshot = match head(store.as_ref(), &found.id) {
+                Ok(head) => Some(head.snapshot),
+                Err(error) => {
+                    problems.push(Problem::warning(format!("{error:#}")));
+                    None
+                }
+            };
+            let (id, stores) = (found.id, vec![store.name().to_owned()]);
+            all.insert(id.clone(), Listed { id, size: found.size, stores, snapshot });
+        }
+    }
+    match last_error {
+        Some(error) if reached == 0 => Err(error),
+        _ => Ok(Listing { snapshots: all.into_values().rev().collect(), problems }),
+    }
+}
+
+/// The manifest of a snapshot in a store; errors name the snapshot.
+pub fn head(store: &dyn Store, id: &SnapshotId) -> Result<Head> {
+    let mut bytes = store.head(id, FIRST_READ_BYTES)?;
+    if Head::needed(&bytes).is_some_and(|needed| needed > bytes.len()) {
+        bytes = store.head(id, HEAD_BYTES)?;
+    }
+    let head = Head::parse(&bytes).map_err(|error| match error.downcast::<Fault>() {
+        Ok(fault) => Fault { message: format!("{id}: {fault}"), ..fault }.into(),
+        Err(error) => error.context(format!("{id} in store '{}'", store.name())),
+    })?;
+    anyhow::ensure!(
+        head.snapshot.id == *id,
+        "{id} in store '{}': is {} by its manifest",
+        store.name(),
+        head.snapshot.id
+    );
+    Ok(head)
+}
+
+/// A snapshot that a word named.
+#[derive(Debug)]
+pub struct Chosen {
+    /// The store that it is taken from; None for a file.
+    pub store: Option<String>,
+    pub path: PathBuf,
+}
+
+impl Chosen {
+    pub fn open(&self) -> Result<Archive> {
+        Archive::open(&self.path)
+    }
+}
+
+/// Finds the one snapshot that `word` means: a file, `HOST/TIME` or a unique beginning of it,
+/// `latest`, `latest~2`, `HOST/latest`. A bare time or `latest` is of the node `here`.
+/// Errors: `NotFound`, with what there is.
+pub fn choose(stores: &[Box<dyn Store>], here: &str, word: &str) -> Result<Chosen> {
+    let path = Path::new(word);
+    let looks_like_file = word.ends_with(SUFFIX) || path.is_absolute() || word.starts_with("./");
+    if looks_like_file || path.is_file() {
+        if !path.is_file() {
+            return Err(Fault::new(FaultKind::NotFound, format!("{word}: no such file")).into());
+        }
+        return Ok(Chosen { store: None, path: path.to_owned() });
+    }
+    let mut ids: BTreeMap<SnapshotId, &dyn Store> = BTreeMap::new();
+    let mut unreachable = None;
+    for store in stores {
+        match store.list(None) {
+            Ok(found) => found.into_iter().for_each(|found| {
+                ids.entry(found.id).or_insert(store.as_ref());
+            }),
+            Err(error) => unreachable = Some(error),
+        }
+    }
+    let all: Vec<&SnapshotId> = ids.keys().collect();
+    let id = match pick(&all, here, word) {
+        Ok(id) => id,
+        // What is missing may lie in the store that did not answer.
+        Err(fault) => {
+            return Err(match unreachable {
+                Some(error) => error.context(fault),
+                None => fault.into(),
+            });
+        }
+    };
+    let store = ids.get(id).context("listed")?;
+    Ok(Chosen { store: Some(store.name().to_owned()), path: store.get(id)? })
+}
+
+/// Decides by names alone. `all` is sorted, oldest first.
+fn pick<'a>(all: &[&'a SnapshotId], here: &str, word: &str) -> Result<&'a SnapshotId, Fault> {
+    let (host, rest) = word.split_once('/').unwrap_or((here, word));
+    if let Some(back) = rest.strip_prefix("latest") {
+        let back: usize = match back.strip_prefix('~') {
+            None if back.is_empty() => 0,
+            Some(number) => number.parse().map_err(|_| bad_word(word))?,
+            None => return Err(bad_word(word)),
+        };
+        let of_host: Vec<_> = all.iter().filter(|id| id.host() == host).collect();
+        let chosen = of_host.iter().rev().nth(back);
+        return chosen.map(|id| **id).ok_or_else(|| match of_host.len() {
+            0 => none_of(host, all),
+            n => Fault::new(FaultKind::NotFound, format!("{word}: there are only {n} snapshots of {host}")),
+        });
+    }
+    let matching: Vec<_> = all.iter().filter(|id| is_prefix(id, here, word)).collect();
+    match matching.as_slice() {
+        [] if all.iter().any(|id| id.host() == host) => {
+            Err(Fault::new(FaultKind::NotFound, format!("{word}: no such snapshot"))
+                .hint("`pbx-config list` shows them"))
+        }
+        [] => Err(none_of(host, all)),
+        [one] => Ok(**one),
+        many => {
+            let shown: Vec<String> =
+                many.iter().rev().take(CANDIDATES_SHOWN).map(ToString::to_string).collect();
+            let message = format!("{word}: means {} snapshots", many.len());
+            Err(Fault::new(FaultKind::NotFound, message).hint(format!("say more: {}", shown.join(", "))))
+        }
+    }
+}
+
+fn is_prefix(id: &SnapshotId, here: &str, word: &str) -> bool {
+    let file = id.file_name();
+    id.to_string().starts_with(word)
+        || file.starts_with(word)
+        || id.host() == here
+            && (id.at().to_string().starts_with(word) || file[here.len() + 1..].starts_with(word))
+}
+
+fn bad_word(word: &str) -> Fault {
+    Fault::new(FaultKind::Usage, format!("'{word}' names no snapshot"))
+        .hint("use HOST/TIME or its beginning, latest, latest~1, or a file")
+}
+
+fn none_of(host: &str, all: &[&SnapshotId]) -> Fault {
+    let mut hosts: Vec<&str> = all.iter().map(|id| id.host()).collect();
+    hosts.sort_unstable();
+    hosts.dedup();
+    let fault = Fault::new(FaultKind::NotFound, format!("there is no snapshot of {host}"));
+    if hosts.is_empty() {
+        fault.hint("`pbx-config backup` makes one")
+    } else {
+        fault.hint(format!("there are snapshots of {}; name one as {}/latest", hosts.join(", "), hosts[0]))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn picked(word: &str) -> Result<String, String> {
+        let ids: Vec<SnapshotId> =
+            ["a/2026-01-01T00:00:00Z", "b/2026-01-01T00:00:00Z", "a/2026-01-02T00:00:00Z"]
+                .iter()
+                .map(|id| id.parse().unwrap())
+                .collect();
+        let mut all: Vec<&SnapshotId> = ids.iter().collect();
+        all.sort();
+        pick(&all, "a", word).map(ToString::to_string).map_err(|fault| fault.message)
+    }
+
+    #[test]
+    fn latest_counts_back_from_the_newest_of_this_host() {
+        assert_eq!(picked("latest").unwrap(), "a/2026-01-02T00:00:00Z");
+        assert_eq!(picked("latest~1").unwrap(), "a/2026-01-01T00:00:00Z");
+        assert_eq!(picked("b/latest").unwrap(), "b/2026-01-01T00:00:00Z");
+        assert_eq!(picked("latest~2").unwrap_err(), "latest~2: there are only 2 snapshots of a");
+        assert!(picked("latest~x").is_err());
+    }
+
+    #[test]
+    fn a_beginning_is_enough_when_it_is_unique() {
+        assert_eq!(picked("a/2026-01-02").unwrap(), "a/2026-01-02T00:00:00Z");
+        assert_eq!(picked("2026-01-01").unwrap(), "a/2026-01-01T00:00:00Z");
+        assert_eq!(picked("20260102").unwrap(), "a/2026-01-02T00:00:00Z");
+        assert_eq!(picked("a_20260102").unwrap(), "a/2026-01-02T00:00:00Z");
+        assert_eq!(picked("a/2026").unwrap_err(), "a/2026: means 2 snapshots");
+        assert_eq!(picked("c/2026").unwrap_err(), "there is no snapshot of c");
+    }
+}

@@ -1,0 +1,117 @@
+//! `verify`: reads a snapshot to the last byte; and `show` and `cat`, which look into one.
+
+use std::io::{self, Write};
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+
+use super::snapshots::Chosen;
+use crate::model::index::{Entry, Index, Kind, Name};
+use crate::model::report::{Fault, FaultKind};
+use crate::model::section::nearest;
+use crate::model::snapshot::{Snapshot, SnapshotId};
+use crate::sys::lock::check_stopped;
+
+/// A snapshot that was read whole and is what it says.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Proven {
+    pub snapshot: Snapshot,
+    #[serde(skip)]
+    pub index: Index,
+}
+
+/// Errors: `Verification` with what differs.
+pub fn verify(chosen: &Chosen) -> Result<Proven> {
+    let mut archive = chosen.open()?;
+    let index = archive.read(&chosen.path, &mut |_, _| check_stopped())?;
+    Ok(Proven { snapshot: archive.head.snapshot, index })
+}
+
+/// The outcome of one of several verifications.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Verified {
+    pub id: Option<SnapshotId>,
+    pub path: std::path::PathBuf,
+    pub entries: u64,
+    pub ok: bool,
+    pub error: Option<String>,
+}
+
+/// Verifies each; a bad one does not keep the others from being looked at.
+pub fn verify_all(chosen: &[Chosen], say: &dyn Fn(&str)) -> Result<Vec<(Verified, Option<Fault>)>> {
+    let mut results = Vec::new();
+    for one in chosen {
+        check_stopped()?;
+        say(&one.path.display().to_string());
+        results.push(match verify(one) {
+            Ok(Proven { snapshot, .. }) => {
+                let entries = snapshot.counts.entries;
+                (
+                    Verified {
+                        id: Some(snapshot.id),
+                        path: one.path.clone(),
+                        entries,
+                        ok: true,
+                        error: None,
+                    },
+                    None,
+                )
+            }
+            Err(error) => {
+                let fault = error.downcast_ref::<Fault>().cloned();
+                let fault = fault.unwrap_or_else(|| Fault::new(FaultKind::Failed, format!("{error:#}")));
+                let text = Some(fault.message.clone());
+                (
+                    Verified { id: None, path: one.path.clone(), entries: 0, ok: false, error: text },
+                    Some(fault),
+                )
+            }
+        });
+    }
+    Ok(results)
+}
+
+/// Writes one file of a snapshot to `out`. The whole snapshot is proven before the first byte is written.
+/// Errors: `NotFound` for a path that is not in it or is no file, with the nearest one.
+pub fn cat(chosen: &Chosen, path: &str, out: &mut dyn Write) -> Result<()> {
+    let wanted = Name::new(path.trim_start_matches('/'));
+    let index = verify(chosen)?.index;
+    let entry = find(&index, &wanted)?;
+    let wanted = match (entry.kind, &entry.link) {
+        (Kind::Hardlink, Some(first)) => first.clone(),
+        _ => wanted,
+    };
+    chosen.open()?.read(&chosen.path, &mut |member, content| {
+        if member.path == wanted {
+            io::copy(content, out).context("cannot write to standard output")?;
+        }
+        check_stopped()
+    })?;
+    out.flush().context("cannot write to standard output")
+}
+
+fn find<'a>(index: &'a Index, wanted: &Name) -> Result<&'a Entry> {
+    let not_found = |message: String| Fault::new(FaultKind::NotFound, message);
+    let Some(entry) = index.entries.iter().find(|entry| entry.path == *wanted) else {
+        let names: Vec<String> = index.entries.iter().map(|entry| entry.path.to_string()).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let hint = nearest(&wanted.to_string(), &names).map_or_else(
+            || "`pbx-config show SNAP --files` lists them".to_owned(),
+            |near| format!("did you mean '{near}'?"),
+        );
+        return Err(not_found(format!("{wanted}: is not in {}", index.id)).hint(hint).into());
+    };
+    match (entry.kind, &entry.link) {
+        (Kind::File | Kind::Hardlink, _) => Ok(entry),
+        (Kind::Symlink, Some(target)) => Err(not_found(format!("{wanted}: is a link to {target}")).into()),
+        _ => Err(not_found(format!("{wanted}: is a folder"))
+            .hint(format!(
+                "`pbx-config show SNAP --files` lists what is in {}",
+                Path::new(&wanted.to_string()).display()
+            ))
+            .into()),
+    }
+}

@@ -1,0 +1,299 @@
+//! A host to test on: a golden tree copied into a temporary root, its owners and modes applied, its
+//! /etc/pve as a database or really mounted, its tools as shims.
+#![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::missing_panics_doc)]
+
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, chown, lchown, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use pbx_config::cli::{self, World};
+use pbx_config::model::report::Exit;
+use pbx_config::sys::exec::{self, Cmd, Exec, Output};
+use tempfile::TempDir;
+
+/// The time of every test, unless it says another.
+pub const NOW: &str = "2026-11-22T15:17:40Z";
+
+pub struct TestHost {
+    dir: TempDir,
+    pub root: PathBuf,
+    golden: PathBuf,
+    mounted: Mutex<bool>,
+    pub now: String,
+}
+
+/// What a command answered.
+#[derive(Debug)]
+pub struct Done {
+    pub exit: Exit,
+    pub out: String,
+    pub err: String,
+}
+
+impl Done {
+    #[track_caller]
+    pub fn ok(self) -> Self {
+        assert_eq!(self.exit, Exit::Ok, "{}\n{}", self.out, self.err);
+        self
+    }
+
+    #[track_caller]
+    pub fn exits(self, exit: Exit) -> Self {
+        assert_eq!(self.exit, exit, "{}\n{}", self.out, self.err);
+        self
+    }
+
+    #[track_caller]
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {}\n{}", self.out, self.err))
+    }
+}
+
+impl TestHost {
+    /// A golden host of tests/hosts; /etc/pve is its database, as on a disk in a rescue system.
+    pub fn golden(name: &str) -> Self {
+        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/hosts").join(name);
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("root");
+        copy_tree(&golden.join("root"), &root);
+        apply_modes(&root, &fs::read_to_string(golden.join("modes")).unwrap());
+        let host = Self { dir, root, golden, mounted: Mutex::new(false), now: NOW.to_owned() };
+        if host.golden.join("pve").is_dir() {
+            fs::create_dir_all(host.root.join("etc/pve")).unwrap();
+            fs::create_dir_all(host.root.join("var/lib/pve-cluster")).unwrap();
+            make_database(&host.database(), &host.golden.join("pve"));
+        }
+        host
+    }
+
+    /// A root with nothing but a name.
+    pub fn empty() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("root");
+        fs::create_dir_all(root.join("etc")).unwrap();
+        fs::write(root.join("etc/hostname"), "tiny\n").unwrap();
+        let golden = dir.path().join("no-golden");
+        Self { dir, root, golden, mounted: Mutex::new(false), now: NOW.to_owned() }
+    }
+
+    pub fn database(&self) -> PathBuf {
+        self.root.join("var/lib/pve-cluster/config.db")
+    }
+
+    pub fn mount_point(&self) -> PathBuf {
+        self.root.join("etc/pve")
+    }
+
+    /// A place beside the root.
+    pub fn beside(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub fn write(&self, path: &str, content: impl AsRef<[u8]>) {
+        let path = self.root.join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+    }
+
+    pub fn configure(&self, text: &str) {
+        self.write("etc/proxmox-backup-extra/pbx-config.cfg", text);
+    }
+
+    /// Mounts /etc/pve with the double of pmxcfs, which imports the golden tree when its database is new.
+    pub fn mount(&self, options: &[&str]) {
+        let node = fs::read_to_string(self.root.join("etc/hostname")).unwrap();
+        fs::create_dir_all(self.mount_point()).unwrap();
+        fs::create_dir_all(self.database().parent().unwrap()).unwrap();
+        let mut command = Command::new(double());
+        command.arg("--mount").arg(self.mount_point()).arg("--db").arg(self.database());
+        command.arg("--node").arg(node.trim()).arg("--pidfile").arg(self.pidfile());
+        if !self.database().exists() && self.golden.join("pve").is_dir() {
+            command.arg("--import").arg(self.golden.join("pve"));
+        }
+        let status = command.args(options).output().expect("the double starts");
+        assert!(status.status.success(), "{}", String::from_utf8_lossy(&status.stderr));
+        *self.mounted.lock().unwrap() = true;
+    }
+
+    /// As `mount`, with a database that the double makes itself, in WAL mode with its log beside it.
+    pub fn mount_fresh(&self, options: &[&str]) {
+        let _ = fs::remove_file(self.database());
+        self.mount(options);
+    }
+
+    fn pidfile(&self) -> PathBuf {
+        self.beside("pmxcfs.pid")
+    }
+
+    pub fn daemon_pid(&self) -> i32 {
+        fs::read_to_string(self.pidfile()).unwrap().trim().parse().unwrap()
+    }
+
+    /// Sends the daemon a signal; after KILL and TERM it is waited for.
+    pub fn signal_daemon(&self, signal: nix::sys::signal::Signal) {
+        use nix::sys::signal::Signal;
+        let pid = self.daemon_pid();
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal).unwrap();
+        if matches!(signal, Signal::SIGKILL | Signal::SIGTERM) {
+            let deadline = Instant::now() + Duration::from_secs(10);
+            while alive(pid) {
+                assert!(Instant::now() < deadline, "the daemon did not end");
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
+    }
+
+    /// Runs the program on this host, in this process.
+    pub fn run(&self, args: &[&str]) -> Done {
+        self.run_with(args, Box::new(Shims { bin: self.golden.join("bin") }))
+    }
+
+    pub fn run_with(&self, args: &[&str], exec: Box<dyn Exec>) -> Done {
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let now = self.now.parse::<Timestamp>().unwrap().to_zoned(TimeZone::UTC);
+        let head = ["pbx-config", "--root", self.root.to_str().unwrap()];
+        let words = head.iter().chain(args).map(OsString::from);
+        let exit = cli::run(words, World { exec: Some(exec), now, out: &mut out, err: &mut err });
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        Done { exit, out: text(out), err: text(err) }
+    }
+
+    /// The one snapshot file of the default store.
+    pub fn snapshot_file(&self) -> PathBuf {
+        let mut found = snapshot_files(&self.root.join("var/lib/proxmox-backup-extra/store"));
+        assert_eq!(found.len(), 1, "{found:?}");
+        found.remove(0)
+    }
+}
+
+impl Drop for TestHost {
+    fn drop(&mut self) {
+        if *self.mounted.lock().unwrap() {
+            let pid = self.daemon_pid();
+            let _ =
+                nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+            let _ = Command::new("umount").arg("-l").arg(self.mount_point()).output();
+        }
+    }
+}
+
+fn alive(pid: i32) -> bool {
+    // A zombie nobody reaps is dead all the same.
+    fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z"))
+}
+
+pub fn snapshot_files(store: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for host in fs::read_dir(store).into_iter().flatten().flatten() {
+        for file in fs::read_dir(host.path()).into_iter().flatten().flatten() {
+            if file.file_name().to_string_lossy().ends_with(".pbx.tar") {
+                files.push(file.path());
+            }
+        }
+    }
+    files.sort();
+    files
+}
+
+/// The host's tools are scripts in a folder; they check what they are asked.
+pub struct Shims {
+    pub bin: PathBuf,
+}
+
+impl Exec for Shims {
+    fn run(&self, cmd: &Cmd) -> Result<Option<Output>> {
+        let tool = self.bin.join(&cmd.argv[0]);
+        if !tool.is_file() {
+            return Ok(None);
+        }
+        exec::run_at(&tool, &cmd.argv[1..], cmd).map(Some)
+    }
+}
+
+/// Examples are built with the tests and lie beside them.
+pub fn double() -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    test.parent().unwrap().parent().unwrap().join("examples/pmxcfs-double")
+}
+
+pub fn program() -> PathBuf {
+    PathBuf::from(env!("CARGO_BIN_EXE_pbx-config"))
+}
+
+pub fn copy_tree(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        let kind = entry.file_type().unwrap();
+        if kind.is_dir() {
+            copy_tree(&entry.path(), &target);
+            fs::set_permissions(&target, fs::Permissions::from_mode(0o755)).unwrap();
+        } else if kind.is_symlink() {
+            symlink(fs::read_link(entry.path()).unwrap(), &target).unwrap();
+            lchown(&target, Some(0), Some(0)).unwrap();
+        } else {
+            fs::copy(entry.path(), &target).unwrap();
+            // The checkout's umask and owner are not the host's.
+            fs::set_permissions(&target, fs::Permissions::from_mode(0o644)).unwrap();
+            chown(&target, Some(0), Some(0)).unwrap();
+        }
+    }
+}
+
+/// Lines `MODE UID:GID PATH`.
+fn apply_modes(root: &Path, text: &str) {
+    for line in text.lines().filter(|line| !line.starts_with('#') && !line.is_empty()) {
+        let mut words = line.splitn(3, ' ');
+        let mode = u32::from_str_radix(words.next().unwrap(), 8).unwrap();
+        let (uid, gid) = words.next().unwrap().split_once(':').unwrap();
+        let path = root.join(words.next().unwrap());
+        chown(&path, Some(uid.parse().unwrap()), Some(gid.parse().unwrap()))
+            .unwrap_or_else(|e| panic!("{line}: {e}"));
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+}
+
+/// A config.db with the tree of a folder, made as pmxcfs would.
+pub fn make_database(path: &Path, tree: &Path) {
+    let db = rusqlite::Connection::open(path).unwrap();
+    db.execute_batch(
+        "CREATE TABLE tree (inode INTEGER PRIMARY KEY NOT NULL, parent INTEGER NOT NULL, version INTEGER NOT NULL, \
+         writer INTEGER NOT NULL, mtime INTEGER NOT NULL, type INTEGER NOT NULL, name TEXT NOT NULL, data BLOB); \
+         BEGIN",
+    )
+    .unwrap();
+    let mut next = 1;
+    insert_folder(&db, tree, 0, &mut next);
+    db.execute("INSERT INTO tree VALUES (0, 0, ?1, 0, 1700000000, 8, '__version__', NULL)", [next]).unwrap();
+    db.execute_batch("COMMIT").unwrap();
+}
+
+fn insert_folder(db: &rusqlite::Connection, folder: &Path, parent: i64, next: &mut i64) {
+    let mut entries: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap()).collect();
+    entries.sort_by_key(fs::DirEntry::file_name);
+    for entry in entries {
+        let inode = *next;
+        *next += 1;
+        let name = entry.file_name().into_string().unwrap();
+        let (kind, data) = match entry.file_type().unwrap().is_dir() {
+            true => (4, None),
+            false => (8, Some(fs::read(entry.path()).unwrap())),
+        };
+        db.execute(
+            "INSERT INTO tree VALUES (?1, ?2, ?1, 0, 1700000000, ?3, ?4, ?5)",
+            (inode, parent, kind, name, data),
+        )
+        .unwrap();
+        if kind == 4 {
+            insert_folder(db, &entry.path(), inode, next);
+        }
+    }
+}

@@ -1,0 +1,1 @@
+media -fstype=nfs4,ro nas.example.org:/media

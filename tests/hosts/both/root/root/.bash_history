@@ -1,0 +1,1 @@
+export TOKEN=S3CRET-in-history

@@ -1,0 +1,1 @@
+Package: debian-13-standard

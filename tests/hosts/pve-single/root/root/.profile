@@ -1,0 +1,2 @@
+if [ -f ~/.bashrc ]; then . ~/.bashrc; fi
+mesg n 2> /dev/null || true
