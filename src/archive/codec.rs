@@ -48,6 +48,9 @@ pub trait Encode: Write {
     fn finish(self: Box<Self>) -> io::Result<Sink>;
 }
 
+/// Wraps a reader of the stored bytes into one of the tar.
+type Decode = for<'a> fn(Box<dyn Read + 'a>) -> io::Result<Box<dyn Read + 'a>>;
+
 pub struct Codec {
     pub name: &'static str,
     /// Ending after `payload.tar`.
@@ -59,7 +62,7 @@ pub struct Codec {
     /// The command that turns the payload back into a tar, for HOWTO.txt.
     pub by_hand: &'static str,
     pub encode: fn(Sink, level: i32, threads: u32) -> io::Result<Box<dyn Encode>>,
-    pub decode: for<'a> fn(Box<dyn Read + 'a>) -> io::Result<Box<dyn Read + 'a>>,
+    pub decode: Decode,
 }
 
 pub const CODECS: &[Codec] = &[

@@ -84,7 +84,7 @@ impl Archive {
     /// Errors: `Verification` when the file is damaged, with its path.
     pub fn open(path: &Path) -> Result<Self> {
         let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
-        Self::from_file(file).map_err(|error| damaged(error, path))
+        Self::from_file(file).map_err(|error| damaged(&error, path))
     }
 
     fn from_file(mut file: File) -> Result<Self> {
@@ -122,7 +122,7 @@ impl Archive {
         });
         match (visit_error, index) {
             (Some(error), _) => Err(error),
-            (None, index) => index.map_err(|error| damaged(error, path)),
+            (None, index) => index.map_err(|error| damaged(&error, path)),
         }
     }
 }
@@ -151,7 +151,7 @@ fn find_payload(file: &File, snapshot: &Snapshot) -> Result<u64> {
     bail!("has no payload")
 }
 
-fn damaged(error: anyhow::Error, path: &Path) -> anyhow::Error {
+fn damaged(error: &anyhow::Error, path: &Path) -> anyhow::Error {
     if let Some(fault) = error.downcast_ref::<Fault>() {
         let fault = Fault { message: format!("{}: {fault}", path.display()), ..fault.clone() };
         return fault.into();

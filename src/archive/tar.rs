@@ -41,12 +41,11 @@ pub fn header(entry: &Entry) -> Result<Vec<u8>> {
     header.set_mode(entry.mode);
     header.set_uid(u64::from(entry.uid));
     header.set_gid(u64::from(entry.gid));
-    match u64::try_from(entry.mtime.0) {
-        Ok(seconds) => header.set_mtime(seconds),
-        Err(_) => {
-            header.set_mtime(0);
-            record(&mut records, "mtime", entry.mtime.0.to_string().as_bytes());
-        }
+    if let Ok(seconds) = u64::try_from(entry.mtime.0) {
+        header.set_mtime(seconds);
+    } else {
+        header.set_mtime(0);
+        record(&mut records, "mtime", entry.mtime.0.to_string().as_bytes());
     }
     // Names that do not fit are left to the numbers.
     let _ = header.set_username(&entry.owner);

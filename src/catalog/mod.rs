@@ -198,6 +198,14 @@ pub enum Risk {
     Session,
 }
 
+/// Name the credentials and keys that mounts need (`Source::MountSecrets`).
+pub const FSTAB: &str = "/etc/fstab";
+pub const CRYPTTAB: &str = "/etc/crypttab";
+/// Below /etc/pve: defines the storages (`Source::Snippets`).
+pub const STORAGES: &str = "storage.cfg";
+/// Where all of PBS's configuration is.
+pub const PBS_DIR: &str = "/etc/proxmox-backup";
+
 /// Defaults of every row; the tables override what differs.
 const BASE: Item = Item {
     id: "",

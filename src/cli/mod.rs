@@ -3,6 +3,7 @@
 
 mod args;
 mod render;
+mod row;
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
@@ -15,7 +16,7 @@ use log::LevelFilter;
 use serde::Serialize;
 
 use self::args::{Cli, Format, Verb};
-use crate::catalog::{Item, Restore, Source};
+use self::row::Row;
 use crate::config::Config;
 use crate::model::report::{Exit, Fault, FaultKind, Outcome, Problem};
 use crate::model::snapshot::Trigger;
@@ -45,11 +46,11 @@ pub struct World<'a> {
     pub err: &'a mut dyn Write,
 }
 
-pub fn run(args: impl IntoIterator<Item = OsString>, world: World) -> Exit {
+pub fn run(args: impl IntoIterator<Item = OsString>, mut world: World) -> Exit {
     let args: Vec<OsString> = args.into_iter().collect();
     let cli = match Cli::try_parse_from(&args) {
         Ok(cli) => cli,
-        Err(error) => return usage(&error, &args, world),
+        Err(error) => return usage(&error, &args, &mut world),
     };
     let format = cli.global.format();
     let level = match (cli.global.quiet, cli.global.verbose) {
@@ -82,7 +83,7 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 }
 
 /// clap's own answers: help and version go to standard output, mistakes are exit 2.
-fn usage(error: &clap::Error, args: &[OsString], world: World) -> Exit {
+fn usage(error: &clap::Error, args: &[OsString], world: &mut World) -> Exit {
     if !error.use_stderr() {
         let _ = write!(world.out, "{}", error.render());
         return Exit::Ok;
@@ -456,79 +457,6 @@ fn every_copy(stores: &[Box<dyn Store>]) -> Result<Vec<Chosen>> {
         }
     }
     Ok(chosen)
-}
-
-/// A catalogue row as it is shown.
-#[derive(Serialize)]
-struct Row {
-    item: &'static str,
-    title: &'static str,
-    category: &'static str,
-    on: crate::catalog::On,
-    source: Vec<String>,
-    restore: String,
-    secret: bool,
-    tied: crate::catalog::Tied,
-    risk: crate::catalog::Risk,
-    lock: Option<&'static str>,
-    restart: &'static [&'static str],
-    note: &'static str,
-    /// None for a row that collects no files.
-    files: Option<u64>,
-    bytes: u64,
-}
-
-impl Row {
-    fn new(item: &'static Item, found: Option<&backup::Planned>) -> Self {
-        let globs = |globs: &[&str]| globs.iter().map(|glob| (*glob).to_owned()).collect();
-        let source: Vec<String> = match item.source {
-            Source::Files(paths) | Source::LeftOut(paths) => globs(paths),
-            Source::Pmxcfs(paths) => paths.iter().map(|path| format!("/etc/pve/{path}")).collect(),
-            Source::PmxcfsRest => vec!["everything else in /etc/pve".to_owned()],
-            Source::Database => vec![crate::sys::pmxcfs::DATABASE.to_owned()],
-            Source::Output { argv, .. } => vec![argv.join(" ")],
-            Source::MountSecrets => vec!["files named in /etc/fstab and /etc/crypttab".to_owned()],
-            Source::Snippets => vec!["snippets of the local storages in storage.cfg".to_owned()],
-            Source::Configured => vec!["`include` in pbx-config.cfg".to_owned()],
-        };
-        let restore = match item.restore {
-            _ if matches!(item.source, Source::LeftOut(_)) => "left out".to_owned(),
-            Restore::Files => "files".to_owned(),
-            Restore::Pmxcfs => "pmxcfs".to_owned(),
-            Restore::AddLines => "merge".to_owned(),
-            Restore::Stopped(units) => format!("while stopped: {}", units.join(" ")),
-            Restore::Never(_) => "never".to_owned(),
-        };
-        let note = match item.restore {
-            Restore::Never(reason) => reason,
-            _ => item.note,
-        };
-        let counts = !matches!(item.source, Source::LeftOut(_) | Source::Output { .. });
-        Self {
-            item: item.id,
-            title: item.title,
-            category: item.category.name(),
-            on: item.on,
-            source,
-            restore,
-            secret: item.secret,
-            tied: item.tied,
-            risk: item.risk,
-            lock: item.lock,
-            restart: item.restart,
-            note,
-            files: counts.then(|| found.map_or(0, |row| row.files)),
-            bytes: found.map_or(0, |row| row.bytes),
-        }
-    }
-
-    fn found(&self) -> String {
-        match self.files {
-            None => "-".to_owned(),
-            Some(0) => "none".to_owned(),
-            Some(files) => format!("{files} ({})", render::size(self.bytes)),
-        }
-    }
 }
 
 /// A live line on a terminal; nothing elsewhere.

@@ -12,6 +12,7 @@ use crate::task::extract::Extracted;
 use crate::task::snapshots::{Listed, Listing};
 
 /// Bytes as Proxmox writes them.
+#[allow(clippy::cast_precision_loss)] // one digit is shown
 pub fn size(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
     if bytes < 1024 {

@@ -2,7 +2,6 @@
 //! Stores read their own sections (`store::open`); here is what belongs to the run.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -10,6 +9,7 @@ use serde::Deserialize;
 
 use crate::model::report::{Fault, FaultKind, Problem};
 use crate::model::section::{self, Section, SyntaxError, nearest};
+use crate::sys::files;
 use crate::sys::glob::Pattern;
 use crate::sys::host::Host;
 use crate::sys::pmxcfs;
@@ -107,7 +107,8 @@ impl Config {
 }
 
 /// A syntax error as the fault that ends a command.
-pub fn fault(error: SyntaxError) -> anyhow::Error {
+#[allow(clippy::needless_pass_by_value)] // for map_err
+fn fault(error: SyntaxError) -> anyhow::Error {
     let mut fault = Fault::new(FaultKind::Usage, error.to_string());
     fault.hint = error.hint().map(str::to_owned);
     fault.into()
@@ -198,9 +199,7 @@ fn read_optional(path: &Path) -> Result<Option<Vec<u8>>> {
 }
 
 fn check_private(path: &Path) -> Result<()> {
-    let meta = fs::metadata(path)?;
-    let owner_ok = meta.uid() == 0 || meta.uid() == nix::unistd::geteuid().as_raw();
-    if owner_ok && meta.mode() & 0o077 == 0 {
+    if files::is_private(path)? {
         return Ok(());
     }
     let shown = path.display();

@@ -512,7 +512,7 @@ mod tests {
 
     fn store(body: &str) -> Result<Store, SyntaxError> {
         let section = &section(body);
-        section.into()
+        section.read()
     }
 
     /// The error and its hint, as the user sees them.

@@ -87,6 +87,17 @@ fn foreign_and_half_written_files_are_not_told() {
 }
 
 #[test]
+fn what_a_killed_run_left_half_copied_goes_with_the_next_put() {
+    each_kind(|store, root| {
+        let half = root.join("pve1/.pve1_20261122T151740Z.pbx.tar.partial");
+        fs::create_dir_all(root.join("pve1")).unwrap();
+        fs::write(&half, "x").unwrap();
+        store.put(spool("a").path(), &id("pve1/2026-11-23T00:00:00Z")).unwrap();
+        assert!(!half.exists());
+    });
+}
+
+#[test]
 fn a_store_that_cannot_be_written_names_itself() {
     each_kind(|store, root| {
         fs::write(root, "a file where the folder should be").unwrap();

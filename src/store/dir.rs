@@ -83,7 +83,7 @@ impl Dir {
         let name = target.file_name().unwrap_or_default().to_string_lossy();
         // A lister ignores it: it begins with a dot and does not end like a snapshot.
         let partial = dir.join(format!(".{name}.partial"));
-        let _ = fs::remove_file(&partial);
+        sweep(dir)?;
         let placed = link_or_copy(file, &partial).and_then(|()| {
             if target.symlink_metadata().is_ok() {
                 return Err(io::Error::new(io::ErrorKind::AlreadyExists, "a snapshot of this name is there"));
@@ -95,22 +95,6 @@ impl Dir {
             let _ = fs::remove_file(&partial);
         }
         placed
-    }
-
-    fn scan(&self, dir: &Path, host: Option<&str>, found: &mut Vec<Found>) -> io::Result<()> {
-        for entry in fs::read_dir(dir)? {
-            let entry = entry?;
-            let name = entry.file_name();
-            let Some(id) = name.to_str().and_then(SnapshotId::from_file_name) else { continue };
-            if host.is_some_and(|host| host != id.host()) {
-                continue;
-            }
-            let meta = entry.metadata()?;
-            if meta.is_file() {
-                found.push(Found { id, size: meta.size() });
-            }
-        }
-        Ok(())
     }
 }
 
@@ -149,14 +133,14 @@ impl Store for Dir {
             let wanted = host.is_none_or(|host| name == host) && !name.as_encoded_bytes().starts_with(b".");
             if wanted && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                 let dir = entry.path();
-                match self.scan(&dir, host, &mut found) {
+                match scan(&dir, host, &mut found) {
                     // lost+found and other people's folders are none of ours.
                     Err(error) if host.is_none() && error.kind() == io::ErrorKind::PermissionDenied => {}
                     scanned => scanned.with_context(|| self.trouble("read", &dir))?,
                 }
             }
         }
-        self.scan(&self.path, host, &mut found).with_context(|| self.trouble("read", &self.path))?;
+        scan(&self.path, host, &mut found).with_context(|| self.trouble("read", &self.path))?;
         Ok(found)
     }
 
@@ -172,6 +156,36 @@ impl Store for Dir {
     fn get(&self, id: &SnapshotId) -> Result<PathBuf> {
         Ok(self.existing(id))
     }
+}
+
+/// Removes what a killed run left half copied. A host's folder is written by one run at a time.
+fn sweep(dir: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let half = name.to_str().and_then(|name| name.strip_prefix('.')?.strip_suffix(".partial"));
+        if half.is_some_and(|name| SnapshotId::from_file_name(name).is_some()) {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// The snapshots that lie directly in a folder.
+fn scan(dir: &Path, host: Option<&str>, found: &mut Vec<Found>) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let Some(id) = name.to_str().and_then(SnapshotId::from_file_name) else { continue };
+        if host.is_some_and(|host| host != id.host()) {
+            continue;
+        }
+        let meta = entry.metadata()?;
+        if meta.is_file() {
+            found.push(Found { id, size: meta.size() });
+        }
+    }
+    Ok(())
 }
 
 /// A second name costs nothing; where the file system is another one, a durable copy.

@@ -208,9 +208,9 @@ impl Pipe {
     }
 
     fn read(&mut self) {
-        let mut buffer = [0; 64 * 1024];
+        let mut buffer = [0; 8 * 1024];
         // A command that prints without end must not keep us from looking at the clock.
-        for _ in 0..16 {
+        for _ in 0..64 {
             let Some(file) = &mut self.file else { return };
             match file.read(&mut buffer) {
                 Ok(0) => self.file = None,

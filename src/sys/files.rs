@@ -1,5 +1,6 @@
 //! The host's files: found by globs and read without following a link, written whole or not at all.
 
+use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -93,7 +94,7 @@ impl Walk<'_> {
     fn step(&mut self, at: &mut PathBuf, parts: &[Part]) -> Result<()> {
         let Some((part, rest)) = parts.split_first() else { return self.tree(at) };
         match part {
-            Part::Literal(name) => self.child(at, &OsString::from(name), rest),
+            Part::Literal(name) => self.child(at, name, rest),
             Part::Glob(_) => {
                 for name in self.names(at)? {
                     if part.matches(&name) {
@@ -256,8 +257,31 @@ pub fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
-/// Names of users or groups by number, from a passwd or group file of the host.
-pub fn names_by_id(path: &Path) -> std::collections::HashMap<u32, String> {
+/// Names of a host's users and groups by number.
+pub struct Owners {
+    pub users: HashMap<u32, String>,
+    pub groups: HashMap<u32, String>,
+}
+
+impl Owners {
+    pub fn of(root: &Path) -> Self {
+        Self { users: names_by_id(&root.join("etc/passwd")), groups: names_by_id(&root.join("etc/group")) }
+    }
+
+    pub fn user(&self, uid: u32) -> String {
+        self.users.get(&uid).cloned().unwrap_or_default()
+    }
+
+    pub fn group(&self, gid: u32) -> String {
+        self.groups.get(&gid).cloned().unwrap_or_default()
+    }
+
+    pub fn gid(&self, group: &str) -> Option<u32> {
+        self.groups.iter().find(|(_, name)| *name == group).map(|(gid, _)| *gid)
+    }
+}
+
+fn names_by_id(path: &Path) -> HashMap<u32, String> {
     let text = fs::read(path).unwrap_or_default();
     text.split(|b| *b == b'\n')
         .filter_map(|line| {
@@ -267,6 +291,18 @@ pub fn names_by_id(path: &Path) -> std::collections::HashMap<u32, String> {
             Some((id, String::from_utf8_lossy(name).into_owned()))
         })
         .collect()
+}
+
+/// True when this process may do everything to files.
+pub fn is_root() -> bool {
+    nix::unistd::geteuid().is_root()
+}
+
+/// A file that only root, or who runs this, can read.
+pub fn is_private(path: &Path) -> io::Result<bool> {
+    let meta = fs::metadata(path)?;
+    let owner = meta.uid() == 0 || meta.uid() == nix::unistd::geteuid().as_raw();
+    Ok(owner && meta.mode() & 0o077 == 0)
 }
 
 /// The mounts below a folder, as /proc/self/mountinfo tells them without touching one: mount point and type.

@@ -1,7 +1,7 @@
 //! Globs over absolute paths: `*` and `?` stay inside a component, `**` is any depth,
 //! and a pattern that meets a folder means the whole tree below it.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::path::{Component, Path};
 
 use anyhow::{Result, bail};
@@ -14,7 +14,7 @@ pub struct Pattern {
 
 #[derive(Debug, Clone)]
 pub enum Part {
-    Literal(String),
+    Literal(OsString),
     Glob(glob::Pattern),
     /// `**`: no component or any number of them.
     Any,
@@ -31,7 +31,7 @@ impl Part {
     pub fn matches(&self, name: &OsStr) -> bool {
         match self {
             Self::Any => true,
-            Self::Literal(text) => name == OsStr::new(text),
+            Self::Literal(text) => name == text,
             Self::Glob(pattern) => pattern.matches_with(&name.to_string_lossy(), OPTIONS),
         }
     }
@@ -53,13 +53,24 @@ impl Pattern {
                     Ok(pattern) => Ok(Part::Glob(pattern)),
                     Err(error) => bail!("'{text}' is no glob: {}", error.msg),
                 },
-                _ => Ok(Part::Literal(part.to_owned())),
+                _ => Ok(Part::Literal(part.into())),
             })
             .collect::<Result<Vec<_>>>()?;
         if parts.is_empty() {
             bail!("'{text}' names the whole system");
         }
         Ok(Self { text: text.to_owned(), parts })
+    }
+
+    /// A path as it is, whatever characters it has. None for a relative one and for the root itself.
+    pub fn literal(path: &Path) -> Option<Self> {
+        let parts: Vec<Part> = path
+            .strip_prefix("/")
+            .ok()?
+            .components()
+            .map(|part| Part::Literal(part.as_os_str().to_owned()))
+            .collect();
+        (!parts.is_empty()).then(|| Self { text: path.display().to_string(), parts })
     }
 
     pub fn parts(&self) -> &[Part] {

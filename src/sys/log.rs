@@ -155,6 +155,10 @@ fn mask_word(word: &str) -> (String, bool) {
     let lower = word.to_ascii_lowercase();
     for key in SECRET_KEYS {
         let Some(at) = lower.find(key) else { continue };
+        // "/etc/pam.d/passwd: permission denied" speaks of a file.
+        if lower[..at].contains('/') && !lower[..at].contains(['=', '?']) {
+            continue;
+        }
         let end = at + key.len();
         let rest = word[end..].trim_start_matches('"');
         if let Some(value) = rest.strip_prefix(['=', ':']) {

@@ -1,6 +1,6 @@
 //! The cluster file system: is it mounted, alive, quorate; and its tree as one consistent picture.
 //!
-//! The only place that opens config.db. pmxcfs holds no SQLite locks (it opens before it forks), so every
+//! The only place that opens config.db. The daemon holds no SQLite locks (it opens before it forks), so every
 //! ordinary open, even a read-only one, makes the running daemon lose later writes or die; only
 //! `mode=ro&readonly_shm=1` is harmless. Where that cannot be, a private copy of the database and its
 //! write-ahead log is read, or the mount.
@@ -100,11 +100,10 @@ impl Node {
     /// The mode that a quorate pmxcfs shows: decided by the path alone.
     pub fn mode(&self) -> u32 {
         let mut parts = self.path.iter().map(OsStrExt::as_bytes);
-        let private = match (parts.next(), parts.next(), parts.next()) {
-            (Some(b"priv"), ..) => true,
-            (Some(b"nodes"), Some(_), Some(b"priv")) => true,
-            _ => false,
-        };
+        let private = matches!(
+            (parts.next(), parts.next(), parts.next()),
+            (Some(b"priv"), ..) | (Some(b"nodes"), Some(_), Some(b"priv"))
+        );
         match (private, self.data.is_some()) {
             (true, true) => 0o600,
             (true, false) => 0o700,
@@ -162,7 +161,7 @@ pub fn read(host: &Host) -> Result<Picture> {
     let mut problems = state_problems(host, state);
     let shared = match state {
         State::NotMounted => None,
-        _ => Some(Connection::open_shared(host).and_then(contents)),
+        _ => Some(Connection::open_shared(host).and_then(|db| contents(&db))),
     };
     let (how, contents) = match (shared, state) {
         (Some(Ok(contents)), _) => (How::Database, contents),
@@ -267,7 +266,7 @@ impl OpenShared for Connection {
         for byte in host.path(DATABASE).as_os_str().as_bytes() {
             match byte {
                 b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'-' | b'_' | b'.' => {
-                    uri.push(char::from(*byte))
+                    uri.push(char::from(*byte));
                 }
                 _ => uri.push_str(&format!("%{byte:02X}")),
             }
@@ -290,12 +289,12 @@ struct Contents {
 }
 
 /// All rows and the database itself in one read transaction.
-fn contents(db: Connection) -> Result<Contents> {
+fn contents(db: &Connection) -> Result<Contents> {
     // Ends with the connection.
     db.execute_batch("BEGIN")?;
     let total: i64 = db.query_row("SELECT COALESCE(SUM(LENGTH(data)), 0) FROM tree", [], |row| row.get(0))?;
     ensure!(total <= MAX_TREE_BYTES, "holds {total} bytes, more than any cluster file system");
-    let (nodes, problems) = nodes(&db)?;
+    let (nodes, problems) = nodes(db)?;
     let mut database = db.serialize("main")?.to_vec();
     // The copy stands alone: told as a rollback-journal file, it needs no log beside it.
     if let Some(versions) = database.get_mut(18..20) {
@@ -379,7 +378,7 @@ fn private_copy(host: &Host) -> Result<Contents> {
     let result = copy_stable(&source, &dir).and_then(|copy| {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE;
         let db = Connection::open_with_flags(&copy, flags).context("cannot be opened")?;
-        contents(db)
+        contents(&db)
     });
     let _ = fs::remove_dir_all(&dir);
     result.with_context(|| source.display().to_string())

@@ -17,7 +17,7 @@ use super::snapshots;
 use crate::archive::codec;
 use crate::archive::reader::Archive;
 use crate::archive::writer::{Fit, Writer};
-use crate::catalog::{Item, Source};
+use crate::catalog::{self, Item, Source};
 use crate::config::Config;
 use crate::model::facts::Product;
 use crate::model::index::{Entry, Index, Kind, Mtime, Name, Output, STATE_DIR};
@@ -26,7 +26,7 @@ use crate::model::snapshot::{Compression, Counts, FORMAT, Parent, Payload, Snaps
 use crate::plan::select::{self, Selection};
 use crate::store::Store;
 use crate::sys::exec::{Cmd, Exec, Status};
-use crate::sys::files::{self, Stat};
+use crate::sys::files::{self, Owners, Stat};
 use crate::sys::glob::Pattern;
 use crate::sys::host::Host;
 use crate::sys::lock::{Lock, check_stopped, private_dir};
@@ -155,17 +155,12 @@ fn needs_picture(item: &Item) -> bool {
 fn read_picture(host: &Host, problems: &mut Vec<Problem>) -> Option<Picture> {
     match pmxcfs::read(host) {
         Ok(mut picture) => {
-            log::debug!(
-                "/etc/pve: {} entries from {}, {:?}",
-                picture.nodes.len(),
-                picture.how,
-                picture.state
-            );
+            log::debug!("pmxcfs: {} entries from {}, {:?}", picture.nodes.len(), picture.how, picture.state);
             problems.append(&mut picture.problems);
             Some(picture)
         }
         Err(error) => {
-            let what = format!("/etc/pve could not be read and is not in the snapshot: {error:#}");
+            let what = format!("{} could not be read and is not in the snapshot: {error:#}", pmxcfs::MOUNT);
             problems.push(
                 Problem::error(what)
                     .hint("see `systemctl status pve-cluster` and `journalctl -u pve-cluster`"),
@@ -182,10 +177,13 @@ fn missing_products(host: &Host) -> Vec<Problem> {
         let what = format!("no Proxmox product was found; looked at {}", host.facts.looked_at.join(", "));
         problems.push(Problem::notice(what).hint("only the system's own configuration is saved"));
     }
-    if host.facts.has(Product::Pbs) && !host.path("/etc/proxmox-backup").is_dir() {
+    if host.facts.has(Product::Pbs) && !host.path(catalog::PBS_DIR).is_dir() {
         problems.push(
-            Problem::error("/etc/proxmox-backup is not there, though Proxmox Backup Server is installed")
-                .hint("see `systemctl status proxmox-backup`"),
+            Problem::error(format!(
+                "{} is not there, though Proxmox Backup Server is installed",
+                catalog::PBS_DIR
+            ))
+            .hint("see `systemctl status proxmox-backup`"),
         );
     }
     problems
@@ -196,9 +194,7 @@ fn own_places(host: &Host, stores: &[Box<dyn Store>]) -> Vec<Pattern> {
     let places =
         stores.iter().map(|store| PathBuf::from(store.place())).chain([host.state_dir(), host.run_dir()]);
     let inside = places.filter_map(|place| place.strip_prefix(host.root()).map(Path::to_owned).ok());
-    inside
-        .filter_map(|path| Pattern::new(&glob::Pattern::escape(&format!("/{}", path.display()))).ok())
-        .collect()
+    inside.filter_map(|path| Pattern::literal(&Path::new("/").join(path))).collect()
 }
 
 /// Makes a snapshot and puts it on every store; the first one is the primary.
@@ -381,8 +377,7 @@ fn write(
         .with_context(|| format!("cannot write {}", spool.display()))?;
     let mut intake = Intake {
         root: host.root().to_owned(),
-        owners: files::names_by_id(&host.path("/etc/passwd")),
-        groups: files::names_by_id(&host.path("/etc/group")),
+        owners: Owners::of(host.root()),
         writer: Writer::new(file, draft)?,
         linked: HashMap::new(),
         buffer: Vec::new(),
@@ -423,8 +418,7 @@ fn write(
 /// Turns pieces into members.
 struct Intake {
     root: PathBuf,
-    owners: HashMap<u32, String>,
-    groups: HashMap<u32, String>,
+    owners: Owners,
     writer: Writer,
     /// First name of every file that has several.
     linked: HashMap<(u64, u64), Name>,
@@ -443,7 +437,7 @@ impl Intake {
             }
             Piece::Database { path, data } => {
                 let mut entry = self.pve_entry(item, path, Kind::File, 0o600, 0);
-                (entry.gid, entry.group) = (0, self.groups.get(&0).cloned().unwrap_or_default());
+                (entry.gid, entry.group) = (0, self.owners.group(0));
                 if let Ok(stat) = files::lstat(&self.root.join(path)) {
                     entry.mtime = stat.mtime;
                 }
@@ -462,8 +456,7 @@ impl Intake {
     fn pve_entry(&self, item: &Item, path: &Path, kind: Kind, mode: u32, mtime: i64) -> Entry {
         const WWW_DATA: &str = "www-data";
         const WWW_DATA_GID: u32 = 33;
-        let gid =
-            self.groups.iter().find(|(_, name)| *name == WWW_DATA).map_or(WWW_DATA_GID, |(gid, _)| *gid);
+        let gid = self.owners.gid(WWW_DATA).unwrap_or(WWW_DATA_GID);
         Entry {
             item: item.id.to_owned(),
             path: path.into(),
@@ -471,13 +464,13 @@ impl Intake {
             mode,
             uid: 0,
             gid,
-            owner: self.owners.get(&0).cloned().unwrap_or_default(),
+            owner: self.owners.user(0),
             group: WWW_DATA.to_owned(),
             mtime: Mtime(mtime, 0),
             size: 0,
             sha256: String::new(),
             link: None,
-            secret: item.secret,
+            secret: item.secret && kind != Kind::Dir,
             xattrs: Vec::new(),
         }
     }
@@ -490,13 +483,13 @@ impl Intake {
             mode: stat.mode,
             uid: stat.uid,
             gid: stat.gid,
-            owner: self.owners.get(&stat.uid).cloned().unwrap_or_default(),
-            group: self.groups.get(&stat.gid).cloned().unwrap_or_default(),
+            owner: self.owners.user(stat.uid),
+            group: self.owners.group(stat.gid),
             mtime: stat.mtime,
             size: 0,
             sha256: String::new(),
             link: None,
-            secret: item.secret,
+            secret: item.secret && kind != Kind::Dir,
             xattrs: Vec::new(),
         }
     }
@@ -639,7 +632,7 @@ impl Intake {
             let stderr = &said.stderr[said.stderr.len().saturating_sub(STDERR_KEPT_BYTES)..];
             output.stderr = mask(String::from_utf8_lossy(stderr).trim()).into_owned();
             self.command_problem(&output, said.status, said.truncated);
-            let item = crate::catalog::items().find(|item| item.id == output.item);
+            let item = catalog::items().find(|item| item.id == output.item);
             if let (Some(item), false) = (item, said.stdout.is_empty()) {
                 let path = Path::new(STATE_DIR).join(&output.name);
                 let mut entry = self.pve_entry(item, &path, Kind::File, 0o600, now);
@@ -651,23 +644,23 @@ impl Intake {
         Ok(outputs)
     }
 
+    /// A tool that says no is noted beside its output; one that does not end is worth a look.
     fn command_problem(&mut self, output: &Output, status: Status, truncated: bool) {
         let argv = output.argv.join(" ");
-        let problem = match status {
-            Status::Exit(0) if truncated => {
-                Problem::notice(format!("`{argv}`: its output was cut at {OUTPUT_MAX_BYTES} bytes"))
-            }
-            Status::Exit(0) => return,
-            Status::TimedOut => {
+        match status {
+            Status::TimedOut => self.problems.push(
                 Problem::warning(format!("`{argv}`: no end within {} s", COMMAND_LIMIT.as_secs()))
-                    .hint("something it asks hangs: a storage, a disk or a daemon")
+                    .hint("something it asks hangs: a storage, a disk or a daemon"),
+            ),
+            _ if truncated => {
+                let what = format!("`{argv}`: its output was cut at {OUTPUT_MAX_BYTES} bytes");
+                self.problems.push(Problem::notice(what));
             }
+            Status::Exit(0) => {}
             Status::Exit(_) | Status::Signal(_) => {
-                let said = output.stderr.lines().next_back().unwrap_or_default();
-                Problem::notice(format!("`{argv}`: {} {said}", output.status).trim_end().to_owned())
+                log::debug!("`{argv}`: {} {}", output.status, output.stderr);
             }
-        };
-        self.problems.push(problem);
+        }
     }
 }
 

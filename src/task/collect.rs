@@ -170,8 +170,8 @@ impl Walk<'_, '_> {
     }
 
     fn take_pve(&mut self, item: &'static Item, path: &Path, node: &pmxcfs::Node) -> Result<()> {
-        take_parents(self.scan.host.root(), item, Path::new("etc/pve"), &mut self.seen, self.take)?;
-        let base = Path::new("etc/pve");
+        let base = Path::new(pmxcfs::MOUNT.trim_start_matches('/'));
+        take_parents(self.scan.host.root(), item, base, &mut self.seen, self.take)?;
         if self.seen.insert(base.to_owned()) {
             let root = pmxcfs::Node { path: PathBuf::new(), mtime: 0, data: None };
             (self.take)(item, &Piece::Pve { path: base, node: &root })?;
@@ -235,23 +235,23 @@ fn mount_secrets(host: &Host) -> Vec<Pattern> {
         let lines = text.lines().filter(|line| !line.trim_start().starts_with('#'));
         lines.filter_map(|line| line.split_whitespace().nth(field).map(str::to_owned)).collect()
     };
-    let mut paths = lines(&read("/etc/crypttab"), 2);
-    for options in lines(&read("/etc/fstab"), 3) {
+    let mut paths = lines(&read(catalog::CRYPTTAB), 2);
+    for options in lines(&read(catalog::FSTAB), 3) {
         let values = options.split(',').filter_map(|option| option.split_once('='));
         paths.extend(values.filter(|(key, _)| OPTIONS.contains(key)).map(|(_, value)| value.to_owned()));
     }
     // A device as a key (/dev/urandom for swap) is nothing to keep.
     let files = paths.iter().filter(|path| !path.starts_with("/dev/"));
-    files.filter_map(|path| Pattern::new(&glob::Pattern::escape(path)).ok()).collect()
+    files.filter_map(|path| Pattern::literal(Path::new(path))).collect()
 }
 
 /// Snippet folders of storages that live on this host's own disks; a network storage keeps its own.
 fn snippets(picture: Option<&Picture>) -> Vec<Pattern> {
     const LOCAL: [&str; 2] = ["dir", "btrfs"];
-    let node =
-        picture.and_then(|picture| picture.nodes.iter().find(|node| node.path == Path::new("storage.cfg")));
+    let node = picture
+        .and_then(|picture| picture.nodes.iter().find(|node| node.path == Path::new(catalog::STORAGES)));
     let text = node.and_then(|node| node.data.as_deref()).map(String::from_utf8_lossy).unwrap_or_default();
-    let sections = section::parse("storage.cfg", &text).unwrap_or_default();
+    let sections = section::parse(catalog::STORAGES, &text).unwrap_or_default();
     sections
         .iter()
         .filter(|storage| LOCAL.contains(&storage.kind.as_str()))
@@ -260,9 +260,7 @@ fn snippets(picture: Option<&Picture>) -> Vec<Pattern> {
                 .get("content")
                 .is_some_and(|content| content.split(',').any(|word| word.trim() == "snippets"))
         })
-        .filter_map(|storage| {
-            Pattern::new(&format!("{}/snippets", glob::Pattern::escape(storage.get("path")?))).ok()
-        })
+        .filter_map(|storage| Pattern::literal(&Path::new(storage.get("path")?).join("snippets")))
         .collect()
 }
 

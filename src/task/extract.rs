@@ -17,6 +17,7 @@ use crate::model::report::{Fault, FaultKind, Problem};
 use crate::model::snapshot::SnapshotId;
 use crate::plan::select::Selection;
 use crate::sys::beneath::{self, Beneath};
+use crate::sys::files;
 use crate::sys::glob::Pattern;
 use crate::sys::lock::check_stopped;
 
@@ -132,7 +133,7 @@ fn make(target: &Beneath, member: &Member, content: &mut dyn Read) -> io::Result
 
 /// Owners, modes, attributes and times, folders last: writing into one would change its time again.
 fn finish(target: &Beneath, entries: &[&Entry]) -> Result<Vec<Problem>> {
-    let root = nix::unistd::geteuid().is_root();
+    let root = files::is_root();
     let mut lost = Vec::new();
     for entry in entries.iter().rev() {
         let path = entry.path.as_path();

@@ -283,10 +283,8 @@ fn insert_folder(db: &rusqlite::Connection, folder: &Path, parent: i64, next: &m
         let inode = *next;
         *next += 1;
         let name = entry.file_name().into_string().unwrap();
-        let (kind, data) = match entry.file_type().unwrap().is_dir() {
-            true => (4, None),
-            false => (8, Some(fs::read(entry.path()).unwrap())),
-        };
+        let folder = entry.file_type().unwrap().is_dir();
+        let (kind, data) = if folder { (4, None) } else { (8, Some(fs::read(entry.path()).unwrap())) };
         db.execute(
             "INSERT INTO tree VALUES (?1, ?2, ?1, 0, 1700000000, ?3, ?4, ?5)",
             (inode, parent, kind, name, data),

@@ -1,0 +1,458 @@
+//! What a person meets: configuration and its mistakes, words for snapshots, exit codes, JSON, the lock.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod common;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+
+use common::{TestHost, program, snapshot_files};
+use pbx_config::model::report::Exit;
+
+fn tiny() -> TestHost {
+    let host = TestHost::empty();
+    host.write("etc/fstab", "# nothing\n");
+    host
+}
+
+#[track_caller]
+fn refused(host: &TestHost, args: &[&str], exit: Exit, error: &str, hint: &str) {
+    let done = host.run(args).exits(exit);
+    let root = host.root.display().to_string();
+    let err = done.err.replace(&root, "");
+    assert_eq!(err, format!("error: {error}\nhint: {hint}\n"), "{}", done.out);
+    assert_eq!(done.out, "");
+}
+
+// ---- the main job
+
+#[test]
+fn a_backup_is_listed_shown_verified_and_read() {
+    let host = tiny();
+    let done = host.run(&["backup", "--note", "first"]).ok();
+    assert!(done.out.contains("snapshot  tiny/2026-11-22T15:17:40Z\n"), "{}", done.out);
+    assert!(done.out.ends_with("result    ok\n"), "{}", done.out);
+    let listing = host.run(&["list", "--json"]).ok().json();
+    assert_eq!(listing["snapshots"][0]["id"], "tiny/2026-11-22T15:17:40Z");
+    assert_eq!(listing["snapshots"][0]["snapshot"]["note"], "first");
+    assert!(host.run(&["show", "latest"]).ok().out.contains("fstab"));
+    assert_eq!(host.run(&["cat", "latest", "/etc/fstab"]).ok().out, "# nothing\n");
+    assert!(host.run(&["verify"]).ok().out.starts_with("ok "));
+}
+
+#[test]
+fn a_snapshot_is_readable_by_its_owner_only() {
+    let host = tiny();
+    host.run(&["backup"]).ok();
+    let file = host.snapshot_file();
+    assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(fs::metadata(file.parent().unwrap()).unwrap().permissions().mode() & 0o777, 0o700);
+}
+
+#[test]
+fn nothing_stays_in_the_work_folder() {
+    let host = tiny();
+    host.run(&["backup"]).ok();
+    assert!(!host.root.join("var/lib/proxmox-backup-extra/work").exists());
+}
+
+#[test]
+fn two_snapshots_of_one_second_get_two_names_and_are_chained() {
+    let host = tiny();
+    host.run(&["backup"]).ok();
+    let report = host.run(&["backup", "--json"]).ok().json();
+    assert_eq!(report["snapshot"]["id"], "tiny/2026-11-22T15:17:41Z");
+    assert_eq!(report["snapshot"]["parent"]["id"], "tiny/2026-11-22T15:17:40Z");
+    let first = &snapshot_files(&host.root.join("var/lib/proxmox-backup-extra/store"))[0];
+    // MANIFEST.json as plain tar gives it
+    let manifest = Command::new("tar").arg("-xOf").arg(first).arg("MANIFEST.json").output().unwrap().stdout;
+    let sum = {
+        let file = host.beside("manifest");
+        fs::write(&file, manifest).unwrap();
+        String::from_utf8(Command::new("sha256sum").arg(file).output().unwrap().stdout).unwrap()
+    };
+    assert_eq!(report["snapshot"]["parent"]["sha256"], sum.split(' ').next().unwrap());
+}
+
+#[test]
+fn a_dry_run_writes_nothing() {
+    let host = tiny();
+    let plan = host.run(&["backup", "--dry-run", "--json"]).ok().json();
+    assert!(plan["items"].as_array().unwrap().iter().any(|row| row["item"] == "fstab" && row["files"] == 1));
+    assert!(!host.root.join("var").exists());
+}
+
+#[test]
+fn only_and_skip_choose_rows() {
+    let host = tiny();
+    host.run(&["backup", "--only", "storage,hostname", "--skip", "hostname"]).ok();
+    let shown = host.run(&["show", "latest", "--files"]).ok().out;
+    assert!(shown.contains("etc/fstab") && !shown.contains("etc/hostname"), "{shown}");
+}
+
+#[test]
+fn include_and_exclude_are_honoured() {
+    let host = tiny();
+    for file in ["srv/a/keep", "srv/a/drop.tmp", "home/bob/x"] {
+        host.write(file, file);
+    }
+    host.configure("backup: main\n\tinclude /srv/a\n\tinclude /home/bob\n\texclude /srv/**/*.tmp\n");
+    host.run(&["backup"]).ok();
+    let shown = host.run(&["show", "latest", "--files"]).ok().out;
+    assert!(
+        shown.contains("srv/a/keep") && shown.contains("home/bob/x") && !shown.contains("drop.tmp"),
+        "{shown}"
+    );
+}
+
+#[test]
+fn a_store_inside_an_included_folder_is_not_saved_into_itself() {
+    let mut host = tiny();
+    host.configure("backup: main\n\tinclude /srv\n\ndir: here\n\tpath /srv/store\n");
+    host.write("srv/x", "x");
+    host.run(&["backup"]).ok();
+    host.now = "2026-11-23T00:00:00Z".into();
+    host.run(&["backup"]).ok();
+    let shown = host.run(&["show", "latest", "--files"]).ok().out;
+    assert!(shown.contains("srv/x") && !shown.contains("srv/store"), "{shown}");
+}
+
+#[test]
+fn special_files_are_named_and_not_read() {
+    let host = tiny();
+    host.write("etc/ssh/sshd_config", "x");
+    nix::unistd::mkfifo(&host.root.join("etc/ssh/pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let _socket = std::os::unix::net::UnixListener::bind(host.root.join("etc/ssh/socket")).unwrap();
+    let report = host.run(&["backup", "--json"]).ok().json();
+    let problems: Vec<_> =
+        report["problems"].as_array().unwrap().iter().map(|p| p["what"].as_str().unwrap()).collect();
+    assert!(problems.contains(&"/etc/ssh/pipe: is a FIFO, not saved"), "{problems:?}");
+    assert!(problems.contains(&"/etc/ssh/socket: is a socket, not saved"), "{problems:?}");
+}
+
+#[test]
+fn a_second_store_that_fails_leaves_the_first_one_alone() {
+    let host = tiny();
+    host.write("srv/file", "no folder");
+    host.configure("dir: one\n\tpath /srv/one\n\ndir: two\n\tpath /srv/file/two\n");
+    let report = host.run(&["backup", "--json"]).exits(Exit::Problems).json();
+    assert_eq!(report["stores"][0]["store"], "one");
+    assert!(report["stores"][0]["place"].is_string());
+    assert!(report["stores"][1]["place"].is_null());
+    let problems = report["problems"].as_array().unwrap();
+    assert_eq!(problems.iter().filter(|problem| problem["severity"] == "error").count(), 1);
+}
+
+#[test]
+fn a_primary_store_that_fails_fails_the_run_and_leaves_nothing() {
+    let host = tiny();
+    host.write("srv/file", "no folder");
+    host.configure("dir: one\n\tpath /srv/file/one\n");
+    let done = host.run(&["backup"]).exits(Exit::Failed);
+    assert!(done.err.starts_with("error: store 'one': cannot "), "{}", done.err);
+    assert!(!host.root.join("var/lib/proxmox-backup-extra/work").exists());
+}
+
+#[test]
+fn a_folder_named_on_the_command_line_is_a_store() {
+    let host = tiny();
+    let folder = host.beside("stick");
+    let folder = folder.to_str().unwrap();
+    host.run(&["backup", "--store", folder]).ok();
+    assert!(host.run(&["list", folder]).ok().out.contains("tiny/2026-11-22T15:17:40Z"));
+    let file = &snapshot_files(folder.as_ref())[0];
+    host.run(&["verify", file.to_str().unwrap()]).ok();
+    // A bare folder of files, as on a stick, too.
+    host.run(&["list", file.parent().unwrap().to_str().unwrap()]).ok();
+}
+
+// ---- two runs, and what a killed one leaves
+
+#[test]
+fn a_second_run_is_told_who_holds_the_lock() {
+    let host = tiny();
+    let host_of = pbx_config::sys::host::Host::detect(
+        host.root.clone(),
+        jiff::Zoned::now(),
+        Box::new(pbx_config::sys::exec::NoTools),
+    );
+    let lock = pbx_config::sys::lock::Lock::acquire(&host_of.run_dir()).unwrap();
+    let error = format!("another run (pid {}) holds the lock", std::process::id());
+    refused(&host, &["backup"], Exit::Locked, &error, "wait for it to end, then try again");
+    // Reading needs no lock.
+    host.run(&["list"]).ok();
+    drop(lock);
+    host.run(&["backup"]).ok();
+}
+
+#[test]
+fn what_a_killed_run_left_is_removed_and_said() {
+    let host = tiny();
+    host.write("var/lib/proxmox-backup-extra/work/tiny_20261121T000000Z.pbx.tar", "half");
+    let report = host.run(&["backup", "--json"]).ok().json();
+    assert!(report["problems"].to_string().contains("removed what an interrupted run left"));
+    assert_eq!(host.run(&["list", "--json"]).ok().json()["snapshots"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn a_run_killed_at_any_moment_leaves_the_old_or_a_whole_snapshot() {
+    let host = TestHost::golden("bare");
+    let run = |args: &[&str]| {
+        let mut command = Command::new(program());
+        command.arg("--root").arg(&host.root).args(args).stdout(std::process::Stdio::null());
+        command.stderr(std::process::Stdio::null());
+        command
+    };
+    for micros in (0..40_000).step_by(1_500) {
+        let mut child = run(&["backup"]).spawn().unwrap();
+        std::thread::sleep(std::time::Duration::from_micros(micros));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let listing = host.run(&["list", "--json"]).ok().json();
+        if !listing["snapshots"].as_array().unwrap().is_empty() {
+            host.run(&["verify", "--all"]).ok();
+        }
+    }
+    host.run(&["backup"]).ok();
+    host.run(&["verify", "--all"]).ok();
+    assert!(!host.root.join("var/lib/proxmox-backup-extra/work").exists());
+    let store = host.root.join("var/lib/proxmox-backup-extra/store/deb1");
+    let rest: Vec<_> = fs::read_dir(store).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert!(rest.iter().all(|name| !name.to_string_lossy().contains("partial")), "{rest:?}");
+}
+
+#[test]
+fn a_signal_ends_a_run_cleanly() {
+    let host = TestHost::golden("bare");
+    let err = host.beside("stderr");
+    // Big enough to be in the middle of it.
+    host.write("root/big", vec![7_u8; 300 << 20]);
+    let mut child = Command::new(program())
+        .arg("--root")
+        .arg(&host.root)
+        .arg("backup")
+        .stdout(std::process::Stdio::null())
+        .stderr(fs::File::create(&err).unwrap())
+        .spawn()
+        .unwrap();
+    let work = host.root.join("var/lib/proxmox-backup-extra/work");
+    while !work.exists() {
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(child.id().cast_signed()), nix::sys::signal::SIGTERM)
+        .unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(1));
+    assert_eq!(fs::read_to_string(err).unwrap(), "error: stopped by a signal\n");
+    assert!(!work.exists());
+    assert_eq!(host.run(&["list", "--json"]).ok().json()["snapshots"].as_array().unwrap().len(), 0);
+}
+
+// ---- configuration
+
+#[test]
+fn the_shipped_configuration_is_valid_with_every_key_in_force() {
+    let text = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/etc/pbx-config.cfg")).unwrap();
+    let keys: String = text
+        .lines()
+        .filter_map(|line| line.strip_prefix('#'))
+        .filter(|line| {
+            !line.trim_start().starts_with('#')
+                && (line.starts_with('\t') || line.contains(": ") && !line.starts_with(' '))
+        })
+        .map(|line| format!("{line}\n"))
+        .collect();
+    let host = tiny();
+    host.configure(&text);
+    host.run(&["config", "check"]).ok();
+    host.configure(&keys.replace("\tmountpoint yes\n", ""));
+    let done = host.run(&["config", "check"]).ok();
+    assert!(done.out.contains("store nas: "), "{}\n{keys}", done.out);
+    assert!(host.run(&["config", "show"]).ok().out.contains("\texclude /root/downloads/**"));
+}
+
+#[test]
+fn mistakes_are_told_with_file_line_and_what_to_do() {
+    let host = tiny();
+    let file = "/etc/proxmox-backup-extra/pbx-config.cfg";
+    for (text, error, hint) in [
+        ("dir: a\n\tpaht /x\n", "2: dir 'a': unknown key 'paht'", "did you mean 'path'?"),
+        ("dri: a\n\tpath /x\n", "1: unknown kind 'dri'", "did you mean 'dir'?"),
+        (
+            "backup: other\n\tcompression zstd\n",
+            "1: backup 'other': there is only 'backup: main'",
+            "put its keys under 'backup: main'",
+        ),
+    ] {
+        host.configure(text);
+        refused(&host, &["list"], Exit::Usage, &format!("{file}:{error}"), hint);
+    }
+    for (text, error) in [
+        ("dir: a\n", ":1: dir 'a': 'path' is missing"),
+        ("dir: a\n\tpath x\n", ":2: dir 'a': path: must be absolute"),
+        (
+            "backup: main\n\tcompression-level fast\n",
+            ":2: backup 'main': compression-level: 'fast' is not a whole number",
+        ),
+        ("backup: main\n\tinclude srv\n", ":2: backup 'main': include: 'srv' is not an absolute path"),
+        (
+            "dir: a\n\tpath /x\n\tmountpoint perhaps\n",
+            ":3: dir 'a': mountpoint: 'perhaps' is neither yes nor no",
+        ),
+        ("dir: a\n\tpath /x\ndir: a\n\tpath /y\n", ":3: "),
+    ] {
+        host.configure(text);
+        let done = host.run(&["backup"]).exits(Exit::Usage);
+        let err = done.err.replace(&host.root.display().to_string(), "");
+        assert!(err.starts_with(&format!("error: {file}{error}")), "{text}: {err}");
+        assert!(!host.root.join("var").exists());
+    }
+    host.write("etc/proxmox-backup-extra/pbx-config.cfg", b"dir: a\n\tpath /\xff\n");
+    let done = host.run(&["list"]).exits(Exit::Usage);
+    assert!(done.err.contains("pbx-config.cfg:2: is not UTF-8"), "{}", done.err);
+}
+
+#[test]
+fn a_bad_compression_is_told_before_anything_is_read() {
+    let host = tiny();
+    host.configure("backup: main\n\tcompression-level 40\n");
+    refused(
+        &host,
+        &["backup"],
+        Exit::Usage,
+        "backup 'main': compression-level 40 is not between 1 and 19 for zstd",
+        "leave it out for the default",
+    );
+}
+
+#[test]
+fn a_secrets_file_that_others_may_read_is_refused() {
+    let host = tiny();
+    host.write("etc/proxmox-backup-extra/secrets.cfg", "dir: a\n\tpassword x\n");
+    let path = host.root.join("etc/proxmox-backup-extra/secrets.cfg");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+    let done = host.run(&["list"]).exits(Exit::Usage);
+    assert!(done.err.contains("secrets.cfg: others than root may read it\nhint: "), "{}", done.err);
+}
+
+#[test]
+fn secrets_belong_to_a_section_and_are_never_shown() {
+    let host = tiny();
+    host.configure("dir: a\n\tpath /x\n");
+    host.write("etc/proxmox-backup-extra/secrets.cfg", "dir: b\n\tpassword S3CRET\n");
+    let path = host.root.join("etc/proxmox-backup-extra/secrets.cfg");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    let done = host.run(&["list"]).exits(Exit::Usage);
+    assert!(done.err.contains("secrets.cfg:1: dir 'b': there is no such section"), "{}", done.err);
+    host.write("etc/proxmox-backup-extra/secrets.cfg", "dir: a\n\tpassword S3CRET\n");
+    let done = host.run(&["config", "show"]).ok();
+    assert!(done.out.contains("password ***") && !done.out.contains("S3CRET"), "{}", done.out);
+}
+
+#[test]
+fn a_store_that_must_be_mounted_and_is_not_is_refused() {
+    let host = tiny();
+    fs::create_dir_all(host.root.join("mnt/nas")).unwrap();
+    host.configure("dir: nas\n\tpath /mnt/nas\n\tmountpoint yes\n");
+    let done = host.run(&["backup"]).exits(Exit::Failed);
+    assert!(done.err.contains("store 'nas': nothing is mounted on "), "{}", done.err);
+    assert_eq!(fs::read_dir(host.root.join("mnt/nas")).unwrap().count(), 0);
+}
+
+// ---- words
+
+#[test]
+fn words_that_name_nothing_are_told_what_there_is() {
+    let host = tiny();
+    refused(
+        &host,
+        &["show", "latest"],
+        Exit::NotFound,
+        "there is no snapshot of tiny",
+        "`pbx-config backup` makes one",
+    );
+    host.run(&["backup"]).ok();
+    refused(
+        &host,
+        &["show", "2020"],
+        Exit::NotFound,
+        "2020: no such snapshot",
+        "`pbx-config list` shows them",
+    );
+    refused(
+        &host,
+        &["cat", "latest", "etc/fstap"],
+        Exit::NotFound,
+        "etc/fstap: is not in tiny/2026-11-22T15:17:40Z",
+        "did you mean 'etc/fstab'?",
+    );
+    refused(
+        &host,
+        &["backup", "--only", "netwrok"],
+        Exit::Usage,
+        "'netwrok' is no item and no category",
+        "did you mean 'network'?",
+    );
+    refused(
+        &host,
+        &["list", "--store", "nas"],
+        Exit::NotFound,
+        "there is no store 'nas'",
+        "the stores are: local; a folder is named with a /",
+    );
+    host.run(&["verify", "/no/such.pbx.tar"]).exits(Exit::NotFound);
+    host.run(&["list", "/no/such/folder"]).exits(Exit::NotFound);
+}
+
+#[test]
+fn errors_are_json_when_json_is_asked_for() {
+    let host = tiny();
+    let done = host.run(&["show", "latest", "--json"]).exits(Exit::NotFound);
+    let error: serde_json::Value = serde_json::from_str(&done.err).unwrap();
+    assert_eq!(error["exit"], 10);
+    assert_eq!(error["error"], "there is no snapshot of tiny");
+    let done = host.run(&["list", "--json", "--nonsense"]).exits(Exit::Usage);
+    let error: serde_json::Value = serde_json::from_str(&done.err).unwrap();
+    assert_eq!(error["exit"], 2);
+}
+
+#[test]
+fn no_secret_of_a_host_is_in_what_is_printed() {
+    for name in ["pve-single", "pve-cluster", "pbs", "both"] {
+        let host = TestHost::golden(name);
+        for args in [
+            &["backup", "-v"][..],
+            &["list", "--json"],
+            &["show", "latest", "--json"],
+            &["show", "latest", "--files"],
+        ] {
+            let done = host.run(args);
+            let text = format!("{}{}", done.out, done.err);
+            assert!(!text.contains("S3CRET"), "{name} {args:?}");
+        }
+    }
+}
+
+#[test]
+fn a_reader_that_has_enough_is_no_error() {
+    let host = TestHost::golden("bare");
+    host.run(&["backup"]).ok();
+    let script = format!(
+        "{} --root {} show latest --files | head -n 1; exit ${{PIPESTATUS[0]}}",
+        program().display(),
+        host.root.display()
+    );
+    let output = Command::new("bash").args(["-c", &script]).output().unwrap();
+    assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), &b""[..]));
+}
+
+#[test]
+fn the_catalogue_shows_what_a_row_finds_here() {
+    let host = TestHost::golden("pbs");
+    let rows = host.run(&["catalog", "--json"]).ok().json();
+    let row = |id: &str| rows.as_array().unwrap().iter().find(|row| row["item"] == id).cloned();
+    assert_eq!(row("pbs-datastores").or_else(|| row("pbs-datastore")).unwrap()["files"], 1);
+    assert!(row("pve-storage").is_none());
+    let all = host.run(&["catalog", "--all", "--json"]).ok().json();
+    assert!(all.as_array().unwrap().len() > rows.as_array().unwrap().len());
+}

@@ -1,0 +1,226 @@
+//! The house stays a house: imports go one way, each third-party crate stays on its floor, facts about
+//! Proxmox stay in the catalogue, and config.db has one door.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+const ROOMS: [&str; 5] = ["config", "catalog", "archive", "store", "notify"];
+
+fn floor(folder: &str) -> u8 {
+    match folder {
+        "model" => 0,
+        "sys" => 1,
+        "plan" => 3,
+        "task" => 4,
+        "cli" | "main.rs" | "lib.rs" => 5,
+        room if ROOMS.contains(&room) => 2,
+        other => panic!("src/{other} stands on no floor: give it one in tests/floors.rs and src/lib.rs"),
+    }
+}
+
+/// Crates that may be used only in these folders.
+const CRATES: [(&str, &[&str]); 12] = [
+    ("nix", &["sys"]),
+    ("libc", &["sys"]),
+    ("rusqlite", &["sys"]),
+    ("xattr", &["sys"]),
+    ("syslog", &["sys"]),
+    ("glob", &["sys"]),
+    ("clap", &["cli"]),
+    ("zstd", &["archive"]),
+    ("tar", &["archive"]),
+    ("sha2", &["archive", "sys"]),
+    ("anyhow", &["sys", "config", "catalog", "archive", "store", "notify", "plan", "task", "cli"]),
+    ("log", &["sys", "config", "store", "notify", "task", "cli"]),
+];
+
+struct Source {
+    path: PathBuf,
+    folder: String,
+    /// Without its tests, comments and blank lines.
+    lines: Vec<(usize, String)>,
+}
+
+fn sources() -> Vec<Source> {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    collect(&src, &mut files);
+    let sources: Vec<Source> = files
+        .into_iter()
+        .filter(|path| !path.ends_with("store/contract.rs"))
+        .map(|path| {
+            let below = path.strip_prefix(&src).unwrap();
+            let folder = below.iter().next().unwrap().to_string_lossy().into_owned();
+            let text = fs::read_to_string(&path).unwrap();
+            let code = text.split("#[cfg(test)]\nmod tests").next().unwrap();
+            let lines = code.lines().enumerate().filter(|(_, line)| !line.trim_start().starts_with("//"));
+            let lines = lines.map(|(n, line)| (n + 1, line.to_owned())).collect();
+            Source { path: Path::new("src").join(below), folder, lines }
+        })
+        .collect();
+    assert!(sources.len() > 20, "the sources were not found");
+    sources
+}
+
+fn collect(dir: &Path, files: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            collect(&path, files);
+        } else if path.extension().is_some_and(|ext| ext == "rs") {
+            files.push(path);
+        }
+    }
+}
+
+/// Words that follow `before` in a line.
+fn words_after<'a>(line: &'a str, before: &'a str) -> impl Iterator<Item = &'a str> {
+    line.match_indices(before).map(move |(at, _)| {
+        let rest = &line[at + before.len()..];
+        rest.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or_default()
+    })
+}
+
+fn report(broken: &[String]) {
+    assert!(broken.is_empty(), "\n{}\n", broken.join("\n"));
+}
+
+#[test]
+fn imports_go_one_way() {
+    let mut broken = Vec::new();
+    for source in sources() {
+        let Source { path, folder, lines } = &source;
+        for (n, line) in lines {
+            for other in words_after(line, "crate::").filter(|other| other != folder && *other != "crate") {
+                let (own, theirs) = (floor(folder), floor(other));
+                let at = format!("{}:{n} imports crate::{other}", path.display());
+                if own == 2 && theirs == 2 {
+                    broken.push(format!("{at}: rooms do not know each other, pass it a value"));
+                } else if own == 3 && !["catalog", "model"].contains(&other) {
+                    broken.push(format!("{at}: a plan is a pure function of nouns and the catalogue"));
+                } else if theirs >= own {
+                    broken.push(format!("{at}: floor {own} does not look up to floor {theirs}"));
+                }
+            }
+        }
+    }
+    report(&broken);
+}
+
+#[test]
+fn third_party_crates_stay_on_their_floor() {
+    let mut broken = Vec::new();
+    for source in sources() {
+        for (n, line) in &source.lines {
+            for (name, folders) in CRATES {
+                let path = format!("{name}::");
+                let used = line.match_indices(&path).any(|(at, _)| {
+                    let before = line[..at].chars().next_back();
+                    // `::tar::x` and `tar::x` are the crate, `super::tar::x` and `archive::tar::x` are ours.
+                    let ours =
+                        ["super::", "archive::", "sys::"].iter().any(|module| line[..at].ends_with(module));
+                    let own_module = !line[..at].ends_with("::")
+                        && ["tar", "glob", "log"].contains(&name)
+                        && source.folder == own(name);
+                    !ours && !own_module && before.is_none_or(|c| !c.is_alphanumeric() && c != '_')
+                });
+                if used && !folders.contains(&source.folder.as_str()) {
+                    let allowed = folders.join(", ");
+                    broken.push(format!(
+                        "{}:{n} uses {name}, which belongs in {allowed}",
+                        source.path.display()
+                    ));
+                }
+            }
+            if source.folder == "model" {
+                for word in words_after(line, "use ").filter(|_| line.starts_with("use ")) {
+                    if !["std", "serde", "jiff", "super", "crate"].contains(&word) {
+                        broken
+                            .push(format!("{}:{n} uses {word}: nouns are plain data", source.path.display()));
+                    }
+                }
+                for word in
+                    ["std::fs", "std::process", "std::net", "Instant::now", "Zoned::now", "Timestamp::now"]
+                {
+                    if line.contains(word) {
+                        broken.push(format!(
+                            "{}:{n} has {word}: nouns do no I/O and know no clock",
+                            source.path.display()
+                        ));
+                    }
+                }
+            }
+        }
+    }
+    report(&broken);
+}
+
+/// The folder whose own module has the name of a crate.
+fn own(name: &str) -> &'static str {
+    if name == "tar" { "archive" } else { "sys" }
+}
+
+#[test]
+fn unsafe_code_stays_in_sys() {
+    let mut broken = Vec::new();
+    for source in sources().iter().filter(|source| source.folder != "sys") {
+        for (n, line) in &source.lines {
+            if line.contains("unsafe ") || line.contains("allow(unsafe_code)") {
+                broken.push(format!("{}:{n} is unsafe: that stays in src/sys", source.path.display()));
+            }
+        }
+    }
+    report(&broken);
+}
+
+#[test]
+fn paths_of_the_host_are_named_in_the_catalogue_and_in_sys() {
+    let mut broken = Vec::new();
+    for source in sources().iter().filter(|s| !["catalog", "sys", "cli"].contains(&s.folder.as_str())) {
+        for (n, line) in &source.lines {
+            let foreign = ["\"/etc/", "\"etc/", "\"/var/", "\"var/lib", "\"/root"]
+                .iter()
+                .any(|path| line.contains(path));
+            if foreign && !line.contains("proxmox-backup-extra") {
+                let at = format!("{}:{n}", source.path.display());
+                broken.push(format!(
+                    "{at} names a path of the host: facts about Proxmox stand in src/catalog or src/sys"
+                ));
+            }
+        }
+    }
+    report(&broken);
+}
+
+#[test]
+fn the_database_of_pmxcfs_has_one_door() {
+    let mut broken = Vec::new();
+    let mut doors = Vec::new();
+    for source in sources() {
+        let is_pmxcfs = source.path == Path::new("src/sys/pmxcfs.rs");
+        for (n, line) in &source.lines {
+            let at = format!("{}:{n}", source.path.display());
+            if !is_pmxcfs && (line.contains("rusqlite") || line.contains("sqlite3")) {
+                broken.push(format!(
+                    "{at} speaks to SQLite: only src/sys/pmxcfs.rs does, see its head for why"
+                ));
+            }
+            if line.contains("::open")
+                && (line.contains("Connection::") || line.contains("Self::open_with_flags"))
+            {
+                doors.push(line.trim().to_owned());
+            }
+            if line.contains("immutable=") || line.contains("mode=rw") {
+                broken.push(format!("{at}: a running pmxcfs loses data or dies of such an open"));
+            }
+        }
+    }
+    // The shared one with its URI, and the one of a private copy. A third one needs reference/pmxcfs.md 7.1.
+    let opens: Vec<_> = doors.iter().filter(|line| line.contains("open_with_flags")).collect();
+    assert_eq!(opens.len(), 2, "config.db is opened in an unknown way: {opens:?}");
+    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/sys/pmxcfs.rs")).unwrap();
+    assert!(text.contains("\"?mode=ro&readonly_shm=1\""), "the shared open lost its one harmless mode");
+    assert!(!text.contains("Connection::open("), "the default open breaks a running pmxcfs");
+    report(&broken);
+}
