@@ -22,6 +22,7 @@ demo: build
 
 test: deps lint
 	$(CARGO) test --locked
+	$(CARGO) test --locked --example pmxcfs-double
 
 lint: deps
 	$(CARGO) fmt --check

@@ -1,5 +1,5 @@
 //! The catalogue is sound: what a row says can be meant.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::collections::HashSet;
 
@@ -103,7 +103,7 @@ fn rows_of_pve_and_pbs_belong_to_their_product() {
     for item in catalog::items() {
         match item.source {
             Source::Pmxcfs(_) | Source::PmxcfsRest | Source::Database => {
-                assert_eq!(item.on, On::Pve, "{}", item.id)
+                assert_eq!(item.on, On::Pve, "{}", item.id);
             }
             _ => {}
         }

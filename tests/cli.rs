@@ -1,5 +1,5 @@
 //! What a person meets: configuration and its mistakes, words for snapshots, exit codes, JSON, the lock.
-#![allow(clippy::unwrap_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::format_collect)]
 
 mod common;
 

@@ -2,7 +2,7 @@
 //! sizes and manifest written back before the fsync. Nothing of the payload is held or read twice.
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{BufWriter, Read, Write};
 use std::os::unix::fs::FileExt;
 
 use anyhow::{Context, Result, ensure};
@@ -31,7 +31,8 @@ pub struct Writer {
     draft: Snapshot,
     reserved: usize,
     payload_at: u64,
-    encoder: Box<dyn Encode>,
+    /// Small headers and files reach the encoder in large pieces: a call into it costs more than a copy.
+    encoder: BufWriter<Box<dyn Encode>>,
     /// The payload before compression, so far.
     bytes: u64,
     entries: Vec<Entry>,
@@ -59,6 +60,7 @@ impl Writer {
         head.extend_from_slice(&tar::plain_header(&draft.payload.name, 0, mtime)?);
         file.write_all(&head)?;
         let encoder = (codec.encode)(Sink::new(file), draft.codec.level, draft.codec.threads)?;
+        let encoder = BufWriter::with_capacity(COPY_BYTES, encoder);
         Ok(Self {
             draft,
             reserved,
@@ -131,7 +133,8 @@ impl Writer {
         self.write(tar::end())?;
         counts.bytes = self.bytes;
 
-        let (file, size, sha256) = self.encoder.finish()?.finish()?;
+        let (file, size, sha256) =
+            self.encoder.into_inner().map_err(std::io::IntoInnerError::into_error)?.finish()?.finish()?;
         let payload_name = self.draft.payload.name.clone();
         let mtime = self.draft.id.at().as_second();
         let mut tail = tar::padding(size).to_vec();

@@ -91,6 +91,19 @@ pub struct Stored {
     pub primary: bool,
 }
 
+/// Where the time of a backup went, in seconds.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub struct Phases {
+    /// Reading /etc/pve and what is needed before the first file.
+    pub prepare: f64,
+    /// Reading, hashing, compressing and writing, to the fsync.
+    pub write: f64,
+    /// Reading it back.
+    pub verify: f64,
+    /// Putting it on the stores.
+    pub store: f64,
+}
+
 /// A whole run, for people (rendered) and programs (JSON).
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -106,6 +119,7 @@ pub struct Report {
     pub stores: Vec<Stored>,
     /// Seconds.
     pub took: f64,
+    pub phases: Phases,
     pub problems: Vec<Problem>,
 }
 

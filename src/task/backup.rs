@@ -21,7 +21,7 @@ use crate::catalog::{self, Item, Source};
 use crate::config::Config;
 use crate::model::facts::Product;
 use crate::model::index::{Entry, Index, Kind, Mtime, Name, Output, STATE_DIR};
-use crate::model::report::{Fault, FaultKind, Outcome, Problem, Report, Stored};
+use crate::model::report::{Fault, FaultKind, Outcome, Phases, Problem, Report, Stored};
 use crate::model::snapshot::{Compression, Counts, FORMAT, Parent, Payload, Snapshot, SnapshotId, Trigger};
 use crate::plan::select::{self, Selection};
 use crate::store::Store;
@@ -214,9 +214,13 @@ pub fn run(
     let work = Work::new(host, &mut problems)?;
     let (id, parent) = next_id(host, primary.as_ref(), &mut problems)?;
     let spool = work.path.join(id.file_name());
+    let mut phases = Phases { prepare: start.elapsed().as_secs_f64(), ..Phases::default() };
 
+    let mut lap = Instant::now();
     let snapshot = write(host, &sources, draft(host, config, request, id, parent)?, &spool, problems, say)?;
+    phases.write = lap.elapsed().as_secs_f64();
     say("reading it back");
+    lap = Instant::now();
     let index = Archive::open(&spool)?.read(&spool, &mut |_, _| check_stopped()).context(
         Fault::new(
             FaultKind::Verification,
@@ -224,6 +228,8 @@ pub fn run(
         )
         .hint("check the memory and the disk of this host"),
     )?;
+    phases.verify = lap.elapsed().as_secs_f64();
+    lap = Instant::now();
     let mut problems = index.problems;
     let size = fs::metadata(&spool)?.len();
     let mut places = Vec::new();
@@ -240,6 +246,7 @@ pub fn run(
         };
         places.push(Stored { store: store.name().to_owned(), place, primary: n == 0 });
     }
+    phases.store = lap.elapsed().as_secs_f64();
     Ok(Report {
         verb: "backup",
         host: host.facts.node.clone(),
@@ -249,6 +256,7 @@ pub fn run(
         size,
         stores: places,
         took: start.elapsed().as_secs_f64(),
+        phases,
         problems,
     })
 }
