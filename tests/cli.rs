@@ -248,6 +248,56 @@ fn a_signal_ends_a_run_cleanly() {
     assert_eq!(host.run(&["list", "--json"]).ok().json()["snapshots"].as_array().unwrap().len(), 0);
 }
 
+#[test]
+fn a_full_disk_is_told_and_leaves_what_was_there() {
+    let host = tiny();
+    let disk = host.root.join("var");
+    fs::create_dir(&disk).unwrap();
+    let mount = |args: &[&str]| {
+        assert!(Command::new(args[0]).args(&args[1..]).arg(&disk).status().unwrap().success())
+    };
+    mount(&["mount", "-t", "tmpfs", "-o", "size=1M", "tmpfs"]);
+    let run = std::panic::catch_unwind(|| {
+        host.run(&["backup"]).ok();
+        host.write(
+            "root/noise",
+            (0..2_000_000_u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect::<Vec<_>>(),
+        );
+        let done = host.run(&["backup"]).exits(Exit::Failed);
+        assert!(
+            done.err.contains(".pbx.tar: No space left on device\nhint: make room there"),
+            "{}",
+            done.err
+        );
+        host.run(&["verify", "--all"]).ok();
+        assert_eq!(host.run(&["list", "--json"]).ok().json()["snapshots"].as_array().unwrap().len(), 1);
+        assert!(!host.root.join("var/lib/proxmox-backup-extra/work").exists());
+    });
+    mount(&["umount", "-l"]);
+    run.unwrap();
+}
+
+#[test]
+fn in_the_journal_lines_carry_their_priority() {
+    use std::os::unix::fs::MetadataExt;
+    let host = tiny();
+    host.write("stick/tiny/tiny_20261122T151740Z.pbx.tar", "no snapshot");
+    let journal = host.beside("journal");
+    let file = fs::File::create(&journal).unwrap();
+    let meta = file.metadata().unwrap();
+    let status = Command::new(program())
+        .args(["list"])
+        .arg(host.root.join("stick"))
+        .env("JOURNAL_STREAM", format!("{}:{}", meta.dev(), meta.ino()))
+        .stdout(std::process::Stdio::null())
+        .stderr(file)
+        .status()
+        .unwrap();
+    assert_eq!(status.code(), Some(3));
+    let text = fs::read_to_string(journal).unwrap();
+    assert!(text.starts_with("<4>tiny/2026-11-22T15:17:40Z in store "), "{text}");
+}
+
 // ---- configuration
 
 #[test]

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{BufWriter, Read, Write};
 use std::os::unix::fs::FileExt;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use sha2::{Digest, Sha256};
 
 use super::codec::{self, Encode, Sink};
@@ -94,7 +94,7 @@ impl Writer {
                     n
                 };
                 hash.update(&self.buffer[..n]);
-                self.encoder.write_all(&self.buffer[..n]).context("cannot write the snapshot")?;
+                self.encoder.write_all(&self.buffer[..n])?;
                 left -= n as u64;
             }
             self.bytes += entry.size;
@@ -107,7 +107,7 @@ impl Writer {
 
     fn write(&mut self, data: &[u8]) -> Result<()> {
         self.bytes += data.len() as u64;
-        self.encoder.write_all(data).context("cannot write the snapshot")
+        Ok(self.encoder.write_all(data)?)
     }
 
     /// How many members were added.
@@ -151,7 +151,7 @@ impl Writer {
         manifest.resize(self.reserved - 1, b' ');
         manifest.push(b'\n');
         file.write_all_at(&manifest, BLOCK as u64)?;
-        file.sync_all().context("cannot write the snapshot")?;
+        file.sync_all()?;
         Ok(snapshot)
     }
 }

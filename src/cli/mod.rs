@@ -104,8 +104,8 @@ fn usage(error: &clap::Error, args: &[OsString], world: &mut World) -> Exit {
 fn failed(error: &anyhow::Error, format: Format, err: &mut dyn Write) -> Exit {
     let fault = error.downcast_ref::<Fault>();
     let exit = fault.map_or(Exit::Failed, |fault| fault.kind.into());
-    let message = render::one_line(&talk::mask(&format!("{error:#}")));
-    let hint = fault.and_then(|fault| fault.hint.as_deref());
+    let message = render::one_line(&talk::mask(&render::without_errno(&format!("{error:#}"))));
+    let hint = fault.and_then(|fault| fault.hint.as_deref()).or_else(|| usual_hint(error));
     let written = if format == Format::Text {
         let hint = hint.map(|hint| format!("hint: {hint}\n")).unwrap_or_default();
         write!(err, "error: {message}\n{hint}")
@@ -115,6 +115,19 @@ fn failed(error: &anyhow::Error, format: Format, err: &mut dyn Write) -> Exit {
     };
     let _ = written;
     exit
+}
+
+/// What helps against the system's own refusals.
+fn usual_hint(error: &anyhow::Error) -> Option<&'static str> {
+    let kind = error.chain().find_map(|cause| cause.downcast_ref::<io::Error>())?.kind();
+    match kind {
+        io::ErrorKind::PermissionDenied => Some("run it as root"),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            Some("make room there, or name another --store")
+        }
+        io::ErrorKind::ReadOnlyFilesystem => Some("it is read-only; name another --store"),
+        _ => None,
+    }
 }
 
 /// One command being carried out.

@@ -78,6 +78,13 @@ pub fn one_line(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
+/// Rust's "(os error 28)" says nothing that the words before it do not.
+pub fn without_errno(text: &str) -> String {
+    let mut parts = text.split(" (os error ");
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |done, part| done + part.split_once(')').map_or(part, |(_, rest)| rest))
+}
+
 pub fn report(report: &Report) -> String {
     let mut text = String::new();
     if let Some(snapshot) = &report.snapshot {
@@ -266,6 +273,11 @@ mod tests {
     fn numbers_stand_right_and_text_left() {
         let rows = vec![vec!["a".into(), "5".into(), "x".into()], vec!["bb".into(), "10".into(), "y".into()]];
         assert_eq!(table(&["ID", "N", "T"], &rows), "ID   N  T\na    5  x\nbb  10  y\n");
+    }
+
+    #[test]
+    fn error_numbers_are_left_out() {
+        assert_eq!(without_errno("a: No space (os error 28): b (os error 1)"), "a: No space: b");
     }
 
     #[test]

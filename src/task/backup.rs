@@ -217,7 +217,14 @@ pub fn run(
     let mut phases = Phases { prepare: start.elapsed().as_secs_f64(), ..Phases::default() };
 
     let mut lap = Instant::now();
-    let snapshot = write(host, &sources, draft(host, config, request, id, parent)?, &spool, problems, say)?;
+    let draft = draft(host, config, request, id, parent)?;
+    let snapshot = write(host, &sources, draft, &spool, problems, say).map_err(|error| {
+        if error.is::<std::io::Error>() {
+            error.context(format!("cannot write {}", spool.display()))
+        } else {
+            error
+        }
+    })?;
     phases.write = lap.elapsed().as_secs_f64();
     say("reading it back");
     lap = Instant::now();
@@ -376,13 +383,7 @@ fn write(
     say: &dyn Fn(&str),
 ) -> Result<Snapshot> {
     let id = draft.id.clone();
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(spool)
-        .with_context(|| format!("cannot write {}", spool.display()))?;
+    let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(spool)?;
     let mut intake = Intake {
         root: host.root().to_owned(),
         owners: Owners::of(host.root()),
