@@ -132,6 +132,24 @@ fn special_files_are_named_and_not_read() {
 }
 
 #[test]
+fn a_link_where_a_row_expects_a_folder_is_no_silent_gap() {
+    let host = tiny();
+    host.write("data/ssh/sshd_config", "x");
+    std::os::unix::fs::symlink("/data/ssh", host.root.join("etc/ssh")).unwrap();
+    std::os::unix::fs::symlink("../usr/share/zoneinfo/UTC", host.root.join("etc/localtime")).unwrap();
+    host.write("usr/share/zoneinfo/UTC", "x");
+    let report = host.run(&["backup", "--json"]).exits(Exit::Problems).json();
+    let problems = report["problems"].to_string();
+    assert!(
+        problems.contains("/etc/ssh: is a link; what it leads to, /data/ssh, is not saved"),
+        "{problems}"
+    );
+    assert!(!problems.contains("localtime"), "{problems}");
+    host.configure("backup: main\n\tinclude /data/ssh\n");
+    host.run(&["backup"]).ok();
+}
+
+#[test]
 fn a_second_store_that_fails_leaves_the_first_one_alone() {
     let host = tiny();
     host.write("srv/file", "no folder");

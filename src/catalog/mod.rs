@@ -203,6 +203,23 @@ pub const FSTAB: &str = "/etc/fstab";
 pub const CRYPTTAB: &str = "/etc/crypttab";
 /// Below /etc/pve: defines the storages (`Source::Snippets`).
 pub const STORAGES: &str = "storage.cfg";
+/// What a link may lead to without being saved: packages have it, the cluster has it, or it is made at run time.
+pub const ELSEWHERE: &[&str] = &[
+    "/usr/share",
+    "/usr/lib",
+    "/usr/bin",
+    "/usr/sbin",
+    "/lib",
+    "/bin",
+    "/sbin",
+    "/etc/pve",
+    "/etc/alternatives",
+    "/run",
+    "/var/run",
+    "/proc",
+    "/sys",
+    "/dev",
+];
 /// Where all of PBS's configuration is.
 pub const PBS_DIR: &str = "/etc/proxmox-backup";
 

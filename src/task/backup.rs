@@ -157,6 +157,11 @@ fn read_picture(host: &Host, problems: &mut Vec<Problem>) -> Option<Picture> {
         Ok(mut picture) => {
             log::debug!("pmxcfs: {} entries from {}, {:?}", picture.nodes.len(), picture.how, picture.state);
             problems.append(&mut picture.problems);
+            if picture.nodes.is_empty() {
+                let what =
+                    format!("{} is empty: there is nothing of the cluster in the snapshot", pmxcfs::MOUNT);
+                problems.push(Problem::error(what).hint("see `journalctl -u pve-cluster`"));
+            }
             Some(picture)
         }
         Err(error) => {

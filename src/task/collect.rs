@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use anyhow::Result;
 
@@ -49,8 +49,14 @@ pub struct Scan<'a> {
 /// Walks `items` in their order. A path belongs to the first row that finds it.
 /// Errors are those of `take`, and a signal.
 pub fn walk(scan: &Scan, items: &[&'static Item], take: Take) -> Result<Leftover> {
-    let mut walk =
-        Walk { scan, left_out: left_out()?, seen: HashSet::new(), left: Leftover::default(), take };
+    let mut walk = Walk {
+        scan,
+        left_out: left_out()?,
+        seen: HashSet::new(),
+        links: Vec::new(),
+        left: Leftover::default(),
+        take,
+    };
     for item in items {
         check_stopped()?;
         let before = walk.seen.len();
@@ -60,6 +66,7 @@ pub fn walk(scan: &Scan, items: &[&'static Item], take: Take) -> Result<Leftover
             walk.left.absent.push(Absence { item: item.id.to_owned() });
         }
     }
+    walk.check_links();
     Ok(walk.left)
 }
 
@@ -76,6 +83,8 @@ struct Walk<'a, 't> {
     scan: &'a Scan<'a>,
     left_out: Vec<Pattern>,
     seen: HashSet<PathBuf>,
+    /// Links where a row expected the thing itself.
+    links: Vec<PathBuf>,
     left: Leftover,
     take: Take<'t>,
 }
@@ -106,7 +115,7 @@ impl Walk<'_, '_> {
     }
 
     fn files(&mut self, item: &'static Item, globs: &[Pattern], except: &[Pattern]) -> Result<()> {
-        let Self { scan, left_out, seen, left, take } = self;
+        let Self { scan, left_out, seen, links, left, take } = self;
         // What the admin names is wanted, even where the catalogue would not look.
         let left_out: &[Pattern] = if matches!(item.source, Source::Configured) { &[] } else { left_out };
         for glob in globs {
@@ -116,12 +125,6 @@ impl Walk<'_, '_> {
                     Met::Entry(path, stat) => (path, stat.clone()),
                     Met::LinkOnTheWay(path) => {
                         let Ok(stat) = files::lstat(&scan.host.root().join(path)) else { return Ok(()) };
-                        if !seen.contains(path) {
-                            let what =
-                                format!("/{}: is a link; what lies behind it is not saved", shown(path));
-                            left.problems
-                                .push(Problem::notice(what).hint("name the real folder with `include`"));
-                        }
                         (path, stat)
                     }
                     Met::Unreadable(path, error) => {
@@ -134,6 +137,10 @@ impl Walk<'_, '_> {
                     left.problems.push(Problem::notice(format!("/{}: is {what}, not saved", shown(path))));
                     return Ok(());
                 }
+                let is_link = stat.node == Node::Kept(Kind::Symlink);
+                if is_link && path.components().count() <= glob.parts().len() {
+                    links.push(path.to_owned());
+                }
                 if !seen.contains(path) {
                     take_parents(scan.host.root(), item, path, seen, take)?;
                     seen.insert(path.to_owned());
@@ -143,6 +150,26 @@ impl Walk<'_, '_> {
             })?;
         }
         Ok(())
+    }
+
+    /// A row's file or folder that is only a link here: what it leads to must be in the snapshot too,
+    /// or belong to a package, to the cluster or to the running system.
+    fn check_links(&mut self) {
+        for link in &self.links {
+            let root = self.scan.host.root();
+            let Ok(target) = fs::read_link(root.join(link)) else { continue };
+            let target = resolve(link, &target);
+            let known =
+                catalog::ELSEWHERE.iter().any(|glob| Pattern::new(glob).is_ok_and(|p| p.covers(&target)));
+            if known || self.seen.contains(&target) || files::lstat(&root.join(&target)).is_err() {
+                continue;
+            }
+            let what =
+                format!("/{}: is a link; what it leads to, /{}, is not saved", shown(link), shown(&target));
+            let problem = Problem::warning(what)
+                .hint(format!("add `include /{}` to the configuration", shown(&target)));
+            self.left.problems.push(problem);
+        }
     }
 
     fn pve(&mut self, item: &'static Item, claims: &dyn Fn(&Path) -> bool, except: &[Pattern]) -> Result<()> {
@@ -216,6 +243,20 @@ fn take_parents(
         take(item, &Piece::File { path: parent, stat: &stat })?;
     }
     Ok(())
+}
+
+/// Where a link leads, relative to the root, by its words alone.
+fn resolve(link: &Path, target: &Path) -> PathBuf {
+    let mut path =
+        if target.is_absolute() { PathBuf::new() } else { link.parent().unwrap_or(Path::new("")).to_owned() };
+    for part in target.components() {
+        match part {
+            Component::Normal(name) => path.push(name),
+            Component::ParentDir => drop(path.pop()),
+            _ => {}
+        }
+    }
+    path
 }
 
 fn patterns(globs: &[&str]) -> Result<Vec<Pattern>> {
