@@ -272,7 +272,7 @@ fn a_full_disk_is_told_and_leaves_what_was_there() {
     let disk = host.root.join("var");
     fs::create_dir(&disk).unwrap();
     let mount = |args: &[&str]| {
-        assert!(Command::new(args[0]).args(&args[1..]).arg(&disk).status().unwrap().success())
+        assert!(Command::new(args[0]).args(&args[1..]).arg(&disk).status().unwrap().success());
     };
     mount(&["mount", "-t", "tmpfs", "-o", "size=1M", "tmpfs"]);
     let run = std::panic::catch_unwind(|| {
@@ -388,7 +388,7 @@ fn a_bad_compression_is_told_before_anything_is_read() {
         &host,
         &["backup"],
         Exit::Usage,
-        "backup 'main': compression-level 40 is not between 1 and 19 for zstd",
+        "backup 'main': compression-level 40 is not between 1 and 22 for zstd",
         "leave it out for the default",
     );
 }

@@ -20,7 +20,10 @@ fn floor(folder: &str) -> u8 {
 }
 
 /// Crates that may be used only in these folders.
-const CRATES: [(&str, &[&str]); 12] = [
+const CRATES: [(&str, &[&str]); 15] = [
+    ("liblzma", &["archive"]),
+    ("flate2", &["archive"]),
+    ("bzip2", &["archive"]),
     ("nix", &["sys"]),
     ("libc", &["sys"]),
     ("rusqlite", &["sys"]),

@@ -5,9 +5,11 @@ use std::io::{self, BufWriter, Read, Write};
 use std::ops::RangeInclusive;
 
 use anyhow::{Context, Result};
+use liblzma::stream::{LzmaOptions, MtStreamBuilder, PRESET_EXTREME, Stream};
 use sha2::{Digest, Sha256};
 
 use crate::model::report::{Fault, FaultKind};
+use crate::model::snapshot::Compression;
 
 /// What a codec writes into: the snapshot file, hashed and counted on the way.
 pub struct Sink {
@@ -53,48 +55,151 @@ type Decode = for<'a> fn(Box<dyn Read + 'a>) -> io::Result<Box<dyn Read + 'a>>;
 
 pub struct Codec {
     pub name: &'static str,
+    /// Another name that the predecessor's users know.
+    alias: &'static str,
     /// Ending after `payload.tar`.
     pub ext: &'static str,
     pub levels: RangeInclusive<i32>,
-    pub default_level: i32,
-    /// True when `threads` means something.
-    pub threaded: bool,
+    /// The levels of `MODES`.
+    modes: [i32; 4],
+    /// The threads that it can use at a level and mode of this many asked for; fewer where memory would grow.
+    threads: fn(&Compression) -> u32,
     /// The command that turns the payload back into a tar, for HOWTO.txt.
     pub by_hand: &'static str,
-    pub encode: fn(Sink, level: i32, threads: u32) -> io::Result<Box<dyn Encode>>,
+    pub encode: fn(Sink, &Compression) -> Result<Box<dyn Encode>>,
     pub decode: Decode,
 }
+
+/// How hard to try, as the predecessor named it; the second one is the default.
+pub const MODES: [&str; 4] = ["fast", "standard", "maximum", "ultra"];
+const STANDARD: usize = 1;
 
 pub const CODECS: &[Codec] = &[
     Codec {
         name: "zstd",
+        alias: "zst",
         ext: ".zst",
-        levels: 1..=19,
-        default_level: 3,
-        threaded: true,
+        levels: 1..=22,
+        modes: [1, 3, 19, 22],
+        // A worker of the highest levels takes hundreds of MiB.
+        threads: |asked| if asked.level > 19 { 1 } else { asked.threads },
         by_hand: "zstd -d",
-        encode: |sink, level, threads| Ok(Box::new(Zstd::new(sink, level, threads)?)),
+        encode: |sink, with| Ok(Box::new(zstd_encoder(sink, with)?)),
         decode: |input| Ok(Box::new(zstd::Decoder::new(input)?)),
     },
     Codec {
+        name: "xz",
+        alias: "",
+        ext: ".xz",
+        levels: 0..=9,
+        modes: [1, 6, 9, 9],
+        threads: xz_threads,
+        by_hand: "xz -d",
+        encode: |sink, with| {
+            let stream = xz_builder(with, with.threads).encoder()?;
+            Ok(Box::new(liblzma::write::XzEncoder::new_stream(sink, stream)))
+        },
+        decode: |input| Ok(xz_decoder(input, Stream::new_stream_decoder(XZ_READ_BYTES, 0)?)),
+    },
+    Codec {
+        name: "lzma",
+        alias: "",
+        ext: ".lzma",
+        levels: 0..=9,
+        modes: [1, 6, 9, 9],
+        threads: |_| 1,
+        by_hand: "lzma -d",
+        encode: |sink, with| {
+            let stream = Stream::new_lzma_encoder(&LzmaOptions::new_preset(xz_preset(with))?)?;
+            Ok(Box::new(liblzma::write::XzEncoder::new_stream(sink, stream)))
+        },
+        decode: |input| Ok(xz_decoder(input, Stream::new_lzma_decoder(XZ_READ_BYTES)?)),
+    },
+    Codec {
+        name: "gzip",
+        alias: "pigz",
+        ext: ".gz",
+        levels: 1..=9,
+        modes: [1, 6, 9, 9],
+        threads: |_| 1,
+        by_hand: "gzip -d",
+        encode: |sink, with| {
+            let level = flate2::Compression::new(with.level.unsigned_abs());
+            Ok(Box::new(flate2::write::GzEncoder::new(sink, level)))
+        },
+        decode: |input| Ok(Box::new(flate2::read::GzDecoder::new(input))),
+    },
+    Codec {
+        name: "bzip2",
+        alias: "bz2",
+        ext: ".bz2",
+        levels: 1..=9,
+        modes: [1, 9, 9, 9],
+        threads: |_| 1,
+        by_hand: "bzip2 -d",
+        encode: |sink, with| {
+            let level = bzip2::Compression::new(with.level.unsigned_abs());
+            Ok(Box::new(bzip2::write::BzEncoder::new(sink, level)))
+        },
+        decode: |input| Ok(Box::new(bzip2::read::BzDecoder::new(input))),
+    },
+    Codec {
         name: "none",
+        alias: "",
         ext: "",
         levels: 0..=0,
-        default_level: 0,
-        threaded: false,
+        modes: [0; 4],
+        threads: |_| 1,
         by_hand: "",
-        encode: |sink, _, _| Ok(Box::new(Plain(sink))),
+        encode: |sink, _| Ok(Box::new(Plain(sink))),
         decode: |input| Ok(input),
     },
 ];
 
 /// Errors: no such codec, with the known ones.
 pub fn by_name(name: &str) -> Result<&'static Codec> {
-    CODECS.iter().find(|codec| codec.name == name).with_context(|| {
-        let known: Vec<_> = CODECS.iter().map(|codec| codec.name).collect();
-        Fault::new(FaultKind::Failed, format!("this version has no compression '{name}'"))
-            .hint(format!("it has {}", known.join(", ")))
-    })
+    let name = if name == "gz" { "gzip" } else { name };
+    CODECS.iter().find(|codec| codec.name == name || !name.is_empty() && codec.alias == name).with_context(
+        || {
+            let known: Vec<_> = CODECS.iter().map(|codec| codec.name).collect();
+            Fault::new(FaultKind::Usage, format!("there is no compression '{name}'"))
+                .hint(format!("there is {}", known.join(", ")))
+        },
+    )
+}
+
+/// The codec, level, mode and threads as they will really run.
+/// Errors: `Usage` for a name, mode or level that is not there, or for a level beside a mode.
+pub fn settle(name: &str, mode: Option<&str>, level: Option<i32>, threads: u32) -> Result<Compression> {
+    let codec = by_name(name)?;
+    let usage = |message: String, hint: &str| Fault::new(FaultKind::Usage, message).hint(hint);
+    let at = match mode {
+        None => STANDARD,
+        Some(_) if level.is_some() => {
+            return Err(usage(
+                "compression-mode and compression-level exclude each other".into(),
+                "leave one out",
+            )
+            .into());
+        }
+        Some(word) => MODES.iter().position(|mode| *mode == word).with_context(|| {
+            usage(format!("there is no compression-mode '{word}'"), "there is fast, standard, maximum, ultra")
+        })?,
+    };
+    let level = level.unwrap_or(codec.modes[at]);
+    if !codec.levels.contains(&level) {
+        let (low, high) = (codec.levels.start(), codec.levels.end());
+        let message = format!("compression-level {level} is not between {low} and {high} for {}", codec.name);
+        return Err(usage(message, "leave it out for the default").into());
+    }
+    let mut settled = Compression {
+        name: codec.name.to_owned(),
+        level,
+        mode: mode.map(str::to_owned),
+        threads: threads.max(1),
+    };
+    settled.threads = (codec.threads)(&settled);
+    Ok(settled)
 }
 
 struct Plain(Sink);
@@ -115,35 +220,123 @@ impl Encode for Plain {
     }
 }
 
-struct Zstd(zstd::Encoder<'static, Sink>);
-
 /// Small jobs keep all workers busy on a tree of a few MB and bound the memory (measured).
 const ZSTD_JOB_BYTES: u32 = 1 << 20;
+/// From here on a job must be larger than the window for the level to be worth its time.
+const ZSTD_LARGE_WINDOW_LEVEL: i32 = 10;
 
-impl Zstd {
-    fn new(sink: Sink, level: i32, threads: u32) -> io::Result<Self> {
-        let mut encoder = zstd::Encoder::new(sink, level)?;
-        encoder.include_checksum(true)?;
-        if threads > 1 {
-            encoder.multithread(threads)?;
+fn zstd_encoder(sink: Sink, with: &Compression) -> io::Result<zstd::Encoder<'static, Sink>> {
+    let mut encoder = zstd::Encoder::new(sink, with.level)?;
+    encoder.include_checksum(true)?;
+    if with.threads > 1 {
+        encoder.multithread(with.threads)?;
+        if with.level < ZSTD_LARGE_WINDOW_LEVEL {
             encoder.set_parameter(zstd::zstd_safe::CParameter::JobSize(ZSTD_JOB_BYTES))?;
         }
-        Ok(Self(encoder))
     }
+    Ok(encoder)
 }
 
-impl Write for Zstd {
-    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
-        self.0.write(data)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.0.flush()
-    }
-}
-
-impl Encode for Zstd {
+impl Encode for zstd::Encoder<'static, Sink> {
     fn finish(self: Box<Self>) -> io::Result<Sink> {
-        self.0.finish()
+        (*self).finish()
+    }
+}
+
+/// What xz may take with all its threads; on a host with many processors it would take tens of GiB.
+const XZ_WRITE_BYTES: u64 = 512 << 20;
+/// Level 9 is read back in 65 MiB; a stream that wants much more is not ours.
+const XZ_READ_BYTES: u64 = 256 << 20;
+
+fn xz_preset(with: &Compression) -> u32 {
+    let extreme = matches!(with.mode.as_deref(), Some("maximum" | "ultra"));
+    with.level.unsigned_abs() | if extreme { PRESET_EXTREME } else { 0 }
+}
+
+fn xz_builder(with: &Compression, threads: u32) -> MtStreamBuilder {
+    let mut builder = MtStreamBuilder::new();
+    builder.preset(xz_preset(with)).threads(threads).check(liblzma::stream::Check::Crc64);
+    builder
+}
+
+fn xz_threads(asked: &Compression) -> u32 {
+    let fits = |threads: &u32| xz_builder(asked, *threads).memusage() <= XZ_WRITE_BYTES;
+    (1..=asked.threads).rev().find(fits).unwrap_or(1)
+}
+
+fn xz_decoder<'a>(input: Box<dyn Read + 'a>, stream: Stream) -> Box<dyn Read + 'a> {
+    Box::new(liblzma::read::XzDecoder::new_stream(input, stream))
+}
+
+impl Encode for liblzma::write::XzEncoder<Sink> {
+    fn finish(self: Box<Self>) -> io::Result<Sink> {
+        (*self).finish()
+    }
+}
+
+impl Encode for flate2::write::GzEncoder<Sink> {
+    fn finish(self: Box<Self>) -> io::Result<Sink> {
+        (*self).finish()
+    }
+}
+
+impl Encode for bzip2::write::BzEncoder<Sink> {
+    fn finish(self: Box<Self>) -> io::Result<Sink> {
+        (*self).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn told(name: &str, mode: Option<&str>, level: Option<i32>) -> String {
+        settle(name, mode, level, 2)
+            .map_or_else(|error| error.to_string(), |c| format!("{} {} {}", c.name, c.level, c.threads))
+    }
+
+    #[test]
+    fn the_words_of_the_predecessor_become_levels() {
+        assert_eq!(told("zst", Some("ultra"), None), "zstd 22 1");
+        assert_eq!(told("pigz", Some("fast"), None), "gzip 1 1");
+        assert_eq!(told("gz", None, None), "gzip 6 1");
+        assert_eq!(told("bz2", None, Some(4)), "bzip2 4 1");
+        assert_eq!(told("xz", Some("maximum"), None), "xz 9 1");
+    }
+
+    #[test]
+    fn what_cannot_be_is_told() {
+        assert_eq!(told("lz4", None, None), "there is no compression 'lz4'");
+        assert_eq!(told("xz", None, Some(10)), "compression-level 10 is not between 0 and 9 for xz");
+        assert_eq!(
+            told("xz", Some("fast"), Some(1)),
+            "compression-mode and compression-level exclude each other"
+        );
+        assert_eq!(told("xz", Some("best"), None), "there is no compression-mode 'best'");
+    }
+
+    #[test]
+    fn xz_takes_fewer_threads_before_it_takes_too_much_memory() {
+        let threads = |level| settle("xz", None, Some(level), 64).unwrap().threads;
+        assert!((1..=64).contains(&threads(9)) && threads(9) < threads(1), "{} {}", threads(9), threads(1));
+    }
+
+    #[test]
+    fn every_codec_reads_back_what_it_wrote_at_every_end_of_its_levels() {
+        let data: Vec<u8> = (0..200_000_u32).flat_map(|n| (n / 7).to_le_bytes()).collect();
+        for codec in CODECS {
+            for level in [*codec.levels.start(), *codec.levels.end()] {
+                let file = tempfile::NamedTempFile::new().unwrap();
+                let with = settle(codec.name, None, Some(level), 2).unwrap();
+                let mut encoder = (codec.encode)(Sink::new(file.reopen().unwrap()), &with).unwrap();
+                encoder.write_all(&data).unwrap();
+                let (_, size, _) = encoder.finish().unwrap().finish().unwrap();
+                assert_eq!(size, file.as_file().metadata().unwrap().len());
+                let mut back = Vec::new();
+                (codec.decode)(Box::new(file.reopen().unwrap())).unwrap().read_to_end(&mut back).unwrap();
+                assert!(back == data, "{} {level}", codec.name);
+            }
+        }
     }
 }

@@ -59,7 +59,7 @@ impl Writer {
         let payload_at = head.len() as u64;
         head.extend_from_slice(&tar::plain_header(&draft.payload.name, 0, mtime)?);
         file.write_all(&head)?;
-        let encoder = (codec.encode)(Sink::new(file), draft.codec.level, draft.codec.threads)?;
+        let encoder = (codec.encode)(Sink::new(file), &draft.codec)?;
         let encoder = BufWriter::with_capacity(COPY_BYTES, encoder);
         Ok(Self {
             draft,
@@ -212,6 +212,11 @@ proxmox-backup-extra installed, `pbx-config show {file}` and
 ",
         host = draft.id.host(),
         at = draft.id.at(),
-        tools = if by_hand.is_empty() { "" } else { " and zstd" },
+        tools = by_hand
+            .split(' ')
+            .next()
+            .filter(|tool| !tool.is_empty())
+            .map(|tool| format!(" and {tool}"))
+            .unwrap_or_default(),
     )
 }

@@ -6,7 +6,7 @@ use jiff::tz::TimeZone;
 
 use crate::model::index::{Entry, Index, Kind};
 use crate::model::report::{Outcome, Problem, Report, Severity};
-use crate::model::snapshot::Snapshot;
+use crate::model::snapshot::{Compression, Snapshot};
 use crate::task::backup::Plan;
 use crate::task::extract::Extracted;
 use crate::task::snapshots::{Listed, Listing};
@@ -101,10 +101,9 @@ pub fn report(report: &Report) -> String {
         );
         let _ = writeln!(
             text,
-            "size      {} ({} level {}, {} threads)",
+            "size      {} ({}, {} threads)",
             size(report.size),
-            codec.name,
-            codec.level,
+            compression(codec),
             codec.threads
         );
         let _ = writeln!(text, "time      {:.2} s, read back and verified", report.took);
@@ -123,6 +122,11 @@ pub fn report(report: &Report) -> String {
     };
     let _ = writeln!(text, "result    {result}");
     text
+}
+
+fn compression(codec: &Compression) -> String {
+    let mode = codec.mode.as_ref().map(|mode| format!(" ({mode})")).unwrap_or_default();
+    format!("{} level {}{mode}", codec.name, codec.level)
 }
 
 pub fn plan(plan: &Plan) -> String {
@@ -179,7 +183,7 @@ pub fn manifest(snapshot: &Snapshot) -> String {
     }
     line("machine", snapshot.machine_id.as_deref().unwrap_or("unknown"));
     let codec = &snapshot.codec;
-    line("payload", &format!("{}, {} level {}", size(snapshot.payload.size), codec.name, codec.level));
+    line("payload", &format!("{}, {}", size(snapshot.payload.size), compression(codec)));
     let counts = &snapshot.counts;
     line("counts", &format!("{} entries, {} files, {}", counts.entries, counts.files, size(counts.bytes)));
     line("result", &snapshot.outcome.to_string());

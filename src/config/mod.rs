@@ -43,6 +43,8 @@ pub struct Config {
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct Backup {
     pub compression: String,
+    /// fast, standard, maximum, ultra: instead of a level.
+    pub compression_mode: Option<String>,
     pub compression_level: Option<i32>,
     /// 0: one for each processor, at most four.
     pub compression_threads: u32,
@@ -56,6 +58,7 @@ impl Default for Backup {
     fn default() -> Self {
         Self {
             compression: "zstd".to_owned(),
+            compression_mode: None,
             compression_level: None,
             compression_threads: 0,
             include: Vec::new(),

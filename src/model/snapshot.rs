@@ -149,6 +149,9 @@ pub struct Snapshot {
 pub struct Compression {
     pub name: String,
     pub level: i32,
+    /// The word the level came from, when one was given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<String>,
     pub threads: u32,
 }
 

@@ -18,7 +18,7 @@ use crate::archive::codec;
 use crate::archive::reader::Archive;
 use crate::archive::writer::{Fit, Writer};
 use crate::catalog::{self, Item, Source};
-use crate::config::Config;
+use crate::config::{Backup, Config};
 use crate::model::facts::Product;
 use crate::model::index::{Entry, Index, Kind, Mtime, Name, Output, STATE_DIR};
 use crate::model::report::{Fault, FaultKind, Outcome, Phases, Problem, Report, Stored};
@@ -43,7 +43,9 @@ const STDERR_KEPT_BYTES: usize = 2048;
 /// Up to here a file is read whole before it is written, so that a change meanwhile is noticed and read again.
 const SMALL_BYTES: u64 = 1 << 20;
 const READ_TRIES: usize = 3;
+/// When the configuration leaves it to us: more would cost memory and gain nothing on a few MB.
 const THREADS_MAX: u32 = 4;
+const THREADS_LIMIT: u32 = 64;
 
 pub struct Request {
     pub selection: Selection,
@@ -357,26 +359,20 @@ fn draft(
     })
 }
 
-/// The codec as it will really run. Errors: `Usage` for a name or level that it does not have.
+/// The codec as it will really run. Errors: `Usage`, in the words of the configuration.
 pub fn compression(config: &Config) -> Result<Compression> {
-    let codec = codec::by_name(&config.backup.compression)?;
-    let level = config.backup.compression_level.unwrap_or(codec.default_level);
-    if !codec.levels.contains(&level) {
-        let (low, high) = (codec.levels.start(), codec.levels.end());
-        let message = format!(
-            "backup 'main': compression-level {level} is not between {low} and {high} for {}",
-            codec.name
-        );
-        return Err(Fault::new(FaultKind::Usage, message).hint("leave it out for the default").into());
-    }
+    let Backup { compression, compression_mode, compression_level, compression_threads, .. } = &config.backup;
     let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let auto = u32::try_from(processors).unwrap_or(1).min(THREADS_MAX);
-    let threads = match (codec.threaded, config.backup.compression_threads) {
-        (false, _) => 1,
-        (true, 0) => auto,
-        (true, n) => n.min(64),
+    let threads = match compression_threads {
+        0 => u32::try_from(processors).unwrap_or(1).min(THREADS_MAX),
+        n => (*n).min(THREADS_LIMIT),
     };
-    Ok(Compression { name: codec.name.to_owned(), level, threads })
+    codec::settle(compression, compression_mode.as_deref(), *compression_level, threads).map_err(|error| {
+        match error.downcast::<Fault>() {
+            Ok(fault) => Fault { message: format!("backup 'main': {fault}"), ..fault }.into(),
+            Err(error) => error,
+        }
+    })
 }
 
 fn write(
