@@ -1,11 +1,12 @@
 //! Reads a snapshot file and treats it as hostile: every size is bounded by the manifest, every byte is hashed,
 //! nothing is believed before it is checked. Memory does not grow with the contents of files.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
+use ::tar::EntryType;
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
@@ -15,13 +16,16 @@ use super::tar::{self, BLOCK, Member};
 use super::writer::{HOWTO_NAME, MANIFEST_NAME};
 use crate::model::index::{Entry, INDEX_PATH, Index, Kind, Name};
 use crate::model::report::{Fault, FaultKind};
-use crate::model::snapshot::{FORMAT, MANIFEST_MAX_BYTES, Snapshot};
+use crate::model::snapshot::{Counts, FORMAT, MANIFEST_MAX_BYTES, Snapshot};
 
 /// So much of a file's head always holds the manifest.
 pub const HEAD_BYTES: usize = BLOCK + MANIFEST_MAX_BYTES;
-/// Clear members before the payload; more is no snapshot.
-const CLEAR_MEMBERS_MAX: usize = 8;
-const INDEX_MAX_BYTES: u64 = 1 << 30;
+/// Members before the payload, each once; more is no snapshot.
+const CLEAR_NAMES: [&str; 3] = [MANIFEST_NAME, "MANIFEST.sig", HOWTO_NAME];
+const UPGRADE: &str = "upgrade proxmox-backup-extra";
+const INDEX_MAX_BYTES: u64 = 256 << 20;
+/// What is kept of all members until the index comes: far more than any host's configuration needs.
+const KEPT_MAX_BYTES: usize = 256 << 20;
 
 /// The clear manifest, without a look at the payload.
 #[derive(Debug, Clone)]
@@ -63,12 +67,13 @@ fn parse_manifest(text: &[u8]) -> Result<Snapshot> {
         format: u32,
     }
     let Format { format } = serde_json::from_slice(text).context("its manifest is damaged")?;
+    ensure!(format >= 1, "its manifest is damaged: there is no format {format}");
     if format > FORMAT {
         let fault = Fault::new(
             FaultKind::Failed,
             format!("was written in format {format}; this version reads up to {FORMAT}"),
         );
-        return Err(fault.hint("upgrade proxmox-backup-extra").into());
+        return Err(fault.hint(UPGRADE).into());
     }
     serde_json::from_slice(text).context("its manifest is damaged")
 }
@@ -131,10 +136,15 @@ impl Archive {
 fn find_payload(file: &File, snapshot: &Snapshot) -> Result<u64> {
     let payload = &snapshot.payload;
     let mut archive = ::tar::Archive::new(file);
-    for (n, entry) in archive.entries_with_seek()?.raw(true).enumerate() {
+    let mut members = archive.entries_with_seek()?.raw(true);
+    let mut before: Vec<Name> = Vec::new();
+    while let Some(entry) = members.next() {
         let entry = entry.context("damaged header")?;
-        let name = entry.path_bytes().into_owned();
-        if name == payload.name.as_bytes() {
+        let name = Name::new(entry.path_bytes());
+        // tar takes the last of two, and follows headers that rename or link: it must see what we see.
+        ensure!(entry.header().entry_type() == EntryType::Regular, "{name}: is no plain file");
+        ensure!(!before.contains(&name), "{name}: stands in it twice");
+        if name.as_bytes() == payload.name.as_bytes() {
             ensure!(
                 entry.size() == payload.size,
                 "its payload has {} bytes, its manifest says {}",
@@ -143,10 +153,14 @@ fn find_payload(file: &File, snapshot: &Snapshot) -> Result<u64> {
             );
             let end = entry.raw_file_position() + payload.size;
             ensure!(file.metadata()?.len() >= end, "it ends within the payload");
+            if let Some(Ok(extra)) = members.next() {
+                bail!("{}: stands behind its payload", Name::new(extra.path_bytes()));
+            }
             return Ok(entry.raw_file_position());
         }
-        let known = [MANIFEST_NAME, "MANIFEST.sig", HOWTO_NAME].iter().any(|clear| name == clear.as_bytes());
-        ensure!(known && n < CLEAR_MEMBERS_MAX, "has a member {} that no snapshot has", Name::new(name));
+        let known = CLEAR_NAMES.iter().any(|clear| name.as_bytes() == clear.as_bytes());
+        ensure!(known, "has a member {name} that no snapshot has");
+        before.push(name);
     }
     bail!("has no payload")
 }
@@ -176,9 +190,13 @@ fn read_payload(
     let codec = codec::CODECS
         .iter()
         .find(|codec| payload_ext(&snapshot.payload.name) == Some(codec.ext))
-        .with_context(|| format!("this version cannot read {}", snapshot.payload.name))?;
+        .with_context(|| {
+            let name = Name::new(snapshot.payload.name.as_str());
+            Fault::new(FaultKind::Failed, format!("this version cannot read {name}")).hint(UPGRADE)
+        })?;
     let mut stored = Hashing::new(file.take(snapshot.payload.size));
     let mut seen: HashMap<Name, Seen> = HashMap::new();
+    let mut kept = 0;
     let mut index: Option<Index> = None;
     {
         let decoded = (codec.decode)(Box::new(BufReader::with_capacity(256 * 1024, &mut stored)))?;
@@ -190,6 +208,12 @@ fn read_payload(
                 return Ok(());
             }
             ensure!((seen.len() as u64) < snapshot.counts.entries, "has more members than its manifest says");
+            kept += size_of::<Seen>() + member.memory();
+            ensure!(
+                kept <= KEPT_MAX_BYTES,
+                "has more names and attributes than fit into {KEPT_MAX_BYTES} bytes"
+            );
+            check_hard_link(member, &seen)?;
             let mut hashing = Hashing::new(content);
             visit(member, &mut hashing)?;
             io::copy(&mut hashing, &mut io::sink()).with_context(|| format!("{}: cut short", member.path))?;
@@ -199,7 +223,13 @@ fn read_payload(
             Ok(())
         });
         result?;
-        io::copy(&mut bounded, &mut io::sink()).context("damaged payload")?;
+        // The archive ends with two blocks of zeros, and reading it stops at the first.
+        let mut rest = Vec::new();
+        bounded.by_ref().take(BLOCK as u64 + 1).read_to_end(&mut rest).context("damaged payload")?;
+        ensure!(
+            rest.len() <= BLOCK && rest.iter().all(|byte| *byte == 0),
+            "its payload has something behind its end"
+        );
         ensure!(bounded.left == 0, "its payload unpacks to less than its manifest says");
     }
     io::copy(&mut stored, &mut io::sink())?;
@@ -239,9 +269,54 @@ fn compare(index: &Index, seen: &HashMap<Name, Seen>, snapshot: &Snapshot) -> Re
         seen.len(),
         snapshot.counts.entries
     );
+    check_manifest(index, snapshot)?;
+    let mut listed = HashSet::with_capacity(index.entries.len());
     for entry in &index.entries {
+        ensure!(listed.insert(&entry.path), "{}: stands in its index twice", entry.path);
         let found = seen.get(&entry.path).with_context(|| format!("{}: is in the index only", entry.path))?;
         check_entry(entry, found)?;
+    }
+    check_folders(seen)
+}
+
+/// The manifest is in the clear and no hash is over it; what the index tells too must be the same.
+fn check_manifest(index: &Index, snapshot: &Snapshot) -> Result<()> {
+    let facts = &index.facts;
+    ensure!(
+        (&snapshot.node, &snapshot.machine_id, &snapshot.products, &snapshot.cluster)
+            == (&facts.node, &facts.machine_id, &facts.products, &facts.cluster),
+        "its manifest and its index are not of the same host"
+    );
+    let counted = Counts {
+        entries: index.entries.len() as u64,
+        files: index.entries.iter().filter(|entry| entry.kind == Kind::File).count() as u64,
+        bytes: snapshot.counts.bytes,
+        absent: index.absent.len() as u64,
+        problems: index.problems.len() as u64,
+    };
+    ensure!(counted == snapshot.counts, "its manifest does not count what its index lists");
+    Ok(())
+}
+
+fn check_hard_link(member: &Member, seen: &HashMap<Name, Seen>) -> Result<()> {
+    let (Kind::Hardlink, Some(first)) = (member.kind, &member.link) else { return Ok(()) };
+    ensure!(
+        seen.get(first).is_some_and(|found| found.member.kind == Kind::File),
+        "{}: is a second name of {first}, which is no file that stands before it",
+        member.path
+    );
+    Ok(())
+}
+
+/// What another member lies below is a folder, wherever it stands: nothing is reached through a link.
+fn check_folders(seen: &HashMap<Name, Seen>) -> Result<()> {
+    for path in seen.keys() {
+        for above in path.as_path().ancestors().skip(1).map(Name::from) {
+            ensure!(
+                seen.get(&above).is_none_or(|found| found.member.kind == Kind::Dir),
+                "{path}: lies below {above}, which is no folder"
+            );
+        }
     }
     Ok(())
 }

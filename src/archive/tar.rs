@@ -12,6 +12,8 @@ pub const BLOCK: usize = 512;
 const ZEROS: [u8; BLOCK * 2] = [0; BLOCK * 2];
 /// Of one PAX header; names, links and attributes together.
 const PAX_MAX_BYTES: u64 = 1 << 20;
+/// Linux takes no longer path and no longer target of a link; the end's NUL counts.
+const PATH_MAX_BYTES: usize = 4096;
 const XATTR: &str = "SCHILY.xattr.";
 
 /// The header blocks of an entry, with a PAX header before it when ustar cannot hold something.
@@ -51,7 +53,7 @@ pub fn header(entry: &Entry) -> Result<Vec<u8>> {
     let _ = header.set_username(&entry.owner);
     let _ = header.set_groupname(&entry.group);
     for xattr in &entry.xattrs {
-        record(&mut records, &format!("{XATTR}{}", xattr.name), &xattr.value);
+        record(&mut records, &format!("{XATTR}{}", escape(&xattr.name)), &xattr.value);
     }
     header.set_cksum();
     let mut blocks = Vec::with_capacity(BLOCK);
@@ -92,6 +94,15 @@ fn record(records: &mut Vec<u8>, key: &str, value: &[u8]) {
     records.push(b'\n');
 }
 
+/// A key ends at its first '='. GNU tar writes one inside a name in this way, and reads it back.
+fn escape(name: &str) -> String {
+    name.replace('%', "%25").replace('=', "%3D")
+}
+
+fn unescape(name: &str) -> String {
+    name.replace("%3D", "=").replace("%25", "%")
+}
+
 /// Zeros up to the next block.
 pub fn padding(size: u64) -> &'static [u8] {
     let over = usize::try_from(size % BLOCK as u64).unwrap_or(0);
@@ -117,11 +128,21 @@ pub struct Member {
     pub xattrs: Vec<Xattr>,
 }
 
+impl Member {
+    /// Bytes that its name, link and attributes take.
+    pub fn memory(&self) -> usize {
+        let xattrs =
+            self.xattrs.iter().map(|xattr| size_of::<Xattr>() + xattr.name.len() + xattr.value.len());
+        let link = self.link.as_ref().map_or(0, |link| link.as_bytes().len());
+        self.path.as_bytes().len() + link + xattrs.sum::<usize>()
+    }
+}
+
 /// Reads an archive to its end, member by member. What `visit` does not read is skipped.
 /// Errors: damaged headers, kinds that a snapshot never holds, unsafe names.
 pub fn read(input: impl Read, visit: &mut dyn FnMut(&Member, &mut dyn Read) -> Result<()>) -> Result<()> {
     let mut archive = tar::Archive::new(input);
-    let mut pax = Pax::default();
+    let mut pax: Option<Pax> = None;
     for raw in archive.entries()?.raw(true) {
         let mut raw = raw.context("damaged archive")?;
         let kind = raw.header().entry_type();
@@ -129,14 +150,16 @@ pub fn read(input: impl Read, visit: &mut dyn FnMut(&Member, &mut dyn Read) -> R
             let mut records = Vec::new();
             raw.by_ref().take(PAX_MAX_BYTES + 1).read_to_end(&mut records)?;
             ensure!(records.len() as u64 <= PAX_MAX_BYTES, "a PAX header is too large");
-            pax = Pax::parse(&records).context("damaged PAX header")?;
+            ensure!(pax.is_none(), "two PAX headers for one member");
+            pax = Some(Pax::parse(&records).context("damaged PAX header")?);
             continue;
         }
-        let member = member(&raw, std::mem::take(&mut pax))?;
+        let member = member(&raw, pax.take().unwrap_or_default())?;
         visit(&member, &mut raw)?;
         // The crate skips what was left unread only when it can; a short stream must not pass for a whole one.
         io::copy(&mut raw, &mut io::sink())?;
     }
+    ensure!(pax.is_none(), "a PAX header without a member");
     Ok(())
 }
 
@@ -155,12 +178,18 @@ fn member(raw: &tar::Entry<impl Read>, pax: Pax) -> Result<Member> {
         path.pop();
     }
     let path = Name::new(path);
+    ensure!(path.as_bytes().len() < PATH_MAX_BYTES, "a name is longer than any path");
     ensure!(path.is_safe(), "{shown}: an absolute name or one with '..' never belongs in a snapshot");
     let link = pax.link.or_else(|| header.link_name_bytes().map(std::borrow::Cow::into_owned)).map(Name::new);
     ensure!(
         link.is_some() == matches!(kind, Kind::Symlink | Kind::Hardlink),
         "{shown}: a link without a target, or a target without a link"
     );
+    let possible = |link: &Name| {
+        let bytes = link.as_bytes();
+        !bytes.is_empty() && !bytes.contains(&0) && bytes.len() < PATH_MAX_BYTES
+    };
+    ensure!(link.as_ref().is_none_or(possible), "{shown}: its target is none that a link can have");
     let size = header.entry_size().context("damaged header")?;
     ensure!(kind == Kind::File || size == 0, "{shown}: only files have contents");
     let number = |value: io::Result<u64>| -> Result<u32> { Ok(u32::try_from(value?)?) };
@@ -209,16 +238,21 @@ impl Pax {
             "path" => self.path = Some(value.to_vec()),
             "linkpath" => self.link = Some(value.to_vec()),
             "mtime" => self.mtime = Some(std::str::from_utf8(value)?.parse()?),
-            // A size beside the header's would let two readers see two archives.
-            "size" => bail!("a size that hides the header's"),
-            _ => {
-                if let Some(name) = key.strip_prefix(XATTR) {
-                    self.xattrs.push(Xattr { name: name.to_owned(), value: value.to_vec() });
-                }
-            }
+            _ => match key.strip_prefix(XATTR) {
+                Some(name) => self.xattrs.push(Xattr { name: unescape(name), value: value.to_vec() }),
+                None => ensure!(!hides(key), "a record '{}' that hides the header's", Name::new(key)),
+            },
         }
         Ok(())
     }
+}
+
+/// Records that other readers take for a field of the header, or for another form of the contents:
+/// two readers must not see two archives.
+fn hides(key: &str) -> bool {
+    const FIELDS: [&str; 7] = ["size", "uid", "gid", "uname", "gname", "charset", "hdrcharset"];
+    const VENDORS: [&str; 3] = ["GNU.", "SCHILY.", "LIBARCHIVE."];
+    FIELDS.contains(&key) || VENDORS.iter().any(|vendor| key.starts_with(vendor))
 }
 
 /// The bytes that a plain member of the bundle takes: header, content, padding.
