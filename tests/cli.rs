@@ -150,6 +150,36 @@ fn a_link_where_a_row_expects_a_folder_is_no_silent_gap() {
 }
 
 #[test]
+fn a_huge_file_is_named_and_taken_only_when_it_is_asked_for() {
+    let host = tiny();
+    host.write("usr/local/bin/tool", "x");
+    let huge = fs::File::create(host.root.join("usr/local/bin/huge")).unwrap();
+    huge.set_len(50 << 30).unwrap();
+    let report = host.run(&["backup", "--json"]).exits(Exit::Problems).json();
+    assert!(
+        report["problems"].to_string().contains("/usr/local/bin/huge: is larger than 512 MiB, not saved")
+    );
+    assert!(host.run(&["show", "latest", "--files"]).ok().out.contains("usr/local/bin/tool"));
+    huge.set_len(600 << 20).unwrap();
+    host.configure("backup: main\n\tinclude /usr/local/bin/huge\n");
+    host.run(&["backup"]).ok();
+    assert!(host.run(&["show", "latest", "--files"]).ok().out.contains("usr/local/bin/huge"));
+}
+
+#[test]
+fn a_mount_that_may_hang_is_named_and_not_entered() {
+    let host = TestHost::golden("pve-single");
+    host.mount_fresh(&[]);
+    // The daemon does not answer: whoever looks into its mount hangs.
+    host.configure("backup: main\n\tinclude /etc/pve\n\tinclude /etc/hosts\n");
+    host.signal_daemon(nix::sys::signal::Signal::SIGSTOP);
+    let start = std::time::Instant::now();
+    let report = host.run(&["backup", "--json"]).exits(Exit::Problems).json();
+    assert!(start.elapsed() < std::time::Duration::from_secs(20));
+    assert!(report["problems"].to_string().contains("/etc/pve: is a mount of kind fuse, not entered"));
+}
+
+#[test]
 fn a_second_store_that_fails_leaves_the_first_one_alone() {
     let host = tiny();
     host.write("srv/file", "no folder");

@@ -311,6 +311,18 @@ pub fn mounts() -> Vec<(PathBuf, String)> {
     text.split(|b| *b == b'\n').filter_map(parse_mount).collect()
 }
 
+/// Mounts below `root` that may hang or are another system's data: network, FUSE, automounts.
+/// Paths are relative to the root.
+pub fn foreign_mounts(root: &Path) -> HashMap<PathBuf, String> {
+    const KINDS: [&str; 12] = [
+        "nfs", "cifs", "smb", "ceph", "gluster", "9p", "afs", "lustre", "beegfs", "fuse", "autofs",
+        "virtiofs",
+    ];
+    let root = fs::canonicalize(root).unwrap_or_else(|_| root.to_owned());
+    let foreign = mounts().into_iter().filter(|(_, kind)| KINDS.iter().any(|known| kind.starts_with(known)));
+    foreign.filter_map(|(point, kind)| Some((point.strip_prefix(&root).ok()?.to_owned(), kind))).collect()
+}
+
 /// `36 35 98:0 /root /mount/point opts - type source super`, octal escapes in the path.
 fn parse_mount(line: &[u8]) -> Option<(PathBuf, String)> {
     let text = String::from_utf8_lossy(line);

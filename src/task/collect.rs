@@ -1,7 +1,8 @@
 //! Walks the catalogue over a host: which row finds what, each path once, what is left out and what went wrong.
 //! Reading contents and writing them is the caller's.
 
-use std::collections::HashSet;
+use std::cell::RefCell;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
@@ -16,6 +17,9 @@ use crate::sys::glob::Pattern;
 use crate::sys::host::Host;
 use crate::sys::lock::check_stopped;
 use crate::sys::pmxcfs::{self, Picture};
+
+/// No configuration is larger; a disk image or a sparse file that strayed into a collected folder is.
+const LARGE_BYTES: u64 = 512 << 20;
 
 /// Something a row found. Paths are relative to the root.
 #[derive(Debug)]
@@ -52,7 +56,9 @@ pub fn walk(scan: &Scan, items: &[&'static Item], take: Take) -> Result<Leftover
     let mut walk = Walk {
         scan,
         left_out: left_out()?,
+        foreign: files::foreign_mounts(scan.host.root()),
         seen: HashSet::new(),
+        large: Vec::new(),
         links: Vec::new(),
         left: Leftover::default(),
         take,
@@ -66,6 +72,7 @@ pub fn walk(scan: &Scan, items: &[&'static Item], take: Take) -> Result<Leftover
             walk.left.absent.push(Absence { item: item.id.to_owned() });
         }
     }
+    walk.check_large();
     walk.check_links();
     Ok(walk.left)
 }
@@ -82,7 +89,11 @@ fn left_out() -> Result<Vec<Pattern>> {
 struct Walk<'a, 't> {
     scan: &'a Scan<'a>,
     left_out: Vec<Pattern>,
+    /// Mount points that are never touched.
+    foreign: HashMap<PathBuf, String>,
     seen: HashSet<PathBuf>,
+    /// Files too large for a row of the catalogue.
+    large: Vec<PathBuf>,
     /// Links where a row expected the thing itself.
     links: Vec<PathBuf>,
     left: Leftover,
@@ -115,11 +126,20 @@ impl Walk<'_, '_> {
     }
 
     fn files(&mut self, item: &'static Item, globs: &[Pattern], except: &[Pattern]) -> Result<()> {
-        let Self { scan, left_out, seen, links, left, take } = self;
+        let Self { scan, left_out, foreign, seen, links, large, left, take } = self;
         // What the admin names is wanted, even where the catalogue would not look.
-        let left_out: &[Pattern] = if matches!(item.source, Source::Configured) { &[] } else { left_out };
+        let named = matches!(item.source, Source::Configured);
+        let left_out: &[Pattern] = if named { &[] } else { left_out };
         for glob in globs {
-            let enter = |path: &Path| Self::wanted(left_out, scan, except, path);
+            let refused = RefCell::new(Vec::new());
+            let enter = |path: &Path| {
+                let foreign = foreign.contains_key(path);
+                let wanted = Self::wanted(left_out, scan, except, path);
+                if wanted && foreign {
+                    refused.borrow_mut().push(path.to_owned());
+                }
+                wanted && !foreign
+            };
             files::walk(scan.host.root(), glob, &enter, &mut |met| {
                 let (path, stat) = match met {
                     Met::Entry(path, stat) => (path, stat.clone()),
@@ -133,23 +153,47 @@ impl Walk<'_, '_> {
                         return Ok(());
                     }
                 };
+                if seen.contains(path) {
+                    return Ok(());
+                }
                 if let Node::Special(what) = stat.node {
+                    seen.insert(path.to_owned());
                     left.problems.push(Problem::notice(format!("/{}: is {what}, not saved", shown(path))));
+                    return Ok(());
+                }
+                if stat.node == Node::Kept(Kind::File) && stat.size > LARGE_BYTES && !named {
+                    large.push(path.to_owned());
                     return Ok(());
                 }
                 let is_link = stat.node == Node::Kept(Kind::Symlink);
                 if is_link && path.components().count() <= glob.parts().len() {
                     links.push(path.to_owned());
                 }
-                if !seen.contains(path) {
-                    take_parents(scan.host.root(), item, path, seen, take)?;
-                    seen.insert(path.to_owned());
-                    take(item, &Piece::File { path, stat: &stat })?;
-                }
+                take_parents(scan.host.root(), item, path, seen, take)?;
+                seen.insert(path.to_owned());
+                take(item, &Piece::File { path, stat: &stat })?;
                 check_stopped()
             })?;
+            for path in refused.into_inner() {
+                let kind = foreign.get(&path).map_or("", String::as_str);
+                let what = format!("/{}: is a mount of kind {kind}, not entered", shown(&path));
+                if seen.insert(path) {
+                    left.problems.push(if named { Problem::warning(what) } else { Problem::notice(what) });
+                }
+            }
         }
         Ok(())
+    }
+
+    /// A later row may have taken one after all: `include` takes files of any size.
+    fn check_large(&mut self) {
+        self.large.sort_unstable();
+        self.large.dedup();
+        for path in self.large.iter().filter(|path| !self.seen.contains(*path)) {
+            let what = format!("/{}: is larger than {} MiB, not saved", shown(path), LARGE_BYTES >> 20);
+            let hint = format!("add `include` or `exclude /{}` to the configuration", shown(path));
+            self.left.problems.push(Problem::warning(what).hint(hint));
+        }
     }
 
     /// A row's file or folder that is only a link here: what it leads to must be in the snapshot too,
