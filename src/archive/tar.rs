@@ -51,7 +51,7 @@ pub fn header(entry: &Entry) -> Result<Vec<u8>> {
     let _ = header.set_username(&entry.owner);
     let _ = header.set_groupname(&entry.group);
     for xattr in &entry.xattrs {
-        record(&mut records, &format!("{XATTR}{}", xattr.name), &xattr.value);
+        record(&mut records, &format!("{XATTR}{}", escape(&xattr.name)), &xattr.value);
     }
     header.set_cksum();
     let mut blocks = Vec::with_capacity(BLOCK);
@@ -90,6 +90,15 @@ fn record(records: &mut Vec<u8>, key: &str, value: &[u8]) {
     records.extend_from_slice(format!("{length} {key}=").as_bytes());
     records.extend_from_slice(value);
     records.push(b'\n');
+}
+
+/// A key ends at its first '='. GNU tar writes one inside a name in this way, and reads it back.
+fn escape(name: &str) -> String {
+    name.replace('%', "%25").replace('=', "%3D")
+}
+
+fn unescape(name: &str) -> String {
+    name.replace("%3D", "=").replace("%25", "%")
 }
 
 /// Zeros up to the next block.
@@ -213,7 +222,7 @@ impl Pax {
             "size" => bail!("a size that hides the header's"),
             _ => {
                 if let Some(name) = key.strip_prefix(XATTR) {
-                    self.xattrs.push(Xattr { name: name.to_owned(), value: value.to_vec() });
+                    self.xattrs.push(Xattr { name: unescape(name), value: value.to_vec() });
                 }
             }
         }
