@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 use super::codec::{self, Encode, Sink};
 use super::tar::{self, BLOCK};
 use crate::model::index::{Entry, INDEX_PATH, Index, Kind, Mtime, Name};
+use crate::model::report::Outcome;
 use crate::model::snapshot::{Counts, MANIFEST_MAX_BYTES, Payload, Snapshot};
 
 pub const MANIFEST_NAME: &str = "MANIFEST.json";
@@ -126,6 +127,7 @@ impl Writer {
             absent: index.absent.len() as u64,
             problems: index.problems.len() as u64,
         };
+        self.draft.outcome = Outcome::of(&index.problems);
         let text = serde_json::to_vec(&index)?;
         drop(index);
         let entry = index_entry(text.len() as u64, self.draft.id.at().as_second());
