@@ -96,7 +96,9 @@ impl Beneath {
     }
 }
 
-/// Owner first (it takes setuid away), then mode, attributes, time. Attributes that cannot be kept come back.
+/// Owner first (it takes setuid and capabilities away), then attributes (who is not root cannot set them on what
+/// is read-only; an ACL changes the mode, and the mode's bits are its mask), then mode and time.
+/// Attributes that cannot be kept come back.
 pub fn finish(
     file: &File,
     owner: Option<(u32, u32)>,
@@ -107,11 +109,11 @@ pub fn finish(
     if let Some((uid, gid)) = owner {
         fchown(file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
     }
+    let lost = xattrs.iter().filter(|xattr| file.set_xattr(&xattr.name, &xattr.value).is_err());
+    let lost = lost.map(|xattr| xattr.name.clone()).collect();
     // Without the owner, setuid would make a program run as the wrong one.
     let mode = if owner.is_some() { mode & 0o7777 } else { mode & 0o777 };
     fchmod(file.as_fd(), Mode::from_bits_truncate(mode))?;
-    let lost = xattrs.iter().filter(|xattr| file.set_xattr(&xattr.name, &xattr.value).is_err());
-    let lost = lost.map(|xattr| xattr.name.clone()).collect();
     let time = time_spec(mtime);
     nix::sys::stat::futimens(file, &time, &time)?;
     Ok(lost)
