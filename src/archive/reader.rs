@@ -190,6 +190,7 @@ fn read_payload(
                 return Ok(());
             }
             ensure!((seen.len() as u64) < snapshot.counts.entries, "has more members than its manifest says");
+            check_hard_link(member, &seen)?;
             let mut hashing = Hashing::new(content);
             visit(member, &mut hashing)?;
             io::copy(&mut hashing, &mut io::sink()).with_context(|| format!("{}: cut short", member.path))?;
@@ -242,6 +243,29 @@ fn compare(index: &Index, seen: &HashMap<Name, Seen>, snapshot: &Snapshot) -> Re
     for entry in &index.entries {
         let found = seen.get(&entry.path).with_context(|| format!("{}: is in the index only", entry.path))?;
         check_entry(entry, found)?;
+    }
+    check_folders(seen)
+}
+
+fn check_hard_link(member: &Member, seen: &HashMap<Name, Seen>) -> Result<()> {
+    let (Kind::Hardlink, Some(first)) = (member.kind, &member.link) else { return Ok(()) };
+    ensure!(
+        seen.get(first).is_some_and(|found| found.member.kind == Kind::File),
+        "{}: is a second name of {first}, which is no file that stands before it",
+        member.path
+    );
+    Ok(())
+}
+
+/// What another member lies below is a folder, wherever it stands: nothing is reached through a link.
+fn check_folders(seen: &HashMap<Name, Seen>) -> Result<()> {
+    for path in seen.keys() {
+        for above in path.as_path().ancestors().skip(1).map(Name::from) {
+            ensure!(
+                seen.get(&above).is_none_or(|found| found.member.kind == Kind::Dir),
+                "{path}: lies below {above}, which is no folder"
+            );
+        }
     }
     Ok(())
 }
