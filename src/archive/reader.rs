@@ -1,7 +1,7 @@
 //! Reads a snapshot file and treats it as hostile: every size is bounded by the manifest, every byte is hashed,
 //! nothing is believed before it is checked. Memory does not grow with the contents of files.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
@@ -240,7 +240,9 @@ fn compare(index: &Index, seen: &HashMap<Name, Seen>, snapshot: &Snapshot) -> Re
         seen.len(),
         snapshot.counts.entries
     );
+    let mut listed = HashSet::with_capacity(index.entries.len());
     for entry in &index.entries {
+        ensure!(listed.insert(&entry.path), "{}: stands in its index twice", entry.path);
         let found = seen.get(&entry.path).with_context(|| format!("{}: is in the index only", entry.path))?;
         check_entry(entry, found)?;
     }
