@@ -15,7 +15,7 @@ use super::tar::{self, BLOCK, Member};
 use super::writer::{HOWTO_NAME, MANIFEST_NAME};
 use crate::model::index::{Entry, INDEX_PATH, Index, Kind, Name};
 use crate::model::report::{Fault, FaultKind};
-use crate::model::snapshot::{FORMAT, MANIFEST_MAX_BYTES, Snapshot};
+use crate::model::snapshot::{Counts, FORMAT, MANIFEST_MAX_BYTES, Snapshot};
 
 /// So much of a file's head always holds the manifest.
 pub const HEAD_BYTES: usize = BLOCK + MANIFEST_MAX_BYTES;
@@ -63,6 +63,7 @@ fn parse_manifest(text: &[u8]) -> Result<Snapshot> {
         format: u32,
     }
     let Format { format } = serde_json::from_slice(text).context("its manifest is damaged")?;
+    ensure!(format >= 1, "its manifest is damaged: there is no format {format}");
     if format > FORMAT {
         let fault = Fault::new(
             FaultKind::Failed,
@@ -240,6 +241,7 @@ fn compare(index: &Index, seen: &HashMap<Name, Seen>, snapshot: &Snapshot) -> Re
         seen.len(),
         snapshot.counts.entries
     );
+    check_manifest(index, snapshot)?;
     let mut listed = HashSet::with_capacity(index.entries.len());
     for entry in &index.entries {
         ensure!(listed.insert(&entry.path), "{}: stands in its index twice", entry.path);
@@ -247,6 +249,25 @@ fn compare(index: &Index, seen: &HashMap<Name, Seen>, snapshot: &Snapshot) -> Re
         check_entry(entry, found)?;
     }
     check_folders(seen)
+}
+
+/// The manifest is in the clear and no hash is over it; what the index tells too must be the same.
+fn check_manifest(index: &Index, snapshot: &Snapshot) -> Result<()> {
+    let facts = &index.facts;
+    ensure!(
+        (&snapshot.node, &snapshot.machine_id, &snapshot.products, &snapshot.cluster)
+            == (&facts.node, &facts.machine_id, &facts.products, &facts.cluster),
+        "its manifest and its index are not of the same host"
+    );
+    let counted = Counts {
+        entries: index.entries.len() as u64,
+        files: index.entries.iter().filter(|entry| entry.kind == Kind::File).count() as u64,
+        bytes: snapshot.counts.bytes,
+        absent: index.absent.len() as u64,
+        problems: index.problems.len() as u64,
+    };
+    ensure!(counted == snapshot.counts, "its manifest does not count what its index lists");
+    Ok(())
 }
 
 fn check_hard_link(member: &Member, seen: &HashMap<Name, Seen>) -> Result<()> {
