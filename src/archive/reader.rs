@@ -201,7 +201,13 @@ fn read_payload(
             Ok(())
         });
         result?;
-        io::copy(&mut bounded, &mut io::sink()).context("damaged payload")?;
+        // The archive ends with two blocks of zeros, and reading it stops at the first.
+        let mut rest = Vec::new();
+        bounded.by_ref().take(BLOCK as u64 + 1).read_to_end(&mut rest).context("damaged payload")?;
+        ensure!(
+            rest.len() <= BLOCK && rest.iter().all(|byte| *byte == 0),
+            "its payload has something behind its end"
+        );
         ensure!(bounded.left == 0, "its payload unpacks to less than its manifest says");
     }
     io::copy(&mut stored, &mut io::sink())?;
