@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
+use ::tar::EntryType;
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
@@ -19,8 +20,8 @@ use crate::model::snapshot::{Counts, FORMAT, MANIFEST_MAX_BYTES, Snapshot};
 
 /// So much of a file's head always holds the manifest.
 pub const HEAD_BYTES: usize = BLOCK + MANIFEST_MAX_BYTES;
-/// Clear members before the payload; more is no snapshot.
-const CLEAR_MEMBERS_MAX: usize = 8;
+/// Members before the payload, each once; more is no snapshot.
+const CLEAR_NAMES: [&str; 3] = [MANIFEST_NAME, "MANIFEST.sig", HOWTO_NAME];
 const INDEX_MAX_BYTES: u64 = 1 << 30;
 
 /// The clear manifest, without a look at the payload.
@@ -132,10 +133,15 @@ impl Archive {
 fn find_payload(file: &File, snapshot: &Snapshot) -> Result<u64> {
     let payload = &snapshot.payload;
     let mut archive = ::tar::Archive::new(file);
-    for (n, entry) in archive.entries_with_seek()?.raw(true).enumerate() {
+    let mut members = archive.entries_with_seek()?.raw(true);
+    let mut before: Vec<Name> = Vec::new();
+    while let Some(entry) = members.next() {
         let entry = entry.context("damaged header")?;
-        let name = entry.path_bytes().into_owned();
-        if name == payload.name.as_bytes() {
+        let name = Name::new(entry.path_bytes());
+        // tar takes the last of two, and follows headers that rename or link: it must see what we see.
+        ensure!(entry.header().entry_type() == EntryType::Regular, "{name}: is no plain file");
+        ensure!(!before.contains(&name), "{name}: stands in it twice");
+        if name.as_bytes() == payload.name.as_bytes() {
             ensure!(
                 entry.size() == payload.size,
                 "its payload has {} bytes, its manifest says {}",
@@ -144,10 +150,14 @@ fn find_payload(file: &File, snapshot: &Snapshot) -> Result<u64> {
             );
             let end = entry.raw_file_position() + payload.size;
             ensure!(file.metadata()?.len() >= end, "it ends within the payload");
+            if let Some(Ok(extra)) = members.next() {
+                bail!("{}: stands behind its payload", Name::new(extra.path_bytes()));
+            }
             return Ok(entry.raw_file_position());
         }
-        let known = [MANIFEST_NAME, "MANIFEST.sig", HOWTO_NAME].iter().any(|clear| name == clear.as_bytes());
-        ensure!(known && n < CLEAR_MEMBERS_MAX, "has a member {} that no snapshot has", Name::new(name));
+        let known = CLEAR_NAMES.iter().any(|clear| name.as_bytes() == clear.as_bytes());
+        ensure!(known, "has a member {name} that no snapshot has");
+        before.push(name);
     }
     bail!("has no payload")
 }
