@@ -130,7 +130,7 @@ pub struct Member {
 /// Errors: damaged headers, kinds that a snapshot never holds, unsafe names.
 pub fn read(input: impl Read, visit: &mut dyn FnMut(&Member, &mut dyn Read) -> Result<()>) -> Result<()> {
     let mut archive = tar::Archive::new(input);
-    let mut pax = Pax::default();
+    let mut pax: Option<Pax> = None;
     for raw in archive.entries()?.raw(true) {
         let mut raw = raw.context("damaged archive")?;
         let kind = raw.header().entry_type();
@@ -138,14 +138,16 @@ pub fn read(input: impl Read, visit: &mut dyn FnMut(&Member, &mut dyn Read) -> R
             let mut records = Vec::new();
             raw.by_ref().take(PAX_MAX_BYTES + 1).read_to_end(&mut records)?;
             ensure!(records.len() as u64 <= PAX_MAX_BYTES, "a PAX header is too large");
-            pax = Pax::parse(&records).context("damaged PAX header")?;
+            ensure!(pax.is_none(), "two PAX headers for one member");
+            pax = Some(Pax::parse(&records).context("damaged PAX header")?);
             continue;
         }
-        let member = member(&raw, std::mem::take(&mut pax))?;
+        let member = member(&raw, pax.take().unwrap_or_default())?;
         visit(&member, &mut raw)?;
         // The crate skips what was left unread only when it can; a short stream must not pass for a whole one.
         io::copy(&mut raw, &mut io::sink())?;
     }
+    ensure!(pax.is_none(), "a PAX header without a member");
     Ok(())
 }
 
@@ -218,16 +220,21 @@ impl Pax {
             "path" => self.path = Some(value.to_vec()),
             "linkpath" => self.link = Some(value.to_vec()),
             "mtime" => self.mtime = Some(std::str::from_utf8(value)?.parse()?),
-            // A size beside the header's would let two readers see two archives.
-            "size" => bail!("a size that hides the header's"),
-            _ => {
-                if let Some(name) = key.strip_prefix(XATTR) {
-                    self.xattrs.push(Xattr { name: unescape(name), value: value.to_vec() });
-                }
-            }
+            _ => match key.strip_prefix(XATTR) {
+                Some(name) => self.xattrs.push(Xattr { name: unescape(name), value: value.to_vec() }),
+                None => ensure!(!hides(key), "a record '{}' that hides the header's", Name::new(key)),
+            },
         }
         Ok(())
     }
+}
+
+/// Records that other readers take for a field of the header, or for another form of the contents:
+/// two readers must not see two archives.
+fn hides(key: &str) -> bool {
+    const FIELDS: [&str; 7] = ["size", "uid", "gid", "uname", "gname", "charset", "hdrcharset"];
+    const VENDORS: [&str; 3] = ["GNU.", "SCHILY.", "LIBARCHIVE."];
+    FIELDS.contains(&key) || VENDORS.iter().any(|vendor| key.starts_with(vendor))
 }
 
 /// The bytes that a plain member of the bundle takes: header, content, padding.
