@@ -12,6 +12,8 @@ pub const BLOCK: usize = 512;
 const ZEROS: [u8; BLOCK * 2] = [0; BLOCK * 2];
 /// Of one PAX header; names, links and attributes together.
 const PAX_MAX_BYTES: u64 = 1 << 20;
+/// Linux takes no longer path and no longer target of a link; the end's NUL counts.
+const PATH_MAX_BYTES: usize = 4096;
 const XATTR: &str = "SCHILY.xattr.";
 
 /// The header blocks of an entry, with a PAX header before it when ustar cannot hold something.
@@ -166,12 +168,18 @@ fn member(raw: &tar::Entry<impl Read>, pax: Pax) -> Result<Member> {
         path.pop();
     }
     let path = Name::new(path);
+    ensure!(path.as_bytes().len() < PATH_MAX_BYTES, "a name is longer than any path");
     ensure!(path.is_safe(), "{shown}: an absolute name or one with '..' never belongs in a snapshot");
     let link = pax.link.or_else(|| header.link_name_bytes().map(std::borrow::Cow::into_owned)).map(Name::new);
     ensure!(
         link.is_some() == matches!(kind, Kind::Symlink | Kind::Hardlink),
         "{shown}: a link without a target, or a target without a link"
     );
+    let possible = |link: &Name| {
+        let bytes = link.as_bytes();
+        !bytes.is_empty() && !bytes.contains(&0) && bytes.len() < PATH_MAX_BYTES
+    };
+    ensure!(link.as_ref().is_none_or(possible), "{shown}: its target is none that a link can have");
     let size = header.entry_size().context("damaged header")?;
     ensure!(kind == Kind::File || size == 0, "{shown}: only files have contents");
     let number = |value: io::Result<u64>| -> Result<u32> { Ok(u32::try_from(value?)?) };
