@@ -22,7 +22,9 @@ use crate::model::snapshot::{Counts, FORMAT, MANIFEST_MAX_BYTES, Snapshot};
 pub const HEAD_BYTES: usize = BLOCK + MANIFEST_MAX_BYTES;
 /// Members before the payload, each once; more is no snapshot.
 const CLEAR_NAMES: [&str; 3] = [MANIFEST_NAME, "MANIFEST.sig", HOWTO_NAME];
-const INDEX_MAX_BYTES: u64 = 1 << 30;
+const INDEX_MAX_BYTES: u64 = 256 << 20;
+/// What is kept of all members until the index comes: far more than any host's configuration needs.
+const KEPT_MAX_BYTES: usize = 256 << 20;
 
 /// The clear manifest, without a look at the payload.
 #[derive(Debug, Clone)]
@@ -190,6 +192,7 @@ fn read_payload(
         .with_context(|| format!("this version cannot read {}", snapshot.payload.name))?;
     let mut stored = Hashing::new(file.take(snapshot.payload.size));
     let mut seen: HashMap<Name, Seen> = HashMap::new();
+    let mut kept = 0;
     let mut index: Option<Index> = None;
     {
         let decoded = (codec.decode)(Box::new(BufReader::with_capacity(256 * 1024, &mut stored)))?;
@@ -201,6 +204,11 @@ fn read_payload(
                 return Ok(());
             }
             ensure!((seen.len() as u64) < snapshot.counts.entries, "has more members than its manifest says");
+            kept += size_of::<Seen>() + member.memory();
+            ensure!(
+                kept <= KEPT_MAX_BYTES,
+                "has more names and attributes than fit into {KEPT_MAX_BYTES} bytes"
+            );
             check_hard_link(member, &seen)?;
             let mut hashing = Hashing::new(content);
             visit(member, &mut hashing)?;

@@ -128,6 +128,16 @@ pub struct Member {
     pub xattrs: Vec<Xattr>,
 }
 
+impl Member {
+    /// Bytes that its name, link and attributes take.
+    pub fn memory(&self) -> usize {
+        let xattrs =
+            self.xattrs.iter().map(|xattr| size_of::<Xattr>() + xattr.name.len() + xattr.value.len());
+        let link = self.link.as_ref().map_or(0, |link| link.as_bytes().len());
+        self.path.as_bytes().len() + link + xattrs.sum::<usize>()
+    }
+}
+
 /// Reads an archive to its end, member by member. What `visit` does not read is skipped.
 /// Errors: damaged headers, kinds that a snapshot never holds, unsafe names.
 pub fn read(input: impl Read, visit: &mut dyn FnMut(&Member, &mut dyn Read) -> Result<()>) -> Result<()> {
