@@ -22,6 +22,7 @@ use crate::model::snapshot::{Counts, FORMAT, MANIFEST_MAX_BYTES, Snapshot};
 pub const HEAD_BYTES: usize = BLOCK + MANIFEST_MAX_BYTES;
 /// Members before the payload, each once; more is no snapshot.
 const CLEAR_NAMES: [&str; 3] = [MANIFEST_NAME, "MANIFEST.sig", HOWTO_NAME];
+const UPGRADE: &str = "upgrade proxmox-backup-extra";
 const INDEX_MAX_BYTES: u64 = 256 << 20;
 /// What is kept of all members until the index comes: far more than any host's configuration needs.
 const KEPT_MAX_BYTES: usize = 256 << 20;
@@ -72,7 +73,7 @@ fn parse_manifest(text: &[u8]) -> Result<Snapshot> {
             FaultKind::Failed,
             format!("was written in format {format}; this version reads up to {FORMAT}"),
         );
-        return Err(fault.hint("upgrade proxmox-backup-extra").into());
+        return Err(fault.hint(UPGRADE).into());
     }
     serde_json::from_slice(text).context("its manifest is damaged")
 }
@@ -189,7 +190,10 @@ fn read_payload(
     let codec = codec::CODECS
         .iter()
         .find(|codec| payload_ext(&snapshot.payload.name) == Some(codec.ext))
-        .with_context(|| format!("this version cannot read {}", snapshot.payload.name))?;
+        .with_context(|| {
+            let name = Name::new(snapshot.payload.name.as_str());
+            Fault::new(FaultKind::Failed, format!("this version cannot read {name}")).hint(UPGRADE)
+        })?;
     let mut stored = Hashing::new(file.take(snapshot.payload.size));
     let mut seen: HashMap<Name, Seen> = HashMap::new();
     let mut kept = 0;
