@@ -29,6 +29,8 @@ pub fn size(bytes: u64) -> String {
 
 /// Rows under a head, columns as wide as they need; the last one is free. Numbers stand right.
 pub fn table(head: &[&str], rows: &[Vec<String>]) -> String {
+    let rows: Vec<Vec<String>> =
+        rows.iter().map(|row| row.iter().map(|cell| one_line(cell)).collect()).collect();
     let width = |column: usize| {
         let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
         cells.chain([head[column].len()]).max().unwrap_or(0)
@@ -54,7 +56,7 @@ pub fn table(head: &[&str], rows: &[Vec<String>]) -> String {
         format!("{}\n", text.trim_end())
     };
     let mut text = line(head);
-    for row in rows {
+    for row in &rows {
         text.push_str(&line(&row.iter().map(String::as_str).collect::<Vec<_>>()));
     }
     text
@@ -67,7 +69,7 @@ pub fn problems(problems: &[Problem]) -> String {
     for problem in sorted {
         let _ = writeln!(text, "{}: {}", problem.severity, one_line(&problem.what));
         if let Some(hint) = &problem.hint {
-            let _ = writeln!(text, "    hint: {hint}");
+            let _ = writeln!(text, "    hint: {}", one_line(hint));
         }
     }
     text
@@ -225,7 +227,7 @@ pub fn shown(snapshot: &Snapshot, index: &Index) -> String {
     text.push_str(&table(&["ITEM", "FILES", "SIZE"], &rows));
     let absent: Vec<&str> = index.absent.iter().map(|absence| absence.item.as_str()).collect();
     if !absent.is_empty() {
-        let _ = writeln!(text, "\nnot on this host: {}", absent.join(", "));
+        let _ = writeln!(text, "\nnot on this host: {}", one_line(&absent.join(", ")));
     }
     if !index.problems.is_empty() {
         text.push('\n');
@@ -242,7 +244,7 @@ pub fn entry(entry: &Entry) -> String {
         Kind::Symlink => 'l',
         Kind::Hardlink => 'h',
     };
-    let name = |name: &str, id: u32| if name.is_empty() { id.to_string() } else { name.to_owned() };
+    let name = |name: &str, id: u32| if name.is_empty() { id.to_string() } else { one_line(name) };
     let owner = format!("{}:{}", name(&entry.owner, entry.uid), name(&entry.group, entry.gid));
     let time = jiff::Timestamp::from_second(entry.mtime.0)
         .map_or_else(|_| entry.mtime.0.to_string(), |at| at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
