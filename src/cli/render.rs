@@ -173,7 +173,7 @@ fn list_row(listed: &Listed) -> Vec<String> {
 pub fn manifest(snapshot: &Snapshot) -> String {
     let mut text = String::new();
     let mut line = |key: &str, value: &str| {
-        let _ = writeln!(text, "{key:<10}{}", one_line(value));
+        let _ = writeln!(text, "{key:<11}{}", one_line(value));
     };
     line("snapshot", &snapshot.id.to_string());
     line("node", &snapshot.node);
