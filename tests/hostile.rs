@@ -6,6 +6,7 @@ mod common;
 
 use std::ffi::OsStr;
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
@@ -13,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use common::TestHost;
 use common::tree::{assert_same, picture};
+use pbx_config::archive::codec::{CODECS, Codec};
 use pbx_config::model::report::Exit;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -307,7 +309,7 @@ impl Forge {
     /// The snapshot file around a stored payload that is said to unpack to `size` bytes.
     fn bundle(&self, stored: &[u8], size: u64, index: &Value) -> Vec<u8> {
         let entries = index["entries"].as_array().unwrap();
-        let name = if self.codec == "zstd" { "payload.tar.zst" } else { "payload.tar" };
+        let name = format!("payload.tar{}", codec(self.codec).ext);
         let mut manifest = self.manifest.clone();
         manifest["codec"]["name"] = self.codec.into();
         manifest["payload"] = json!({ "name": name, "size": stored.len(), "sha256": hex(stored) });
@@ -331,6 +333,10 @@ impl Forge {
     }
 }
 
+fn codec(name: &str) -> &'static Codec {
+    CODECS.iter().find(|codec| codec.name == name).unwrap()
+}
+
 fn packed(bytes: &[u8]) -> Vec<u8> {
     zstd::encode_all(bytes, 1).unwrap()
 }
@@ -352,6 +358,11 @@ struct Real {
 
 impl Real {
     fn of(host: &TestHost) -> Self {
+        Self::packed(host, "zstd")
+    }
+
+    fn packed(host: &TestHost, compression: &str) -> Self {
+        host.configure(&format!("backup: main\n\tcompression {compression}\n"));
         host.run(&["backup"]).ok();
         let bytes = fs::read(host.snapshot_file()).unwrap();
         let mut members = Vec::new();
@@ -362,12 +373,11 @@ impl Real {
             let name = String::from_utf8(member.path_bytes().into_owned()).unwrap();
             members.push((name, at - BLOCK, at, at + usize::try_from(member.size()).unwrap()));
         }
-        let content = |name: &str| {
-            let (_, _, from, to) = members.iter().find(|member| member.0 == name).unwrap();
-            &bytes[*from..*to]
-        };
-        let manifest = serde_json::from_slice(content("MANIFEST.json")).unwrap();
-        let payload = zstd::decode_all(content("payload.tar.zst")).unwrap();
+        let content = |(_, _, from, to): &(String, usize, usize, usize)| &bytes[*from..*to];
+        let manifest = serde_json::from_slice(content(&members[0])).unwrap();
+        let stored = content(members.last().unwrap());
+        let mut payload = Vec::new();
+        (codec(compression).decode)(Box::new(stored)).unwrap().read_to_end(&mut payload).unwrap();
         let mut index = Value::Null;
         for member in tar::Archive::new(payload.as_slice()).entries().unwrap() {
             let member = member.unwrap();
@@ -388,6 +398,19 @@ impl Real {
             _ => Region::Slack,
         };
         (name, region)
+    }
+
+    /// The payload as stored.
+    fn stored(&self) -> &[u8] {
+        let (_, _, from, to) = self.members.last().unwrap();
+        &self.bytes[*from..*to]
+    }
+
+    /// The same snapshot with another payload, and a manifest that agrees.
+    fn with_stored(&self, codec: &'static str, stored: &[u8]) -> Vec<u8> {
+        let mut forge = Forge::new();
+        (forge.manifest, forge.codec) = (self.manifest.clone(), codec);
+        forge.bundle(stored, self.manifest["counts"]["bytes"].as_u64().unwrap(), &self.index)
     }
 
     fn payload_end(&self) -> usize {
@@ -507,6 +530,56 @@ fn only_told_once(real: &Real, bytes: &[u8]) -> bool {
     };
     let flipped = serde_json::from_slice(&bytes[from..to]).unwrap();
     told(flipped, &real.manifest) == told(real.manifest.clone(), &real.manifest)
+}
+
+#[test]
+fn a_damaged_payload_of_any_codec_is_refused() {
+    for codec in CODECS {
+        let host = TestHost::empty();
+        let real = Real::packed(&host, codec.name);
+        let stored = real.stored();
+        let place = Place::new(&host, &real.with_stored(codec.name, stored));
+        host.run(&["verify", place.snap.to_str().unwrap()]).ok();
+        for n in 0..40 {
+            let at = n * (stored.len() - 1) / 39;
+            let mut flipped = stored.to_vec();
+            flipped[at] ^= 1 << (n % 8);
+            let mut bytes = real.bytes.clone();
+            bytes[real.payload_end() - stored.len() + at] = flipped[at];
+            fs::write(&place.snap, &bytes).unwrap();
+            host.run(&["verify", place.snap.to_str().unwrap()]).exits(Exit::Verification);
+            // With a manifest that agrees, only the codec itself can tell; a flip in the margin of its
+            // container leaves the contents as they were.
+            fs::write(&place.snap, real.with_stored(codec.name, &flipped)).unwrap();
+            let done = host.run(&["verify", place.snap.to_str().unwrap()]);
+            assert!(matches!(done.exit, Exit::Ok | Exit::Verification), "{} {at}: {}", codec.name, done.err);
+        }
+        for length in [0, 1, stored.len() / 2, stored.len() - 1] {
+            damaged(&host, &real.with_stored(codec.name, &stored[..length]), "");
+        }
+    }
+}
+
+#[test]
+fn nothing_may_be_added_to_the_stream_of_any_codec() {
+    for codec in CODECS {
+        let host = TestHost::empty();
+        let real = Real::packed(&host, codec.name);
+        // A tool that unpacks one stream after the other would see more than we.
+        damaged(&host, &real.with_stored(codec.name, &real.stored().repeat(2)), "");
+        for more in [&b"x"[..], b"garbage behind the stream", &[0; 1]] {
+            damaged(&host, &real.with_stored(codec.name, &[real.stored(), more].concat()), "");
+        }
+    }
+}
+
+#[test]
+fn a_dictionary_of_4_gib_is_not_granted() {
+    let host = TestHost::empty();
+    let real = Real::packed(&host, "lzma");
+    let mut stored = real.stored().to_vec();
+    stored[1..5].copy_from_slice(&u32::MAX.to_le_bytes());
+    refused_early(&host, &real.with_stored("lzma", &stored), "");
 }
 
 #[test]

@@ -1,6 +1,6 @@
-//! HOWTO.txt, taken out of a real snapshot and followed to the letter by a shell: with tar, zstd and nothing of
-//! ours the host's files come back as they were.
-//! Needs the Debian packages zstd, attr, acl and libcap2-bin, and root.
+//! HOWTO.txt, taken out of a real snapshot and followed to the letter by a shell: with tar, its codec's tool and
+//! nothing of ours the host's files come back as they were.
+//! Needs the Debian packages zstd, xz-utils, bzip2, attr, acl and libcap2-bin, and root.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod common;
@@ -14,6 +14,7 @@ use std::process::Command;
 
 use common::TestHost;
 use common::tree::{Tree, assert_same, picture};
+use pbx_config::archive::codec::CODECS;
 use serde_json::Value;
 
 /// Runs a command in a folder; what it printed. A warning is a failure: it would frighten an admin in trouble.
@@ -85,6 +86,9 @@ fn follow(compression: &str, tools: &[&str]) {
     host.configure(&format!("backup: main\n\tcompression {compression}\n\tinclude /srv/tree\n"));
     fs::create_dir_all(host.root.join("srv/tree")).unwrap();
     fill(&host.root.join("srv/tree"));
+    // Folders as old as on a real host: one that is touched while it is unpacked shows.
+    let old = ["find", ".", "-depth", "-type", "d", "-not", "-name", "closed"];
+    run(&host.root, &[&old[..], &["-exec", "touch", "-d", "@1300000000", "{}", "+"]].concat());
     host.run(&["backup"]).ok();
     let snap = host.snapshot_file();
     let dir = host.beside("by-hand");
@@ -126,11 +130,21 @@ fn below(tree: &Tree, top: &str) -> Tree {
 }
 
 #[test]
-fn a_compressed_snapshot_opens_with_tar_and_zstd() {
-    follow("zstd", &["tar", "sha256sum", "zstd", "mkdir", "tar"]);
+fn a_compressed_snapshot_opens_with_tar_and_one_more_tool() {
+    for (compression, tool) in
+        [("zstd", "zstd"), ("xz", "xz"), ("lzma", "lzma"), ("gzip", "gzip"), ("bzip2", "bzip2")]
+    {
+        follow(compression, &["tar", "sha256sum", tool, "mkdir", "tar"]);
+    }
 }
 
 #[test]
 fn an_uncompressed_snapshot_opens_with_tar_alone() {
     follow("none", &["tar", "sha256sum", "mkdir", "tar"]);
+}
+
+#[test]
+fn every_codec_is_opened_by_hand_here() {
+    let names: Vec<&str> = CODECS.iter().map(|codec| codec.name).collect();
+    assert_eq!(names, ["zstd", "xz", "lzma", "gzip", "bzip2", "none"], "follow() the new one above");
 }

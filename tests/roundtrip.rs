@@ -16,6 +16,7 @@ use common::TestHost;
 use common::tree::{assert_same, picture};
 use nix::sys::stat::{UtimensatFlags, utimensat};
 use nix::sys::time::TimeSpec;
+use pbx_config::archive::codec::CODECS;
 use pbx_config::model::report::Exit;
 
 const TREE: &str = "srv/tree";
@@ -212,8 +213,8 @@ fn times(tree: &Path) {
 
 #[test]
 fn a_tree_comes_back_as_it_was_with_every_codec() {
-    for compression in ["zstd", "none"] {
-        let host = host_with(compression);
+    for codec in CODECS {
+        let host = host_with(codec.name);
         fill(&host.root.join(TREE));
         host.run(&["backup"]).ok();
         let out = restored(&host, &[]);
