@@ -1,11 +1,11 @@
 //! The codecs of a payload: one row each. Everything above sees `Write` and `Read`.
 
 use std::fs::File;
-use std::io::{self, BufWriter, Read, Write};
+use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
 use std::ops::RangeInclusive;
 
 use anyhow::{Context, Result};
-use liblzma::stream::{LzmaOptions, MtStreamBuilder, PRESET_EXTREME, Stream};
+use liblzma::stream::{CONCATENATED, LzmaOptions, MtStreamBuilder, PRESET_EXTREME, Stream};
 use sha2::{Digest, Sha256};
 
 use crate::model::report::{Fault, FaultKind};
@@ -50,7 +50,8 @@ pub trait Encode: Write {
     fn finish(self: Box<Self>) -> io::Result<Sink>;
 }
 
-/// Wraps a reader of the stored bytes into one of the tar.
+/// Wraps a reader of the stored bytes into one of the tar. It reads to the very end, stream after stream as the
+/// tools do, and what is no stream is an error: nothing is there that it does not see.
 type Decode = for<'a> fn(Box<dyn Read + 'a>) -> io::Result<Box<dyn Read + 'a>>;
 
 pub struct Codec {
@@ -99,7 +100,10 @@ pub const CODECS: &[Codec] = &[
             let stream = xz_builder(with, with.threads).encoder()?;
             Ok(Box::new(liblzma::write::XzEncoder::new_stream(sink, stream)))
         },
-        decode: |input| Ok(xz_decoder(input, Stream::new_stream_decoder(XZ_READ_BYTES, 0)?)),
+        decode: |input| {
+            let stream = Stream::new_stream_decoder(XZ_READ_BYTES, CONCATENATED)?;
+            Ok(Box::new(liblzma::read::XzDecoder::new_stream(input, stream)))
+        },
     },
     Codec {
         name: "lzma",
@@ -113,7 +117,7 @@ pub const CODECS: &[Codec] = &[
             let stream = Stream::new_lzma_encoder(&LzmaOptions::new_preset(xz_preset(with))?)?;
             Ok(Box::new(liblzma::write::XzEncoder::new_stream(sink, stream)))
         },
-        decode: |input| Ok(xz_decoder(input, Stream::new_lzma_decoder(XZ_READ_BYTES)?)),
+        decode: |input| Ok(Box::new(LzmaDecoder::new(input)?)),
     },
     Codec {
         name: "gzip",
@@ -127,7 +131,7 @@ pub const CODECS: &[Codec] = &[
             let level = flate2::Compression::new(with.level.unsigned_abs());
             Ok(Box::new(flate2::write::GzEncoder::new(sink, level)))
         },
-        decode: |input| Ok(Box::new(flate2::read::GzDecoder::new(input))),
+        decode: |input| Ok(Box::new(flate2::read::MultiGzDecoder::new(input))),
     },
     Codec {
         name: "bzip2",
@@ -141,7 +145,7 @@ pub const CODECS: &[Codec] = &[
             let level = bzip2::Compression::new(with.level.unsigned_abs());
             Ok(Box::new(bzip2::write::BzEncoder::new(sink, level)))
         },
-        decode: |input| Ok(Box::new(bzip2::read::BzDecoder::new(input))),
+        decode: |input| Ok(Box::new(bzip2::read::MultiBzDecoder::new(input))),
     },
     Codec {
         name: "none",
@@ -264,8 +268,24 @@ fn xz_threads(asked: &Compression) -> u32 {
     (1..=asked.threads).rev().find(fits).unwrap_or(1)
 }
 
-fn xz_decoder<'a>(input: Box<dyn Read + 'a>, stream: Stream) -> Box<dyn Read + 'a> {
-    Box::new(liblzma::read::XzDecoder::new_stream(input, stream))
+/// A stream of this kind ends without a look at what follows. `lzma -d` takes that for damage, and so do we.
+struct LzmaDecoder<R: Read>(liblzma::bufread::XzDecoder<BufReader<R>>);
+
+impl<R: Read> LzmaDecoder<R> {
+    fn new(input: R) -> io::Result<Self> {
+        let stream = Stream::new_lzma_decoder(XZ_READ_BYTES)?;
+        Ok(Self(liblzma::bufread::XzDecoder::new_stream(BufReader::new(input), stream)))
+    }
+}
+
+impl<R: Read> Read for LzmaDecoder<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.0.read(buffer)?;
+        if n == 0 && !buffer.is_empty() && !self.0.get_mut().fill_buf()?.is_empty() {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "something stands behind its stream"));
+        }
+        Ok(n)
+    }
 }
 
 impl Encode for liblzma::write::XzEncoder<Sink> {

@@ -200,7 +200,7 @@ Any Linux opens it, with tar{tools} and nothing else, as root in an empty folder
     tar -xf {file}
     sha256sum {payload}
 {unpack}    mkdir files
-    tar --xattrs --xattrs-include='*' --numeric-owner -xpf payload.tar -C files
+    tar --xattrs --xattrs-include='*' --numeric-owner --delay-directory-restore -xpf payload.tar -C files
 
 sha256sum must print the \"sha256\" that MANIFEST.json names.
 files/ then holds the host's files at their places (etc/, root/, ...). /etc/pve, the cluster

@@ -2,6 +2,8 @@
 //! /etc/pve as a database or really mounted, its tools as shims.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::missing_panics_doc)]
 
+pub mod tree;
+
 use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown, lchown, symlink};
