@@ -5,7 +5,7 @@ CARGO ?= cargo
 PACKAGES := libsqlite3-dev pkg-config gcc zstd tar attr acl libcap2-bin util-linux
 PROGRAM := target/release/pbx-config
 
-.PHONY: all demo test lint build deps clean
+.PHONY: all demo test lint bench build deps clean
 
 all: build
 
@@ -27,6 +27,10 @@ test: deps lint
 lint: deps
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
+
+# Medians beside tar, zstd, gzip and xz on a generated tree; about three minutes, best on a quiet machine.
+bench: build
+	python3 tests/bench.py $(PROGRAM)
 
 clean:
 	$(CARGO) clean
