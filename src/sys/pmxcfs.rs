@@ -5,7 +5,7 @@
 //! `mode=ro&readonly_shm=1` is harmless. Where that cannot be, a private copy of the database and its
 //! write-ahead log is read, or the mount.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::io::{BufRead, Read, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -29,6 +29,8 @@ use crate::model::report::Problem;
 pub const MOUNT: &str = "/etc/pve";
 /// Its database.
 pub const DATABASE: &str = "/var/lib/pve-cluster/config.db";
+/// Written by pmxcfs itself, however it was started.
+const PID_FILE: &str = "/run/pve-cluster.pid";
 
 const PROBE_LIMIT: Duration = Duration::from_secs(3);
 const READ_LIMIT: Duration = Duration::from_secs(60);
@@ -279,8 +281,29 @@ impl OpenShared for Connection {
         // The first read tells whether the log and its index are there (error 14 when they are not).
         db.query_row("SELECT version FROM tree WHERE inode = 0", [], |row| row.get::<_, i64>(0))
             .context("cannot be read beside the running pmxcfs")?;
+        // Only now: what is the daemon's after it was opened, was so when it was opened.
+        check_owned_by_daemon(host)?;
         Ok(db)
     }
+}
+
+/// The database and the log on the disk must be the files that pmxcfs has open. An ordinary close beside it
+/// deletes the log; without one, or with the next careless tool's, an old tree would read without an error.
+fn check_owned_by_daemon(host: &Host) -> Result<()> {
+    let pid = fs::read_to_string(host.path(PID_FILE)).ok().and_then(|pid| pid.trim().parse::<u32>().ok());
+    let Some(fds) = pid.and_then(|pid| fs::read_dir(format!("/proc/{pid}/fd")).ok()) else {
+        // A dead one has nothing but what is on the disk.
+        return Ok(());
+    };
+    let id = |path: &Path| fs::metadata(path).map(|meta| (meta.dev(), meta.ino()));
+    let held: HashSet<_> = fds.flatten().filter_map(|fd| id(&fd.path()).ok()).collect();
+    let database = host.path(DATABASE);
+    let log = with_suffix(&database, "-wal");
+    for (path, name) in [(database, "it"), (log, "its log")] {
+        let ours = id(&path).is_ok_and(|id| held.contains(&id));
+        ensure!(ours, "{name} was replaced or deleted under the running pmxcfs");
+    }
+    Ok(())
 }
 
 struct Contents {
