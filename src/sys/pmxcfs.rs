@@ -177,10 +177,26 @@ pub fn read(host: &Host) -> Result<Picture> {
             problems.extend(more);
             return Ok(Picture { nodes, database: None, how: How::Mount, state, problems });
         }
-        _ => (How::Copy, private_copy(host)?),
+        (shared, _) => {
+            if let (Some(Err(error)), State::Frozen) = (&shared, state) {
+                let what = format!("{DATABASE}: {error:#}; what was changed lately may be missing");
+                problems.push(Problem::warning(what).hint("run the backup again when /etc/pve answers"));
+            }
+            let copy = private_copy(host);
+            (How::Copy, copy.with_context(|| format!("{}, and its database cannot be read", shown(state)))?)
+        }
     };
     problems.extend(contents.problems);
     Ok(Picture { nodes: contents.nodes, database: Some(contents.database), how, state, problems })
+}
+
+fn shown(state: State) -> &'static str {
+    match state {
+        State::NotMounted => "it is not mounted",
+        State::Live { .. } => "it is mounted",
+        State::Dead => "pmxcfs is dead",
+        State::Frozen => "it does not answer",
+    }
 }
 
 fn state_problems(host: &Host, state: State) -> Vec<Problem> {
