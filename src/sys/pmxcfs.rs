@@ -222,14 +222,18 @@ pub fn file(host: &Host, path: &str) -> Result<Option<Vec<u8>>> {
     if !host.facts.has(Product::Pve) {
         return Ok(None);
     }
+    let mut no_answer = None;
     if mounted(host) {
-        if let Ok(db) = Connection::open_shared(host) {
-            return row_data(&db, path);
+        if let Ok(data) = Connection::open_shared(host).and_then(|db| row_data(&db, path)) {
+            return Ok(data);
         }
-        return one_through_mount(&host.path(MOUNT).join(path));
+        match one_through_mount(&host.path(MOUNT).join(path)) {
+            Ok(data) => return Ok(data),
+            Err(error) => no_answer = Some(error),
+        }
     }
     if !host.path(DATABASE).exists() {
-        return Ok(None);
+        return no_answer.map_or(Ok(None), Err);
     }
     let contents = private_copy(host)?;
     Ok(contents.nodes.into_iter().find(|node| node.path == Path::new(path)).and_then(|node| node.data))
