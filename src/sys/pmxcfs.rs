@@ -349,41 +349,68 @@ fn contents(db: Connection) -> Result<Contents> {
 
 struct Row {
     parent: i64,
-    name: Vec<u8>,
+    version: i64,
     mtime: i64,
+    kind: i64,
+    name: Vec<u8>,
     data: Option<Vec<u8>>,
 }
 
+const DIR: i64 = 4;
+const FILE: i64 = 8;
+
 fn nodes(db: &Connection) -> Result<(Vec<Node>, Vec<Problem>)> {
-    const DIR: i64 = 4;
-    let mut query = db.prepare("SELECT inode, parent, mtime, type, name, data FROM tree WHERE inode != 0")?;
+    let mut query =
+        db.prepare("SELECT inode, parent, version, mtime, type, name, data FROM tree WHERE inode != 0")?;
     let mut rows = query.query([])?;
     let mut tree: HashMap<i64, Row> = HashMap::new();
     while let Some(row) = rows.next()? {
-        let data = if row.get::<_, i64>(3)? == DIR { None } else { Some(bytes(row.get_ref(5)?)) };
-        let name = bytes(row.get_ref(4)?);
-        tree.insert(row.get(0)?, Row { parent: row.get(1)?, name, mtime: row.get(2)?, data });
+        let kind = row.get(4)?;
+        let new = Row {
+            parent: row.get(1)?,
+            version: row.get(2)?,
+            mtime: row.get(3)?,
+            kind,
+            name: bytes(row.get_ref(5)?),
+            data: if kind == DIR { None } else { Some(bytes(row.get_ref(6)?)) },
+        };
+        tree.insert(row.get(0)?, new);
     }
     let mut problems = Vec::new();
+    let mut broken = |what: String| {
+        problems.push(
+            Problem::warning(format!("{DATABASE}: {what}"))
+                .hint("pmxcfs will not start on such a database; see `journalctl -u pve-cluster`"),
+        );
+    };
     let mut nodes = Vec::with_capacity(tree.len());
-    let inodes: Vec<i64> = tree.keys().copied().collect();
+    let mut inodes: Vec<i64> = tree.keys().copied().collect();
+    inodes.sort_unstable();
     for inode in inodes {
         let path = match path_of(inode, &tree) {
             Ok(path) => path,
             Err(error) => {
-                let problem = Problem::warning(format!("{DATABASE}: entry {inode} {error}; it was left out"));
-                problems.push(
-                    problem.hint("pmxcfs will not start on such a database; see `journalctl -u pve-cluster`"),
-                );
+                broken(format!("entry {inode} {error}; it was left out"));
                 continue;
             }
         };
         if let Some(row) = tree.get_mut(&inode) {
-            nodes.push(Node { path, mtime: row.mtime, data: row.data.take() });
+            nodes.push((row.version, Node { path, mtime: row.mtime, data: row.data.take() }));
         }
     }
-    nodes.sort_unstable_by(|a, b| a.path.cmp(&b.path));
-    Ok((nodes, problems))
+    // Of entries with the same path the first stays: a folder for what is in it, else the newest.
+    nodes.sort_unstable_by(|(version_a, a), (version_b, b)| {
+        let by_path = a.path.cmp(&b.path);
+        by_path.then(a.data.is_some().cmp(&b.data.is_some())).then(version_b.cmp(version_a))
+    });
+    nodes.dedup_by(|(_, later), (_, first)| {
+        let double = later.path == first.path;
+        if double {
+            broken(format!("{MOUNT}/{} stands in it twice; only one was kept", first.path.display()));
+        }
+        double
+    });
+    Ok((nodes.into_iter().map(|(_, node)| node).collect(), problems))
 }
 
 fn path_of(inode: i64, tree: &HashMap<i64, Row>) -> Result<PathBuf> {
@@ -392,6 +419,8 @@ fn path_of(inode: i64, tree: &HashMap<i64, Row>) -> Result<PathBuf> {
     while at != 0 {
         let row = tree.get(&at).context("has no parent")?;
         let name = row.name.as_slice();
+        ensure!(matches!(row.kind, DIR | FILE), "is of the unknown type {}", row.kind);
+        ensure!(at == inode || row.kind == DIR, "lies in a file");
         ensure!(
             !matches!(name, b"" | b"." | b"..") && !name.contains(&b'/') && !name.contains(&0),
             "has the name {:?}",
