@@ -1,5 +1,6 @@
 //! Work that may block for ever (a frozen pmxcfs, a dead NFS) runs in a forked child that is killed at its limit.
-//! No signal handler and no thread can do this: a blocked reader returns only to SIGKILL (measured).
+//! No signal handler and no thread can do this: a blocked reader returns only to SIGKILL (measured), and not even
+//! to that while its request is in the hands of a daemon that hangs; then it is left behind.
 #![allow(unsafe_code)] // fork, close_range and _exit
 
 use std::fs::File;
@@ -11,8 +12,11 @@ use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::waitpid;
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork, pipe2};
+
+/// How long a killed child is waited for.
+const REAP_LIMIT: Duration = Duration::from_millis(500);
 
 /// How the child ended.
 #[derive(Debug)]
@@ -84,10 +88,17 @@ fn collect(reader: OwnedFd, deadline: Instant) -> Result<Option<Vec<u8>>> {
 }
 
 fn reap(child: Pid, stuck: bool) {
-    if stuck {
-        let _ = kill(child, Signal::SIGKILL);
+    if !stuck {
+        let _ = waitpid(child, None);
+        return;
     }
-    let _ = waitpid(child, None);
+    let _ = kill(child, Signal::SIGKILL);
+    let deadline = Instant::now() + REAP_LIMIT;
+    while waitpid(child, Some(WaitPidFlag::WNOHANG)) == Ok(WaitStatus::StillAlive)
+        && Instant::now() < deadline
+    {
+        std::thread::sleep(Duration::from_millis(2));
+    }
 }
 
 #[cfg(test)]
