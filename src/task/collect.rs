@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 
 use crate::catalog::{self, Item, Source};
+use crate::model::facts::Product;
 use crate::model::index::{Absence, Kind, Name};
 use crate::model::report::Problem;
 use crate::model::section;
@@ -110,7 +111,11 @@ impl Walk<'_, '_> {
         // What the admin names is wanted, even where the catalogue would not look.
         let left_out: &[Pattern] = if matches!(item.source, Source::Configured) { &[] } else { left_out };
         for glob in globs {
-            let enter = |path: &Path| Self::wanted(left_out, scan, except, path);
+            // On a node this folder is the picture's: to look at the mount itself could hang.
+            let is_pmxcfs = |path: &Path| {
+                path == Path::new(pmxcfs::MOUNT.trim_start_matches('/')) && scan.host.facts.has(Product::Pve)
+            };
+            let enter = |path: &Path| !is_pmxcfs(path) && Self::wanted(left_out, scan, except, path);
             files::walk(scan.host.root(), glob, &enter, &mut |met| {
                 let (path, stat) = match met {
                     Met::Entry(path, stat) => (path, stat.clone()),
