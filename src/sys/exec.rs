@@ -18,6 +18,8 @@ use nix::unistd::Pid;
 pub const TOOL_DIRS: [&str; 4] = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"];
 /// How long a command may outlive SIGTERM.
 const TERM_GRACE: Duration = Duration::from_secs(2);
+/// How long it may outlive SIGKILL: in the midst of a request to a file system that hangs, for ever.
+const KILL_GRACE: Duration = Duration::from_millis(500);
 /// How long a finished command's pipes may stay open in the hands of its children.
 const PIPE_GRACE: Duration = Duration::from_millis(500);
 
@@ -145,7 +147,10 @@ fn watch(child: &mut Child, pipes: &mut [Pipe; 2], group: &Group, limit: Duratio
         }
         if timed_out {
             let _ = killpg(group.0, Signal::SIGKILL);
-            child.wait()?;
+            let killed = Instant::now();
+            while child.try_wait()?.is_none() && killed.elapsed() < KILL_GRACE {
+                std::thread::sleep(Duration::from_millis(2));
+            }
             break;
         }
         timed_out = true;

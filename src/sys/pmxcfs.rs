@@ -5,7 +5,7 @@
 //! `mode=ro&readonly_shm=1` is harmless. Where that cannot be, a private copy of the database and its
 //! write-ahead log is read, or the mount.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::io::{BufRead, Read, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -29,6 +29,8 @@ use crate::model::report::Problem;
 pub const MOUNT: &str = "/etc/pve";
 /// Its database.
 pub const DATABASE: &str = "/var/lib/pve-cluster/config.db";
+/// Written by pmxcfs itself, however it was started.
+const PID_FILE: &str = "/run/pve-cluster.pid";
 
 const PROBE_LIMIT: Duration = Duration::from_secs(3);
 const READ_LIMIT: Duration = Duration::from_secs(60);
@@ -174,10 +176,26 @@ pub fn read(host: &Host) -> Result<Picture> {
             problems.extend(more);
             return Ok(Picture { nodes, database: None, how: How::Mount, state, problems });
         }
-        _ => (How::Copy, private_copy(host)?),
+        (shared, _) => {
+            if let (Some(Err(error)), State::Frozen) = (&shared, state) {
+                let what = format!("{DATABASE}: {error:#}; what was changed lately may be missing");
+                problems.push(Problem::warning(what).hint("run the backup again when /etc/pve answers"));
+            }
+            let copy = private_copy(host);
+            (How::Copy, copy.with_context(|| format!("{}, and its database cannot be read", shown(state)))?)
+        }
     };
     problems.extend(contents.problems);
     Ok(Picture { nodes: contents.nodes, database: Some(contents.database), how, state, problems })
+}
+
+fn shown(state: State) -> &'static str {
+    match state {
+        State::NotMounted => "it is not mounted",
+        State::Live { .. } => "it is mounted",
+        State::Dead => "pmxcfs is dead",
+        State::Frozen => "it does not answer",
+    }
 }
 
 fn state_problems(host: &Host, state: State) -> Vec<Problem> {
@@ -203,14 +221,18 @@ pub fn file(host: &Host, path: &str) -> Result<Option<Vec<u8>>> {
     if !host.facts.has(Product::Pve) {
         return Ok(None);
     }
+    let mut no_answer = None;
     if mounted(host) {
-        if let Ok(db) = Connection::open_shared(host) {
-            return row_data(&db, path);
+        if let Ok(data) = Connection::open_shared(host).and_then(|db| row_data(&db, path)) {
+            return Ok(data);
         }
-        return one_through_mount(&host.path(MOUNT).join(path));
+        match one_through_mount(&host.path(MOUNT).join(path)) {
+            Ok(data) => return Ok(data),
+            Err(error) => no_answer = Some(error),
+        }
     }
     if !host.path(DATABASE).exists() {
-        return Ok(None);
+        return no_answer.map_or(Ok(None), Err);
     }
     let contents = private_copy(host)?;
     Ok(contents.nodes.into_iter().find(|node| node.path == Path::new(path)).and_then(|node| node.data))
@@ -278,8 +300,29 @@ impl OpenShared for Connection {
         // The first read tells whether the log and its index are there (error 14 when they are not).
         db.query_row("SELECT version FROM tree WHERE inode = 0", [], |row| row.get::<_, i64>(0))
             .context("cannot be read beside the running pmxcfs")?;
+        // Only now: what is the daemon's after it was opened, was so when it was opened.
+        check_owned_by_daemon(host)?;
         Ok(db)
     }
+}
+
+/// The database and the log on the disk must be the files that pmxcfs has open. An ordinary close beside it
+/// deletes the log; without one, or with the next careless tool's, an old tree would read without an error.
+fn check_owned_by_daemon(host: &Host) -> Result<()> {
+    let pid = fs::read_to_string(host.path(PID_FILE)).ok().and_then(|pid| pid.trim().parse::<u32>().ok());
+    let Some(fds) = pid.and_then(|pid| fs::read_dir(format!("/proc/{pid}/fd")).ok()) else {
+        // A dead one has nothing but what is on the disk.
+        return Ok(());
+    };
+    let id = |path: &Path| fs::metadata(path).map(|meta| (meta.dev(), meta.ino()));
+    let held: HashSet<_> = fds.flatten().filter_map(|fd| id(&fd.path()).ok()).collect();
+    let database = host.path(DATABASE);
+    let log = with_suffix(&database, "-wal");
+    for (path, name) in [(database, "it"), (log, "its log")] {
+        let ours = id(&path).is_ok_and(|id| held.contains(&id));
+        ensure!(ours, "{name} was replaced or deleted under the running pmxcfs");
+    }
+    Ok(())
 }
 
 struct Contents {
@@ -305,41 +348,68 @@ fn contents(db: &Connection) -> Result<Contents> {
 
 struct Row {
     parent: i64,
-    name: Vec<u8>,
+    version: i64,
     mtime: i64,
+    kind: i64,
+    name: Vec<u8>,
     data: Option<Vec<u8>>,
 }
 
+const DIR: i64 = 4;
+const FILE: i64 = 8;
+
 fn nodes(db: &Connection) -> Result<(Vec<Node>, Vec<Problem>)> {
-    const DIR: i64 = 4;
-    let mut query = db.prepare("SELECT inode, parent, mtime, type, name, data FROM tree WHERE inode != 0")?;
+    let mut query =
+        db.prepare("SELECT inode, parent, version, mtime, type, name, data FROM tree WHERE inode != 0")?;
     let mut rows = query.query([])?;
     let mut tree: HashMap<i64, Row> = HashMap::new();
     while let Some(row) = rows.next()? {
-        let data = if row.get::<_, i64>(3)? == DIR { None } else { Some(bytes(row.get_ref(5)?)) };
-        let name = bytes(row.get_ref(4)?);
-        tree.insert(row.get(0)?, Row { parent: row.get(1)?, name, mtime: row.get(2)?, data });
+        let kind = row.get(4)?;
+        let new = Row {
+            parent: row.get(1)?,
+            version: row.get(2)?,
+            mtime: row.get(3)?,
+            kind,
+            name: bytes(row.get_ref(5)?),
+            data: if kind == DIR { None } else { Some(bytes(row.get_ref(6)?)) },
+        };
+        tree.insert(row.get(0)?, new);
     }
     let mut problems = Vec::new();
+    let mut broken = |what: String| {
+        problems.push(
+            Problem::warning(format!("{DATABASE}: {what}"))
+                .hint("pmxcfs will not start on such a database; see `journalctl -u pve-cluster`"),
+        );
+    };
     let mut nodes = Vec::with_capacity(tree.len());
-    let inodes: Vec<i64> = tree.keys().copied().collect();
+    let mut inodes: Vec<i64> = tree.keys().copied().collect();
+    inodes.sort_unstable();
     for inode in inodes {
         let path = match path_of(inode, &tree) {
             Ok(path) => path,
             Err(error) => {
-                let problem = Problem::warning(format!("{DATABASE}: entry {inode} {error}; it was left out"));
-                problems.push(
-                    problem.hint("pmxcfs will not start on such a database; see `journalctl -u pve-cluster`"),
-                );
+                broken(format!("entry {inode} {error}; it was left out"));
                 continue;
             }
         };
         if let Some(row) = tree.get_mut(&inode) {
-            nodes.push(Node { path, mtime: row.mtime, data: row.data.take() });
+            nodes.push((row.version, Node { path, mtime: row.mtime, data: row.data.take() }));
         }
     }
-    nodes.sort_unstable_by(|a, b| a.path.cmp(&b.path));
-    Ok((nodes, problems))
+    // Of entries with the same path the first stays: a folder for what is in it, else the newest.
+    nodes.sort_unstable_by(|(version_a, a), (version_b, b)| {
+        let by_path = a.path.cmp(&b.path);
+        by_path.then(a.data.is_some().cmp(&b.data.is_some())).then(version_b.cmp(version_a))
+    });
+    nodes.dedup_by(|(_, later), (_, first)| {
+        let double = later.path == first.path;
+        if double {
+            broken(format!("{MOUNT}/{} stands in it twice; only one was kept", first.path.display()));
+        }
+        double
+    });
+    Ok((nodes.into_iter().map(|(_, node)| node).collect(), problems))
 }
 
 fn path_of(inode: i64, tree: &HashMap<i64, Row>) -> Result<PathBuf> {
@@ -348,6 +418,8 @@ fn path_of(inode: i64, tree: &HashMap<i64, Row>) -> Result<PathBuf> {
     while at != 0 {
         let row = tree.get(&at).context("has no parent")?;
         let name = row.name.as_slice();
+        ensure!(matches!(row.kind, DIR | FILE), "is of the unknown type {}", row.kind);
+        ensure!(at == inode || row.kind == DIR, "lies in a file");
         ensure!(
             !matches!(name, b"" | b"." | b"..") && !name.contains(&b'/') && !name.contains(&0),
             "has the name {:?}",

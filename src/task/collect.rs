@@ -9,6 +9,7 @@ use std::path::{Component, Path, PathBuf};
 use anyhow::Result;
 
 use crate::catalog::{self, Item, Source};
+use crate::model::facts::Product;
 use crate::model::index::{Absence, Kind, Name};
 use crate::model::report::Problem;
 use crate::model::section;
@@ -131,10 +132,14 @@ impl Walk<'_, '_> {
         let named = matches!(item.source, Source::Configured);
         let left_out: &[Pattern] = if named { &[] } else { left_out };
         for glob in globs {
+            // On a node this folder is the picture's: to look at the mount itself could hang.
+            let is_pmxcfs = |path: &Path| {
+                path == Path::new(pmxcfs::MOUNT.trim_start_matches('/')) && scan.host.facts.has(Product::Pve)
+            };
             let refused = RefCell::new(Vec::new());
             let enter = |path: &Path| {
+                let wanted = !is_pmxcfs(path) && Self::wanted(left_out, scan, except, path);
                 let foreign = foreign.contains_key(path);
-                let wanted = Self::wanted(left_out, scan, except, path);
                 if wanted && foreign {
                     refused.borrow_mut().push(path.to_owned());
                 }

@@ -67,19 +67,20 @@ pub fn run(chosen: &Chosen, request: &Request) -> Result<Extracted> {
         return Err(fault.hint("`pbx-config show SNAP --files` lists what is in it").into());
     }
     let staging = beneath::staging(&request.to).map_err(|error| cannot_make(&request.to, &error))?;
-    let result = fill(chosen, &staging, &entries).and_then(|problems| {
+    let result = fill(chosen, &staging, entries).and_then(|filled| {
         fs::rename(&staging, &request.to).map_err(|error| cannot_make(&request.to, &error))?;
-        Ok(problems)
+        Ok(filled)
     });
     if result.is_err() {
         let _ = fs::remove_dir_all(&staging);
     }
+    let (made, problems) = result?;
     Ok(Extracted {
         id: proven.index.id.clone(),
         to: request.to.clone(),
-        entries: entries.len() as u64,
-        bytes: entries.iter().map(|entry| entry.size).sum(),
-        problems: result?,
+        entries: made.len() as u64,
+        bytes: made.iter().map(|entry| entry.size).sum(),
+        problems,
     })
 }
 
@@ -106,17 +107,40 @@ fn cannot_make(to: &Path, error: &io::Error) -> anyhow::Error {
     .into()
 }
 
-fn fill(chosen: &Chosen, staging: &Path, entries: &[&Entry]) -> Result<Vec<Problem>> {
+/// What was made, and what went wrong on the way.
+fn fill<'a>(
+    chosen: &Chosen,
+    staging: &Path,
+    mut entries: Vec<&'a Entry>,
+) -> Result<(Vec<&'a Entry>, Vec<Problem>)> {
     let target = Beneath::open(staging)?;
     let wanted: HashSet<&Name> = entries.iter().map(|entry| &entry.path).collect();
-    chosen.open()?.read(&chosen.path, &mut |member, content| {
+    let mut left_out: HashSet<Name> = HashSet::new();
+    let mut problems = Vec::new();
+    let mut archive = chosen.open()?;
+    let id = archive.snapshot().id.clone();
+    archive.read(&chosen.path, &mut |member, content| {
         check_stopped()?;
-        if wanted.contains(&member.path) {
-            make(&target, member, content).with_context(|| format!("cannot write {}", member.path))?;
+        if !wanted.contains(&member.path) {
+            return Ok(());
         }
-        Ok(())
+        let first_left_out =
+            member.kind == Kind::Hardlink && member.link.as_ref().is_some_and(|link| left_out.contains(link));
+        match make(&target, member, content) {
+            // pmxcfs takes names that no disk does. One of them must not cost all the others.
+            Err(error) if error.kind() == io::ErrorKind::InvalidFilename || first_left_out => {
+                let what = format!("{}: its name is too long here, it was left out", member.path);
+                let hint = format!("`pbx-config cat {id} PATH` writes a file under another name");
+                problems.push(Problem::error(what).hint(hint));
+                left_out.insert(member.path.clone());
+                Ok(())
+            }
+            made => made.with_context(|| format!("cannot write {}", member.path)),
+        }
     })?;
-    finish(&target, entries)
+    entries.retain(|entry| !left_out.contains(&entry.path));
+    problems.extend(finish(&target, &entries)?);
+    Ok((entries, problems))
 }
 
 fn make(target: &Beneath, member: &Member, content: &mut dyn Read) -> io::Result<()> {

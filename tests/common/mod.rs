@@ -13,11 +13,12 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use jiff::{Timestamp, Zoned};
 use pbx_config::cli::{self, World};
 use pbx_config::model::report::Exit;
 use pbx_config::sys::exec::{self, Cmd, Exec, Output};
+use pbx_config::sys::host::Host;
 use tempfile::TempDir;
 
 /// The time of every test, unless it says another.
@@ -111,7 +112,8 @@ impl TestHost {
     /// Mounts /etc/pve with the double of pmxcfs, which imports the golden tree when its database is new.
     pub fn mount(&self, options: &[&str]) {
         let node = fs::read_to_string(self.root.join("etc/hostname")).unwrap();
-        fs::create_dir_all(self.mount_point()).unwrap();
+        // Over a dead daemon's mount it fails, and the double takes that away.
+        let _ = fs::create_dir_all(self.mount_point());
         fs::create_dir_all(self.database().parent().unwrap()).unwrap();
         let mut command = Command::new(double());
         command.arg("--mount").arg(self.mount_point()).arg("--db").arg(self.database());
@@ -122,6 +124,7 @@ impl TestHost {
         let status = command.args(options).output().expect("the double starts");
         assert!(status.status.success(), "{}", String::from_utf8_lossy(&status.stderr));
         *self.mounted.lock().unwrap() = true;
+        self.write("run/pve-cluster.pid", format!("{}\n", self.daemon_pid()));
     }
 
     /// As `mount`, with a database that the double makes itself, in WAL mode with its log beside it.
@@ -177,13 +180,25 @@ impl TestHost {
 
 impl Drop for TestHost {
     fn drop(&mut self) {
-        if *self.mounted.lock().unwrap() {
-            let pid = self.daemon_pid();
-            let _ =
-                nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+        // A panic in here would hide the test's own.
+        if self.mounted.lock().is_ok_and(|mounted| *mounted) {
+            // A daemon that ended well took its pid file along; a killed one's number may be another's by now.
+            let pid =
+                fs::read_to_string(self.pidfile()).ok().and_then(|text| text.trim().parse::<i32>().ok());
+            if let Some(pid) = pid.filter(|pid| is_double(*pid, &self.mount_point())) {
+                let pid = nix::unistd::Pid::from_raw(pid);
+                let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
+            }
             let _ = Command::new("umount").arg("-l").arg(self.mount_point()).output();
         }
+        let run_dir = Host::detect(self.root.clone(), Zoned::default(), Box::new(exec::NoTools)).run_dir();
+        let _ = fs::remove_dir_all(run_dir);
     }
+}
+
+fn is_double(pid: i32, mount: &Path) -> bool {
+    let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    line.split(|byte| *byte == 0).any(|word| word == mount.as_os_str().as_encoded_bytes())
 }
 
 fn alive(pid: i32) -> bool {

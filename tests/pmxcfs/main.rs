@@ -28,7 +28,8 @@ use tree::{Body, Tree};
 
 const USAGE: &str = "usage: pmxcfs-double --mount DIR --db FILE --node NAME [--no-quorum] \
     [--foreground] [--import DIR] [--pidfile FILE] [--writer] [--lock-seconds N]
-Signals: TERM unmounts and ends, USR1 takes the quorum away, USR2 gives it back.";
+Signals: TERM unmounts and ends, USR1 takes the quorum away, USR2 gives it back, HUP makes it hang:
+from then on it takes requests and answers none.";
 
 #[derive(Default)]
 struct Args {
@@ -192,8 +193,9 @@ fn serve(tree: Tree, args: &Args, report: &mut Option<PipeWriter>) -> Result<()>
         bail!("fuse_mount error: mountpoint is not empty");
     }
     // Before the first thread, so that none of them takes the signals.
-    let signals: SigSet =
-        [Signal::SIGTERM, Signal::SIGINT, Signal::SIGUSR1, Signal::SIGUSR2].into_iter().collect();
+    let signals: SigSet = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGUSR1, Signal::SIGUSR2]
+        .into_iter()
+        .collect();
     signals.thread_block()?;
     let gid = Group::from_name("www-data").ok().flatten().map_or(33, |group| group.gid.as_raw());
     let tree = Arc::new(Mutex::new(tree));
@@ -228,6 +230,12 @@ fn serve(tree: Tree, args: &Args, report: &mut Option<PipeWriter>) -> Result<()>
         match signals.wait()? {
             Signal::SIGUSR1 => tree.lock().unwrap().quorate = false,
             Signal::SIGUSR2 => tree.lock().unwrap().quorate = true,
+            Signal::SIGHUP => {
+                let _held = tree.lock().unwrap();
+                loop {
+                    std::thread::park();
+                }
+            }
             _ => break,
         }
     }
