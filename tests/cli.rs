@@ -215,6 +215,125 @@ fn a_folder_named_on_the_command_line_is_a_store() {
     host.run(&["list", file.parent().unwrap().to_str().unwrap()]).ok();
 }
 
+// ---- another system's root
+
+#[test]
+fn a_root_without_a_system_is_refused() {
+    let host = TestHost::empty();
+    fs::remove_file(host.root.join("etc/hostname")).unwrap();
+    let done = host.run(&["backup"]).exits(Exit::Usage);
+    assert!(
+        done.err.ends_with("no product, no os-release, no host name\nhint: is it mounted?\n"),
+        "{}",
+        done.err
+    );
+}
+
+#[test]
+fn links_of_another_system_lead_nothing_of_ours_onto_this_one() {
+    let host = tiny();
+    let outside = host.beside("outside");
+    fs::create_dir(&outside).unwrap();
+    fs::write(outside.join("tiny_20260101T000000Z.pbx.tar"), "mine").unwrap();
+    fs::create_dir_all(host.root.join("var/lib/proxmox-backup-extra")).unwrap();
+    std::os::unix::fs::symlink(&outside, host.root.join("var/lib/proxmox-backup-extra/work")).unwrap();
+    host.run(&["backup", "--store", host.beside("stick").to_str().unwrap()]).ok();
+    std::os::unix::fs::symlink(&outside, host.root.join("var/lib/proxmox-backup-extra/store")).unwrap();
+    let done = host.run(&["backup"]).exits(Exit::Usage);
+    assert!(done.err.contains("store 'local': ") && done.err.contains(" leads out of "), "{}", done.err);
+    let rest: Vec<_> = fs::read_dir(&outside).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(rest, ["tiny_20260101T000000Z.pbx.tar"]);
+}
+
+#[test]
+fn one_root_has_one_lock_however_it_is_spelt() {
+    let host = tiny();
+    let real = pbx_config::sys::host::Host::detect(
+        fs::canonicalize(&host.root).unwrap(),
+        jiff::Zoned::now(),
+        Box::new(pbx_config::sys::exec::NoTools),
+    );
+    let _lock = pbx_config::sys::lock::Lock::acquire(&real.run_dir()).unwrap();
+    let spelt = format!("{}/../root/", host.root.display());
+    let status = Command::new(program()).args(["--root", &spelt, "backup"]).output().unwrap();
+    assert_eq!(status.status.code(), Some(11), "{}", String::from_utf8_lossy(&status.stderr));
+}
+
+#[test]
+fn a_selection_that_finds_nothing_is_no_backup_and_a_part_says_so() {
+    let host = tiny();
+    refused(
+        &host,
+        &["backup", "--only", "tape"],
+        Exit::Usage,
+        "nothing on this host is selected; there is nothing to save",
+        "`pbx-config catalog` shows what each item finds here",
+    );
+    host.run(&["backup", "--only", "storage"]).ok();
+    assert!(host.run(&["list"]).ok().out.contains("[partial]"));
+}
+
+#[test]
+fn a_clock_that_jumped_back_is_told() {
+    let mut host = tiny();
+    host.run(&["backup"]).ok();
+    host.now = "1970-01-01T00:00:05Z".into();
+    let report = host.run(&["backup", "--json"]).exits(Exit::Problems).json();
+    assert_eq!(report["snapshot"]["id"], "tiny/1970-01-01T00:00:05Z");
+    assert!(report["problems"].to_string().contains("the newest snapshot is tiny/2026-11-22T15:17:40Z"));
+}
+
+#[test]
+fn credentials_and_snippets_are_found_where_they_are_named() {
+    let host = TestHost::golden("pve-single");
+    host.write("etc/fstab", b"# caf\xe9\n//nas/x /mnt/x cifs credentials=/root/../root/my\\040cred 0 0\n");
+    host.write("root/my cred", "password=x");
+    host.run(&["backup"]);
+    let shown = host.run(&["show", "latest", "--files"]).ok().out;
+    assert!(shown.contains("root/my cred"), "{shown}");
+}
+
+#[test]
+fn a_live_database_is_never_copied_raw_by_an_include() {
+    let host = TestHost::golden("pve-single");
+    host.mount_fresh(&[]);
+    host.configure("backup: main\n\tinclude /var/lib/pve-cluster\n");
+    host.run(&["backup"]);
+    let shown = host.run(&["show", "latest", "--files", "--json"]).ok().json();
+    let entries = shown["entries"].as_array().unwrap();
+    let items: Vec<_> = entries
+        .iter()
+        .filter(|e| e["path"].as_str().is_some_and(|p| p.contains("config.db")))
+        .map(|e| e["item"].clone())
+        .collect();
+    assert_eq!(items, ["pve-database"]);
+}
+
+#[test]
+fn a_link_onto_a_mount_that_hangs_is_not_followed() {
+    let host = tiny();
+    host.mount(&[]);
+    std::os::unix::fs::symlink("/etc/pve/priv", host.root.join("etc/nginx")).unwrap();
+    std::os::unix::fs::symlink("/etc/pve/priv", host.root.join("etc/ssh")).unwrap();
+    host.signal_daemon(nix::sys::signal::Signal::SIGSTOP);
+    let start = std::time::Instant::now();
+    host.run(&["backup"]);
+    assert!(start.elapsed() < std::time::Duration::from_secs(20));
+}
+
+#[test]
+fn a_closed_pipe_does_not_hide_a_failure() {
+    let host = tiny();
+    host.write("bad.pbx.tar", "no snapshot");
+    let script = format!(
+        "{} verify {} | true; exit ${{PIPESTATUS[0]}}",
+        program().display(),
+        host.root.join("bad.pbx.tar").display()
+    );
+    let output = Command::new("bash").args(["-c", &script]).output().unwrap();
+    assert_eq!(output.status.code(), Some(4));
+}
+
 // ---- two runs, and what a killed one leaves
 
 #[test]
@@ -548,9 +667,9 @@ fn a_reader_that_has_enough_is_no_error() {
 fn the_catalogue_shows_what_a_row_finds_here() {
     let host = TestHost::golden("pbs");
     let rows = host.run(&["catalog", "--json"]).ok().json();
-    let row = |id: &str| rows.as_array().unwrap().iter().find(|row| row["item"] == id).cloned();
+    let row = |id: &str| rows["items"].as_array().unwrap().iter().find(|row| row["item"] == id).cloned();
     assert_eq!(row("pbs-datastores").or_else(|| row("pbs-datastore")).unwrap()["files"], 1);
     assert!(row("pve-storage").is_none());
     let all = host.run(&["catalog", "--all", "--json"]).ok().json();
-    assert!(all.as_array().unwrap().len() > rows.as_array().unwrap().len());
+    assert!(all["items"].as_array().unwrap().len() > rows["items"].as_array().unwrap().len());
 }

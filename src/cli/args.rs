@@ -79,7 +79,12 @@ pub enum Verb {
     /// What this program knows of a Proxmox host, and what of it is here
     Catalog(Catalog),
     /// Look at the configuration
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "EXAMPLES:
+  pbx-config config show      what is in force, and from which file and line
+  pbx-config config check"
+    )]
     Config(Config),
 }
 
@@ -142,6 +147,7 @@ pub enum Trigger {
   pbx-config list /media/stick")]
 pub struct List {
     /// A folder of snapshots, instead of the configured stores
+    #[arg(conflicts_with = "names")]
     pub folder: Option<PathBuf>,
     /// Only snapshots of this host
     #[arg(long, value_name = "NAME")]

@@ -7,7 +7,7 @@ mod row;
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result};
 use clap::Parser;
@@ -19,6 +19,7 @@ use self::args::{Cli, Format, Verb};
 use self::row::Row;
 use crate::config::Config;
 use crate::model::report::{Exit, Fault, FaultKind, Outcome, Problem};
+use crate::model::section::Section;
 use crate::model::snapshot::Trigger;
 use crate::plan::select::Selection;
 use crate::store::{self, Store};
@@ -61,25 +62,22 @@ pub fn run(args: impl IntoIterator<Item = OsString>, mut world: World) -> Exit {
     };
     talk::init(level);
     let World { exec, now, out, err } = world;
-    let root = std::path::absolute(&cli.global.root).unwrap_or_else(|_| cli.global.root.clone());
-    if !root.is_dir() {
-        let fault = Fault::new(FaultKind::Usage, format!("--root {}: no such folder", root.display()));
-        return failed(&fault.into(), format, err);
-    }
+    // One spelling for one root: the lock is named after it.
+    let root = match std::fs::canonicalize(&cli.global.root) {
+        Ok(root) if root.is_dir() => root,
+        _ => {
+            let shown = cli.global.root.display();
+            let fault = Fault::new(FaultKind::Usage, format!("--root {shown}: no such folder"));
+            return failed(&fault.into(), format, err);
+        }
+    };
     let exec =
         exec.unwrap_or_else(|| if root == Path::new("/") { Box::new(System) } else { Box::new(NoTools) });
     let words = Words { host: Host::detect(root, now, exec), format, quiet: cli.global.quiet, out };
     match words.speak(cli.verb) {
         Ok(exit) => exit,
-        // Who closed the pipe has read enough.
-        Err(error) if is_broken_pipe(&error) => Exit::Ok,
         Err(error) => failed(&error, format, err),
     }
-}
-
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    let io = error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>());
-    io.into_iter().any(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
 /// clap's own answers: help and version go to standard output, mistakes are exit 2.
@@ -93,7 +91,10 @@ fn usage(error: &clap::Error, args: &[OsString], world: &mut World) -> Exit {
         || words.windows(2).any(|pair| pair[0] == "--output-format" && pair[1].starts_with("json"));
     if json {
         let text = error.render().to_string();
-        let line = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+        // The first paragraph is the mistake, the rest is the usage.
+        let lines = text.lines().take_while(|line| !line.is_empty()).map(str::trim);
+        let line = lines.collect::<Vec<_>>().join(" ");
+        let line = line.trim_start_matches("error: ");
         return failed(&Fault::new(FaultKind::Usage, line).into(), Format::Json, world.err);
     }
     let _ = write!(world.err, "{}", error.render());
@@ -160,8 +161,15 @@ impl Words<'_> {
             Format::Json => serde_json::to_string(value)? + "\n",
             Format::JsonPretty => serde_json::to_string_pretty(value)? + "\n",
         };
-        self.out.write_all(text.as_bytes())?;
-        Ok(self.out.flush()?)
+        self.write(text.as_bytes())
+    }
+
+    /// Who closed the pipe has read enough; what was done is done, and the exit code tells it.
+    fn write(&mut self, data: &[u8]) -> Result<()> {
+        match self.out.write_all(data).and_then(|()| self.out.flush()) {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            written => written.context("cannot write to standard output"),
+        }
     }
 
     fn config(&self) -> Result<Config> {
@@ -170,7 +178,7 @@ impl Words<'_> {
 
     fn stores(&self, config: &Config, args: &args::Stores) -> Result<Vec<Box<dyn Store>>> {
         if args.names.is_empty() {
-            return config.stores.iter().map(|section| store::open(section, &self.host)).collect();
+            return config.stores.iter().map(|section| self.open(section)).collect();
         }
         args.names.iter().map(|name| self.store(config, name)).collect()
     }
@@ -184,7 +192,21 @@ impl Words<'_> {
             Fault::new(FaultKind::NotFound, format!("there is no store '{name}'"))
                 .hint(format!("the stores are: {}; a folder is named with a /", known.join(", ")))
         })?;
-        store::open(section, &self.host)
+        self.open(section)
+    }
+
+    /// A link of another system must not lead a store of it onto this one.
+    fn open(&self, section: &Section) -> Result<Box<dyn Store>> {
+        let store = store::open(section, &self.host)?;
+        let place = store.place();
+        let there = Path::new(&place).ancestors().find(|above| above.symlink_metadata().is_ok());
+        let real = there.and_then(|above| std::fs::canonicalize(above).ok());
+        if !self.host.is_live() && real.is_none_or(|real| !real.starts_with(self.host.root())) {
+            let message =
+                format!("store '{}': {place} leads out of {}", store.name(), self.host.root().display());
+            return Err(Fault::new(FaultKind::Usage, message).hint("name a folder with --store").into());
+        }
+        Ok(store)
     }
 
     fn choose(&self, stores: &args::Stores, word: &str) -> Result<Chosen> {
@@ -215,7 +237,7 @@ impl Words<'_> {
         if args.dry_run {
             let plan = backup::plan(&self.host, &config, &stores, &request)?;
             self.print(&plan, render::plan)?;
-            return Ok(Exit::Ok);
+            return Ok(Outcome::of(&plan.problems).into());
         }
         log::info!("backup of {} begins", self.host.facts.summary());
         let progress = self.progress();
@@ -232,6 +254,7 @@ impl Words<'_> {
     }
 
     fn list(&mut self, args: &args::List) -> Result<Exit> {
+        let mut problems = Vec::new();
         let stores = match &args.folder {
             Some(folder) if !folder.is_dir() => {
                 return Err(
@@ -239,9 +262,14 @@ impl Words<'_> {
                 );
             }
             Some(folder) => vec![store::folder(&std::path::absolute(folder)?)],
-            None => self.stores(&self.config()?, &args.stores)?,
+            None => {
+                let config = self.config()?;
+                problems.clone_from(&config.problems);
+                self.stores(&config, &args.stores)?
+            }
         };
-        let listing = snapshots::list(&stores, args.host.as_deref())?;
+        let mut listing = snapshots::list(&stores, args.host.as_deref())?;
+        listing.problems.splice(0..0, problems);
         let bad = !listing.problems.is_empty();
         self.print(&listing, render::listing)?;
         self.tell(&listing.problems);
@@ -262,9 +290,8 @@ impl Words<'_> {
         let proven = verify::verify(&self.choose(&args.stores, &args.snap)?)?;
         let index = &proven.index;
         if self.format == Format::Text && args.files {
-            for entry in &index.entries {
-                self.out.write_all(render::entry(entry).as_bytes())?;
-            }
+            let text: String = index.entries.iter().map(render::entry).collect();
+            self.write(text.as_bytes())?;
             return Ok(Exit::Ok);
         }
         let items: Vec<_> = render::items(index)
@@ -287,32 +314,43 @@ impl Words<'_> {
     }
 
     fn cat(&mut self, args: &args::Cat) -> Result<Exit> {
-        verify::cat(&self.choose(&args.stores, &args.snap)?, &args.path, self.out)?;
-        Ok(Exit::Ok)
+        let chosen = self.choose(&args.stores, &args.snap)?;
+        match verify::cat(&chosen, &args.path, self.out) {
+            Err(error) if is_broken_pipe(&error) => Ok(Exit::Ok),
+            done => done.map(|()| Exit::Ok),
+        }
     }
 
     fn verify(&mut self, args: &args::Verify) -> Result<Exit> {
+        let mut unreachable = Vec::new();
         let chosen = if args.all {
-            every_copy(&self.stores(&self.config()?, &args.stores)?)?
+            let (chosen, failed) = every_copy(&self.stores(&self.config()?, &args.stores)?)?;
+            unreachable = failed;
+            chosen
         } else if args.snaps.is_empty() {
             vec![self.choose(&args.stores, "latest")?]
         } else {
             args.snaps.iter().map(|word| self.choose(&args.stores, word)).collect::<Result<_>>()?
         };
-        if chosen.is_empty() {
+        if chosen.is_empty() && unreachable.is_empty() {
             let fault = Fault::new(FaultKind::NotFound, "there are no snapshots");
             return Err(fault.hint("`pbx-config backup` makes one").into());
         }
         let progress = self.progress();
         let results = verify::verify_all(&chosen, &|what| progress.say(what))?;
         progress.clear();
-        let bad = results.iter().find_map(|(_, fault)| fault.as_ref().map(|fault| fault.kind));
-        let values: Vec<_> = results.into_iter().map(|(verified, _)| verified).collect();
+        let faults: Vec<FaultKind> =
+            results.iter().filter_map(|(_, fault)| fault.as_ref().map(|f| f.kind)).collect();
+        let damaged = faults.iter().copied().find(|kind| *kind == FaultKind::Verification);
+        let bad =
+            damaged.or(faults.first().copied()).or((!unreachable.is_empty()).then_some(FaultKind::Failed));
+        let mut values: Vec<_> = results.into_iter().map(|(verified, _)| verified).collect();
+        values.extend(unreachable);
         self.print(&values, |values| {
             let line = |one: &verify::Verified| match (&one.error, &one.id) {
                 (Some(error), _) => format!("FAILED  {}\n", render::one_line(error)),
                 (None, Some(id)) => {
-                    format!("ok      {id}  {} entries  {}\n", one.entries, one.path.display())
+                    format!("ok      {id}  {} entries  {}\n", one.entries, one.path)
                 }
                 (None, None) => String::new(),
             };
@@ -353,7 +391,11 @@ impl Words<'_> {
         .filter(|item| selection.takes(item.id))
         .map(|item| Row::new(item, found.iter().find(|row| row.item == item.id)))
         .collect();
-        self.print(&rows, |rows| {
+        let mut problems = sources.problems;
+        problems.extend(left.problems);
+        let problems = worth(&problems);
+        let value = serde_json::json!({ "items": rows, "problems": problems });
+        self.print(&value, |_| {
             let cells = |row: &Row| {
                 vec![
                     row.item.to_owned(),
@@ -368,9 +410,7 @@ impl Words<'_> {
                 &rows.iter().map(cells).collect::<Vec<_>>(),
             )
         })?;
-        let mut problems = sources.problems;
-        problems.extend(left.problems);
-        self.tell(&worth(&problems));
+        self.tell(&problems);
         Ok(Exit::Ok)
     }
 
@@ -382,7 +422,8 @@ impl Words<'_> {
             })).collect();
             serde_json::json!({ "kind": section.kind, "id": section.id, "file": *section.file, "line": section.line, "entries": entries })
         }).collect();
-        self.print(&sections, |_| {
+        let value = serde_json::json!({ "sections": sections, "problems": config.problems });
+        self.print(&value, |_| {
             let mut text = String::new();
             for section in &config.sections {
                 text.push_str(&format!(
@@ -400,7 +441,8 @@ impl Words<'_> {
             text.truncate(text.trim_end().len());
             text + "\n"
         })?;
-        Ok(Exit::Ok)
+        self.tell(&config.problems);
+        Ok(Outcome::of(&config.problems).into())
     }
 
     fn config_check(&mut self) -> Result<Exit> {
@@ -410,7 +452,7 @@ impl Words<'_> {
         Selection { skip: config.backup.skip.clone(), ..Selection::default() }.check()?;
         let mut stores = Vec::new();
         for section in &config.stores {
-            let store = store::open(section, &self.host)?;
+            let store = self.open(section)?;
             match store.list(Some(&self.host.facts.node)) {
                 Ok(found) => stores.push(format!(
                     "{}: {} ({} snapshots of this host)",
@@ -437,6 +479,11 @@ impl Words<'_> {
     }
 }
 
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let mut causes = error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>());
+    causes.any(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
 fn origin(file: &str, line: usize) -> String {
     if line == 0 { file.to_owned() } else { format!("{file}:{line}") }
 }
@@ -459,17 +506,23 @@ fn glob(text: &str) -> Result<Pattern> {
     Pattern::new(&absolute).map_err(|error| Fault::new(FaultKind::Usage, format!("--path: {error:#}")).into())
 }
 
-fn every_copy(stores: &[Box<dyn Store>]) -> Result<Vec<Chosen>> {
-    let mut chosen = Vec::new();
+/// Every copy in every store, newest first, and what could not be listed.
+fn every_copy(stores: &[Box<dyn Store>]) -> Result<(Vec<Chosen>, Vec<verify::Verified>)> {
+    let (mut chosen, mut unreachable) = (Vec::new(), Vec::new());
     for store in stores {
-        let mut found = store.list(None)?;
+        let mut found = match store.list(None) {
+            Ok(found) => found,
+            Err(error) => {
+                unreachable.push(verify::Verified::unreachable(&store.place(), &error));
+                continue;
+            }
+        };
         found.sort_by(|a, b| b.id.cmp(&a.id));
         for one in found {
-            let path: PathBuf = store.get(&one.id)?;
-            chosen.push(Chosen { store: Some(store.name().to_owned()), path });
+            chosen.push(Chosen { store: Some(store.name().to_owned()), path: store.get(&one.id)? });
         }
     }
-    Ok(chosen)
+    Ok((chosen, unreachable))
 }
 
 /// A live line on a terminal; nothing elsewhere.

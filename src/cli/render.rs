@@ -163,7 +163,12 @@ fn list_row(listed: &Listed) -> Vec<String> {
         Some(snapshot) => {
             let protected = if snapshot.protected { "[protected] " } else { "" };
             let note = one_line(snapshot.note.as_deref().unwrap_or_default());
-            (snapshot.counts.files.to_string(), snapshot.outcome.to_string(), format!("{protected}{note}"))
+            let partial = if snapshot.selection.is_empty() { "" } else { "[partial] " };
+            (
+                snapshot.counts.files.to_string(),
+                snapshot.outcome.to_string(),
+                format!("{protected}{partial}{note}"),
+            )
         }
         None => ("-".to_owned(), "damaged".to_owned(), String::new()),
     };
@@ -194,6 +199,9 @@ pub fn manifest(snapshot: &Snapshot) -> String {
     }
     if let Some(note) = &snapshot.note {
         line("note", note);
+    }
+    if !snapshot.selection.is_empty() {
+        line("selection", &snapshot.selection.join(" "));
     }
     if snapshot.protected {
         line("protected", "yes");

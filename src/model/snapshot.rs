@@ -140,6 +140,9 @@ pub struct Snapshot {
     pub parent: Option<Parent>,
     #[serde(default)]
     pub note: Option<String>,
+    /// `only:WORD` and `skip:WORD` when the run was asked for a part; empty for all of the host.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub selection: Vec<String>,
     #[serde(default)]
     pub protected: bool,
 }

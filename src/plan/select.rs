@@ -31,8 +31,10 @@ impl Selection {
         Ok(())
     }
 
-    pub fn is_everything(&self) -> bool {
-        self.only.is_empty() && self.skip.is_empty()
+    /// As the manifest tells it: `only:WORD`, `skip:WORD`.
+    pub fn words(&self) -> Vec<String> {
+        let only = self.only.iter().map(|word| format!("only:{word}"));
+        only.chain(self.skip.iter().map(|word| format!("skip:{word}"))).collect()
     }
 
     /// True when the row with this id is wanted. An id that this version's catalogue does not have

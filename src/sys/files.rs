@@ -329,10 +329,11 @@ fn parse_mount(line: &[u8]) -> Option<(PathBuf, String)> {
     let (left, right) = text.split_once(" - ")?;
     let point = left.split(' ').nth(4)?;
     let kind = right.split(' ').next()?;
-    Some((PathBuf::from(unescape(point)), kind.to_owned()))
+    Some((unescape(point), kind.to_owned()))
 }
 
-fn unescape(text: &str) -> OsString {
+/// Octal escapes, as mountinfo and fstab write blanks.
+pub fn unescape(text: &str) -> PathBuf {
     let mut bytes = Vec::new();
     let mut rest = text.as_bytes();
     while let Some((&first, tail)) = rest.split_first() {
@@ -348,7 +349,7 @@ fn unescape(text: &str) -> OsString {
             }
         }
     }
-    std::ffi::OsStr::from_bytes(&bytes).to_owned()
+    PathBuf::from(std::ffi::OsStr::from_bytes(&bytes))
 }
 
 #[cfg(test)]

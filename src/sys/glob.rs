@@ -62,14 +62,16 @@ impl Pattern {
         Ok(Self { text: text.to_owned(), parts })
     }
 
-    /// A path as it is, whatever characters it has. None for a relative one and for the root itself.
+    /// A path whatever characters it has, `..` resolved by its words. None for a relative one and for the root itself.
     pub fn literal(path: &Path) -> Option<Self> {
-        let parts: Vec<Part> = path
-            .strip_prefix("/")
-            .ok()?
-            .components()
-            .map(|part| Part::Literal(part.as_os_str().to_owned()))
-            .collect();
+        let mut parts: Vec<Part> = Vec::new();
+        for part in path.strip_prefix("/").ok()?.components() {
+            match part {
+                Component::Normal(name) => parts.push(Part::Literal(name.to_owned())),
+                Component::ParentDir => drop(parts.pop()),
+                _ => {}
+            }
+        }
         (!parts.is_empty()).then(|| Self { text: path.display().to_string(), parts })
     }
 

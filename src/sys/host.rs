@@ -14,6 +14,8 @@ use crate::model::facts::{Cluster, Facts, Product};
 pub const CONFIG_DIR: &str = "/etc/proxmox-backup-extra";
 const STATE_DIR: &str = "/var/lib/proxmox-backup-extra";
 const RUN_DIR: &str = "/run/proxmox-backup-extra";
+/// The node name of a host without one.
+const NAMELESS: &str = "localhost";
 const DPKG_STATUS: &str = "/var/lib/dpkg/status";
 
 /// What tells a product: a program of it, and its package.
@@ -38,6 +40,11 @@ impl Host {
 
     pub fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// False when nothing tells a name, so that `localhost` stands in.
+    pub fn has_name(&self) -> bool {
+        self.facts.node != NAMELESS
     }
 
     /// True for the running system itself, whose commands and kernel are the ones we talk to.
@@ -107,7 +114,7 @@ fn node(root: &Path) -> String {
     let short = full.as_deref().unwrap_or_default().split('.').next().unwrap_or_default();
     let clean: String = short.chars().filter(|c| c.is_ascii_alphanumeric() || "-_".contains(*c)).collect();
     let clean = clean.trim_start_matches('-');
-    if clean.is_empty() { "localhost".to_owned() } else { clean.chars().take(63).collect() }
+    if clean.is_empty() { NAMELESS.to_owned() } else { clean.chars().take(63).collect() }
 }
 
 fn line(root: &Path, path: &str) -> Option<String> {

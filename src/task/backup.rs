@@ -42,6 +42,7 @@ const OUTPUT_MAX_BYTES: usize = 16 << 20;
 const STDERR_KEPT_BYTES: usize = 2048;
 /// Up to here a file is read whole before it is written, so that a change meanwhile is noticed and read again.
 const SMALL_BYTES: u64 = 1 << 20;
+const XATTRS_MAX_BYTES: usize = 512 << 10;
 const READ_TRIES: usize = 3;
 /// When the configuration leaves it to us: more would cost memory and gain nothing on a few MB.
 const THREADS_MAX: u32 = 4;
@@ -75,6 +76,7 @@ pub struct Planned {
 }
 
 pub fn plan(host: &Host, config: &Config, stores: &[Box<dyn Store>], request: &Request) -> Result<Plan> {
+    check_is_system(host)?;
     let sources = Sources::new(host, config, stores, &request.selection)?;
     let (items, left) = count(host, &sources)?;
     let commands = outputs_of(&sources.items, host).into_iter().map(|output| output.argv.join(" ")).collect();
@@ -214,6 +216,7 @@ pub fn run(
     say: &dyn Fn(&str),
 ) -> Result<Report> {
     let start = Instant::now();
+    check_is_system(host)?;
     let _lock = Lock::acquire(&host.run_dir())?;
     let primary = stores.first().context("no store is configured")?;
     let mut sources = Sources::new(host, config, stores, &request.selection)?;
@@ -275,7 +278,7 @@ pub fn run(
     })
 }
 
-/// A private folder for the file while it is written; whatever a killed run left there is removed first.
+/// A private folder for the file while it is written; the file that a killed run left there is removed first.
 struct Work {
     path: PathBuf,
 }
@@ -283,32 +286,60 @@ struct Work {
 impl Work {
     fn new(host: &Host, problems: &mut Vec<Problem>) -> Result<Self> {
         let beside_state = host.state_dir().join("work");
-        // A system mounted read-only is still saved; /run is memory, and a snapshot is small.
-        let path = match private_dir(&beside_state) {
-            Ok(()) => beside_state,
-            Err(error) if host.is_live() => return Err(error),
-            Err(_) => host.run_dir().join("work"),
-        };
+        // Another system may be read-only, or lead out of its root by a link; /run is memory, a snapshot is small.
+        let path =
+            if host.is_live() || is_ours(&beside_state) { beside_state } else { host.run_dir().join("work") };
         private_dir(&path)?;
-        let remains: Vec<_> = fs::read_dir(&path)?.flatten().collect();
-        if !remains.is_empty() {
-            let what = format!("{}: removed what an interrupted run left", path.display());
+        let work = Self { path };
+        if work.sweep() > 0 {
+            let what = format!("{}: removed what an interrupted run left", work.path.display());
             problems.push(Problem::notice(what));
         }
-        for entry in remains {
-            let _ = fs::remove_file(entry.path()).or_else(|_| fs::remove_dir_all(entry.path()));
-        }
-        Ok(Self { path })
+        Ok(work)
+    }
+
+    /// Removes snapshot files and nothing else; how many.
+    fn sweep(&self) -> usize {
+        let entries = fs::read_dir(&self.path).into_iter().flatten().flatten();
+        let spools =
+            entries.filter(|entry| entry.file_name().to_str().and_then(SnapshotId::from_file_name).is_some());
+        spools.filter(|entry| fs::remove_file(entry.path()).is_ok()).count()
     }
 }
 
 impl Drop for Work {
     fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.path);
+        self.sweep();
+        let _ = fs::remove_dir(&self.path);
     }
 }
 
-/// A name that the primary store does not have, later than all it has of this host, and the snapshot before it.
+/// True when a folder below another system's root lies there really (no link on its way), and can be written.
+fn is_ours(path: &Path) -> bool {
+    let there = path.ancestors().find(|above| above.symlink_metadata().is_ok());
+    let straight = there.is_some_and(|above| fs::canonicalize(above).is_ok_and(|real| real == above));
+    if !straight || private_dir(path).is_err() {
+        return false;
+    }
+    let probe = path.join(".probe");
+    let writable = File::create(&probe).is_ok();
+    let _ = fs::remove_file(&probe);
+    writable
+}
+
+/// A root that holds no system is a disk that is not mounted, not a host without configuration.
+fn check_is_system(host: &Host) -> Result<()> {
+    if host.facts.products.is_empty() && host.facts.os.is_none() && !host.has_name() {
+        let message = format!(
+            "{}: there is no system here: no product, no os-release, no host name",
+            host.root().display()
+        );
+        return Err(Fault::new(FaultKind::Usage, message).hint("is it mounted?").into());
+    }
+    Ok(())
+}
+
+/// A name that the primary store does not have, and the newest snapshot of this host there.
 fn next_id(
     host: &Host,
     primary: &dyn Store,
@@ -320,7 +351,12 @@ fn next_id(
     while ids.contains(&id) {
         id = id.next();
     }
-    let Some(before) = ids.into_iter().filter(|other| *other < id).max() else { return Ok((id, None)) };
+    let Some(before) = ids.into_iter().max() else { return Ok((id, None)) };
+    if before > id {
+        let what = format!("the clock says {}, but the newest snapshot is {before}", id.at());
+        problems
+            .push(Problem::warning(what).hint("set the clock; until then this snapshot is not the `latest`"));
+    }
     let parent = match snapshots::head(primary, &before) {
         Ok(head) => Some(Parent { id: before, sha256: head.manifest_sha256 }),
         Err(error) => {
@@ -355,6 +391,7 @@ fn draft(
         trigger: request.trigger,
         parent,
         note: request.note.clone(),
+        selection: request.selection.words(),
         protected: request.protect,
     })
 }
@@ -413,6 +450,11 @@ fn write(
     })?;
     let outputs = intake.outputs(commands, host.now.timestamp().as_second())?;
     intake.problems.extend(left.problems);
+    if intake.writer.entries() == 0 {
+        let fault =
+            Fault::new(FaultKind::Usage, "nothing on this host is selected; there is nothing to save");
+        return Err(fault.hint("`pbx-config catalog` shows what each item finds here").into());
+    }
     let index = Index {
         format: FORMAT,
         id,
@@ -457,6 +499,7 @@ impl Intake {
     }
 
     fn bytes(&mut self, mut entry: Entry, data: &[u8]) -> Result<()> {
+        self.limit_xattrs(&mut entry);
         entry.size = data.len() as u64;
         self.writer.append(entry, &mut &*data)?;
         Ok(())
@@ -584,6 +627,7 @@ impl Intake {
         let mut entry = self.disk_entry(item, path, Kind::File, stat);
         entry.size = stat.size;
         entry.xattrs = xattrs;
+        self.limit_xattrs(&mut entry);
         self.remember_links(stat, &entry.path);
         let fit = self.writer.append(entry, &mut file)?;
         let after = file.metadata().map(|meta| Stat::from(&meta));
@@ -595,6 +639,15 @@ impl Intake {
             self.changed(path);
         }
         Ok(())
+    }
+
+    /// A header has room for so much; some file systems give more.
+    fn limit_xattrs(&mut self, entry: &mut Entry) {
+        if entry.xattrs.iter().map(|xattr| xattr.value.len()).sum::<usize>() > XATTRS_MAX_BYTES {
+            entry.xattrs.clear();
+            let error = std::io::Error::other("they are too large");
+            self.without_xattrs(entry.path.as_path(), &error);
+        }
     }
 
     fn remember_links(&mut self, stat: &Stat, path: &Name) {

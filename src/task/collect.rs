@@ -8,7 +8,7 @@ use std::path::{Component, Path, PathBuf};
 
 use anyhow::Result;
 
-use crate::catalog::{self, Item, Source};
+use crate::catalog::{self, Category, Item, Source};
 use crate::model::facts::Product;
 use crate::model::index::{Absence, Kind, Name};
 use crate::model::report::Problem;
@@ -21,6 +21,9 @@ use crate::sys::pmxcfs::{self, Picture};
 
 /// No configuration is larger; a disk image or a sparse file that strayed into a collected folder is.
 const LARGE_BYTES: u64 = 512 << 20;
+
+/// pmxcfs takes longer ones.
+const PATH_MAX_BYTES: usize = 4096;
 
 /// Something a row found. Paths are relative to the root.
 #[derive(Debug)]
@@ -78,6 +81,15 @@ pub fn walk(scan: &Scan, items: &[&'static Item], take: Take) -> Result<Leftover
     Ok(walk.left)
 }
 
+/// What comes out of the picture of /etc/pve only: to look into the mount could hang, and the database of a
+/// running node is never copied raw.
+fn is_pictured(host: &Host, path: &Path) -> bool {
+    let database = pmxcfs::DATABASE.trim_start_matches('/').as_bytes();
+    host.facts.has(Product::Pve)
+        && (path == Path::new(pmxcfs::MOUNT.trim_start_matches('/'))
+            || path.as_os_str().as_encoded_bytes().starts_with(database))
+}
+
 /// The globs that no row collects.
 fn left_out() -> Result<Vec<Pattern>> {
     let globs = catalog::items().filter_map(|item| match item.source {
@@ -95,8 +107,8 @@ struct Walk<'a, 't> {
     seen: HashSet<PathBuf>,
     /// Files too large for a row of the catalogue.
     large: Vec<PathBuf>,
-    /// Links where a row expected the thing itself.
-    links: Vec<PathBuf>,
+    /// Every link that was met, and by which row.
+    links: Vec<(&'static Item, PathBuf)>,
     left: Leftover,
     take: Take<'t>,
 }
@@ -110,7 +122,10 @@ impl Walk<'_, '_> {
         match item.source {
             Source::Files(globs) => self.files(item, &patterns(globs)?, &except),
             Source::MountSecrets => self.files(item, &mount_secrets(self.scan.host), &except),
-            Source::Snippets => self.files(item, &snippets(self.scan.picture), &except),
+            Source::Snippets => {
+                let globs = snippets(self.scan.picture, &mut self.left.problems);
+                self.files(item, &globs, &except)
+            }
             Source::Configured => self.files(item, self.scan.include, &except),
             Source::Pmxcfs(globs) => {
                 let globs = pve_patterns(globs)?;
@@ -132,13 +147,9 @@ impl Walk<'_, '_> {
         let named = matches!(item.source, Source::Configured);
         let left_out: &[Pattern] = if named { &[] } else { left_out };
         for glob in globs {
-            // On a node this folder is the picture's: to look at the mount itself could hang.
-            let is_pmxcfs = |path: &Path| {
-                path == Path::new(pmxcfs::MOUNT.trim_start_matches('/')) && scan.host.facts.has(Product::Pve)
-            };
             let refused = RefCell::new(Vec::new());
             let enter = |path: &Path| {
-                let wanted = !is_pmxcfs(path) && Self::wanted(left_out, scan, except, path);
+                let wanted = !is_pictured(scan.host, path) && Self::wanted(left_out, scan, except, path);
                 let foreign = foreign.contains_key(path);
                 if wanted && foreign {
                     refused.borrow_mut().push(path.to_owned());
@@ -170,9 +181,8 @@ impl Walk<'_, '_> {
                     large.push(path.to_owned());
                     return Ok(());
                 }
-                let is_link = stat.node == Node::Kept(Kind::Symlink);
-                if is_link && path.components().count() <= glob.parts().len() {
-                    links.push(path.to_owned());
+                if stat.node == Node::Kept(Kind::Symlink) {
+                    links.push((item, path.to_owned()));
                 }
                 take_parents(scan.host.root(), item, path, seen, take)?;
                 seen.insert(path.to_owned());
@@ -182,8 +192,9 @@ impl Walk<'_, '_> {
             for path in refused.into_inner() {
                 let kind = foreign.get(&path).map_or("", String::as_str);
                 let what = format!("/{}: is a mount of kind {kind}, not entered", shown(&path));
+                let hint = format!("add `exclude /{}` to the configuration when that is right", shown(&path));
                 if seen.insert(path) {
-                    left.problems.push(if named { Problem::warning(what) } else { Problem::notice(what) });
+                    left.problems.push(Problem::warning(what).hint(hint));
                 }
             }
         }
@@ -201,23 +212,32 @@ impl Walk<'_, '_> {
         }
     }
 
-    /// A row's file or folder that is only a link here: what it leads to must be in the snapshot too,
-    /// or belong to a package, to the cluster or to the running system.
+    /// What a link leads to must be in the snapshot too, or belong to a package, to the cluster or to the
+    /// running system. A link among programs is worth a word, one in a configuration a warning.
     fn check_links(&mut self) {
-        for link in &self.links {
-            let root = self.scan.host.root();
+        let root = self.scan.host.root();
+        let elsewhere: Vec<Pattern> =
+            catalog::ELSEWHERE.iter().filter_map(|glob| Pattern::new(glob).ok()).collect();
+        for (item, link) in &self.links {
             let Ok(target) = fs::read_link(root.join(link)) else { continue };
             let target = resolve(link, &target);
-            let known =
-                catalog::ELSEWHERE.iter().any(|glob| Pattern::new(glob).is_ok_and(|p| p.covers(&target)));
-            if known || self.seen.contains(&target) || files::lstat(&root.join(&target)).is_err() {
+            let known = self.seen.contains(&target) || elsewhere.iter().any(|glob| glob.covers(&target));
+            if known || target.as_os_str().is_empty() {
+                continue;
+            }
+            // On a mount that may hang not even a look is safe.
+            let foreign = target.ancestors().any(|path| self.foreign.contains_key(path));
+            if !foreign && files::lstat(&root.join(&target)).is_err() {
                 continue;
             }
             let what =
                 format!("/{}: is a link; what it leads to, /{}, is not saved", shown(link), shown(&target));
-            let problem = Problem::warning(what)
-                .hint(format!("add `include /{}` to the configuration", shown(&target)));
-            self.left.problems.push(problem);
+            let problem = match item.category {
+                Category::Scripts | Category::Custom => Problem::notice(what),
+                _ => Problem::warning(what),
+            };
+            let hint = format!("add `include /{}` to the configuration, or exclude the link", shown(&target));
+            self.left.problems.push(problem.hint(hint));
         }
     }
 
@@ -253,6 +273,11 @@ impl Walk<'_, '_> {
             (self.take)(item, &Piece::Pve { path: base, node: &root })?;
         }
         if self.seen.insert(path.to_owned()) {
+            if path.as_os_str().len() >= PATH_MAX_BYTES {
+                let what = format!("/{}: is a longer path than Linux takes, not saved", shown(path));
+                self.left.problems.push(Problem::warning(what));
+                return Ok(());
+            }
             (self.take)(item, &Piece::Pve { path, node })?;
         }
         Ok(())
@@ -320,38 +345,52 @@ fn pve_patterns(globs: &[&str]) -> Result<Vec<Pattern>> {
 /// Credentials and key files that mounts need: crypttab's third field, and options of fstab.
 fn mount_secrets(host: &Host) -> Vec<Pattern> {
     const OPTIONS: [&str; 6] = ["credentials", "cred", "passwd", "passfile", "keyfile", "identityfile"];
-    let read = |path: &str| fs::read_to_string(host.path(path)).unwrap_or_default();
-    let lines = |text: &str, field: usize| -> Vec<String> {
-        let lines = text.lines().filter(|line| !line.trim_start().starts_with('#'));
-        lines.filter_map(|line| line.split_whitespace().nth(field).map(str::to_owned)).collect()
-    };
-    let mut paths = lines(&read(catalog::CRYPTTAB), 2);
-    for options in lines(&read(catalog::FSTAB), 3) {
+    let mut paths = fields(host, catalog::CRYPTTAB, 2);
+    for options in fields(host, catalog::FSTAB, 3) {
         let values = options.split(',').filter_map(|option| option.split_once('='));
         paths.extend(values.filter(|(key, _)| OPTIONS.contains(key)).map(|(_, value)| value.to_owned()));
     }
     // A device as a key (/dev/urandom for swap) is nothing to keep.
     let files = paths.iter().filter(|path| !path.starts_with("/dev/"));
-    files.filter_map(|path| Pattern::literal(Path::new(path))).collect()
+    files.filter_map(|path| Pattern::literal(&files::unescape(path))).collect()
+}
+
+/// One field of every line of a table like fstab.
+fn fields(host: &Host, path: &str, field: usize) -> Vec<String> {
+    let text = fs::read(host.path(path)).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let lines = text.lines().filter(|line| !line.trim_start().starts_with('#'));
+    lines.filter_map(|line| line.split_whitespace().nth(field).map(str::to_owned)).collect()
 }
 
 /// Snippet folders of storages that live on this host's own disks; a network storage keeps its own.
-fn snippets(picture: Option<&Picture>) -> Vec<Pattern> {
+fn snippets(picture: Option<&Picture>, problems: &mut Vec<Problem>) -> Vec<Pattern> {
     const LOCAL: [&str; 2] = ["dir", "btrfs"];
     let node = picture
         .and_then(|picture| picture.nodes.iter().find(|node| node.path == Path::new(catalog::STORAGES)));
     let text = node.and_then(|node| node.data.as_deref()).map(String::from_utf8_lossy).unwrap_or_default();
-    let sections = section::parse(catalog::STORAGES, &text).unwrap_or_default();
+    let sections = section::parse(catalog::STORAGES, &text).unwrap_or_else(|error| {
+        let what = format!("{}/{error}; snippets of its storages are not saved", pmxcfs::MOUNT);
+        problems.push(Problem::warning(what).hint("mend the line, or name the folders with `include`"));
+        Vec::new()
+    });
+    let listed = |words: Option<&str>, word: &str| {
+        words.is_some_and(|words| words.split(',').any(|w| w.trim() == word))
+    };
     sections
         .iter()
-        .filter(|storage| LOCAL.contains(&storage.kind.as_str()))
         .filter(|storage| {
-            storage
-                .get("content")
-                .is_some_and(|content| content.split(',').any(|word| word.trim() == "snippets"))
+            LOCAL.contains(&storage.kind.as_str()) && listed(storage.get("content"), "snippets")
         })
-        .filter_map(|storage| Pattern::literal(&Path::new(storage.get("path")?).join("snippets")))
+        .filter_map(|storage| Pattern::literal(&Path::new(storage.get("path")?).join(snippets_dir(storage))))
         .collect()
+}
+
+/// `content-dirs snippets=some/folder` moves them.
+fn snippets_dir(storage: &section::Section) -> &str {
+    let moved = storage.get("content-dirs").unwrap_or_default();
+    let moved = moved.split(',').find_map(|dir| dir.trim().strip_prefix("snippets="));
+    moved.unwrap_or("snippets").trim_start_matches('/')
 }
 
 pub fn shown(path: &Path) -> Name {

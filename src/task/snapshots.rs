@@ -106,13 +106,21 @@ impl Chosen {
     }
 }
 
+/// True for a word that means a file: its ending or a path says so, or it is one with a folder before it.
+pub fn is_file_word(word: &str) -> bool {
+    let path = Path::new(word);
+    let clear =
+        word.ends_with(SUFFIX) || path.is_absolute() || word.starts_with("./") || word.starts_with("../");
+    // `latest` stays a word, whatever lies in the current folder.
+    clear || word.contains('/') && path.is_file()
+}
+
 /// Finds the one snapshot that `word` means: a file, `HOST/TIME` or a unique beginning of it,
 /// `latest`, `latest~2`, `HOST/latest`. A bare time or `latest` is of the node `here`.
 /// Errors: `NotFound`, with what there is.
 pub fn choose(stores: &[Box<dyn Store>], here: &str, word: &str) -> Result<Chosen> {
     let path = Path::new(word);
-    let looks_like_file = word.ends_with(SUFFIX) || path.is_absolute() || word.starts_with("./");
-    if looks_like_file || path.is_file() {
+    if is_file_word(word) {
         if !path.is_file() {
             return Err(Fault::new(FaultKind::NotFound, format!("{word}: no such file")).into());
         }

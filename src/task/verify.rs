@@ -34,10 +34,17 @@ pub fn verify(chosen: &Chosen) -> Result<Proven> {
 #[serde(rename_all = "kebab-case")]
 pub struct Verified {
     pub id: Option<SnapshotId>,
-    pub path: std::path::PathBuf,
+    pub path: Name,
     pub entries: u64,
     pub ok: bool,
     pub error: Option<String>,
+}
+
+impl Verified {
+    /// A store whose copies could not even be listed.
+    pub fn unreachable(place: &str, error: &anyhow::Error) -> Self {
+        Self { id: None, path: Name::new(place), entries: 0, ok: false, error: Some(format!("{error:#}")) }
+    }
 }
 
 /// Verifies each; a bad one does not keep the others from being looked at.
@@ -52,7 +59,7 @@ pub fn verify_all(chosen: &[Chosen], say: &dyn Fn(&str)) -> Result<Vec<(Verified
                 (
                     Verified {
                         id: Some(snapshot.id),
-                        path: one.path.clone(),
+                        path: one.path.as_path().into(),
                         entries,
                         ok: true,
                         error: None,
@@ -65,7 +72,13 @@ pub fn verify_all(chosen: &[Chosen], say: &dyn Fn(&str)) -> Result<Vec<(Verified
                 let fault = fault.unwrap_or_else(|| Fault::new(FaultKind::Failed, format!("{error:#}")));
                 let text = Some(fault.message.clone());
                 (
-                    Verified { id: None, path: one.path.clone(), entries: 0, ok: false, error: text },
+                    Verified {
+                        id: None,
+                        path: one.path.as_path().into(),
+                        entries: 0,
+                        ok: false,
+                        error: text,
+                    },
                     Some(fault),
                 )
             }
