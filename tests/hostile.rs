@@ -664,6 +664,11 @@ fn nothing_is_written_through_a_link() {
     damaged(&host, &Forge::new().with(deep).bytes(), "lies below a, which is no folder");
     let file_as_folder = [file("a", "1"), file("a/b", "2")];
     damaged(&host, &Forge::new().with(file_as_folder).bytes(), "a/b: lies below a, which is no folder");
+    // The index is a member, too, when tar unpacks it.
+    let index = [symlink(".pbx", "..")];
+    damaged(&host, &Forge::new().with(index).bytes(), ".pbx/index.json: lies below .pbx, which is no folder");
+    let below = [file(".pbx/index.json/a", "1")];
+    damaged(&host, &Forge::new().with(below).bytes(), "lies below .pbx/index.json, which is no folder");
     let linked = [hard_link("a", "etc/hostname"), file("a/b", "2")];
     damaged(&host, &Forge::new().with(linked).bytes(), "a/b: lies below a, which is no folder");
 }

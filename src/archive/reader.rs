@@ -308,12 +308,13 @@ fn check_hard_link(member: &Member, seen: &HashMap<Name, Seen>) -> Result<()> {
     Ok(())
 }
 
-/// What another member lies below is a folder, wherever it stands: nothing is reached through a link.
+/// What a member, or the index, lies below is a folder, wherever it stands: nothing is reached through a link.
 fn check_folders(seen: &HashMap<Name, Seen>) -> Result<()> {
-    for path in seen.keys() {
+    let index = Name::new(INDEX_PATH);
+    for path in seen.keys().chain([&index]) {
         for above in path.as_path().ancestors().skip(1).map(Name::from) {
             ensure!(
-                seen.get(&above).is_none_or(|found| found.member.kind == Kind::Dir),
+                above != index && seen.get(&above).is_none_or(|found| found.member.kind == Kind::Dir),
                 "{path}: lies below {above}, which is no folder"
             );
         }
