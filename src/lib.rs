@@ -72,7 +72,10 @@ pub mod task {
     pub mod backup;
     pub mod collect;
     pub mod extract;
+    pub mod intake;
     pub mod snapshots;
+    pub mod sources;
+    pub mod state;
     pub mod verify;
 }
 

@@ -21,14 +21,14 @@ use crate::config::Config;
 use crate::model::report::{Exit, Fault, FaultKind, Outcome, Problem};
 use crate::model::section::Section;
 use crate::model::snapshot::Trigger;
-use crate::plan::select::Selection;
+use crate::plan::select::{self, Selection};
 use crate::store::{self, Store};
 use crate::sys::exec::{Exec, NoTools, System};
 use crate::sys::glob::Pattern;
 use crate::sys::host::Host;
 use crate::sys::{lock, log as talk};
 use crate::task::snapshots::{self, Chosen};
-use crate::task::{backup, extract, verify};
+use crate::task::{backup, extract, sources, verify};
 
 /// The program: from its arguments to its exit code.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> i32 {
@@ -380,12 +380,12 @@ impl Words<'_> {
         let config = self.config()?;
         let stores = self.stores(&config, &args::Stores { names: Vec::new() })?;
         let selection = selection(args.selected);
-        let sources = backup::Sources::new(&self.host, &config, &stores, &selection)?;
-        let (found, left) = backup::count(&self.host, &sources)?;
+        let sources = sources::Sources::new(&self.host, &config, &stores, &selection)?;
+        let (found, left) = sources::count(&self.host, &sources)?;
         let rows: Vec<Row> = if args.all {
             crate::catalog::items().collect()
         } else {
-            backup::rows(&self.host).collect::<Vec<_>>()
+            select::of_host(&self.host.facts).collect::<Vec<_>>()
         }
         .into_iter()
         .filter(|item| selection.takes(item.id))

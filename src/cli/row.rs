@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::render;
 use crate::catalog::{Item, On, Restore, Risk, Source, Tied};
 use crate::sys::pmxcfs;
-use crate::task::backup::Planned;
+use crate::task::sources::Planned;
 
 /// A catalogue row as it is shown.
 #[derive(Serialize)]

@@ -1,0 +1,140 @@
+//! Where a run reads from: the rows it takes, the picture of /etc/pve, what is included and left out.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+
+use super::collect::{self, Leftover, Piece, Scan};
+use crate::catalog::{self, Item, Source};
+use crate::config::{Config, Glob};
+use crate::model::facts::Product;
+use crate::model::index::Kind;
+use crate::model::report::Problem;
+use crate::plan::select::Selection;
+use crate::store::Store;
+use crate::sys::files;
+use crate::sys::glob::Pattern;
+use crate::sys::host::Host;
+use crate::sys::pmxcfs::{self, Picture};
+
+/// What a row finds.
+#[derive(Debug, serde::Serialize)]
+pub struct Planned {
+    pub item: &'static str,
+    pub title: &'static str,
+    pub files: u64,
+    pub bytes: u64,
+}
+
+/// Where a run reads from.
+pub struct Sources {
+    pub items: Vec<&'static Item>,
+    picture: Option<Picture>,
+    include: Vec<Pattern>,
+    exclude: Vec<Pattern>,
+    pub problems: Vec<Problem>,
+}
+
+impl Sources {
+    pub fn new(
+        host: &Host,
+        config: &Config,
+        stores: &[Box<dyn Store>],
+        selection: &Selection,
+    ) -> Result<Self> {
+        let mut wanted = selection.clone();
+        wanted.skip.extend(config.backup.skip.iter().cloned());
+        wanted.check()?;
+        let items = wanted.items(&host.facts);
+        let mut problems = config.problems.clone();
+        let picture = if items.iter().any(|item| needs_picture(item)) {
+            read_picture(host, &mut problems)
+        } else {
+            None
+        };
+        problems.extend(missing_products(host));
+        let patterns = |globs: &[Glob]| globs.iter().map(|glob| glob.0.clone()).collect::<Vec<_>>();
+        let mut exclude = patterns(&config.backup.exclude);
+        exclude.extend(own_places(host, stores));
+        Ok(Self { items, picture, include: patterns(&config.backup.include), exclude, problems })
+    }
+
+    pub fn scan<'a>(&'a self, host: &'a Host) -> Scan<'a> {
+        Scan { host, picture: self.picture.as_ref(), include: &self.include, exclude: &self.exclude }
+    }
+}
+
+fn needs_picture(item: &Item) -> bool {
+    matches!(item.source, Source::Pmxcfs(_) | Source::PmxcfsRest | Source::Database | Source::Snippets)
+}
+
+fn read_picture(host: &Host, problems: &mut Vec<Problem>) -> Option<Picture> {
+    match pmxcfs::read(host) {
+        Ok(mut picture) => {
+            log::debug!("pmxcfs: {} entries from {}, {:?}", picture.nodes.len(), picture.how, picture.state);
+            problems.append(&mut picture.problems);
+            if picture.nodes.is_empty() {
+                let what =
+                    format!("{} is empty: there is nothing of the cluster in the snapshot", pmxcfs::MOUNT);
+                problems.push(Problem::error(what).hint("see `journalctl -u pve-cluster`"));
+            }
+            Some(picture)
+        }
+        Err(error) => {
+            let what = format!("{} could not be read and is not in the snapshot: {error:#}", pmxcfs::MOUNT);
+            problems.push(
+                Problem::error(what)
+                    .hint("see `systemctl status pve-cluster` and `journalctl -u pve-cluster`"),
+            );
+            None
+        }
+    }
+}
+
+/// A product whose configuration is not where it must be: the snapshot would miss what it exists for.
+fn missing_products(host: &Host) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    if host.facts.products.is_empty() {
+        let what = format!("no Proxmox product was found; looked at {}", host.facts.looked_at.join(", "));
+        problems.push(Problem::notice(what).hint("only the system's own configuration is saved"));
+    }
+    if host.facts.has(Product::Pbs) && !host.path(catalog::PBS_DIR).is_dir() {
+        problems.push(
+            Problem::error(format!(
+                "{} is not there, though Proxmox Backup Server is installed",
+                catalog::PBS_DIR
+            ))
+            .hint("see `systemctl status proxmox-backup`"),
+        );
+    }
+    problems
+}
+
+/// Our own stores and folders are never part of a snapshot.
+fn own_places(host: &Host, stores: &[Box<dyn Store>]) -> Vec<Pattern> {
+    let places =
+        stores.iter().map(|store| PathBuf::from(store.place())).chain([host.state_dir(), host.run_dir()]);
+    let inside = places.filter_map(|place| place.strip_prefix(host.root()).map(Path::to_owned).ok());
+    inside.filter_map(|path| Pattern::literal(&Path::new("/").join(path))).collect()
+}
+
+/// What every row finds on this host, without reading contents.
+pub fn count(host: &Host, sources: &Sources) -> Result<(Vec<Planned>, Leftover)> {
+    let mut planned: Vec<Planned> = Vec::new();
+    let left = collect::walk(&sources.scan(host), &sources.items, &mut |item, piece| {
+        if planned.last().is_none_or(|last| last.item != item.id) {
+            planned.push(Planned { item: item.id, title: item.title, files: 0, bytes: 0 });
+        }
+        let (counts, bytes) = match piece {
+            Piece::File { stat, .. } => (stat.node != files::Node::Kept(Kind::Dir), stat.size),
+            Piece::Pve { node, .. } => (node.data.is_some(), node.data.as_ref().map_or(0, Vec::len) as u64),
+            Piece::Database { data, .. } => (true, data.len() as u64),
+        };
+        if let (true, Some(last)) = (counts, planned.last_mut()) {
+            last.files += 1;
+            last.bytes += bytes;
+        }
+        Ok(())
+    })?;
+    Ok((planned, left))
+}
