@@ -20,6 +20,8 @@ pub struct Row {
     tied: Tied,
     risk: Risk,
     lock: Option<&'static str>,
+    /// Units that must be stopped while it is written.
+    stop: &'static [&'static str],
     restart: &'static [&'static str],
     note: &'static str,
     /// None for a row that collects no files.
@@ -45,7 +47,7 @@ impl Row {
             Restore::Files => "files".to_owned(),
             Restore::Pmxcfs => "pmxcfs".to_owned(),
             Restore::AddLines => "merge".to_owned(),
-            Restore::Stopped(units) => format!("while stopped: {}", units.join(" ")),
+            Restore::Stopped(_) => "while stopped".to_owned(),
             Restore::Never(_) => "never".to_owned(),
         };
         let note = match item.restore {
@@ -64,6 +66,10 @@ impl Row {
             tied: item.tied,
             risk: item.risk,
             lock: item.lock,
+            stop: match item.restore {
+                Restore::Stopped(units) => units,
+                _ => &[],
+            },
             restart: item.restart,
             note,
             files: counts.then(|| found.map_or(0, |row| row.files)),
