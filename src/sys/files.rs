@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
+use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, RenameFlags, ResolveFlag, open, openat2, renameat2};
 use nix::sys::stat::Mode;
 
 use super::glob::{Part, Pattern};
@@ -300,6 +300,20 @@ pub fn replace(path: &Path, mode: u32, content: &[u8]) -> Result<()> {
     })
 }
 
+/// Gives a file its name, never in place of another. Errors: `AlreadyExists`.
+pub fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+    match renameat2(AT_FDCWD, from, AT_FDCWD, to, RenameFlags::RENAME_NOREPLACE) {
+        // Network file systems cannot; then a race is all that is left open.
+        Err(Errno::EINVAL | Errno::ENOSYS) => {
+            if fs::symlink_metadata(to).is_ok() {
+                return Err(io::ErrorKind::AlreadyExists.into());
+            }
+            fs::rename(from, to)
+        }
+        renamed => Ok(renamed?),
+    }
+}
+
 /// Makes renames and unlinks in a folder survive a power cut.
 pub fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
@@ -486,6 +500,17 @@ mod tests {
         assert_eq!(fs::read(&path).unwrap(), b"new");
         assert_eq!(lstat(&path).unwrap().mode, 0o600);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_new_name_never_takes_an_old_one() {
+        let dir = tree(&["new"]);
+        let (from, to) = (dir.path().join("new"), dir.path().join("taken"));
+        std::os::unix::fs::symlink("nowhere", &to).unwrap();
+        assert_eq!(rename_new(&from, &to).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(fs::read_link(&to).unwrap(), Path::new("nowhere"));
+        rename_new(&from, &dir.path().join("free")).unwrap();
+        assert!(!from.exists());
     }
 
     #[test]
