@@ -1189,5 +1189,11 @@ fn a_second_signal_ends_what_waits_for_something_that_does_not_come() {
     // Nobody reads: it can neither go on nor look for the signal.
     assert!(child.try_wait().unwrap().is_none());
     terminate(&child);
+    let deadline = Instant::now() + LIMIT;
+    while child.try_wait().unwrap().is_none() && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    // Does nothing to what has ended.
+    child.kill().unwrap();
     assert_eq!(child.wait().unwrap().signal(), Some(15));
 }
