@@ -1152,3 +1152,53 @@ fn a_listing_shows_the_good_ones_beside_the_damaged() {
     let real = bounded(&[OsStr::new("list"), dir.as_os_str()]);
     assert_eq!(real.status.code(), Some(3));
 }
+
+// Signals
+
+/// `cat` of a member that does not fit into a pipe: it writes, and waits for its reader.
+fn waiting_cat(host: &TestHost) -> std::process::Child {
+    host.configure("backup: main\n\tcompression zstd\n\tcompression-mode fast\n\tinclude /srv\n");
+    fs::create_dir_all(host.root.join("srv")).unwrap();
+    fs::File::create(host.root.join("srv/large")).unwrap().set_len(64 << 20).unwrap();
+    host.run(&["backup"]).ok();
+    let mut command = Command::new(common::program());
+    command.arg("cat").arg(host.snapshot_file()).arg("srv/large");
+    command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    // The snapshot is proven, and the handlers are there, once its first byte comes.
+    child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+    child
+}
+
+fn terminate(child: &std::process::Child) {
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+}
+
+#[test]
+fn a_signal_stops_a_verb_within_a_member_and_is_not_taken_for_damage() {
+    let child = waiting_cat(&TestHost::empty());
+    terminate(&child);
+    let done = child.wait_with_output().unwrap();
+    let err = String::from_utf8_lossy(&done.stderr);
+    assert_eq!((done.status.code(), err.as_ref()), (Some(1), "error: stopped by a signal\n"));
+    assert!(done.stdout.len() < 8 << 20, "{} bytes came after it", done.stdout.len());
+}
+
+#[test]
+fn a_second_signal_ends_what_waits_for_something_that_does_not_come() {
+    use std::os::unix::process::ExitStatusExt;
+    let mut child = waiting_cat(&TestHost::empty());
+    terminate(&child);
+    std::thread::sleep(Duration::from_millis(300));
+    // Nobody reads: it can neither go on nor look for the signal.
+    assert!(child.try_wait().unwrap().is_none());
+    terminate(&child);
+    let deadline = Instant::now() + LIMIT;
+    while child.try_wait().unwrap().is_none() && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    // Does nothing to what has ended.
+    child.kill().unwrap();
+    assert_eq!(child.wait().unwrap().signal(), Some(15));
+}

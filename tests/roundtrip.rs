@@ -475,6 +475,69 @@ fn a_target_is_made_relative_to_the_current_folder() {
 }
 
 #[test]
+fn a_folder_that_is_there_may_be_named_in_every_way() {
+    let host = mixed();
+    let place = host.beside("place");
+    for (n, to) in
+        [".", "./", "./.", "../cwd", "dir/", "dir/.", "new/", "new/.", "link", "link/", "dir/../new"]
+            .into_iter()
+            .enumerate()
+    {
+        let cwd = place.join(n.to_string()).join("cwd");
+        fs::create_dir_all(&cwd).unwrap();
+        if to.contains("dir") {
+            fs::create_dir(cwd.join("dir")).unwrap();
+        }
+        if to.starts_with("link") {
+            fs::create_dir(place.join(n.to_string()).join("real")).unwrap();
+            symlink("../real", cwd.join("link")).unwrap();
+        }
+        let mut program = Command::new(common::program());
+        program.current_dir(&cwd).arg("restore").arg(host.snapshot_file());
+        let done = program.args(["--to", to]).output().unwrap();
+        assert!(done.status.success(), "{to}: {}", String::from_utf8_lossy(&done.stderr));
+        assert_same(&picture(&cwd.join(to), "srv"), &picture(&host.root, "srv"));
+        let said = String::from_utf8_lossy(&done.stdout);
+        assert_eq!(said.contains("`cd .`"), [".", "./", "./.", "../cwd"].contains(&to), "{to}: {said}");
+        if to.starts_with("link") {
+            assert_eq!(fs::read_link(cwd.join("link")).unwrap(), Path::new("../real"));
+        }
+    }
+}
+
+#[test]
+fn a_target_that_leads_nowhere_is_refused() {
+    let host = mixed();
+    let place = host.beside("place");
+    fs::create_dir(&place).unwrap();
+    symlink("missing", place.join("dangling")).unwrap();
+    for (to, hint) in [("dangling", "it is a link to nothing"), ("missing/..", "its parent folder")] {
+        let to = place.join(to);
+        let done = host.run(&["restore", "latest", "--to", to.to_str().unwrap()]).exits(Exit::Failed);
+        assert!(done.err.contains(&format!("cannot make {}: ", to.display())), "{}", done.err);
+        assert!(done.err.contains(hint), "{}", done.err);
+    }
+    assert_eq!(fs::read_dir(&place).unwrap().count(), 1);
+}
+
+#[test]
+fn an_empty_folder_keeps_its_owner_and_mode_and_a_new_one_is_private() {
+    let host = mixed();
+    let to = host.beside("out");
+    for (owner, bits) in [((0, 0), 0o755), ((1, 2), 0o2750), ((65534, 65534), 0o500)] {
+        fs::create_dir(&to).unwrap();
+        chown(&to, Some(owner.0), Some(owner.1)).unwrap();
+        mode(&to, bits);
+        host.run(&["restore", "latest", "--to", to.to_str().unwrap()]).ok();
+        let meta = fs::metadata(&to).unwrap();
+        assert_eq!(((meta.uid(), meta.gid()), meta.mode() & 0o7777), (owner, bits));
+        fs::remove_dir_all(&to).unwrap();
+    }
+    host.run(&["restore", "latest", "--to", to.to_str().unwrap()]).ok();
+    assert_eq!(fs::metadata(&to).unwrap().mode() & 0o7777, 0o700);
+}
+
+#[test]
 fn a_dry_run_shows_the_same_entries_and_writes_nothing() {
     let host = mixed();
     let to = host.beside("out");

@@ -17,6 +17,7 @@ use super::writer::{HOWTO_NAME, MANIFEST_NAME};
 use crate::model::index::{Entry, INDEX_PATH, Index, Kind, Name};
 use crate::model::report::{Fault, FaultKind};
 use crate::model::snapshot::{Counts, FORMAT, MANIFEST_MAX_BYTES, Snapshot};
+use crate::sys::lock::check_stopped;
 
 /// So much of a file's head always holds the manifest.
 pub const HEAD_BYTES: usize = BLOCK + MANIFEST_MAX_BYTES;
@@ -107,7 +108,7 @@ impl Archive {
 
     /// Reads all of it: the payload's hash, every member's hash, the index against the members.
     /// `visit` sees each member once, the index not; it may read from it or not.
-    /// Errors: `Verification` for every difference, `Unseal` for an encrypted payload, or what `visit` says.
+    /// Errors: `Verification` for every difference, `Unseal` for an encrypted payload, what `visit` says, a signal.
     pub fn read(
         &mut self,
         path: &Path,
@@ -125,6 +126,10 @@ impl Archive {
                 anyhow::anyhow!("stopped")
             })
         });
+        if index.is_err() {
+            // A stop comes as an error of the reading or of `visit`: it is neither damage nor the visitor's.
+            check_stopped()?;
+        }
         match (visit_error, index) {
             (Some(error), _) => Err(error),
             (None, index) => index.map_err(|error| damaged(&error, path)),
@@ -332,6 +337,11 @@ fn check_entry(entry: &Entry, found: &Seen) -> Result<()> {
     Ok(())
 }
 
+/// Between two blocks, because one member may be all of a snapshot.
+fn go_on() -> io::Result<()> {
+    check_stopped().map_err(io::Error::other)
+}
+
 struct Hashing<R> {
     inner: R,
     hash: Sha256,
@@ -346,6 +356,7 @@ impl<R: Read> Hashing<R> {
 
 impl<R: Read> Read for Hashing<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        go_on()?;
         let n = self.inner.read(buffer)?;
         self.hash.update(&buffer[..n]);
         self.size += n as u64;
@@ -361,6 +372,7 @@ struct Bounded<R> {
 
 impl<R: Read> Read for Bounded<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        go_on()?;
         let n = self.inner.read(buffer)?;
         self.left = self
             .left

@@ -1,7 +1,6 @@
 //! Our own configuration: the section files of the node and of the cluster, laid over each other.
 //! Stores read their own sections (`store::open`); here is what belongs to the run.
 
-use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -11,7 +10,7 @@ use crate::model::report::{Fault, FaultKind, Problem};
 use crate::model::section::{self, Section, SyntaxError, nearest};
 use crate::sys::files;
 use crate::sys::glob::Pattern;
-use crate::sys::host::Host;
+use crate::sys::host::{CONFIG_DIR, Host};
 use crate::sys::pmxcfs;
 
 pub const FILE: &str = "pbx-config.cfg";
@@ -19,6 +18,8 @@ const SECRETS_FILE: &str = "secrets.cfg";
 /// Below /etc/pve: what all nodes share.
 const CLUSTER_FILE: &str = "pbx-config.cfg";
 const CLUSTER_SECRETS_FILE: &str = "priv/pbx-config-secrets.cfg";
+/// No configuration of ours is larger.
+const FILE_MAX_BYTES: u64 = 4 << 20;
 const BACKUP: &str = "backup";
 const MAIN: &str = "main";
 const MASK: &str = "***";
@@ -144,14 +145,13 @@ impl Loader {
     }
 
     fn local(&mut self, host: &Host) -> Result<Vec<Section>> {
-        let dir = host.config_dir();
-        let (public, secret) = (dir.join(FILE), dir.join(SECRETS_FILE));
-        let secrets = read_optional(&secret)?;
+        let (public, secret) = (format!("{CONFIG_DIR}/{FILE}"), format!("{CONFIG_DIR}/{SECRETS_FILE}"));
+        let secrets = read_optional(host, &secret)?;
         if secrets.is_some() {
-            check_private(&secret)?;
+            check_private(&host.path(&secret))?;
         }
-        let name = |path: &Path| path.display().to_string();
-        self.layer((name(&public), read_optional(&public)?), (name(&secret), secrets))
+        let name = |path: &str| host.path(path).display().to_string();
+        self.layer((name(&public), read_optional(host, &public)?), (name(&secret), secrets))
     }
 
     /// The sections of a file with the keys of the same sections in its secrets file.
@@ -191,13 +191,11 @@ impl Loader {
     }
 }
 
-fn read_optional(path: &Path) -> Result<Option<Vec<u8>>> {
-    match fs::read(path) {
+fn read_optional(host: &Host, path: &str) -> Result<Option<Vec<u8>>> {
+    match files::read_small(host.root(), path, FILE_MAX_BYTES) {
         Ok(data) => Ok(Some(data)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => {
-            Err(error).context(Fault::new(FaultKind::Usage, format!("cannot read {}", path.display())))
-        }
+        Err(error) => Err(error).context(Fault::new(FaultKind::Usage, format!("cannot read {path}"))),
     }
 }
 

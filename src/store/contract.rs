@@ -105,3 +105,18 @@ fn a_store_that_cannot_be_written_names_itself() {
         assert!(error.to_string().contains("store '"), "{error}");
     });
 }
+
+#[test]
+fn a_host_that_is_a_link_is_neither_listed_nor_written_through() {
+    each_kind(|store, root| {
+        let elsewhere = root.with_file_name("elsewhere");
+        fs::create_dir(&elsewhere).unwrap();
+        fs::create_dir(root).unwrap();
+        std::os::unix::fs::symlink(&elsewhere, root.join("pve1")).unwrap();
+        let error = store.put(spool("x").path(), &id("pve1/2026-11-22T15:17:40Z")).unwrap_err();
+        assert!(error.to_string().contains("pve1: is a link"), "{error}");
+        assert_eq!(fs::read_dir(&elsewhere).unwrap().count(), 0);
+        fs::write(elsewhere.join("pve1_20261122T151740Z.pbx.tar"), "x").unwrap();
+        assert_eq!(store.list(None).unwrap(), []);
+    });
+}

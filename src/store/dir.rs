@@ -85,10 +85,12 @@ impl Dir {
         let partial = dir.join(format!(".{name}.partial"));
         sweep(dir)?;
         let placed = link_or_copy(file, &partial).and_then(|()| {
-            if target.symlink_metadata().is_ok() {
-                return Err(io::Error::new(io::ErrorKind::AlreadyExists, "a snapshot of this name is there"));
-            }
-            fs::rename(&partial, target)?;
+            files::rename_new(&partial, target).map_err(|error| match error.kind() {
+                io::ErrorKind::AlreadyExists => {
+                    io::Error::new(error.kind(), "a snapshot of this name is there")
+                }
+                _ => error,
+            })?;
             files::sync_dir(dir)
         });
         if placed.is_err() {
@@ -111,11 +113,13 @@ impl Store for Dir {
         self.check_mounted()?;
         let target = self.file(id);
         let dir = target.parent().unwrap_or(&self.path);
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(dir)
-            .with_context(|| self.trouble("make", dir))?;
+        make_dir(dir).with_context(|| self.trouble("make", dir))?;
+        // `list` enters no link: it may lead anywhere.
+        if dir.symlink_metadata().is_ok_and(|meta| meta.is_symlink()) {
+            let message = format!("{}: is a link, not a folder of this store", self.trouble("write", dir));
+            let fault = Fault::new(FaultKind::Failed, message);
+            return Err(fault.hint("replace it by the folder; the store's path itself may be a link").into());
+        }
         self.place_file(file, &target).with_context(|| self.trouble("write", &target))?;
         Ok(target.display().to_string())
     }
@@ -156,6 +160,13 @@ impl Store for Dir {
     fn get(&self, id: &SnapshotId) -> Result<PathBuf> {
         Ok(self.existing(id))
     }
+}
+
+/// Makes a folder and what is missing above it, so that a power cut does not take it away again.
+fn make_dir(dir: &Path) -> io::Result<()> {
+    let missing: Vec<&Path> = dir.ancestors().take_while(|above| !above.exists()).collect();
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    missing.into_iter().filter_map(Path::parent).try_for_each(files::sync_dir)
 }
 
 /// Removes what a killed run left half copied. A host's folder is written by one run at a time.

@@ -1,21 +1,26 @@
 //! Writing a tree below a folder that nothing in its names can leave: every path is opened with openat2,
 //! beneath the folder and through no link; what is there already is never touched.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, OpenHow, ResolveFlag, open, openat2};
+use nix::sys::signal::kill;
 use nix::sys::stat::{Mode, UtimensatFlags, fchmod, mkdirat, utimensat};
 use nix::sys::time::TimeSpec;
-use nix::unistd::{Gid, Uid, fchown, fchownat, linkat, symlinkat};
+use nix::unistd::{Gid, Pid, Uid, fchown, fchownat, geteuid, linkat, symlinkat};
 use xattr::FileExt;
 
 use crate::model::index::{Mtime, Xattr};
+
+/// How the name of a staging folder ends.
+const PARTIAL: &str = ".partial";
 
 /// An open folder below which a tree is made.
 pub struct Beneath {
@@ -124,14 +129,40 @@ fn time_spec(Mtime(seconds, nanos): Mtime) -> TimeSpec {
 }
 
 /// A new private folder beside `target`, to become it when it is complete.
+/// Those that killed runs left for the same target go.
 pub fn staging(target: &Path) -> io::Result<PathBuf> {
     let parent = target.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut name = std::ffi::OsString::from(".");
-    name.push(target.file_name().ok_or(io::ErrorKind::InvalidInput)?);
-    name.push(format!(".{}.partial", std::process::id()));
+    let target = target.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+    sweep(parent, target);
+    let mut name = OsString::from(".");
+    name.push(target);
+    name.push(format!(".{}{PARTIAL}", std::process::id()));
     let path = parent.join(name);
     mkdirat(AT_FDCWD, &path, Mode::S_IRWXU)?;
     Ok(path)
+}
+
+/// What cannot be looked at or removed stays: it is not what the caller came for.
+fn sweep(parent: &Path, target: &OsStr) {
+    for entry in std::fs::read_dir(parent).into_iter().flatten().flatten() {
+        let ours = |meta: std::fs::Metadata| meta.is_dir() && meta.uid() == geteuid().as_raw();
+        if maker(&entry.file_name(), target).is_some_and(is_dead) && entry.metadata().is_ok_and(ours) {
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+/// The process that made the staging folder of this name for `target`.
+fn maker(name: &OsStr, target: &OsStr) -> Option<u32> {
+    let rest = name.as_bytes().strip_prefix(b".")?.strip_prefix(target.as_bytes())?;
+    let pid = rest.strip_prefix(b".")?.strip_suffix(PARTIAL.as_bytes())?;
+    std::str::from_utf8(pid).ok()?.parse().ok()
+}
+
+/// Our own number on a folder that we did not make yet was another's before.
+fn is_dead(pid: u32) -> bool {
+    let dead = |pid| pid > 0 && kill(Pid::from_raw(pid), None) == Err(Errno::ESRCH);
+    pid == std::process::id() || i32::try_from(pid).is_ok_and(dead)
 }
 
 #[cfg(test)]
@@ -152,6 +183,30 @@ mod tests {
             assert!(beneath.symlink(Path::new(path), b"y").is_err(), "{path}");
         }
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_dead_runs_left_for_this_target_goes_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let dead = child.id();
+        child.wait().unwrap();
+        let (own, init) = (std::process::id(), 1);
+        let stays = [
+            format!(".out.{init}.partial"),
+            format!(".other.{dead}.partial"),
+            format!(".out.{dead}.partial.x"),
+            format!(".out.x.{dead}.partial"),
+            format!("out.{dead}.partial"),
+            ".out.0.partial".to_owned(),
+        ];
+        for name in stays.iter().chain(&[format!(".out.{dead}.partial"), format!(".out.{own}.partial")]) {
+            std::fs::create_dir_all(dir.path().join(name).join("etc")).unwrap();
+        }
+        let made = staging(&dir.path().join("out")).unwrap();
+        assert_eq!(std::fs::read_dir(&made).unwrap().count(), 0);
+        assert!(!dir.path().join(format!(".out.{dead}.partial")).exists());
+        assert!(stays.iter().all(|name| dir.path().join(name).join("etc").exists()));
     }
 
     #[test]

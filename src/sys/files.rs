@@ -3,12 +3,16 @@
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, RenameFlags, ResolveFlag, open, openat2, renameat2};
+use nix::sys::stat::Mode;
 
 use super::glob::{Part, Pattern};
 use crate::model::index::{Kind, Mtime, Xattr};
@@ -205,6 +209,50 @@ pub fn open_read(path: &Path) -> io::Result<(File, Stat)> {
     Ok((file, stat))
 }
 
+/// Reads one small file of the host whole: `/etc/hostname`, the dpkg status, a configuration.
+///
+/// `path` is as the host says it (`/etc/fstab`; relative is the same). Its links are followed, because
+/// `/etc/os-release` is one, but within `root`: a link that is absolute or climbs stays inside, as it would if the
+/// host ran. What is no regular file is refused before a byte is read, so a FIFO, a device or a folder neither
+/// hangs nor flows; no more than `max` bytes are ever held.
+///
+/// Errors: `NotFound` as any open; `FileTooLarge` ("larger than ... bytes") and others with the cause alone.
+/// The path is for the caller to name.
+pub fn read_small(root: &Path, path: impl AsRef<Path>, max: u64) -> io::Result<Vec<u8>> {
+    let file = File::from(open_in_root(root, path.as_ref(), OFlag::O_NONBLOCK | OFlag::O_NOCTTY)?);
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("no regular file"));
+    }
+    let mut content = Vec::new();
+    // The size of a file in /proc is 0, and any file may grow meanwhile: what counts is what comes.
+    file.take(max.saturating_add(1)).read_to_end(&mut content)?;
+    if content.len() as u64 > max {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("larger than {max} bytes")));
+    }
+    Ok(content)
+}
+
+/// True when the host has something at `path`; its links are followed within `root`.
+pub fn is_there(root: &Path, path: impl AsRef<Path>) -> bool {
+    open_in_root(root, path.as_ref(), OFlag::O_PATH).is_ok()
+}
+
+fn open_in_root(root: &Path, path: &Path, flags: OFlag) -> io::Result<OwnedFd> {
+    /// The kernel gives up on `..` while something is renamed or mounted anywhere.
+    const ATTEMPTS: usize = 64;
+    let root = open(root, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
+    let how = OpenHow::new()
+        .flags(flags | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+    for _ in 1..ATTEMPTS {
+        match openat2(&root, path, how) {
+            Err(Errno::EAGAIN) => {}
+            opened => return Ok(opened?),
+        }
+    }
+    Ok(openat2(&root, path, how)?)
+}
+
 /// Extended attributes of an open file, ACLs and capabilities among them. Empty where the file system has none.
 pub fn file_xattrs(file: &File) -> io::Result<Vec<Xattr>> {
     use xattr::FileExt;
@@ -252,6 +300,20 @@ pub fn replace(path: &Path, mode: u32, content: &[u8]) -> Result<()> {
     })
 }
 
+/// Gives a file its name, never in place of another. Errors: `AlreadyExists`.
+pub fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+    match renameat2(AT_FDCWD, from, AT_FDCWD, to, RenameFlags::RENAME_NOREPLACE) {
+        // Network file systems cannot; then a race is all that is left open.
+        Err(Errno::EINVAL | Errno::ENOSYS) => {
+            if fs::symlink_metadata(to).is_ok() {
+                return Err(io::ErrorKind::AlreadyExists.into());
+            }
+            fs::rename(from, to)
+        }
+        renamed => Ok(renamed?),
+    }
+}
+
 /// Makes renames and unlinks in a folder survive a power cut.
 pub fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
@@ -264,8 +326,9 @@ pub struct Owners {
 }
 
 impl Owners {
+    /// A file that is missing or cannot be read gives no names.
     pub fn of(root: &Path) -> Self {
-        Self { users: names_by_id(&root.join("etc/passwd")), groups: names_by_id(&root.join("etc/group")) }
+        Self { users: names_by_id(root, "/etc/passwd"), groups: names_by_id(root, "/etc/group") }
     }
 
     pub fn user(&self, uid: u32) -> String {
@@ -281,8 +344,10 @@ impl Owners {
     }
 }
 
-fn names_by_id(path: &Path) -> HashMap<u32, String> {
-    let text = fs::read(path).unwrap_or_default();
+fn names_by_id(root: &Path, path: &str) -> HashMap<u32, String> {
+    /// A hundred thousand users.
+    const MAX_BYTES: u64 = 16 << 20;
+    let text = read_small(root, path, MAX_BYTES).unwrap_or_default();
     text.split(|b| *b == b'\n')
         .filter_map(|line| {
             let mut fields = line.split(|b| *b == b':');
@@ -323,19 +388,17 @@ pub fn foreign_mounts(root: &Path) -> HashMap<PathBuf, String> {
     foreign.filter_map(|(point, kind)| Some((point.strip_prefix(&root).ok()?.to_owned(), kind))).collect()
 }
 
-/// `36 35 98:0 /root /mount/point opts - type source super`, octal escapes in the path.
+/// `36 35 98:0 /root /mount/point opts - type source super`, octal escapes in the path, which is any bytes.
 fn parse_mount(line: &[u8]) -> Option<(PathBuf, String)> {
-    let text = String::from_utf8_lossy(line);
-    let (left, right) = text.split_once(" - ")?;
-    let point = left.split(' ').nth(4)?;
-    let kind = right.split(' ').next()?;
-    Some((unescape(point), kind.to_owned()))
+    let mut fields = line.split(|b| *b == b' ');
+    let point = fields.nth(4)?;
+    let kind = fields.skip_while(|field| *field != b"-").nth(1)?;
+    Some((unescape(point), String::from_utf8_lossy(kind).into_owned()))
 }
 
 /// Octal escapes, as mountinfo and fstab write blanks.
-pub fn unescape(text: &str) -> PathBuf {
+pub fn unescape(mut rest: &[u8]) -> PathBuf {
     let mut bytes = Vec::new();
-    let mut rest = text.as_bytes();
     while let Some((&first, tail)) = rest.split_first() {
         let octal = tail.get(..3).and_then(|digits| std::str::from_utf8(digits).ok());
         match octal.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
@@ -397,6 +460,40 @@ mod tests {
     }
 
     #[test]
+    fn a_small_file_is_read_within_its_root() {
+        use std::os::unix::fs::symlink;
+        let dir = tree(&["outside", "root/usr/lib/os-release", "root/etc/plain"]);
+        let root = dir.path().join("root");
+        symlink("../usr/lib/os-release", root.join("etc/os-release")).unwrap();
+        symlink("/usr/lib/os-release", root.join("etc/absolute")).unwrap();
+        symlink("../../../../../outside", root.join("etc/climbs")).unwrap();
+        symlink(dir.path().join("outside"), root.join("etc/leaves")).unwrap();
+        for path in ["/etc/plain", "etc/plain", "/etc/os-release", "/etc/absolute"] {
+            assert_eq!(read_small(&root, path, 10).unwrap(), b"x", "{path}");
+        }
+        for path in ["/etc/climbs", "/etc/leaves", "/../outside", "/etc/none"] {
+            let error = read_small(&root, path, 10).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::NotFound, "{path}");
+            assert!(!is_there(&root, path), "{path}");
+        }
+        assert!(is_there(&root, "/etc/absolute"));
+    }
+
+    #[test]
+    fn only_a_regular_file_of_bounded_size_is_small() {
+        let dir = tree(&["etc/hosts"]);
+        nix::unistd::mkfifo(&dir.path().join("etc/fifo"), Mode::S_IRWXU).unwrap();
+        for path in ["/etc/fifo", "/etc"] {
+            assert_eq!(read_small(dir.path(), path, 10).unwrap_err().to_string(), "no regular file");
+        }
+        assert!(read_small(Path::new("/"), "/dev/zero", 10).is_err());
+        fs::write(dir.path().join("etc/hosts"), "12345").unwrap();
+        assert_eq!(read_small(dir.path(), "/etc/hosts", 5).unwrap(), b"12345");
+        let error = read_small(dir.path(), "/etc/hosts", 4).unwrap_err();
+        assert_eq!(error.to_string(), "larger than 4 bytes");
+    }
+
+    #[test]
     fn a_replaced_file_is_the_old_or_the_new_one() {
         let dir = tree(&["a"]);
         let path = dir.path().join("a");
@@ -407,8 +504,28 @@ mod tests {
     }
 
     #[test]
+    fn a_new_name_never_takes_an_old_one() {
+        let dir = tree(&["new"]);
+        let (from, to) = (dir.path().join("new"), dir.path().join("taken"));
+        std::os::unix::fs::symlink("nowhere", &to).unwrap();
+        assert_eq!(rename_new(&from, &to).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(fs::read_link(&to).unwrap(), Path::new("nowhere"));
+        rename_new(&from, &dir.path().join("free")).unwrap();
+        assert!(!from.exists());
+    }
+
+    #[test]
     fn a_mount_point_with_a_space_is_read() {
         let line = br"36 35 0:42 / /mnt/my\040disk rw - fuse /dev/fuse rw";
         assert_eq!(parse_mount(line), Some(("/mnt/my disk".into(), "fuse".into())));
+    }
+
+    #[test]
+    fn a_mount_point_is_any_bytes() {
+        let line = b"36 35 0:42 / /mnt/m\xfcll rw shared:1 master:2 - nfs4 host:/ rw";
+        let point = PathBuf::from(std::ffi::OsStr::from_bytes(b"/mnt/m\xfcll"));
+        assert_eq!(parse_mount(line), Some((point, "nfs4".into())));
+        assert_eq!(parse_mount(b"36 35 0:42 / /mnt rw"), None);
+        assert_eq!(parse_mount(b""), None);
     }
 }

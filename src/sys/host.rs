@@ -1,7 +1,7 @@
 //! The host as seen through a root folder: every path is joined here. The real host is `/`,
 //! a dead system on a rescue disk is `/mnt`, a test's host is a temporary folder.
 
-use std::fs;
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -9,6 +9,7 @@ use jiff::Zoned;
 use sha2::{Digest, Sha256};
 
 use super::exec::Exec;
+use super::files;
 use crate::model::facts::{Cluster, Facts, Product};
 
 pub const CONFIG_DIR: &str = "/etc/proxmox-backup-extra";
@@ -17,6 +18,9 @@ const RUN_DIR: &str = "/run/proxmox-backup-extra";
 /// The node name of a host without one.
 const NAMELESS: &str = "localhost";
 const DPKG_STATUS: &str = "/var/lib/dpkg/status";
+/// A hundred times what a host has: a file beyond is none of Debian's.
+const DPKG_STATUS_MAX_BYTES: u64 = 256 << 20;
+const SMALL_MAX_BYTES: u64 = 1 << 20;
 
 /// What tells a product: a program of it, and its package.
 const SIGNS: [(Product, &str, &str); 2] = [
@@ -57,10 +61,6 @@ impl Host {
         join(&self.root, absolute.as_ref())
     }
 
-    pub fn config_dir(&self) -> PathBuf {
-        self.path(CONFIG_DIR)
-    }
-
     pub fn state_dir(&self) -> PathBuf {
         self.path(STATE_DIR)
     }
@@ -82,7 +82,7 @@ fn join(root: &Path, absolute: &Path) -> PathBuf {
 }
 
 fn facts(root: &Path) -> Facts {
-    let status = fs::read_to_string(join(root, Path::new(DPKG_STATUS))).unwrap_or_default();
+    let status = text(root, DPKG_STATUS, DPKG_STATUS_MAX_BYTES).unwrap_or_default();
     let mut facts = Facts {
         node: node(root),
         os: os_name(root),
@@ -92,7 +92,7 @@ fn facts(root: &Path) -> Facts {
     };
     for (product, program, package) in SIGNS {
         let version = package_version(&status, package);
-        if version.is_some() || join(root, Path::new(program)).exists() {
+        if version.is_some() || files::is_there(root, program) {
             facts.products.insert(product, version.unwrap_or_default().to_owned());
         }
         facts.looked_at.push(program.to_owned());
@@ -117,14 +117,28 @@ fn node(root: &Path) -> String {
     if clean.is_empty() { NAMELESS.to_owned() } else { clean.chars().take(63).collect() }
 }
 
+/// A foreign byte in a maintainer's name must not cost the versions of all packages.
+fn text(root: &Path, path: &str, max: u64) -> Option<String> {
+    match files::read_small(root, path, max) {
+        Ok(bytes) => Some(String::from_utf8_lossy(&bytes).into_owned()),
+        Err(error) => {
+            // Not there, or not for this user's eyes: an ordinary state, unlike a FIFO.
+            if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied) {
+                log::warn!("{path}: {error}");
+            }
+            None
+        }
+    }
+}
+
 fn line(root: &Path, path: &str) -> Option<String> {
-    let text = fs::read_to_string(join(root, Path::new(path))).ok()?;
+    let text = text(root, path, SMALL_MAX_BYTES)?;
     let line = text.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with('#'))?;
     Some(line.to_owned())
 }
 
 fn os_name(root: &Path) -> Option<String> {
-    let text = fs::read_to_string(join(root, Path::new("/etc/os-release"))).ok()?;
+    let text = text(root, "/etc/os-release", SMALL_MAX_BYTES)?;
     let value = text.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="))?;
     Some(value.trim_matches('"').to_owned())
 }
@@ -140,7 +154,7 @@ fn package_version<'a>(status: &'a str, package: &str) -> Option<&'a str> {
 
 /// From the node's own copy of corosync.conf; /etc/pve is not needed for it.
 fn cluster(root: &Path) -> Option<Cluster> {
-    let text = fs::read_to_string(join(root, Path::new("/etc/corosync/corosync.conf"))).ok()?;
+    let text = text(root, "/etc/corosync/corosync.conf", SMALL_MAX_BYTES)?;
     let values = |key: &str| -> Vec<String> {
         text.lines()
             .filter_map(|line| line.trim().strip_prefix(key)?.strip_prefix(':'))

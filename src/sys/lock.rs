@@ -1,12 +1,12 @@
 //! One run at a time: a lock that dies with its holder, and signals that end a run cleanly.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use nix::fcntl::{Flock, FlockArg};
 
 use crate::model::report::{Fault, FaultKind};
@@ -20,18 +20,26 @@ pub struct Lock {
 impl Lock {
     /// Errors: `Locked` when another run holds it, with that run's pid.
     pub fn acquire(run_dir: &Path) -> Result<Self> {
+        /// Runs that end just now; so many in a row is something else.
+        const ATTEMPTS: usize = 1000;
         let path = run_dir.join("lock");
-        loop {
-            private_dir(run_dir)?;
-            let mut lock = Self { file: Self::flock(&path)?, path: path.clone() };
-            // The run before us may have removed the file between our opening and our locking it.
-            if !lock.is_current() {
-                continue;
+        let mut gone = None;
+        for _ in 0..ATTEMPTS {
+            // The run before us may have removed the folder before we opened the file in it,
+            // or the file between our opening and our locking it.
+            match private_dir(run_dir).and_then(|()| Self::flock(&path)) {
+                Err(error) if is_gone(&error) => gone = Some(error),
+                file => {
+                    let mut lock = Self { file: file?, path: path.clone() };
+                    if lock.is_current() {
+                        lock.file.set_len(0)?;
+                        lock.file.write_all(format!("{}\n", std::process::id()).as_bytes())?;
+                        return Ok(lock);
+                    }
+                }
             }
-            lock.file.set_len(0)?;
-            lock.file.write_all(format!("{}\n", std::process::id()).as_bytes())?;
-            return Ok(lock);
         }
+        Err(gone.unwrap_or_else(|| anyhow!("{}: is replaced again and again", path.display())))
     }
 
     fn flock(path: &Path) -> Result<Flock<File>> {
@@ -75,6 +83,12 @@ impl Drop for Lock {
     }
 }
 
+/// What a folder says that another run takes away while it is made or opened.
+fn is_gone(error: &anyhow::Error) -> bool {
+    let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
+    matches!(kind, Some(io::ErrorKind::NotFound | io::ErrorKind::AlreadyExists))
+}
+
 /// Makes a folder that only its owner reads, parents included.
 pub fn private_dir(path: &Path) -> Result<()> {
     let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
@@ -85,12 +99,14 @@ pub fn private_dir(path: &Path) -> Result<()> {
 static STOPPED: AtomicBool = AtomicBool::new(false);
 
 /// From now on SIGINT, SIGTERM and SIGHUP ask the run to stop instead of ending the process.
+/// The second of a kind ends it: a run may wait for something that does not come back.
 pub fn catch_signals() {
     use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
     extern "C" fn stop(_: libc::c_int) {
         STOPPED.store(true, Ordering::Relaxed);
     }
-    let action = SigAction::new(SigHandler::Handler(stop), SaFlags::SA_RESTART, SigSet::empty());
+    let flags = SaFlags::SA_RESTART | SaFlags::SA_RESETHAND;
+    let action = SigAction::new(SigHandler::Handler(stop), flags, SigSet::empty());
     for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
         #[allow(unsafe_code)]
         // SAFETY: the handler only stores to an atomic.
@@ -104,4 +120,29 @@ pub fn check_stopped() -> Result<()> {
         return Err(Fault::new(FaultKind::Failed, "stopped by a signal").into());
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn runs_that_come_and_go_meet_a_lock_or_get_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let run_dir = dir.path().join("run/root-1");
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..500 {
+                        if let Err(error) = Lock::acquire(&run_dir) {
+                            let kind = error.downcast_ref::<Fault>().map(|fault| fault.kind);
+                            assert_eq!(kind, Some(FaultKind::Locked), "{error:#}");
+                        }
+                    }
+                });
+            }
+        });
+        assert!(!run_dir.exists());
+    }
 }

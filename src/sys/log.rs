@@ -166,9 +166,12 @@ fn mask_word(word: &str) -> (String, bool) {
             return if value.is_empty() { (word.to_owned(), true) } else { (format!("{kept}{MASK}"), false) };
         }
     }
-    // user:secret@ in an address
+    // user:secret@ in an address. The last @ before the path ends the secret; when there is none, a secret
+    // with a slash in it may lie before the first one behind.
     if let Some((scheme, rest)) = word.split_once("://")
-        && let Some((credentials, host)) = rest.split_once('@')
+        && let authority = rest.split(['/', '?', '#']).next().unwrap_or(rest)
+        && let Some(at) = authority.rfind('@').or_else(|| rest.find('@'))
+        && let (credentials, host) = (&rest[..at], &rest[at + 1..])
         && let Some((user, _)) = credentials.split_once(':')
     {
         return (format!("{scheme}://{user}:{MASK}@{host}"), false);
@@ -188,6 +191,9 @@ mod tests {
             ("\"token\":\"abc\"", "\"token\":***"),
             ("Authorization: Bearer abc.def", "Authorization: *** ***"),
             ("https://bob:pw@host/x", "https://bob:***@host/x"),
+            ("https://bob:p@ss@host", "https://bob:***@host"),
+            ("https://bob:p@ss@host/x@y?z@a", "https://bob:***@host/x@y?z@a"),
+            ("https://bob:p/ss@host/x", "https://bob:***@host/x"),
             ("key AGE-SECRET-KEY-1ABC", "key AGE-SECRET-KEY-***"),
             ("PVEAPIToken=root@pam!x=0-1", "PVEAPIToken=***"),
         ] {

@@ -22,6 +22,8 @@ use crate::sys::pmxcfs::{self, Picture};
 /// No configuration is larger; a disk image or a sparse file that strayed into a collected folder is.
 const LARGE_BYTES: u64 = 512 << 20;
 
+/// Of fstab and its like.
+const TABLE_MAX_BYTES: u64 = 1 << 20;
 /// pmxcfs takes longer ones.
 const PATH_MAX_BYTES: usize = 4096;
 
@@ -352,12 +354,12 @@ fn mount_secrets(host: &Host) -> Vec<Pattern> {
     }
     // A device as a key (/dev/urandom for swap) is nothing to keep.
     let files = paths.iter().filter(|path| !path.starts_with("/dev/"));
-    files.filter_map(|path| Pattern::literal(&files::unescape(path))).collect()
+    files.filter_map(|path| Pattern::literal(&files::unescape(path.as_bytes()))).collect()
 }
 
 /// One field of every line of a table like fstab.
 fn fields(host: &Host, path: &str, field: usize) -> Vec<String> {
-    let text = fs::read(host.path(path)).unwrap_or_default();
+    let text = files::read_small(host.root(), path, TABLE_MAX_BYTES).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
     let lines = text.lines().filter(|line| !line.trim_start().starts_with('#'));
     lines.filter_map(|line| line.split_whitespace().nth(field).map(str::to_owned)).collect()

@@ -4,6 +4,7 @@
 use std::collections::HashSet;
 use std::fs;
 use std::io::{self, Read};
+use std::os::unix::fs::{MetadataExt, chown};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -56,25 +57,32 @@ pub fn plan<'a>(index: &'a Index, request: &Request) -> Vec<&'a Entry> {
     index.entries.iter().filter(|entry| needed.contains(&entry.path) || above.contains(&entry.path)).collect()
 }
 
+/// A folder that is there keeps its owner and mode, though it is another one then.
 /// Errors: `Usage` for a target that is not empty, `Verification`, `NotFound` when nothing is selected.
 pub fn run(chosen: &Chosen, request: &Request) -> Result<Extracted> {
     request.selection.check()?;
-    check_target(&request.to)?;
+    let to = resolve(&request.to).map_err(|error| cannot_make(&request.to, &error))?;
+    check_target(&to)?;
     let proven = verify::verify(chosen)?;
     let entries = plan(&proven.index, request);
     if entries.is_empty() {
         let fault = Fault::new(FaultKind::NotFound, format!("nothing in {} is selected", proven.index.id));
         return Err(fault.hint("`pbx-config show SNAP --files` lists what is in it").into());
     }
-    let staging = beneath::staging(&request.to).map_err(|error| cannot_make(&request.to, &error))?;
+    let is_current = is_current(&to);
+    let staging = beneath::staging(&to).map_err(|error| cannot_make(&to, &error))?;
     let result = fill(chosen, &staging, entries).and_then(|filled| {
-        fs::rename(&staging, &request.to).map_err(|error| cannot_make(&request.to, &error))?;
+        become_target(&staging, &to).map_err(|error| cannot_make(&to, &error))?;
         Ok(filled)
     });
     if result.is_err() {
         let _ = fs::remove_dir_all(&staging);
     }
-    let (made, problems) = result?;
+    let (made, mut problems) = result?;
+    if is_current {
+        let what = format!("{}: was replaced, and is the folder you are in", to.display());
+        problems.push(Problem::notice(what).hint("`cd .` takes you into the new one"));
+    }
     Ok(Extracted {
         id: proven.index.id.clone(),
         to: request.to.clone(),
@@ -82,6 +90,31 @@ pub fn run(chosen: &Chosen, request: &Request) -> Result<Extracted> {
         bytes: made.iter().map(|entry| entry.size).sum(),
         problems,
     })
+}
+
+/// The path whose last component is the folder's own name: not `.`, not a link to it.
+/// Any other is left as it is; the folders above it may be none that we can read.
+fn resolve(to: &Path) -> io::Result<PathBuf> {
+    // Without a slash or dot at its end, behind which a link would not be seen.
+    let plain: PathBuf = to.components().collect();
+    let link = fs::symlink_metadata(&plain).is_ok_and(|meta| meta.is_symlink());
+    if plain.file_name().is_none() || link { fs::canonicalize(to) } else { Ok(plain) }
+}
+
+fn is_current(to: &Path) -> bool {
+    let place = |path: &Path| fs::metadata(path).map(|meta| (meta.dev(), meta.ino()));
+    matches!((place(to), place(Path::new("."))), (Ok(target), Ok(current)) if target == current)
+}
+
+fn become_target(staging: &Path, to: &Path) -> io::Result<()> {
+    if let Ok(old) = fs::symlink_metadata(to) {
+        let new = fs::symlink_metadata(staging)?;
+        if (old.uid(), old.gid()) != (new.uid(), new.gid()) {
+            chown(staging, Some(old.uid()), Some(old.gid()))?;
+        }
+        fs::set_permissions(staging, old.permissions())?;
+    }
+    fs::rename(staging, to)
 }
 
 fn check_target(to: &Path) -> Result<()> {
@@ -101,6 +134,7 @@ fn cannot_make(to: &Path, error: &io::Error) -> anyhow::Error {
     let fault = Fault::new(FaultKind::Failed, format!("cannot make {}: {}", to.display(), cause(error)));
     match error.kind() {
         io::ErrorKind::ResourceBusy => fault.hint("it is a mount point; name a folder below it"),
+        io::ErrorKind::NotFound if to.is_symlink() => fault.hint("it is a link to nothing; remove it"),
         io::ErrorKind::NotFound => fault.hint("its parent folder must be there"),
         _ => fault,
     }
