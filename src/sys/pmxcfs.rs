@@ -446,7 +446,6 @@ fn bytes(value: ValueRef) -> Vec<u8> {
 fn private_copy(host: &Host) -> Result<Contents> {
     let source = host.path(DATABASE);
     let dir = host.run_dir().join(format!("pmxcfs-{}", std::process::id()));
-    private_dir(&dir)?;
     let result = copy_stable(&source, &dir).and_then(|copy| {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE;
         let db = Connection::open_with_flags(&copy, flags).context("cannot be opened")?;
@@ -461,6 +460,10 @@ fn copy_stable(source: &Path, dir: &Path) -> Result<PathBuf> {
     let wal = with_suffix(source, "-wal");
     let copy = dir.join("config.db");
     for _ in 0..TRIES {
+        // A log left from the try before, or from a dead process of the same number, would be replayed into
+        // this database.
+        remove_copy(dir)?;
+        private_dir(dir)?;
         let before = (stamp(source)?, wal_head(&wal));
         fs::copy(source, &copy)?;
         match fs::copy(&wal, with_suffix(&copy, "-wal")) {
@@ -472,6 +475,13 @@ fn copy_stable(source: &Path, dir: &Path) -> Result<PathBuf> {
         }
     }
     bail!("changed under every one of {TRIES} copies")
+}
+
+fn remove_copy(dir: &Path) -> std::io::Result<()> {
+    match fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }
 
 fn stamp(path: &Path) -> Result<(i64, i64, u64)> {
@@ -624,7 +634,23 @@ fn receive(mut data: &[u8]) -> Result<(Vec<Node>, Vec<Problem>)> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn a_copy_holds_no_log_of_an_earlier_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let (source, copies) = (dir.path().join("config.db"), dir.path().join("copies"));
+        fs::write(&source, "new").unwrap();
+        fs::create_dir(&copies).unwrap();
+        fs::write(copies.join("config.db-wal"), "old").unwrap();
+        let copy = copy_stable(&source, &copies).unwrap();
+        assert_eq!(fs::read(copy).unwrap(), b"new");
+        assert!(!copies.join("config.db-wal").exists());
+        fs::write(dir.path().join("config.db-wal"), "its own").unwrap();
+        copy_stable(&source, &copies).unwrap();
+        assert_eq!(fs::read(copies.join("config.db-wal")).unwrap(), b"its own");
+    }
 
     #[test]
     fn modes_follow_the_path() {
