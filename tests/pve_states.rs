@@ -592,6 +592,31 @@ fn the_log_on_a_dead_nodes_disk_is_part_of_what_is_saved_and_left_as_it_was() {
     assert!(database_folder(&host) == before, "database and log are as they were");
 }
 
+/// A copy holds all the keys of the cluster: who is killed over one leaves it, and the next run removes it.
+#[test]
+fn no_copy_of_the_database_stays_behind() {
+    let host = dead_disk();
+    let run_dir = library_host(&host).run_dir();
+    // No pid is that large: the kernel's limit is 2^22.
+    let (dead, living) = (run_dir.join("pmxcfs-4194999"), run_dir.join("pmxcfs-1"));
+    for dir in [&dead, &living] {
+        fs::create_dir_all(dir).unwrap();
+        fs::write(dir.join("config.db"), "keys").unwrap();
+    }
+    assert_eq!(picture(&host).how, How::Copy);
+    assert!(!dead.exists());
+    assert!(living.join("config.db").exists(), "it may be read right now");
+    fs::remove_dir_all(&living).unwrap();
+    assert_eq!(picture(&host).how, How::Copy);
+    assert!(!run_dir.exists());
+
+    // Nor where no copy is needed any more.
+    fs::create_dir_all(&dead).unwrap();
+    host.mount(&[]);
+    assert_eq!(picture(&host).how, How::Database);
+    assert!(!dead.exists());
+}
+
 // ---- the database taken from under the daemon
 
 /// And what the daemon was told last is in it, whatever the disk has.

@@ -43,6 +43,8 @@ const MAX_DEPTH: usize = 1024;
 const MAX_FILE_BYTES: u64 = 1 << 20;
 /// One FUSE request answers at most this much from one locked copy of a file.
 const REQUEST_BYTES: usize = 128 * 1024;
+/// The folder of a private copy, followed by the pid of who reads it.
+const COPY: &str = "pmxcfs-";
 /// Entries that the daemon makes up in its root; not in the database.
 const VIRTUAL: [&str; 10] = [
     ".version",
@@ -159,6 +161,7 @@ fn mounted(host: &Host) -> bool {
 
 /// Reads the whole tree. Errors only when there is no way to it at all.
 pub fn read(host: &Host) -> Result<Picture> {
+    sweep(&host.run_dir());
     let state = state(host);
     let mut problems = state_problems(host, state);
     let shared = match state {
@@ -445,14 +448,29 @@ fn bytes(value: ValueRef) -> Vec<u8> {
 /// Reads a copy made of the database and its log, so that the original is never opened.
 fn private_copy(host: &Host) -> Result<Contents> {
     let source = host.path(DATABASE);
-    let dir = host.run_dir().join(format!("pmxcfs-{}", std::process::id()));
+    let run_dir = host.run_dir();
+    sweep(&run_dir);
+    let dir = run_dir.join(format!("{COPY}{}", std::process::id()));
     let result = copy_stable(&source, &dir).and_then(|copy| {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE;
         let db = Connection::open_with_flags(&copy, flags).context("cannot be opened")?;
         contents(&db)
     });
-    let _ = fs::remove_dir_all(&dir);
+    let _ = remove_copy(&dir);
+    // Nothing of ours stays in /run; the folder of a run that holds its lock is not empty and does.
+    let _ = fs::remove_dir(&run_dir);
     result.with_context(|| source.display().to_string())
+}
+
+/// Removes the copies of killed processes: they hold all the keys of the cluster.
+fn sweep(run_dir: &Path) {
+    for entry in fs::read_dir(run_dir).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let pid = name.to_str().and_then(|name| name.strip_prefix(COPY)?.parse::<u32>().ok());
+        if pid.is_some_and(|pid| !Path::new("/proc").join(pid.to_string()).exists()) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
 }
 
 /// Copies both files again until neither changed meanwhile: a checkpoint in between would mix two states.
