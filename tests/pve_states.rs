@@ -703,6 +703,9 @@ fn a_frozen_one_without_its_log_is_saved_as_far_as_the_disk_has_it() {
     write_mounted(&host, "pbx-config.cfg", "dir: shared\n\tpath /srv/x\n");
     careless_open(&host);
     host.signal_daemon(Signal::SIGSTOP);
+    let start = Instant::now();
+    within(&host, FROZEN_LIMIT, || host.run(&["config", "show"])).ok();
+    assert!(start.elapsed() < Duration::from_secs(5), "both files are waited for together");
     let report = within(&host, FROZEN_LIMIT, || host.run(&["backup", "--json"])).exits(Exit::Problems).json();
     host.signal_daemon(Signal::SIGCONT);
     assert_eq!(report["stores"][0]["store"], "shared", "its configuration is read as far, too");
