@@ -20,7 +20,7 @@ use common::{Done, TestHost};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use pbx_config::catalog::{self, Source};
-use pbx_config::model::report::Exit;
+use pbx_config::model::report::{Exit, Severity};
 use pbx_config::sys::exec::{self, Cmd, NoTools, Status};
 use pbx_config::sys::glob::Pattern;
 use pbx_config::sys::host::Host;
@@ -438,9 +438,13 @@ fn no_verb_that_reads_harms_a_running_one() {
 }
 
 #[test]
-fn without_quorum_it_reads_like_any_other() {
+fn without_quorum_it_reads_like_any_other_and_that_is_a_notice() {
     let host = running(&["--no-quorum"]);
-    assert_eq!(picture(&host).state, State::Live { quorate: false });
+    let now = picture(&host);
+    assert_eq!((now.how, now.state), (How::Database, State::Live { quorate: false }));
+    let [problem] = &now.problems[..] else { panic!("{:?}", now.problems) };
+    assert_eq!(problem.severity, Severity::Notice);
+    assert!(problem.what.contains("no quorum") && problem.hint.is_some(), "{problem:?}");
     let taken = Taken::from(&host, Exit::Ok);
     assert!(taken.problems.is_empty(), "{:?}", taken.problems);
     taken.assert_complete();
@@ -449,7 +453,9 @@ fn without_quorum_it_reads_like_any_other() {
     assert_eq!(mode & 0o7777, 0o640);
     host.signal_daemon(Signal::SIGUSR2);
     thread::sleep(Duration::from_millis(1100)); // the kernel's attribute cache
-    assert_eq!(picture(&host).state, State::Live { quorate: true });
+    let now = picture(&host);
+    assert_eq!(now.state, State::Live { quorate: true });
+    assert!(now.problems.is_empty(), "{:?}", now.problems);
 }
 
 #[test]

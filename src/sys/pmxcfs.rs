@@ -233,7 +233,11 @@ fn state_problems(host: &Host, state: State) -> Vec<Problem> {
         .hint("`systemctl restart pve-cluster`"),
         State::Frozen => Problem::warning("/etc/pve does not answer; its contents were taken from config.db")
             .hint("see `systemctl status pve-cluster`; `systemctl restart pve-cluster` when it hangs"),
-        State::NotMounted | State::Live { .. } => return Vec::new(),
+        // A backup lacks nothing, but the admin of a node that takes no changes wants to know.
+        State::Live { quorate: false } => {
+            Problem::notice("the cluster has no quorum; /etc/pve is read-only now").hint("see `pvecm status`")
+        }
+        State::NotMounted | State::Live { quorate: true } => return Vec::new(),
     };
     vec![problem]
 }
