@@ -20,7 +20,7 @@ use common::{Done, TestHost};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use pbx_config::catalog::{self, Source};
-use pbx_config::model::report::Exit;
+use pbx_config::model::report::{Exit, Severity};
 use pbx_config::sys::exec::{self, Cmd, NoTools, Status};
 use pbx_config::sys::glob::Pattern;
 use pbx_config::sys::host::Host;
@@ -438,9 +438,13 @@ fn no_verb_that_reads_harms_a_running_one() {
 }
 
 #[test]
-fn without_quorum_it_reads_like_any_other() {
+fn without_quorum_it_reads_like_any_other_and_that_is_a_notice() {
     let host = running(&["--no-quorum"]);
-    assert_eq!(picture(&host).state, State::Live { quorate: false });
+    let now = picture(&host);
+    assert_eq!((now.how, now.state), (How::Database, State::Live { quorate: false }));
+    let [problem] = &now.problems[..] else { panic!("{:?}", now.problems) };
+    assert_eq!(problem.severity, Severity::Notice);
+    assert!(problem.what.contains("no quorum") && problem.hint.is_some(), "{problem:?}");
     let taken = Taken::from(&host, Exit::Ok);
     assert!(taken.problems.is_empty(), "{:?}", taken.problems);
     taken.assert_complete();
@@ -449,7 +453,9 @@ fn without_quorum_it_reads_like_any_other() {
     assert_eq!(mode & 0o7777, 0o640);
     host.signal_daemon(Signal::SIGUSR2);
     thread::sleep(Duration::from_millis(1100)); // the kernel's attribute cache
-    assert_eq!(picture(&host).state, State::Live { quorate: true });
+    let now = picture(&host);
+    assert_eq!(now.state, State::Live { quorate: true });
+    assert!(now.problems.is_empty(), "{:?}", now.problems);
 }
 
 #[test]
@@ -592,6 +598,31 @@ fn the_log_on_a_dead_nodes_disk_is_part_of_what_is_saved_and_left_as_it_was() {
     assert!(database_folder(&host) == before, "database and log are as they were");
 }
 
+/// A copy holds all the keys of the cluster: who is killed over one leaves it, and the next run removes it.
+#[test]
+fn no_copy_of_the_database_stays_behind() {
+    let host = dead_disk();
+    let run_dir = library_host(&host).run_dir();
+    // No pid is that large: the kernel's limit is 2^22.
+    let (dead, living) = (run_dir.join("pmxcfs-4194999"), run_dir.join("pmxcfs-1"));
+    for dir in [&dead, &living] {
+        fs::create_dir_all(dir).unwrap();
+        fs::write(dir.join("config.db"), "keys").unwrap();
+    }
+    assert_eq!(picture(&host).how, How::Copy);
+    assert!(!dead.exists());
+    assert!(living.join("config.db").exists(), "it may be read right now");
+    fs::remove_dir_all(&living).unwrap();
+    assert_eq!(picture(&host).how, How::Copy);
+    assert!(!run_dir.exists());
+
+    // Nor where no copy is needed any more.
+    fs::create_dir_all(&dead).unwrap();
+    host.mount(&[]);
+    assert_eq!(picture(&host).how, How::Database);
+    assert!(!dead.exists());
+}
+
 // ---- the database taken from under the daemon
 
 /// And what the daemon was told last is in it, whatever the disk has.
@@ -678,6 +709,9 @@ fn a_frozen_one_without_its_log_is_saved_as_far_as_the_disk_has_it() {
     write_mounted(&host, "pbx-config.cfg", "dir: shared\n\tpath /srv/x\n");
     careless_open(&host);
     host.signal_daemon(Signal::SIGSTOP);
+    let start = Instant::now();
+    within(&host, FROZEN_LIMIT, || host.run(&["config", "show"])).ok();
+    assert!(start.elapsed() < Duration::from_secs(5), "both files are waited for together");
     let report = within(&host, FROZEN_LIMIT, || host.run(&["backup", "--json"])).exits(Exit::Problems).json();
     host.signal_daemon(Signal::SIGCONT);
     assert_eq!(report["stores"][0]["store"], "shared", "its configuration is read as far, too");

@@ -128,18 +128,13 @@ struct Loader {
 impl Loader {
     /// What the cluster shares; a cluster file system that does not answer is a problem, not the end.
     fn cluster(&mut self, host: &Host) -> Result<Vec<Section>> {
-        let mut read = |path: &str| match pmxcfs::file(host, path) {
-            Ok(data) => data,
-            Err(error) => {
-                let what = format!(
-                    "{}/{path}: {error:#}; the cluster's part of the configuration is missing",
-                    pmxcfs::MOUNT
-                );
-                self.problems.push(Problem::warning(what).hint("see `systemctl status pve-cluster`"));
-                None
-            }
-        };
-        let (public, secret) = (read(CLUSTER_FILE), read(CLUSTER_SECRETS_FILE));
+        let found = pmxcfs::files(host, &[CLUSTER_FILE, CLUSTER_SECRETS_FILE]).unwrap_or_else(|error| {
+            let what = format!("{error:#}; the cluster's part of the configuration is missing");
+            self.problems.push(Problem::warning(what).hint("see `systemctl status pve-cluster`"));
+            Vec::new()
+        });
+        let mut found = found.into_iter();
+        let (public, secret) = (found.next().flatten(), found.next().flatten());
         let name = |path: &str| format!("{}/{path}", pmxcfs::MOUNT);
         self.layer((name(CLUSTER_FILE), public), (name(CLUSTER_SECRETS_FILE), secret))
     }

@@ -7,7 +7,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
-use std::io::{BufRead, Read, Write};
+use std::io::{BufRead, BufWriter, Read, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -43,6 +43,8 @@ const MAX_DEPTH: usize = 1024;
 const MAX_FILE_BYTES: u64 = 1 << 20;
 /// One FUSE request answers at most this much from one locked copy of a file.
 const REQUEST_BYTES: usize = 128 * 1024;
+/// The folder of a private copy, followed by the pid of who reads it.
+const COPY: &str = "pmxcfs-";
 /// Entries that the daemon makes up in its root; not in the database.
 const VIRTUAL: [&str; 10] = [
     ".version",
@@ -159,7 +161,11 @@ fn mounted(host: &Host) -> bool {
 
 /// Reads the whole tree. Errors only when there is no way to it at all.
 pub fn read(host: &Host) -> Result<Picture> {
-    let state = state(host);
+    sweep(&host.run_dir());
+    read_in(host, state(host))
+}
+
+fn read_in(host: &Host, state: State) -> Result<Picture> {
     let mut problems = state_problems(host, state);
     let shared = match state {
         State::NotMounted => None,
@@ -167,19 +173,29 @@ pub fn read(host: &Host) -> Result<Picture> {
     };
     let (how, contents) = match (shared, state) {
         (Some(Ok(contents)), _) => (How::Database, contents),
-        (Some(Err(error)), State::Live { .. }) => {
-            problems.push(
-                Problem::warning(format!("{DATABASE}: {error:#}; /etc/pve was read from the mount instead"))
-                    .hint("`systemctl restart pve-cluster` makes its database whole again"),
-            );
-            let (nodes, more) = through_mount(host)?;
-            problems.extend(more);
-            return Ok(Picture { nodes, database: None, how: How::Mount, state, problems });
-        }
+        (Some(Err(error)), State::Live { .. }) => match through_mount(host) {
+            Ok((nodes, more)) => {
+                let what = format!("{DATABASE}: {error:#}; /etc/pve was read from the mount instead");
+                problems.push(
+                    Problem::warning(what)
+                        .hint("`systemctl restart pve-cluster` makes its database whole again"),
+                );
+                problems.extend(more);
+                return Ok(Picture { nodes, database: None, how: How::Mount, state, problems });
+            }
+            Err(mount) => {
+                problems.push(
+                    Problem::warning(format!("{mount:#}; its contents were taken from config.db"))
+                        .hint("see `systemctl status pve-cluster`"),
+                );
+                problems.push(behind(&error));
+                let copy = private_copy(host);
+                (How::Copy, copy.with_context(|| format!("{mount:#}, and its database cannot be read"))?)
+            }
+        },
         (shared, _) => {
             if let (Some(Err(error)), State::Frozen) = (&shared, state) {
-                let what = format!("{DATABASE}: {error:#}; what was changed lately may be missing");
-                problems.push(Problem::warning(what).hint("run the backup again when /etc/pve answers"));
+                problems.push(behind(error));
             }
             let copy = private_copy(host);
             (How::Copy, copy.with_context(|| format!("{}, and its database cannot be read", shown(state)))?)
@@ -187,6 +203,12 @@ pub fn read(host: &Host) -> Result<Picture> {
     };
     problems.extend(contents.problems);
     Ok(Picture { nodes: contents.nodes, database: Some(contents.database), how, state, problems })
+}
+
+/// Nobody can be asked, and the disk is not known to have everything.
+fn behind(error: &anyhow::Error) -> Problem {
+    Problem::warning(format!("{DATABASE}: {error:#}; what was changed lately may be missing"))
+        .hint("run the backup again when /etc/pve answers")
 }
 
 fn shown(state: State) -> &'static str {
@@ -211,31 +233,44 @@ fn state_problems(host: &Host, state: State) -> Vec<Problem> {
         .hint("`systemctl restart pve-cluster`"),
         State::Frozen => Problem::warning("/etc/pve does not answer; its contents were taken from config.db")
             .hint("see `systemctl status pve-cluster`; `systemctl restart pve-cluster` when it hangs"),
-        State::NotMounted | State::Live { .. } => return Vec::new(),
+        // A backup lacks nothing, but the admin of a node that takes no changes wants to know.
+        State::Live { quorate: false } => {
+            Problem::notice("the cluster has no quorum; /etc/pve is read-only now").hint("see `pvecm status`")
+        }
+        State::NotMounted | State::Live { quorate: true } => return Vec::new(),
     };
     vec![problem]
 }
 
-/// One file of the tree, without reading all of it. None when it is not there or this is no PVE host.
-pub fn file(host: &Host, path: &str) -> Result<Option<Vec<u8>>> {
+/// Some files of the tree, without reading all of it. None for what is not there, or when this is no PVE host.
+pub fn files(host: &Host, paths: &[&str]) -> Result<Vec<Option<Vec<u8>>>> {
+    let nothing = || vec![None; paths.len()];
     if !host.facts.has(Product::Pve) {
-        return Ok(None);
+        return Ok(nothing());
     }
     let mut no_answer = None;
     if mounted(host) {
-        if let Ok(data) = Connection::open_shared(host).and_then(|db| row_data(&db, path)) {
-            return Ok(data);
+        let rows = Connection::open_shared(host)
+            .and_then(|db| paths.iter().map(|path| row_data(&db, path)).collect::<Result<Vec<_>>>());
+        if let Ok(rows) = rows {
+            return Ok(rows);
         }
-        match one_through_mount(&host.path(MOUNT).join(path)) {
-            Ok(data) => return Ok(data),
+        match some_through_mount(&host.path(MOUNT), paths) {
+            Ok(found) => return Ok(found),
             Err(error) => no_answer = Some(error),
         }
     }
     if !host.path(DATABASE).exists() {
-        return no_answer.map_or(Ok(None), Err);
+        return no_answer.map_or_else(|| Ok(nothing()), Err);
     }
-    let contents = private_copy(host)?;
-    Ok(contents.nodes.into_iter().find(|node| node.path == Path::new(path)).and_then(|node| node.data))
+    Ok(pick(private_copy(host)?.nodes, paths))
+}
+
+/// The contents of those of the nodes that are asked for.
+fn pick(nodes: Vec<Node>, paths: &[&str]) -> Vec<Option<Vec<u8>>> {
+    let mut found: HashMap<PathBuf, Option<Vec<u8>>> =
+        nodes.into_iter().map(|node| (node.path, node.data)).collect();
+    paths.iter().map(|path| found.remove(Path::new(path)).flatten()).collect()
 }
 
 fn row_data(db: &Connection, path: &str) -> Result<Option<Vec<u8>>> {
@@ -254,25 +289,6 @@ fn row_data(db: &Connection, path: &str) -> Result<Option<Vec<u8>>> {
         }
     }
     Ok(data)
-}
-
-fn one_through_mount(path: &Path) -> Result<Option<Vec<u8>>> {
-    let answer = child::run(PROBE_LIMIT, |pipe| {
-        let result = match read_small(path) {
-            Ok(data) => pipe.write_all(b"+").and_then(|()| pipe.write_all(&data)),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => pipe.write_all(b"0"),
-            Err(error) => pipe.write_all(format!("-{error}").as_bytes()),
-        };
-        let _ = result;
-    })?;
-    match answer {
-        Answer::Done(mut data) if data.first() == Some(&b'+') => Ok(Some(data.split_off(1))),
-        Answer::Done(data) if data.first() == Some(&b'0') => Ok(None),
-        Answer::Done(data) => {
-            bail!("{}: {}", path.display(), String::from_utf8_lossy(data.get(1..).unwrap_or_default()))
-        }
-        Answer::Stuck => bail!("{}: no answer from /etc/pve", path.display()),
-    }
 }
 
 // ---- the database
@@ -445,15 +461,29 @@ fn bytes(value: ValueRef) -> Vec<u8> {
 /// Reads a copy made of the database and its log, so that the original is never opened.
 fn private_copy(host: &Host) -> Result<Contents> {
     let source = host.path(DATABASE);
-    let dir = host.run_dir().join(format!("pmxcfs-{}", std::process::id()));
-    private_dir(&dir)?;
+    let run_dir = host.run_dir();
+    sweep(&run_dir);
+    let dir = run_dir.join(format!("{COPY}{}", std::process::id()));
     let result = copy_stable(&source, &dir).and_then(|copy| {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE;
         let db = Connection::open_with_flags(&copy, flags).context("cannot be opened")?;
         contents(&db)
     });
-    let _ = fs::remove_dir_all(&dir);
+    let _ = remove_copy(&dir);
+    // Nothing of ours stays in /run; the folder of a run that holds its lock is not empty and does.
+    let _ = fs::remove_dir(&run_dir);
     result.with_context(|| source.display().to_string())
+}
+
+/// Removes the copies of killed processes: they hold all the keys of the cluster.
+fn sweep(run_dir: &Path) {
+    for entry in fs::read_dir(run_dir).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let pid = name.to_str().and_then(|name| name.strip_prefix(COPY)?.parse::<u32>().ok());
+        if pid.is_some_and(|pid| !Path::new("/proc").join(pid.to_string()).exists()) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
 }
 
 /// Copies both files again until neither changed meanwhile: a checkpoint in between would mix two states.
@@ -461,6 +491,10 @@ fn copy_stable(source: &Path, dir: &Path) -> Result<PathBuf> {
     let wal = with_suffix(source, "-wal");
     let copy = dir.join("config.db");
     for _ in 0..TRIES {
+        // A log left from the try before, or from a dead process of the same number, would be replayed into
+        // this database.
+        remove_copy(dir)?;
+        private_dir(dir)?;
         let before = (stamp(source)?, wal_head(&wal));
         fs::copy(source, &copy)?;
         match fs::copy(&wal, with_suffix(&copy, "-wal")) {
@@ -472,6 +506,13 @@ fn copy_stable(source: &Path, dir: &Path) -> Result<PathBuf> {
         }
     }
     bail!("changed under every one of {TRIES} copies")
+}
+
+fn remove_copy(dir: &Path) -> std::io::Result<()> {
+    match fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }
 
 fn stamp(path: &Path) -> Result<(i64, i64, u64)> {
@@ -502,23 +543,48 @@ enum Frame {
     End,
 }
 
+/// Files of the mount, all of them within one limit.
+fn some_through_mount(mount: &Path, paths: &[&str]) -> Result<Vec<Option<Vec<u8>>>> {
+    let (nodes, problems) = from_child(PROBE_LIMIT, |out| {
+        for path in paths {
+            send_file(mount, Path::new(path), 0, out)?;
+        }
+        Ok(())
+    })?;
+    if let Some(problem) = problems.into_iter().next() {
+        bail!(problem.what);
+    }
+    Ok(pick(nodes, paths))
+}
+
+/// What `work` sends from a child that is killed at the limit.
+fn from_child(
+    limit: Duration,
+    work: impl FnOnce(&mut BufWriter<&mut File>) -> std::io::Result<()>,
+) -> Result<(Vec<Node>, Vec<Problem>)> {
+    let answer = child::run(limit, |pipe| {
+        let mut out = BufWriter::new(pipe);
+        let _ = work(&mut out).and_then(|()| send(&mut out, &Frame::End)).and_then(|()| out.flush());
+    })?;
+    match answer {
+        Answer::Done(data) => receive(&data),
+        Answer::Stuck => bail!("{MOUNT}: no answer within {} s", limit.as_secs()),
+    }
+}
+
 /// Reads the mount in a child, again while the daemon's change counters move.
 fn through_mount(host: &Host) -> Result<(Vec<Node>, Vec<Problem>)> {
     let mount = host.path(MOUNT);
+    // A daemon that ends well leaves an empty folder behind, which is no tree.
+    let version = || -> Result<Vec<u8>> {
+        let found = some_through_mount(&mount, &[".version"])?.pop().flatten();
+        found.with_context(|| format!("{MOUNT} is not mounted any more"))
+    };
     let mut last = None;
     for _ in 0..TRIES {
-        let before = one_through_mount(&mount.join(".version"))?;
-        let answer = child::run(READ_LIMIT, |pipe| {
-            let mut out = std::io::BufWriter::new(pipe);
-            let _ = send_folder(&mount, Path::new(""), 0, &mut out)
-                .and_then(|()| send(&mut out, &Frame::End))
-                .and_then(|()| out.flush());
-        })?;
-        let Answer::Done(data) = answer else {
-            bail!("/etc/pve: no answer within {} s", READ_LIMIT.as_secs())
-        };
-        let (nodes, problems) = receive(&data)?;
-        let unchanged = before == one_through_mount(&mount.join(".version"))?;
+        let before = version()?;
+        let (nodes, problems) = from_child(READ_LIMIT, |out| send_folder(&mount, Path::new(""), 0, out))?;
+        let unchanged = before == version()?;
         last = Some((nodes, problems));
         if unchanged {
             break;
@@ -532,14 +598,18 @@ fn through_mount(host: &Host) -> Result<(Vec<Node>, Vec<Problem>)> {
 
 /// Sends a folder's entries, open and closed one by one: an open file would block the daemon's restart.
 fn send_folder(mount: &Path, at: &Path, depth: usize, out: &mut impl Write) -> std::io::Result<()> {
-    let failed = |path: &Path, error: &std::io::Error| Frame::Failed {
-        path: path.as_os_str().as_bytes().to_vec(),
-        error: error.to_string(),
-    };
-    let mut names = match fs::read_dir(mount.join(at)) {
-        Ok(dir) => dir.flatten().map(|entry| entry.file_name()).collect::<Vec<_>>(),
+    let dir = match fs::read_dir(mount.join(at)) {
+        Ok(dir) => dir,
         Err(error) => return send(out, &failed(at, &error)),
     };
+    let mut names = Vec::new();
+    for entry in dir {
+        match entry {
+            Ok(entry) => names.push(entry.file_name()),
+            // What is listed after it would be missing without a word.
+            Err(error) => send(out, &failed(at, &error))?,
+        }
+    }
     names.sort_unstable();
     for name in names {
         let hidden = name.as_bytes().starts_with(b".fuse_hidden");
@@ -548,21 +618,16 @@ fn send_folder(mount: &Path, at: &Path, depth: usize, out: &mut impl Write) -> s
         }
         let path = at.join(name);
         let bytes = path.as_os_str().as_bytes().to_vec();
-        match fs::symlink_metadata(mount.join(&path)) {
+        match patiently(|| fs::symlink_metadata(mount.join(&path))) {
             Ok(meta) if meta.is_dir() => {
                 send(out, &Frame::Node { path: bytes, mtime: meta.mtime(), size: None })?;
                 if depth < MAX_DEPTH {
                     send_folder(mount, &path, depth + 1, out)?;
+                } else {
+                    send(out, &failed(&path, &std::io::Error::other("its contents lie too deep")))?;
                 }
             }
-            Ok(meta) => match read_small(&mount.join(&path)) {
-                Ok(data) => {
-                    let size = Some(data.len() as u64);
-                    send(out, &Frame::Node { path: bytes, mtime: meta.mtime(), size })?;
-                    out.write_all(&data)?;
-                }
-                Err(error) => send(out, &failed(&path, &error))?,
-            },
+            Ok(meta) => send_file(mount, &path, meta.mtime(), out)?,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             Err(error) => send(out, &failed(&path, &error))?,
         }
@@ -570,17 +635,38 @@ fn send_folder(mount: &Path, at: &Path, depth: usize, out: &mut impl Write) -> s
     Ok(())
 }
 
-/// One request where the file allows it; asks again when a rename over the file hides it for a moment.
+fn send_file(mount: &Path, path: &Path, mtime: i64, out: &mut impl Write) -> std::io::Result<()> {
+    match read_small(&mount.join(path)) {
+        Ok(data) => {
+            let (path, size) = (path.as_os_str().as_bytes().to_vec(), Some(data.len() as u64));
+            send(out, &Frame::Node { path, mtime, size })?;
+            out.write_all(&data)
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => send(out, &failed(path, &error)),
+    }
+}
+
+fn failed(path: &Path, error: &std::io::Error) -> Frame {
+    Frame::Failed { path: path.as_os_str().as_bytes().to_vec(), error: error.to_string() }
+}
+
+/// One request where the file allows it.
 fn read_small(path: &Path) -> std::io::Result<Vec<u8>> {
+    patiently(|| {
+        let file = File::open(path)?;
+        let mut data = Vec::with_capacity(REQUEST_BYTES);
+        file.take(MAX_FILE_BYTES).read_to_end(&mut data)?;
+        Ok(data)
+    })
+}
+
+/// Asks again when a rename over the file hides it for a moment.
+fn patiently<T>(work: impl Fn() -> std::io::Result<T>) -> std::io::Result<T> {
     let mut tries = 0;
     loop {
         tries += 1;
-        let read = File::open(path).and_then(|file| {
-            let mut data = Vec::with_capacity(REQUEST_BYTES);
-            file.take(MAX_FILE_BYTES).read_to_end(&mut data)?;
-            Ok(data)
-        });
-        match read {
+        match work() {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && tries < 10 => {
                 std::thread::sleep(Duration::from_millis(2));
             }
@@ -624,7 +710,67 @@ fn receive(mut data: &[u8]) -> Result<(Vec<Node>, Vec<Problem>)> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic)]
     use super::*;
+
+    #[test]
+    fn a_copy_holds_no_log_of_an_earlier_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let (source, copies) = (dir.path().join("config.db"), dir.path().join("copies"));
+        fs::write(&source, "new").unwrap();
+        fs::create_dir(&copies).unwrap();
+        fs::write(copies.join("config.db-wal"), "old").unwrap();
+        let copy = copy_stable(&source, &copies).unwrap();
+        assert_eq!(fs::read(copy).unwrap(), b"new");
+        assert!(!copies.join("config.db-wal").exists());
+        fs::write(dir.path().join("config.db-wal"), "its own").unwrap();
+        copy_stable(&source, &copies).unwrap();
+        assert_eq!(fs::read(copies.join("config.db-wal")).unwrap(), b"its own");
+    }
+
+    /// A host without a mount, and a database that is not the one its "pmxcfs" (this test) has open.
+    fn host(dir: &Path) -> Host {
+        for folder in ["etc/pve", "var/lib/pve-cluster", "run"] {
+            fs::create_dir_all(dir.join(folder)).unwrap();
+        }
+        fs::write(dir.join(&PID_FILE[1..]), std::process::id().to_string()).unwrap();
+        let db = Connection::open_with_flags(dir.join(&DATABASE[1..]), OpenFlags::default()).unwrap();
+        db.execute_batch(
+            "CREATE TABLE tree (inode INTEGER PRIMARY KEY NOT NULL, parent INTEGER NOT NULL, \
+             version INTEGER NOT NULL, writer INTEGER NOT NULL, mtime INTEGER NOT NULL, \
+             type INTEGER NOT NULL, name TEXT NOT NULL, data BLOB); \
+             INSERT INTO tree VALUES (0, 0, 2, 0, 1, 8, '__version__', NULL), (2, 0, 2, 0, 1, 8, 'a.cfg', 'x')",
+        )
+        .unwrap();
+        Host::detect(dir.to_owned(), jiff::Zoned::default(), Box::new(crate::sys::exec::NoTools))
+    }
+
+    #[test]
+    fn where_database_and_mount_fail_the_copy_is_read_and_both_are_said() {
+        let dir = tempfile::tempdir().unwrap();
+        let picture = read_in(&host(dir.path()), State::Live { quorate: true }).unwrap();
+        assert_eq!(picture.how, How::Copy);
+        assert_eq!(picture.nodes.len(), 1);
+        let said: Vec<_> = picture.problems.iter().map(|problem| problem.what.as_str()).collect();
+        let [mount, database] = said[..] else { panic!("{said:?}") };
+        assert!(mount.contains("not mounted any more"), "{mount}");
+        assert!(database.contains("may be missing"), "{database}");
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_listed_or_lies_too_deep_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("deep")).unwrap();
+        let mut sent = Vec::new();
+        send_folder(dir.path(), Path::new("gone"), 1, &mut sent).unwrap();
+        send_folder(dir.path(), Path::new(""), MAX_DEPTH, &mut sent).unwrap();
+        send(&mut sent, &Frame::End).unwrap();
+        let (nodes, problems) = receive(&sent).unwrap();
+        assert_eq!(nodes.len(), 1);
+        let [gone, deep] = &problems[..] else { panic!("{problems:?}") };
+        assert!(gone.what.contains("/etc/pve/gone: No such file"), "{}", gone.what);
+        assert!(deep.what.contains("/etc/pve/deep: its contents lie too deep"), "{}", deep.what);
+    }
 
     #[test]
     fn modes_follow_the_path() {
