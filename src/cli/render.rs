@@ -261,13 +261,8 @@ pub fn entry(entry: &Entry) -> String {
 }
 
 pub fn extracted(done: &Extracted) -> String {
-    let mut text = format!(
-        "{} entries ({}) of {} are in {}\n",
-        done.entries,
-        size(done.bytes),
-        done.id,
-        done.to.display()
-    );
+    let mut text =
+        format!("{} entries ({}) of {} are in {}\n", done.entries, size(done.bytes), done.id, done.to);
     text.push_str(&problems(&done.problems));
     text
 }

@@ -33,7 +33,7 @@ pub struct Request {
 #[serde(rename_all = "kebab-case")]
 pub struct Extracted {
     pub id: SnapshotId,
-    pub to: PathBuf,
+    pub to: Name,
     pub entries: u64,
     pub bytes: u64,
     pub problems: Vec<Problem>,
@@ -85,7 +85,7 @@ pub fn run(chosen: &Chosen, request: &Request) -> Result<Extracted> {
     }
     Ok(Extracted {
         id: proven.index.id.clone(),
-        to: request.to.clone(),
+        to: request.to.as_path().into(),
         entries: made.len() as u64,
         bytes: made.iter().map(|entry| entry.size).sum(),
         problems,
