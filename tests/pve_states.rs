@@ -868,6 +868,101 @@ fn broken_rows_are_named_and_the_rest_is_complete() {
     }
 }
 
+fn put(db: &Connection, inode: i64, parent: i64, kind: i64, name: &str) {
+    let sql = "INSERT INTO tree VALUES (?1, ?2, ?1, 0, 1700000000, ?3, ?4, NULL)";
+    db.execute(sql, (inode, parent, kind, name)).unwrap();
+}
+
+/// A schema is a program, and a rescue disk's may be anybody's.
+#[test]
+fn a_tree_that_is_computed_is_not_read() {
+    const COLUMNS: &str =
+        "parent INTEGER, version INTEGER, writer INTEGER, mtime INTEGER, type INTEGER, name TEXT";
+    let endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) \
+                   SELECT i AS inode, 0 AS parent, 1 AS version, 0 AS writer, 0 AS mtime, 8 AS type, \
+                   'x' AS name, NULL AS data FROM n";
+    let schemas = [
+        (format!("CREATE VIEW tree AS {endless}"), "view"),
+        (format!("CREATE VIEW \"TREE\" AS {endless}"), "view"),
+        (format!("CREATE TABLE tree (inode INTEGER, {COLUMNS}, data AS (zeroblob(1000000)))"), "computed"),
+        ("CREATE TABLE other (x)".to_owned(), "no table"),
+    ];
+    for (schema, word) in schemas {
+        let host = TestHost::golden("pve-single");
+        fs::remove_file(host.database()).unwrap();
+        Connection::open(host.database()).unwrap().execute_batch(&schema).unwrap();
+        let start = Instant::now();
+        let error = format!("{:#}", pmxcfs::read(&library_host(&host)).unwrap_err());
+        assert!(error.contains("config.db") && error.contains(word), "{error}");
+        assert!(start.elapsed() < Duration::from_secs(5));
+        let taken = Taken::from(&host, Exit::Problems);
+        assert!(taken.problems.iter().any(|(severity, what, _)| severity == "error" && what.contains(word)));
+        taken.assert_rest_is_saved();
+    }
+}
+
+#[test]
+fn long_paths_are_left_out_and_named_before_they_take_memory() {
+    let host = TestHost::golden("pve-single");
+    let db = Connection::open(host.database()).unwrap();
+    let name = "d".repeat(250);
+    db.execute_batch("BEGIN").unwrap();
+    for depth in 0..900 {
+        put(&db, 100_000 + depth, if depth == 0 { 0 } else { 100_000 + depth - 1 }, 4, &name);
+    }
+    for leaf in 0..40_000 {
+        put(&db, 200_000 + leaf, 100_899, 8, &leaf.to_string());
+    }
+    db.execute_batch("COMMIT").unwrap();
+    drop(db);
+    let start = Instant::now();
+    let now = picture(&host);
+    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+    let deep: Vec<_> = now.nodes.iter().filter(|node| node.path.starts_with(&name)).collect();
+    // 16 of 251 bytes, and /etc/pve before them.
+    assert_eq!(deep.len(), 16);
+    let said: Vec<_> = now.problems.iter().map(|problem| problem.what.as_str()).collect();
+    assert!(said[0].contains("entry 100016 has a path longer than Linux takes"), "{}", said[0]);
+    assert_eq!(said.len(), 101, "not one for each of 40000");
+    assert!(said[100].contains("more of its entries"), "{}", said[100]);
+    let mut rest = tree_of_picture(&now);
+    rest.retain(|path, _| !path.starts_with(&name));
+    assert_eq!(rest, golden(), "and the rest is complete");
+}
+
+/// Neither is in any cluster: who made it wants the memory of this host.
+#[test]
+fn a_database_without_measure_is_refused_before_it_is_copied_or_read() {
+    let host = TestHost::golden("pve-single");
+    File::options().write(true).open(host.database()).unwrap().set_len(2 << 30).unwrap();
+    let error = format!("{:#}", pmxcfs::read(&library_host(&host)).unwrap_err());
+    assert!(error.contains("2147483648 bytes"), "{error}");
+
+    let host = TestHost::golden("pve-single");
+    let db = Connection::open(host.database()).unwrap();
+    let many = "WITH RECURSIVE n(i) AS (SELECT 10000 UNION ALL SELECT i + 1 FROM n LIMIT 1000001) \
+                INSERT INTO tree SELECT i, 0, 1, 0, 0, 8, 'x', NULL FROM n";
+    db.execute_batch(many).unwrap();
+    drop(db);
+    let error = format!("{:#}", pmxcfs::read(&library_host(&host)).unwrap_err());
+    assert!(error.contains("more than 1000000 entries"), "{error}");
+}
+
+/// pmxcfs starts on such a one, too.
+#[test]
+fn a_dead_nodes_tree_without_its_version_is_read() {
+    let host = TestHost::golden("pve-single");
+    let db = Connection::open(host.database()).unwrap();
+    assert_eq!(db.execute("DELETE FROM tree WHERE inode = 0", []).unwrap(), 1);
+    drop(db);
+    let now = picture(&host);
+    assert_eq!(now.how, How::Copy);
+    assert!(now.problems.is_empty(), "{:?}", now.problems);
+    assert_eq!(tree_of_picture(&now), golden());
+    let taken = Taken::from(&host, Exit::Ok);
+    taken.assert_complete();
+}
+
 // ---- names
 
 #[test]

@@ -11,9 +11,11 @@ use std::io::{BufRead, BufWriter, Read, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags};
 use serde::{Deserialize, Serialize};
@@ -36,8 +38,19 @@ const PROBE_LIMIT: Duration = Duration::from_secs(3);
 const READ_LIMIT: Duration = Duration::from_secs(60);
 const BUSY_LIMIT: Duration = Duration::from_secs(2);
 const TRIES: usize = 5;
-/// pmxcfs documents 128 MiB and does not enforce it.
-const MAX_TREE_BYTES: i64 = 512 << 20;
+/// What a query may take: a hostile schema can make one endless.
+const QUERY_LIMIT: Duration = Duration::from_secs(30);
+/// pmxcfs documents 128 MiB and does not enforce it. Names and contents, and the database that holds them.
+const MAX_TREE_BYTES: usize = 512 << 20;
+/// The database and its log on the disk, of which a copy is made.
+const MAX_COPY_BYTES: u64 = 1 << 30;
+/// pmxcfs documents 262144.
+const MAX_ROWS: usize = 1_000_000;
+/// `PATH_MAX` without /etc/pve/ and the NUL.
+const MAX_PATH_BYTES: usize = 4096 - MOUNT.len() - 2;
+const MAX_PATHS_BYTES: usize = 256 << 20;
+/// As many broken entries are named one by one.
+const MAX_NAMED: usize = 100;
 const MAX_DEPTH: usize = 1024;
 /// The largest file pmxcfs takes.
 const MAX_FILE_BYTES: u64 = 1 << 20;
@@ -250,8 +263,9 @@ pub fn files(host: &Host, paths: &[&str]) -> Result<Vec<Option<Vec<u8>>>> {
     }
     let mut no_answer = None;
     if mounted(host) {
-        let rows = Connection::open_shared(host)
-            .and_then(|db| paths.iter().map(|path| row_data(&db, path)).collect::<Result<Vec<_>>>());
+        let rows = Connection::open_shared(host).and_then(|db| {
+            limited(&db, QUERY_LIMIT, |db| paths.iter().map(|path| row_data(db, path)).collect())
+        });
         if let Ok(rows) = rows {
             return Ok(rows);
         }
@@ -314,8 +328,7 @@ impl OpenShared for Connection {
         let db = Self::open_with_flags(uri, flags).context("cannot be opened")?;
         db.busy_timeout(BUSY_LIMIT)?;
         // The first read tells whether the log and its index are there (error 14 when they are not).
-        db.query_row("SELECT version FROM tree WHERE inode = 0", [], |row| row.get::<_, i64>(0))
-            .context("cannot be read beside the running pmxcfs")?;
+        limited(&db, QUERY_LIMIT, check_is_table).context("cannot be read beside the running pmxcfs")?;
         // Only now: what is the daemon's after it was opened, was so when it was opened.
         check_owned_by_daemon(host)?;
         Ok(db)
@@ -349,17 +362,61 @@ struct Contents {
 
 /// All rows and the database itself in one read transaction.
 fn contents(db: &Connection) -> Result<Contents> {
-    // Ends with the connection.
-    db.execute_batch("BEGIN")?;
-    let total: i64 = db.query_row("SELECT COALESCE(SUM(LENGTH(data)), 0) FROM tree", [], |row| row.get(0))?;
-    ensure!(total <= MAX_TREE_BYTES, "holds {total} bytes, more than any cluster file system");
-    let (nodes, problems) = nodes(db)?;
-    let mut database = db.serialize("main")?.to_vec();
-    // The copy stands alone: told as a rollback-journal file, it needs no log beside it.
-    if let Some(versions) = database.get_mut(18..20) {
-        versions.fill(1);
+    limited(db, QUERY_LIMIT, |db| {
+        // Ends with the connection.
+        db.execute_batch("BEGIN")?;
+        check_is_table(db)?;
+        let number = |pragma: &str| db.query_row(pragma, [], |row| row.get::<_, u32>(0));
+        let size = u64::from(number("PRAGMA page_count")?) * u64::from(number("PRAGMA page_size")?);
+        ensure!(size <= MAX_TREE_BYTES as u64, "has {size} bytes, more than any cluster file system");
+        let (nodes, problems) = nodes(db)?;
+        let mut database = db.serialize("main")?.to_vec();
+        // The copy stands alone: told as a rollback-journal file, it needs no log beside it.
+        if let Some(versions) = database.get_mut(18..20) {
+            versions.fill(1);
+        }
+        Ok(Contents { nodes, database, problems })
+    })
+}
+
+/// Ends the queries of `work` at the limit.
+fn limited<T>(db: &Connection, limit: Duration, work: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
+    const AGAIN: Duration = Duration::from_millis(50);
+    let handle = db.get_interrupt_handle();
+    let (done, waiting) = mpsc::channel::<()>();
+    thread::scope(|scope| {
+        let dog = scope.spawn(move || {
+            let mut late = false;
+            // An interruption between two queries is lost, so it is repeated.
+            while waiting.recv_timeout(if late { AGAIN } else { limit }) == Err(RecvTimeoutError::Timeout) {
+                late = true;
+                handle.interrupt();
+            }
+            late
+        });
+        let result = work(db);
+        drop(done);
+        let late = dog.join().unwrap_or_default();
+        if late { result.with_context(|| format!("took longer than {} s", limit.as_secs())) } else { result }
+    })
+}
+
+/// A view or a virtual table of this name could compute without end and without a limit.
+fn check_is_table(db: &Connection) -> Result<()> {
+    // What SQLite made of the schema; the columns of sqlite_schema are only what the file says of itself.
+    let kind = db.query_row("PRAGMA main.table_list(tree)", [], |row| row.get::<_, String>("type"));
+    match kind {
+        Ok(kind) if kind == "table" => {}
+        Ok(kind) => bail!("its 'tree' is a {kind}, not a table"),
+        Err(rusqlite::Error::QueryReturnedNoRows) => bail!("has no table 'tree'"),
+        Err(error) => return Err(error.into()),
     }
-    Ok(Contents { nodes, database, problems })
+    let mut columns = db.prepare("PRAGMA main.table_xinfo(tree)")?;
+    let mut columns = columns.query([])?;
+    while let Some(column) = columns.next()? {
+        ensure!(column.get::<_, i64>("hidden")? == 0, "its 'tree' has columns that are computed");
+    }
+    Ok(())
 }
 
 struct Row {
@@ -375,40 +432,10 @@ const DIR: i64 = 4;
 const FILE: i64 = 8;
 
 fn nodes(db: &Connection) -> Result<(Vec<Node>, Vec<Problem>)> {
-    let mut query =
-        db.prepare("SELECT inode, parent, version, mtime, type, name, data FROM tree WHERE inode != 0")?;
-    let mut rows = query.query([])?;
-    let mut tree: HashMap<i64, Row> = HashMap::new();
-    while let Some(row) = rows.next()? {
-        let kind = row.get(4)?;
-        let new = Row {
-            parent: row.get(1)?,
-            version: row.get(2)?,
-            mtime: row.get(3)?,
-            kind,
-            name: bytes(row.get_ref(5)?),
-            data: if kind == DIR { None } else { Some(bytes(row.get_ref(6)?)) },
-        };
-        tree.insert(row.get(0)?, new);
-    }
-    let mut problems = Vec::new();
-    let mut broken = |what: String| {
-        problems.push(
-            Problem::warning(format!("{DATABASE}: {what}"))
-                .hint("pmxcfs will not start on such a database; see `journalctl -u pve-cluster`"),
-        );
-    };
-    let mut nodes = Vec::with_capacity(tree.len());
-    let mut inodes: Vec<i64> = tree.keys().copied().collect();
-    inodes.sort_unstable();
-    for inode in inodes {
-        let path = match path_of(inode, &tree) {
-            Ok(path) => path,
-            Err(error) => {
-                broken(format!("entry {inode} {error}; it was left out"));
-                continue;
-            }
-        };
+    let mut tree = rows(db)?;
+    let (paths, mut broken) = paths(&tree)?;
+    let mut nodes = Vec::with_capacity(paths.len());
+    for (inode, path) in paths {
         if let Some(row) = tree.get_mut(&inode) {
             nodes.push((row.version, Node { path, mtime: row.mtime, data: row.data.take() }));
         }
@@ -421,32 +448,101 @@ fn nodes(db: &Connection) -> Result<(Vec<Node>, Vec<Problem>)> {
     nodes.dedup_by(|(_, later), (_, first)| {
         let double = later.path == first.path;
         if double {
-            broken(format!("{MOUNT}/{} stands in it twice; only one was kept", first.path.display()));
+            broken.push(format!("{MOUNT}/{} stands in it twice; only one was kept", first.path.display()));
         }
         double
     });
-    Ok((nodes.into_iter().map(|(_, node)| node).collect(), problems))
+    let more = broken.len().saturating_sub(MAX_NAMED);
+    broken.truncate(MAX_NAMED);
+    if more > 0 {
+        broken.push(format!("{more} more of its entries are broken, too"));
+    }
+    let problem = |what| {
+        Problem::warning(format!("{DATABASE}: {what}"))
+            .hint("pmxcfs will not start on such a database; see `journalctl -u pve-cluster`")
+    };
+    Ok((nodes.into_iter().map(|(_, node)| node).collect(), broken.into_iter().map(problem).collect()))
 }
 
-fn path_of(inode: i64, tree: &HashMap<i64, Row>) -> Result<PathBuf> {
-    let mut names = Vec::new();
-    let mut at = inode;
-    while at != 0 {
-        let row = tree.get(&at).context("has no parent")?;
-        let name = row.name.as_slice();
-        ensure!(matches!(row.kind, DIR | FILE), "is of the unknown type {}", row.kind);
-        ensure!(at == inode || row.kind == DIR, "lies in a file");
-        ensure!(
-            !matches!(name, b"" | b"." | b"..") && !name.contains(&b'/') && !name.contains(&0),
-            "has the name {:?}",
-            String::from_utf8_lossy(name)
-        );
-        names.push(name);
-        at = row.parent;
-        ensure!(names.len() <= MAX_DEPTH, "stands in a loop of folders");
+fn rows(db: &Connection) -> Result<HashMap<i64, Row>> {
+    let mut query =
+        db.prepare("SELECT inode, parent, version, mtime, type, name, data FROM tree WHERE inode != 0")?;
+    let mut rows = query.query([])?;
+    let mut tree: HashMap<i64, Row> = HashMap::new();
+    let mut size = 0;
+    while let Some(row) = rows.next()? {
+        let kind = row.get(4)?;
+        let new = Row {
+            parent: row.get(1)?,
+            version: row.get(2)?,
+            mtime: row.get(3)?,
+            kind,
+            name: bytes(row.get_ref(5)?),
+            data: if kind == DIR { None } else { Some(bytes(row.get_ref(6)?)) },
+        };
+        // Counted row by row: rows of a hostile file can share their pages.
+        size += new.name.len() + new.data.as_ref().map_or(0, Vec::len);
+        ensure!(size <= MAX_TREE_BYTES, "holds more bytes than any cluster file system");
+        tree.insert(row.get(0)?, new);
+        ensure!(tree.len() <= MAX_ROWS, "has more than {MAX_ROWS} entries");
     }
-    names.reverse();
-    Ok(PathBuf::from(std::ffi::OsString::from_vec(names.join(&b'/'))))
+    Ok(tree)
+}
+
+/// By inode.
+type Paths = Vec<(i64, PathBuf)>;
+
+/// The paths of all entries that have one, and what is wrong with the others. From the root down, so that it
+/// takes no longer than the paths are long, whatever the rows say of each other.
+fn paths(tree: &HashMap<i64, Row>) -> Result<(Paths, Vec<String>)> {
+    let mut children: HashMap<i64, Vec<i64>> = HashMap::new();
+    for (inode, row) in tree {
+        children.entry(row.parent).or_default().push(*inode);
+    }
+    let mut paths = Vec::with_capacity(tree.len());
+    let mut broken = Vec::new();
+    let mut size = 0;
+    let mut folders = vec![(0, Vec::new())];
+    while let Some((folder, path)) = folders.pop() {
+        for inode in children.remove(&folder).unwrap_or_default() {
+            let Some(row) = tree.get(&inode) else { continue };
+            if let Err(error) = check_row(row, path.len()) {
+                broken.push((inode, error));
+                continue;
+            }
+            let path = if path.is_empty() { row.name.clone() } else { [&path[..], &row.name].join(&b'/') };
+            size += path.len();
+            ensure!(size <= MAX_PATHS_BYTES, "has paths longer than any cluster file system");
+            if row.kind == DIR {
+                folders.push((inode, path.clone()));
+            }
+            paths.push((inode, PathBuf::from(std::ffi::OsString::from_vec(path))));
+        }
+    }
+    // Whom nobody led to.
+    for (parent, inodes) in children {
+        let why = match tree.get(&parent) {
+            None => "has no parent",
+            Some(row) if row.kind == FILE => "lies in a file",
+            Some(_) => "stands in a loop of folders, or below one that was left out",
+        };
+        broken.extend(inodes.into_iter().map(|inode| (inode, anyhow!(why))));
+    }
+    broken.sort_unstable_by_key(|(inode, _)| *inode);
+    let said = broken.into_iter().map(|(inode, why)| format!("entry {inode} {why}; it was left out"));
+    Ok((paths, said.collect()))
+}
+
+fn check_row(row: &Row, parent_bytes: usize) -> Result<()> {
+    let name = row.name.as_slice();
+    ensure!(matches!(row.kind, DIR | FILE), "is of the unknown type {}", row.kind);
+    ensure!(parent_bytes + 1 + name.len() <= MAX_PATH_BYTES, "has a path longer than Linux takes");
+    ensure!(
+        !matches!(name, b"" | b"." | b"..") && !name.contains(&b'/') && !name.contains(&0),
+        "has the name {:?}",
+        String::from_utf8_lossy(name)
+    );
+    Ok(())
 }
 
 fn bytes(value: ValueRef) -> Vec<u8> {
@@ -495,6 +591,7 @@ fn copy_stable(source: &Path, dir: &Path) -> Result<PathBuf> {
         // this database.
         remove_copy(dir)?;
         private_dir(dir)?;
+        check_size(source, &wal)?;
         let before = (stamp(source)?, wal_head(&wal));
         fs::copy(source, &copy)?;
         match fs::copy(&wal, with_suffix(&copy, "-wal")) {
@@ -513,6 +610,20 @@ fn remove_copy(dir: &Path) -> std::io::Result<()> {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
+}
+
+/// The copies go to /run, which is memory.
+fn check_size(source: &Path, wal: &Path) -> Result<()> {
+    let mut size = 0;
+    for path in [source, wal] {
+        if let Ok(meta) = fs::metadata(path) {
+            // A pipe would be waited for.
+            ensure!(meta.is_file(), "{} is no file", path.display());
+            size += meta.len();
+        }
+    }
+    ensure!(size <= MAX_COPY_BYTES, "has {size} bytes, more than any cluster file system");
+    Ok(())
 }
 
 fn stamp(path: &Path) -> Result<(i64, i64, u64)> {
@@ -668,7 +779,7 @@ fn patiently<T>(work: impl Fn() -> std::io::Result<T>) -> std::io::Result<T> {
         tries += 1;
         match work() {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && tries < 10 => {
-                std::thread::sleep(Duration::from_millis(2));
+                thread::sleep(Duration::from_millis(2));
             }
             other => return other,
         }
@@ -770,6 +881,17 @@ mod tests {
         let [gone, deep] = &problems[..] else { panic!("{problems:?}") };
         assert!(gone.what.contains("/etc/pve/gone: No such file"), "{}", gone.what);
         assert!(deep.what.contains("/etc/pve/deep: its contents lie too deep"), "{}", deep.what);
+    }
+
+    #[test]
+    fn an_endless_query_ends_at_the_limit() {
+        let db = Connection::open_with_flags(":memory:", OpenFlags::default()).unwrap();
+        let endless =
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n";
+        let query = |db: &Connection| Ok(db.query_row(endless, [], |row| row.get::<_, i64>(0))?);
+        let error = limited(&db, Duration::from_millis(100), query).unwrap_err();
+        assert!(format!("{error:#}").contains("interrupt"), "{error:#}");
+        assert_eq!(limited(&db, Duration::from_secs(60), |_| Ok(1)).unwrap(), 1);
     }
 
     #[test]
