@@ -110,7 +110,15 @@ pub fn catch_signals() {
     for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
         #[allow(unsafe_code)]
         // SAFETY: the handler only stores to an atomic.
-        let _ = unsafe { sigaction(signal, &action) };
+        let before = unsafe { sigaction(signal, &action) };
+        // Whoever started us may want it ignored, as nohup does.
+        if let Ok(before) = before
+            && matches!(before.handler(), SigHandler::SigIgn)
+        {
+            #[allow(unsafe_code)]
+            // SAFETY: puts back what was there.
+            let _ = unsafe { sigaction(signal, &before) };
+        }
     }
 }
 

@@ -97,7 +97,9 @@ pub fn run(
     phases.write = lap.elapsed().as_secs_f64();
     say("reading it back");
     lap = Instant::now();
-    let index = Archive::open(&spool)?.read(&spool, &mut |_, _| check_stopped()).context(
+    let read_back = Archive::open(&spool)?.read(&spool, &mut |_, _| check_stopped());
+    check_stopped()?;
+    let index = read_back.context(
         Fault::new(
             FaultKind::Verification,
             "the snapshot that was just written does not read back; it was discarded",

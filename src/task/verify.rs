@@ -53,7 +53,10 @@ pub fn verify_all(chosen: &[Chosen], say: &dyn Fn(&str)) -> Result<Vec<(Verified
     for one in chosen {
         check_stopped()?;
         say(&one.path.display().to_string());
-        results.push(match verify(one) {
+        let verified = verify(one);
+        // A stop in the middle says nothing of the snapshot.
+        check_stopped()?;
+        results.push(match verified {
             Ok(Proven { snapshot, .. }) => {
                 let entries = snapshot.counts.entries;
                 (
