@@ -281,7 +281,7 @@ impl Words<'_> {
         if self.format == Format::Text {
             for problem in problems {
                 let hint = problem.hint.as_ref().map(|hint| format!(" ({hint})")).unwrap_or_default();
-                log::warn!("{}{hint}", render::one_line(&problem.what));
+                log::warn!("{}{hint}", render::one_line(&render::without_errno(&problem.what)));
             }
         }
     }

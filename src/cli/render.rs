@@ -67,7 +67,7 @@ pub fn problems(problems: &[Problem]) -> String {
     let mut sorted: Vec<&Problem> = problems.iter().collect();
     sorted.sort_by_key(|problem| std::cmp::Reverse(problem.severity));
     for problem in sorted {
-        let _ = writeln!(text, "{}: {}", problem.severity, one_line(&problem.what));
+        let _ = writeln!(text, "{}: {}", problem.severity, one_line(&without_errno(&problem.what)));
         if let Some(hint) = &problem.hint {
             let _ = writeln!(text, "    hint: {}", one_line(hint));
         }
