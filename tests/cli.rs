@@ -211,6 +211,8 @@ fn a_folder_named_on_the_command_line_is_a_store() {
     assert!(host.run(&["list", folder]).ok().out.contains("tiny/2026-11-22T15:17:40Z"));
     let file = &snapshot_files(folder.as_ref())[0];
     host.run(&["verify", file.to_str().unwrap()]).ok();
+    let done = host.run(&["show", file.to_str().unwrap(), "--store", folder]).exits(Exit::Usage);
+    assert!(done.err.contains("is a file; --store does not go with it"), "{}", done.err);
     // A bare folder of files, as on a stick, too.
     host.run(&["list", file.parent().unwrap().to_str().unwrap()]).ok();
 }

@@ -211,8 +211,13 @@ impl Words<'_> {
 
     fn choose(&self, stores: &args::Stores, word: &str) -> Result<Chosen> {
         // A file needs no configuration: a bare snapshot opens on any machine.
-        let stores =
-            if Path::new(word).is_file() { Vec::new() } else { self.stores(&self.config()?, stores)? };
+        let is_file = snapshots::is_file_word(word);
+        if is_file && !stores.names.is_empty() {
+            let fault =
+                Fault::new(FaultKind::Usage, format!("{word}: is a file; --store does not go with it"));
+            return Err(fault.hint("name one of the two").into());
+        }
+        let stores = if is_file { Vec::new() } else { self.stores(&self.config()?, stores)? };
         snapshots::choose(&stores, &self.host.facts.node, word)
     }
 
