@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 
 use super::collect::{Piece, cause, shown};
-use super::state::Commands;
+use super::state::Inquiry;
 use crate::archive::writer::{Fit, Writer};
 use crate::catalog::{self, Item};
 use crate::model::index::{Entry, Kind, Mtime, Name, Output, STATE_DIR, Xattr};
@@ -66,9 +66,9 @@ impl Intake {
         }
     }
 
-    /// Adds what the commands said.
-    pub fn outputs(&mut self, commands: Commands, now: i64) -> Result<Vec<Output>> {
-        let answers = commands.answers(&mut self.problems);
+    /// Adds what the host says of itself.
+    pub fn outputs(&mut self, inquiry: Inquiry, now: i64) -> Result<Vec<Output>> {
+        let answers = inquiry.answers(&mut self.problems);
         let mut outputs = Vec::with_capacity(answers.len());
         for (output, stdout) in answers {
             let item = catalog::items().find(|item| item.id == output.item);
