@@ -70,6 +70,7 @@ pub mod plan {
 
 /// Floor 4. Verbs.
 pub mod task {
+    pub mod ahead;
     pub mod api;
     pub mod backup;
     pub mod collect;

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 
+use super::ahead::{self, Progress};
 use super::collect;
 use super::intake::Intake;
 use super::snapshots;
@@ -283,18 +284,27 @@ fn write(
     let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(spool)?;
     let mut intake = Intake::new(host, Writer::new(file, draft)?, problems);
     let inquiry = Inquiry::new(&sources.items, host, &sources.apis);
+    let (scan, progress) = (sources.scan(host), Progress::default());
     let left = std::thread::scope(|scope| {
+        let (scan, progress) = (&scan, &progress);
+        let mut ahead = false;
         for _ in 0..inquiry.workers() {
             scope.spawn(|| inquiry.work());
         }
         let mut last = "";
-        let left = collect::walk(&sources.scan(host), &sources.items, &mut |item, piece| {
+        let left = collect::walk(scan, &sources.items, &mut |item, piece| {
+            progress.passed(piece);
+            if intake.is_cold && !ahead {
+                ahead = true;
+                scope.spawn(move || ahead::run(scan, &sources.items, progress));
+            }
             if last != item.id {
                 last = item.id;
                 say(item.title);
             }
             intake.take(item, piece)
         });
+        progress.end();
         if left.is_err() {
             inquiry.stop();
         }

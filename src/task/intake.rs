@@ -32,6 +32,8 @@ pub struct Intake {
     /// First name of every file that has several.
     linked: HashMap<(u64, u64), Name>,
     buffer: Vec<u8>,
+    /// A file was met that the kernel did not have in memory.
+    pub is_cold: bool,
     pub problems: Vec<Problem>,
 }
 
@@ -43,6 +45,7 @@ impl Intake {
             writer,
             linked: HashMap::new(),
             buffer: Vec::new(),
+            is_cold: false,
             problems,
         }
     }
@@ -165,6 +168,7 @@ impl Intake {
             self.without_xattrs(path, &error);
             Vec::new()
         });
+        self.is_cold = self.is_cold || !files::is_cached(&file);
         if stat.size > SMALL_BYTES {
             return self.large(item, path, file, &stat, xattrs);
         }
