@@ -66,6 +66,7 @@ pub mod store;
 /// Floor 3. Decisions: pure functions of nouns.
 pub mod plan {
     pub mod select;
+    pub mod vzdump_conf;
 }
 
 /// Floor 4. Verbs.
@@ -75,6 +76,7 @@ pub mod task {
     pub mod backup;
     pub mod collect;
     pub mod extract;
+    pub mod hook;
     pub mod intake;
     pub mod snapshots;
     pub mod sources;

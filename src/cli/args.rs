@@ -1,5 +1,6 @@
 //! What can be typed. Nothing is decided here.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -78,6 +79,16 @@ pub enum Verb {
     Restore(Restore),
     /// What this program knows of a Proxmox host, and what of it is here
     Catalog(Catalog),
+    /// Make a backup when vzdump jobs end, and before packages change
+    #[command(
+        subcommand,
+        after_help = "EXAMPLES:
+  pbx-config hook enable vzdump      every backup job of this node ends with a backup of its configuration
+  pbx-config hook enable apt         a snapshot before each upgrade
+  pbx-config hook status
+  pbx-config hook disable vzdump     /etc/vzdump.conf is again what it was"
+    )]
+    Hook(Hook),
     /// Look at the configuration
     #[command(
         subcommand,
@@ -137,6 +148,7 @@ pub enum Trigger {
     Manual,
     Timer,
     Vzdump,
+    Apt,
 }
 
 /// List snapshots, newest first
@@ -240,6 +252,29 @@ pub struct Catalog {
     pub all: bool,
     #[command(flatten)]
     pub selected: Selected,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Hook {
+    /// Take part; a script that vzdump already runs is run after ours, as before
+    Enable { hook: Place },
+    /// Take no part any more; every other byte stays
+    Disable { hook: Place },
+    /// How the hooks stand, and what goes past them
+    Status,
+    /// What the hooks call: a phase of vzdump with its words, or `apt` with its list on standard input
+    #[command(hide = true)]
+    Run {
+        phase: String,
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        more: Vec<OsString>,
+    },
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum Place {
+    Vzdump,
+    Apt,
 }
 
 #[derive(Debug, Subcommand)]

@@ -2,6 +2,7 @@
 //! The only floor that prints.
 
 mod args;
+mod hook;
 mod render;
 mod row;
 
@@ -149,6 +150,7 @@ impl Words<'_> {
             Verb::Verify(args) => self.verify(&args),
             Verb::Restore(args) => self.restore(args),
             Verb::Catalog(args) => self.catalog(args),
+            Verb::Hook(args) => self.hook(args),
             Verb::Config(args::Config::Show) => self.config_show(),
             Verb::Config(args::Config::Check) => self.config_check(),
         }
@@ -236,6 +238,7 @@ impl Words<'_> {
                 args::Trigger::Manual => Trigger::Manual,
                 args::Trigger::Timer => Trigger::Timer,
                 args::Trigger::Vzdump => Trigger::Vzdump,
+                args::Trigger::Apt => Trigger::Apt,
             },
         };
         backup::compression(&config)?;

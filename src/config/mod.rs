@@ -26,6 +26,8 @@ const FILE_MAX_BYTES: u64 = 4 << 20;
 const BACKUP: &str = "backup";
 /// Kind of the sections that say how a product's own API is asked; the id is the product.
 pub const API: &str = "api";
+const HOOK: &str = "hook";
+const VZDUMP: &str = "vzdump";
 const MAIN: &str = "main";
 const MASK: &str = "***";
 const SECRET: &str = "secret";
@@ -35,6 +37,7 @@ const SECRET: &str = "secret";
 pub struct Config {
     pub backup: Backup,
     pub apis: Vec<(Product, Api)>,
+    pub hook: Hook,
     /// Sections of the stores, the primary first. Never empty.
     pub stores: Vec<Section>,
     /// All sections in force, in their order, for `config show`.
@@ -73,6 +76,20 @@ impl Default for Backup {
             exclude: Vec::new(),
             skip: Vec::new(),
         }
+    }
+}
+
+/// `hook: vzdump`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Hook {
+    /// Jobs that end within so many minutes of the last start make no further backup.
+    pub debounce: u16,
+}
+
+impl Default for Hook {
+    fn default() -> Self {
+        Self { debounce: 10 }
     }
 }
 
@@ -142,7 +159,7 @@ impl Config {
         let local = loader.local(host)?;
         let mut sections = overlay(cluster, local);
         check_kinds(&sections, store_kinds)?;
-        let backup = read_backup(&sections)?;
+        let (backup, hook) = (only(&sections, BACKUP)?, only(&sections, HOOK)?);
         let apis = read_apis(&sections, &loader.secret_files)?;
         let is_store = |section: &&Section| store_kinds.contains(&section.kind.as_str());
         if !sections.iter().any(|section| is_store(&section)) {
@@ -150,7 +167,7 @@ impl Config {
         }
         let stores = sections.iter().filter(is_store).cloned().collect();
         let Loader { files, problems, secret_files } = loader;
-        Ok(Self { backup, apis, stores, sections, files, problems, secret_files })
+        Ok(Self { backup, apis, hook, stores, sections, files, problems, secret_files })
     }
 
     /// The value to show: secrets are masked.
@@ -269,7 +286,7 @@ fn overlay(cluster: Vec<Section>, local: Vec<Section>) -> Vec<Section> {
 }
 
 fn check_kinds(sections: &[Section], store_kinds: &[&str]) -> Result<()> {
-    let known: Vec<&str> = [BACKUP, API].into_iter().chain(store_kinds.iter().copied()).collect();
+    let known: Vec<&str> = [BACKUP, API, HOOK].into_iter().chain(store_kinds.iter().copied()).collect();
     for section in sections {
         let Section { kind, id, file, line, .. } = section;
         if !known.contains(&kind.as_str()) {
@@ -279,10 +296,12 @@ fn check_kinds(sections: &[Section], store_kinds: &[&str]) -> Result<()> {
             );
             return Err(fault(SyntaxError::new(file, *line, format!("unknown kind '{kind}'")).hinted(hint)));
         }
-        if kind == BACKUP && id != MAIN {
-            let error =
-                SyntaxError::new(file, *line, format!("backup '{id}': there is only 'backup: {MAIN}'"));
-            return Err(fault(error.hinted(format!("put its keys under 'backup: {MAIN}'"))));
+        for (only, name) in [(BACKUP, MAIN), (HOOK, VZDUMP)] {
+            if kind == only && id != name {
+                let error =
+                    SyntaxError::new(file, *line, format!("{kind} '{id}': there is only '{only}: {name}'"));
+                return Err(fault(error.hinted(format!("put its keys under '{only}: {name}'"))));
+            }
         }
     }
     Ok(())
@@ -316,9 +335,10 @@ fn read_apis(sections: &[Section], secret_files: &[String]) -> Result<Vec<(Produ
     sections.iter().filter(|section| section.kind == API).map(of).collect()
 }
 
-fn read_backup(sections: &[Section]) -> Result<Backup> {
-    match sections.iter().find(|section| section.kind == BACKUP) {
+/// The section of a kind that has only one; its defaults when it is not there.
+fn only<T: Default + serde::de::DeserializeOwned>(sections: &[Section], kind: &str) -> Result<T> {
+    match sections.iter().find(|section| section.kind == kind) {
         Some(section) => section.read().map_err(fault),
-        None => Ok(Backup::default()),
+        None => Ok(T::default()),
     }
 }

@@ -192,6 +192,8 @@ pub enum Trigger {
     Manual,
     Timer,
     Vzdump,
+    /// Before packages change.
+    Apt,
 }
 
 /// The manifest before this one on the same host.
