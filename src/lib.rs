@@ -31,6 +31,7 @@ pub mod sys {
     pub mod files;
     pub mod glob;
     pub mod host;
+    pub mod http;
     pub mod lock;
     pub mod log;
     pub mod pmxcfs;
@@ -69,6 +70,8 @@ pub mod plan {
 
 /// Floor 4. Verbs.
 pub mod task {
+    pub mod ahead;
+    pub mod api;
     pub mod backup;
     pub mod collect;
     pub mod extract;

@@ -28,10 +28,15 @@ fn ids_and_output_names_are_unique_and_well_formed() {
         );
         assert!(ids.insert(item.id), "{} stands twice", item.id);
         assert!(!item.title.is_empty(), "{} has no title", item.id);
-        if let Source::Output { argv, name } = item.source {
+        if let Some(name) = item.source.answer() {
             assert!(names.insert(name), "{name} is written twice");
+            assert!(matches!(item.restore, Restore::Never(_)), "{}: an answer is never restored", item.id);
+        }
+        if let Source::Output { argv, .. } = item.source {
             assert!(!argv[0].contains('/'), "{}: a tool is named without its folder", item.id);
-            assert!(matches!(item.restore, Restore::Never(_)), "{}: an output is never restored", item.id);
+        }
+        if let Source::Api { path, .. } = item.source {
+            assert!(path.starts_with('/') && catalog::api::of(item.on).is_some(), "{}", item.id);
         }
     }
     assert!(ids.len() > 300, "the tables were not read");

@@ -5,6 +5,7 @@ mod common;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::process::Command;
 
 use common::{TestHost, program, snapshot_files};
@@ -473,20 +474,25 @@ fn in_the_journal_lines_carry_their_priority() {
 
 #[test]
 fn the_shipped_configuration_is_valid_with_every_key_in_force() {
-    let text = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/etc/pbx-config.cfg")).unwrap();
-    let keys: String = text
-        .lines()
-        .filter_map(|line| line.strip_prefix('#'))
-        .filter(|line| {
+    let shipped = |name: &str| {
+        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("etc").join(name)).unwrap()
+    };
+    let text = shipped("pbx-config.cfg");
+    let in_force = |text: &str| -> String {
+        let lines = text.lines().filter_map(|line| line.strip_prefix('#')).filter(|line| {
             !line.trim_start().starts_with('#')
                 && (line.starts_with('\t') || line.contains(": ") && !line.starts_with(' '))
-        })
-        .map(|line| format!("{line}\n"))
-        .collect();
+        });
+        lines.map(|line| format!("{line}\n")).collect()
+    };
+    let keys = in_force(&text);
     let host = tiny();
     host.configure(&text);
     host.run(&["config", "check"]).ok();
     host.configure(&keys.replace("\tmountpoint yes\n", ""));
+    host.write("etc/proxmox-backup-extra/secrets.cfg", in_force(&shipped("secrets.cfg.example")));
+    let secrets = host.root.join("etc/proxmox-backup-extra/secrets.cfg");
+    fs::set_permissions(secrets, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     let done = host.run(&["config", "check"]).ok();
     assert!(done.out.contains("store nas: "), "{}\n{keys}", done.out);
     assert!(host.run(&["config", "show"]).ok().out.contains("\texclude /root/downloads/**"));

@@ -20,7 +20,9 @@ fn floor(folder: &str) -> u8 {
 }
 
 /// Crates that may be used only in these folders.
-const CRATES: [(&str, &[&str]); 15] = [
+const CRATES: [(&str, &[&str]); 17] = [
+    ("ureq", &["sys"]),
+    ("rustls", &["sys"]),
     ("liblzma", &["archive"]),
     ("flate2", &["archive"]),
     ("bzip2", &["archive"]),

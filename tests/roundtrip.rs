@@ -558,3 +558,37 @@ fn a_dry_run_shows_the_same_entries_and_writes_nothing() {
     sorted.sort_by_key(|path| PathBuf::from(path));
     assert_eq!(arrived, sorted);
 }
+
+#[test]
+fn a_cold_disk_is_read_ahead_and_gives_the_same_snapshot() {
+    // On a disk: a temporary folder may be memory.
+    let host = TestHost::empty_in(Path::new(env!("CARGO_TARGET_TMPDIR")));
+    host.configure("backup: main\n\tinclude /srv\n");
+    for n in 0..400 {
+        host.write(&format!("srv/d{}/f{n}", n % 7), format!("{n}\n").repeat(n));
+    }
+    let entries =
+        |host: &TestHost| host.run(&["show", "latest", "--files", "--json"]).ok().json()["entries"].clone();
+    host.run(&["backup"]).ok();
+    let warm = entries(&host);
+    assert!(warm.as_array().unwrap().len() > 400);
+    // The kernel keeps what it likes; one file that it gave up is enough to read ahead.
+    assert!(evict(&host.root.join("srv")) > 0, "no file left the page cache: is the folder on a disk?");
+    host.run(&["backup"]).ok();
+    assert_eq!(entries(&host), warm);
+}
+
+/// Drops the contents of a tree from the page cache; how many files are gone from it.
+fn evict(tree: &Path) -> usize {
+    use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
+    let mut cold = 0;
+    for folder in fs::read_dir(tree).unwrap() {
+        for file in fs::read_dir(folder.unwrap().path()).unwrap() {
+            let file = fs::File::open(file.unwrap().path()).unwrap();
+            file.sync_all().unwrap();
+            posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED).unwrap();
+            cold += usize::from(!pbx_config::sys::files::is_cached(&file));
+        }
+    }
+    cold
+}

@@ -2,6 +2,7 @@
 //! The same row drives collecting, `pbx-config catalog`, `--only`, the index and the restore rule.
 //! Not here: reading the host (`sys`), choosing rows (`plan::select`).
 
+pub mod api;
 mod pbs;
 mod pve;
 mod system;
@@ -154,6 +155,9 @@ pub enum Source {
     Database,
     /// Standard output of a command, kept as `.pbx/state/<name>`. `{node}` in a word is this node's name.
     Output { argv: &'static [&'static str], name: &'static str },
+    /// A GET of the product's own API, kept as `.pbx/state/<name>`: over HTTPS when a token is configured, else by
+    /// the product's own tool (`api`). `{node}` in the path is this node's name.
+    Api { path: &'static str, query: &'static [(&'static str, &'static str)], name: &'static str },
     /// Files that /etc/fstab and /etc/crypttab name as credentials or keys.
     MountSecrets,
     /// `snippets` folders of the local storages that storage.cfg defines.
@@ -162,6 +166,16 @@ pub enum Source {
     Configured,
     /// Absolute globs that are never collected by any row; `Restore::Never` says why.
     LeftOut(&'static [&'static str]),
+}
+
+impl Source {
+    /// The name below `.pbx/state` when the row is an answer, not files.
+    pub fn answer(&self) -> Option<&'static str> {
+        match self {
+            Self::Output { name, .. } | Self::Api { name, .. } => Some(name),
+            _ => None,
+        }
+    }
 }
 
 /// How a row comes back (reference: pmxcfs rules, the official recovery).

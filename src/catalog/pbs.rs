@@ -16,6 +16,11 @@ const fn state(id: &'static str, name: &'static str, title: &'static str, argv: 
     Item { id, title, source: Source::Output { argv, name }, ..STATE }
 }
 
+/// What a GET of the API says.
+const fn get(id: &'static str, name: &'static str, title: &'static str, path: &'static str) -> Item {
+    Item { id, title, source: Source::Api { path, query: &[], name }, ..STATE }
+}
+
 const fn secret(item: Item) -> Item {
     Item { secret: true, ..item }
 }
@@ -23,12 +28,6 @@ const fn secret(item: Item) -> Item {
 macro_rules! manager {
     ($($word:literal),+) => {
         &["proxmox-backup-manager", $($word,)+ "--output-format", "json"]
-    };
-}
-
-macro_rules! api {
-    ($path:literal) => {
-        &["proxmox-backup-debug", "api", "get", $path, "--output-format", "json"]
     };
 }
 
@@ -139,12 +138,12 @@ pub(super) const ITEMS: &[Item] = &[
     state("pbs-state-version", "pbs-versions.json", "Package versions",
         manager!("versions", "--verbose", "true")),
     secret(state("pbs-state-node", "pbs-node.json", "Node options", manager!("node", "show"))),
-    state("pbs-state-host", "pbs-host.json", "Node status", api!("/nodes/localhost/status")),
+    get("pbs-state-host", "pbs-host.json", "Node status", "/nodes/localhost/status"),
     secret(state("pbs-state-subscription", "pbs-subscription.json", "Subscription status",
         manager!("subscription", "get"))),
-    state("pbs-state-repositories", "pbs-repositories.json", "APT repositories and their problems",
-        api!("/nodes/localhost/apt/repositories")),
-    state("pbs-state-services", "pbs-services.json", "Proxmox services", api!("/nodes/localhost/services")),
+    get("pbs-state-repositories", "pbs-repositories.json", "APT repositories and their problems",
+        "/nodes/localhost/apt/repositories"),
+    get("pbs-state-services", "pbs-services.json", "Proxmox services", "/nodes/localhost/services"),
     state("pbs-state-certificate", "pbs-certificate.txt", "Certificate and fingerprint",
         &["proxmox-backup-manager", "cert", "info"]),
     state("pbs-state-network", "pbs-network.json", "Interfaces as PBS reads them",
@@ -154,21 +153,21 @@ pub(super) const ITEMS: &[Item] = &[
         manager!("disk", "fs", "list")),
     state("pbs-state-zpools", "pbs-zpools.json", "ZFS pools", manager!("disk", "zpool", "list")),
     state("pbs-state-datastores", "pbs-datastores.json", "Datastores", manager!("datastore", "list")),
-    state("pbs-state-usage", "pbs-usage.json", "Use of datastores", api!("/status/datastore-usage")),
+    get("pbs-state-usage", "pbs-usage.json", "Use of datastores", "/status/datastore-usage"),
     state("pbs-state-gc", "pbs-gc.json", "Garbage collection", manager!("garbage-collection", "list")),
     secret(state("pbs-state-s3", "pbs-s3.json", "S3 endpoints", manager!("s3", "endpoint", "list"))),
     state("pbs-state-traffic", "pbs-traffic-control.json", "Traffic control",
         manager!("traffic-control", "list")),
-    state("pbs-state-realms", "pbs-realms.json", "Realms with built-in ones", api!("/access/domains")),
+    get("pbs-state-realms", "pbs-realms.json", "Realms with built-in ones", "/access/domains"),
     state("pbs-state-users", "pbs-users.json", "Users", manager!("user", "list")),
     state("pbs-state-acl", "pbs-acl.json", "Permissions", manager!("acl", "list")),
     state("pbs-state-remotes", "pbs-remotes.json", "Remotes", manager!("remote", "list")),
     state("pbs-state-sync", "pbs-sync-jobs.json", "Sync jobs", manager!("sync-job", "list")),
     state("pbs-state-verify", "pbs-verify-jobs.json", "Verify jobs", manager!("verify-job", "list")),
     state("pbs-state-prune", "pbs-prune-jobs.json", "Prune jobs", manager!("prune-job", "list")),
-    state("pbs-state-sync-runs", "pbs-sync-runs.json", "Last runs of sync jobs", api!("/admin/sync")),
-    state("pbs-state-verify-runs", "pbs-verify-runs.json", "Last runs of verify jobs", api!("/admin/verify")),
-    state("pbs-state-prune-runs", "pbs-prune-runs.json", "Last runs of prune jobs", api!("/admin/prune")),
+    get("pbs-state-sync-runs", "pbs-sync-runs.json", "Last runs of sync jobs", "/admin/sync"),
+    get("pbs-state-verify-runs", "pbs-verify-runs.json", "Last runs of verify jobs", "/admin/verify"),
+    get("pbs-state-prune-runs", "pbs-prune-runs.json", "Last runs of prune jobs", "/admin/prune"),
     state("pbs-state-acme-accounts", "pbs-acme-accounts.json", "ACME accounts",
         manager!("acme", "account", "list")),
     secret(state("pbs-state-acme-plugins", "pbs-acme-plugins.json", "ACME DNS plugins",

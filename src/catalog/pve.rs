@@ -20,12 +20,23 @@ const fn state(id: &'static str, name: &'static str, title: &'static str, argv: 
     Item { id, title, source: Source::Output { argv, name }, ..STATE }
 }
 
-const fn secret(item: Item) -> Item {
-    Item { secret: true, ..item }
+/// What a GET of the API says.
+const fn get(id: &'static str, name: &'static str, title: &'static str, path: &'static str) -> Item {
+    asked(id, name, title, path, &[])
 }
 
-macro_rules! pvesh {
-    ($($word:literal),+) => { &["pvesh", "get", $($word,)+ "--output-format", "json"] };
+const fn asked(
+    id: &'static str,
+    name: &'static str,
+    title: &'static str,
+    path: &'static str,
+    query: &'static [(&'static str, &'static str)],
+) -> Item {
+    Item { id, title, source: Source::Api { path, query, name }, ..STATE }
+}
+
+const fn secret(item: Item) -> Item {
+    Item { secret: true, ..item }
 }
 
 /// Without a limit `ceph` waits for dead monitors for ever.
@@ -256,41 +267,41 @@ pub(super) const ITEMS: &[Item] = &[
 
     // State
     state("pve-state-version", "pveversion.txt", "Package versions", &["pveversion", "-v"]),
-    state("pve-state-node", "pve-node.json", "Node status", pvesh!("/nodes/{node}/status")),
-    secret(state("pve-state-subscription", "pve-subscription.json", "Subscription status",
-        pvesh!("/nodes/{node}/subscription"))),
-    state("pve-state-repositories", "pve-repositories.json", "APT repositories and their problems",
-        pvesh!("/nodes/{node}/apt/repositories")),
-    state("pve-state-services", "pve-services.json", "Proxmox services", pvesh!("/nodes/{node}/services")),
-    state("pve-state-certificates", "pve-certificates.json", "Certificates of this node",
-        pvesh!("/nodes/{node}/certificates/info")),
-    state("pve-state-cluster", "pve-cluster.json", "Cluster members and quorum", pvesh!("/cluster/status")),
+    get("pve-state-node", "pve-node.json", "Node status", "/nodes/{node}/status"),
+    secret(get("pve-state-subscription", "pve-subscription.json", "Subscription status",
+        "/nodes/{node}/subscription")),
+    get("pve-state-repositories", "pve-repositories.json", "APT repositories and their problems",
+        "/nodes/{node}/apt/repositories"),
+    get("pve-state-services", "pve-services.json", "Proxmox services", "/nodes/{node}/services"),
+    get("pve-state-certificates", "pve-certificates.json", "Certificates of this node",
+        "/nodes/{node}/certificates/info"),
+    get("pve-state-cluster", "pve-cluster.json", "Cluster members and quorum", "/cluster/status"),
     state("pve-state-quorum", "pvecm-status.txt", "Votes and links", &["pvecm", "status"]),
     state("pve-state-members", "pvecm-nodes.txt", "Corosync members", &["pvecm", "nodes"]),
-    state("pve-state-resources", "pve-resources.json", "Guests, storages and nodes",
-        pvesh!("/cluster/resources")),
-    state("pve-state-ha", "pve-ha.json", "HA state", pvesh!("/cluster/ha/status/current")),
-    state("pve-state-replication", "pve-replication.json", "Replication state",
-        pvesh!("/nodes/{node}/replication")),
+    get("pve-state-resources", "pve-resources.json", "Guests, storages and nodes",
+        "/cluster/resources"),
+    get("pve-state-ha", "pve-ha.json", "HA state", "/cluster/ha/status/current"),
+    get("pve-state-replication", "pve-replication.json", "Replication state",
+        "/nodes/{node}/replication"),
     state("pve-state-storage", "pvesm-status.txt", "Storage status", &["pvesm", "status"]),
     // Without skipsmart the list wakes sleeping disks.
-    state("pve-state-disks", "pve-disks.json", "Disks and their use",
-        pvesh!("/nodes/{node}/disks/list", "--skipsmart", "1")),
-    state("pve-state-zfs", "pve-zfs.json", "ZFS pools", pvesh!("/nodes/{node}/disks/zfs")),
-    state("pve-state-lvm", "pve-lvm.json", "LVM volume groups", pvesh!("/nodes/{node}/disks/lvm")),
-    state("pve-state-thin", "pve-lvmthin.json", "LVM thin pools", pvesh!("/nodes/{node}/disks/lvmthin")),
-    state("pve-state-directories", "pve-directories.json", "Directory mounts",
-        pvesh!("/nodes/{node}/disks/directory")),
-    state("pve-state-pci", "pve-pci.json", "PCI devices by IOMMU group",
-        pvesh!("/nodes/{node}/hardware/pci")),
-    state("pve-state-network", "pve-network.json", "Interfaces as PVE reads them",
-        pvesh!("/nodes/{node}/network")),
+    asked("pve-state-disks", "pve-disks.json", "Disks and their use",
+        "/nodes/{node}/disks/list", &[("skipsmart", "1")]),
+    get("pve-state-zfs", "pve-zfs.json", "ZFS pools", "/nodes/{node}/disks/zfs"),
+    get("pve-state-lvm", "pve-lvm.json", "LVM volume groups", "/nodes/{node}/disks/lvm"),
+    get("pve-state-thin", "pve-lvmthin.json", "LVM thin pools", "/nodes/{node}/disks/lvmthin"),
+    get("pve-state-directories", "pve-directories.json", "Directory mounts",
+        "/nodes/{node}/disks/directory"),
+    get("pve-state-pci", "pve-pci.json", "PCI devices by IOMMU group",
+        "/nodes/{node}/hardware/pci"),
+    get("pve-state-network", "pve-network.json", "Interfaces as PVE reads them",
+        "/nodes/{node}/network"),
     state("pve-state-users", "pve-users.json", "Users",
         &["pveum", "user", "list", "--output-format", "json"]),
     state("pve-state-roles", "pve-roles.json", "Roles with built-in ones",
         &["pveum", "role", "list", "--output-format", "json"]),
-    state("pve-state-targets", "pve-notification-targets.json", "Notification targets with built-in ones",
-        pvesh!("/cluster/notifications/targets")),
+    get("pve-state-targets", "pve-notification-targets.json", "Notification targets with built-in ones",
+        "/cluster/notifications/targets"),
     state("pve-state-ceph", "ceph-status.json", "Ceph status", ceph!("-s")),
     state("pve-state-ceph-mons", "ceph-mons.json", "Ceph monitors", ceph!("mon", "stat")),
     state("pve-state-ceph-tree", "ceph-osd-tree.json", "Ceph OSDs by host", ceph!("osd", "tree")),

@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::render;
+use crate::catalog::api;
 use crate::catalog::{Item, On, Restore, Risk, Source, Tied};
 use crate::sys::pmxcfs;
 use crate::task::sources::Planned;
@@ -38,6 +39,9 @@ impl Row {
             Source::PmxcfsRest => vec!["everything else in /etc/pve".to_owned()],
             Source::Database => vec![pmxcfs::DATABASE.to_owned()],
             Source::Output { argv, .. } => vec![argv.join(" ")],
+            Source::Api { path, query, .. } => {
+                api::of(item.on).map(|api| api.command(path, query).join(" ")).into_iter().collect()
+            }
             Source::MountSecrets => vec!["files named in /etc/fstab and /etc/crypttab".to_owned()],
             Source::Snippets => vec!["snippets of the local storages in storage.cfg".to_owned()],
             Source::Configured => vec!["`include` in pbx-config.cfg".to_owned()],
@@ -54,7 +58,7 @@ impl Row {
             Restore::Never(reason) => reason,
             _ => item.note,
         };
-        let counts = !matches!(item.source, Source::LeftOut(_) | Source::Output { .. });
+        let counts = item.source.answer().is_none() && !matches!(item.source, Source::LeftOut(_));
         Self {
             item: item.id,
             title: item.title,

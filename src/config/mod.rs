@@ -1,16 +1,19 @@
 //! Our own configuration: the section files of the node and of the cluster, laid over each other.
 //! Stores read their own sections (`store::open`); here is what belongs to the run.
 
+use std::fmt;
 use std::path::Path;
 
 use anyhow::{Context, Result};
 use serde::Deserialize;
 
+use crate::model::facts::Product;
 use crate::model::report::{Fault, FaultKind, Problem};
 use crate::model::section::{self, Section, SyntaxError, nearest};
 use crate::sys::files;
 use crate::sys::glob::Pattern;
 use crate::sys::host::{CONFIG_DIR, Host};
+use crate::sys::http::Fingerprint;
 use crate::sys::pmxcfs;
 
 pub const FILE: &str = "pbx-config.cfg";
@@ -21,13 +24,17 @@ const CLUSTER_SECRETS_FILE: &str = "priv/pbx-config-secrets.cfg";
 /// No configuration of ours is larger.
 const FILE_MAX_BYTES: u64 = 4 << 20;
 const BACKUP: &str = "backup";
+/// Kind of the sections that say how a product's own API is asked; the id is the product.
+pub const API: &str = "api";
 const MAIN: &str = "main";
 const MASK: &str = "***";
+const SECRET: &str = "secret";
 
 /// What a run needs to know.
 #[derive(Debug)]
 pub struct Config {
     pub backup: Backup,
+    pub apis: Vec<(Product, Api)>,
     /// Sections of the stores, the primary first. Never empty.
     pub stores: Vec<Section>,
     /// All sections in force, in their order, for `config show`.
@@ -69,6 +76,47 @@ impl Default for Backup {
     }
 }
 
+/// `api: pve` or `api: pbs`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Api {
+    /// `USER@REALM!NAME`.
+    pub token: String,
+    pub secret: Secret,
+    /// Of the certificate; without it the node's own certificates are taken from where they lie.
+    pub fingerprint: Option<Fingerprint>,
+    #[serde(default = "this_host")]
+    pub server: String,
+    pub port: Option<u16>,
+}
+
+fn this_host() -> String {
+    "127.0.0.1".to_owned()
+}
+
+/// A value of secrets.cfg, never shown.
+#[derive(Clone, Deserialize)]
+#[serde(from = "String")]
+pub struct Secret(String);
+
+impl Secret {
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<String> for Secret {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(MASK)
+    }
+}
+
 /// A checked absolute glob.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(try_from = "String")]
@@ -95,13 +143,14 @@ impl Config {
         let mut sections = overlay(cluster, local);
         check_kinds(&sections, store_kinds)?;
         let backup = read_backup(&sections)?;
+        let apis = read_apis(&sections, &loader.secret_files)?;
         let is_store = |section: &&Section| store_kinds.contains(&section.kind.as_str());
         if !sections.iter().any(|section| is_store(&section)) {
             sections.extend(section::parse("(default)", DEFAULT).map_err(fault)?);
         }
         let stores = sections.iter().filter(is_store).cloned().collect();
         let Loader { files, problems, secret_files } = loader;
-        Ok(Self { backup, stores, sections, files, problems, secret_files })
+        Ok(Self { backup, apis, stores, sections, files, problems, secret_files })
     }
 
     /// The value to show: secrets are masked.
@@ -220,7 +269,7 @@ fn overlay(cluster: Vec<Section>, local: Vec<Section>) -> Vec<Section> {
 }
 
 fn check_kinds(sections: &[Section], store_kinds: &[&str]) -> Result<()> {
-    let known: Vec<&str> = std::iter::once(BACKUP).chain(store_kinds.iter().copied()).collect();
+    let known: Vec<&str> = [BACKUP, API].into_iter().chain(store_kinds.iter().copied()).collect();
     for section in sections {
         let Section { kind, id, file, line, .. } = section;
         if !known.contains(&kind.as_str()) {
@@ -237,6 +286,34 @@ fn check_kinds(sections: &[Section], store_kinds: &[&str]) -> Result<()> {
         }
     }
     Ok(())
+}
+
+fn read_apis(sections: &[Section], secret_files: &[String]) -> Result<Vec<(Product, Api)>> {
+    let of = |section: &Section| {
+        let Some(product) = Product::ALL.into_iter().find(|product| product.word() == section.id) else {
+            let error = section.error_at("", "there is only 'api: pve' and 'api: pbs'");
+            return Err(fault(error.hinted("the id is the product whose API is asked")));
+        };
+        let public =
+            section.entries.iter().find(|e| e.key == SECRET && !secret_files.iter().any(|f| **f == *e.file));
+        if public.is_some() {
+            let error = section.error_at(SECRET, "a secret has no place in a file that others may read");
+            let hint = format!("put it under '{API}: {}' in {SECRETS_FILE}, and make a new one", section.id);
+            return Err(fault(error.hinted(hint)));
+        }
+        if section.entries.iter().all(|entry| entry.key != SECRET) {
+            let error = section.error_at("token", "the token's secret is missing");
+            let hint = format!("put `secret` under '{API}: {}' in {CONFIG_DIR}/{SECRETS_FILE}", section.id);
+            return Err(fault(error.hinted(hint)));
+        }
+        let api: Api = section.read().map_err(fault)?;
+        if !api.token.split_once('!').is_some_and(|(user, name)| user.contains('@') && !name.is_empty()) {
+            let error = section.error_at("token", "a token is USER@REALM!NAME");
+            return Err(fault(error.hinted("its secret stands apart, in secrets.cfg")));
+        }
+        Ok((product, api))
+    };
+    sections.iter().filter(|section| section.kind == API).map(of).collect()
 }
 
 fn read_backup(sections: &[Section]) -> Result<Backup> {

@@ -12,6 +12,18 @@ pub enum Product {
     Pbs,
 }
 
+impl Product {
+    pub const ALL: [Self; 2] = [Self::Pve, Self::Pbs];
+
+    /// As it stands in configurations and manifests.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Pve => "pve",
+            Self::Pbs => "pbs",
+        }
+    }
+}
+
 impl fmt::Display for Product {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {

@@ -63,6 +63,11 @@ pub trait Exec: Send + Sync {
     /// Runs a command to its end or its limit. None: the host has no such tool.
     /// Errors only when a tool that is there cannot be started.
     fn run(&self, cmd: &Cmd) -> Result<Option<Output>>;
+
+    /// Whether what is asked here speaks of the host: not so for a system that is only mounted.
+    fn is_of_host(&self) -> bool {
+        true
+    }
 }
 
 /// The running system's own tools.
@@ -81,6 +86,10 @@ pub struct NoTools;
 impl Exec for NoTools {
     fn run(&self, _: &Cmd) -> Result<Option<Output>> {
         Ok(None)
+    }
+
+    fn is_of_host(&self) -> bool {
+        false
     }
 }
 

@@ -4,14 +4,17 @@ use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, RenameFlags, ResolveFlag, open, openat2, renameat2};
+use nix::fcntl::{
+    AT_FDCWD, OFlag, OpenHow, PosixFadviseAdvice, RenameFlags, ResolveFlag, open, openat2, posix_fadvise,
+    renameat2,
+};
 use nix::sys::stat::Mode;
 
 use super::glob::{Part, Pattern};
@@ -208,6 +211,22 @@ pub fn open_read(path: &Path) -> io::Result<(File, Stat)> {
         return Err(io::Error::other("no regular file any more"));
     }
     Ok((file, stat))
+}
+
+/// False when reading the beginning of the file would wait for a disk. True when that cannot be told.
+#[allow(unsafe_code)] // nix has no preadv2
+pub fn is_cached(file: &File) -> bool {
+    let mut byte = [0_u8];
+    let part = libc::iovec { iov_base: byte.as_mut_ptr().cast(), iov_len: byte.len() };
+    // SAFETY: one buffer, alive for the call, of the length that is told.
+    let read = unsafe { libc::preadv2(file.as_raw_fd(), &raw const part, 1, 0, libc::RWF_NOWAIT) };
+    read >= 0 || io::Error::last_os_error().kind() != io::ErrorKind::WouldBlock
+}
+
+/// Has the kernel read the beginning of a file, without waiting for the contents.
+pub fn fetch(file: &File, max: u64) {
+    let max = i64::try_from(max).unwrap_or(i64::MAX);
+    let _ = posix_fadvise(file, 0, max, PosixFadviseAdvice::POSIX_FADV_WILLNEED);
 }
 
 /// Reads one small file of the host whole: `/etc/hostname`, the dpkg status, a configuration.

@@ -7,11 +7,12 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 
+use super::ahead::{self, Progress};
 use super::collect;
 use super::intake::Intake;
 use super::snapshots;
 use super::sources::{self, Planned, Sources};
-use super::state::{self, Commands};
+use super::state::{self, Inquiry};
 use crate::archive::codec;
 use crate::archive::reader::Archive;
 use crate::archive::writer::Writer;
@@ -52,15 +53,13 @@ pub fn plan(host: &Host, config: &Config, stores: &[Box<dyn Store>], request: &R
     check_is_system(host)?;
     let sources = Sources::new(host, config, stores, &request.selection)?;
     let (items, left) = sources::count(host, &sources)?;
-    let commands =
-        state::outputs_of(&sources.items, host).into_iter().map(|output| output.argv.join(" ")).collect();
     let mut problems = sources.problems;
     problems.extend(left.problems);
     Ok(Plan {
         system: host.facts.summary(),
         snapshot: SnapshotId::new(&host.facts.node, host.now.timestamp()).context("a node name")?,
         items,
-        commands,
+        commands: state::questions(&sources.items, host, &sources.apis),
         stores: stores.iter().map(|store| format!("{}: {}", store.name(), store.place())).collect(),
         problems,
     })
@@ -301,25 +300,34 @@ fn write(
     let id = draft.id.clone();
     let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(spool)?;
     let mut intake = Intake::new(host, Writer::new(file, draft)?, problems);
-    let commands = Commands::new(state::outputs_of(&sources.items, host));
+    let inquiry = Inquiry::new(&sources.items, host, &sources.apis);
+    let (scan, progress) = (sources.scan(host), Progress::default());
     let left = std::thread::scope(|scope| {
-        for _ in 0..commands.workers() {
-            scope.spawn(|| commands.work(host.exec.as_ref()));
+        let (scan, progress) = (&scan, &progress);
+        let mut ahead = false;
+        for _ in 0..inquiry.workers() {
+            scope.spawn(|| inquiry.work());
         }
         let mut last = "";
-        let left = collect::walk(&sources.scan(host), &sources.items, &mut |item, piece| {
+        let left = collect::walk(scan, &sources.items, &mut |item, piece| {
+            progress.passed(piece);
+            if intake.is_cold && !ahead {
+                ahead = true;
+                scope.spawn(move || ahead::run(scan, &sources.items, progress));
+            }
             if last != item.id {
                 last = item.id;
                 say(item.title);
             }
             intake.take(item, piece)
         });
+        progress.end();
         if left.is_err() {
-            commands.stop();
+            inquiry.stop();
         }
         left
     })?;
-    let outputs = intake.outputs(commands, host.now.timestamp().as_second())?;
+    let outputs = intake.outputs(inquiry, host.now.timestamp().as_second())?;
     intake.problems.extend(left.problems);
     if intake.writer.entries() == 0 {
         let fault =

@@ -73,7 +73,7 @@ pub fn walk(scan: &Scan, items: &[&'static Item], take: Take) -> Result<Leftover
         check_stopped()?;
         let before = walk.seen.len();
         walk.item(item)?;
-        let is_state = matches!(item.source, Source::Output { .. });
+        let is_state = item.source.answer().is_some();
         if walk.seen.len() == before && !is_state {
             walk.left.absent.push(Absence { item: item.id.to_owned() });
         }
@@ -135,7 +135,7 @@ impl Walk<'_, '_> {
             }
             Source::PmxcfsRest => self.pve(item, &|_| true, &except),
             Source::Database => self.database(item),
-            Source::Output { .. } | Source::LeftOut(_) => Ok(()),
+            Source::Output { .. } | Source::Api { .. } | Source::LeftOut(_) => Ok(()),
         }
     }
 

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 
 use super::collect::{Piece, cause, shown};
-use super::state::Commands;
+use super::state::Inquiry;
 use crate::archive::writer::{Fit, Writer};
 use crate::catalog::{self, Item};
 use crate::model::index::{Entry, Kind, Mtime, Name, Output, STATE_DIR, Xattr};
@@ -32,6 +32,8 @@ pub struct Intake {
     /// First name of every file that has several.
     linked: HashMap<(u64, u64), Name>,
     buffer: Vec<u8>,
+    /// A file was met that the kernel did not have in memory.
+    pub is_cold: bool,
     pub problems: Vec<Problem>,
 }
 
@@ -43,6 +45,7 @@ impl Intake {
             writer,
             linked: HashMap::new(),
             buffer: Vec::new(),
+            is_cold: false,
             problems,
         }
     }
@@ -66,9 +69,9 @@ impl Intake {
         }
     }
 
-    /// Adds what the commands said.
-    pub fn outputs(&mut self, commands: Commands, now: i64) -> Result<Vec<Output>> {
-        let answers = commands.answers(&mut self.problems);
+    /// Adds what the host says of itself.
+    pub fn outputs(&mut self, inquiry: Inquiry, now: i64) -> Result<Vec<Output>> {
+        let answers = inquiry.answers(&mut self.problems);
         let mut outputs = Vec::with_capacity(answers.len());
         for (output, stdout) in answers {
             let item = catalog::items().find(|item| item.id == output.item);
@@ -165,6 +168,7 @@ impl Intake {
             self.without_xattrs(path, &error);
             Vec::new()
         });
+        self.is_cold = self.is_cold || !files::is_cached(&file);
         if stat.size > SMALL_BYTES {
             return self.large(item, path, file, &stat, xattrs);
         }

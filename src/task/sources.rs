@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use super::collect::{self, Leftover, Piece, Scan};
 use crate::catalog::{self, Item, Source};
-use crate::config::{Config, Glob};
+use crate::config::{self, Config, Glob};
 use crate::model::facts::Product;
 use crate::model::index::Kind;
 use crate::model::report::Problem;
@@ -32,6 +32,8 @@ pub struct Sources {
     picture: Option<Picture>,
     include: Vec<Pattern>,
     exclude: Vec<Pattern>,
+    /// How the products' APIs are asked.
+    pub apis: Vec<(Product, config::Api)>,
     pub problems: Vec<Problem>,
 }
 
@@ -56,7 +58,9 @@ impl Sources {
         let patterns = |globs: &[Glob]| globs.iter().map(|glob| glob.0.clone()).collect::<Vec<_>>();
         let mut exclude = patterns(&config.backup.exclude);
         exclude.extend(own_places(host, stores));
-        Ok(Self { items, picture, include: patterns(&config.backup.include), exclude, problems })
+        // What is asked on this machine says nothing of a system that is only mounted here.
+        let apis = if host.exec.is_of_host() { config.apis.clone() } else { Vec::new() };
+        Ok(Self { items, picture, include: patterns(&config.backup.include), exclude, apis, problems })
     }
 
     pub fn scan<'a>(&'a self, host: &'a Host) -> Scan<'a> {

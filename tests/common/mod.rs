@@ -78,7 +78,11 @@ impl TestHost {
 
     /// A root with nothing but a name.
     pub fn empty() -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        Self::empty_in(&std::env::temp_dir())
+    }
+
+    pub fn empty_in(place: &Path) -> Self {
+        let dir = tempfile::tempdir_in(place).unwrap();
         let root = dir.path().join("root");
         fs::create_dir_all(root.join("etc")).unwrap();
         fs::write(root.join("etc/hostname"), "tiny\n").unwrap();
