@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 # Build: SQLite's headers. Demo and tests: the tools that read what we wrote.
-PACKAGES := libsqlite3-dev pkg-config gcc zstd xz-utils bzip2 tar attr acl libcap2-bin util-linux openssl e2fsprogs
+PACKAGES := libsqlite3-dev pkg-config gcc zstd xz-utils bzip2 tar attr acl libcap2-bin util-linux openssl e2fsprogs strace
 PROGRAM := target/release/pbx-config
 
 .PHONY: all demo test lint bench build deps clean

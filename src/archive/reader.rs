@@ -158,8 +158,11 @@ fn find_payload(file: &File, snapshot: &Snapshot) -> Result<u64> {
             );
             let end = entry.raw_file_position() + payload.size;
             ensure!(file.metadata()?.len() >= end, "it ends within the payload");
-            if let Some(Ok(extra)) = members.next() {
-                bail!("{}: stands behind its payload", Name::new(extra.path_bytes()));
+            match members.next() {
+                Some(Ok(extra)) => bail!("{}: stands behind its payload", Name::new(extra.path_bytes())),
+                // The disk's refusal; what is no header at all adds nothing to the snapshot.
+                Some(Err(error)) if error.raw_os_error().is_some() => return Err(error.into()),
+                _ => {}
             }
             return Ok(entry.raw_file_position());
         }

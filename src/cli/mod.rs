@@ -27,7 +27,7 @@ use crate::store::{self, Store};
 use crate::sys::exec::{Exec, NoTools, System};
 use crate::sys::glob::Pattern;
 use crate::sys::host::Host;
-use crate::sys::{lock, log as talk};
+use crate::sys::{files, lock, log as talk};
 use crate::task::snapshots::{self, Chosen};
 use crate::task::{backup, extract, sources, verify};
 
@@ -121,13 +121,18 @@ fn failed(error: &anyhow::Error, format: Format, err: &mut dyn Write) -> Exit {
 
 /// What helps against the system's own refusals.
 fn usual_hint(error: &anyhow::Error) -> Option<&'static str> {
-    let kind = error.chain().find_map(|cause| cause.downcast_ref::<io::Error>())?.kind();
-    match kind {
+    let cause = error.chain().find_map(|cause| cause.downcast_ref::<io::Error>())?;
+    match cause.kind() {
         io::ErrorKind::PermissionDenied => Some("run it as root"),
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            Some("make room there, or name another --store")
+        io::ErrorKind::StorageFull => {
+            Some("make room there (`df` shows the space, `df -i` the files), or choose another place")
         }
-        io::ErrorKind::ReadOnlyFilesystem => Some("it is read-only; name another --store"),
+        io::ErrorKind::QuotaExceeded => Some("make room there, or choose another place"),
+        io::ErrorKind::ReadOnlyFilesystem => {
+            Some("see with `dmesg` why and mount it writable, or choose another place")
+        }
+        io::ErrorKind::StaleNetworkFileHandle => Some("the share was taken away; mount it again"),
+        _ if files::is_device_error(cause) => Some("the disk or the share fails; `dmesg` says more"),
         _ => None,
     }
 }

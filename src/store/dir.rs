@@ -2,18 +2,22 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use serde::Deserialize;
 
-use super::{Found, Store};
-use crate::model::report::{Fault, FaultKind};
+use super::{Found, Placed, Store};
+use crate::model::report::{Fault, FaultKind, Problem};
 use crate::model::section::Section;
 use crate::model::snapshot::SnapshotId;
 use crate::sys::files;
 use crate::sys::host::Host;
+use crate::sys::lock::check_stopped;
+
+/// Between two pieces of a copy a signal is looked for.
+const COPY_STEP_BYTES: u64 = 4 << 20;
 
 /// `dir: ID`.
 #[derive(Deserialize)]
@@ -77,26 +81,32 @@ impl Dir {
         format!("store '{}': cannot {what} {}", self.name, path.display())
     }
 
-    /// Writes beside the final name, then renames; the folder is synced so that a power cut keeps it.
-    fn place_file(&self, file: &Path, target: &Path) -> io::Result<()> {
-        let dir = target.parent().unwrap_or(&self.path);
-        let name = target.file_name().unwrap_or_default().to_string_lossy();
-        // A lister ignores it: it begins with a dot and does not end like a snapshot.
-        let partial = dir.join(format!(".{name}.partial"));
-        sweep(dir)?;
-        let placed = link_or_copy(file, &partial).and_then(|()| {
-            files::rename_new(&partial, target).map_err(|error| match error.kind() {
-                io::ErrorKind::AlreadyExists => {
-                    io::Error::new(error.kind(), "a snapshot of this name is there")
-                }
-                _ => error,
-            })?;
-            files::sync_dir(dir)
-        });
-        if placed.is_err() {
-            let _ = fs::remove_file(&partial);
+    /// What was being written to may be a share or a stick that is not there any more.
+    fn cannot_write(&self, target: &Path, error: anyhow::Error) -> anyhow::Error {
+        let message = self.trouble("write", target);
+        match error.downcast_ref::<io::Error>().map(io::Error::kind) {
+            Some(io::ErrorKind::NotFound) => error.context(
+                Fault::new(FaultKind::Failed, message)
+                    .hint("it went away meanwhile; is its disk or share still mounted?"),
+            ),
+            _ => error.context(message),
         }
-        placed
+    }
+}
+
+impl Dir {
+    /// Into the folder of its host. What was met there.
+    fn put_into(&self, dir: &Path, file: &Path, target: &Path) -> Result<Vec<Problem>> {
+        make_dir(dir).with_context(|| self.trouble("make", dir))?;
+        // `list` enters no link: it may lead anywhere.
+        if dir.symlink_metadata().is_ok_and(|meta| meta.is_symlink()) {
+            let message = format!("{}: is a link, not a folder of this store", self.trouble("write", dir));
+            let fault = Fault::new(FaultKind::Failed, message);
+            return Err(fault.hint("replace it by the folder; the store's path itself may be a link").into());
+        }
+        let problems = sweep(dir).with_context(|| self.trouble("read", dir))?;
+        place(file, target, dir).map_err(|error| self.cannot_write(target, error))?;
+        Ok(problems)
     }
 }
 
@@ -109,19 +119,18 @@ impl Store for Dir {
         self.path.display().to_string()
     }
 
-    fn put(&self, file: &Path, id: &SnapshotId) -> Result<String> {
+    fn put(&self, file: &Path, id: &SnapshotId) -> Result<Placed> {
         self.check_mounted()?;
         let target = self.file(id);
         let dir = target.parent().unwrap_or(&self.path);
-        make_dir(dir).with_context(|| self.trouble("make", dir))?;
-        // `list` enters no link: it may lead anywhere.
-        if dir.symlink_metadata().is_ok_and(|meta| meta.is_symlink()) {
-            let message = format!("{}: is a link, not a folder of this store", self.trouble("write", dir));
-            let fault = Fault::new(FaultKind::Failed, message);
-            return Err(fault.hint("replace it by the folder; the store's path itself may be a link").into());
+        let not_there = |path: &&Path| matches!(path.try_exists(), Ok(false));
+        let missing: Vec<&Path> = dir.ancestors().take_while(not_there).collect();
+        let placed = self.put_into(dir, file, &target);
+        if placed.is_err() {
+            // Goes only where it is empty.
+            missing.into_iter().for_each(|made| drop(fs::remove_dir(made)));
         }
-        self.place_file(file, &target).with_context(|| self.trouble("write", &target))?;
-        Ok(target.display().to_string())
+        Ok(Placed { problems: placed?, place: target.display().to_string() })
     }
 
     fn list(&self, host: Option<&str>) -> Result<Vec<Found>> {
@@ -162,24 +171,55 @@ impl Store for Dir {
     }
 }
 
-/// Makes a folder and what is missing above it, so that a power cut does not take it away again.
+/// Makes a folder and what is missing above it, so that a power cut does not take it away again. What is there
+/// may be the work of a run that was killed before it came to that, so the whole way up is synced every time.
 fn make_dir(dir: &Path) -> io::Result<()> {
-    let missing: Vec<&Path> = dir.ancestors().take_while(|above| !above.exists()).collect();
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-    missing.into_iter().filter_map(Path::parent).try_for_each(files::sync_dir)
+    files::make_private_dir(dir)?;
+    let dir = fs::canonicalize(dir)?;
+    let device = fs::metadata(&dir)?.dev();
+    for above in dir.ancestors().skip(1) {
+        // What we made we can open; what lies above the mount point is not part of the store.
+        let Ok(folder) = File::open(above) else { break };
+        if folder.metadata()?.dev() != device {
+            break;
+        }
+        files::sync_folder(&folder)?;
+    }
+    Ok(())
+}
+
+/// Writes beside the final name, then renames; the folder is synced so that a power cut keeps it.
+fn place(file: &Path, target: &Path, dir: &Path) -> Result<()> {
+    let name = target.file_name().unwrap_or_default().to_string_lossy();
+    // A lister ignores it: it begins with a dot and does not end like a snapshot.
+    let partial = dir.join(format!(".{name}.partial"));
+    let placed = link_or_copy(file, &partial).and_then(|()| {
+        // Opened before: after the rename nothing shall fail that need not.
+        let folder = File::open(dir)?;
+        files::rename_new(&partial, target).map_err(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists => io::Error::new(error.kind(), "a snapshot of this name is there"),
+            _ => error,
+        })?;
+        Ok(files::sync_folder(&folder)?)
+    });
+    if placed.is_err() {
+        let _ = fs::remove_file(&partial);
+    }
+    placed
 }
 
 /// Removes what a killed run left half copied. A host's folder is written by one run at a time.
-fn sweep(dir: &Path) -> io::Result<()> {
+fn sweep(dir: &Path) -> io::Result<Vec<Problem>> {
+    let mut problems = Vec::new();
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
         let name = entry.file_name();
         let half = name.to_str().and_then(|name| name.strip_prefix('.')?.strip_suffix(".partial"));
         if half.is_some_and(|name| SnapshotId::from_file_name(name).is_some()) {
-            fs::remove_file(entry.path())?;
+            problems.push(files::left(&entry.path(), fs::remove_file(entry.path())));
         }
     }
-    Ok(())
+    Ok(problems)
 }
 
 /// The snapshots that lie directly in a folder.
@@ -200,14 +240,16 @@ fn scan(dir: &Path, host: Option<&str>, found: &mut Vec<Found>) -> io::Result<()
 }
 
 /// A second name costs nothing; where the file system is another one, a durable copy.
-fn link_or_copy(from: &Path, to: &Path) -> io::Result<()> {
+fn link_or_copy(from: &Path, to: &Path) -> Result<()> {
     if fs::hard_link(from, to).is_ok() {
         return Ok(());
     }
     let mut source = File::open(from)?;
     let mut copy = OpenOptions::new().write(true).create_new(true).mode(0o600).open(to)?;
-    io::copy(&mut source, &mut copy)?;
-    copy.sync_all()
+    while io::copy(&mut source.by_ref().take(COPY_STEP_BYTES), &mut copy)? > 0 {
+        check_stopped()?;
+    }
+    Ok(copy.sync_all()?)
 }
 
 /// Told from the kernel's table; the path itself is not touched, it may hang.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
-use crate::model::report::{Fault, FaultKind};
+use crate::model::report::{Fault, FaultKind, Problem};
 use crate::model::section::Section;
 use crate::model::snapshot::SnapshotId;
 use crate::sys::host::Host;
@@ -19,9 +19,9 @@ pub trait Store {
     /// Where it is, for people.
     fn place(&self) -> String;
 
-    /// Copies a finished snapshot file into the store and says where it lies. It becomes visible under its name
-    /// only when it is whole and durable; a name that is taken is an error, never replaced.
-    fn put(&self, file: &Path, id: &SnapshotId) -> Result<String>;
+    /// Copies a finished snapshot file into the store. It becomes visible under its name only when it is whole
+    /// and durable; a name that is taken is an error, never replaced.
+    fn put(&self, file: &Path, id: &SnapshotId) -> Result<Placed>;
 
     /// Every snapshot of `host`, or of all hosts, in no order. What is not a snapshot of ours is not told.
     /// A store that was never written to is empty; one that cannot be reached is an error.
@@ -32,6 +32,13 @@ pub trait Store {
 
     /// A local file with the whole snapshot.
     fn get(&self, id: &SnapshotId) -> Result<PathBuf>;
+}
+
+/// Where a snapshot lies now, and what was met on the way: leftovers of interrupted runs, which are removed.
+#[derive(Debug)]
+pub struct Placed {
+    pub place: String,
+    pub problems: Vec<Problem>,
 }
 
 /// A snapshot as a listing tells it.

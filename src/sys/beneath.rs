@@ -14,10 +14,12 @@ use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, OpenHow, ResolveFlag, open, openat2};
 use nix::sys::signal::kill;
 use nix::sys::stat::{Mode, UtimensatFlags, fchmod, mkdirat, utimensat};
 use nix::sys::time::TimeSpec;
-use nix::unistd::{Gid, Pid, Uid, fchown, fchownat, geteuid, linkat, symlinkat};
+use nix::unistd::{Gid, Pid, Uid, fchown, fchownat, geteuid, linkat, symlinkat, syncfs};
 use xattr::FileExt;
 
+use super::files;
 use crate::model::index::{Mtime, Xattr};
+use crate::model::report::Problem;
 
 /// How the name of a staging folder ends.
 const PARTIAL: &str = ".partial";
@@ -30,6 +32,12 @@ pub struct Beneath {
 impl Beneath {
     pub fn open(path: &Path) -> io::Result<Self> {
         Ok(Self { dir: open(path, OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())? })
+    }
+
+    /// Makes all that was made here survive a power cut. One call for the whole file system: a journal is written
+    /// once, where a sync of every file would write it for each.
+    pub fn sync(&self) -> io::Result<()> {
+        Ok(syncfs(&self.dir)?)
     }
 
     fn at(&self, path: &Path, flags: OFlag, mode: Mode) -> io::Result<OwnedFd> {
@@ -129,27 +137,29 @@ fn time_spec(Mtime(seconds, nanos): Mtime) -> TimeSpec {
 }
 
 /// A new private folder beside `target`, to become it when it is complete.
-/// Those that killed runs left for the same target go.
-pub fn staging(target: &Path) -> io::Result<PathBuf> {
+/// Those that killed runs left for the same target go, and are told.
+pub fn staging(target: &Path) -> io::Result<(PathBuf, Vec<Problem>)> {
     let parent = target.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let target = target.file_name().ok_or(io::ErrorKind::InvalidInput)?;
-    sweep(parent, target);
+    let problems = sweep(parent, target);
     let mut name = OsString::from(".");
     name.push(target);
     name.push(format!(".{}{PARTIAL}", std::process::id()));
     let path = parent.join(name);
     mkdirat(AT_FDCWD, &path, Mode::S_IRWXU)?;
-    Ok(path)
+    Ok((path, problems))
 }
 
 /// What cannot be looked at or removed stays: it is not what the caller came for.
-fn sweep(parent: &Path, target: &OsStr) {
+fn sweep(parent: &Path, target: &OsStr) -> Vec<Problem> {
+    let mut problems = Vec::new();
     for entry in std::fs::read_dir(parent).into_iter().flatten().flatten() {
         let ours = |meta: std::fs::Metadata| meta.is_dir() && meta.uid() == geteuid().as_raw();
         if maker(&entry.file_name(), target).is_some_and(is_dead) && entry.metadata().is_ok_and(ours) {
-            let _ = std::fs::remove_dir_all(entry.path());
+            problems.push(files::left(&entry.path(), std::fs::remove_dir_all(entry.path())));
         }
     }
+    problems
 }
 
 /// The process that made the staging folder of this name for `target`.
@@ -203,7 +213,8 @@ mod tests {
         for name in stays.iter().chain(&[format!(".out.{dead}.partial"), format!(".out.{own}.partial")]) {
             std::fs::create_dir_all(dir.path().join(name).join("etc")).unwrap();
         }
-        let made = staging(&dir.path().join("out")).unwrap();
+        let (made, problems) = staging(&dir.path().join("out")).unwrap();
+        assert_eq!(problems.len(), 2, "{problems:?}");
         assert_eq!(std::fs::read_dir(&made).unwrap().count(), 0);
         assert!(!dir.path().join(format!(".out.{dead}.partial")).exists());
         assert!(stays.iter().all(|name| dir.path().join(name).join("etc").exists()));

@@ -2,11 +2,11 @@
 
 use std::collections::HashMap;
 use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -19,6 +19,7 @@ use nix::sys::stat::Mode;
 
 use super::glob::{Part, Pattern};
 use crate::model::index::{Kind, Mtime, Xattr};
+use crate::model::report::Problem;
 
 /// What a path is, beside the kinds that a payload can hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -333,9 +334,44 @@ pub fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
     }
 }
 
+/// Makes a folder that only its owner reads, parents included.
+pub fn make_private_dir(path: &Path) -> io::Result<()> {
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.or_else(|error| match error.kind() {
+        // Said too where it is a folder that could not be looked at.
+        io::ErrorKind::AlreadyExists if fs::metadata(path)?.is_dir() => Ok(()),
+        _ => Err(error),
+    })
+}
+
 /// Makes renames and unlinks in a folder survive a power cut.
 pub fn sync_dir(dir: &Path) -> io::Result<()> {
-    File::open(dir)?.sync_all()
+    sync_folder(&File::open(dir)?)
+}
+
+/// The same of an open folder. Some network file systems have no such call for folders; there is nothing to do then.
+pub fn sync_folder(folder: &File) -> io::Result<()> {
+    match folder.sync_all() {
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(()),
+        synced => synced,
+    }
+}
+
+/// What became of something that an interrupted run left behind.
+pub fn left(path: &Path, removed: io::Result<()>) -> Problem {
+    let path = path.display();
+    match removed {
+        Ok(()) => Problem::notice(format!("{path}: removed what an interrupted run left")),
+        Err(error) => {
+            Problem::warning(format!("{path}: an interrupted run left it, and it cannot be removed: {error}"))
+                .hint("remove it by hand")
+        }
+    }
+}
+
+/// True for an error of the device itself, not of what was asked of it.
+pub fn is_device_error(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EIO | libc::EREMOTEIO | libc::ENXIO | libc::ENODEV))
 }
 
 /// Names of a host's users and groups by number.

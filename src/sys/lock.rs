@@ -1,19 +1,19 @@
 //! One run at a time: a lock that dies with its holder, and signals that end a run cleanly.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, anyhow};
-use nix::fcntl::{Flock, FlockArg};
 
+use super::files;
 use crate::model::report::{Fault, FaultKind};
 
 /// Held while a run writes; the kernel releases it however the process ends.
 pub struct Lock {
-    file: Flock<File>,
+    file: File,
     path: PathBuf,
 }
 
@@ -29,11 +29,15 @@ impl Lock {
             // or the file between our opening and our locking it.
             match private_dir(run_dir).and_then(|()| Self::flock(&path)) {
                 Err(error) if is_gone(&error) => gone = Some(error),
-                file => {
-                    let mut lock = Self { file: file?, path: path.clone() };
+                Err(error) => {
+                    // Goes only where nobody has a lock in it.
+                    let _ = fs::remove_dir(run_dir);
+                    return Err(error);
+                }
+                Ok(file) => {
+                    let mut lock = Self { file, path: path.clone() };
                     if lock.is_current() {
-                        lock.file.set_len(0)?;
-                        lock.file.write_all(format!("{}\n", std::process::id()).as_bytes())?;
+                        lock.sign().with_context(|| format!("cannot write {}", path.display()))?;
                         return Ok(lock);
                     }
                 }
@@ -42,8 +46,8 @@ impl Lock {
         Err(gone.unwrap_or_else(|| anyhow!("{}: is replaced again and again", path.display())))
     }
 
-    fn flock(path: &Path) -> Result<Flock<File>> {
-        let file = OpenOptions::new()
+    fn flock(path: &Path) -> Result<File> {
+        let mut file = OpenOptions::new()
             .read(true)
             .write(true)
             .create(true)
@@ -52,17 +56,23 @@ impl Lock {
             .custom_flags(libc::O_NOFOLLOW)
             .open(path)
             .with_context(|| format!("cannot open {}", path.display()))?;
-        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(file) => Ok(file),
-            Err((mut file, nix::errno::Errno::EWOULDBLOCK)) => {
+        match file.try_lock() {
+            Ok(()) => Ok(file),
+            Err(TryLockError::WouldBlock) => {
                 let mut pid = String::new();
                 let _ = file.read_to_string(&mut pid);
                 let message = format!("another run (pid {}) holds the lock", pid.trim());
                 let fault = Fault::new(FaultKind::Locked, message);
                 Err(fault.hint("wait for it to end, then try again").into())
             }
-            Err((_, error)) => Err(error).context(format!("cannot lock {}", path.display())),
+            Err(TryLockError::Error(error)) => Err(error).context(format!("cannot lock {}", path.display())),
         }
+    }
+
+    /// Tells others who holds it.
+    fn sign(&mut self) -> io::Result<()> {
+        self.file.set_len(0)?;
+        self.file.write_all(format!("{}\n", std::process::id()).as_bytes())
     }
 
     fn is_current(&self) -> bool {
@@ -91,8 +101,7 @@ fn is_gone(error: &anyhow::Error) -> bool {
 
 /// Makes a folder that only its owner reads, parents included.
 pub fn private_dir(path: &Path) -> Result<()> {
-    let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
-    made.with_context(|| format!("cannot make {}", path.display()))
+    files::make_private_dir(path).with_context(|| format!("cannot make {}", path.display()))
 }
 
 // A signal handler can reach nothing but a static; it is only ever set.

@@ -18,10 +18,11 @@ use crate::archive::reader::Archive;
 use crate::archive::writer::Writer;
 use crate::config::{Backup, Config};
 use crate::model::index::Index;
-use crate::model::report::{Fault, FaultKind, Outcome, Phases, Problem, Report, Stored};
+use crate::model::report::{Fault, FaultKind, Outcome, Phases, Problem, Report, Severity, Stored};
 use crate::model::snapshot::{Compression, Counts, FORMAT, Parent, Payload, Snapshot, SnapshotId, Trigger};
 use crate::plan::select::Selection;
 use crate::store::Store;
+use crate::sys::files;
 use crate::sys::host::Host;
 use crate::sys::lock::{Lock, check_stopped, private_dir};
 
@@ -113,8 +114,14 @@ pub fn run(
     for (n, store) in stores.iter().enumerate() {
         say(&format!("writing to store {}", store.name()));
         let place = match store.put(&spool, &snapshot.id) {
-            Ok(place) => Some(place),
-            Err(error) if n == 0 => return Err(error),
+            Ok(placed) => {
+                problems.extend(placed.problems);
+                Some(placed.place)
+            }
+            Err(error) if n == 0 => {
+                check_stopped()?;
+                return Err(error);
+            }
             Err(error) => {
                 let problem = Problem::error(format!("{error:#}"));
                 problems.push(problem.hint("the snapshot is in the other stores"));
@@ -151,25 +158,32 @@ impl Work {
             if host.is_live() || is_ours(&beside_state) { beside_state } else { host.run_dir().join("work") };
         private_dir(&path)?;
         let work = Self { path };
-        if work.sweep() > 0 {
-            let what = format!("{}: removed what an interrupted run left", work.path.display());
-            problems.push(Problem::notice(what));
-        }
+        problems.extend(work.sweep());
         Ok(work)
     }
 
-    /// Removes snapshot files and nothing else; how many.
-    fn sweep(&self) -> usize {
-        let entries = fs::read_dir(&self.path).into_iter().flatten().flatten();
-        let spools =
-            entries.filter(|entry| entry.file_name().to_str().and_then(SnapshotId::from_file_name).is_some());
-        spools.filter(|entry| fs::remove_file(entry.path()).is_ok()).count()
+    /// Removes snapshot files and nothing else.
+    fn sweep(&self) -> Vec<Problem> {
+        let entries: Vec<fs::DirEntry> = match fs::read_dir(&self.path).and_then(Iterator::collect) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+            Err(error) => {
+                let what = format!("{}: cannot be cleaned up: {error}", self.path.display());
+                return vec![Problem::warning(what).hint("remove the files in it by hand")];
+            }
+        };
+        let is_spool =
+            |entry: &&fs::DirEntry| entry.file_name().to_str().and_then(SnapshotId::from_file_name).is_some();
+        let spools = entries.iter().filter(is_spool);
+        spools.map(|entry| files::left(&entry.path(), fs::remove_file(entry.path()))).collect()
     }
 }
 
 impl Drop for Work {
     fn drop(&mut self) {
-        self.sweep();
+        for problem in self.sweep().iter().filter(|problem| problem.severity > Severity::Notice) {
+            log::warn!("{}", problem.what);
+        }
         let _ = fs::remove_dir(&self.path);
     }
 }
@@ -184,6 +198,9 @@ fn is_ours(path: &Path) -> bool {
     let probe = path.join(".probe");
     let writable = File::create(&probe).is_ok();
     let _ = fs::remove_file(&probe);
+    if !writable {
+        let _ = fs::remove_dir(path);
+    }
     writable
 }
 

@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use super::collect::cause;
 use super::snapshots::Chosen;
 use super::verify;
 use crate::archive::tar::Member;
@@ -61,7 +60,7 @@ pub fn plan<'a>(index: &'a Index, request: &Request) -> Vec<&'a Entry> {
 /// Errors: `Usage` for a target that is not empty, `Verification`, `NotFound` when nothing is selected.
 pub fn run(chosen: &Chosen, request: &Request) -> Result<Extracted> {
     request.selection.check()?;
-    let to = resolve(&request.to).map_err(|error| cannot_make(&request.to, &error))?;
+    let to = resolve(&request.to).map_err(|error| cannot_make(&request.to, error))?;
     check_target(&to)?;
     let proven = verify::verify(chosen)?;
     let entries = plan(&proven.index, request);
@@ -70,15 +69,16 @@ pub fn run(chosen: &Chosen, request: &Request) -> Result<Extracted> {
         return Err(fault.hint("`pbx-config show SNAP --files` lists what is in it").into());
     }
     let is_current = is_current(&to);
-    let staging = beneath::staging(&to).map_err(|error| cannot_make(&to, &error))?;
-    let result = fill(chosen, &staging, entries).and_then(|filled| {
-        become_target(&staging, &to).map_err(|error| cannot_make(&to, &error))?;
+    let (staging, left) = beneath::staging(&to).map_err(|error| cannot_make(&to, error))?;
+    let result = fill(chosen, &staging, &to, entries).and_then(|filled| {
+        become_target(&staging, &to).map_err(|error| cannot_make(&to, error))?;
         Ok(filled)
     });
     if result.is_err() {
         let _ = fs::remove_dir_all(&staging);
     }
     let (made, mut problems) = result?;
+    problems.splice(0..0, left);
     if is_current {
         let what = format!("{}: was replaced, and is the folder you are in", to.display());
         problems.push(Problem::notice(what).hint("`cd .` takes you into the new one"));
@@ -106,7 +106,9 @@ fn is_current(to: &Path) -> bool {
     matches!((place(to), place(Path::new("."))), (Ok(target), Ok(current)) if target == current)
 }
 
+/// The folder is durable before it has its name, and has it durably after.
 fn become_target(staging: &Path, to: &Path) -> io::Result<()> {
+    let folder = Beneath::open(staging)?;
     if let Ok(old) = fs::symlink_metadata(to) {
         let new = fs::symlink_metadata(staging)?;
         if (old.uid(), old.gid()) != (new.uid(), new.gid()) {
@@ -114,14 +116,16 @@ fn become_target(staging: &Path, to: &Path) -> io::Result<()> {
         }
         fs::set_permissions(staging, old.permissions())?;
     }
-    fs::rename(staging, to)
+    folder.sync()?;
+    fs::rename(staging, to)?;
+    folder.sync()
 }
 
 fn check_target(to: &Path) -> Result<()> {
     let used = match fs::read_dir(to) {
         Ok(mut entries) => entries.next().is_some(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => false,
-        Err(error) => return Err(cannot_make(to, &error)),
+        Err(error) => return Err(cannot_make(to, error)),
     };
     if used {
         let fault = Fault::new(FaultKind::Usage, format!("{}: is not empty", to.display()));
@@ -130,24 +134,25 @@ fn check_target(to: &Path) -> Result<()> {
     Ok(())
 }
 
-fn cannot_make(to: &Path, error: &io::Error) -> anyhow::Error {
-    let fault = Fault::new(FaultKind::Failed, format!("cannot make {}: {}", to.display(), cause(error)));
-    match error.kind() {
+fn cannot_make(to: &Path, error: io::Error) -> anyhow::Error {
+    let fault = Fault::new(FaultKind::Failed, format!("cannot make {}", to.display()));
+    let fault = match error.kind() {
         io::ErrorKind::ResourceBusy => fault.hint("it is a mount point; name a folder below it"),
         io::ErrorKind::NotFound if to.is_symlink() => fault.hint("it is a link to nothing; remove it"),
         io::ErrorKind::NotFound => fault.hint("its parent folder must be there"),
         _ => fault,
-    }
-    .into()
+    };
+    anyhow::Error::from(error).context(fault)
 }
 
 /// What was made, and what went wrong on the way.
 fn fill<'a>(
     chosen: &Chosen,
     staging: &Path,
+    to: &Path,
     mut entries: Vec<&'a Entry>,
 ) -> Result<(Vec<&'a Entry>, Vec<Problem>)> {
-    let target = Beneath::open(staging)?;
+    let target = Beneath::open(staging).map_err(|error| cannot_make(to, error))?;
     let wanted: HashSet<&Name> = entries.iter().map(|entry| &entry.path).collect();
     let mut left_out: HashSet<Name> = HashSet::new();
     let mut problems = Vec::new();
@@ -169,11 +174,14 @@ fn fill<'a>(
                 left_out.insert(member.path.clone());
                 Ok(())
             }
-            made => made.with_context(|| format!("cannot write {}", member.path)),
+            // As it will be called, not as it is while it is staged.
+            made => {
+                made.with_context(|| format!("cannot write {}", to.join(member.path.as_path()).display()))
+            }
         }
     })?;
     entries.retain(|entry| !left_out.contains(&entry.path));
-    problems.extend(finish(&target, &entries)?);
+    problems.extend(finish(&target, to, &entries)?);
     Ok((entries, problems))
 }
 
@@ -190,13 +198,13 @@ fn make(target: &Beneath, member: &Member, content: &mut dyn Read) -> io::Result
 }
 
 /// Owners, modes, attributes and times, folders last: writing into one would change its time again.
-fn finish(target: &Beneath, entries: &[&Entry]) -> Result<Vec<Problem>> {
+fn finish(target: &Beneath, to: &Path, entries: &[&Entry]) -> Result<Vec<Problem>> {
     let root = files::is_root();
     let mut lost = Vec::new();
     for entry in entries.iter().rev() {
         let path = entry.path.as_path();
         let owner = root.then_some((entry.uid, entry.gid));
-        let what = || format!("cannot set owner and mode of {}", entry.path);
+        let what = || format!("cannot set owner and mode of {}", to.join(path).display());
         match entry.kind {
             Kind::Symlink => target.finish_link(path, owner, entry.mtime).with_context(what)?,
             Kind::Hardlink => {}

@@ -142,7 +142,7 @@ pub fn choose(stores: &[Box<dyn Store>], here: &str, word: &str) -> Result<Chose
         // What is missing may lie in the store that did not answer.
         Err(fault) => {
             return Err(match unreachable {
-                Some(error) => error.context(fault),
+                Some(error) => error.context(Fault { kind: FaultKind::Failed, hint: None, ..fault }),
                 None => fault.into(),
             });
         }

@@ -1,0 +1,88 @@
+//! kill -9 before every call that changes something.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::bench::{Bench, REMOVED};
+use crate::common::tree::{assert_same, picture};
+
+/// Kills a backup before each of its changes; the state between any two is met.
+fn killed_everywhere(bench: &Bench, at_least: usize) {
+    let before = bench.picture();
+    let calls = bench.changes_of_a_backup();
+    assert!(calls.len() >= at_least, "{calls:?}");
+    let mut met = [0, 0];
+    for call in &calls {
+        let when = format!("killed at {call}");
+        bench.reset();
+        let done = bench.tampered(call, "signal=KILL", &["backup"]);
+        assert!(done.was_killed(), "not {when}: {}\n{}", done.out, done.err);
+        met[bench.is_old_or_whole(&when)] += 1;
+        assert_eq!(bench.picture(), before, "{when}");
+        bench.next_run_cleans_up(&when);
+    }
+    assert!(met.iter().all(|times| *times > 0), "killed before and after it was published: {met:?}");
+}
+
+#[test]
+fn a_first_run_killed_at_any_change_leaves_nothing_or_a_whole_snapshot() {
+    killed_everywhere(&Bench::first_run(), 20);
+}
+
+#[test]
+fn a_run_onto_another_disk_killed_at_any_change_leaves_the_old_or_a_whole_snapshot() {
+    killed_everywhere(&Bench::other_disk(), 20);
+}
+
+/// The folders beside a target that runs left.
+pub fn half(target: &Path) -> Vec<PathBuf> {
+    let beside = fs::read_dir(target.parent().unwrap()).unwrap().map(|entry| entry.unwrap().path());
+    beside.filter(|path| path.to_string_lossy().ends_with(".partial")).collect()
+}
+
+#[test]
+fn an_extraction_killed_at_any_change_has_no_target_or_a_whole_one() {
+    let bench = Bench::first_run().with_old_snapshot();
+    let target = bench.host.beside("target");
+    let verb = ["restore", "latest", "--json", "--to", target.to_str().unwrap()];
+    for empty_folder in [false, true] {
+        let reset = || {
+            let _ = fs::remove_dir_all(&target);
+            if empty_folder {
+                fs::create_dir(&target).unwrap();
+            }
+        };
+        reset();
+        let calls = bench.watched(&[], &verb).ok().calls;
+        let calls = crate::strace::changes(&calls, &[&bench.host.root, target.parent().unwrap()]);
+        assert!(calls.len() >= 30, "{calls:?}");
+        let whole = picture(&target, "srv");
+        assert!(whole.len() >= 6, "{whole:?}");
+        let mut met = [0, 0];
+        for call in &calls {
+            let when = format!("killed at {call}");
+            reset();
+            let done = bench.tampered(call, "signal=KILL", &verb);
+            assert!(done.was_killed(), "not {when}: {}\n{}", done.out, done.err);
+            let empty = fs::read_dir(&target).map_or(true, |mut entries| entries.next().is_none());
+            assert_eq!(target.exists(), empty_folder || !empty, "{when}");
+            met[usize::from(!empty)] += 1;
+            if !empty {
+                assert_same(&picture(&target, "srv"), &whole);
+                assert_eq!(half(&target), [] as [&Path; 0], "{when}");
+                continue;
+            }
+            let left = half(&target);
+            let next = bench.run(&verb).ok();
+            let said: Vec<_> = next
+                .problems()
+                .iter()
+                .filter_map(|what| what.strip_suffix(REMOVED).map(PathBuf::from))
+                .collect();
+            assert_eq!(said, left, "{when}");
+            assert_same(&picture(&target, "srv"), &whole);
+            assert_eq!(half(&target), [] as [&Path; 0], "{when}");
+        }
+        assert!(met.iter().all(|times| *times > 0), "{met:?}");
+    }
+}
