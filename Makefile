@@ -2,10 +2,10 @@
 
 CARGO ?= cargo
 # Build: SQLite's headers. Demo and tests: the tools that read what we wrote.
-PACKAGES := libsqlite3-dev pkg-config gcc zstd xz-utils bzip2 tar attr acl libcap2-bin util-linux openssl e2fsprogs strace
+PACKAGES := libsqlite3-dev pkg-config gcc zstd xz-utils bzip2 tar attr acl libcap2-bin util-linux openssl e2fsprogs strace mandoc
 PROGRAM := target/release/pbx-config
 
-.PHONY: all demo test lint bench build deps clean
+.PHONY: all man demo test lint bench build deps clean
 
 all: build
 
@@ -31,6 +31,10 @@ lint: deps
 # Medians beside tar, zstd, gzip and xz on a generated tree; about three minutes, best on a quiet machine.
 bench: build
 	python3 tests/bench.py $(PROGRAM)
+
+# The manual and the completions, for the package.
+man:
+	$(CARGO) run --locked --quiet --example manual -- target/manual
 
 clean:
 	$(CARGO) clean

@@ -39,6 +39,11 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> i32 {
     run(args, world) as i32
 }
 
+/// All that can be typed, for the manual and the completions.
+pub fn command() -> clap::Command {
+    <Cli as clap::CommandFactory>::command()
+}
+
 /// What the program meets: the tests bring their own.
 pub struct World<'a> {
     /// None: the running system's tools, or none at all for another root.
