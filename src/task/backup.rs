@@ -114,9 +114,9 @@ pub fn run(
     for (n, store) in stores.iter().enumerate() {
         say(&format!("writing to store {}", store.name()));
         let place = match store.put(&spool, &snapshot.id) {
-            Ok(placed) => {
-                problems.extend(placed.problems);
-                Some(placed.place)
+            Ok(put) => {
+                problems.extend(put.problems);
+                Some(put.place)
             }
             Err(error) if n == 0 => {
                 check_stopped()?;
