@@ -12,7 +12,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use jiff::Zoned;
+use jiff::Timestamp;
 use log::LevelFilter;
 use serde::Serialize;
 
@@ -35,7 +35,7 @@ use crate::task::{backup, extract, sources, verify};
 pub fn main(args: impl IntoIterator<Item = OsString>) -> i32 {
     lock::catch_signals();
     let (stdout, stderr) = (io::stdout(), io::stderr());
-    let world = World { exec: None, now: Zoned::now(), out: &mut stdout.lock(), err: &mut stderr.lock() };
+    let world = World { exec: None, now: Timestamp::now(), out: &mut stdout.lock(), err: &mut stderr.lock() };
     run(args, world) as i32
 }
 
@@ -48,7 +48,7 @@ pub fn command() -> clap::Command {
 pub struct World<'a> {
     /// None: the running system's tools, or none at all for another root.
     pub exec: Option<Box<dyn Exec>>,
-    pub now: Zoned,
+    pub now: Timestamp,
     pub out: &'a mut dyn Write,
     pub err: &'a mut dyn Write,
 }

@@ -57,7 +57,7 @@ pub fn plan(host: &Host, config: &Config, stores: &[Box<dyn Store>], request: &R
     problems.extend(left.problems);
     Ok(Plan {
         system: host.facts.summary(),
-        snapshot: SnapshotId::new(&host.facts.node, host.now.timestamp()).context("a node name")?,
+        snapshot: SnapshotId::new(&host.facts.node, host.now).context("a node name")?,
         items,
         commands: state::questions(&sources.items, host, &sources.apis),
         stores: stores.iter().map(|store| format!("{}: {}", store.name(), store.place())).collect(),
@@ -222,7 +222,7 @@ fn next_id(
     primary: &dyn Store,
     problems: &mut Vec<Problem>,
 ) -> Result<(SnapshotId, Option<Parent>)> {
-    let mut id = SnapshotId::new(&host.facts.node, host.now.timestamp())
+    let mut id = SnapshotId::new(&host.facts.node, host.now)
         .with_context(|| format!("the host name '{}' cannot name a snapshot", host.facts.node))?;
     let ids: Vec<SnapshotId> = primary.list(Some(id.host()))?.into_iter().map(|found| found.id).collect();
     while ids.contains(&id) {
@@ -327,7 +327,7 @@ fn write(
         }
         left
     })?;
-    let outputs = intake.outputs(inquiry, host.now.timestamp().as_second())?;
+    let outputs = intake.outputs(inquiry, host.now.as_second())?;
     intake.problems.extend(left.problems);
     if intake.writer.entries() == 0 {
         let fault =
