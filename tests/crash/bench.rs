@@ -8,7 +8,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 
-use jiff::Zoned;
+use jiff::Timestamp;
 use pbx_config::model::report::Exit;
 use pbx_config::sys::exec::NoTools;
 use pbx_config::sys::host::Host;
@@ -159,7 +159,7 @@ impl Bench {
 
     pub fn run_dir(&self) -> PathBuf {
         let root = fs::canonicalize(&self.host.root).unwrap();
-        Host::detect(root, Zoned::default(), Box::new(NoTools)).run_dir()
+        Host::detect(root, Timestamp::default(), Box::new(NoTools)).run_dir()
     }
 
     /// The program's words for a verb on this host and its store.
