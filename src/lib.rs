@@ -18,6 +18,7 @@
 pub mod model {
     pub mod facts;
     pub mod index;
+    pub mod keep;
     pub mod report;
     pub mod section;
     pub mod snapshot;
@@ -65,6 +66,7 @@ pub mod store;
 
 /// Floor 3. Decisions: pure functions of nouns.
 pub mod plan {
+    pub mod prune;
     pub mod select;
     pub mod vzdump_conf;
 }
@@ -78,6 +80,7 @@ pub mod task {
     pub mod extract;
     pub mod hook;
     pub mod intake;
+    pub mod prune;
     pub mod snapshots;
     pub mod sources;
     pub mod state;

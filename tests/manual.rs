@@ -1,5 +1,5 @@
 //! The manual is complete and reads well to the tools of its kind; the completions are scripts.
-#![allow(clippy::unwrap_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -77,6 +77,16 @@ pub enum Verb {
     Verify(Verify),
     /// Take a snapshot's files out into a folder
     Restore(Restore),
+    /// Remove this host's old snapshots, as the keep options of each store say
+    Prune(Prune),
+    /// Look at the stores
+    #[command(
+        subcommand,
+        after_help = "EXAMPLES:
+  pbx-config store list
+  pbx-config store adopt      after a reinstallation: the old machine's snapshots count as this one's"
+    )]
+    Store(Store),
     /// What this program knows of a Proxmox host, and what of it is here
     Catalog(Catalog),
     /// Make a backup when vzdump jobs end, and before packages change
@@ -238,6 +248,37 @@ pub struct Restore {
     pub dry_run: bool,
     #[command(flatten)]
     pub stores: Stores,
+}
+
+/// Remove this host's old snapshots, as the keep options of each store say
+///
+/// Each run does the same after it has written. Never removed: the newest one, protected ones, those of another
+/// machine, and what is not ours. Without a keep option a store keeps all.
+#[derive(Debug, Args)]
+#[command(after_help = "EXAMPLES:
+  pbx-config prune --dry-run      every snapshot, and why it stays or goes
+  pbx-config prune --store nas
+  pbx-config prune --accept       the host was meant to become smaller")]
+pub struct Prune {
+    /// Show every snapshot with its reason; remove nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Take the newest snapshot as it is, though it has much less than those before it
+    #[arg(long, conflicts_with = "dry_run")]
+    pub accept: bool,
+    #[command(flatten)]
+    pub stores: Stores,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Store {
+    /// The stores in force: where they are, what they keep, what they have
+    List,
+    /// Let snapshots of this host's name from another machine count as its own
+    Adopt {
+        #[command(flatten)]
+        stores: Stores,
+    },
 }
 
 /// What this program knows of a Proxmox host, and what of it is here

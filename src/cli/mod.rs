@@ -3,6 +3,7 @@
 
 mod args;
 mod hook;
+mod prune;
 mod render;
 mod row;
 
@@ -159,6 +160,8 @@ impl Words<'_> {
             Verb::Cat(args) => self.cat(&args),
             Verb::Verify(args) => self.verify(&args),
             Verb::Restore(args) => self.restore(args),
+            Verb::Prune(args) => self.prune(&args),
+            Verb::Store(args) => self.store_verb(&args),
             Verb::Catalog(args) => self.catalog(args),
             Verb::Hook(args) => self.hook(args),
             Verb::Config(args::Config::Show) => self.config_show(),

@@ -128,6 +128,9 @@ pub fn report(report: &Report) -> String {
     for store in &report.stores {
         let place = store.place.as_deref().unwrap_or("FAILED");
         let _ = writeln!(text, "store     {}: {place}", store.store);
+        if let Some(kept) = store.kept {
+            let _ = writeln!(text, "          {kept} kept, {} removed", store.removed.len());
+        }
     }
     text.push_str(&problems(&report.problems));
     let count = |severity| report.problems.iter().filter(|problem| problem.severity == severity).count();

@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use serde::Deserialize;
 
 use crate::model::facts::Product;
+use crate::model::keep::Keep;
 use crate::model::report::{Fault, FaultKind, Problem};
 use crate::model::section::{self, Section, SyntaxError, nearest};
 use crate::sys::files;
@@ -38,8 +39,10 @@ pub struct Config {
     pub backup: Backup,
     pub apis: Vec<(Product, Api)>,
     pub hook: Hook,
-    /// Sections of the stores, the primary first. Never empty.
+    /// Sections of the stores, the primary first, without their keep-* keys. Never empty.
     pub stores: Vec<Section>,
+    /// By the name of the store.
+    keeps: Vec<(String, Keep)>,
     /// All sections in force, in their order, for `config show`.
     pub sections: Vec<Section>,
     /// Which of the files were there.
@@ -165,9 +168,19 @@ impl Config {
         if !sections.iter().any(|section| is_store(&section)) {
             sections.extend(section::parse("(default)", DEFAULT).map_err(fault)?);
         }
-        let stores = sections.iter().filter(is_store).cloned().collect();
+        let (mut stores, mut keeps) = (Vec::new(), Vec::new());
+        for section in sections.iter().filter(is_store) {
+            let (keep, rest) = section.split(&Keep::KEYS);
+            keeps.push((section.id.clone(), keep.read().map_err(fault)?));
+            stores.push(rest);
+        }
         let Loader { files, problems, secret_files } = loader;
-        Ok(Self { backup, apis, hook, stores, sections, files, problems, secret_files })
+        Ok(Self { backup, apis, hook, stores, keeps, sections, files, problems, secret_files })
+    }
+
+    /// What a store keeps; all, when its section does not say, or when it has none.
+    pub fn keep(&self, store: &str) -> Keep {
+        self.keeps.iter().find(|(name, _)| name == store).map(|(_, keep)| *keep).unwrap_or_default()
     }
 
     /// The value to show: secrets are masked.

@@ -184,6 +184,9 @@ pub struct Counts {
     /// Catalogue rows of this host that found nothing.
     pub absent: u64,
     pub problems: u64,
+    /// Files of /etc/pve among them. Not known of snapshots of the first days.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pmxcfs: Option<u64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

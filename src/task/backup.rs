@@ -6,10 +6,12 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result};
+use jiff::tz::TimeZone;
 
 use super::ahead::{self, Progress};
 use super::collect;
 use super::intake::Intake;
+use super::prune;
 use super::snapshots;
 use super::sources::{self, Planned, Sources};
 use super::state::{self, Inquiry};
@@ -18,6 +20,7 @@ use crate::archive::reader::Archive;
 use crate::archive::writer::Writer;
 use crate::config::{Backup, Config};
 use crate::model::index::Index;
+use crate::model::keep::Keep;
 use crate::model::report::{Fault, FaultKind, Outcome, Phases, Problem, Report, Severity, Stored};
 use crate::model::snapshot::{Compression, Counts, FORMAT, Parent, Payload, Snapshot, SnapshotId, Trigger};
 use crate::plan::select::Selection;
@@ -76,7 +79,7 @@ pub fn run(
 ) -> Result<Report> {
     let start = Instant::now();
     check_is_system(host)?;
-    let _lock = Lock::acquire(&host.run_dir())?;
+    let lock = Lock::acquire(&host.run_dir())?;
     let primary = stores.first().context("no store is configured")?;
     let mut sources = Sources::new(host, config, stores, &request.selection)?;
     let mut problems = std::mem::take(&mut sources.problems);
@@ -86,7 +89,8 @@ pub fn run(
     let mut phases = Phases { prepare: start.elapsed().as_secs_f64(), ..Phases::default() };
 
     let mut lap = Instant::now();
-    let draft = draft(host, config, request, id, parent)?;
+    let mut draft = draft(host, config, request, id, parent)?;
+    draft.counts.pmxcfs = sources.pmxcfs_files();
     let snapshot = write(host, &sources, draft, &spool, problems, say).map_err(|error| {
         if error.is::<std::io::Error>() {
             error.context(format!("cannot write {}", spool.display()))
@@ -110,7 +114,7 @@ pub fn run(
     lap = Instant::now();
     let mut problems = index.problems;
     let size = fs::metadata(&spool)?.len();
-    let mut places = Vec::new();
+    let mut done = Vec::new();
     for (n, store) in stores.iter().enumerate() {
         say(&format!("writing to store {}", store.name()));
         let place = match store.put(&spool, &snapshot.id) {
@@ -128,7 +132,25 @@ pub fn run(
                 None
             }
         };
-        places.push(Stored { store: store.name().to_owned(), place, primary: n == 0 });
+        let mut placed = Stored {
+            store: store.name().to_owned(),
+            place,
+            primary: n == 0,
+            kept: None,
+            removed: Vec::new(),
+        };
+        if placed.place.is_some() {
+            prune_store(
+                host,
+                store.as_ref(),
+                config.keep(store.name()),
+                &lock,
+                &mut placed,
+                &mut problems,
+                say,
+            );
+        }
+        done.push(placed);
     }
     phases.store = lap.elapsed().as_secs_f64();
     Ok(Report {
@@ -138,11 +160,41 @@ pub fn run(
         outcome: Outcome::of(&problems),
         snapshot: Some(snapshot),
         size,
-        stores: places,
+        stores: done,
         took: start.elapsed().as_secs_f64(),
         phases,
         problems,
     })
+}
+
+/// Retention where the new snapshot lies safely. What goes wrong is a problem: the snapshot is there.
+fn prune_store(
+    host: &Host,
+    store: &dyn Store,
+    keep: Keep,
+    lock: &Lock,
+    stored: &mut Stored,
+    problems: &mut Vec<Problem>,
+    say: &dyn Fn(&str),
+) {
+    if keep.keeps_all() {
+        return;
+    }
+    let mut plan = match prune::plan(host, store, keep, &TimeZone::system()) {
+        Ok(plan) => plan,
+        Err(error) => {
+            problems.push(Problem::warning(format!("nothing was pruned: {error:#}")));
+            return;
+        }
+    };
+    for marked in plan.removed() {
+        say(&format!("store {}: removing {} ({})", store.name(), marked.id, marked.reason));
+    }
+    let (removed, failed) = prune::carry_out(store, &plan, lock);
+    problems.append(&mut plan.problems);
+    problems.extend(failed);
+    stored.kept = Some(plan.snapshots.len() - removed.len());
+    stored.removed = removed;
 }
 
 /// A private folder for the file while it is written; the file that a killed run left there is removed first.
