@@ -185,36 +185,37 @@ class Bench:
         generate(root, 40, 400_000, 8)
         configure(root)
         self.backup(root)
+        first = self.report["snapshot"]["id"]
+        where = ["--store", self.store]
+        subprocess.run([self.program, "--root", root, "backup", "--only", "include", *where], check=True,
+                       stdout=subprocess.DEVNULL)
         folder = f"{self.store}/bench"
-        [name] = os.listdir(folder)
-        with open(f"{folder}/{name}", "rb") as file:
+        oldest = min(os.listdir(folder))
+        with open(f"{folder}/{oldest}", "rb") as file:
             snapshot = file.read()
-        id = self.report["snapshot"]["id"]
-        at = datetime.datetime.fromisoformat(id.split("/")[1])
         end = 512 + int(snapshot[124:135], 8)
-        path = "srv/tree/d0003/file3.conf"
-        made = 1
+        assert snapshot[:end].count(first.encode()) == 1
+        at = datetime.datetime.fromisoformat(first.split("/")[1])
+        made = 0
         for count in (10, 10_000):
-            # The id stands in the manifest only, which no hash covers; a newer one comes first in the list.
-            for made in range(made, count):
-                then = at + datetime.timedelta(hours=made)
-                text = f"bench/{then:%Y-%m-%dT%H:%M:%SZ}".encode()
-                assert len(text) == len(id) and snapshot[:end].count(id.encode()) == 1
+            # Older ones for the list, which reads the manifest; the two that are verified are true.
+            for made in range(made + 1, count - 1):
+                then = at - datetime.timedelta(hours=made)
+                head = snapshot[:end].replace(first.encode(), f"bench/{then:%Y-%m-%dT%H:%M:%SZ}".encode())
                 with open(f"{folder}/bench_{then:%Y%m%dT%H%M%SZ}.pbx.tar", "wb") as out:
-                    out.write(snapshot[:end].replace(id.encode(), text) + snapshot[end:])
-            made = count
-            first = id
+                    out.write(head + snapshot[end:])
+            assert len(os.listdir(folder)) == count
             goal = {"list": "500 ms", "list --json": "500 ms"} if count == 10_000 else {}
-            for words in (["list"], ["list", "--json"], ["show", "bench/latest"], ["verify", "bench/latest"],
-                          ["verify", first], ["cat", "bench/latest", path]):
-                command = [self.program, "--root", root, *words, "--store", self.store]
-                took = statistics.median(timed(*command) for _ in range(self.runs))
-                shown = " ".join(words).replace("bench/", "").replace(first.split("/")[1], "SNAP")
+            for words in ("list", "list --json", "show LATEST", "verify LATEST", f"verify {first}",
+                          "cat LATEST srv/tree/d0003/file3.conf"):
+                command = words.replace("LATEST", "bench/latest").split()
+                took = statistics.median(timed(self.program, "--root", root, *command, *where) for _ in range(self.runs))
+                shown = words.replace("LATEST", "latest").replace(first, "SNAP")
                 self.alone(f"{shown}, {count:,} snapshots", ms(took), goal.get(shown, "-"))
             taken = []
             for _ in range(3):
                 cold()
-                taken.append(timed(self.program, "--root", root, "list", "--store", self.store))
+                taken.append(timed(self.program, "--root", root, "list", *where))
             self.alone(f"list, {count:,} snapshots, cold", ms(statistics.median(taken)))
 
     def f(self):

@@ -12,7 +12,7 @@ use crate::model::section::Section;
 use crate::model::snapshot::SnapshotId;
 use crate::sys::host::Host;
 
-pub trait Store {
+pub trait Store: Sync {
     /// The id of its section.
     fn name(&self) -> &str;
 
