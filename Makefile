@@ -2,10 +2,16 @@
 
 CARGO ?= cargo
 # Build: SQLite's headers. Demo and tests: the tools that read what we wrote.
-PACKAGES := libsqlite3-dev pkg-config gcc zstd xz-utils bzip2 tar attr acl libcap2-bin util-linux strace openssl
+PACKAGES := libsqlite3-dev pkg-config gcc zstd xz-utils bzip2 tar attr acl libcap2-bin util-linux openssl e2fsprogs strace mandoc
 PROGRAM := target/release/pbx-config
 
-.PHONY: all demo test lint bench build deps clean
+DOUBLE := target/release/examples/pmxcfs-double
+DENY := target/tools/cargo-deny@0.20.2/bin/cargo-deny
+TARPAULIN := target/tools/cargo-tarpaulin@0.37.5/bin/cargo-tarpaulin
+# At least so many percent of the lines; of what it is about 93 are.
+COVERAGE := 80
+
+.PHONY: all man demo test lint coverage bench build deps clean
 
 all: build
 
@@ -24,13 +30,32 @@ test: deps lint
 	$(CARGO) test --locked
 	$(CARGO) test --locked --example pmxcfs-double
 
-lint: deps
+# ADVISORY_DB=FOLDER, a copy of the RustSec advisory database, also checks against that.
+lint: deps $(DENY)
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
+	sh tests/deny.sh $(DENY) $(ADVISORY_DB)
 
-# Medians beside tar, zstd, gzip and xz on a generated tree; about three minutes, best on a quiet machine.
+# Which lines the tests run, in threads, spawned programs and unit tests; what a child forked by us runs is not seen.
+coverage: deps $(TARPAULIN)
+	$(CARGO) build --locked --examples
+	install -D -t target/coverage/debug/examples target/debug/examples/pmxcfs-double target/debug/examples/manual
+	$(TARPAULIN) --engine llvm --follow-exec --locked --skip-clean --timeout 900 --exclude-files 'tests/*' \
+		--target-dir target/coverage --output-dir target/coverage --out Lcov --fail-under $(COVERAGE)
+
+# Medians beside other tools on generated trees, best on a quiet machine: minutes. ONLY=a,d picks from tests/bench.py.
 bench: build
-	python3 tests/bench.py $(PROGRAM)
+	$(CARGO) build --release --locked --example pmxcfs-double
+	python3 tests/bench.py $(PROGRAM) $(DOUBLE) --only '$(ONLY)'
+
+# They run for seconds: to optimise them takes longer than it saves.
+$(DENY) $(TARPAULIN):
+	CARGO_PROFILE_RELEASE_OPT_LEVEL=0 CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_DEBUG=0 \
+	$(CARGO) install --quiet --locked --no-default-features --root $(patsubst %/bin/,%,$(dir $@)) $(word 3,$(subst /, ,$@))
+
+# The manual and the completions, for the package.
+man:
+	$(CARGO) run --locked --quiet --example manual -- target/manual
 
 clean:
 	$(CARGO) clean

@@ -18,6 +18,7 @@
 pub mod model {
     pub mod facts;
     pub mod index;
+    pub mod keep;
     pub mod report;
     pub mod section;
     pub mod snapshot;
@@ -65,7 +66,9 @@ pub mod store;
 
 /// Floor 3. Decisions: pure functions of nouns.
 pub mod plan {
+    pub mod prune;
     pub mod select;
+    pub mod vzdump_conf;
 }
 
 /// Floor 4. Verbs.
@@ -75,7 +78,9 @@ pub mod task {
     pub mod backup;
     pub mod collect;
     pub mod extract;
+    pub mod hook;
     pub mod intake;
+    pub mod prune;
     pub mod snapshots;
     pub mod sources;
     pub mod state;

@@ -1,14 +1,18 @@
 #!/usr/bin/env python3
-"""Side by side with the tools a person would use: medians of interleaved runs on a generated host tree.
+"""Side by side with the tools a person would use: medians of interleaved runs on generated trees.
 
-Usage: bench.py PROGRAM [--runs N]. Run as root (it drops the page cache). Prints a table; asserts nothing:
-speed depends on the machine, so no test is timed.
+Usage: bench.py PROGRAM DOUBLE [--only a,b,...] [--runs N]. Run as root (it drops the page cache and mounts the
+double of pmxcfs). Prints a table in Markdown; asserts nothing: speed depends on the machine, so no test is timed.
+
+  a  write a snapshot, and read it back      e  list, verify, cat with 10 and 10,000 snapshots
+  b  the same from a cold cache              f  start-up
+  c  the other codecs                        g  memory
+  d  /etc/pve of 80 and 12,000 files         h  size of the program
 """
-import json, os, random, shutil, statistics, subprocess, sys, tempfile, time
+import argparse, datetime, json, os, platform, random, shutil, statistics, subprocess, tempfile, time
 
-program = os.path.realpath(sys.argv[1])
-runs = int(sys.argv[sys.argv.index("--runs") + 1]) if "--runs" in sys.argv else 15
-rows = []
+HEAD = ("what", "ours", "theirs", "ratio", "goal", "beside")
+PVE_ROWS = "guests"
 
 
 def generate(root, files, target_bytes, folders):
@@ -27,8 +31,13 @@ def generate(root, files, target_bytes, folders):
                 line = f"{rng.choice(words)}-{rng.choice(words)} = {rng.choice(words)} {rng.randint(0, 99999)}\n"
                 out.write(line[:left])
                 left -= len(line)
+    named(root)
+
+
+def named(root):
     os.makedirs(f"{root}/etc/proxmox-backup-extra", exist_ok=True)
-    open(f"{root}/etc/hostname", "w").write("bench\n")
+    with open(f"{root}/etc/hostname", "w") as out:
+        out.write("bench\n")
 
 
 def configure(root, extra=""):
@@ -42,18 +51,19 @@ def shell(command):
     return time.perf_counter() - start
 
 
-def ours(root, store, *more):
-    shutil.rmtree(store, ignore_errors=True)
-    done = subprocess.run(
-        [program, "--root", root, "backup", "--store", store, "--only", "include", "--json", *more],
-        stdout=subprocess.PIPE, check=True)
-    report = json.loads(done.stdout)
-    return report["phases"]["prepare"] + report["phases"]["write"], report["took"]
+def timed(*command, statuses=(0,)):
+    """One process, without a shell's own time."""
+    start = time.perf_counter()
+    done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    took = time.perf_counter() - start
+    assert done.returncode in statuses, (command, done.returncode, done.stderr)
+    return took
 
 
 def cold():
     os.sync()
-    open("/proc/sys/vm/drop_caches", "w").write("3")
+    with open("/proc/sys/vm/drop_caches", "w") as out:
+        out.write("3")
 
 
 def peak_mib(command):
@@ -66,58 +76,198 @@ def peak_mib(command):
     return usage.ru_maxrss / 1024
 
 
-def row(what, own, other, name, goal):
-    own, other = statistics.median(own), statistics.median(other)
-    rows.append((what, f"{own * 1000:.0f} ms", f"{other * 1000:.0f} ms", f"{own / other:.2f}", goal, name))
+def ms(seconds):
+    return f"{seconds * 1000:.1f} ms" if seconds < 0.01 else f"{seconds * 1000:.0f} ms"
+
+
+class Bench:
+    def __init__(self, program, double, runs, work):
+        self.program, self.double, self.runs, self.work = program, double, runs, work
+        self.store, self.out = f"{work}/store", f"{work}/out"
+        self.rows = []
+
+    def row(self, what, own, other, beside, goal):
+        own, other = statistics.median(own), statistics.median(other)
+        self.rows.append((what, ms(own), ms(other), f"{own / other:.2f}", goal, beside))
+
+    def alone(self, what, value, goal="-", beside="-"):
+        self.rows.append((what, value, "-", "-", goal, beside))
+
+    def backup(self, root, *more, only="include", statuses=(0,)):
+        """Seconds until the snapshot stands, and of the whole run with reading back."""
+        shutil.rmtree(self.store, ignore_errors=True)
+        done = subprocess.run(
+            [self.program, "--root", root, "backup", "--store", self.store, "--only", only, "--json", *more],
+            stdout=subprocess.PIPE)
+        assert done.returncode in statuses, (done.returncode, done.stdout)
+        self.report = json.loads(done.stdout)
+        return self.report["phases"]["prepare"] + self.report["phases"]["write"], self.report["took"]
+
+    def tree(self):
+        root = f"{self.work}/root"
+        if not os.path.isdir(root):
+            generate(root, 4500, 40_000_000, 900)
+        configure(root)
+        return root, f"tar -c -C {root} srv"
+
+    def a(self):
+        root, tar = self.tree()
+        zstd = f"{tar} | zstd -q -3 -T0 -f -o {self.out}; sync {self.out}"
+        write, whole, pipe, proof = [], [], [], []
+        for _ in range(self.runs):
+            pipe.append(shell(zstd))
+            w, t = self.backup(root)
+            write.append(w)
+            whole.append(t)
+            proof.append(shell(f"{zstd}; zstd -dc {self.out} | sha256sum"))
+        self.row("write a snapshot, warm", write, pipe, "tar | zstd -3 -T0; sync", "1.05")
+        self.row("whole run with reading back", whole, proof, "the same; zstd -dc | sha256sum", "0.90")
+
+    def b(self):
+        root, tar = self.tree()
+        own, other = [], []
+        for _ in range(max(3, self.runs // 3)):
+            cold()
+            other.append(shell(f"{tar} | zstd -q -3 -T0 -f -o {self.out}; sync {self.out}"))
+            cold()
+            own.append(self.backup(root)[0])
+        self.row("write a snapshot, cold", own, other, "tar | zstd -3 -T0; sync", "0.75")
+
+    def c(self):
+        root, tar = self.tree()
+        gzip = "pigz -6" if shutil.which("pigz") else "gzip -6"
+        for codec, tool, goal in (("gzip", gzip, "1.0"), ("xz", "xz -6 -T0", "1.1")):
+            configure(root, f"\tcompression {codec}\n")
+            own, other = [], []
+            for _ in range(3):
+                other.append(shell(f"{tar} | {tool} > {self.out}; sync {self.out}"))
+                own.append(self.backup(root)[0])
+            self.row(f"write with {codec}", own, other, f"tar | {tool}", goal)
+
+    def d(self):
+        for files in (80, 12_000):
+            root, seed = f"{self.work}/pve{files}", f"{self.work}/seed{files}"
+            rng = random.Random(files)
+            for n in range(files):
+                folder = f"{seed}/nodes/node{n % 16:02}/{'qemu-server' if n % 3 else 'lxc'}"
+                os.makedirs(folder, exist_ok=True)
+                with open(f"{folder}/{100 + n}.conf", "w") as out:
+                    out.write("".join(f"key{line}: {rng.randint(0, 10**20)}\n" for line in range(rng.randint(10, 40))))
+            named(root)
+            mount, database = f"{root}/etc/pve", f"{root}/var/lib/pve-cluster/config.db"
+            for folder in (mount, os.path.dirname(database), f"{root}/usr/bin"):
+                os.makedirs(folder)
+            # What tells the host's product.
+            open(f"{root}/usr/bin/pmxcfs", "w").close()
+            subprocess.run([self.double, "--mount", mount, "--db", database, "--node", "bench", "--import", seed,
+                            "--pidfile", f"{self.work}/pid"], check=True)
+            try:
+                own, walk, other = [], [], []
+                for _ in range(max(3, self.runs // 3)):
+                    other.append(shell(f"tar -c -C {root} etc/pve | zstd -q -3 -T0 -f -o {self.out}; sync {self.out}"))
+                    own.append(self.backup(root, only=PVE_ROWS)[0])
+                    counted = self.report["snapshot"]["counts"]["files"]
+                    assert counted >= files, counted
+                    # Without the file the mount is the only way; the daemon keeps its own open.
+                    os.rename(database, f"{database}.away")
+                    walk.append(self.backup(root, only=PVE_ROWS, statuses=(0, 3))[0])
+                    assert self.report["snapshot"]["counts"]["files"] == counted
+                    os.rename(f"{database}.away", database)
+                self.row(f"/etc/pve of {files:,} files, from the database", own, other,
+                         "tar of the mount | zstd -3 -T0; sync", "1.0")
+                self.row(f"/etc/pve of {files:,} files, from the database", own, walk,
+                         "ourselves from the mount", "1.0")
+            finally:
+                subprocess.run(["umount", "-l", mount], check=True)
+
+    def e(self):
+        root = f"{self.work}/small"
+        generate(root, 40, 400_000, 8)
+        configure(root)
+        self.backup(root)
+        folder = f"{self.store}/bench"
+        [name] = os.listdir(folder)
+        with open(f"{folder}/{name}", "rb") as file:
+            snapshot = file.read()
+        id = self.report["snapshot"]["id"]
+        at = datetime.datetime.fromisoformat(id.split("/")[1])
+        end = 512 + int(snapshot[124:135], 8)
+        path = "srv/tree/d0003/file3.conf"
+        made = 1
+        for count in (10, 10_000):
+            # The id stands in the manifest only, which no hash covers; a newer one comes first in the list.
+            for made in range(made, count):
+                then = at + datetime.timedelta(hours=made)
+                text = f"bench/{then:%Y-%m-%dT%H:%M:%SZ}".encode()
+                assert len(text) == len(id) and snapshot[:end].count(id.encode()) == 1
+                with open(f"{folder}/bench_{then:%Y%m%dT%H%M%SZ}.pbx.tar", "wb") as out:
+                    out.write(snapshot[:end].replace(id.encode(), text) + snapshot[end:])
+            made = count
+            first = id
+            goal = {"list": "500 ms", "list --json": "500 ms"} if count == 10_000 else {}
+            for words in (["list"], ["list", "--json"], ["show", "bench/latest"], ["verify", "bench/latest"],
+                          ["verify", first], ["cat", "bench/latest", path]):
+                command = [self.program, "--root", root, *words, "--store", self.store]
+                took = statistics.median(timed(*command) for _ in range(self.runs))
+                shown = " ".join(words).replace("bench/", "").replace(first.split("/")[1], "SNAP")
+                self.alone(f"{shown}, {count:,} snapshots", ms(took), goal.get(shown, "-"))
+            taken = []
+            for _ in range(3):
+                cold()
+                taken.append(timed(self.program, "--root", root, "list", "--store", self.store))
+            self.alone(f"list, {count:,} snapshots, cold", ms(statistics.median(taken)))
+
+    def f(self):
+        empty = [timed("true") for _ in range(200)]
+        start = [timed(self.program, "--version") for _ in range(200)]
+        self.row("start, --version", start, empty, "true", "2 ms")
+
+    def g(self):
+        root, _ = self.tree()
+        many = f"{self.work}/many"
+        for size, tree in (("40 MB", root), ("1 GB", many)):
+            if tree == many:
+                generate(many, 4500, 1_000_000_000, 900)
+                configure(many)
+            shutil.rmtree(self.store, ignore_errors=True)
+            peak = peak_mib([self.program, "--root", tree, "backup", "--store", self.store, "--only", "include", "--json"])
+            self.alone(f"peak memory, {size}", f"{peak:.0f} MiB", "40 MiB", "zstd -3")
+
+    def h(self):
+        self.alone("program", f"{os.path.getsize(self.program) / 2**20:.1f} MiB", "6 MiB", "stripped")
+
+
+def machine(work):
+    with open("/proc/cpuinfo") as lines:
+        cpu = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    system = platform.freedesktop_os_release()["PRETTY_NAME"]
+    kind = subprocess.run(["stat", "-f", "-c", "%T", work], check=True, capture_output=True, text=True).stdout.strip()
+    load = os.getloadavg()[0]
+    return (f"{cpu}, {len(os.sched_getaffinity(0))} cores, {memory:.0f} GiB; {system}, Linux {platform.release()}, "
+            f"{kind}; {datetime.date.today()}; load before {load:.1f}")
 
 
 def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("program")
+    parser.add_argument("double")
+    parser.add_argument("--only", default="")
+    parser.add_argument("--runs", type=int, default=15)
+    args = parser.parse_args()
+    letters = [letter for letter in args.only.replace(",", "").lower()] or list("abcdefgh")
     work = tempfile.mkdtemp(prefix="pbx-bench-")
+    bench = Bench(os.path.realpath(args.program), os.path.realpath(args.double), args.runs, work)
+    about = machine(work)
     try:
-        root, store, out = f"{work}/root", f"{work}/store", f"{work}/out"
-        generate(root, 4500, 40_000_000, 900)
-        configure(root)
-        tar = f"tar -c -C {root} srv"
-        write, whole, pipe, proof = [], [], [], []
-        for _ in range(runs):
-            pipe.append(shell(f"{tar} | zstd -q -3 -T0 -f -o {out}; sync {out}"))
-            w, t = ours(root, store)
-            write.append(w)
-            whole.append(t)
-            proof.append(shell(f"{tar} | zstd -q -3 -T0 -f -o {out}; sync {out}; zstd -dc {out} | sha256sum"))
-        row("write a snapshot, warm", write, pipe, "tar | zstd -3 -T0; sync", "1.05")
-        row("whole run with reading back", whole, proof, "the same; zstd -dc | sha256sum", "0.90")
-        own, other = [], []
-        for _ in range(max(3, runs // 3)):
-            cold()
-            other.append(shell(f"{tar} | zstd -q -3 -T0 -f -o {out}; sync {out}"))
-            cold()
-            own.append(ours(root, store)[0])
-        row("write a snapshot, cold", own, other, "tar | zstd -3 -T0; sync", "0.75")
-        for codec, other, goal in (("gzip", "pigz -6" if shutil.which("pigz") else "gzip -6", "1.0"), ("xz", "xz -6 -T0", "1.1")):
-            configure(root, f"\tcompression {codec}\n")
-            own, ref = [], []
-            for _ in range(3):
-                ref.append(shell(f"{tar} | {other} > {out}; sync {out}"))
-                own.append(ours(root, store)[0])
-            row(f"write with {codec}", own, ref, f"tar | {other}", goal)
-        configure(root)
-        start = [shell(f"{program} --version") - shell("true") for _ in range(50)]
-        rows.append(("start, --version", f"{statistics.median(start) * 1000:.1f} ms", "-", "-", "2 ms", "over an empty shell command"))
-        small = peak_mib([program, "--root", root, "backup", "--store", store, "--only", "include", "--json"])
-        rows.append(("peak memory, 40 MB", f"{small:.0f} MiB", "-", "-", "40 MiB", "zstd -3"))
-        many = f"{work}/many"
-        generate(many, 4500, 1_000_000_000, 900)
-        configure(many)
-        large = peak_mib([program, "--root", many, "backup", "--store", store, "--only", "include", "--json"])
-        rows.append(("peak memory, 1 GB", f"{large:.0f} MiB", "-", "-", "40 MiB", "zstd -3"))
-        rows.append(("program", f"{os.path.getsize(program) / 2**20:.1f} MiB", "-", "-", "6 MiB", "stripped"))
+        for letter in letters:
+            getattr(bench, letter)()
     finally:
         shutil.rmtree(work)
-    head = ("what", "ours", "theirs", "ratio", "goal", "beside")
-    print("| " + " | ".join(head) + " |")
+    print(f"{about}; medians.\n")
+    print("| " + " | ".join(HEAD) + " |")
     print("| --- | ---: | ---: | ---: | ---: | --- |")
-    for line in rows:
+    for line in bench.rows:
         print("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |")
 
 

@@ -253,7 +253,7 @@ fn one_root_has_one_lock_however_it_is_spelt() {
     let host = tiny();
     let real = pbx_config::sys::host::Host::detect(
         fs::canonicalize(&host.root).unwrap(),
-        jiff::Zoned::now(),
+        jiff::Timestamp::now(),
         Box::new(pbx_config::sys::exec::NoTools),
     );
     let _lock = pbx_config::sys::lock::Lock::acquire(&real.run_dir()).unwrap();
@@ -344,7 +344,7 @@ fn a_second_run_is_told_who_holds_the_lock() {
     let host = tiny();
     let host_of = pbx_config::sys::host::Host::detect(
         host.root.clone(),
-        jiff::Zoned::now(),
+        jiff::Timestamp::now(),
         Box::new(pbx_config::sys::exec::NoTools),
     );
     let lock = pbx_config::sys::lock::Lock::acquire(&host_of.run_dir()).unwrap();

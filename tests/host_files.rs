@@ -10,14 +10,14 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use common::TestHost;
-use jiff::Zoned;
+use jiff::Timestamp;
 use pbx_config::model::facts::{Facts, Product};
 use pbx_config::sys::exec::NoTools;
 use pbx_config::sys::files::Owners;
 use pbx_config::sys::host::Host;
 
 fn facts(root: &Path) -> Facts {
-    Host::detect(root.to_owned(), Zoned::default(), Box::new(NoTools)).facts
+    Host::detect(root.to_owned(), Timestamp::default(), Box::new(NoTools)).facts
 }
 
 /// The real program, which must end by itself.

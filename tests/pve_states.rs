@@ -84,7 +84,7 @@ fn run(host: &TestHost, args: &[&str]) -> Done {
 }
 
 fn library_host(host: &TestHost) -> Host {
-    Host::detect(host.root.clone(), jiff::Zoned::now(), Box::new(NoTools))
+    Host::detect(host.root.clone(), jiff::Timestamp::now(), Box::new(NoTools))
 }
 
 #[track_caller]

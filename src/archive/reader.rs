@@ -301,6 +301,7 @@ fn check_manifest(index: &Index, snapshot: &Snapshot) -> Result<()> {
         bytes: snapshot.counts.bytes,
         absent: index.absent.len() as u64,
         problems: index.problems.len() as u64,
+        pmxcfs: snapshot.counts.pmxcfs,
     };
     ensure!(counted == snapshot.counts, "its manifest does not count what its index lists");
     Ok(())

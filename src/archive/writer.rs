@@ -126,6 +126,7 @@ impl Writer {
             bytes: 0,
             absent: index.absent.len() as u64,
             problems: index.problems.len() as u64,
+            pmxcfs: self.draft.counts.pmxcfs,
         };
         self.draft.outcome = Outcome::of(&index.problems);
         let text = serde_json::to_vec(&index)?;

@@ -1,5 +1,6 @@
 //! What can be typed. Nothing is decided here.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -76,8 +77,28 @@ pub enum Verb {
     Verify(Verify),
     /// Take a snapshot's files out into a folder
     Restore(Restore),
+    /// Remove this host's old snapshots, as the keep options of each store say
+    Prune(Prune),
+    /// Look at the stores
+    #[command(
+        subcommand,
+        after_help = "EXAMPLES:
+  pbx-config store list
+  pbx-config store adopt      after a reinstallation: the old machine's snapshots count as this one's"
+    )]
+    Store(Store),
     /// What this program knows of a Proxmox host, and what of it is here
     Catalog(Catalog),
+    /// Make a backup when vzdump jobs end, and before packages change
+    #[command(
+        subcommand,
+        after_help = "EXAMPLES:
+  pbx-config hook enable vzdump      every backup job of this node ends with a backup of its configuration
+  pbx-config hook enable apt         a snapshot before each upgrade
+  pbx-config hook status
+  pbx-config hook disable vzdump     /etc/vzdump.conf is again what it was"
+    )]
+    Hook(Hook),
     /// Look at the configuration
     #[command(
         subcommand,
@@ -137,6 +158,7 @@ pub enum Trigger {
     Manual,
     Timer,
     Vzdump,
+    Apt,
 }
 
 /// List snapshots, newest first
@@ -228,6 +250,37 @@ pub struct Restore {
     pub stores: Stores,
 }
 
+/// Remove this host's old snapshots, as the keep options of each store say
+///
+/// Each run does the same after it has written. Never removed: the newest one, protected ones, those of another
+/// machine, and what is not ours. Without a keep option a store keeps all.
+#[derive(Debug, Args)]
+#[command(after_help = "EXAMPLES:
+  pbx-config prune --dry-run      every snapshot, and why it stays or goes
+  pbx-config prune --store nas
+  pbx-config prune --accept       the host was meant to become smaller")]
+pub struct Prune {
+    /// Show every snapshot with its reason; remove nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Take the newest snapshot as it is, though it has much less than those before it
+    #[arg(long, conflicts_with = "dry_run")]
+    pub accept: bool,
+    #[command(flatten)]
+    pub stores: Stores,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Store {
+    /// The stores in force: where they are, what they keep, what they have
+    List,
+    /// Let snapshots of this host's name from another machine count as its own
+    Adopt {
+        #[command(flatten)]
+        stores: Stores,
+    },
+}
+
 /// What this program knows of a Proxmox host, and what of it is here
 #[derive(Debug, Args)]
 #[command(after_help = "EXAMPLES:
@@ -240,6 +293,29 @@ pub struct Catalog {
     pub all: bool,
     #[command(flatten)]
     pub selected: Selected,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Hook {
+    /// Take part; a script that vzdump already runs is run after ours, as before
+    Enable { hook: Place },
+    /// Take no part any more; every other byte stays
+    Disable { hook: Place },
+    /// How the hooks stand, and what goes past them
+    Status,
+    /// What the hooks call: a phase of vzdump with its words, or `apt` with its list on standard input
+    #[command(hide = true)]
+    Run {
+        phase: String,
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        more: Vec<OsString>,
+    },
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum Place {
+    Vzdump,
+    Apt,
 }
 
 #[derive(Debug, Subcommand)]

@@ -2,6 +2,8 @@
 //! The only floor that prints.
 
 mod args;
+mod hook;
+mod prune;
 mod render;
 mod row;
 
@@ -11,7 +13,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use jiff::Zoned;
+use jiff::Timestamp;
 use log::LevelFilter;
 use serde::Serialize;
 
@@ -34,15 +36,20 @@ use crate::task::{backup, extract, sources, verify};
 pub fn main(args: impl IntoIterator<Item = OsString>) -> i32 {
     lock::catch_signals();
     let (stdout, stderr) = (io::stdout(), io::stderr());
-    let world = World { exec: None, now: Zoned::now(), out: &mut stdout.lock(), err: &mut stderr.lock() };
+    let world = World { exec: None, now: Timestamp::now(), out: &mut stdout.lock(), err: &mut stderr.lock() };
     run(args, world) as i32
+}
+
+/// All that can be typed, for the manual and the completions.
+pub fn command() -> clap::Command {
+    <Cli as clap::CommandFactory>::command()
 }
 
 /// What the program meets: the tests bring their own.
 pub struct World<'a> {
     /// None: the running system's tools, or none at all for another root.
     pub exec: Option<Box<dyn Exec>>,
-    pub now: Zoned,
+    pub now: Timestamp,
     pub out: &'a mut dyn Write,
     pub err: &'a mut dyn Write,
 }
@@ -160,7 +167,10 @@ impl Words<'_> {
             Verb::Cat(args) => self.cat(&args),
             Verb::Verify(args) => self.verify(&args),
             Verb::Restore(args) => self.restore(args),
+            Verb::Prune(args) => self.prune(&args),
+            Verb::Store(args) => self.store_verb(&args),
             Verb::Catalog(args) => self.catalog(args),
+            Verb::Hook(args) => self.hook(args),
             Verb::Config(args::Config::Show) => self.config_show(),
             Verb::Config(args::Config::Check) => self.config_check(),
         }
@@ -248,6 +258,7 @@ impl Words<'_> {
                 args::Trigger::Manual => Trigger::Manual,
                 args::Trigger::Timer => Trigger::Timer,
                 args::Trigger::Vzdump => Trigger::Vzdump,
+                args::Trigger::Apt => Trigger::Apt,
             },
         };
         backup::compression(&config)?;

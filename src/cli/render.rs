@@ -9,6 +9,7 @@ use crate::model::report::{Outcome, Problem, Report, Severity};
 use crate::model::snapshot::{Compression, Snapshot};
 use crate::task::backup::Plan;
 use crate::task::extract::Extracted;
+use crate::task::hook::State;
 use crate::task::snapshots::{Listed, Listing};
 
 /// Bytes as Proxmox writes them.
@@ -75,6 +76,20 @@ pub fn problems(problems: &[Problem]) -> String {
     text
 }
 
+pub fn hook(state: &State) -> String {
+    let name = state.hook.name();
+    let mut text = match (state.enabled, &state.script) {
+        (true, Some(script)) => format!("{name}: enabled; hands on to {script}\n"),
+        (true, None) => format!("{name}: enabled\n"),
+        (false, Some(script)) => format!("{name}: not enabled; vzdump runs {script}\n"),
+        (false, None) => format!("{name}: not enabled\n"),
+    };
+    for job in &state.bypassed_by {
+        let _ = writeln!(text, "    job {} runs {} instead", one_line(&job.id), one_line(&job.script));
+    }
+    text + &problems(&state.problems)
+}
+
 /// What came from outside must not move the cursor or start a line.
 pub fn one_line(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
@@ -113,6 +128,9 @@ pub fn report(report: &Report) -> String {
     for store in &report.stores {
         let place = store.place.as_deref().unwrap_or("FAILED");
         let _ = writeln!(text, "store     {}: {place}", store.store);
+        if let Some(kept) = store.kept {
+            let _ = writeln!(text, "          {kept} kept, {} removed", store.removed.len());
+        }
     }
     text.push_str(&problems(&report.problems));
     let count = |severity| report.problems.iter().filter(|problem| problem.severity == severity).count();

@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use serde::Deserialize;
 
 use crate::model::facts::Product;
+use crate::model::keep::Keep;
 use crate::model::report::{Fault, FaultKind, Problem};
 use crate::model::section::{self, Section, SyntaxError, nearest};
 use crate::sys::files;
@@ -26,6 +27,8 @@ const FILE_MAX_BYTES: u64 = 4 << 20;
 const BACKUP: &str = "backup";
 /// Kind of the sections that say how a product's own API is asked; the id is the product.
 pub const API: &str = "api";
+const HOOK: &str = "hook";
+const VZDUMP: &str = "vzdump";
 const MAIN: &str = "main";
 const MASK: &str = "***";
 const SECRET: &str = "secret";
@@ -35,8 +38,11 @@ const SECRET: &str = "secret";
 pub struct Config {
     pub backup: Backup,
     pub apis: Vec<(Product, Api)>,
-    /// Sections of the stores, the primary first. Never empty.
+    pub hook: Hook,
+    /// Sections of the stores, the primary first, without their keep-* keys. Never empty.
     pub stores: Vec<Section>,
+    /// By the name of the store.
+    keeps: Vec<(String, Keep)>,
     /// All sections in force, in their order, for `config show`.
     pub sections: Vec<Section>,
     /// Which of the files were there.
@@ -73,6 +79,20 @@ impl Default for Backup {
             exclude: Vec::new(),
             skip: Vec::new(),
         }
+    }
+}
+
+/// `hook: vzdump`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Hook {
+    /// Jobs that end within so many minutes of the last start make no further backup.
+    pub debounce: u16,
+}
+
+impl Default for Hook {
+    fn default() -> Self {
+        Self { debounce: 10 }
     }
 }
 
@@ -142,15 +162,25 @@ impl Config {
         let local = loader.local(host)?;
         let mut sections = overlay(cluster, local);
         check_kinds(&sections, store_kinds)?;
-        let backup = read_backup(&sections)?;
+        let (backup, hook) = (only(&sections, BACKUP)?, only(&sections, HOOK)?);
         let apis = read_apis(&sections, &loader.secret_files)?;
         let is_store = |section: &&Section| store_kinds.contains(&section.kind.as_str());
         if !sections.iter().any(|section| is_store(&section)) {
             sections.extend(section::parse("(default)", DEFAULT).map_err(fault)?);
         }
-        let stores = sections.iter().filter(is_store).cloned().collect();
+        let (mut stores, mut keeps) = (Vec::new(), Vec::new());
+        for section in sections.iter().filter(is_store) {
+            let (keep, rest) = section.split(&Keep::KEYS);
+            keeps.push((section.id.clone(), keep.read().map_err(fault)?));
+            stores.push(rest);
+        }
         let Loader { files, problems, secret_files } = loader;
-        Ok(Self { backup, apis, stores, sections, files, problems, secret_files })
+        Ok(Self { backup, apis, hook, stores, keeps, sections, files, problems, secret_files })
+    }
+
+    /// What a store keeps; all, when its section does not say, or when it has none.
+    pub fn keep(&self, store: &str) -> Keep {
+        self.keeps.iter().find(|(name, _)| name == store).map(|(_, keep)| *keep).unwrap_or_default()
     }
 
     /// The value to show: secrets are masked.
@@ -269,7 +299,7 @@ fn overlay(cluster: Vec<Section>, local: Vec<Section>) -> Vec<Section> {
 }
 
 fn check_kinds(sections: &[Section], store_kinds: &[&str]) -> Result<()> {
-    let known: Vec<&str> = [BACKUP, API].into_iter().chain(store_kinds.iter().copied()).collect();
+    let known: Vec<&str> = [BACKUP, API, HOOK].into_iter().chain(store_kinds.iter().copied()).collect();
     for section in sections {
         let Section { kind, id, file, line, .. } = section;
         if !known.contains(&kind.as_str()) {
@@ -279,10 +309,12 @@ fn check_kinds(sections: &[Section], store_kinds: &[&str]) -> Result<()> {
             );
             return Err(fault(SyntaxError::new(file, *line, format!("unknown kind '{kind}'")).hinted(hint)));
         }
-        if kind == BACKUP && id != MAIN {
-            let error =
-                SyntaxError::new(file, *line, format!("backup '{id}': there is only 'backup: {MAIN}'"));
-            return Err(fault(error.hinted(format!("put its keys under 'backup: {MAIN}'"))));
+        for (only, name) in [(BACKUP, MAIN), (HOOK, VZDUMP)] {
+            if kind == only && id != name {
+                let error =
+                    SyntaxError::new(file, *line, format!("{kind} '{id}': there is only '{only}: {name}'"));
+                return Err(fault(error.hinted(format!("put its keys under '{only}: {name}'"))));
+            }
         }
     }
     Ok(())
@@ -316,9 +348,10 @@ fn read_apis(sections: &[Section], secret_files: &[String]) -> Result<Vec<(Produ
     sections.iter().filter(|section| section.kind == API).map(of).collect()
 }
 
-fn read_backup(sections: &[Section]) -> Result<Backup> {
-    match sections.iter().find(|section| section.kind == BACKUP) {
+/// The section of a kind that has only one; its defaults when it is not there.
+fn only<T: Default + serde::de::DeserializeOwned>(sections: &[Section], kind: &str) -> Result<T> {
+    match sections.iter().find(|section| section.kind == kind) {
         Some(section) => section.read().map_err(fault),
-        None => Ok(Backup::default()),
+        None => Ok(T::default()),
     }
 }

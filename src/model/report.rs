@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::snapshot::Snapshot;
+use super::snapshot::{Snapshot, SnapshotId};
 
 /// How much a problem matters. An admin can and should act on each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -89,6 +89,9 @@ pub struct Stored {
     /// Where it lies now; None when it could not be put there.
     pub place: Option<String>,
     pub primary: bool,
+    /// How many snapshots of this host it has now; None when retention was not looked at.
+    pub kept: Option<usize>,
+    pub removed: Vec<SnapshotId>,
 }
 
 /// Where the time of a backup went, in seconds.

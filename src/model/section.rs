@@ -194,6 +194,13 @@ impl Section {
         })
     }
 
+    /// The entries with one of `keys`, and the others: two sections of the same header.
+    pub fn split(&self, keys: &[&str]) -> (Self, Self) {
+        let (with, without) =
+            self.entries.iter().cloned().partition(|entry| keys.contains(&entry.key.as_str()));
+        (Self { entries: with, ..self.clone() }, Self { entries: without, ..self.clone() })
+    }
+
     /// `message` at the line of `key`, or at the header when the section does not have it: for the
     /// rules between keys, which no type can hold.
     pub fn error_at(&self, key: &str, message: &str) -> SyntaxError {

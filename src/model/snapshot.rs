@@ -184,6 +184,9 @@ pub struct Counts {
     /// Catalogue rows of this host that found nothing.
     pub absent: u64,
     pub problems: u64,
+    /// Files of /etc/pve among them. Not known of snapshots of the first days.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pmxcfs: Option<u64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -192,6 +195,8 @@ pub enum Trigger {
     Manual,
     Timer,
     Vzdump,
+    /// Before packages change.
+    Apt,
 }
 
 /// The manifest before this one on the same host.

@@ -63,6 +63,20 @@ fn a_name_that_is_taken_is_never_replaced() {
 }
 
 #[test]
+fn what_is_removed_is_gone_and_nothing_else() {
+    each_kind(|store, _| {
+        let (gone, stays) = (id("pve1/2026-11-22T15:17:40Z"), id("pve1/2026-11-22T15:17:41Z"));
+        store.put(spool("a").path(), &gone).unwrap();
+        store.put(spool("b").path(), &stays).unwrap();
+        store.remove(&gone).unwrap();
+        // A second time is fine, and so is a host that was never there.
+        store.remove(&gone).unwrap();
+        store.remove(&id("pve2/2026-11-22T15:17:40Z")).unwrap();
+        assert_eq!(store.list(None).unwrap(), [Found { id: stays, size: 1 }]);
+    });
+}
+
+#[test]
 fn the_file_that_was_put_may_change_afterwards() {
     each_kind(|store, _| {
         let id = id("pve1/2026-11-22T15:17:40Z");

@@ -166,6 +166,19 @@ impl Store for Dir {
         Ok(head)
     }
 
+    fn remove(&self, id: &SnapshotId) -> Result<()> {
+        self.check_mounted()?;
+        let path = self.existing(id);
+        let removed = fs::remove_file(&path).and_then(|()| {
+            let folder = path.parent().unwrap_or(&self.path);
+            files::sync_folder(&File::open(folder)?)
+        });
+        match removed {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            removed => removed.with_context(|| self.trouble("remove", &path)),
+        }
+    }
+
     fn get(&self, id: &SnapshotId) -> Result<PathBuf> {
         Ok(self.existing(id))
     }

@@ -30,6 +30,9 @@ pub trait Store {
     /// The first bytes of a snapshot, at most `len`.
     fn head(&self, id: &SnapshotId, len: usize) -> Result<Vec<u8>>;
 
+    /// Removes a snapshot for good. One that is not there is fine.
+    fn remove(&self, id: &SnapshotId) -> Result<()>;
+
     /// A local file with the whole snapshot.
     fn get(&self, id: &SnapshotId) -> Result<PathBuf>;
 }

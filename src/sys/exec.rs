@@ -124,6 +124,12 @@ pub fn run_at(tool: &Path, args: &[String], cmd: &Cmd) -> Result<Output> {
     })
 }
 
+/// Becomes another program, with the arguments, environment and files that this one was given.
+/// Returns only when it cannot be started.
+pub fn become_program(path: &Path, args: &[std::ffi::OsString]) -> std::io::Error {
+    Command::new(path).args(args).exec()
+}
+
 /// The process group of a command; killed when we are done, so that no child of it stays behind.
 struct Group(Pid);
 

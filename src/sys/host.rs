@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use jiff::Zoned;
+use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
 use super::exec::Exec;
@@ -30,14 +30,14 @@ const SIGNS: [(Product, &str, &str); 2] = [
 
 pub struct Host {
     root: PathBuf,
-    pub now: Zoned,
+    pub now: Timestamp,
     pub facts: Facts,
     pub exec: Box<dyn Exec>,
 }
 
 impl Host {
     /// Looks at the system below `root` (absolute); reads only local files, so it cannot hang on /etc/pve.
-    pub fn detect(root: PathBuf, now: Zoned, exec: Box<dyn Exec>) -> Self {
+    pub fn detect(root: PathBuf, now: Timestamp, exec: Box<dyn Exec>) -> Self {
         let facts = facts(&root);
         Self { root, now, facts, exec }
     }

@@ -857,7 +857,7 @@ mod tests {
              INSERT INTO tree VALUES (0, 0, 2, 0, 1, 8, '__version__', NULL), (2, 0, 2, 0, 1, 8, 'a.cfg', 'x')",
         )
         .unwrap();
-        Host::detect(dir.to_owned(), jiff::Zoned::default(), Box::new(crate::sys::exec::NoTools))
+        Host::detect(dir.to_owned(), jiff::Timestamp::default(), Box::new(crate::sys::exec::NoTools))
     }
 
     #[test]

@@ -7,10 +7,12 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result};
+use jiff::tz::TimeZone;
 
 use super::ahead::{self, Progress};
 use super::collect;
 use super::intake::Intake;
+use super::prune;
 use super::snapshots;
 use super::sources::{self, Planned, Sources};
 use super::state::{self, Inquiry};
@@ -19,6 +21,7 @@ use crate::archive::reader::Archive;
 use crate::archive::writer::Writer;
 use crate::config::{Backup, Config};
 use crate::model::index::Index;
+use crate::model::keep::Keep;
 use crate::model::report::{Fault, FaultKind, Outcome, Phases, Problem, Report, Severity, Stored};
 use crate::model::snapshot::{Compression, Counts, FORMAT, Parent, Payload, Snapshot, SnapshotId, Trigger};
 use crate::plan::select::Selection;
@@ -58,7 +61,7 @@ pub fn plan(host: &Host, config: &Config, stores: &[Box<dyn Store>], request: &R
     problems.extend(left.problems);
     Ok(Plan {
         system: host.facts.summary(),
-        snapshot: SnapshotId::new(&host.facts.node, host.now.timestamp()).context("a node name")?,
+        snapshot: SnapshotId::new(&host.facts.node, host.now).context("a node name")?,
         items,
         commands: state::questions(&sources.items, host, &sources.apis),
         stores: stores.iter().map(|store| format!("{}: {}", store.name(), store.place())).collect(),
@@ -77,7 +80,7 @@ pub fn run(
 ) -> Result<Report> {
     let start = Instant::now();
     check_is_system(host)?;
-    let _lock = Lock::acquire(&host.run_dir())?;
+    let lock = Lock::acquire(&host.run_dir())?;
     let primary = stores.first().context("no store is configured")?;
     let mut sources = Sources::new(host, config, stores, &request.selection)?;
     let mut problems = std::mem::take(&mut sources.problems);
@@ -87,7 +90,8 @@ pub fn run(
     let mut phases = Phases { prepare: start.elapsed().as_secs_f64(), ..Phases::default() };
 
     let mut lap = Instant::now();
-    let draft = draft(host, config, request, id, parent)?;
+    let mut draft = draft(host, config, request, id, parent)?;
+    draft.counts.pmxcfs = sources.pmxcfs_files();
     let snapshot =
         write(host, &sources, draft, &spool, problems, say).map_err(|error| match cause(&error) {
             Some(io::ErrorKind::NotFound) => went_away(&spool, error),
@@ -102,13 +106,13 @@ pub fn run(
     lap = Instant::now();
     let mut problems = index.problems;
     let size = fs::metadata(&spool)?.len();
-    let mut places = Vec::new();
+    let mut done = Vec::new();
     for (n, store) in stores.iter().enumerate() {
         say(&format!("writing to store {}", store.name()));
         let place = match store.put(&spool, &snapshot.id) {
-            Ok(done) => {
-                problems.extend(done.problems);
-                Some(done.place)
+            Ok(put) => {
+                problems.extend(put.problems);
+                Some(put.place)
             }
             Err(error) if n == 0 => {
                 check_stopped()?;
@@ -120,7 +124,25 @@ pub fn run(
                 None
             }
         };
-        places.push(Stored { store: store.name().to_owned(), place, primary: n == 0 });
+        let mut placed = Stored {
+            store: store.name().to_owned(),
+            place,
+            primary: n == 0,
+            kept: None,
+            removed: Vec::new(),
+        };
+        if placed.place.is_some() {
+            prune_store(
+                host,
+                store.as_ref(),
+                config.keep(store.name()),
+                &lock,
+                &mut placed,
+                &mut problems,
+                say,
+            );
+        }
+        done.push(placed);
     }
     phases.store = lap.elapsed().as_secs_f64();
     Ok(Report {
@@ -130,7 +152,7 @@ pub fn run(
         outcome: Outcome::of(&problems),
         snapshot: Some(snapshot),
         size,
-        stores: places,
+        stores: done,
         took: start.elapsed().as_secs_f64(),
         phases,
         problems,
@@ -160,6 +182,36 @@ fn cause(error: &anyhow::Error) -> Option<io::ErrorKind> {
 fn went_away(spool: &Path, error: anyhow::Error) -> anyhow::Error {
     let fault = Fault::new(FaultKind::Failed, format!("{}: went away while it was used", spool.display()));
     error.context(fault.hint("run it again, and let nothing else clean up that folder"))
+}
+
+/// Retention where the new snapshot lies safely. What goes wrong is a problem: the snapshot is there.
+fn prune_store(
+    host: &Host,
+    store: &dyn Store,
+    keep: Keep,
+    lock: &Lock,
+    stored: &mut Stored,
+    problems: &mut Vec<Problem>,
+    say: &dyn Fn(&str),
+) {
+    if keep.keeps_all() {
+        return;
+    }
+    let mut plan = match prune::plan(host, store, keep, &TimeZone::system()) {
+        Ok(plan) => plan,
+        Err(error) => {
+            problems.push(Problem::warning(format!("nothing was pruned: {error:#}")));
+            return;
+        }
+    };
+    for marked in plan.removed() {
+        say(&format!("store {}: removing {} ({})", store.name(), marked.id, marked.reason));
+    }
+    let (removed, failed) = prune::carry_out(store, &plan, lock);
+    problems.append(&mut plan.problems);
+    problems.extend(failed);
+    stored.kept = Some(plan.snapshots.len() - removed.len());
+    stored.removed = removed;
 }
 
 /// A private folder for the file while it is written; the file that a killed run left there is removed first.
@@ -239,7 +291,7 @@ fn next_id(
     primary: &dyn Store,
     problems: &mut Vec<Problem>,
 ) -> Result<(SnapshotId, Option<Parent>)> {
-    let mut id = SnapshotId::new(&host.facts.node, host.now.timestamp())
+    let mut id = SnapshotId::new(&host.facts.node, host.now)
         .with_context(|| format!("the host name '{}' cannot name a snapshot", host.facts.node))?;
     let ids: Vec<SnapshotId> = primary.list(Some(id.host()))?.into_iter().map(|found| found.id).collect();
     while ids.contains(&id) {
@@ -344,7 +396,7 @@ fn write(
         }
         left
     })?;
-    let outputs = intake.outputs(inquiry, host.now.timestamp().as_second())?;
+    let outputs = intake.outputs(inquiry, host.now.as_second())?;
     intake.problems.extend(left.problems);
     if intake.writer.entries() == 0 {
         let fault =

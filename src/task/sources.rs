@@ -63,6 +63,13 @@ impl Sources {
         Ok(Self { items, picture, include: patterns(&config.backup.include), exclude, apis, problems })
     }
 
+    /// Files of /etc/pve; None when this is no PVE host, or none of its rows was asked for.
+    pub fn pmxcfs_files(&self) -> Option<u64> {
+        let wanted = self.items.iter().any(|item| matches!(item.source, Source::PmxcfsRest));
+        let files = self.picture.iter().flat_map(|picture| &picture.nodes).filter(|node| node.data.is_some());
+        wanted.then(|| files.count() as u64)
+    }
+
     pub fn scan<'a>(&'a self, host: &'a Host) -> Scan<'a> {
         Scan { host, picture: self.picture.as_ref(), include: &self.include, exclude: &self.exclude }
     }

@@ -13,8 +13,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use jiff::tz::TimeZone;
-use jiff::{Timestamp, Zoned};
+use jiff::Timestamp;
 use pbx_config::cli::{self, World};
 use pbx_config::model::report::Exit;
 use pbx_config::sys::exec::{self, Cmd, Exec, Output};
@@ -166,7 +165,7 @@ impl TestHost {
 
     pub fn run_with(&self, args: &[&str], exec: Box<dyn Exec>) -> Done {
         let (mut out, mut err) = (Vec::new(), Vec::new());
-        let now = self.now.parse::<Timestamp>().unwrap().to_zoned(TimeZone::UTC);
+        let now = self.now.parse::<Timestamp>().unwrap();
         let head = ["pbx-config", "--root", self.root.to_str().unwrap()];
         let words = head.iter().chain(args).map(OsString::from);
         let exit = cli::run(words, World { exec: Some(exec), now, out: &mut out, err: &mut err });
@@ -195,7 +194,8 @@ impl Drop for TestHost {
             }
             let _ = Command::new("umount").arg("-l").arg(self.mount_point()).output();
         }
-        let run_dir = Host::detect(self.root.clone(), Zoned::default(), Box::new(exec::NoTools)).run_dir();
+        let run_dir =
+            Host::detect(self.root.clone(), Timestamp::default(), Box::new(exec::NoTools)).run_dir();
         let _ = fs::remove_dir_all(run_dir);
     }
 }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
-use jiff::Zoned;
+use jiff::Timestamp;
 use pbx_config::model::report::Exit;
 use pbx_config::sys::exec::NoTools;
 use pbx_config::sys::host::Host;
@@ -174,7 +174,7 @@ impl Bench {
 
     pub fn run_dir(&self) -> PathBuf {
         let root = fs::canonicalize(&self.host.root).unwrap();
-        Host::detect(root, Zoned::default(), Box::new(NoTools)).run_dir()
+        Host::detect(root, Timestamp::default(), Box::new(NoTools)).run_dir()
     }
 
     /// The program's words for a verb on this host and its store.

@@ -1,0 +1,373 @@
+//! Which snapshots of a host a store keeps: Proxmox Backup Server's algorithm, and what stands above it. Every
+//! snapshot gets its reason. Nothing is removed here.
+
+use std::collections::HashSet;
+
+use jiff::Zoned;
+use jiff::tz::TimeZone;
+use serde::Serialize;
+
+use crate::model::keep::Keep;
+use crate::model::snapshot::{FORMAT, Snapshot, SnapshotId};
+
+/// A snapshot of this host's name as a store tells it.
+#[derive(Debug, Clone)]
+pub struct Candidate {
+    pub id: SnapshotId,
+    /// None: its manifest cannot be read.
+    pub snapshot: Option<Snapshot>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Marked {
+    pub id: SnapshotId,
+    pub keep: bool,
+    /// "daily 3/7", "protected", "of another machine", …
+    pub reason: String,
+}
+
+/// Whose snapshots are ours: those of this machine, and of those that it was told to take over.
+#[derive(Debug, Clone, Copy)]
+pub struct Ours<'a> {
+    pub machine_id: Option<&'a str>,
+    pub adopted: &'a [String],
+}
+
+impl Ours<'_> {
+    pub fn has(&self, snapshot: &Snapshot) -> bool {
+        let id = snapshot.machine_id.as_deref();
+        id == self.machine_id || id.is_some_and(|id| self.adopted.iter().any(|adopted| adopted == id))
+    }
+}
+
+/// Marks every candidate, newest first.
+///
+/// Only readable snapshots of this machine take part. Those of a part of the host (`--only`, `--skip`) are a group
+/// of their own, so that they never take the place of a whole one. The newest of a group always stays: it is the
+/// first that any option meets.
+pub fn prune(candidates: &[Candidate], keep: &Keep, ours: Ours, zone: &TimeZone) -> Vec<Marked> {
+    let mut sorted: Vec<&Candidate> = candidates.iter().collect();
+    sorted.sort_by(|a, b| b.id.cmp(&a.id));
+    let mut marks: Vec<Option<(bool, String)>> = sorted.iter().map(|one| standing(one, ours)).collect();
+    for partial in [false, true] {
+        let group: Vec<usize> =
+            (0..sorted.len()).filter(|n| marks[*n].is_none() && is_partial(sorted[*n]) == partial).collect();
+        mark_group(&sorted, &group, keep, zone, &mut marks);
+    }
+    let reasons = marks.into_iter().map(|mark| mark.unwrap_or((true, "not looked at".to_owned())));
+    sorted
+        .into_iter()
+        .zip(reasons)
+        .map(|(one, (keep, reason))| Marked { id: one.id.clone(), keep, reason })
+        .collect()
+}
+
+/// What takes no part at all.
+fn standing(one: &Candidate, ours: Ours) -> Option<(bool, String)> {
+    let stays = |why: &str| Some((true, why.to_owned()));
+    match &one.snapshot {
+        None => stays("its manifest cannot be read"),
+        Some(snapshot) if snapshot.format != FORMAT => stays("of another format"),
+        Some(snapshot) if !ours.has(snapshot) => stays("of another machine"),
+        Some(_) => None,
+    }
+}
+
+fn is_partial(one: &Candidate) -> bool {
+    one.snapshot.as_ref().is_some_and(|snapshot| !snapshot.selection.is_empty())
+}
+
+/// `group` are indexes into `sorted`, newest first.
+fn mark_group(
+    sorted: &[&Candidate],
+    group: &[usize],
+    keep: &Keep,
+    zone: &TimeZone,
+    marks: &mut [Option<(bool, String)>],
+) {
+    let protected = |n: usize| sorted[n].snapshot.as_ref().is_some_and(|snapshot| snapshot.protected);
+    if keep.keeps_all() {
+        for &n in group {
+            marks[n] = Some((true, if protected(n) { "protected" } else { "no keep option" }.to_owned()));
+        }
+        return;
+    }
+    let local = |n: usize| sorted[n].id.at().to_zoned(zone.clone());
+    // For `last` each snapshot is a period of its own.
+    let options: [(&str, u32, Period); 6] = [
+        ("last", keep.keep_last, |at| [at.timestamp().as_second(), 0]),
+        ("hourly", keep.keep_hourly, |at| [day(at), at.hour().into()]),
+        ("daily", keep.keep_daily, |at| [day(at), 0]),
+        ("weekly", keep.keep_weekly, |at| {
+            let week = at.date().iso_week_date();
+            [week.year().into(), week.week().into()]
+        }),
+        ("monthly", keep.keep_monthly, |at| [at.year().into(), at.month().into()]),
+        ("yearly", keep.keep_yearly, |at| [at.year().into(), 0]),
+    ];
+    for (name, count, period) in options.into_iter().filter(|option| option.1 > 0) {
+        let kept = |n: &&usize| matches!(&marks[**n], Some((true, reason)) if reason != PROTECTED);
+        let covered: HashSet<[i64; 2]> = group.iter().filter(kept).map(|n| period(&local(*n))).collect();
+        let mut used = HashSet::new();
+        for &n in group {
+            if marks[n].is_some() {
+                continue;
+            }
+            if protected(n) {
+                marks[n] = Some((true, PROTECTED.to_owned()));
+                continue;
+            }
+            let period = period(&local(n));
+            if covered.contains(&period) {
+                continue;
+            }
+            if used.contains(&period) {
+                marks[n] = Some((false, format!("a newer one of its {} is kept", unit(name))));
+            } else if used.len() < count as usize {
+                used.insert(period);
+                marks[n] = Some((true, format!("{name} {}/{count}", used.len())));
+            } else {
+                break;
+            }
+        }
+    }
+    for &n in group {
+        let stays = protected(n);
+        let reason = if stays { PROTECTED } else { "beyond what is kept" };
+        marks[n].get_or_insert_with(|| (stays, reason.to_owned()));
+    }
+}
+
+const PROTECTED: &str = "protected";
+
+/// Numbers that differ when the period does.
+type Period = fn(&Zoned) -> [i64; 2];
+
+fn day(at: &Zoned) -> i64 {
+    i64::from(at.year()) * 1000 + i64::from(at.day_of_year())
+}
+
+fn unit(option: &str) -> &'static str {
+    match option {
+        "hourly" => "hour",
+        "daily" => "day",
+        "weekly" => "week",
+        "monthly" => "month",
+        "yearly" => "year",
+        _ => "second",
+    }
+}
+
+/// Why the newest whole snapshot looks as if the host had lost much, beside those before it: then removing the old
+/// ones is not for a machine to decide. `accepted` and what came after it is the measure, when one was accepted.
+pub fn shrunk(candidates: &[Candidate], ours: Ours, accepted: Option<&SnapshotId>) -> Option<String> {
+    let mut whole: Vec<&Candidate> = candidates
+        .iter()
+        .filter(|one| standing(one, ours).is_none() && !is_partial(one))
+        .filter(|one| accepted.is_none_or(|accepted| one.id >= *accepted))
+        .collect();
+    whole.sort_by(|a, b| b.id.cmp(&a.id));
+    let (newest, before) = whole.split_first()?;
+    let now = newest.snapshot.as_ref()?.counts;
+    for one in before {
+        let Some(then) = one.snapshot.as_ref().map(|snapshot| snapshot.counts) else { continue };
+        if now.files < then.files.div_ceil(2) {
+            return Some(format!("{} has {} files, {} had {}", newest.id, now.files, one.id, then.files));
+        }
+        if let (Some(0), Some(were @ 1..)) = (now.pmxcfs, then.pmxcfs) {
+            return Some(format!("{} has nothing of /etc/pve, {} had {were} files of it", newest.id, one.id));
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::model::report::Outcome;
+    use crate::model::snapshot::{Compression, Counts, Payload, Trigger};
+    use proptest::prelude::*;
+
+    const HERE: Ours = Ours { machine_id: Some("here"), adopted: &[] };
+
+    fn candidate(at: &str) -> Candidate {
+        let id: SnapshotId = format!("pve1/{at}").parse().unwrap();
+        let snapshot = Snapshot {
+            format: FORMAT,
+            id: id.clone(),
+            node: "pve1".to_owned(),
+            machine_id: Some("here".to_owned()),
+            products: std::collections::BTreeMap::new(),
+            cluster: None,
+            tool: String::new(),
+            codec: Compression { name: "none".to_owned(), level: 0, mode: None, threads: 1 },
+            sealed: None,
+            payload: Payload::default(),
+            counts: Counts { files: 100, pmxcfs: Some(40), ..Counts::default() },
+            outcome: Outcome::Ok,
+            trigger: Trigger::Timer,
+            parent: None,
+            note: None,
+            selection: Vec::new(),
+            protected: false,
+        };
+        Candidate { id, snapshot: Some(snapshot) }
+    }
+
+    fn with(at: &str, change: impl FnOnce(&mut Snapshot)) -> Candidate {
+        let mut one = candidate(at);
+        change(one.snapshot.as_mut().unwrap());
+        one
+    }
+
+    /// The marks of snapshots at these times, in UTC, as `time reason`.
+    fn marks(candidates: &[Candidate], keep: Keep) -> Vec<String> {
+        let line = |one: Marked| {
+            format!(
+                "{} {} {}",
+                if one.keep { "keep" } else { "gone" },
+                one.id.at().strftime("%d-%H:%M"),
+                one.reason
+            )
+        };
+        prune(candidates, &keep, HERE, &TimeZone::UTC).into_iter().map(line).collect()
+    }
+
+    #[test]
+    fn options_add_up_and_a_covered_period_costs_nothing() {
+        let times = ["20T01", "20T13", "21T01", "21T13", "22T01", "22T13"];
+        let all: Vec<Candidate> = times.iter().map(|t| candidate(&format!("2026-11-{t}:00:00Z"))).collect();
+        let keep = Keep { keep_last: 1, keep_daily: 2, ..Keep::default() };
+        assert_eq!(
+            marks(&all, keep),
+            [
+                "keep 22-13:00 last 1/1",
+                // Its day is covered already; neither kept nor counted.
+                "gone 22-01:00 beyond what is kept",
+                "keep 21-13:00 daily 1/2",
+                "gone 21-01:00 a newer one of its day is kept",
+                "keep 20-13:00 daily 2/2",
+                "gone 20-01:00 a newer one of its day is kept",
+            ]
+        );
+    }
+
+    #[test]
+    fn gaps_do_not_count_and_weeks_are_of_the_calendar() {
+        // Sunday 2026-11-22 and Monday 2026-11-23 are of two weeks; 2026-01-05 is long ago.
+        let all: Vec<Candidate> =
+            ["2026-01-05T01:00:00Z", "2026-11-22T23:00:00Z", "2026-11-23T01:00:00Z"].map(candidate).to_vec();
+        let keep = Keep { keep_weekly: 3, ..Keep::default() };
+        assert!(marks(&all, keep).iter().all(|mark| mark.starts_with("keep")), "{:?}", marks(&all, keep));
+    }
+
+    #[test]
+    fn periods_are_of_the_local_time() {
+        let all = ["2026-11-22T22:30:00Z", "2026-11-22T23:30:00Z"].map(candidate);
+        let keep = Keep { keep_daily: 5, ..Keep::default() };
+        let vienna = TimeZone::fixed(jiff::tz::offset(1));
+        let kept = |zone| prune(&all, &keep, HERE, zone).iter().filter(|one| one.keep).count();
+        assert_eq!((kept(&TimeZone::UTC), kept(&vienna)), (1, 2));
+    }
+
+    #[test]
+    fn what_is_not_ours_or_protected_stays_and_takes_no_place() {
+        let all = [
+            candidate("2026-11-20T01:00:00Z"),
+            with("2026-11-21T01:00:00Z", |one| one.protected = true),
+            with("2026-11-21T02:00:00Z", |one| one.machine_id = Some("other".to_owned())),
+            with("2026-11-21T03:00:00Z", |one| one.format = 2),
+            Candidate { snapshot: None, ..candidate("2026-11-21T04:00:00Z") },
+            candidate("2026-11-22T01:00:00Z"),
+        ];
+        assert_eq!(
+            marks(&all, Keep { keep_last: 2, ..Keep::default() }),
+            [
+                "keep 22-01:00 last 1/2",
+                "keep 21-04:00 its manifest cannot be read",
+                "keep 21-03:00 of another format",
+                "keep 21-02:00 of another machine",
+                "keep 21-01:00 protected",
+                "keep 20-01:00 last 2/2",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_part_of_the_host_never_takes_the_place_of_a_whole_one() {
+        let all = [
+            candidate("2026-11-22T01:00:00Z"),
+            with("2026-11-22T13:00:00Z", |one| one.selection = vec!["only:network".to_owned()]),
+        ];
+        let keep = Keep { keep_last: 1, ..Keep::default() };
+        assert!(marks(&all, keep).iter().all(|mark| mark.ends_with("last 1/1")));
+    }
+
+    #[test]
+    fn a_host_that_lost_much_is_noticed_until_it_is_accepted() {
+        let whole = candidate("2026-11-20T01:00:00Z");
+        let small = with("2026-11-21T01:00:00Z", |one| one.counts.files = 49);
+        let later = with("2026-11-22T01:00:00Z", |one| one.counts.files = 49);
+        let all = [whole, small.clone(), later];
+        let why = shrunk(&all, HERE, None).unwrap();
+        assert!(why.contains("has 49 files") && why.contains("had 100"), "{why}");
+        assert_eq!(shrunk(&all, HERE, Some(&small.id)), None);
+        let no_cluster = with("2026-11-23T01:00:00Z", |one| one.counts.pmxcfs = Some(0));
+        assert!(shrunk(&[all[0].clone(), no_cluster], HERE, None).unwrap().contains("nothing of /etc/pve"));
+        let part = with("2026-11-23T01:00:00Z", |one| {
+            one.counts.files = 1;
+            one.selection = vec!["only:network".to_owned()];
+        });
+        assert_eq!(shrunk(&[all[0].clone(), part], HERE, None), None);
+    }
+
+    fn history() -> impl Strategy<Value = Vec<Candidate>> {
+        let one = (0_i64..400 * 24, 0_u8..10, any::<bool>()).prop_map(|(hour, kind, partial)| {
+            let at = jiff::Timestamp::from_second(1_700_000_000 + hour * 3600 + i64::from(kind)).unwrap();
+            let mut one = with(&at.to_string(), |one| {
+                one.protected = kind == 1;
+                one.machine_id = Some(if kind == 2 { "other" } else { "here" }.to_owned());
+                one.format = if kind == 3 { 9 } else { FORMAT };
+                one.selection = if partial && kind > 6 { vec!["only:x".to_owned()] } else { Vec::new() };
+            });
+            if kind == 4 {
+                one.snapshot = None;
+            }
+            one
+        });
+        proptest::collection::vec(one, 0..60).prop_map(|mut all| {
+            all.sort_by(|a, b| a.id.cmp(&b.id));
+            all.dedup_by(|a, b| a.id == b.id);
+            all
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn over_any_history_the_guards_hold(all in history(), n in proptest::array::uniform6(0_u32..4)) {
+            let keep = Keep { keep_last: n[0], keep_hourly: n[1], keep_daily: n[2], keep_weekly: n[3],
+                keep_monthly: n[4], keep_yearly: n[5] };
+            let marks = prune(&all, &keep, HERE, &TimeZone::UTC);
+            prop_assert_eq!(marks.len(), all.len());
+            let kept = |one: &Candidate| marks.iter().any(|mark| mark.id == one.id && mark.keep);
+            for one in &all {
+                let free = one.snapshot.as_ref().is_some_and(|s| {
+                    !s.protected && s.format == FORMAT && s.machine_id.as_deref() == Some("here")
+                });
+                prop_assert!(free || kept(one));
+            }
+            for partial in [false, true] {
+                let newest = all.iter().filter(|one| standing(one, HERE).is_none() && is_partial(one) == partial)
+                    .max_by(|a, b| a.id.cmp(&b.id));
+                prop_assert!(newest.is_none_or(kept));
+            }
+            if keep.keeps_all() {
+                prop_assert!(all.iter().all(kept));
+            }
+            // What stays, stays: a second look at the rest removes nothing more.
+            let rest: Vec<Candidate> = all.iter().filter(|one| kept(one)).cloned().collect();
+            prop_assert!(prune(&rest, &keep, HERE, &TimeZone::UTC).iter().all(|mark| mark.keep));
+        }
+    }
+}

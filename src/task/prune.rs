@@ -1,0 +1,208 @@
+//! Retention of this host's snapshots, store by store: plan, show, do. What an admin confirmed is kept in a small
+//! file: machines whose snapshots were taken over, and the snapshot whose smaller size was accepted.
+
+use std::io::ErrorKind;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use jiff::tz::TimeZone;
+use serde::{Deserialize, Serialize};
+
+use super::snapshots;
+use crate::model::keep::Keep;
+use crate::model::report::{Fault, FaultKind, Problem};
+use crate::model::snapshot::{Snapshot, SnapshotId};
+use crate::plan::prune::{self, Candidate, Marked, Ours};
+use crate::store::Store;
+use crate::sys::files;
+use crate::sys::host::Host;
+use crate::sys::lock::{Lock, check_stopped, private_dir};
+
+const CONFIRMED: &str = "confirmed.json";
+const CONFIRMED_MAX_BYTES: u64 = 1 << 20;
+const PRIVATE: u32 = 0o600;
+
+/// What an admin confirmed on this host.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+pub struct Confirmed {
+    /// Machine ids whose snapshots of this host's name count as its own.
+    pub adopted: Vec<String>,
+    /// From this one on snapshots are measured against each other.
+    pub accepted: Option<SnapshotId>,
+}
+
+impl Confirmed {
+    fn path(host: &Host) -> PathBuf {
+        host.state_dir().join(CONFIRMED)
+    }
+
+    /// Errors when the file is there and cannot be understood: then nothing may be removed.
+    pub fn load(host: &Host) -> Result<Self> {
+        let path = Self::path(host);
+        let shown = || format!("cannot read {}", path.display());
+        match files::read_small(&host.state_dir(), CONFIRMED, CONFIRMED_MAX_BYTES) {
+            Ok(text) => serde_json::from_slice(&text).with_context(shown),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(Self::default()),
+            Err(error) => Err(error).with_context(shown),
+        }
+    }
+
+    fn save(&self, host: &Host) -> Result<()> {
+        private_dir(&host.state_dir())?;
+        files::replace(&Self::path(host), PRIVATE, &serde_json::to_vec_pretty(self)?)
+    }
+}
+
+/// What retention would do on one store.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Plan {
+    pub store: String,
+    pub keep: Keep,
+    /// Newest first.
+    pub snapshots: Vec<Marked>,
+    /// Why nothing is removed, although the numbers say so.
+    pub frozen: Option<String>,
+    pub problems: Vec<Problem>,
+}
+
+impl Plan {
+    pub fn removed(&self) -> impl Iterator<Item = &Marked> {
+        let frozen = self.frozen.is_some();
+        self.snapshots.iter().filter(move |one| !one.keep && !frozen)
+    }
+}
+
+/// Looks at what the store has of this host. Errors: the store cannot be listed, what was confirmed cannot be read.
+pub fn plan(host: &Host, store: &dyn Store, keep: Keep, zone: &TimeZone) -> Result<Plan> {
+    let confirmed = Confirmed::load(host)?;
+    let mut problems = Vec::new();
+    let mut candidates = Vec::new();
+    for found in store.list(Some(&host.facts.node))? {
+        check_stopped()?;
+        let snapshot = snapshots::head(store, &found.id).map(|head| head.snapshot);
+        candidates.push(Candidate {
+            id: found.id,
+            snapshot: snapshot.map_err(|error| problems.push(Problem::warning(format!("{error:#}")))).ok(),
+        });
+    }
+    let ours = Ours { machine_id: host.facts.machine_id.as_deref(), adopted: &confirmed.adopted };
+    let snapshots = prune::prune(&candidates, &keep, ours, zone);
+    let foreign =
+        candidates.iter().filter_map(|one| one.snapshot.as_ref()).filter(|one| !ours.has(one)).count();
+    if foreign > 0 && !keep.keeps_all() {
+        let what = format!(
+            "store '{}': {foreign} snapshots of {} are of another machine and stay",
+            store.name(),
+            host.facts.node
+        );
+        problems.push(
+            Problem::notice(what)
+                .hint("when this host was reinstalled: `pbx-config store adopt` takes them over"),
+        );
+    }
+    let frozen = if snapshots.iter().any(|one| !one.keep) {
+        prune::shrunk(&candidates, ours, confirmed.accepted.as_ref())
+    } else {
+        None
+    };
+    if let Some(why) = &frozen {
+        let what = format!(
+            "store '{}': nothing is removed, because the host seems to have lost much: {why}",
+            store.name()
+        );
+        problems.push(
+            Problem::warning(what)
+                .hint("see what is missing; when it is meant so: `pbx-config prune --accept`"),
+        );
+    }
+    Ok(Plan { store: store.name().to_owned(), keep, snapshots, frozen, problems })
+}
+
+/// Removes what the plan says; what could not be removed is a problem. Returns what is really gone.
+pub fn carry_out(store: &dyn Store, plan: &Plan, _: &Lock) -> (Vec<SnapshotId>, Vec<Problem>) {
+    let (mut gone, mut problems) = (Vec::new(), Vec::new());
+    for marked in plan.removed() {
+        if check_stopped().is_err() {
+            break;
+        }
+        match store.remove(&marked.id) {
+            Ok(()) => gone.push(marked.id.clone()),
+            Err(error) => problems.push(Problem::warning(format!("{error:#}"))),
+        }
+    }
+    (gone, problems)
+}
+
+/// What retention did on one store.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Done {
+    #[serde(flatten)]
+    pub plan: Plan,
+    pub removed: Vec<SnapshotId>,
+}
+
+/// Every store with its plan, or done. `accept` makes the newest snapshot the measure first.
+pub fn run(
+    host: &Host,
+    stores: &[(Box<dyn Store>, Keep)],
+    zone: &TimeZone,
+    accept: bool,
+    show: &dyn Fn(&Plan),
+) -> Result<Vec<Done>> {
+    let lock = Lock::acquire(&host.run_dir())?;
+    if accept {
+        accept_newest(host, stores)?;
+    }
+    let mut all = Vec::new();
+    for (store, keep) in stores {
+        let mut plan = plan(host, store.as_ref(), *keep, zone)?;
+        show(&plan);
+        let (removed, problems) = carry_out(store.as_ref(), &plan, &lock);
+        plan.problems.extend(problems);
+        all.push(Done { plan, removed });
+    }
+    Ok(all)
+}
+
+fn accept_newest(host: &Host, stores: &[(Box<dyn Store>, Keep)]) -> Result<()> {
+    let mut confirmed = Confirmed::load(host)?;
+    let mut newest = None;
+    for (store, _) in stores {
+        newest = newest.max(store.list(Some(&host.facts.node))?.into_iter().map(|found| found.id).max());
+    }
+    let newest = newest.with_context(|| Fault::new(FaultKind::NotFound, "there are no snapshots"))?;
+    confirmed.accepted = Some(newest);
+    confirmed.save(host)
+}
+
+/// Takes over the snapshots that stores have under this host's name from another machine.
+/// Returns the machine ids that are new, with how many snapshots each.
+pub fn adopt(host: &Host, stores: &[Box<dyn Store>]) -> Result<Vec<(String, usize)>> {
+    let _lock = Lock::acquire(&host.run_dir())?;
+    let mut confirmed = Confirmed::load(host)?;
+    let mut found: Vec<(String, usize)> = Vec::new();
+    for store in stores {
+        for one in store.list(Some(&host.facts.node))? {
+            let Ok(Snapshot { machine_id: Some(id), .. }) =
+                snapshots::head(store.as_ref(), &one.id).map(|head| head.snapshot)
+            else {
+                continue;
+            };
+            if Some(&id) == host.facts.machine_id.as_ref() || confirmed.adopted.contains(&id) {
+                continue;
+            }
+            match found.iter_mut().find(|(known, _)| *known == id) {
+                Some((_, count)) => *count += 1,
+                None => found.push((id, 1)),
+            }
+        }
+    }
+    if !found.is_empty() {
+        confirmed.adopted.extend(found.iter().map(|(id, _)| id.clone()));
+        confirmed.save(host)?;
+    }
+    Ok(found)
+}
