@@ -337,7 +337,7 @@ fn a_closed_pipe_does_not_hide_a_failure() {
     assert_eq!(output.status.code(), Some(4));
 }
 
-// ---- two runs, and what a killed one leaves
+// ---- two runs
 
 #[test]
 fn a_second_run_is_told_who_holds_the_lock() {
@@ -354,99 +354,6 @@ fn a_second_run_is_told_who_holds_the_lock() {
     host.run(&["list"]).ok();
     drop(lock);
     host.run(&["backup"]).ok();
-}
-
-#[test]
-fn what_a_killed_run_left_is_removed_and_said() {
-    let host = tiny();
-    host.write("var/lib/proxmox-backup-extra/work/tiny_20261121T000000Z.pbx.tar", "half");
-    let report = host.run(&["backup", "--json"]).ok().json();
-    assert!(report["problems"].to_string().contains("removed what an interrupted run left"));
-    assert_eq!(host.run(&["list", "--json"]).ok().json()["snapshots"].as_array().unwrap().len(), 1);
-}
-
-#[test]
-fn a_run_killed_at_any_moment_leaves_the_old_or_a_whole_snapshot() {
-    let mut host = TestHost::golden("bare");
-    // The killed runs read the real clock; the last one must be later than any of them.
-    "2199-01-01T00:00:00Z".clone_into(&mut host.now);
-    let run = |args: &[&str]| {
-        let mut command = Command::new(program());
-        command.arg("--root").arg(&host.root).args(args).stdout(std::process::Stdio::null());
-        command.stderr(std::process::Stdio::null());
-        command
-    };
-    for micros in (0..40_000).step_by(1_500) {
-        let mut child = run(&["backup"]).spawn().unwrap();
-        std::thread::sleep(std::time::Duration::from_micros(micros));
-        child.kill().unwrap();
-        child.wait().unwrap();
-        let listing = host.run(&["list", "--json"]).ok().json();
-        if !listing["snapshots"].as_array().unwrap().is_empty() {
-            host.run(&["verify", "--all"]).ok();
-        }
-    }
-    host.run(&["backup"]).ok();
-    host.run(&["verify", "--all"]).ok();
-    assert!(!host.root.join("var/lib/proxmox-backup-extra/work").exists());
-    let store = host.root.join("var/lib/proxmox-backup-extra/store/deb1");
-    let rest: Vec<_> = fs::read_dir(store).unwrap().map(|e| e.unwrap().file_name()).collect();
-    assert!(rest.iter().all(|name| !name.to_string_lossy().contains("partial")), "{rest:?}");
-}
-
-#[test]
-fn a_signal_ends_a_run_cleanly() {
-    let host = TestHost::golden("bare");
-    let err = host.beside("stderr");
-    // Big enough to be in the middle of it.
-    host.write("root/big", vec![7_u8; 300 << 20]);
-    let mut child = Command::new(program())
-        .arg("--root")
-        .arg(&host.root)
-        .arg("backup")
-        .stdout(std::process::Stdio::null())
-        .stderr(fs::File::create(&err).unwrap())
-        .spawn()
-        .unwrap();
-    let work = host.root.join("var/lib/proxmox-backup-extra/work");
-    while !work.exists() {
-        std::thread::sleep(std::time::Duration::from_millis(1));
-    }
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(child.id().cast_signed()), nix::sys::signal::SIGTERM)
-        .unwrap();
-    assert_eq!(child.wait().unwrap().code(), Some(1));
-    assert_eq!(fs::read_to_string(err).unwrap(), "error: stopped by a signal\n");
-    assert!(!work.exists());
-    assert_eq!(host.run(&["list", "--json"]).ok().json()["snapshots"].as_array().unwrap().len(), 0);
-}
-
-#[test]
-fn a_full_disk_is_told_and_leaves_what_was_there() {
-    let host = tiny();
-    let disk = host.root.join("var");
-    fs::create_dir(&disk).unwrap();
-    let mount = |args: &[&str]| {
-        assert!(Command::new(args[0]).args(&args[1..]).arg(&disk).status().unwrap().success());
-    };
-    mount(&["mount", "-t", "tmpfs", "-o", "size=1M", "tmpfs"]);
-    let run = std::panic::catch_unwind(|| {
-        host.run(&["backup"]).ok();
-        host.write(
-            "root/noise",
-            (0..2_000_000_u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect::<Vec<_>>(),
-        );
-        let done = host.run(&["backup"]).exits(Exit::Failed);
-        assert!(
-            done.err.contains(".pbx.tar: No space left on device\nhint: make room there"),
-            "{}",
-            done.err
-        );
-        host.run(&["verify", "--all"]).ok();
-        assert_eq!(host.run(&["list", "--json"]).ok().json()["snapshots"].as_array().unwrap().len(), 1);
-        assert!(!host.root.join("var/lib/proxmox-backup-extra/work").exists());
-    });
-    mount(&["umount", "-l"]);
-    run.unwrap();
 }
 
 #[test]

@@ -83,6 +83,10 @@ pub fn run(args: impl IntoIterator<Item = OsString>, mut world: World) -> Exit {
     let words = Words { host: Host::detect(root, now, exec), format, quiet: cli.global.quiet, out };
     match words.speak(cli.verb) {
         Ok(exit) => exit,
+        // A call that a signal interrupted is the signal's error, not the disk's.
+        Err(error) if is_interrupted(&error) => {
+            failed(&lock::check_stopped().err().unwrap_or(error), format, err)
+        }
         Err(error) => failed(&error, format, err),
     }
 }
@@ -129,6 +133,9 @@ fn failed(error: &anyhow::Error, format: Format, err: &mut dyn Write) -> Exit {
 fn usual_hint(error: &anyhow::Error) -> Option<&'static str> {
     let cause = error.chain().find_map(|cause| cause.downcast_ref::<io::Error>())?;
     match cause.kind() {
+        io::ErrorKind::PermissionDenied if files::is_root() => {
+            Some("not even root may: look at the share's rights, or for an immutable file with `lsattr`")
+        }
         io::ErrorKind::PermissionDenied => Some("run it as root"),
         io::ErrorKind::StorageFull => {
             Some("make room there (`df` shows the space, `df -i` the files), or choose another place")
@@ -501,8 +508,15 @@ impl Words<'_> {
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    let mut causes = error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>());
-    causes.any(|error| error.kind() == io::ErrorKind::BrokenPipe)
+    has_cause(error, io::ErrorKind::BrokenPipe)
+}
+
+fn is_interrupted(error: &anyhow::Error) -> bool {
+    has_cause(error, io::ErrorKind::Interrupted)
+}
+
+fn has_cause(error: &anyhow::Error, kind: io::ErrorKind) -> bool {
+    error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>()).any(|error| error.kind() == kind)
 }
 
 fn origin(file: &str, line: usize) -> String {

@@ -64,12 +64,13 @@ fn close_all_but(pipe: &File) {
     }
 }
 
-/// None when the deadline came before the end of the stream.
+/// None when the deadline came before the end of the stream. Errors: a signal, too: it interrupts the waiting.
 fn collect(reader: OwnedFd, deadline: Instant) -> Result<Option<Vec<u8>>> {
     let mut file = File::from(reader);
     let mut data = Vec::new();
     let mut buffer = vec![0; 128 * 1024];
     loop {
+        super::lock::check_stopped()?;
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return Ok(None);

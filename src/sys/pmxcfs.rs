@@ -174,8 +174,10 @@ fn mounted(host: &Host) -> bool {
 
 /// Reads the whole tree. Errors only when there is no way to it at all.
 pub fn read(host: &Host) -> Result<Picture> {
-    sweep(&host.run_dir());
-    read_in(host, state(host))
+    let left = sweep(&host.run_dir());
+    let mut picture = read_in(host, state(host))?;
+    picture.problems.splice(0..0, left);
+    Ok(picture)
 }
 
 fn read_in(host: &Host, state: State) -> Result<Picture> {
@@ -558,7 +560,6 @@ fn bytes(value: ValueRef) -> Vec<u8> {
 fn private_copy(host: &Host) -> Result<Contents> {
     let source = host.path(DATABASE);
     let run_dir = host.run_dir();
-    sweep(&run_dir);
     let dir = run_dir.join(format!("{COPY}{}", std::process::id()));
     let result = copy_stable(&source, &dir).and_then(|copy| {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE;
@@ -571,15 +572,18 @@ fn private_copy(host: &Host) -> Result<Contents> {
     result.with_context(|| source.display().to_string())
 }
 
-/// Removes the copies of killed processes: they hold all the keys of the cluster.
-fn sweep(run_dir: &Path) {
+/// Removes the copies of killed processes: they hold all the keys of the cluster. Only the reading of the whole
+/// tree does it, which can say so.
+fn sweep(run_dir: &Path) -> Vec<Problem> {
+    let mut problems = Vec::new();
     for entry in fs::read_dir(run_dir).into_iter().flatten().flatten() {
         let name = entry.file_name();
         let pid = name.to_str().and_then(|name| name.strip_prefix(COPY)?.parse::<u32>().ok());
         if pid.is_some_and(|pid| !Path::new("/proc").join(pid.to_string()).exists()) {
-            let _ = fs::remove_dir_all(entry.path());
+            problems.push(files::left(&entry.path(), fs::remove_dir_all(entry.path())));
         }
     }
+    problems
 }
 
 /// Copies both files again until neither changed meanwhile: a checkpoint in between would mix two states.

@@ -1,6 +1,7 @@
 //! `backup`: one pass from the host into a snapshot, read back, put on every store.
 
 use std::fs::{self, File, OpenOptions};
+use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -91,25 +92,16 @@ pub fn run(
     let mut lap = Instant::now();
     let mut draft = draft(host, config, request, id, parent)?;
     draft.counts.pmxcfs = sources.pmxcfs_files();
-    let snapshot = write(host, &sources, draft, &spool, problems, say).map_err(|error| {
-        if error.is::<std::io::Error>() {
-            error.context(format!("cannot write {}", spool.display()))
-        } else {
-            error
-        }
-    })?;
+    let snapshot =
+        write(host, &sources, draft, &spool, problems, say).map_err(|error| match cause(&error) {
+            Some(io::ErrorKind::NotFound) => went_away(&spool, error),
+            Some(_) => error.context(format!("cannot write {}", spool.display())),
+            None => error,
+        })?;
     phases.write = lap.elapsed().as_secs_f64();
     say("reading it back");
     lap = Instant::now();
-    let read_back = Archive::open(&spool)?.read(&spool, &mut |_, _| check_stopped());
-    check_stopped()?;
-    let index = read_back.context(
-        Fault::new(
-            FaultKind::Verification,
-            "the snapshot that was just written does not read back; it was discarded",
-        )
-        .hint("check the memory and the disk of this host"),
-    )?;
+    let index = read_back(&spool)?;
     phases.verify = lap.elapsed().as_secs_f64();
     lap = Instant::now();
     let mut problems = index.problems;
@@ -167,6 +159,31 @@ pub fn run(
     })
 }
 
+/// Errors: `Verification` for whatever it is, even when nothing of it can be recognised.
+fn read_back(spool: &Path) -> Result<Index> {
+    let read = Archive::open(spool).and_then(|mut archive| archive.read(spool, &mut |_, _| check_stopped()));
+    check_stopped()?;
+    read.map_err(|error| match cause(&error) {
+        Some(io::ErrorKind::NotFound) => went_away(spool, error),
+        _ => error.context(
+            Fault::new(
+                FaultKind::Verification,
+                "the snapshot that was just written does not read back; it was discarded",
+            )
+            .hint("check the memory and the disk of this host"),
+        ),
+    })
+}
+
+fn cause(error: &anyhow::Error) -> Option<io::ErrorKind> {
+    error.downcast_ref::<io::Error>().map(io::Error::kind)
+}
+
+fn went_away(spool: &Path, error: anyhow::Error) -> anyhow::Error {
+    let fault = Fault::new(FaultKind::Failed, format!("{}: went away while it was used", spool.display()));
+    error.context(fault.hint("run it again, and let nothing else clean up that folder"))
+}
+
 /// Retention where the new snapshot lies safely. What goes wrong is a problem: the snapshot is there.
 fn prune_store(
     host: &Host,
@@ -218,7 +235,7 @@ impl Work {
     fn sweep(&self) -> Vec<Problem> {
         let entries: Vec<fs::DirEntry> = match fs::read_dir(&self.path).and_then(Iterator::collect) {
             Ok(entries) => entries,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             Err(error) => {
                 let what = format!("{}: cannot be cleaned up: {error}", self.path.display());
                 return vec![Problem::warning(what).hint("remove the files in it by hand")];

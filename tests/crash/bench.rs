@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, symlink};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt, symlink};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use pbx_config::model::report::Exit;
@@ -34,6 +35,12 @@ impl Disk {
     pub fn remount(&self, options: &str) {
         let options = format!("remount,{options}");
         assert!(Command::new("mount").args(["-o", &options]).arg(&self.0).status().unwrap().success());
+    }
+}
+
+impl Disk {
+    pub fn unmount(&self) {
+        assert!(Command::new("umount").arg("-l").arg(&self.0).status().unwrap().success());
     }
 }
 
@@ -115,6 +122,10 @@ impl Bench {
         xattr::set(host.root.join("srv/dir/file"), "user.note", b"kept").unwrap();
         fs::set_permissions(host.root.join("srv/dir"), fs::Permissions::from_mode(0o750)).unwrap();
         host.configure("backup: main\n\tinclude /srv\n");
+        Self::of(host)
+    }
+
+    pub fn of(host: TestHost) -> Self {
         Self { host, disk: None, old: Vec::new() }
     }
 
@@ -124,9 +135,13 @@ impl Bench {
     }
 
     pub fn with_disk(options: &str) -> Self {
+        Self::empty_disk(options).with_old_snapshot()
+    }
+
+    pub fn empty_disk(options: &str) -> Self {
         let mut bench = Self::first_run();
         bench.disk = Some(Disk::mount(&bench.host.beside("disk"), options));
-        bench.with_old_snapshot()
+        bench
     }
 
     pub fn with_old_snapshot(mut self) -> Self {
@@ -177,6 +192,14 @@ impl Bench {
         finish(command.args(self.words(verb)))
     }
 
+    /// Kills a run after a while, wherever it is.
+    pub fn killed_after(&self, while_: Duration, verb: &[&str]) {
+        let mut child = spawn(Command::new(program()).args(self.words(verb)));
+        std::thread::sleep(while_);
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
     /// Runs under strace. Only the first thread is watched: the others compress and ask nothing of the disk.
     pub fn watched(&self, options: &[&str], verb: &[&str]) -> Done {
         let log = self.host.beside("strace.log");
@@ -184,6 +207,16 @@ impl Bench {
         let mut done = finish(command.args(options).arg(program()).args(self.words(verb)));
         done.calls = calls(&fs::read_to_string(log).unwrap());
         done
+    }
+
+    /// What the other threads ask of the kernel.
+    pub fn calls_of_other_threads(&self, verb: &[&str]) -> Vec<Call> {
+        let dir = self.host.beside("threads");
+        fs::create_dir(&dir).unwrap();
+        let mut command = strace(&dir.join("log"));
+        finish(command.arg("-ff").arg(program()).args(self.words(verb))).ok();
+        let logs = fs::read_dir(&dir).unwrap().map(|log| fs::read_to_string(log.unwrap().path()).unwrap());
+        logs.filter(|log| !log.starts_with("execve")).flat_map(|log| calls(&log)).collect()
     }
 
     /// Runs it and does something to its call `at`: `signal=KILL`, `error=EIO`.
@@ -196,20 +229,22 @@ impl Bench {
     /// Stops it right after its call `at`, does something, and lets it go on.
     pub fn stopped(&self, at: &Call, meanwhile: impl FnOnce(), verb: &[&str]) -> Done {
         let log = self.host.beside("strace.log");
+        // The one of the run before says that it was stopped.
+        let _ = fs::remove_file(&log);
         let inject = format!("inject={}:signal=STOP:when={}", at.name, at.nth);
-        let mut command = strace(&log);
+        let mut command = crate::strace::strace(&log);
         command.args(["-e", &format!("trace={}", at.name), "-e", &inject]).arg(program());
         let mut child = spawn(command.args(self.words(verb)));
         let is_stopped =
             || fs::read_to_string(&log).is_ok_and(|text| text.contains("--- stopped by SIGSTOP"));
         while !is_stopped() {
             assert!(child.try_wait().unwrap().is_none(), "it ended before {at}");
-            std::thread::sleep(std::time::Duration::from_millis(2));
+            std::thread::sleep(Duration::from_millis(2));
         }
         meanwhile();
-        let tracer = child.id();
-        let traced = fs::read_to_string(format!("/proc/{tracer}/task/{tracer}/children")).unwrap();
-        let pid = nix::unistd::Pid::from_raw(traced.trim().parse().unwrap());
+        let strace = child.id();
+        let children = fs::read_to_string(format!("/proc/{strace}/task/{strace}/children")).unwrap();
+        let pid = nix::unistd::Pid::from_raw(children.trim().parse().unwrap());
         nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGCONT).unwrap();
         let done = child.wait_with_output().unwrap();
         collect(&done)
@@ -224,7 +259,8 @@ impl Bench {
 
     /// As it was before the first run, but for the old snapshot.
     pub fn reset(&self) {
-        let _ = fs::remove_dir_all(self.host.root.join("var"));
+        let made = if self.host.database().exists() { self.state_dir() } else { self.host.root.join("var") };
+        let _ = fs::remove_dir_all(made);
         let _ = fs::remove_dir_all(self.store());
         for (path, content) in &self.old {
             fs::DirBuilder::new().recursive(true).mode(0o700).create(path.parent().unwrap()).unwrap();
@@ -309,9 +345,4 @@ fn finish(command: &mut Command) -> Done {
 fn collect(output: &std::process::Output) -> Done {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     Done { status: output.status, out: text(&output.stdout), err: text(&output.stderr), calls: Vec::new() }
-}
-
-/// Owner and time of a file may not matter, that it is the same file does.
-pub fn inode(path: &Path) -> u64 {
-    fs::symlink_metadata(path).unwrap().ino()
 }

@@ -78,7 +78,9 @@ fn an_error_at_any_change_onto_another_disk_is_told_and_leaves_nothing_half() {
 /// Calls that read something below `folder`, each a place where a disk can fail.
 fn reads(calls: &[Call], folder: &Path) -> Vec<Call> {
     let asks = |call: &&Call| {
-        ["open", "stat", "read", "getdents", "list", "getx"].iter().any(|word| call.name.contains(word))
+        // preadv2 only asks whether the kernel has it already.
+        let words = ["open", "stat", "read", "getdents", "list", "getx"];
+        words.iter().any(|word| call.name.contains(word)) && call.name != "preadv2"
     };
     let here = |call: &&Call| !call.changes() && !call.failed() && call.touches(folder);
     calls.iter().filter(asks).filter(here).cloned().collect()
@@ -195,5 +197,44 @@ fn an_error_at_any_change_of_an_extraction_is_told_and_leaves_no_target() {
         } else {
             assert!(!target.exists(), "{when}");
         }
+    }
+}
+
+#[test]
+fn a_byte_that_the_disk_only_pretended_to_write_is_found_by_reading_back() {
+    let bench = Bench::first_run();
+    let work = bench.work();
+    let mut calls = bench.changes_of_a_backup();
+    calls.retain(|call| call.name.contains("write") && call.path().parent() == Some(&work));
+    let mut found = 0;
+    for call in &calls {
+        bench.reset();
+        let done = bench.tampered(call, "retval=1", &["backup"]);
+        let when = format!("{call}\n{}\n{}", done.out, done.err);
+        let new = bench.is_old_or_whole(&when);
+        bench.nothing_is_left(&when);
+        if new == 1 {
+            // What was not written over was the same byte before.
+            assert_eq!((done.code(), call.name.as_str()), (Some(0), "pwrite64"), "{when}");
+            continue;
+        }
+        found += 1;
+        assert_eq!(done.code(), Some(4), "{when}");
+        done.is_told_well("does not read back", &when);
+    }
+    assert!(found >= 3, "{found} of {calls:?}");
+}
+
+#[test]
+fn a_share_that_cannot_sync_folders_is_a_store_all_the_same() {
+    let bench = Bench::other_disk();
+    let calls = bench.changes_of_a_backup();
+    let syncs: Vec<&Call> =
+        calls.iter().filter(|call| call.name == "fsync" && bench.folder().starts_with(call.path())).collect();
+    assert!(syncs.len() >= 2, "{syncs:?}");
+    for call in syncs {
+        bench.reset();
+        let done = bench.tampered(call, "error=EINVAL", &["backup"]).ok();
+        assert_eq!(bench.is_old_or_whole(&format!("{call}\n{}", done.out)), 1);
     }
 }

@@ -2,9 +2,13 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::bench::{Bench, REMOVED};
+use crate::common::TestHost;
 use crate::common::tree::{assert_same, picture};
+use crate::signals::noise;
+use crate::strace::Call;
 
 /// Kills a backup before each of its changes; the state between any two is met.
 fn killed_everywhere(bench: &Bench, at_least: usize) {
@@ -32,6 +36,63 @@ fn a_first_run_killed_at_any_change_leaves_nothing_or_a_whole_snapshot() {
 #[test]
 fn a_run_onto_another_disk_killed_at_any_change_leaves_the_old_or_a_whole_snapshot() {
     killed_everywhere(&Bench::other_disk(), 20);
+}
+
+#[test]
+fn a_run_killed_at_any_moment_leaves_the_old_or_a_whole_snapshot() {
+    let bench = Bench::other_disk();
+    bench.host.write("srv/noise", noise(4 << 20));
+    for n in 0..20 {
+        bench.reset();
+        let after = Duration::from_micros(n * n * 500);
+        bench.killed_after(after, &["backup"]);
+        let when = format!("killed after {after:?}");
+        bench.is_old_or_whole(&when);
+        bench.next_run_cleans_up(&when);
+    }
+}
+
+/// What the tests of every single call rest on.
+#[test]
+fn only_the_first_thread_of_a_run_changes_anything() {
+    let bench = Bench::first_run();
+    bench.host.write("srv/noise", noise(4 << 20));
+    let calls = bench.calls_of_other_threads(&["backup"]);
+    assert!(calls.len() >= 10, "{calls:?}");
+    let changed: Vec<_> = crate::strace::changes(&calls, &[&bench.host.root])
+        .into_iter()
+        .filter(|call| call.touches(&bench.host.root) || call.touches(&bench.run_dir()))
+        .collect();
+    assert!(changed.is_empty(), "{changed:?}");
+}
+
+#[test]
+fn the_keys_of_a_cluster_that_a_killed_run_copied_are_removed_and_said() {
+    let bench = Bench::of(TestHost::golden("pve-single"));
+    let run_dir = bench.run_dir();
+    let copies = || -> Vec<PathBuf> {
+        let all = fs::read_dir(&run_dir).into_iter().flatten().map(|entry| entry.unwrap().path());
+        all.filter(|path| !path.ends_with("lock")).collect()
+    };
+    let calls = bench.watched(&[], &["backup"]).calls;
+    let calls = crate::strace::changes(&calls, &[&run_dir]);
+    let calls: Vec<&Call> =
+        calls.iter().filter(|call| call.args.iter().any(|arg| arg.contains("/pmxcfs-"))).collect();
+    assert!(calls.len() >= 5, "{calls:?}");
+    let mut left_some = 0;
+    for call in calls {
+        bench.reset();
+        let done = bench.tampered(call, "signal=KILL", &["backup"]);
+        assert!(done.was_killed(), "not killed at {call}: {}\n{}", done.out, done.err);
+        let left = copies();
+        left_some += left.len();
+        let next = bench.run(&["backup", "--json"]);
+        let said: Vec<_> =
+            next.problems().iter().filter_map(|what| what.strip_suffix(REMOVED).map(PathBuf::from)).collect();
+        assert_eq!(said, left, "killed at {call}");
+        assert!(!run_dir.exists(), "killed at {call}");
+    }
+    assert!(left_some > 0);
 }
 
 /// The folders beside a target that runs left.
