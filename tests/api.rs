@@ -114,7 +114,7 @@ fn a_node_with_a_token_is_asked_by_its_api() {
     let mut ports: Vec<&str> = asked.lines().filter_map(|line| line.split(' ').next()).collect();
     ports.sort_unstable();
     ports.dedup();
-    assert!(ports.len() <= 5 && asked.lines().count() > 10, "{asked}");
+    assert!(ports.len() * 2 < asked.lines().count() && asked.lines().count() > 10, "{asked}");
 }
 
 #[test]

@@ -14,6 +14,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
+use super::lock::check_stopped;
+
 /// Where tools are looked for; never the caller's PATH, which a vzdump hook does not even have.
 pub const TOOL_DIRS: [&str; 4] = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"];
 /// How long a command may outlive SIGTERM.
@@ -154,7 +156,8 @@ fn watch(child: &mut Child, pipes: &mut [Pipe; 2], group: &Group, limit: Duratio
         if ended.is_some() && !open {
             break;
         }
-        if Instant::now() < deadline {
+        // Who stops us stops what we wait for.
+        if Instant::now() < deadline && (timed_out || check_stopped().is_ok()) {
             continue;
         }
         if ended.is_some() {

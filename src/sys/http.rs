@@ -77,6 +77,9 @@ impl fmt::Debug for Fingerprint {
     }
 }
 
+/// More than ask at once, so that none has to connect again.
+const IDLE_MAX: usize = 8;
+
 /// Keeps connections open between requests; may be used by several threads.
 pub struct Client(ureq::Agent);
 
@@ -103,6 +106,7 @@ impl Client {
             .max_redirects(0)
             .proxy(None)
             .https_only(true)
+            .max_idle_connections_per_host(IDLE_MAX)
             .user_agent(concat!("pbx-config/", env!("CARGO_PKG_VERSION")))
             .build();
         let connector = TcpConnector::default().chain(Tls(Arc::new(tls)));
