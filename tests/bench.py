@@ -175,8 +175,7 @@ class Bench:
                     os.rename(f"{database}.away", database)
                 self.row(f"/etc/pve of {files:,} files, from the database", own, other,
                          "tar of the mount | zstd -3 -T0; sync", "1.0")
-                self.row(f"/etc/pve of {files:,} files, from the database", own, walk,
-                         "ourselves from the mount", "1.0")
+                self.row("the same", own, walk, "ourselves from the mount", "1.0")
             finally:
                 subprocess.run(["umount", "-l", mount], check=True)
 
@@ -243,10 +242,10 @@ def machine(work):
         cpu = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     system = platform.freedesktop_os_release()["PRETTY_NAME"]
-    kind = subprocess.run(["stat", "-f", "-c", "%T", work], check=True, capture_output=True, text=True).stdout.strip()
+    kind = subprocess.run(["findmnt", "-n", "-o", "FSTYPE", "-T", work], check=True, capture_output=True, text=True)
     load = os.getloadavg()[0]
-    return (f"{cpu}, {len(os.sched_getaffinity(0))} cores, {memory:.0f} GiB; {system}, Linux {platform.release()}, "
-            f"{kind}; {datetime.date.today()}; load before {load:.1f}")
+    return (f"{cpu}, {len(os.sched_getaffinity(0))} cores, {memory:.0f} GiB; {system}, Linux {platform.release().split('-')[0]}, "
+            f"{kind.stdout.strip()}; {datetime.date.today()}; load before {load:.1f}")
 
 
 def main():
