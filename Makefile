@@ -57,12 +57,12 @@ lint: deps $(DENY)
 coverage: deps $(TARPAULIN)
 	$(CARGO) build --locked --examples
 	install -D -t target/coverage/debug/examples target/debug/examples/pmxcfs-double target/debug/examples/manual
-	$(TARPAULIN) --engine llvm --follow-exec --locked --skip-clean --timeout 900 --exclude-files 'tests/*' \
+	$(TARPAULIN) --engine llvm --follow-exec --locked --skip-clean --timeout 900 --exclude-files 'tests/*' 'man/*' \
 		--target-dir target/coverage --output-dir target/coverage --out Lcov --fail-under $(COVERAGE)
 
 # Medians beside other tools on generated trees, best on a quiet machine: minutes. ONLY=a,d picks from tests/bench.py.
 bench: build
-	$(CARGO) build --release --locked --example pmxcfs-double
+	$(RELEASE) $(CARGO) build --release --locked --example pmxcfs-double
 	python3 tests/bench.py $(PROGRAM) $(DOUBLE) --only '$(ONLY)'
 
 # They run for seconds: to optimise them takes longer than it saves.

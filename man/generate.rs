@@ -11,7 +11,7 @@ use clap_mangen::Man;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-/// How clap_mangen leaves a line empty, which mandoc does not like.
+/// How `clap_mangen` leaves a line empty, which mandoc does not like.
 const BLANK: &str = ".br\n\n.br\n";
 
 const PAGE: &str = include_str!("pbx-config.1.in");
@@ -95,10 +95,10 @@ fn verb_page(verb: &Command, name: &str) -> Result<String> {
         out.extend_from_slice(b".SH COMMANDS\n");
     }
     for sub in below {
-        let arguments: String = sub
-            .get_positionals()
-            .map(|argument| format!(" \\fI{}\\fR", argument.get_id().as_str().to_uppercase()))
-            .collect();
+        let mut arguments = String::new();
+        for argument in sub.get_positionals() {
+            arguments += &format!(" \\fI{}\\fR", argument.get_id().as_str().to_uppercase());
+        }
         let about = sub.get_about().map(ToString::to_string).unwrap_or_default();
         let line = format!(
             ".TP\n\\fB{} {}\\fR{arguments}\n{}\n",
