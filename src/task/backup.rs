@@ -55,6 +55,7 @@ pub fn plan(host: &Host, config: &Config, stores: &[Box<dyn Store>], request: &R
         state::outputs_of(&sources.items, host).into_iter().map(|output| output.argv.join(" ")).collect();
     let mut problems = sources.problems;
     problems.extend(left.problems);
+    collect::shorten(&mut problems);
     Ok(Plan {
         system: host.facts.summary(),
         snapshot: SnapshotId::new(&host.facts.node, host.now.timestamp()).context("a node name")?,
@@ -304,6 +305,7 @@ fn write(
     })?;
     let outputs = intake.outputs(commands, host.now.timestamp().as_second())?;
     intake.problems.extend(left.problems);
+    collect::shorten(&mut intake.problems);
     if intake.writer.entries() == 0 {
         let fault =
             Fault::new(FaultKind::Usage, "nothing on this host is selected; there is nothing to save");

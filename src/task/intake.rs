@@ -22,6 +22,8 @@ use crate::sys::lock::check_stopped;
 /// Up to here a file is read whole before it is written, so that a change meanwhile is noticed and read again.
 const SMALL_BYTES: u64 = 1 << 20;
 const XATTRS_MAX_BYTES: usize = 512 << 10;
+/// Of all files together: they are in the index too, and in JSON four times as long.
+const ALL_XATTRS_MAX_BYTES: usize = 8 << 20;
 const READ_TRIES: usize = 3;
 
 /// Turns pieces into members.
@@ -32,6 +34,8 @@ pub struct Intake {
     /// First name of every file that has several.
     linked: HashMap<(u64, u64), Name>,
     buffer: Vec<u8>,
+    /// Room that is left for attributes.
+    xattrs: usize,
     pub problems: Vec<Problem>,
 }
 
@@ -43,6 +47,7 @@ impl Intake {
             writer,
             linked: HashMap::new(),
             buffer: Vec::new(),
+            xattrs: ALL_XATTRS_MAX_BYTES,
             problems,
         }
     }
@@ -228,11 +233,18 @@ impl Intake {
 
     /// A header has room for so much; some file systems give more.
     fn limit_xattrs(&mut self, entry: &mut Entry) {
-        if entry.xattrs.iter().map(|xattr| xattr.value.len()).sum::<usize>() > XATTRS_MAX_BYTES {
-            entry.xattrs.clear();
-            let error = std::io::Error::other("they are too large");
-            self.without_xattrs(entry.path.as_path(), &error);
+        let size = entry.xattrs.iter().map(|xattr| xattr.name.len() + xattr.value.len()).sum::<usize>();
+        if size <= XATTRS_MAX_BYTES.min(self.xattrs) {
+            self.xattrs -= size;
+            return;
         }
+        entry.xattrs.clear();
+        let error = std::io::Error::other(if size > XATTRS_MAX_BYTES {
+            "they are too large"
+        } else {
+            "those of all files together are too large"
+        });
+        self.without_xattrs(entry.path.as_path(), &error);
     }
 
     fn remember_links(&mut self, stat: &Stat, path: &Name) {
