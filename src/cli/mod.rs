@@ -26,7 +26,7 @@ use crate::store::{self, Store};
 use crate::sys::exec::{Exec, NoTools, System};
 use crate::sys::glob::Pattern;
 use crate::sys::host::Host;
-use crate::sys::{lock, log as talk};
+use crate::sys::{files, lock, log as talk};
 use crate::task::snapshots::{self, Chosen};
 use crate::task::{backup, extract, sources, verify};
 
@@ -108,7 +108,7 @@ fn failed(error: &anyhow::Error, format: Format, err: &mut dyn Write) -> Exit {
     let message = render::one_line(&talk::mask(&render::without_errno(&format!("{error:#}"))));
     let hint = fault.and_then(|fault| fault.hint.as_deref()).or_else(|| usual_hint(error));
     let written = if format == Format::Text {
-        let hint = hint.map(|hint| format!("hint: {hint}\n")).unwrap_or_default();
+        let hint = hint.map(|hint| format!("hint: {}\n", render::one_line(hint))).unwrap_or_default();
         write!(err, "error: {message}\n{hint}")
     } else {
         let error = serde_json::json!({ "error": message, "hint": hint, "exit": exit as i32 });
@@ -120,8 +120,14 @@ fn failed(error: &anyhow::Error, format: Format, err: &mut dyn Write) -> Exit {
 
 /// What helps against the system's own refusals.
 fn usual_hint(error: &anyhow::Error) -> Option<&'static str> {
+    if error.to_string() == verify::NO_OUTPUT {
+        return Some("what it leads to is full or broken; what was to be done is done");
+    }
     let kind = error.chain().find_map(|cause| cause.downcast_ref::<io::Error>())?.kind();
     match kind {
+        io::ErrorKind::PermissionDenied if files::is_root() => {
+            Some("root may do it elsewhere: `lsattr -d` tells what is immutable, `findmnt -T` what holds it")
+        }
         io::ErrorKind::PermissionDenied => Some("run it as root"),
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
             Some("make room there, or name another --store")
@@ -157,7 +163,7 @@ impl Words<'_> {
     /// A value as JSON, or as the text that `text` makes of it.
     fn print<T: Serialize>(&mut self, value: &T, text: impl FnOnce(&T) -> String) -> Result<()> {
         let text = match self.format {
-            Format::Text => text(value),
+            Format::Text => render::harmless(&text(value)),
             Format::Json => serde_json::to_string(value)? + "\n",
             Format::JsonPretty => serde_json::to_string_pretty(value)? + "\n",
         };
@@ -168,7 +174,7 @@ impl Words<'_> {
     fn write(&mut self, data: &[u8]) -> Result<()> {
         match self.out.write_all(data).and_then(|()| self.out.flush()) {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-            written => written.context("cannot write to standard output"),
+            written => written.context(verify::NO_OUTPUT),
         }
     }
 
