@@ -23,7 +23,9 @@ TARPAULIN := target/tools/cargo-tarpaulin@0.37.5/bin/cargo-tarpaulin
 # At least so many percent of the lines; of what it is about 93 are.
 COVERAGE := 80
 
-.PHONY: all demo test lint coverage bench build deps clean man deb test-deb test-deb-quick repo
+FUZZ_SECONDS ?= 60
+
+.PHONY: all demo test lint coverage bench fuzz build deps clean man deb test-deb test-deb-quick repo
 
 all: build
 
@@ -99,6 +101,21 @@ test-deb-quick: deb
 repo: deb
 	$(call INSTALL,apt-utils gpg)
 	sh debian/repo "$(REPO_KEY)"
+
+# Every body of tests/fuzz/bodies.rs under libFuzzer, each so many seconds. What it finds lies in fuzz/artifacts:
+# mend it, and keep its input in fuzz/seeds, where `make test` runs it for ever. Stable Rust will do.
+fuzz: export RUSTC_BOOTSTRAP = 1
+fuzz: export PATH := $(CURDIR)/target/tools/bin:$(PATH)
+fuzz: export FUZZ_CORPUS = $(CURDIR)/target/fuzz/corpus
+fuzz: deps
+	command -v g++ >/dev/null || DEBIAN_FRONTEND=noninteractive apt-get install -qy g++
+	$(CARGO) fuzz --version || $(CARGO) install cargo-fuzz --version 0.13.2 --locked --root target/tools
+	$(CARGO) test --locked --test fuzz -- --ignored write_the_seeds
+	$(CARGO) fuzz build --target-dir target/fuzz
+	set -e; for body in $(basename $(notdir $(wildcard fuzz/fuzz_targets/*.rs))); do \
+		$(CARGO) fuzz run --target-dir target/fuzz $$body $(FUZZ_CORPUS)/$$body -- -max_total_time=$(FUZZ_SECONDS) \
+			-max_len=65536 -timeout=60 -rss_limit_mb=2048 -malloc_limit_mb=600 -print_final_stats=1; \
+	done
 
 clean:
 	$(CARGO) clean

@@ -4,19 +4,26 @@
 
 mod common;
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
-use std::path::Path;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
 use common::TestHost;
+use pbx_config::model::index::Name;
 use pbx_config::model::report::Exit;
 use serde_json::Value;
 
 fn check(name: &str) {
     let host = TestHost::golden(name);
+    let before = shape(&host.root);
     let done = host.run(&["backup", "--json"]);
     assert!(matches!(done.exit, Exit::Ok | Exit::Problems), "{}\n{}", done.out, done.err);
     let shown = host.run(&["show", "latest", "--files", "--json"]).ok().json();
+    for (path, is) in shape(&host.root) {
+        assert_eq!(Some(&is), before.get(&path), "{}: the backup changed it", path.display());
+    }
     let text = picture(&shown);
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/hosts").join(name).join("expect.txt");
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
@@ -29,16 +36,45 @@ fn check(name: &str) {
     assert_eq!(text.lines().count(), expected.lines().count(), "{}", path.display());
 }
 
+/// A name of any bytes as a person is shown it.
+fn name(value: &Value) -> String {
+    serde_json::from_value::<Name>(value.clone()).unwrap().to_string()
+}
+
+/// What lstat tells of every path but of our own folder, and of those above it: when they were last read is
+/// no business of a host's.
+fn shape(root: &Path) -> BTreeMap<PathBuf, String> {
+    let own = root.join("var/lib/proxmox-backup-extra");
+    let mut shape = BTreeMap::new();
+    let mut todo = vec![root.to_owned()];
+    while let Some(path) = todo.pop() {
+        let meta = fs::symlink_metadata(&path).unwrap();
+        if own.starts_with(&path) {
+            shape.insert(path.clone(), String::new());
+        } else {
+            let times = (meta.mtime(), meta.mtime_nsec(), meta.ctime(), meta.ctime_nsec());
+            let rest = (meta.mode(), meta.uid(), meta.gid(), meta.size(), meta.nlink(), meta.ino());
+            shape.insert(path.clone(), format!("{times:?} {rest:?}"));
+        }
+        if meta.is_dir() && path != own {
+            todo.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+        }
+    }
+    shape.remove(&own);
+    shape
+}
+
 /// One line an entry, output, absence and problem; times and hashes left out.
 fn picture(shown: &Value) -> String {
     let mut text = String::new();
     for entry in shown["entries"].as_array().unwrap() {
-        let link = entry["link"].as_str().map(|link| format!(" -> {link}")).unwrap_or_default();
+        let link =
+            if entry["link"].is_null() { String::new() } else { format!(" -> {}", name(&entry["link"])) };
         let secret = if entry["secret"] == true { " secret" } else { "" };
         let kind = &entry["kind"].as_str().unwrap()[..1];
         let mode = entry["mode"].as_u64().unwrap();
         let (uid, gid, item) = (&entry["uid"], &entry["gid"], entry["item"].as_str().unwrap());
-        let path = entry["path"].as_str().unwrap();
+        let path = name(&entry["path"]);
         writeln!(text, "{item}: {kind}{mode:04o} {uid}:{gid} {path}{link}{secret}").unwrap();
     }
     for output in shown["outputs"].as_array().unwrap() {
@@ -83,4 +119,9 @@ fn both_products_on_one_host() {
 #[test]
 fn a_bare_debian() {
     check("bare");
+}
+
+#[test]
+fn a_host_of_everything_that_a_tree_can_hold() {
+    check("hostile");
 }

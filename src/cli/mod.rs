@@ -119,7 +119,7 @@ fn failed(error: &anyhow::Error, format: Format, err: &mut dyn Write) -> Exit {
     let message = render::one_line(&talk::mask(&render::without_errno(&format!("{error:#}"))));
     let hint = fault.and_then(|fault| fault.hint.as_deref()).or_else(|| usual_hint(error));
     let written = if format == Format::Text {
-        let hint = hint.map(|hint| format!("hint: {hint}\n")).unwrap_or_default();
+        let hint = hint.map(|hint| format!("hint: {}\n", render::one_line(hint))).unwrap_or_default();
         write!(err, "error: {message}\n{hint}")
     } else {
         let error = serde_json::json!({ "error": message, "hint": hint, "exit": exit as i32 });
@@ -131,10 +131,13 @@ fn failed(error: &anyhow::Error, format: Format, err: &mut dyn Write) -> Exit {
 
 /// What helps against the system's own refusals.
 fn usual_hint(error: &anyhow::Error) -> Option<&'static str> {
+    if error.to_string() == verify::NO_OUTPUT {
+        return Some("what it leads to is full or broken; what was to be done is done");
+    }
     let cause = error.chain().find_map(|cause| cause.downcast_ref::<io::Error>())?;
     match cause.kind() {
         io::ErrorKind::PermissionDenied if files::is_root() => {
-            Some("not even root may: look at the share's rights, or for an immutable file with `lsattr`")
+            Some("not even root may: `lsattr -d` tells what is immutable, `findmnt -T` what holds it")
         }
         io::ErrorKind::PermissionDenied => Some("run it as root"),
         io::ErrorKind::StorageFull => {
@@ -179,7 +182,7 @@ impl Words<'_> {
     /// A value as JSON, or as the text that `text` makes of it.
     fn print<T: Serialize>(&mut self, value: &T, text: impl FnOnce(&T) -> String) -> Result<()> {
         let text = match self.format {
-            Format::Text => text(value),
+            Format::Text => render::harmless(&text(value)),
             Format::Json => serde_json::to_string(value)? + "\n",
             Format::JsonPretty => serde_json::to_string_pretty(value)? + "\n",
         };
@@ -190,7 +193,7 @@ impl Words<'_> {
     fn write(&mut self, data: &[u8]) -> Result<()> {
         match self.out.write_all(data).and_then(|()| self.out.flush()) {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-            written => written.context("cannot write to standard output"),
+            written => written.context(verify::NO_OUTPUT),
         }
     }
 

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use jiff::tz::TimeZone;
 
-use crate::model::index::{Entry, Index, Kind};
+use crate::model::index::{Entry, Index, Kind, is_harmful};
 use crate::model::report::{Outcome, Problem, Report, Severity};
 use crate::model::snapshot::{Compression, Snapshot};
 use crate::task::backup::Plan;
@@ -92,7 +92,12 @@ pub fn hook(state: &State) -> String {
 
 /// What came from outside must not move the cursor or start a line.
 pub fn one_line(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    text.chars().map(|c| if is_harmful(c) { ' ' } else { c }).collect()
+}
+
+/// The same of a whole text, whose lines and tabs are ours.
+pub fn harmless(text: &str) -> String {
+    text.chars().map(|c| if is_harmful(c) && !"\n\t".contains(c) { ' ' } else { c }).collect()
 }
 
 /// Rust's "(os error 28)" says nothing that the words before it do not.

@@ -48,13 +48,21 @@ impl From<&Path> for Name {
     }
 }
 
-/// Readable and harmless on a terminal: control characters and bad bytes are escaped.
+/// What acts on a terminal, or hides or turns round what stands beside it: control characters, Unicode's
+/// separators of lines, its invisible marks and its overrides of direction.
+pub fn is_harmful(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}')
+        || matches!(c, '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+}
+
+/// Readable and harmless on a terminal: what is harmful, and bad bytes, are escaped.
 impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut text = String::with_capacity(self.0.len());
         for chunk in self.0.utf8_chunks() {
             for c in chunk.valid().chars() {
-                if c.is_control() {
+                if is_harmful(c) {
                     text.extend(c.escape_default());
                 } else {
                     text.push(c);
@@ -197,6 +205,13 @@ mod tests {
         let json = serde_json::to_string(&name).unwrap();
         assert_eq!(serde_json::from_str::<Name>(&json).unwrap(), name);
         assert_eq!(name.to_string(), "etc/caf\\xe9\\n");
+    }
+
+    #[test]
+    fn a_name_does_nothing_to_what_stands_beside_it() {
+        let name = Name::new("cod.\u{202e}gpj\u{2028}exe\u{1b}[2J");
+        assert_eq!(name.to_string(), "cod.\\u{202e}gpj\\u{2028}exe\\u{1b}[2J");
+        assert_eq!(Name::new("ünï→ á 漢").to_string(), "ünï→ á 漢");
     }
 
     #[test]

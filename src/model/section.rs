@@ -2,6 +2,7 @@
 //! section into any serde struct, every refusal with its file and line. It knows no kind and no
 //! key, opens no file and merges no layers.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -80,6 +81,7 @@ pub fn parse(file: &str, text: &str) -> Result<Vec<Section>, SyntaxError> {
     let file: Arc<str> = file.into();
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut sections: Vec<Section> = Vec::new();
+    let mut first: HashMap<(String, String), usize> = HashMap::new();
     for (number, line) in (1..).zip(text.split('\n')) {
         let line = line.strip_suffix('\r').unwrap_or(line);
         let content = line.trim_matches(BLANKS);
@@ -93,8 +95,8 @@ pub fn parse(file: &str, text: &str) -> Result<Vec<Section>, SyntaxError> {
             section.entries.push(Entry { key, value, file: Arc::clone(&file), line: number });
         } else {
             let (kind, id) = parse_header(content).map_err(refused)?;
-            if let Some(first) = sections.iter().find(|s| s.kind == kind && s.id == id) {
-                return Err(refused(defined_twice(first)));
+            if let Some(first) = first.insert((kind.clone(), id.clone()), sections.len()) {
+                return Err(refused(defined_twice(&sections[first])));
             }
             let (file, entries) = (Arc::clone(&file), Vec::new());
             sections.push(Section { kind, id, file, line: number, entries });
@@ -322,8 +324,10 @@ struct Keys<'a> {
 impl<'a> Keys<'a> {
     fn of(section: &'a Section) -> Self {
         let mut keys: Vec<Values> = Vec::new();
+        let mut places: HashMap<&str, usize> = HashMap::new();
         for entry in &section.entries {
-            match keys.iter_mut().find(|values| values.first.key == entry.key) {
+            let place = *places.entry(&entry.key).or_insert(keys.len());
+            match keys.get_mut(place) {
                 Some(values) => values.more.push(entry),
                 None => keys.push(Values { first: entry, more: Vec::new() }),
             }
@@ -566,6 +570,19 @@ mod tests {
             assert_eq!(message, expected, "{text:?}");
             assert!(!hint.is_empty(), "{text:?} has no hint");
         }
+    }
+
+    #[test]
+    fn a_file_full_of_sections_or_keys_is_read_in_a_moment() {
+        /// Whoever compares each with each needs a minute.
+        const MANY: usize = 60_000;
+        const LIMIT: std::time::Duration = std::time::Duration::from_secs(10);
+        let start = std::time::Instant::now();
+        let lines = |before: &str| (0..MANY).map(|n| format!("{before}{n}\n")).collect::<Vec<_>>().concat();
+        assert_eq!(parse("f", &lines("a: ")).unwrap().len(), MANY);
+        let sections = parse("f", &format!("a: b\n{}", lines("\tk"))).unwrap();
+        assert_eq!(sections[0].read::<HashMap<String, bool>>().unwrap().len(), MANY);
+        assert!(start.elapsed() < LIMIT, "{:?}", start.elapsed());
     }
 
     #[test]

@@ -30,10 +30,11 @@ pub struct SnapshotId {
 }
 
 impl SnapshotId {
-    /// Fractions of a second are dropped. None when `host` cannot stand in a file name.
+    /// Fractions of a second are dropped. None when `host`, or a time before the year 0, cannot stand in a file name.
     pub fn new(host: &str, at: Timestamp) -> Option<Self> {
+        const YEAR_0: i64 = -62_167_219_200;
         let at = Timestamp::from_second(at.as_second()).ok()?;
-        valid_host(host).then(|| Self { at, host: host.to_owned() })
+        (valid_host(host) && at.as_second() >= YEAR_0).then(|| Self { at, host: host.to_owned() })
     }
 
     pub fn host(&self) -> &str {
@@ -242,6 +243,13 @@ mod tests {
         ] {
             assert_eq!(SnapshotId::from_file_name(name), None, "{name}");
         }
+    }
+
+    #[test]
+    fn a_time_that_no_file_name_has_is_no_snapshots() {
+        assert!("a/-000001-12-31T23:59:59Z".parse::<SnapshotId>().is_err());
+        let first = id("a/0000-01-01T00:00:00Z");
+        assert_eq!(SnapshotId::from_file_name(&first.file_name()), Some(first));
     }
 
     #[test]

@@ -427,7 +427,11 @@ pub fn is_private(path: &Path) -> io::Result<bool> {
 
 /// The mounts below a folder, as /proc/self/mountinfo tells them without touching one: mount point and type.
 pub fn mounts() -> Vec<(PathBuf, String)> {
-    let text = fs::read("/proc/self/mountinfo").unwrap_or_default();
+    mounts_of(&fs::read("/proc/self/mountinfo").unwrap_or_default())
+}
+
+/// The same from the text.
+pub fn mounts_of(text: &[u8]) -> Vec<(PathBuf, String)> {
     text.split(|b| *b == b'\n').filter_map(parse_mount).collect()
 }
 
@@ -455,11 +459,11 @@ fn parse_mount(line: &[u8]) -> Option<(PathBuf, String)> {
 pub fn unescape(mut rest: &[u8]) -> PathBuf {
     let mut bytes = Vec::new();
     while let Some((&first, tail)) = rest.split_first() {
-        let octal = tail.get(..3).and_then(|digits| std::str::from_utf8(digits).ok());
-        match octal.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
-            Some(byte) if first == b'\\' => {
-                bytes.push(byte);
-                rest = &tail[3..];
+        match tail {
+            // Three digits of one byte; `from_str_radix` would take a sign for one.
+            [a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', after @ ..] if first == b'\\' => {
+                bytes.push((a - b'0') << 6 | (b - b'0') << 3 | (c - b'0'));
+                rest = after;
             }
             _ => {
                 bytes.push(first);
@@ -573,6 +577,19 @@ mod tests {
     fn a_mount_point_with_a_space_is_read() {
         let line = br"36 35 0:42 / /mnt/my\040disk rw - fuse /dev/fuse rw";
         assert_eq!(parse_mount(line), Some(("/mnt/my disk".into(), "fuse".into())));
+    }
+
+    #[test]
+    fn only_three_octal_digits_are_an_escape() {
+        for (text, should) in [
+            (&b"a\\040b"[..], &b"a b"[..]),
+            (b"\\134040", b"\\040"),
+            (b"\\377", b"\xff"),
+            (b"\\400\\+12\\08", b"\\400\\+12\\08"),
+            (b"\\04", b"\\04"),
+        ] {
+            assert_eq!(unescape(text).as_os_str().as_bytes(), should);
+        }
     }
 
     #[test]

@@ -43,7 +43,7 @@ impl Pattern {
         if !text.starts_with('/') {
             bail!("'{text}' is not an absolute path");
         }
-        let parts = text
+        let mut parts = text
             .split('/')
             .filter(|part| !part.is_empty() && *part != ".")
             .map(|part| match part {
@@ -56,6 +56,8 @@ impl Pattern {
                 _ => Ok(Part::Literal(part.into())),
             })
             .collect::<Result<Vec<_>>>()?;
+        // Two in a row mean the same as one, and would be walked once for every way to share a path between them.
+        parts.dedup_by(|a, b| matches!((a, b), (Part::Any, Part::Any)));
         if parts.is_empty() {
             bail!("'{text}' names the whole system");
         }
@@ -96,16 +98,29 @@ impl Pattern {
     }
 }
 
+/// Only the last `**` is ever tried again further on: what the ones before it could reach, it reaches too.
+/// So a pattern of many costs no more than its length times the path's.
 fn covers(parts: &[Part], names: &[&OsStr]) -> bool {
-    match (parts.split_first(), names.split_first()) {
-        // The pattern is used up: what is left of the path lies below a match.
-        (None, _) => true,
-        // `dir/**` is what lies below the folder, not the folder itself.
-        (Some(_), None) => false,
-        (Some((Part::Any, rest)), Some((_, below))) => {
-            (!rest.is_empty() && covers(rest, names)) || rest.is_empty() || covers(parts, below)
+    let (mut part, mut name) = (0, 0);
+    let mut again: Option<(usize, usize)> = None;
+    loop {
+        match (parts.get(part), names.get(name)) {
+            // The pattern is used up: what is left of the path lies below a match.
+            (None, _) => return true,
+            // `dir/**` is what lies below the folder, not the folder itself.
+            (Some(_), None) => return false,
+            (Some(Part::Any), Some(_)) if part + 1 == parts.len() => return true,
+            (Some(Part::Any), Some(_)) => {
+                part += 1;
+                again = Some((part, name));
+            }
+            (Some(wanted), Some(found)) if wanted.matches(found) => (part, name) = (part + 1, name + 1),
+            _ => {
+                let Some((after, from)) = again else { return false };
+                (part, name) = (after, from + 1);
+                again = Some((part, name));
+            }
         }
-        (Some((part, rest)), Some((name, below))) => part.matches(name) && covers(rest, below),
     }
 }
 
@@ -131,6 +146,15 @@ mod tests {
         assert!(covers("/root/.cache/**", "root/.cache/a/b"));
         assert!(!covers("/root/.cache/**", "root/.cache"));
         assert!(covers("/**/*.lck", "etc/proxmox-backup/.datastore.lck"));
+    }
+
+    #[test]
+    fn many_two_stars_cost_no_more_time_than_one() {
+        let deep = "a/".repeat(200);
+        assert!(!covers(&"/**/a".repeat(30).replace("/a/", "/a/x/"), &deep));
+        assert!(!covers(&("/**/a".repeat(30) + "/b"), &deep));
+        assert!(covers(&"/**/a".repeat(30), &deep));
+        assert_eq!(Pattern::new("/a/**/**/**/b").unwrap().parts().len(), 3);
     }
 
     #[test]

@@ -15,6 +15,8 @@ use crate::model::facts::{Cluster, Facts, Product};
 pub const CONFIG_DIR: &str = "/etc/proxmox-backup-extra";
 const STATE_DIR: &str = "/var/lib/proxmox-backup-extra";
 const RUN_DIR: &str = "/run/proxmox-backup-extra";
+/// Where a host that does not run tells its name.
+pub const HOSTNAME: &str = "/etc/hostname";
 /// The node name of a host without one.
 const NAMELESS: &str = "localhost";
 const DPKG_STATUS: &str = "/var/lib/dpkg/status";
@@ -86,14 +88,14 @@ fn facts(root: &Path) -> Facts {
     let mut facts = Facts {
         node: node(root),
         os: os_name(root),
-        machine_id: line(root, "/etc/machine-id").filter(|id| id != "uninitialized"),
+        machine_id: line(root, "/etc/machine-id").filter(|id| is_machine_id(id)),
         cluster: cluster(root),
         ..Facts::default()
     };
     for (product, program, package) in SIGNS {
         let version = package_version(&status, package);
         if version.is_some() || files::is_there(root, program) {
-            facts.products.insert(product, version.unwrap_or_default().to_owned());
+            facts.products.insert(product, version.map(short).unwrap_or_default());
         }
         facts.looked_at.push(program.to_owned());
         facts.looked_at.push(format!("package {package} in {DPKG_STATUS}"));
@@ -109,12 +111,28 @@ fn node(root: &Path) -> String {
     let full = if root == Path::new("/") {
         nix::unistd::gethostname().ok().map(|name| name.to_string_lossy().into_owned())
     } else {
-        line(root, "/etc/hostname")
+        line(root, HOSTNAME)
     };
     let short = full.as_deref().unwrap_or_default().split('.').next().unwrap_or_default();
-    let clean: String = short.chars().filter(|c| c.is_ascii_alphanumeric() || "-_".contains(*c)).collect();
-    let clean = clean.trim_start_matches('-');
-    if clean.is_empty() { NAMELESS.to_owned() } else { clean.chars().take(63).collect() }
+    let clean = node_name(short);
+    if clean.is_empty() { NAMELESS.to_owned() } else { clean }
+}
+
+/// What of a word can be a node's name.
+fn node_name(word: &str) -> String {
+    let clean = word.chars().filter(|c| c.is_ascii_alphanumeric() || "-_.".contains(*c));
+    clean.skip_while(|c| *c == '-').take(63).collect()
+}
+
+/// 32 hex digits; a first boot that never was leaves `uninitialized`, a broken disk anything.
+fn is_machine_id(word: &str) -> bool {
+    word.len() == 32 && word.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+/// A fact is a few words: it stands in a manifest that has to be small, and on people's terminals.
+fn short(text: &str) -> String {
+    const MAX_CHARS: usize = 200;
+    text.chars().filter(|c| !c.is_control()).take(MAX_CHARS).collect()
 }
 
 /// A foreign byte in a maintainer's name must not cost the versions of all packages.
@@ -140,7 +158,7 @@ fn line(root: &Path, path: &str) -> Option<String> {
 fn os_name(root: &Path) -> Option<String> {
     let text = text(root, "/etc/os-release", SMALL_MAX_BYTES)?;
     let value = text.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="))?;
-    Some(value.trim_matches('"').to_owned())
+    Some(short(value.trim().trim_matches('"')))
 }
 
 fn package_version<'a>(status: &'a str, package: &str) -> Option<&'a str> {
@@ -154,6 +172,8 @@ fn package_version<'a>(status: &'a str, package: &str) -> Option<&'a str> {
 
 /// From the node's own copy of corosync.conf; /etc/pve is not needed for it.
 fn cluster(root: &Path) -> Option<Cluster> {
+    /// Eight times what corosync has room for.
+    const MAX_NODES: usize = 256;
     let text = text(root, "/etc/corosync/corosync.conf", SMALL_MAX_BYTES)?;
     let values = |key: &str| -> Vec<String> {
         text.lines()
@@ -162,7 +182,8 @@ fn cluster(root: &Path) -> Option<Cluster> {
             .collect()
     };
     let name = values("cluster_name").into_iter().next()?;
-    Some(Cluster { name, nodes: values("name") })
+    let nodes = values("name").into_iter().map(|word| node_name(&word)).filter(|name| !name.is_empty());
+    Some(Cluster { name: short(&name), nodes: nodes.take(MAX_NODES).collect() })
 }
 
 #[cfg(test)]

@@ -59,6 +59,7 @@ pub fn plan(host: &Host, config: &Config, stores: &[Box<dyn Store>], request: &R
     let (items, left) = sources::count(host, &sources)?;
     let mut problems = sources.problems;
     problems.extend(left.problems);
+    collect::shorten(&mut problems);
     Ok(Plan {
         system: host.facts.summary(),
         snapshot: SnapshotId::new(&host.facts.node, host.now).context("a node name")?,
@@ -398,6 +399,7 @@ fn write(
     })?;
     let outputs = intake.outputs(inquiry, host.now.as_second())?;
     intake.problems.extend(left.problems);
+    collect::shorten(&mut intake.problems);
     if intake.writer.entries() == 0 {
         let fault =
             Fault::new(FaultKind::Usage, "nothing on this host is selected; there is nothing to save");

@@ -22,6 +22,14 @@ use crate::sys::pmxcfs::{self, Picture};
 /// No configuration is larger; a disk image or a sparse file that strayed into a collected folder is.
 const LARGE_BYTES: u64 = 512 << 20;
 
+/// What the rows' entries may take in the index, as `room_for` reckons: some 300 000 files with names as usual, a
+/// hundred times what a host has. A file takes about 1 KiB of memory until the snapshot is read back.
+const ROOM_BYTES: u64 = 192 << 20;
+/// One row's part of it, so that a folder of a million files leaves room for all the others.
+const ROW_ROOM_BYTES: u64 = 64 << 20;
+/// Problems are for a person to read.
+const PROBLEMS_MAX: usize = 1000;
+
 /// Of fstab and its like.
 const TABLE_MAX_BYTES: u64 = 1 << 20;
 /// pmxcfs takes longer ones.
@@ -64,14 +72,17 @@ pub fn walk(scan: &Scan, items: &[&'static Item], take: Take) -> Result<Leftover
         left_out: left_out()?,
         foreign: files::foreign_mounts(scan.host.root()),
         seen: HashSet::new(),
+        above: HashSet::new(),
         large: Vec::new(),
         links: Vec::new(),
+        room: Room { row: 0, all: ROOM_BYTES, taken: 0 },
         left: Leftover::default(),
         take,
     };
     for item in items {
         check_stopped()?;
         let before = walk.seen.len();
+        walk.room = Room { row: ROW_ROOM_BYTES, taken: 0, ..walk.room };
         walk.item(item)?;
         let is_state = item.source.answer().is_some();
         if walk.seen.len() == before && !is_state {
@@ -81,6 +92,55 @@ pub fn walk(scan: &Scan, items: &[&'static Item], take: Take) -> Result<Leftover
     walk.check_large();
     walk.check_links();
     Ok(walk.left)
+}
+
+/// The worst ones stay, in their order, and one line says how many there were.
+pub fn shorten(problems: &mut Vec<Problem>) {
+    let mut places: Vec<usize> = (0..problems.len()).collect();
+    places.sort_by_key(|place| (std::cmp::Reverse(problems[*place].severity), *place));
+    let Some(worst) = places.get(PROBLEMS_MAX).map(|place| problems[*place].severity) else { return };
+    let more = problems.len() - PROBLEMS_MAX;
+    places.truncate(PROBLEMS_MAX);
+    places.sort_unstable();
+    *problems = places.into_iter().map(|place| problems[place].clone()).collect();
+    let what = format!("{more} more problems are not listed");
+    problems.push(Problem {
+        severity: worst,
+        what,
+        hint: Some("mend those that are, then run it again".into()),
+    });
+}
+
+/// How much may still be taken.
+#[derive(Clone, Copy)]
+struct Room {
+    row: u64,
+    all: u64,
+    /// Entries of this row.
+    taken: u64,
+}
+
+impl Room {
+    /// Takes an entry's part, or says that there is none left. In JSON a byte is six at worst.
+    fn take(&mut self, path: &Path, stat: Option<&Stat>) -> bool {
+        const ENTRY_BYTES: u64 = 256;
+        let link = stat.filter(|stat| stat.node == Node::Kept(Kind::Symlink)).map_or(0, |stat| stat.size);
+        let cost = ENTRY_BYTES + 6 * (path.as_os_str().len() as u64 + link);
+        if cost > self.row || cost > self.all {
+            return false;
+        }
+        (self.row, self.all, self.taken) = (self.row - cost, self.all - cost, self.taken + 1);
+        true
+    }
+
+    fn full(self, what: &str, from: &Path) -> Problem {
+        let count = self.taken;
+        let what =
+            format!("{what}: has too many files; {count} are saved, those from /{} on are not", shown(from));
+        let folder = from.parent().unwrap_or(from);
+        Problem::warning(what)
+            .hint(format!("leave out what is no configuration, as in `exclude /{}`", shown(folder)))
+    }
 }
 
 /// What comes out of the picture of /etc/pve only: to look into the mount could hang, and the database of a
@@ -107,10 +167,13 @@ struct Walk<'a, 't> {
     /// Mount points that are never touched.
     foreign: HashMap<PathBuf, String>,
     seen: HashSet<PathBuf>,
+    /// Folders that are in it for what is below them, and not with all that they hold.
+    above: HashSet<PathBuf>,
     /// Files too large for a row of the catalogue.
     large: Vec<PathBuf>,
     /// Every link that was met, and by which row.
     links: Vec<(&'static Item, PathBuf)>,
+    room: Room,
     left: Leftover,
     take: Take<'t>,
 }
@@ -144,13 +207,17 @@ impl Walk<'_, '_> {
     }
 
     fn files(&mut self, item: &'static Item, globs: &[Pattern], except: &[Pattern]) -> Result<()> {
-        let Self { scan, left_out, foreign, seen, links, large, left, take } = self;
+        let Self { scan, left_out, foreign, seen, above, links, large, room, left, take } = self;
         // What the admin names is wanted, even where the catalogue would not look.
         let named = matches!(item.source, Source::Configured);
         let left_out: &[Pattern] = if named { &[] } else { left_out };
         for glob in globs {
             let refused = RefCell::new(Vec::new());
+            let full: RefCell<Option<PathBuf>> = RefCell::new(None);
             let enter = |path: &Path| {
+                if full.borrow().is_some() {
+                    return false;
+                }
                 let wanted = !is_pictured(scan.host, path) && Self::wanted(left_out, scan, except, path);
                 let foreign = foreign.contains_key(path);
                 if wanted && foreign {
@@ -171,7 +238,12 @@ impl Walk<'_, '_> {
                         return Ok(());
                     }
                 };
-                if seen.contains(path) {
+                above.remove(path);
+                if seen.contains(path) || full.borrow().is_some() {
+                    return Ok(());
+                }
+                if !room.take(path, Some(&stat)) {
+                    *full.borrow_mut() = Some(path.to_owned());
                     return Ok(());
                 }
                 if let Node::Special(what) = stat.node {
@@ -186,11 +258,15 @@ impl Walk<'_, '_> {
                 if stat.node == Node::Kept(Kind::Symlink) {
                     links.push((item, path.to_owned()));
                 }
-                take_parents(scan.host.root(), item, path, seen, take)?;
+                take_parents(scan.host.root(), item, path, (&mut *seen, &mut *above), take)?;
                 seen.insert(path.to_owned());
                 take(item, &Piece::File { path, stat: &stat })?;
                 check_stopped()
             })?;
+            if let Some(path) = full.into_inner() {
+                left.problems.push(room.full(glob.text(), &path));
+                break;
+            }
             for path in refused.into_inner() {
                 let kind = foreign.get(&path).map_or("", String::as_str);
                 let what = format!("/{}: is a mount of kind {kind}, not entered", shown(&path));
@@ -223,8 +299,9 @@ impl Walk<'_, '_> {
         for (item, link) in &self.links {
             let Ok(target) = fs::read_link(root.join(link)) else { continue };
             let target = resolve(link, &target);
-            let known = self.seen.contains(&target) || elsewhere.iter().any(|glob| glob.covers(&target));
-            if known || target.as_os_str().is_empty() {
+            let saved = self.seen.contains(&target) && !self.above.contains(&target);
+            let known = saved || elsewhere.iter().any(|glob| glob.covers(&target));
+            if known {
                 continue;
             }
             // On a mount that may hang not even a look is safe.
@@ -255,6 +332,10 @@ impl Walk<'_, '_> {
             }
             let folder = node.data.is_none();
             if claims(&path) && !self.seen.contains(&path) {
+                if !self.room.take(&path, None) {
+                    self.left.problems.push(self.room.full(pmxcfs::MOUNT, &path));
+                    break;
+                }
                 for (above, node) in &folders {
                     self.take_pve(item, above, node)?;
                 }
@@ -269,7 +350,7 @@ impl Walk<'_, '_> {
 
     fn take_pve(&mut self, item: &'static Item, path: &Path, node: &pmxcfs::Node) -> Result<()> {
         let base = Path::new(pmxcfs::MOUNT.trim_start_matches('/'));
-        take_parents(self.scan.host.root(), item, base, &mut self.seen, self.take)?;
+        take_parents(self.scan.host.root(), item, base, (&mut self.seen, &mut self.above), self.take)?;
         if self.seen.insert(base.to_owned()) {
             let root = pmxcfs::Node { path: PathBuf::new(), mtime: 0, data: None };
             (self.take)(item, &Piece::Pve { path: base, node: &root })?;
@@ -291,7 +372,7 @@ impl Walk<'_, '_> {
         };
         let path = Path::new(pmxcfs::DATABASE.trim_start_matches('/'));
         if Self::wanted(&self.left_out, self.scan, &[], path) && !self.seen.contains(path) {
-            take_parents(self.scan.host.root(), item, path, &mut self.seen, self.take)?;
+            take_parents(self.scan.host.root(), item, path, (&mut self.seen, &mut self.above), self.take)?;
             self.seen.insert(path.to_owned());
             (self.take)(item, &Piece::Database { path, data })?;
         }
@@ -304,18 +385,19 @@ fn take_parents(
     root: &Path,
     item: &'static Item,
     path: &Path,
-    seen: &mut HashSet<PathBuf>,
+    (seen, above): (&mut HashSet<PathBuf>, &mut HashSet<PathBuf>),
     take: &mut dyn FnMut(&'static Item, &Piece) -> Result<()>,
 ) -> Result<()> {
     let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) else { return Ok(()) };
     if seen.contains(parent) {
         return Ok(());
     }
-    take_parents(root, item, parent, seen, take)?;
+    take_parents(root, item, parent, (&mut *seen, &mut *above), take)?;
     if let Ok(stat) = files::lstat(&root.join(parent))
         && stat.node == Node::Kept(Kind::Dir)
     {
         seen.insert(parent.to_owned());
+        above.insert(parent.to_owned());
         take(item, &Piece::File { path: parent, stat: &stat })?;
     }
     Ok(())
@@ -367,25 +449,30 @@ fn fields(host: &Host, path: &str, field: usize) -> Vec<String> {
 
 /// Snippet folders of storages that live on this host's own disks; a network storage keeps its own.
 fn snippets(picture: Option<&Picture>, problems: &mut Vec<Problem>) -> Vec<Pattern> {
-    const LOCAL: [&str; 2] = ["dir", "btrfs"];
     let node = picture
         .and_then(|picture| picture.nodes.iter().find(|node| node.path == Path::new(catalog::STORAGES)));
     let text = node.and_then(|node| node.data.as_deref()).map(String::from_utf8_lossy).unwrap_or_default();
-    let sections = section::parse(catalog::STORAGES, &text).unwrap_or_else(|error| {
+    snippet_folders(&text).unwrap_or_else(|error| {
         let what = format!("{}/{error}; snippets of its storages are not saved", pmxcfs::MOUNT);
         problems.push(Problem::warning(what).hint("mend the line, or name the folders with `include`"));
         Vec::new()
-    });
+    })
+}
+
+/// What a storage.cfg says of them.
+pub fn snippet_folders(text: &str) -> Result<Vec<Pattern>, section::SyntaxError> {
+    const LOCAL: [&str; 2] = ["dir", "btrfs"];
+    let sections = section::parse(catalog::STORAGES, text)?;
     let listed = |words: Option<&str>, word: &str| {
         words.is_some_and(|words| words.split(',').any(|w| w.trim() == word))
     };
-    sections
-        .iter()
-        .filter(|storage| {
-            LOCAL.contains(&storage.kind.as_str()) && listed(storage.get("content"), "snippets")
-        })
-        .filter_map(|storage| Pattern::literal(&Path::new(storage.get("path")?).join(snippets_dir(storage))))
-        .collect()
+    let holds = |storage: &&section::Section| {
+        LOCAL.contains(&storage.kind.as_str()) && listed(storage.get("content"), "snippets")
+    };
+    let folder = |storage| {
+        Pattern::literal(&Path::new(section::Section::get(storage, "path")?).join(snippets_dir(storage)))
+    };
+    Ok(sections.iter().filter(holds).filter_map(folder).collect())
 }
 
 /// `content-dirs snippets=some/folder` moves them.
@@ -403,4 +490,28 @@ pub fn shown(path: &Path) -> Name {
 pub fn cause(error: &std::io::Error) -> String {
     let text = error.to_string();
     text.split(" (os error").next().unwrap_or(&text).to_lowercase()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_many_problems_the_worst_are_listed_and_the_others_counted() {
+        let mut problems: Vec<Problem> = (0..3000).map(|n| Problem::notice(n.to_string())).collect();
+        problems.push(Problem::warning("the last one"));
+        shorten(&mut problems);
+        assert_eq!(problems.len(), PROBLEMS_MAX + 1);
+        assert_eq!((problems[0].what.as_str(), problems[998].what.as_str()), ("0", "998"));
+        assert_eq!(problems[999].what, "the last one");
+        assert_eq!(
+            problems[1000],
+            Problem::notice("2001 more problems are not listed")
+                .hint("mend those that are, then run it again")
+        );
+        let before = problems[..PROBLEMS_MAX].to_vec();
+        problems.truncate(PROBLEMS_MAX);
+        shorten(&mut problems);
+        assert_eq!(problems, before);
+    }
 }

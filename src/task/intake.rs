@@ -22,6 +22,8 @@ use crate::sys::lock::check_stopped;
 /// Up to here a file is read whole before it is written, so that a change meanwhile is noticed and read again.
 const SMALL_BYTES: u64 = 1 << 20;
 const XATTRS_MAX_BYTES: usize = 512 << 10;
+/// Of all files together: they are in the index too, and in JSON four times as long.
+const ALL_XATTRS_MAX_BYTES: usize = 8 << 20;
 const READ_TRIES: usize = 3;
 
 /// Turns pieces into members.
@@ -34,6 +36,8 @@ pub struct Intake {
     buffer: Vec<u8>,
     /// A file was met that the kernel did not have in memory.
     pub is_cold: bool,
+    /// Room that is left for attributes.
+    xattrs: usize,
     pub problems: Vec<Problem>,
 }
 
@@ -46,6 +50,7 @@ impl Intake {
             linked: HashMap::new(),
             buffer: Vec::new(),
             is_cold: false,
+            xattrs: ALL_XATTRS_MAX_BYTES,
             problems,
         }
     }
@@ -232,11 +237,18 @@ impl Intake {
 
     /// A header has room for so much; some file systems give more.
     fn limit_xattrs(&mut self, entry: &mut Entry) {
-        if entry.xattrs.iter().map(|xattr| xattr.value.len()).sum::<usize>() > XATTRS_MAX_BYTES {
-            entry.xattrs.clear();
-            let error = std::io::Error::other("they are too large");
-            self.without_xattrs(entry.path.as_path(), &error);
+        let size = entry.xattrs.iter().map(|xattr| xattr.name.len() + xattr.value.len()).sum::<usize>();
+        if size <= XATTRS_MAX_BYTES.min(self.xattrs) {
+            self.xattrs -= size;
+            return;
         }
+        entry.xattrs.clear();
+        let error = std::io::Error::other(if size > XATTRS_MAX_BYTES {
+            "they are too large"
+        } else {
+            "those of all files together are too large"
+        });
+        self.without_xattrs(entry.path.as_path(), &error);
     }
 
     fn remember_links(&mut self, stat: &Stat, path: &Name) {

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use jiff::tz::TimeZone;
 
 use super::collect::{self, Leftover, Piece, Scan};
 use crate::catalog::{self, Item, Source};
@@ -14,7 +15,7 @@ use crate::plan::select::Selection;
 use crate::store::Store;
 use crate::sys::files;
 use crate::sys::glob::Pattern;
-use crate::sys::host::Host;
+use crate::sys::host::{HOSTNAME, Host};
 use crate::sys::pmxcfs::{self, Picture};
 
 /// What a row finds.
@@ -54,6 +55,7 @@ impl Sources {
         } else {
             None
         };
+        problems.extend(unfit(host));
         problems.extend(missing_products(host));
         let patterns = |globs: &[Glob]| globs.iter().map(|glob| glob.0.clone()).collect::<Vec<_>>();
         let mut exclude = patterns(&config.backup.exclude);
@@ -100,6 +102,22 @@ fn read_picture(host: &Host, problems: &mut Vec<Problem>) -> Option<Picture> {
             None
         }
     }
+}
+
+/// What of the host's name and clock makes a snapshot hard to find again.
+fn unfit(host: &Host) -> Vec<Problem> {
+    /// Long before this program: a clock without a battery begins at 1970.
+    const NO_YEAR_BEFORE: i16 = 2020;
+    let mut problems = Vec::new();
+    if !host.has_name() {
+        let what = format!("{HOSTNAME} tells no name; the snapshot is called one of '{}'", host.facts.node);
+        problems.push(Problem::warning(what).hint("`hostnamectl set-hostname NAME` gives it one"));
+    }
+    if host.now.to_zoned(TimeZone::UTC).year() < NO_YEAR_BEFORE {
+        let what = format!("the clock says {}", host.now);
+        problems.push(Problem::warning(what).hint("set the clock; snapshots are named and sorted by it"));
+    }
+    problems
 }
 
 /// A product whose configuration is not where it must be: the snapshot would miss what it exists for.

@@ -13,6 +13,9 @@ use crate::model::section::nearest;
 use crate::model::snapshot::{Snapshot, SnapshotId};
 use crate::sys::lock::check_stopped;
 
+/// What is said when the output takes no more.
+pub const NO_OUTPUT: &str = "cannot write to standard output";
+
 /// A snapshot that was read whole and is what it says.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -102,11 +105,11 @@ pub fn cat(chosen: &Chosen, path: &str, out: &mut dyn Write) -> Result<()> {
     };
     chosen.open()?.read(&chosen.path, &mut |member, content| {
         if member.path == wanted {
-            io::copy(content, out).context("cannot write to standard output")?;
+            io::copy(content, out).context(NO_OUTPUT)?;
         }
         check_stopped()
     })?;
-    out.flush().context("cannot write to standard output")
+    out.flush().context(NO_OUTPUT)
 }
 
 fn find<'a>(index: &'a Index, wanted: &Name) -> Result<&'a Entry> {

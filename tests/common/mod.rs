@@ -66,6 +66,7 @@ impl TestHost {
         let root = dir.path().join("root");
         copy_tree(&golden.join("root"), &root);
         apply_modes(&root, &fs::read_to_string(golden.join("modes")).unwrap());
+        make_odd(&root, &fs::read_to_string(golden.join("made")).unwrap_or_default());
         let host = Self { dir, root, golden, mounted: Mutex::new(false), now: NOW.to_owned() };
         if host.golden.join("pve").is_dir() {
             fs::create_dir_all(host.root.join("etc/pve")).unwrap();
@@ -194,6 +195,10 @@ impl Drop for TestHost {
             }
             let _ = Command::new("umount").arg("-l").arg(self.mount_point()).output();
         }
+        // What is immutable would stay in the temporary folder for ever.
+        if self.golden.join("made").is_file() {
+            let _ = Command::new("chattr").args(["-R", "-f", "-i"]).arg(&self.root).output();
+        }
         let run_dir =
             Host::detect(self.root.clone(), Timestamp::default(), Box::new(exec::NoTools)).run_dir();
         let _ = fs::remove_dir_all(run_dir);
@@ -279,6 +284,47 @@ fn apply_modes(root: &Path, text: &str) {
         chown(&path, Some(uid.parse().unwrap()), Some(gid.parse().unwrap()))
             .unwrap_or_else(|e| panic!("{line}: {e}"));
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+}
+
+/// Lines `KIND [ARGUMENT] PATH`: what git cannot hold.
+fn make_odd(root: &Path, text: &str) {
+    let tool = |name: &str, before: &[&str], path: &Path, after: &[&str]| {
+        let done = Command::new(name).args(before).arg(path).args(after).output().expect("installed");
+        assert!(
+            done.status.success(),
+            "{name} {}: {}",
+            path.display(),
+            String::from_utf8_lossy(&done.stderr)
+        );
+    };
+    for line in text.lines().filter(|line| !line.starts_with('#') && !line.is_empty()) {
+        let (kind, rest) = line.split_once(' ').unwrap();
+        let (argument, path) = match kind {
+            "sparse" | "xattr" => rest.split_once(' ').unwrap(),
+            _ => ("", rest),
+        };
+        let path = root.join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        match kind {
+            "fifo" => tool("mkfifo", &[], &path, &[]),
+            // The kernel has room for 108 bytes of a socket's path.
+            "socket" => {
+                let short = root.join("socket");
+                drop(std::os::unix::net::UnixListener::bind(&short).unwrap());
+                fs::rename(short, path).unwrap();
+            }
+            "char" => tool("mknod", &[], &path, &["c", "1", "3"]),
+            "block" => tool("mknod", &[], &path, &["b", "7", "0"]),
+            "sparse" => tool("truncate", &["-s", argument], &path, &[]),
+            "xattr" => {
+                let (name, value) = argument.split_once('=').unwrap_or((argument, ""));
+                xattr::set(path, name, value.as_bytes()).unwrap();
+            }
+            "folder" => fs::create_dir(path).unwrap(),
+            "immutable" => tool("chattr", &["+i"], &path, &[]),
+            other => panic!("{line}: there is no {other}"),
+        }
     }
 }
 

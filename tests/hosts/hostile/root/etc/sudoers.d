@@ -1,0 +1,1 @@
+sudoers.d
