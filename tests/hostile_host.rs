@@ -498,7 +498,7 @@ fn a_root_that_is_read_only_is_saved_elsewhere_and_says_so_here() {
     mount(&["umount", "-l"]);
     assert_eq!(here.exit, Exit::Failed, "{}", here.out);
     assert!(
-        here.err.contains("Read-only file system\nhint: it is read-only; name another --store\n"),
+        here.err.contains("Read-only file system\nhint: see with `dmesg` why and mount it writable, or choose another place\n"),
         "{}",
         here.err
     );
