@@ -79,13 +79,12 @@ pub fn plan(host: &Host, store: &dyn Store, keep: Keep, zone: &TimeZone) -> Resu
     let confirmed = Confirmed::load(host)?;
     let mut problems = Vec::new();
     let mut candidates = Vec::new();
-    for found in store.list(Some(&host.facts.node))? {
-        check_stopped()?;
-        let snapshot = snapshots::head(store, &found.id).map(|head| head.snapshot);
-        candidates.push(Candidate {
-            id: found.id,
-            snapshot: snapshot.map_err(|error| problems.push(Problem::warning(format!("{error:#}")))).ok(),
-        });
+    let found = store.list(Some(&host.facts.node))?;
+    let heads = snapshots::heads(store, &found);
+    check_stopped()?;
+    for (found, head) in found.into_iter().zip(heads) {
+        let head = head.inspect_err(|error| problems.push(Problem::warning(format!("{error:#}"))));
+        candidates.push(Candidate { id: found.id, snapshot: head.ok().map(|head| head.snapshot) });
     }
     let ours = Ours { machine_id: host.facts.machine_id.as_deref(), adopted: &confirmed.adopted };
     let snapshots = prune::prune(&candidates, &keep, ours, zone);

@@ -81,7 +81,7 @@ pub fn list(stores: &[Box<dyn Store>], host: Option<&str>) -> Result<Listing> {
 }
 
 /// The manifest of each, in their order.
-fn heads(store: &dyn Store, found: &[Found]) -> Vec<Result<Head>> {
+pub fn heads(store: &dyn Store, found: &[Found]) -> Vec<Result<Head>> {
     let readers = found.len().div_ceil(READ_ALONE).clamp(1, READERS);
     let read = |part: &[Found]| part.iter().map(|found| head(store, &found.id)).collect::<Vec<_>>();
     if readers == 1 {
