@@ -467,7 +467,8 @@ pub(super) const ITEMS: &[Item] = &[
     state("state-disk-ids", "disk-by-id.txt", "Stable names of disks", &["ls", "-l", "/dev/disk/by-id"]),
     state("state-partitions", "fdisk.txt", "Partition tables", &["fdisk", "-l", "-x"]),
     state("state-blkid", "blkid.txt", "Labels and UUIDs", &["blkid", "-o", "export"]),
-    state("state-mounts", "findmnt.json", "Mounted file systems", &["findmnt", "-J"]),
+    // As process 1 sees them: the service has read-only mounts of its own.
+    state("state-mounts", "findmnt.json", "Mounted file systems", &["findmnt", "-J", "-N", "1"]),
     state("state-smart", "smartctl.json", "Disks that speak SMART", &["smartctl", "--scan", "-j"]),
     state("state-nvme", "nvme.json", "NVMe devices", &["nvme", "list", "-o", "json"]),
     state("state-pvs", "pvs.json", "LVM physical volumes",
