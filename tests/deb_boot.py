@@ -188,6 +188,9 @@ def the_service_saves_what_a_run_by_hand_saves(suite):
 def every_service_ends_well_and_says_who_asked(suite):
     with Host(suite) as host:
         host.install()
+        for service in SERVICES:
+            # A oneshot's own default: for ever.
+            assert host.show(service, "TimeoutStartUSec") != "infinity", service
         # As the vzdump hook does: nothing in the environment, and nobody waits.
         began = time.monotonic()
         host.run(f"exec env -i /bin/systemctl start --no-block {PACKAGE}-vzdump.service", timeout=10)
@@ -269,16 +272,10 @@ def an_upgrade_keeps_what_an_admin_switched_off(suite):
         for timer in TIMERS:
             assert host.run(f"systemctl is-active {timer}", check=False).stdout.strip() != "active", timer
         host.run(f"systemctl unmask {TIMERS[0]} && systemctl enable --now {' '.join(TIMERS)}")
-        host.install(deb_again(folder))
+        host.install(newer(folder, version="99.1-1"))
         for timer in TIMERS:
             assert host.run(f"systemctl is-active {timer}", check=False).stdout.strip() == "active", timer
         assert not host.snapshots(), "an upgrade made a backup"
-
-
-def deb_again(folder):
-    again = Path(folder) / "again"
-    again.mkdir()
-    return newer(again)
 
 
 def removal_stops_it_and_installing_again_after_weeks_runs_nothing(suite):

@@ -35,15 +35,15 @@ def status(root):
     return root.run(f"dpkg-query -W -f '${{db:Status-Status}}' {PACKAGE}", check=False).stdout
 
 
-def newer(folder, change=None):
-    """The package of the next version, as `change` makes it."""
-    tree = Path(folder) / "tree"
+def newer(folder, change=None, version="99.0-1"):
+    """The package of a later version, as `change` makes it."""
+    tree = Path(folder) / f"tree-{version}"
     sh("dpkg-deb", "--raw-extract", deb(), tree)
     control = tree / "DEBIAN/control"
-    control.write_text(re.sub(r"(?m)^Version: .*$", "Version: 99.0-1", control.read_text()))
+    control.write_text(re.sub(r"(?m)^Version: .*$", f"Version: {version}", control.read_text()))
     if change:
         change(tree)
-    file = Path(folder) / f"{PACKAGE}_99.0-1.deb"
+    file = Path(folder) / f"{PACKAGE}_{version}.deb"
     sh("dpkg-deb", "--root-owner-group", "-Znone", "--build", tree, file)
     return file
 
@@ -209,6 +209,7 @@ def removal_asks_the_hooks_to_let_go_and_goes_on_when_they_fail(suite):
     with Root(suite) as root, tempfile.TemporaryDirectory() as folder:
         install(root)
         install(root, newer(folder, change))
+        install(root, newer(folder, change, "99.1-1"))
         called = root.path("root/called")
         assert not called.exists(), "called by an upgrade"
         apt(root, f"remove {PACKAGE}")
