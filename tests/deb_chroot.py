@@ -37,12 +37,15 @@ def architecture():
 def mirror():
     """Where this machine itself gets Debian from."""
     own = next(line.split("=")[1].strip().strip('"') for line in open("/etc/os-release") if line.startswith("VERSION_CODENAME="))
-    lines = sh("apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE)", "Created-By: Packages").stdout.splitlines()
-    for line in lines:
-        uri, _, release = line.partition(" ")
-        if release.rstrip("/") in (own, "stable"):
-            return uri
-    raise AssertionError(f"no source of {own} in this machine's apt sources: {lines}")
+    for attempt in range(2):
+        targets = sh("apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE)", "Created-By: Packages").stdout
+        for uri, release in (line.split(" ", 1) for line in targets.splitlines()):
+            if release.rstrip("/") in (own, "stable"):
+                return uri
+        # Without lists apt tells nothing.
+        if attempt == 0:
+            sh("apt-get", "-q", "update")
+    raise AssertionError(f"no source of {own} in this machine's apt sources: {targets}")
 
 
 def base(suite, tools=False):

@@ -79,7 +79,7 @@ def on_a_bare_system_apt_install_brings_it(suite):
                      "usr/share/zsh/vendor-completions/_pbx-config",
                      "usr/share/fish/vendor_completions.d/pbx-config.fish"):
             assert root.path(path).is_file(), path
-        for hook in (PROJECT / "hooks").glob("*"):
+        for hook in (PROJECT / "hooks").glob("*-hook"):
             there = root.path(f"usr/share/{PACKAGE}/hooks/{hook.name}")
             assert there.read_bytes() == hook.read_bytes() and there.stat().st_mode & 0o777 == 0o755, hook.name
         return f"apt took {took:.1f} s"
@@ -273,9 +273,24 @@ def on_a_pve_host_it_saves_the_cluster_file_system(suite):
         assert "Proxmox VE" in backup_and_list(root).stdout
         saved = root.run("pbx-config cat latest etc/pve/storage.cfg").stdout
         assert saved == (golden / "pve/storage.cfg").read_text(), saved
-        apt(root, f"purge {PACKAGE}")
-        vzdump = (golden / "root/etc/vzdump.conf").read_bytes()
-        assert root.path("etc/vzdump.conf").read_bytes() == vzdump, "vzdump.conf is not what it was"
+
+
+def hooks_that_are_on_work_and_removal_takes_them_out(suite):
+    apt_hook = f"etc/apt/apt.conf.d/80{PACKAGE}"
+    with Root(suite, "pve1") as root, tempfile.TemporaryDirectory() as folder:
+        golden = dress(root, "pve-single")
+        before = (golden / "root/etc/vzdump.conf").read_bytes()
+        install(root)
+        root.run("pbx-config hook enable vzdump && pbx-config hook enable apt")
+        assert f"{PACKAGE}/hooks/vzdump-hook".encode() in root.path("etc/vzdump.conf").read_bytes()
+        install(root, newer(folder))
+        assert len(root.snapshots()) == 1, "apt made no snapshot before it changed packages"
+        assert root.path(apt_hook).exists(), "an upgrade switched the hook off"
+        apt(root, f"remove {PACKAGE}")
+        assert root.path("etc/vzdump.conf").read_bytes() == before, "vzdump.conf is not what it was"
+        assert not root.path(apt_hook).exists()
+        # apt goes on without it.
+        install(root)
 
 
 def on_a_pbs_host_it_saves_the_server(suite):
@@ -332,6 +347,7 @@ LIFE_TESTS = [
 ]
 HOST_TESTS = [
     on_a_pve_host_it_saves_the_cluster_file_system,
+    hooks_that_are_on_work_and_removal_takes_them_out,
     on_a_pbs_host_it_saves_the_server,
     apt_installs_it_from_the_signed_repository,
 ]
