@@ -59,11 +59,14 @@ lint: deps $(DENY)
 	sh tests/deny.sh $(DENY) $(ADVISORY_DB)
 
 # Which lines the tests run, in threads, spawned programs and unit tests; what a child forked by us runs is not seen.
+# Skipped: tests that see each call or variable of the program, and so the measuring, too.
 coverage: deps $(TARPAULIN)
 	$(CARGO) build --locked --examples
 	install -D -t target/coverage/debug/examples target/debug/examples/pmxcfs-double target/debug/examples/manual
 	$(TARPAULIN) --engine llvm --follow-exec --locked --skip-clean --timeout 900 --exclude-files 'tests/*' 'man/*' \
-		--target-dir target/coverage --output-dir target/coverage --out Lcov --fail-under $(COVERAGE)
+		--target-dir target/coverage --output-dir target/coverage --out Lcov --fail-under $(COVERAGE) --no-fail-fast \
+		-- --skip kill:: --skip power:: --skip errors:: --skip signals:: --skip disks:: \
+		--skip a_script_from_before_gets_the_same_words
 
 # Medians beside other tools on generated trees, best on a quiet machine: minutes. ONLY=a,d picks from tests/bench.py.
 bench: build
