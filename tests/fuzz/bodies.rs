@@ -187,8 +187,8 @@ fn with_checksums(data: &[u8]) -> Vec<u8> {
             .saturating_add(tar::BLOCK)
             .saturating_add(size)
             .checked_next_multiple_of(tar::BLOCK)
-            .unwrap_or(at);
-        if at == 0 || at > bytes.len() {
+            .unwrap_or(usize::MAX);
+        if at > bytes.len() {
             break;
         }
     }
