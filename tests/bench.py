@@ -211,11 +211,6 @@ class Bench:
                 took = statistics.median(timed(self.program, "--root", root, *command, *where) for _ in range(self.runs))
                 shown = words.replace("LATEST", "latest").replace(first, "SNAP")
                 self.alone(f"{shown}, {count:,} snapshots", ms(took), goal.get(shown, "-"))
-            named(root)
-            with open(f"{root}/etc/proxmox-backup-extra/pbx-config.cfg", "w") as out:
-                out.write(f"dir: kept\n\tpath {where[-1]}\n\tkeep-daily 7\n\tkeep-weekly 4\n\tkeep-monthly 12\n")
-            took = statistics.median(timed(self.program, "--root", root, "prune", "--dry-run", statuses=(0, 3)) for _ in range(5))
-            self.alone(f"prune --dry-run, {count:,} snapshots", ms(took), "1 s" if count == 10_000 else "-")
             taken = []
             for _ in range(3):
                 cold()
