@@ -20,7 +20,15 @@ fn floor(folder: &str) -> u8 {
 }
 
 /// Crates that may be used only in these folders.
-const CRATES: [(&str, &[&str]); 17] = [
+const CRATES: [(&str, &[&str]); 25] = [
+    ("age", &["archive"]),
+    ("bech32", &["archive"]),
+    ("scrypt", &["archive"]),
+    ("lettre", &["notify"]),
+    ("qrcodegen", &["cli"]),
+    ("ring", &["sys", "archive", "notify"]),
+    ("serde_saphyr", &["config"]),
+    ("similar", &["plan"]),
     ("ureq", &["sys"]),
     ("rustls", &["sys"]),
     ("liblzma", &["archive"]),

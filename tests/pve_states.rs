@@ -536,11 +536,8 @@ fn one_that_hangs_in_the_midst_of_a_request_does_not_hold_up_a_run() {
     let report = within(&host, FROZEN_LIMIT, || host.run(&["backup", "--json"])).exits(Exit::Problems).json();
     assert!(is_alive(pid));
     // A command of the host that runs into it.
-    let cmd = Cmd {
-        argv: vec!["cat".into(), host.mount_point().join(".version").to_str().unwrap().into()],
-        limit: Duration::from_millis(200),
-        max_bytes: 1024,
-    };
+    let path = host.mount_point().join(".version");
+    let cmd = Cmd::new(["cat", path.to_str().unwrap()], Duration::from_millis(200));
     let said = within(&host, FROZEN_LIMIT, || exec::run_at(Path::new("/bin/cat"), &cmd.argv[1..], &cmd));
     assert_eq!(said.unwrap().status, Status::TimedOut);
     host.signal_daemon(Signal::SIGKILL);

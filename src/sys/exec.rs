@@ -1,7 +1,7 @@
 //! Commands of the host: found in fixed folders, run with a clean environment, bounded in time and output.
 //! The only seam of the tests; everything else is a real tree under a root.
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -25,13 +25,39 @@ const KILL_GRACE: Duration = Duration::from_millis(500);
 /// How long a finished command's pipes may stay open in the hands of its children.
 const PIPE_GRACE: Duration = Duration::from_millis(500);
 
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Cmd {
     /// `argv[0]` is a plain tool name.
     pub argv: Vec<String>,
+    /// Beyond the clean environment; the place for what no process list may show.
+    pub env: Vec<(String, String)>,
+    /// Fed to standard input, which is empty without it.
+    pub stdin: Option<Vec<u8>>,
     pub limit: Duration,
     /// Of standard output, and of standard error; what comes beyond is dropped and said.
     pub max_bytes: usize,
+}
+
+impl Cmd {
+    /// Enough for what a tool has to say.
+    const MAX_BYTES: usize = 1 << 20;
+
+    pub fn new<S: Into<String>>(argv: impl IntoIterator<Item = S>, limit: Duration) -> Self {
+        Self {
+            argv: argv.into_iter().map(Into::into).collect(),
+            env: Vec::new(),
+            stdin: None,
+            limit,
+            max_bytes: Self::MAX_BYTES,
+        }
+    }
+}
+
+/// The environment and the input may hold secrets.
+impl std::fmt::Debug for Cmd {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Cmd").field("argv", &self.argv).field("limit", &self.limit).finish_non_exhaustive()
+    }
 }
 
 #[derive(Debug, Clone, Default)]
@@ -105,8 +131,9 @@ pub fn run_at(tool: &Path, args: &[String], cmd: &Cmd) -> Result<Output> {
         .args(args)
         .env_clear()
         .envs([("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"), ("LC_ALL", "C"), ("HOME", "/root")])
+        .envs(cmd.env.iter().map(|(name, value)| (name, value)))
         .current_dir("/")
-        .stdin(Stdio::null())
+        .stdin(if cmd.stdin.is_some() { Stdio::piped() } else { Stdio::null() })
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .process_group(0)
@@ -115,8 +142,18 @@ pub fn run_at(tool: &Path, args: &[String], cmd: &Cmd) -> Result<Output> {
     let group = Group(Pid::from_raw(i32::try_from(child.id()).unwrap_or(i32::MAX)));
     let mut pipes =
         [Pipe::new(child.stdout.take(), cmd.max_bytes), Pipe::new(child.stderr.take(), cmd.max_bytes)];
+    // A thread of its own: who reads nothing, or writes before it reads, must not keep us.
+    let feeder = child.stdin.take().zip(cmd.stdin.clone()).map(|(mut pipe, data)| {
+        std::thread::spawn(move || {
+            // A tool that has read enough closes its end.
+            let _ = pipe.write_all(&data);
+        })
+    });
     let status = watch(&mut child, &mut pipes, &group, cmd.limit)?;
     drop(group);
+    if let Some(feeder) = feeder.filter(std::thread::JoinHandle::is_finished) {
+        let _ = feeder.join();
+    }
     let [stdout, stderr] = pipes;
     Ok(Output {
         status,
@@ -256,11 +293,7 @@ mod tests {
     use super::*;
 
     fn sh(script: &str, limit_ms: u64, max_bytes: usize) -> Output {
-        let cmd = Cmd {
-            argv: vec!["sh".into(), "-c".into(), script.into()],
-            limit: Duration::from_millis(limit_ms),
-            max_bytes,
-        };
+        let cmd = Cmd { max_bytes, ..Cmd::new(["sh", "-c", script], Duration::from_millis(limit_ms)) };
         System.run(&cmd).unwrap().unwrap()
     }
 
@@ -273,7 +306,7 @@ mod tests {
 
     #[test]
     fn a_tool_that_is_not_there_is_none() {
-        let cmd = Cmd { argv: vec!["no-such-tool".into()], limit: Duration::ZERO, max_bytes: 0 };
+        let cmd = Cmd::new(["no-such-tool"], Duration::ZERO);
         assert!(System.run(&cmd).unwrap().is_none());
     }
 
@@ -299,6 +332,17 @@ mod tests {
         let output = sh("sleep 30 & echo started", 20_000, 1024);
         assert_eq!(output.stdout, b"started\n");
         assert!(start.elapsed() < Duration::from_secs(5));
+    }
+
+    #[test]
+    fn what_is_fed_arrives_and_what_is_not_read_keeps_nobody() {
+        let fed = |script: &str| {
+            let cmd = Cmd::new(["sh", "-c", script], Duration::from_secs(5));
+            let cmd = Cmd { stdin: Some(vec![b'x'; 300_000]), env: vec![("WORD".into(), "y".into())], ..cmd };
+            System.run(&cmd).unwrap().unwrap()
+        };
+        assert_eq!(fed("cat; printf $WORD").stdout.len(), 300_001);
+        assert_eq!(fed("exit 4").status, Status::Exit(4));
     }
 
     #[test]

@@ -255,10 +255,7 @@ fn start_backup(host: &Host, debounce: Duration) -> Result<Option<String>> {
         return Ok(None);
     }
     let argv = ["systemctl", "start", "--no-block", SERVICE].map(str::to_owned).to_vec();
-    let said = host
-        .exec
-        .run(&Cmd { argv, limit: START_LIMIT, max_bytes: 4096 })?
-        .context("there is no systemctl to start it")?;
+    let said = host.exec.run(&Cmd::new(argv, START_LIMIT))?.context("there is no systemctl to start it")?;
     if said.status != Status::Exit(0) {
         let why = String::from_utf8_lossy(&said.stderr);
         anyhow::bail!("systemctl start {SERVICE}: {} {}", said.status, why.trim());
@@ -287,7 +284,7 @@ pub fn before_packages(host: &Host, store: &str, note: &str) -> Option<String> {
         let words = ["--root", root, "backup", "--trigger", "apt", "--note", note];
         let args = [&words[..], &["--skip", "state", "--store", store, "--quiet"]].concat();
         let args: Vec<String> = args.into_iter().map(str::to_owned).collect();
-        let cmd = Cmd { argv: Vec::new(), limit: APT_LIMIT, max_bytes: 4096 };
+        let cmd = Cmd::new(Vec::<String>::new(), APT_LIMIT);
         let said = exec::run_at(&program, &args, &cmd)?;
         match said.status {
             Status::Exit(0 | 3) => Ok(()),

@@ -135,11 +135,9 @@ impl<'a> Inquiry<'a> {
             let limit = STATE_LIMIT.as_secs();
             return Some(Err(anyhow::anyhow!("not asked: all commands together took {limit} s")));
         }
-        let cmd = Cmd {
-            argv: question.output.argv.clone(),
-            limit: QUESTION_LIMIT.min(left),
-            max_bytes: OUTPUT_MAX_BYTES,
-        };
+        let limit = QUESTION_LIMIT.min(left);
+        let cmd =
+            Cmd { max_bytes: OUTPUT_MAX_BYTES, ..Cmd::new(question.output.argv.iter().cloned(), limit) };
         self.host.exec.run(&cmd).transpose().map(|said| said.map(Said::Tool))
     }
 
