@@ -20,6 +20,7 @@ pub mod model {
     pub mod index;
     pub mod keep;
     pub mod report;
+    pub mod secret;
     pub mod section;
     pub mod snapshot;
 }
@@ -36,6 +37,7 @@ pub mod sys {
     pub mod lock;
     pub mod log;
     pub mod pmxcfs;
+    pub mod scratch;
 
     /// Lower-case hex.
     pub fn hex(bytes: &[u8]) -> String {

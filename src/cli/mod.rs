@@ -10,6 +10,7 @@ mod row;
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use clap::Parser;
@@ -22,7 +23,7 @@ use self::row::Row;
 use crate::config::Config;
 use crate::model::report::{Exit, Fault, FaultKind, Outcome, Problem};
 use crate::model::section::Section;
-use crate::model::snapshot::Trigger;
+use crate::model::snapshot::{SnapshotId, Trigger};
 use crate::plan::select::{self, Selection};
 use crate::store::{self, Store};
 use crate::sys::exec::{Exec, NoTools, System};
@@ -78,9 +79,15 @@ pub fn run(args: impl IntoIterator<Item = OsString>, mut world: World) -> Exit {
             return failed(&fault.into(), format, err);
         }
     };
-    let exec =
-        exec.unwrap_or_else(|| if root == Path::new("/") { Box::new(System) } else { Box::new(NoTools) });
-    let words = Words { host: Host::detect(root, now, exec), format, quiet: cli.global.quiet, out };
+    let mut host = match exec {
+        Some(exec) => Host::detect(root, now, exec),
+        None if root == Path::new("/") => Host::detect(root, now, Box::new(System)),
+        None => Host::detect(root, now, Box::new(NoTools)),
+    };
+    if !host.exec.is_of_host() {
+        host.machine = Arc::new(System);
+    }
+    let words = Words { host, format, quiet: cli.global.quiet, out };
     match words.speak(cli.verb) {
         Ok(exit) => exit,
         // A call that a signal interrupted is the signal's error, not the disk's.
@@ -223,12 +230,12 @@ impl Words<'_> {
     /// A link of another system must not lead a store of it onto this one.
     fn open(&self, section: &Section) -> Result<Box<dyn Store>> {
         let store = store::open(section, &self.host)?;
-        let place = store.place();
-        let there = Path::new(&place).ancestors().find(|above| above.symlink_metadata().is_ok());
+        let Some(folder) = store.folder().filter(|_| !self.host.is_live()) else { return Ok(store) };
+        let there = folder.ancestors().find(|above| above.symlink_metadata().is_ok());
         let real = there.and_then(|above| std::fs::canonicalize(above).ok());
-        if !self.host.is_live() && real.is_none_or(|real| !real.starts_with(self.host.root())) {
-            let message =
-                format!("store '{}': {place} leads out of {}", store.name(), self.host.root().display());
+        if real.is_none_or(|real| !real.starts_with(self.host.root())) {
+            let (place, root) = (store.place(), self.host.root().display());
+            let message = format!("store '{}': {place} leads out of {root}", store.name());
             return Err(Fault::new(FaultKind::Usage, message).hint("name a folder with --store").into());
         }
         Ok(store)
@@ -354,21 +361,25 @@ impl Words<'_> {
 
     fn verify(&mut self, args: &args::Verify) -> Result<Exit> {
         let mut unreachable = Vec::new();
-        let chosen = if args.all {
-            let (chosen, failed) = every_copy(&self.stores(&self.config()?, &args.stores)?)?;
+        let progress = self.progress();
+        let say = |what: &str| progress.say(what);
+        let results = if args.all {
+            let stores = self.stores(&self.config()?, &args.stores)?;
+            let (copies, failed) = every_copy(&stores);
             unreachable = failed;
-            chosen
-        } else if args.snaps.is_empty() {
-            vec![self.choose(&args.stores, "latest")?]
+            // One after the other: a store that is far away is not downloaded whole.
+            verify::verify_all(copies.iter().map(|(store, id)| Chosen::take(*store, id)), &say)?
         } else {
-            args.snaps.iter().map(|word| self.choose(&args.stores, word)).collect::<Result<_>>()?
+            let latest = ["latest".to_owned()];
+            let words = if args.snaps.is_empty() { &latest[..] } else { &args.snaps };
+            let chosen: Vec<Chosen> =
+                words.iter().map(|word| self.choose(&args.stores, word)).collect::<Result<_>>()?;
+            verify::verify_all(chosen.into_iter().map(Ok), &say)?
         };
-        if chosen.is_empty() && unreachable.is_empty() {
+        if results.is_empty() && unreachable.is_empty() {
             let fault = Fault::new(FaultKind::NotFound, "there are no snapshots");
             return Err(fault.hint("`pbx-config backup` makes one").into());
         }
-        let progress = self.progress();
-        let results = verify::verify_all(&chosen, &|what| progress.say(what))?;
         progress.clear();
         let faults: Vec<FaultKind> =
             results.iter().filter_map(|(_, fault)| fault.as_ref().map(|f| f.kind)).collect();
@@ -449,7 +460,7 @@ impl Words<'_> {
         let config = self.config()?;
         let sections: Vec<_> = config.sections.iter().map(|section| {
             let entries: Vec<_> = section.entries.iter().map(|entry| serde_json::json!({
-                "key": entry.key, "value": config.shown(entry), "file": *entry.file, "line": entry.line,
+                "key": entry.key, "value": Config::shown(entry), "file": *entry.file, "line": entry.line,
             })).collect();
             serde_json::json!({ "kind": section.kind, "id": section.id, "file": *section.file, "line": section.line, "entries": entries })
         }).collect();
@@ -464,7 +475,7 @@ impl Words<'_> {
                     origin(&section.file, section.line)
                 ));
                 for entry in &section.entries {
-                    let line = format!("\t{} {}", entry.key, config.shown(entry));
+                    let line = format!("\t{} {}", entry.key, Config::shown(entry));
                     text.push_str(&format!("{}    # {}\n", line.trim_end(), origin(&entry.file, entry.line)));
                 }
                 text.push('\n');
@@ -545,8 +556,8 @@ fn glob(text: &str) -> Result<Pattern> {
 }
 
 /// Every copy in every store, newest first, and what could not be listed.
-fn every_copy(stores: &[Box<dyn Store>]) -> Result<(Vec<Chosen>, Vec<verify::Verified>)> {
-    let (mut chosen, mut unreachable) = (Vec::new(), Vec::new());
+fn every_copy(stores: &[Box<dyn Store>]) -> (Vec<(&dyn Store, SnapshotId)>, Vec<verify::Verified>) {
+    let (mut copies, mut unreachable) = (Vec::new(), Vec::new());
     for store in stores {
         let mut found = match store.list(None) {
             Ok(found) => found,
@@ -556,11 +567,9 @@ fn every_copy(stores: &[Box<dyn Store>]) -> Result<(Vec<Chosen>, Vec<verify::Ver
             }
         };
         found.sort_by(|a, b| b.id.cmp(&a.id));
-        for one in found {
-            chosen.push(Chosen { store: Some(store.name().to_owned()), path: store.get(&one.id)? });
-        }
+        copies.extend(found.into_iter().map(|one| (store.as_ref(), one.id)));
     }
-    Ok((chosen, unreachable))
+    (copies, unreachable)
 }
 
 /// A live line on a terminal; nothing elsewhere.

@@ -1,7 +1,6 @@
 //! Our own configuration: the section files of the node and of the cluster, laid over each other.
 //! Stores read their own sections (`store::open`); here is what belongs to the run.
 
-use std::fmt;
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -10,6 +9,8 @@ use serde::Deserialize;
 use crate::model::facts::Product;
 use crate::model::keep::Keep;
 use crate::model::report::{Fault, FaultKind, Problem};
+use crate::model::secret::MASK;
+pub use crate::model::secret::Secret;
 use crate::model::section::{self, Section, SyntaxError, nearest};
 use crate::sys::files;
 use crate::sys::glob::Pattern;
@@ -30,7 +31,6 @@ pub const API: &str = "api";
 const HOOK: &str = "hook";
 const VZDUMP: &str = "vzdump";
 const MAIN: &str = "main";
-const MASK: &str = "***";
 const SECRET: &str = "secret";
 
 /// What a run needs to know.
@@ -49,7 +49,6 @@ pub struct Config {
     pub files: Vec<String>,
     /// What could not be read and was done without.
     pub problems: Vec<Problem>,
-    secret_files: Vec<String>,
 }
 
 /// `backup: main`.
@@ -114,29 +113,6 @@ fn this_host() -> String {
     "127.0.0.1".to_owned()
 }
 
-/// A value of secrets.cfg, never shown.
-#[derive(Clone, Deserialize)]
-#[serde(from = "String")]
-pub struct Secret(String);
-
-impl Secret {
-    pub fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl From<String> for Secret {
-    fn from(text: String) -> Self {
-        Self(text)
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(MASK)
-    }
-}
-
 /// A checked absolute glob.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(try_from = "String")]
@@ -163,7 +139,7 @@ impl Config {
         let mut sections = overlay(cluster, local);
         check_kinds(&sections, store_kinds)?;
         let (backup, hook) = (only(&sections, BACKUP)?, only(&sections, HOOK)?);
-        let apis = read_apis(&sections, &loader.secret_files)?;
+        let apis = read_apis(&sections)?;
         let is_store = |section: &&Section| store_kinds.contains(&section.kind.as_str());
         if !sections.iter().any(|section| is_store(&section)) {
             sections.extend(section::parse("(default)", DEFAULT).map_err(fault)?);
@@ -174,8 +150,8 @@ impl Config {
             keeps.push((section.id.clone(), keep.read().map_err(fault)?));
             stores.push(rest);
         }
-        let Loader { files, problems, secret_files } = loader;
-        Ok(Self { backup, apis, hook, stores, keeps, sections, files, problems, secret_files })
+        let Loader { files, problems } = loader;
+        Ok(Self { backup, apis, hook, stores, keeps, sections, files, problems })
     }
 
     /// What a store keeps; all, when its section does not say, or when it has none.
@@ -184,8 +160,8 @@ impl Config {
     }
 
     /// The value to show: secrets are masked.
-    pub fn shown<'a>(&self, entry: &'a section::Entry) -> &'a str {
-        if self.secret_files.iter().any(|file| **file == *entry.file) { MASK } else { &entry.value }
+    pub fn shown(entry: &section::Entry) -> &str {
+        if entry.private { MASK } else { &entry.value }
     }
 }
 
@@ -200,7 +176,6 @@ fn fault(error: SyntaxError) -> anyhow::Error {
 #[derive(Default)]
 struct Loader {
     files: Vec<String>,
-    secret_files: Vec<String>,
     problems: Vec<Problem>,
 }
 
@@ -235,9 +210,6 @@ impl Loader {
         secret: (String, Option<Vec<u8>>),
     ) -> Result<Vec<Section>> {
         let mut sections = self.parse(&public.0, public.1)?;
-        if secret.1.is_some() {
-            self.secret_files.push(secret.0.clone());
-        }
         for extra in self.parse(&secret.0, secret.1)? {
             let Some(section) = sections.iter_mut().find(|s| same(s, &extra)) else {
                 let error = SyntaxError::new(
@@ -247,7 +219,8 @@ impl Loader {
                 );
                 return Err(fault(error.hinted(format!("{} must have it too", public.0))));
             };
-            section.entries.extend(extra.entries);
+            let private = extra.entries.into_iter().map(|entry| section::Entry { private: true, ..entry });
+            section.entries.extend(private);
         }
         Ok(sections)
     }
@@ -320,15 +293,13 @@ fn check_kinds(sections: &[Section], store_kinds: &[&str]) -> Result<()> {
     Ok(())
 }
 
-fn read_apis(sections: &[Section], secret_files: &[String]) -> Result<Vec<(Product, Api)>> {
+fn read_apis(sections: &[Section]) -> Result<Vec<(Product, Api)>> {
     let of = |section: &Section| {
         let Some(product) = Product::ALL.into_iter().find(|product| product.word() == section.id) else {
             let error = section.error_at("", "there is only 'api: pve' and 'api: pbs'");
             return Err(fault(error.hinted("the id is the product whose API is asked")));
         };
-        let public =
-            section.entries.iter().find(|e| e.key == SECRET && !secret_files.iter().any(|f| **f == *e.file));
-        if public.is_some() {
+        if section.entries.iter().any(|entry| entry.key == SECRET && !entry.private) {
             let error = section.error_at(SECRET, "a secret has no place in a file that others may read");
             let hint = format!("put it under '{API}: {}' in {SECRETS_FILE}, and make a new one", section.id);
             return Err(fault(error.hinted(hint)));

@@ -39,6 +39,8 @@ pub struct Entry {
     pub value: String,
     pub file: Arc<str>,
     pub line: usize,
+    /// From a file that only root reads.
+    pub private: bool,
 }
 
 /// A line that cannot stand, shown as `file:line: message`; what to do is the [`hint`](Self::hint).
@@ -92,7 +94,7 @@ pub fn parse(file: &str, text: &str) -> Result<Vec<Section>, SyntaxError> {
         if line.starts_with(BLANKS) {
             let (key, value) = parse_entry(content).map_err(refused)?;
             let section = sections.last_mut().ok_or_else(|| refused(outside()))?;
-            section.entries.push(Entry { key, value, file: Arc::clone(&file), line: number });
+            section.entries.push(Entry { key, value, file: Arc::clone(&file), line: number, private: false });
         } else {
             let (kind, id) = parse_header(content).map_err(refused)?;
             if let Some(first) = first.insert((kind.clone(), id.clone()), sections.len()) {
@@ -685,7 +687,7 @@ mod tests {
 
     fn any_section() -> impl Strategy<Value = Section> {
         let entry = ("[!-\"$-~ä][!-~ä]{0,9}", "([!-~é€]([ -~é€]{0,20}[!-~é€])?)?")
-            .prop_map(|(key, value)| Entry { key, value, file: "f".into(), line: 0 });
+            .prop_map(|(key, value)| Entry { key, value, file: "f".into(), line: 0, private: false });
         let entries = prop::collection::vec(entry, 0..5);
         ("[a-z][a-z0-9-]{0,5}", "[A-Za-z0-9][A-Za-z0-9._@-]{0,5}", entries)
             .prop_map(|(kind, id, entries)| Section { kind, id, file: "f".into(), line: 0, entries })

@@ -36,7 +36,7 @@ fn what_was_put_is_listed_and_comes_back() {
         store.put(spool("hello").path(), &id).unwrap();
         assert_eq!(store.list(Some("pve1")).unwrap(), [Found { id: id.clone(), size: 5 }]);
         assert_eq!(store.head(&id, 2).unwrap(), b"he");
-        assert_eq!(fs::read(store.get(&id).unwrap()).unwrap(), b"hello");
+        assert_eq!(fs::read(store.get(&id).unwrap().path()).unwrap(), b"hello");
     });
 }
 
@@ -57,7 +57,7 @@ fn a_name_that_is_taken_is_never_replaced() {
         let id = id("pve1/2026-11-22T15:17:40Z");
         store.put(spool("old").path(), &id).unwrap();
         assert!(store.put(spool("new").path(), &id).is_err());
-        assert_eq!(fs::read(store.get(&id).unwrap()).unwrap(), b"old");
+        assert_eq!(fs::read(store.get(&id).unwrap().path()).unwrap(), b"old");
         assert_eq!(store.list(None).unwrap().len(), 1);
     });
 }
@@ -83,7 +83,7 @@ fn the_file_that_was_put_may_change_afterwards() {
         let file = spool("hello");
         store.put(file.path(), &id).unwrap();
         fs::remove_file(file.path()).unwrap();
-        assert_eq!(fs::read(store.get(&id).unwrap()).unwrap(), b"hello");
+        assert_eq!(fs::read(store.get(&id).unwrap().path()).unwrap(), b"hello");
     });
 }
 

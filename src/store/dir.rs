@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use serde::Deserialize;
 
-use super::{Found, Placed, Store};
+use super::{Fetched, Found, Placed, Store};
 use crate::model::report::{Fault, FaultKind, Problem};
 use crate::model::section::Section;
 use crate::model::snapshot::SnapshotId;
@@ -180,8 +180,12 @@ impl Store for Dir {
         }
     }
 
-    fn get(&self, id: &SnapshotId) -> Result<PathBuf> {
-        Ok(self.existing(id))
+    fn get(&self, id: &SnapshotId) -> Result<Fetched> {
+        Ok(Fetched::in_place(self.existing(id)))
+    }
+
+    fn folder(&self) -> Option<&Path> {
+        Some(&self.path)
     }
 }
 

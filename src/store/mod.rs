@@ -11,6 +11,7 @@ use crate::model::report::{Fault, FaultKind, Problem};
 use crate::model::section::Section;
 use crate::model::snapshot::SnapshotId;
 use crate::sys::host::Host;
+use crate::sys::scratch::Scratch;
 
 pub trait Store: Sync {
     /// The id of its section.
@@ -34,7 +35,41 @@ pub trait Store: Sync {
     fn remove(&self, id: &SnapshotId) -> Result<()>;
 
     /// A local file with the whole snapshot.
-    fn get(&self, id: &SnapshotId) -> Result<PathBuf>;
+    fn get(&self, id: &SnapshotId) -> Result<Fetched>;
+
+    /// The folder of this machine that it is, when it is one.
+    fn folder(&self) -> Option<&Path> {
+        None
+    }
+
+    /// Removes several; what became of each, in their order.
+    fn remove_many(&self, ids: &[SnapshotId]) -> Vec<Result<()>> {
+        ids.iter().map(|id| self.remove(id)).collect()
+    }
+}
+
+/// A snapshot as a local file; a downloaded one is removed when this is dropped.
+#[derive(Debug)]
+pub struct Fetched {
+    path: PathBuf,
+    place: PathBuf,
+    _scratch: Option<Scratch>,
+}
+
+impl Fetched {
+    /// The store's own file.
+    fn in_place(path: PathBuf) -> Self {
+        Self { place: path.clone(), path, _scratch: None }
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where the store has it, for people.
+    pub fn place(&self) -> &Path {
+        &self.place
+    }
 }
 
 /// Where a snapshot lies now, and what was met on the way: leftovers of interrupted runs, which are removed.

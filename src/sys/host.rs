@@ -4,6 +4,7 @@
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
@@ -34,14 +35,18 @@ pub struct Host {
     root: PathBuf,
     pub now: Timestamp,
     pub facts: Facts,
-    pub exec: Box<dyn Exec>,
+    /// The host's own tools.
+    pub exec: Arc<dyn Exec>,
+    /// The tools of the machine that we run on, for what is not the host: moving files to a store.
+    pub machine: Arc<dyn Exec>,
 }
 
 impl Host {
     /// Looks at the system below `root` (absolute); reads only local files, so it cannot hang on /etc/pve.
     pub fn detect(root: PathBuf, now: Timestamp, exec: Box<dyn Exec>) -> Self {
         let facts = facts(&root);
-        Self { root, now, facts, exec }
+        let exec: Arc<dyn Exec> = exec.into();
+        Self { root, now, facts, machine: Arc::clone(&exec), exec }
     }
 
     pub fn root(&self) -> &Path {
@@ -65,6 +70,11 @@ impl Host {
 
     pub fn state_dir(&self) -> PathBuf {
         self.path(STATE_DIR)
+    }
+
+    /// Downloaded copies, while they are used: on a disk rather than in memory.
+    pub fn download_dir(&self) -> PathBuf {
+        if self.is_live() { self.state_dir() } else { self.run_dir() }.join("download")
     }
 
     /// Locks and private copies. For another root it is a folder of the running system keyed by that root,

@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::archive::reader::{Archive, HEAD_BYTES, Head};
 use crate::model::report::{Fault, FaultKind, Problem};
 use crate::model::snapshot::{SUFFIX, Snapshot, SnapshotId};
-use crate::store::{Found, Store};
+use crate::store::{Fetched, Found, Store};
 
 /// The first read of a snapshot; reaches over nearly every manifest.
 const FIRST_READ_BYTES: usize = 4096;
@@ -120,10 +120,25 @@ pub fn head(store: &dyn Store, id: &SnapshotId) -> Result<Head> {
 pub struct Chosen {
     /// The store that it is taken from; None for a file.
     pub store: Option<String>,
+    /// A local file, as long as this value lives: a downloaded copy goes with it.
     pub path: PathBuf,
+    /// Where it lies, for people.
+    pub place: PathBuf,
+    _held: Option<Fetched>,
 }
 
 impl Chosen {
+    pub fn file(path: &Path) -> Self {
+        Self { store: None, path: path.to_owned(), place: path.to_owned(), _held: None }
+    }
+
+    /// Downloads it when the store is elsewhere.
+    pub fn take(store: &dyn Store, id: &SnapshotId) -> Result<Self> {
+        let fetched = store.get(id)?;
+        let (path, place) = (fetched.path().to_owned(), fetched.place().to_owned());
+        Ok(Self { store: Some(store.name().to_owned()), path, place, _held: Some(fetched) })
+    }
+
     pub fn open(&self) -> Result<Archive> {
         Archive::open(&self.path)
     }
@@ -147,7 +162,7 @@ pub fn choose(stores: &[Box<dyn Store>], here: &str, word: &str) -> Result<Chose
         if !path.is_file() {
             return Err(Fault::new(FaultKind::NotFound, format!("{word}: no such file")).into());
         }
-        return Ok(Chosen { store: None, path: path.to_owned() });
+        return Ok(Chosen::file(path));
     }
     let mut ids: BTreeMap<SnapshotId, &dyn Store> = BTreeMap::new();
     let mut unreachable = None;
@@ -170,8 +185,7 @@ pub fn choose(stores: &[Box<dyn Store>], here: &str, word: &str) -> Result<Chose
             });
         }
     };
-    let store = ids.get(id).context("listed")?;
-    Ok(Chosen { store: Some(store.name().to_owned()), path: store.get(id)? })
+    Chosen::take(*ids.get(id).context("listed")?, id)
 }
 
 /// Decides by names alone. `all` is sorted, oldest first.

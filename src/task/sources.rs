@@ -1,6 +1,6 @@
 //! Where a run reads from: the rows it takes, the picture of /etc/pve, what is included and left out.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::Result;
 use jiff::tz::TimeZone;
@@ -141,8 +141,11 @@ fn missing_products(host: &Host) -> Vec<Problem> {
 
 /// Our own stores and folders are never part of a snapshot.
 fn own_places(host: &Host, stores: &[Box<dyn Store>]) -> Vec<Pattern> {
-    let places =
-        stores.iter().map(|store| PathBuf::from(store.place())).chain([host.state_dir(), host.run_dir()]);
+    let places = stores
+        .iter()
+        .filter_map(|store| store.folder())
+        .map(Path::to_owned)
+        .chain([host.state_dir(), host.run_dir()]);
     let inside = places.filter_map(|place| place.strip_prefix(host.root()).map(Path::to_owned).ok());
     inside.filter_map(|path| Pattern::literal(&Path::new("/").join(path))).collect()
 }

@@ -51,42 +51,29 @@ impl Verified {
 }
 
 /// Verifies each; a bad one does not keep the others from being looked at.
-pub fn verify_all(chosen: &[Chosen], say: &dyn Fn(&str)) -> Result<Vec<(Verified, Option<Fault>)>> {
+pub fn verify_all(
+    chosen: impl IntoIterator<Item = Result<Chosen>>,
+    say: &dyn Fn(&str),
+) -> Result<Vec<(Verified, Option<Fault>)>> {
     let mut results = Vec::new();
     for one in chosen {
         check_stopped()?;
-        say(&one.path.display().to_string());
-        let verified = verify(one);
+        let place = one.as_ref().map(|one| one.place.clone()).unwrap_or_default();
+        let place = place.as_path();
+        say(&place.display().to_string());
+        let verified = one.and_then(|one| verify(&one));
         // A stop in the middle says nothing of the snapshot.
         check_stopped()?;
         results.push(match verified {
             Ok(Proven { snapshot, .. }) => {
                 let entries = snapshot.counts.entries;
-                (
-                    Verified {
-                        id: Some(snapshot.id),
-                        path: one.path.as_path().into(),
-                        entries,
-                        ok: true,
-                        error: None,
-                    },
-                    None,
-                )
+                (Verified { id: Some(snapshot.id), path: place.into(), entries, ok: true, error: None }, None)
             }
             Err(error) => {
                 let fault = error.downcast_ref::<Fault>().cloned();
                 let fault = fault.unwrap_or_else(|| Fault::new(FaultKind::Failed, format!("{error:#}")));
                 let text = Some(fault.message.clone());
-                (
-                    Verified {
-                        id: None,
-                        path: one.path.as_path().into(),
-                        entries: 0,
-                        ok: false,
-                        error: text,
-                    },
-                    Some(fault),
-                )
+                (Verified { id: None, path: place.into(), entries: 0, ok: false, error: text }, Some(fault))
             }
         });
     }
