@@ -82,19 +82,25 @@ pub fn sweep(base: &Path) -> io::Result<()> {
 
 fn sweep_locked(base: &Path) -> io::Result<()> {
     for entry in fs::read_dir(base)? {
-        let entry = entry?;
-        if !entry.file_type()?.is_dir() {
-            continue;
-        }
-        match File::open(entry.path()).map_err(TryLockError::Error).and_then(|held| held.try_lock()) {
-            Ok(()) => fs::remove_dir_all(entry.path())?,
-            // Somebody's, or just removed by its holder.
-            Err(TryLockError::WouldBlock) => {}
-            Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(TryLockError::Error(error)) => return Err(error),
+        match sweep_one(&entry?.path()) {
+            // Just removed by its holder.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            swept => swept?,
         }
     }
     Ok(())
+}
+
+fn sweep_one(path: &Path) -> io::Result<()> {
+    if !path.symlink_metadata()?.is_dir() {
+        return Ok(());
+    }
+    match File::open(path)?.try_lock() {
+        Ok(()) => fs::remove_dir_all(path),
+        // Somebody's.
+        Err(TryLockError::WouldBlock) => Ok(()),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
 }
 
 #[cfg(test)]
