@@ -34,6 +34,7 @@ pub mod sys {
     pub mod glob;
     pub mod host;
     pub mod http;
+    pub mod keyed;
     pub mod lock;
     pub mod log;
     pub mod pmxcfs;
@@ -68,6 +69,7 @@ pub mod store;
 
 /// Floor 3. Decisions: pure functions of nouns.
 pub mod plan {
+    pub mod changes;
     pub mod prune;
     pub mod select;
     pub mod vzdump_conf;
@@ -78,6 +80,7 @@ pub mod task {
     pub mod ahead;
     pub mod api;
     pub mod backup;
+    pub mod changes;
     pub mod collect;
     pub mod extract;
     pub mod hook;

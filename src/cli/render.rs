@@ -130,6 +130,12 @@ pub fn report(report: &Report) -> String {
         );
         let _ = writeln!(text, "time      {:.2} s, read back and verified", report.took);
     }
+    if let Some(changes) = &report.changes {
+        let _ = writeln!(text, "changes   {} since {}", changes.summary(), changes.since);
+        for line in changes.lines() {
+            let _ = writeln!(text, "          {}", one_line(&line));
+        }
+    }
     for store in &report.stores {
         let place = store.place.as_deref().unwrap_or("FAILED");
         let _ = writeln!(text, "store     {}: {place}", store.store);

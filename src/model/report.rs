@@ -94,6 +94,78 @@ pub struct Stored {
     pub removed: Vec<SnapshotId>,
 }
 
+/// How a path differs from what the last snapshot held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Difference {
+    Added,
+    /// Contents, kind, target of a link or extended attributes.
+    Changed,
+    /// Mode or owner alone.
+    Rights,
+    Removed,
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Added => "added",
+            Self::Changed => "changed",
+            Self::Rights => "rights",
+            Self::Removed => "removed",
+        })
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change {
+    pub how: Difference,
+    pub item: String,
+    /// Relative to the root, readable and harmless on a terminal.
+    pub path: String,
+}
+
+/// What differs from the snapshot before; names only, never a value.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Changes {
+    pub since: SnapshotId,
+    pub added: usize,
+    pub changed: usize,
+    pub removed: usize,
+    /// By item; the first ones.
+    pub listed: Vec<Change>,
+    /// How many are not listed.
+    pub more: usize,
+}
+
+impl Changes {
+    pub fn is_none(&self) -> bool {
+        self.count() == 0
+    }
+
+    pub fn count(&self) -> usize {
+        self.added + self.changed + self.removed
+    }
+
+    /// "2 added, 1 changed", or "nothing".
+    pub fn summary(&self) -> String {
+        let parts = [(self.added, "added"), (self.changed, "changed"), (self.removed, "removed")];
+        let parts: Vec<String> =
+            parts.iter().filter(|(n, _)| *n > 0).map(|(n, word)| format!("{n} {word}")).collect();
+        if parts.is_empty() { "nothing".to_owned() } else { parts.join(", ") }
+    }
+
+    /// A line for each that is listed, and one for the others.
+    pub fn lines(&self) -> Vec<String> {
+        let line = |one: &Change| format!("{:<7} /{} ({})", one.how, one.path, one.item);
+        let mut lines: Vec<String> = self.listed.iter().map(line).collect();
+        if self.more > 0 {
+            lines.push(format!("and {} more", self.more));
+        }
+        lines
+    }
+}
+
 /// Where the time of a backup went, in seconds.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
 pub struct Phases {
@@ -120,6 +192,10 @@ pub struct Report {
     /// Bytes of the snapshot file.
     pub size: u64,
     pub stores: Vec<Stored>,
+    /// Since the last snapshot; None when there was none, or this one is of a part of the host.
+    pub changes: Option<Changes>,
+    /// Nothing had changed since this snapshot, and `skip-unchanged` is on: no new one was made.
+    pub unchanged: Option<SnapshotId>,
     /// Seconds.
     pub took: f64,
     pub phases: Phases,

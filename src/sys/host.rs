@@ -1,6 +1,7 @@
 //! The host as seen through a root folder: every path is joined here. The real host is `/`,
 //! a dead system on a rescue disk is `/mnt`, a test's host is a temporary folder.
 
+use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -75,6 +76,32 @@ impl Host {
     /// Downloaded copies, while they are used: on a disk rather than in memory.
     pub fn download_dir(&self) -> PathBuf {
         if self.is_live() { self.state_dir() } else { self.run_dir() }.join("download")
+    }
+
+    /// The state folder, made when it is not there; None where it cannot be written or leads out of the root.
+    pub fn own_state_dir(&self) -> Option<PathBuf> {
+        let dir = self.state_dir();
+        (self.may_write(&dir) && files::make_private_dir(&dir).is_ok()).then_some(dir)
+    }
+
+    /// Of the running system true. A folder below another one's root must lie there really, with no link on its
+    /// way, and be writable.
+    pub fn may_write(&self, dir: &Path) -> bool {
+        if self.is_live() {
+            return true;
+        }
+        let there = dir.ancestors().find(|above| above.symlink_metadata().is_ok());
+        let straight = there.is_some_and(|above| fs::canonicalize(above).is_ok_and(|real| real == above));
+        if !straight || files::make_private_dir(dir).is_err() {
+            return false;
+        }
+        let probe = dir.join(".probe");
+        let writable = fs::File::create(&probe).is_ok();
+        let _ = fs::remove_file(&probe);
+        if !writable {
+            let _ = fs::remove_dir(dir);
+        }
+        writable
     }
 
     /// Locks and private copies. For another root it is a folder of the running system keyed by that root,

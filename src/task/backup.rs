@@ -1,6 +1,6 @@
 //! `backup`: one pass from the host into a snapshot, read back, put on every store.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 use jiff::tz::TimeZone;
 
 use super::ahead::{self, Progress};
+use super::changes::Picture;
 use super::collect;
 use super::intake::Intake;
 use super::prune;
@@ -105,8 +106,11 @@ pub fn run(
     let index = read_back(&spool)?;
     phases.verify = lap.elapsed().as_secs_f64();
     lap = Instant::now();
-    let mut problems = index.problems;
     let size = fs::metadata(&spool)?.len();
+    let picture = picture(host, &snapshot, size, &index);
+    let mut problems = index.problems;
+    let before = picture.as_ref().and_then(Picture::before);
+    let changes = picture.as_ref().zip(before.as_ref()).map(|(picture, before)| picture.since(before));
     let mut done = Vec::new();
     for (n, store) in stores.iter().enumerate() {
         say(&format!("writing to store {}", store.name()));
@@ -146,6 +150,10 @@ pub fn run(
         done.push(placed);
     }
     phases.store = lap.elapsed().as_secs_f64();
+    if let Some(Err(error)) = picture.map(|picture| picture.keep()) {
+        let what = format!("what this snapshot holds was not noted: {error:#}");
+        problems.push(Problem::warning(what).hint("the next run tells changes since an older one"));
+    }
     Ok(Report {
         verb: "backup",
         host: host.facts.node.clone(),
@@ -154,10 +162,19 @@ pub fn run(
         snapshot: Some(snapshot),
         size,
         stores: done,
+        changes,
+        unchanged: None,
         took: start.elapsed().as_secs_f64(),
         phases,
         problems,
     })
+}
+
+/// What the snapshot holds, to be remembered. Not of a part of the host, and not where nothing can be kept.
+fn picture(host: &Host, snapshot: &Snapshot, size: u64, index: &Index) -> Option<Picture> {
+    let made =
+        snapshot.selection.is_empty().then(|| Picture::of(host, &snapshot.id, size, &index.entries))?;
+    made.inspect_err(|error| log::info!("changes are not told: {error:#}")).ok()
 }
 
 /// Errors: `Verification` for whatever it is, even when nothing of it can be recognised.
@@ -224,8 +241,7 @@ impl Work {
     fn new(host: &Host, problems: &mut Vec<Problem>) -> Result<Self> {
         let beside_state = host.state_dir().join("work");
         // Another system may be read-only, or lead out of its root by a link; /run is memory, a snapshot is small.
-        let path =
-            if host.is_live() || is_ours(&beside_state) { beside_state } else { host.run_dir().join("work") };
+        let path = if host.may_write(&beside_state) { beside_state } else { host.run_dir().join("work") };
         private_dir(&path)?;
         let work = Self { path };
         problems.extend(work.sweep());
@@ -256,22 +272,6 @@ impl Drop for Work {
         }
         let _ = fs::remove_dir(&self.path);
     }
-}
-
-/// True when a folder below another system's root lies there really (no link on its way), and can be written.
-fn is_ours(path: &Path) -> bool {
-    let there = path.ancestors().find(|above| above.symlink_metadata().is_ok());
-    let straight = there.is_some_and(|above| fs::canonicalize(above).is_ok_and(|real| real == above));
-    if !straight || private_dir(path).is_err() {
-        return false;
-    }
-    let probe = path.join(".probe");
-    let writable = File::create(&probe).is_ok();
-    let _ = fs::remove_file(&probe);
-    if !writable {
-        let _ = fs::remove_dir(path);
-    }
-    writable
 }
 
 /// A root that holds no system is a disk that is not mounted, not a host without configuration.
