@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use crate::catalog::changing::{RESTLESS, STEADY};
-use crate::model::index::{Entry, STATE_DIR};
+use crate::model::index::{Entry, Name, STATE_DIR};
 use crate::model::report::Changes;
 use crate::model::snapshot::SnapshotId;
 use crate::plan::changes::{self, Mark, Memory};
@@ -79,14 +79,14 @@ fn load(dir: &Path) -> Option<Memory> {
 /// False for what changes by itself.
 fn counts(entry: &Entry, restless: &[Pattern]) -> bool {
     let path = entry.path.as_path();
-    match path.starts_with(STATE_DIR) {
-        true => STEADY.contains(&entry.item.as_str()),
-        false => !restless.iter().any(|glob| glob.covers(path)),
+    if path.starts_with(STATE_DIR) {
+        return STEADY.contains(&entry.item.as_str());
     }
+    !restless.iter().any(|glob| glob.covers(path))
 }
 
 fn digest(key: &Key, entry: &Entry) -> String {
-    let link = entry.link.as_ref().map(|link| link.as_bytes()).unwrap_or_default();
+    let link = entry.link.as_ref().map(Name::as_bytes).unwrap_or_default();
     let mut parts = vec![entry.sha256.as_bytes(), link];
     parts.extend(entry.xattrs.iter().flat_map(|xattr| [xattr.name.as_bytes(), &xattr.value[..]]));
     key.digest(parts)
