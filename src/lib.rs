@@ -82,6 +82,7 @@ pub mod task {
     pub mod backup;
     pub mod changes;
     pub mod collect;
+    pub mod configure;
     pub mod extract;
     pub mod hook;
     pub mod intake;

@@ -99,12 +99,14 @@ pub enum Verb {
   pbx-config hook disable vzdump     /etc/vzdump.conf is again what it was"
     )]
     Hook(Hook),
-    /// Look at the configuration
+    /// Look at the configuration, take it out, bring it in
     #[command(
         subcommand,
         after_help = "EXAMPLES:
   pbx-config config show      what is in force, and from which file and line
-  pbx-config config check"
+  pbx-config config check
+  pbx-config config export > pbx-config.yaml
+  pbx-config config import pbx-config.yaml"
     )]
     Config(Config),
 }
@@ -324,4 +326,8 @@ pub enum Config {
     Show,
     /// Check the configuration and reach every store
     Check,
+    /// Print the configuration as YAML or JSON
+    Export(super::exchange::Export),
+    /// Replace this node's configuration by a YAML or JSON file
+    Import(super::exchange::Import),
 }

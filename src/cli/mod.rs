@@ -2,6 +2,7 @@
 //! The only floor that prints.
 
 mod args;
+mod exchange;
 mod hook;
 mod prune;
 mod render;
@@ -23,7 +24,7 @@ use self::row::Row;
 use crate::config::Config;
 use crate::model::report::{Exit, Fault, FaultKind, Outcome, Problem};
 use crate::model::section::Section;
-use crate::model::snapshot::{SnapshotId, Trigger};
+use crate::model::snapshot::{Compression, SnapshotId, Trigger};
 use crate::plan::select::{self, Selection};
 use crate::store::{self, Store};
 use crate::sys::exec::{Exec, NoTools, System};
@@ -183,6 +184,8 @@ impl Words<'_> {
             Verb::Hook(args) => self.hook(args),
             Verb::Config(args::Config::Show) => self.config_show(),
             Verb::Config(args::Config::Check) => self.config_check(),
+            Verb::Config(args::Config::Export(args)) => self.config_export(&args),
+            Verb::Config(args::Config::Import(args)) => self.config_import(&args),
         }
     }
 
@@ -487,14 +490,21 @@ impl Words<'_> {
         Ok(Outcome::of(&config.problems).into())
     }
 
+    /// What a configuration must be beside its grammar, decided without touching a store: its compression, its
+    /// stores. Errors: `Usage`.
+    fn sound(&self, config: &Config) -> Result<(Compression, Vec<Box<dyn Store>>)> {
+        let compression = backup::compression(config)?;
+        Selection { skip: config.backup.skip.clone(), ..Selection::default() }.check()?;
+        let stores = config.stores.iter().map(|section| self.open(section)).collect::<Result<_>>()?;
+        Ok((compression, stores))
+    }
+
     fn config_check(&mut self) -> Result<Exit> {
         let config = self.config()?;
-        let compression = backup::compression(&config)?;
+        let (compression, opened) = self.sound(&config)?;
         let mut problems = config.problems.clone();
-        Selection { skip: config.backup.skip.clone(), ..Selection::default() }.check()?;
         let mut stores = Vec::new();
-        for section in &config.stores {
-            let store = self.open(section)?;
+        for store in opened {
             match store.list(Some(&self.host.facts.node)) {
                 Ok(found) => stores.push(format!(
                     "{}: {} ({} snapshots of this host)",

@@ -6,6 +6,8 @@ use jiff::tz::TimeZone;
 
 use crate::model::index::{Entry, Index, Kind, is_harmful};
 use crate::model::report::{Outcome, Problem, Report, Severity};
+use crate::model::secret::MASK;
+use crate::model::section::{self, Section};
 use crate::model::snapshot::{Compression, Snapshot};
 use crate::task::backup::Plan;
 use crate::task::extract::Extracted;
@@ -88,6 +90,14 @@ pub fn hook(state: &State) -> String {
         let _ = writeln!(text, "    job {} runs {} instead", one_line(&job.id), one_line(&job.script));
     }
     text + &problems(&state.problems)
+}
+
+/// Section files as they would be written, secrets masked.
+pub fn sections(sections: &[Section]) -> String {
+    let mut masked = sections.to_vec();
+    let entries = masked.iter_mut().flat_map(|section| &mut section.entries);
+    entries.filter(|entry| entry.private).for_each(|entry| MASK.clone_into(&mut entry.value));
+    section::to_text(&masked)
 }
 
 /// What came from outside must not move the cursor or start a line.

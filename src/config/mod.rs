@@ -1,6 +1,8 @@
 //! Our own configuration: the section files of the node and of the cluster, laid over each other.
 //! Stores read their own sections (`store::open`); here is what belongs to the run.
 
+pub mod exchange;
+
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -19,7 +21,7 @@ use crate::sys::http::Fingerprint;
 use crate::sys::pmxcfs;
 
 pub const FILE: &str = "pbx-config.cfg";
-const SECRETS_FILE: &str = "secrets.cfg";
+pub const SECRETS_FILE: &str = "secrets.cfg";
 /// Below /etc/pve: what all nodes share.
 const CLUSTER_FILE: &str = "pbx-config.cfg";
 const CLUSTER_SECRETS_FILE: &str = "priv/pbx-config-secrets.cfg";
@@ -136,7 +138,17 @@ impl Config {
         let mut loader = Loader::default();
         let cluster = loader.cluster(host)?;
         let local = loader.local(host)?;
-        let mut sections = overlay(cluster, local);
+        Self::settle(loader, overlay(cluster, local), store_kinds)
+    }
+
+    /// Sections that stand in no file of ours yet. Errors: as `load`.
+    pub fn of_sections(sections: Vec<Section>, store_kinds: &[&str]) -> Result<Self> {
+        let mut files: Vec<String> = sections.iter().map(|section| section.file.to_string()).collect();
+        files.dedup();
+        Self::settle(Loader { files, problems: Vec::new() }, sections, store_kinds)
+    }
+
+    fn settle(loader: Loader, mut sections: Vec<Section>, store_kinds: &[&str]) -> Result<Self> {
         check_kinds(&sections, store_kinds)?;
         let (backup, hook) = (only(&sections, BACKUP)?, only(&sections, HOOK)?);
         let apis = read_apis(&sections)?;

@@ -1,0 +1,384 @@
+//! The configuration as YAML or JSON, out and in. Every value is text, as in the section files, so that what goes
+//! out comes back letter for letter. Here is the form only; who may write which file is the caller's matter.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use anyhow::Result;
+use serde::de::{self, MapAccess, SeqAccess, Visitor};
+use serde::ser::{SerializeMap, Serializer};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_saphyr::Spanned;
+
+use super::{Config, fault};
+use crate::model::secret::MASK;
+use crate::model::section::{Entry, Section, SyntaxError, parse, to_text};
+
+/// Of this form; it grows by keys, and by this number when an older program could not read it.
+const FORMAT: u64 = 1;
+/// No configuration of ours is larger.
+pub const MAX_BYTES: u64 = 4 << 20;
+const HINT: &str = "`pbx-config config export` shows the form";
+
+/// What `config export` prints.
+#[derive(Debug, Serialize)]
+pub struct Document {
+    format: u64,
+    sections: Vec<Exported>,
+}
+
+#[derive(Debug, Serialize)]
+struct Exported {
+    kind: String,
+    id: String,
+    #[serde(skip_serializing_if = "Keys::is_empty")]
+    keys: Keys,
+    /// Masked, unless they were asked for.
+    #[serde(skip_serializing_if = "Keys::is_empty")]
+    secrets: Keys,
+}
+
+/// In the order of the section; a key that repeats is a list.
+#[derive(Debug, Default)]
+struct Keys(Vec<(String, Vec<String>)>);
+
+impl Keys {
+    fn of<'a>(entries: impl Iterator<Item = (&'a str, &'a str)>) -> Self {
+        let mut keys: Vec<(String, Vec<String>)> = Vec::new();
+        for (key, value) in entries {
+            match keys.iter_mut().find(|(known, _)| known == key) {
+                Some((_, values)) => values.push(value.to_owned()),
+                None => keys.push((key.to_owned(), vec![value.to_owned()])),
+            }
+        }
+        Self(keys)
+    }
+
+    #[allow(clippy::trivially_copy_pass_by_ref)] // serde's signature
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl Serialize for Keys {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(self.0.len()))?;
+        for (key, values) in &self.0 {
+            match &values[..] {
+                [one] => map.serialize_entry(key, one)?,
+                many => map.serialize_entry(key, many)?,
+            }
+        }
+        map.end()
+    }
+}
+
+/// What is configured, defaults that nobody wrote down left out. Secrets are masked unless `reveal`.
+pub fn export(config: &Config, reveal: bool) -> Document {
+    let sections = config.sections.iter().filter(|section| config.files.iter().any(|f| **f == *section.file));
+    let exported = sections.map(|section| {
+        let (secret, public): (Vec<&Entry>, Vec<&Entry>) =
+            section.entries.iter().partition(|entry| entry.private);
+        Exported {
+            kind: section.kind.clone(),
+            id: section.id.clone(),
+            keys: Keys::of(public.iter().map(|entry| (&*entry.key, &*entry.value))),
+            secrets: Keys::of(
+                secret.iter().map(|entry| (&*entry.key, if reveal { &*entry.value } else { MASK })),
+            ),
+        }
+    });
+    Document { format: FORMAT, sections: exported.collect() }
+}
+
+impl Document {
+    pub fn yaml(&self) -> Result<String> {
+        Ok(serde_saphyr::to_string(self)?)
+    }
+
+    /// How many secrets are in it, masked or not.
+    pub fn secrets(&self) -> usize {
+        self.sections.iter().map(|section| section.secrets.0.len()).sum()
+    }
+}
+
+/// Sections read from a document, each line where it stands there.
+#[derive(Debug)]
+pub struct Imported {
+    pub sections: Vec<Section>,
+}
+
+impl Imported {
+    /// Errors: `Usage` with file and line; never with a value.
+    pub fn parse(name: &str, text: &str, known: &BTreeMap<(String, String, String), String>) -> Result<Self> {
+        let file: Arc<str> = name.into();
+        // JSON is YAML too, and has its lines this way.
+        let document: Read = serde_saphyr::from_str(text).map_err(|error| {
+            let line = error.location().map_or(1, |at| line(&at));
+            fault(SyntaxError::new(&file, line, "cannot be read as a configuration").hinted(HINT))
+        })?;
+        if document.format.value != FORMAT {
+            let message = format!("is of format {}, this version reads {FORMAT}", document.format.value);
+            let at = line(&document.format.referenced);
+            return Err(fault(SyntaxError::new(&file, at, message).hinted("upgrade proxmox-backup-extra")));
+        }
+        let reader = Reader { text, file, known };
+        let sections = document.sections.into_iter().map(|read| reader.section(read));
+        let sections = sections.collect::<Result<Vec<_>, _>>().map_err(fault)?;
+        reader.check_twice(&sections).map_err(fault)?;
+        Ok(Self { sections })
+    }
+
+    /// The two section files: what everybody may read, and the secrets, None when there are none.
+    pub fn files(&self) -> (String, Option<String>) {
+        let part = |secret: bool| -> Vec<Section> {
+            let of = |section: &Section| {
+                let entries = section.entries.iter().filter(|entry| entry.private == secret);
+                Section { entries: entries.cloned().collect(), ..section.clone() }
+            };
+            self.sections.iter().map(of).filter(|section| !secret || !section.entries.is_empty()).collect()
+        };
+        let secrets = part(true);
+        (to_text(&part(false)), (!secrets.is_empty()).then(|| to_text(&secrets)))
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Read {
+    format: Spanned<u64>,
+    #[serde(default)]
+    sections: Vec<ReadSection>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ReadSection {
+    kind: Spanned<String>,
+    id: Spanned<String>,
+    #[serde(default)]
+    keys: ReadKeys,
+    #[serde(default)]
+    secrets: ReadKeys,
+}
+
+#[derive(Default)]
+struct ReadKeys(Vec<(String, Spanned<Value>)>);
+
+impl<'de> Deserialize<'de> for ReadKeys {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Pairs;
+        impl<'de> Visitor<'de> for Pairs {
+            type Value = ReadKeys;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("keys with their values")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<ReadKeys, A::Error> {
+                let mut pairs = Vec::new();
+                while let Some(pair) = map.next_entry()? {
+                    pairs.push(pair);
+                }
+                Ok(ReadKeys(pairs))
+            }
+        }
+        deserializer.deserialize_map(Pairs)
+    }
+}
+
+enum Value {
+    Text(String),
+    /// What YAML takes for a number or a truth; what counts is how it is spelled there.
+    Plain,
+    Nothing,
+    List(Vec<Spanned<Value>>),
+}
+
+impl<'de> Deserialize<'de> for Value {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Any;
+        impl<'de> Visitor<'de> for Any {
+            type Value = Value;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a value or a list of values")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Value, E> {
+                Ok(Value::Text(text.to_owned()))
+            }
+
+            fn visit_bool<E: de::Error>(self, _: bool) -> Result<Value, E> {
+                Ok(Value::Plain)
+            }
+
+            fn visit_i64<E: de::Error>(self, _: i64) -> Result<Value, E> {
+                Ok(Value::Plain)
+            }
+
+            fn visit_u64<E: de::Error>(self, _: u64) -> Result<Value, E> {
+                Ok(Value::Plain)
+            }
+
+            fn visit_i128<E: de::Error>(self, _: i128) -> Result<Value, E> {
+                Ok(Value::Plain)
+            }
+
+            fn visit_u128<E: de::Error>(self, _: u128) -> Result<Value, E> {
+                Ok(Value::Plain)
+            }
+
+            fn visit_f64<E: de::Error>(self, _: f64) -> Result<Value, E> {
+                Ok(Value::Plain)
+            }
+
+            fn visit_unit<E: de::Error>(self) -> Result<Value, E> {
+                Ok(Value::Nothing)
+            }
+
+            fn visit_none<E: de::Error>(self) -> Result<Value, E> {
+                Ok(Value::Nothing)
+            }
+
+            fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+                deserializer.deserialize_any(Self)
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Value, A::Error> {
+                let mut values = Vec::new();
+                while let Some(value) = list.next_element()? {
+                    values.push(value);
+                }
+                Ok(Value::List(values))
+            }
+        }
+        deserializer.deserialize_any(Any)
+    }
+}
+
+fn line(at: &serde_saphyr::Location) -> usize {
+    usize::try_from(at.line()).unwrap_or(1).max(1)
+}
+
+/// Values as the section files would have them.
+struct Reader<'a> {
+    text: &'a str,
+    file: Arc<str>,
+    /// Secrets that stand in secrets.cfg now, by kind, id and key: what a mask stands for.
+    known: &'a BTreeMap<(String, String, String), String>,
+}
+
+impl Reader<'_> {
+    fn section(&self, read: ReadSection) -> Result<Section, SyntaxError> {
+        let (kind, id) = (read.kind.value, read.id.value);
+        let at = line(&read.kind.referenced);
+        // The grammar itself says which words can be a header.
+        let header = parse(&self.file, &format!("{kind}: {id}\n"));
+        let is_header = header.is_ok_and(
+            |found| matches!(&found[..], [one] if one.kind == kind && one.id == id && one.entries.is_empty()),
+        );
+        if !is_header {
+            let error = SyntaxError::new(&self.file, at, "this is not the kind and id of a section");
+            return Err(error.hinted("a kind is lower-case letters, digits and '-'; an id has also . _ @"));
+        }
+        let mut section = Section { kind, id, file: Arc::clone(&self.file), line: at, entries: Vec::new() };
+        for (keys, private) in [(read.keys, false), (read.secrets, true)] {
+            for (key, value) in keys.0 {
+                let values = match value.value {
+                    Value::List(values) => values,
+                    one => vec![Spanned { value: one, ..value }],
+                };
+                for value in values {
+                    let entry = self.entry(&section, &key, &value, private)?;
+                    section.entries.push(entry);
+                }
+            }
+        }
+        Ok(section)
+    }
+
+    fn entry(
+        &self,
+        section: &Section,
+        key: &str,
+        value: &Spanned<Value>,
+        private: bool,
+    ) -> Result<Entry, SyntaxError> {
+        let at = line(&value.referenced);
+        let refused = |message: &str| SyntaxError::new(&self.file, at, message);
+        let text = match &value.value {
+            Value::Text(text) => text.as_str(),
+            Value::Nothing => "",
+            Value::Plain => self.spelled(value).ok_or_else(|| refused("put this value in quotes"))?,
+            Value::List(_) => return Err(refused("a list in a list").hinted(HINT)),
+        };
+        let masked = text == MASK && private;
+        let text = if masked {
+            let name = (section.kind.clone(), section.id.clone(), key.to_owned());
+            self.known.get(&name).ok_or_else(|| {
+                let message = format!(
+                    "{} '{}': a secret is masked, and there is none to keep",
+                    section.kind, section.id
+                );
+                refused(&message).hinted("export it with --secrets, or write the secret here")
+            })?
+        } else {
+            text
+        };
+        // What would not come back from a section file as it is here is no line of one.
+        let one = parse(&self.file, &format!("x: x\n\t{key} {text}\n"));
+        let same = one.is_ok_and(|sections| {
+            matches!(&sections[..], [one] if matches!(&one.entries[..], [e] if e.key == key && e.value == text))
+        });
+        if !same {
+            let error = refused("this key or value cannot stand on one line of a section file");
+            return Err(error.hinted("a value is plain text without line ends or blanks around it"));
+        }
+        let file = Arc::clone(&self.file);
+        Ok(Entry { key: key.to_owned(), value: text.to_owned(), file, line: at, private })
+    }
+
+    /// A plain scalar as it was typed: `007` is not 7, and `yes` is not `true`.
+    fn spelled(&self, value: &Spanned<Value>) -> Option<&str> {
+        let (start, len) = (value.defined.span().byte_offset()?, value.defined.span().byte_len()?);
+        let (start, len) = (usize::try_from(start).ok()?, usize::try_from(len).ok()?);
+        let text = self.text.get(start..start.checked_add(len)?)?.trim();
+        let plain = |c: char| c.is_ascii_alphanumeric() || "+-._".contains(c);
+        (!text.is_empty() && text.chars().all(plain)).then_some(text)
+    }
+
+    fn check_twice(&self, sections: &[Section]) -> Result<(), SyntaxError> {
+        let mut first: BTreeMap<(&str, &str), usize> = BTreeMap::new();
+        for section in sections {
+            if let Some(line) = first.insert((&section.kind, &section.id), section.line) {
+                let message =
+                    format!("{} '{}': defined twice (first in line {line})", section.kind, section.id);
+                return Err(SyntaxError::new(&self.file, section.line, message).hinted("delete one of them"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The secrets of a configuration, by kind, id and key.
+pub fn secrets(config: &Config) -> BTreeMap<(String, String, String), String> {
+    let of = |section: &Section| {
+        let secret = section.entries.iter().filter(|entry| entry.private);
+        let named = |entry: &Entry| {
+            ((section.kind.clone(), section.id.clone(), entry.key.clone()), entry.value.clone())
+        };
+        secret.map(named).collect::<Vec<_>>()
+    };
+    config.sections.iter().flat_map(of).collect()
+}
+
+/// Text of a file, or an error with the line of its first bad byte.
+pub fn utf8(name: &str, bytes: Vec<u8>) -> Result<String> {
+    String::from_utf8(bytes).map_err(|error| {
+        let bad = error.utf8_error().valid_up_to();
+        let line = error.as_bytes()[..bad].iter().filter(|byte| **byte == b'\n').count() + 1;
+        fault(SyntaxError::new(&name.into(), line, "is not UTF-8").hinted("save it as UTF-8"))
+    })
+}
