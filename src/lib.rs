@@ -32,6 +32,7 @@ pub mod sys {
     pub mod exec;
     pub mod files;
     pub mod glob;
+    pub mod hash;
     pub mod host;
     pub mod http;
     pub mod keyed;
@@ -70,7 +71,11 @@ pub mod store;
 /// Floor 3. Decisions: pure functions of nouns.
 pub mod plan {
     pub mod changes;
+    pub mod differences;
+    pub mod excerpt;
     pub mod prune;
+    pub mod refuse;
+    pub mod restore;
     pub mod select;
     pub mod vzdump_conf;
 }
@@ -86,7 +91,10 @@ pub mod task {
     pub mod extract;
     pub mod hook;
     pub mod intake;
+    pub mod observe;
+    pub mod picked;
     pub mod prune;
+    pub mod restore;
     pub mod snapshots;
     pub mod sources;
     pub mod state;

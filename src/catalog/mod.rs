@@ -31,6 +31,8 @@ pub struct Item {
     pub tied: Tied,
     /// The cluster lock (`/etc/pve/priv/lock/<name>`) under which Proxmox changes it.
     pub lock: Option<&'static str>,
+    /// A command that makes the new files count, run once after all of them are in place.
+    pub apply: &'static [&'static str],
     /// Units to restart after it has been brought back.
     pub restart: &'static [&'static str],
     pub risk: Risk,
@@ -236,6 +238,10 @@ pub const ELSEWHERE: &[&str] = &[
     "/sys",
     "/dev",
 ];
+/// Where the cluster file system is, as a payload names it.
+pub const PVE_TREE: &str = "etc/pve";
+/// Made by the kernel or at run time: nothing is ever put there.
+pub const RUN_TIME: &[&str] = &["/proc", "/sys", "/dev", "/run", "/var/run"];
 /// Where all of PBS's configuration is.
 pub const PBS_DIR: &str = "/etc/proxmox-backup";
 
@@ -251,6 +257,7 @@ const BASE: Item = Item {
     restore: Restore::Files,
     tied: Tied::Nothing,
     lock: None,
+    apply: &[],
     restart: &[],
     risk: Risk::None,
     note: "",

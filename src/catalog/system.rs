@@ -24,6 +24,8 @@ const fn in_category(category: Category) -> Item {
 
 type Words = &'static [&'static str];
 
+const DAEMON_RELOAD: Words = &["systemctl", "daemon-reload"];
+
 const fn state(id: &'static str, name: &'static str, title: &'static str, argv: Words) -> Item {
     Item { id, title, source: Source::Output { argv, name }, ..STATE }
 }
@@ -184,11 +186,12 @@ pub(super) const ITEMS: &[Item] = &[
         restore: Restore::AddLines, tied: Tied::Hardware,
         note: "update-initramfs -u when the root volume is encrypted", ..STORAGE },
     Item { id: "fstab", title: "Mounts", source: Source::Files(&["/etc/fstab"]), restore: Restore::AddLines,
-        tied: Tied::Hardware, note: "missing mounts are added; systemctl daemon-reload, then mount -a",
-        ..STORAGE },
+        tied: Tied::Hardware, apply: DAEMON_RELOAD,
+        note: "missing mounts are added; systemctl daemon-reload, then mount -a", ..STORAGE },
     Item { id: "mount-units", title: "Mount units",
         source: Source::Files(&["/etc/systemd/system/*.mount", "/etc/systemd/system/*.automount",
             "/etc/systemd/system/*.swap"]), tied: Tied::Hardware,
+        apply: DAEMON_RELOAD,
         note: "systemctl daemon-reload; PBS datastores must be mounted before they are used", ..STORAGE },
     Item { id: "autofs", title: "Automounter",
         source: Source::Files(&["/etc/autofs.conf", "/etc/autofs_ldap_auth.conf", "/etc/auto.*",
@@ -233,13 +236,14 @@ pub(super) const ITEMS: &[Item] = &[
             "/etc/default/ufw", "/etc/default/pve*"], ..SERVICES },
     Item { id: "local-units", title: "Units in /usr/local",
         source: Source::Files(&["/usr/local/lib/systemd"]), except: &["/usr/local/lib/systemd/network"],
-        note: "systemctl daemon-reload", ..SERVICES },
+        apply: DAEMON_RELOAD, note: "systemctl daemon-reload", ..SERVICES },
     Item { id: "systemd-units", title: "Units, overrides and what is enabled",
         source: Source::Files(&["/etc/systemd/system", "/etc/systemd/system.control",
             "/etc/systemd/system-preset", "/etc/systemd/user", "/etc/systemd/user-preset"]),
         except: &["/etc/systemd/system/*.mount", "/etc/systemd/system/*.automount",
             "/etc/systemd/system/*.swap"],
-        note: "systemctl daemon-reload; enabled units start at the next boot", ..SERVICES },
+        apply: DAEMON_RELOAD, note: "systemctl daemon-reload; enabled units start at the next boot",
+        ..SERVICES },
     Item { id: "systemd-settings", title: "systemd, journal and logind",
         source: Source::Files(&["/etc/systemd/*.conf", "/etc/systemd/*.conf.d/*"]),
         except: &["/etc/systemd/timesyncd.conf", "/etc/systemd/timesyncd.conf.d",
@@ -364,7 +368,7 @@ pub(super) const ITEMS: &[Item] = &[
     Item { id: "network", title: "Network interfaces",
         source: Source::Files(&["/etc/network/interfaces", "/etc/network/interfaces.d"]),
         except: &["/etc/network/interfaces.d/sdn"], tied: Tied::Node, risk: Risk::Session,
-        note: "ifreload -a", ..NETWORK },
+        apply: &["ifreload", "-a"], note: "ifreload -a", ..NETWORK },
     Item { id: "network-hooks", title: "Network hooks",
         source: Source::Files(&["/etc/network/if-pre-up.d", "/etc/network/if-up.d", "/etc/network/if-down.d",
             "/etc/network/if-post-down.d", "/etc/network/ifupdown2", "/etc/networkd-dispatcher",

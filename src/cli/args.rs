@@ -12,6 +12,7 @@ EXAMPLES:
   pbx-config show latest --files           what is in the newest one
   pbx-config cat latest etc/fstab          one file of it
   pbx-config verify                        prove the newest one, to the last byte
+  pbx-config restore latest --dry-run      what bringing it back would change here
   pbx-config restore latest --to /tmp/x    take everything out into a new folder
   pbx-config backup --root /mnt            the dead system mounted there, from a rescue disk
 
@@ -75,8 +76,8 @@ pub enum Verb {
     Cat(Cat),
     /// Read snapshots again, every byte and every hash
     Verify(Verify),
-    /// Take a snapshot's files out into a folder
-    Restore(Restore),
+    /// Bring a snapshot back: onto this system, or into a folder
+    Restore(super::restore::Restore),
     /// Remove this host's old snapshots, as the keep options of each store say
     Prune(Prune),
     /// Look at the stores
@@ -223,31 +224,6 @@ pub struct Verify {
     /// The newest of this host (the default)
     #[arg(long, conflicts_with = "snaps")]
     pub newest: bool,
-    #[command(flatten)]
-    pub stores: Stores,
-}
-
-/// Take a snapshot's files out into a folder
-///
-/// The snapshot is proven first; the folder appears when it is complete. Run as root, files get their owners back.
-#[derive(Debug, Args)]
-#[command(after_help = "EXAMPLES:
-  pbx-config restore latest --to /tmp/host
-  pbx-config restore latest --to /tmp/guests --only guests
-  pbx-config restore latest --to /tmp/net --path /etc/network --dry-run")]
-pub struct Restore {
-    pub snap: String,
-    /// A folder that is empty or not there yet
-    #[arg(long, value_name = "DIR")]
-    pub to: PathBuf,
-    #[command(flatten)]
-    pub selected: Selected,
-    /// Only what this path or glob meets
-    #[arg(long = "path", value_name = "GLOB")]
-    pub paths: Vec<String>,
-    /// Show what would be written; write nothing
-    #[arg(long)]
-    pub dry_run: bool,
     #[command(flatten)]
     pub stores: Stores,
 }

@@ -4,8 +4,10 @@
 mod args;
 mod exchange;
 mod hook;
+mod plans;
 mod prune;
 mod render;
+mod restore;
 mod row;
 
 use std::ffi::OsString;
@@ -32,7 +34,7 @@ use crate::sys::glob::Pattern;
 use crate::sys::host::Host;
 use crate::sys::{files, lock, log as talk};
 use crate::task::snapshots::{self, Chosen};
-use crate::task::{backup, extract, sources, verify};
+use crate::task::{backup, sources, verify};
 
 /// The program: from its arguments to its exit code.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> i32 {
@@ -402,23 +404,6 @@ impl Words<'_> {
             values.iter().map(line).collect()
         })?;
         Ok(bad.map_or(Exit::Ok, Exit::from))
-    }
-
-    fn restore(&mut self, args: args::Restore) -> Result<Exit> {
-        let paths = args.paths.iter().map(|path| glob(path)).collect::<Result<_>>()?;
-        let request = extract::Request { selection: selection(args.selected), paths, to: args.to };
-        let chosen = self.choose(&args.stores, &args.snap)?;
-        if args.dry_run {
-            request.selection.check()?;
-            let proven = verify::verify(&chosen)?;
-            let entries = extract::plan(&proven.index, &request);
-            self.print(&entries, |entries| entries.iter().map(|entry| render::entry(entry)).collect())?;
-            return Ok(Exit::Ok);
-        }
-        let done = extract::run(&chosen, &request)?;
-        let outcome = Outcome::of(&done.problems);
-        self.print(&done, render::extracted)?;
-        Ok(outcome.into())
     }
 
     fn catalog(&mut self, args: args::Catalog) -> Result<Exit> {

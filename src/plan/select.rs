@@ -1,6 +1,7 @@
 //! Which catalogue rows a run takes: by product, by `--only` and `--skip`.
 
 use anyhow::Result;
+use serde::{Deserialize, Serialize};
 
 use crate::catalog::{self, Category, Item, On, Source};
 use crate::model::facts::{Facts, Product};
@@ -8,7 +9,8 @@ use crate::model::report::{Fault, FaultKind};
 use crate::model::section::nearest;
 
 /// Words of `--only` and `--skip`: item ids or categories.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Selection {
     pub only: Vec<String>,
     pub skip: Vec<String>,

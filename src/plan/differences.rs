@@ -1,0 +1,101 @@
+//! How the host of a snapshot and this one differ, and what that means for a restore.
+
+use serde::Serialize;
+
+use crate::model::facts::{Facts, Product};
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Difference {
+    /// "host name", "Proxmox VE" ...
+    pub what: String,
+    pub there: String,
+    pub here: String,
+    pub means: &'static str,
+}
+
+/// The number before the first dot: "9" of "9.1.2".
+pub fn major(version: &str) -> &str {
+    version.split('.').next().unwrap_or_default()
+}
+
+/// "12" of "Debian GNU/Linux 12 (bookworm)"; empty when there is no number.
+pub fn release(facts: &Facts) -> &str {
+    let os = facts.os.as_deref().unwrap_or_default();
+    os.split_whitespace().find(|word| word.bytes().all(|b| b.is_ascii_digit())).unwrap_or_default()
+}
+
+pub fn between(from: &Facts, here: &Facts) -> Vec<Difference> {
+    let mut found = Vec::new();
+    let mut add = |what: &str, there: &str, here: &str, means| {
+        found.push(Difference {
+            what: what.to_owned(),
+            there: there.to_owned(),
+            here: here.to_owned(),
+            means,
+        });
+    };
+    for product in Product::ALL {
+        let what = product.to_string();
+        match (from.products.get(&product), here.products.get(&product)) {
+            (Some(there), None) => {
+                add(&what, there, "not here", "its own files are left alone: install it first");
+            }
+            (None, Some(version)) => add(&what, "not there", version, "its files here stay as they are"),
+            (Some(there), Some(version)) if major(there) != major(version) => {
+                let means = "files of another major version may need what the upgrade guide says";
+                add(&what, there, version, means);
+            }
+            _ => {}
+        }
+    }
+    if release(from) != release(here) {
+        let os = |facts: &Facts| facts.os.clone().unwrap_or_else(|| "unknown".to_owned());
+        add("system", &os(from), &os(here), "package sources are left alone; others may not fit");
+    }
+    if from.node != here.node {
+        let means = "what names the old host is left alone unless it is named, or `--node OLD=NEW` says so";
+        add("host name", &from.node, &here.node, means);
+    }
+    if let (Some(there), Some(machine)) = (&from.machine_id, &here.machine_id)
+        && there != machine
+    {
+        add(
+            "machine",
+            there,
+            machine,
+            "what belongs to the other's hardware is left alone unless it is named",
+        );
+    }
+    let name = |facts: &Facts| facts.cluster.as_ref().map_or("none", |cluster| &cluster.name).to_owned();
+    let (there, cluster) = (name(from), name(here));
+    if there != cluster {
+        add("cluster", &there, &cluster, "membership never comes back by files: join with `pvecm add`");
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    fn facts(node: &str, pve: &str, os: &str) -> Facts {
+        let products = [(Product::Pve, pve.to_owned())].into();
+        Facts { node: node.into(), products, os: Some(os.into()), ..Facts::default() }
+    }
+
+    #[test]
+    fn what_differs_is_told_and_nothing_else() {
+        let old = facts("pve1", "8.4.1", "Debian GNU/Linux 12 (bookworm)");
+        assert!(between(&old, &old).is_empty());
+        let minor = facts("pve1", "8.3.0", "Debian GNU/Linux 12 (bookworm)");
+        assert!(between(&old, &minor).is_empty());
+        let new = facts("pve2", "9.1.2", "Debian GNU/Linux 13 (trixie)");
+        let found = between(&old, &new);
+        let what: Vec<&str> = found.iter().map(|difference| difference.what.as_str()).collect();
+        assert_eq!(what, ["Proxmox VE", "system", "host name"]);
+        let bare = between(&old, &Facts { products: BTreeMap::default(), ..old.clone() });
+        assert_eq!(bare[0].here, "not here");
+    }
+}

@@ -1,0 +1,615 @@
+//! The plan of a restore: what a snapshot holds against what is here, step by step, with what is left alone and why.
+//! A pure function; looking at the live side is `task::observe`, doing it `task::apply`.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::differences::{self, Difference};
+use super::excerpt::{self, Excerpt};
+use super::refuse;
+use super::select::Selection;
+use crate::catalog::{self, Item, Restore, Risk};
+use crate::model::facts::Facts;
+use crate::model::index::{Entry, Kind, Mtime, Name, Xattr};
+use crate::model::snapshot::SnapshotId;
+
+pub use crate::catalog::PVE_TREE as PVE;
+/// Of a folder that no snapshot describes and a file needs.
+const PLAIN_DIR_MODE: u32 = 0o755;
+
+/// What was asked for. Saved with a plan, so that the same plan can be made again.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+pub struct Request {
+    pub selection: Selection,
+    /// Globs of `--path`.
+    pub paths: Vec<String>,
+    /// `vm/101`, `storage/nas` ...
+    pub objects: Vec<String>,
+    pub cluster_wide: bool,
+    /// A whole node on a fresh installation.
+    pub recover: bool,
+    /// Jobs come back with the rest.
+    pub start_jobs: bool,
+    /// OLD=NEW.
+    pub node: Option<(String, String)>,
+    /// The new id of a guest.
+    pub as_id: Option<u32>,
+    /// OLD=NEW.
+    pub storage: Vec<(String, String)>,
+    /// OLD=NEW.
+    pub bridge: Vec<(String, String)>,
+}
+
+/// What stands at a path.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Fingerprint {
+    pub kind: Kind,
+    pub mode: u32,
+    pub uid: u32,
+    pub gid: u32,
+    pub mtime: Mtime,
+    /// Of a file.
+    #[serde(default)]
+    pub size: u64,
+    /// Of a file, lower-case hex.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub sha256: String,
+    /// Target of a symbolic link, or the first name of a hard link.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub link: Option<Name>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub xattrs: Vec<Xattr>,
+}
+
+impl Fingerprint {
+    /// The same contents; owner, mode and times aside.
+    pub fn same_content(&self, other: &Self) -> bool {
+        (self.kind, &self.sha256, &self.link) == (other.kind, &other.sha256, &other.link)
+    }
+
+    /// All that a restore sets, but the time: that alone is no reason to write.
+    pub fn same(&self, other: &Self) -> bool {
+        // A link has no mode of its own, and only the kernel's attributes.
+        let of_link = self.kind == Kind::Symlink;
+        self.same_content(other)
+            && (self.uid, self.gid) == (other.uid, other.gid)
+            && (of_link || (self.mode == other.mode && self.xattrs == other.xattrs))
+    }
+}
+
+/// What is at a path of the live side.
+#[derive(Debug, Clone)]
+pub enum Live {
+    Absent,
+    There {
+        print: Fingerprint,
+        /// Of a file small enough to compare or to merge.
+        content: Option<Vec<u8>>,
+        /// It has names besides this one.
+        is_linked: bool,
+    },
+    /// Nothing can be put there: "etc/x is a link", "is a device".
+    Blocked(String),
+}
+
+/// How the cluster file system is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tree {
+    /// No Proxmox VE.
+    None,
+    Live {
+        quorate: bool,
+    },
+    NotMounted,
+    Dead,
+    Frozen,
+}
+
+/// What was observed of the live side.
+pub struct Here<'a> {
+    pub facts: &'a Facts,
+    pub tree: Tree,
+    /// Paths below etc/pve by guest id, of the whole cluster.
+    pub guests: &'a BTreeMap<u32, Name>,
+    pub live: &'a HashMap<Name, Live>,
+    /// Numbers of this host's users and groups.
+    pub users: &'a HashMap<String, u32>,
+    pub groups: &'a HashMap<String, u32>,
+    /// Folders of datastores that are mounted or hold chunks.
+    pub datastores: &'a HashSet<String>,
+    /// Lower-case hex.
+    pub sha256: fn(&[u8]) -> String,
+    /// Replaces what looks like a secret.
+    pub mask: fn(&str) -> String,
+}
+
+/// Where the bytes of a step come from.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Content {
+    /// A folder or a link.
+    #[default]
+    None,
+    /// This member of the snapshot.
+    Member(Name),
+    /// Made here: a merge, a rewritten name.
+    Bytes(Vec<u8>),
+}
+
+/// One member that was asked for, on its way to become a step.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    pub entry: Entry,
+    pub item: &'static Item,
+    pub content: Content,
+    /// Asked for by name: an object, a literal path, `--only ITEM`.
+    pub is_named: bool,
+    /// `content` is the whole new file, made from the live one: it is not merged again.
+    pub is_merged: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum How {
+    Create,
+    Replace,
+    /// What is there stays, and gains what it lacks.
+    Merge,
+    /// Owner, mode and attributes of a folder that is there.
+    Attributes,
+}
+
+impl std::fmt::Display for How {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Create => "create",
+            Self::Replace => "replace",
+            Self::Merge => "merge",
+            Self::Attributes => "attributes",
+        })
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Via {
+    Disk,
+    /// Content only, through the mount.
+    Pmxcfs,
+}
+
+/// One path that changes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Step {
+    pub item: String,
+    pub path: Name,
+    pub how: How,
+    pub via: Via,
+    /// The cluster lock it is done under.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lock: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<Fingerprint>,
+    pub after: Fingerprint,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub secret: bool,
+    /// May cut the admin's own connection.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub session: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub diff: Option<Excerpt>,
+    #[serde(skip)]
+    pub content: Content,
+}
+
+/// What is left alone, and why. `count` members with the same reason are one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refused {
+    pub item: String,
+    /// The first of them.
+    pub path: Name,
+    pub count: usize,
+    pub reason: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+}
+
+/// What an admin does by hand.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Advice {
+    pub item: String,
+    pub text: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub commands: Vec<String>,
+}
+
+/// What one half of a plan does to services, in this order.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Services {
+    /// Before the first step; started again after the last.
+    pub stop: Vec<String>,
+    /// Commands that make the new files count.
+    pub run: Vec<Vec<String>>,
+    /// Those that are running are restarted.
+    pub restart: Vec<String>,
+}
+
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct RestorePlan {
+    pub snapshot: SnapshotId,
+    /// The snapshot's host, in a line.
+    pub from: String,
+    /// This host, in a line.
+    pub here: String,
+    pub differences: Vec<Difference>,
+    /// In the order they are done: those of `session` last.
+    pub steps: Vec<Step>,
+    /// Members that are here already, as they are.
+    pub unchanged: usize,
+    pub refused: Vec<Refused>,
+    pub advice: Vec<Advice>,
+    /// With the steps that risk nothing.
+    pub calm: Services,
+    /// With those that may cut the admin's own connection.
+    pub session: Services,
+}
+
+impl RestorePlan {
+    pub fn is_armed(&self) -> bool {
+        self.steps.iter().any(|step| step.session)
+    }
+}
+
+/// What a member is to be, by the rules of its row.
+enum Decision {
+    Step(Box<Step>),
+    Unchanged,
+    Refused { reason: String, hint: Option<String> },
+}
+
+/// What a snapshot has of what was asked for.
+pub struct Picked {
+    pub id: SnapshotId,
+    pub facts: Facts,
+    pub wanted: Vec<Wanted>,
+    /// Members that are no row's of this version.
+    pub refused: Vec<Refused>,
+    /// The snapshot's folders by path, whether asked for or not.
+    pub folders: HashMap<Name, Entry>,
+    /// The members that are small enough to look into.
+    pub contents: HashMap<Name, Vec<u8>>,
+}
+
+/// Decides.
+pub fn plan(picked: &Picked, here: &Here, request: &Request) -> RestorePlan {
+    let Picked { id, facts: from, wanted, refused, folders, contents } = picked;
+    let mut plan = RestorePlan {
+        snapshot: id.clone(),
+        from: from.summary(),
+        here: here.facts.summary(),
+        differences: differences::between(from, here.facts),
+        steps: Vec::new(),
+        unchanged: 0,
+        refused: refused.clone(),
+        advice: Vec::new(),
+        calm: Services::default(),
+        session: Services::default(),
+    };
+    let mut steps = Vec::new();
+    for one in wanted {
+        let decision = match refuse::refusal(one, from, here, request) {
+            Some(refusal) => Decision::Refused { reason: refusal.reason, hint: refusal.hint },
+            None => decide(one, contents, here),
+        };
+        match decision {
+            Decision::Step(step) => steps.push((one.item, *step)),
+            Decision::Unchanged => plan.unchanged += 1,
+            Decision::Refused { reason, hint } => refuse_one(&mut plan.refused, &one.entry, reason, hint),
+        }
+    }
+    let order: HashMap<&str, usize> = catalog::items().enumerate().map(|(n, item)| (item.id, n)).collect();
+    steps.sort_by_key(|(item, step)| (step.session, order.get(item.id).copied()));
+    let items: Vec<&'static Item> = steps.iter().map(|(item, _)| *item).collect();
+    plan.steps = with_folders(steps.into_iter().map(|(_, step)| step).collect(), folders, here);
+    plan.calm = services(items.iter().copied().filter(|item| item.risk == Risk::None));
+    plan.session = services(items.iter().copied().filter(|item| item.risk == Risk::Session));
+    plan.advice = notes(&items);
+    plan
+}
+
+/// Members of one row with one reason are one.
+pub fn refuse_one(refused: &mut Vec<Refused>, entry: &Entry, reason: String, hint: Option<String>) {
+    let same = |one: &&mut Refused| one.item == entry.item && one.reason == reason;
+    match refused.iter_mut().find(same) {
+        Some(one) => one.count += 1,
+        None => refused.push(Refused {
+            item: entry.item.clone(),
+            path: entry.path.clone(),
+            count: 1,
+            reason,
+            hint,
+        }),
+    }
+}
+
+fn decide(one: &Wanted, contents: &HashMap<Name, Vec<u8>>, here: &Here) -> Decision {
+    let Wanted { entry, item, .. } = one;
+    let absent = Live::Absent;
+    let live = here.live.get(&entry.path).unwrap_or(&absent);
+    let (before, live_content) = match live {
+        Live::Blocked(reason) => {
+            return Decision::Refused {
+                reason: reason.clone(),
+                hint: Some("make room for it by hand".into()),
+            };
+        }
+        Live::Absent => (None, None),
+        Live::There { print, content, .. } => (Some(print), content.as_deref()),
+    };
+    let via = if entry.path.as_path().starts_with(PVE) { Via::Pmxcfs } else { Via::Disk };
+    let mut after = goal(entry, here);
+    let mut content = one.content.clone();
+    let mut how = if before.is_some() { How::Replace } else { How::Create };
+    if let (Content::Bytes(bytes), Kind::File) = (&content, entry.kind) {
+        (after.size, after.sha256) = (bytes.len() as u64, (here.sha256)(bytes));
+        how = if before.is_some() && one.is_merged { How::Merge } else { how };
+    }
+    if item.restore == Restore::AddLines && !one.is_merged && before.is_some() {
+        match merged(one, before, live_content, contents) {
+            Ok(None) => return Decision::Unchanged,
+            Ok(Some(bytes)) => {
+                (after.size, after.sha256) = (bytes.len() as u64, (here.sha256)(&bytes));
+                content = Content::Bytes(bytes);
+                how = How::Merge;
+            }
+            Err(reason) => return Decision::Refused { reason, hint: Some("compare them by hand".into()) },
+        }
+    }
+    if let Some(before) = before {
+        // A file that is only added to stays whose it is.
+        if how == How::Merge {
+            (after.mode, after.uid, after.gid) = (before.mode, before.uid, before.gid);
+            after.xattrs.clone_from(&before.xattrs);
+        }
+        if via == Via::Pmxcfs {
+            (after.mode, after.uid, after.gid) = (before.mode, before.uid, before.gid);
+            after.xattrs.clear();
+        }
+        if before.same(&after) {
+            return Decision::Unchanged;
+        }
+        let dirs = (before.kind == Kind::Dir, after.kind == Kind::Dir);
+        match dirs {
+            (true, true) => how = How::Attributes,
+            (true, false) => {
+                let reason = "there is a folder of this name here".to_owned();
+                return Decision::Refused { reason, hint: Some("move it away first".into()) };
+            }
+            (false, true) => {
+                let reason = "it is a folder in the snapshot and a file here".to_owned();
+                return Decision::Refused { reason, hint: Some("move it away first".into()) };
+            }
+            (false, false) => {}
+        }
+    }
+    let new = match &content {
+        Content::Bytes(bytes) => Some(&bytes[..]),
+        Content::Member(name) => contents.get(name).map(Vec::as_slice),
+        Content::None => None,
+    };
+    let is_text = entry.kind == Kind::File && before.is_some_and(|before| before.kind == Kind::File);
+    let diff = match (is_text, live_content, new) {
+        (true, Some(old), Some(new)) => excerpt::between(old, new, entry.secret || item.secret, here.mask),
+        _ => None,
+    };
+    Decision::Step(Box::new(Step {
+        item: item.id.to_owned(),
+        path: entry.path.clone(),
+        how,
+        via,
+        lock: item.lock.filter(|_| via == Via::Pmxcfs).map(str::to_owned),
+        before: before.cloned(),
+        after,
+        secret: entry.secret || item.secret,
+        session: item.risk == Risk::Session,
+        diff,
+        content,
+    }))
+}
+
+/// Owners go by name: a service's number is another one on another installation.
+fn goal(entry: &Entry, here: &Here) -> Fingerprint {
+    Fingerprint {
+        kind: entry.kind,
+        mode: entry.mode & 0o7777,
+        uid: here.users.get(&entry.owner).copied().unwrap_or(entry.uid),
+        gid: here.groups.get(&entry.group).copied().unwrap_or(entry.gid),
+        mtime: entry.mtime,
+        size: entry.size,
+        sha256: entry.sha256.clone(),
+        link: entry.link.clone(),
+        xattrs: entry.xattrs.clone(),
+    }
+}
+
+/// The live file with what it lacks. None: it lacks nothing.
+fn merged(
+    one: &Wanted,
+    before: Option<&Fingerprint>,
+    live: Option<&[u8]>,
+    contents: &HashMap<Name, Vec<u8>>,
+) -> Result<Option<Vec<u8>>, String> {
+    let entry = &one.entry;
+    let is_file = |kind| kind == Kind::File;
+    if !before.is_some_and(|before| is_file(before.kind)) || !is_file(entry.kind) {
+        let same = before.is_some_and(|before| (before.kind, &before.link) == (entry.kind, &entry.link));
+        // Folders and the very same link need no lines.
+        return if same { Ok(None) } else { Err("it is a link here or in the snapshot".to_owned()) };
+    }
+    let new = match &one.content {
+        Content::Bytes(bytes) => Some(&bytes[..]),
+        Content::Member(name) => contents.get(name).map(Vec::as_slice),
+        Content::None => None,
+    };
+    let (Some(live), Some(new)) = (live, new) else {
+        return Err("it is too large to be merged".to_owned());
+    };
+    let bytes = add_lines(live, new);
+    Ok((bytes != live).then_some(bytes))
+}
+
+/// The live lines, then those of the snapshot that are not among them. Comments and blank lines are not taken.
+pub fn add_lines(live: &[u8], new: &[u8]) -> Vec<u8> {
+    let lines = |text: &[u8]| -> HashSet<Vec<u8>> {
+        text.split(|b| *b == b'\n').map(|line| line.trim_ascii().to_vec()).collect()
+    };
+    let mut have = lines(live);
+    let mut merged = live.to_vec();
+    for line in new.split(|b| *b == b'\n') {
+        let bare = line.trim_ascii();
+        if bare.is_empty() || bare.starts_with(b"#") || !have.insert(bare.to_vec()) {
+            continue;
+        }
+        if merged.last().is_some_and(|last| *last != b'\n') {
+            merged.push(b'\n');
+        }
+        merged.extend_from_slice(line);
+        merged.push(b'\n');
+    }
+    merged
+}
+
+/// Every folder before what is in it; those that nobody asked for and that are not here are steps, too.
+fn with_folders(steps: Vec<Step>, folders: &HashMap<Name, Entry>, here: &Here) -> Vec<Step> {
+    let mut asked: HashMap<Name, Step> = HashMap::new();
+    for step in steps.iter().filter(|step| step.how == How::Create && step.after.kind == Kind::Dir) {
+        asked.insert(step.path.clone(), step.clone());
+    }
+    let mut made: HashSet<Name> = HashSet::new();
+    let mut ordered = Vec::with_capacity(steps.len());
+    for step in steps {
+        let mut above: Vec<Name> = step.path.as_path().ancestors().skip(1).map(Name::from).collect();
+        above.reverse();
+        for path in above.into_iter().filter(|path| !path.as_bytes().is_empty()) {
+            let is_here = !matches!(here.live.get(&path), None | Some(Live::Absent));
+            if is_here || !made.insert(path.clone()) {
+                continue;
+            }
+            ordered.push(match asked.get(&path) {
+                Some(folder) => folder.clone(),
+                None => folder_step(&path, &step, folders, here),
+            });
+        }
+        let is_new_folder = step.how == How::Create && step.after.kind == Kind::Dir;
+        if !is_new_folder || made.insert(step.path.clone()) {
+            ordered.push(step);
+        }
+    }
+    ordered
+}
+
+fn folder_step(path: &Name, of: &Step, folders: &HashMap<Name, Entry>, here: &Here) -> Step {
+    let plain = Fingerprint {
+        kind: Kind::Dir,
+        mode: PLAIN_DIR_MODE,
+        uid: 0,
+        gid: 0,
+        mtime: of.after.mtime,
+        size: 0,
+        sha256: String::new(),
+        link: None,
+        xattrs: Vec::new(),
+    };
+    let known = folders.get(path).filter(|entry| entry.kind == Kind::Dir);
+    Step {
+        path: path.clone(),
+        how: How::Create,
+        lock: None,
+        before: None,
+        after: known.map_or(plain, |entry| goal(entry, here)),
+        secret: false,
+        diff: None,
+        content: Content::None,
+        ..of.clone()
+    }
+}
+
+/// In the order of the rows, each once.
+fn services(items: impl Iterator<Item = &'static Item>) -> Services {
+    let mut all = Services::default();
+    let add = |to: &mut Vec<String>, units: &[&str]| {
+        for unit in units {
+            if !to.iter().any(|known| known == unit) {
+                to.push((*unit).to_owned());
+            }
+        }
+    };
+    for item in items {
+        if let Restore::Stopped(units) = item.restore {
+            add(&mut all.stop, units);
+        }
+        let command: Vec<String> = item.apply.iter().map(|word| (*word).to_owned()).collect();
+        if !command.is_empty() && !all.run.contains(&command) {
+            all.run.push(command);
+        }
+        add(&mut all.restart, item.restart);
+    }
+    all.restart.retain(|unit| !all.stop.contains(unit));
+    all
+}
+
+fn notes(items: &[&'static Item]) -> Vec<Advice> {
+    let mut seen = HashSet::new();
+    let noted = items.iter().filter(|item| !item.note.is_empty() && seen.insert(item.id));
+    noted
+        .map(|item| Advice { item: item.id.to_owned(), text: item.note.to_owned(), commands: Vec::new() })
+        .collect()
+}
+
+/// The guest that a path below /etc/pve defines: `etc/pve/nodes/N/{qemu-server,lxc}/ID.conf`.
+pub fn guest_id(path: &Path) -> Option<u32> {
+    let mut parts = path.strip_prefix(PVE).ok()?.iter().map(|part| part.to_str());
+    let (Some(Some("nodes")), Some(_), Some(Some("qemu-server" | "lxc")), Some(Some(file)), None) =
+        (parts.next(), parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return None;
+    };
+    let digits = file.strip_suffix(".conf")?;
+    let is_id = !digits.starts_with('0') && digits.bytes().all(|b| b.is_ascii_digit());
+    is_id.then(|| digits.parse().ok())?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_lines_that_are_missing_are_added() {
+        let merged = add_lines(b"a\n# c\nb", b"# other\nb\n\nc\na\nc\n");
+        assert_eq!(merged, b"a\n# c\nb\nc\n");
+        assert_eq!(add_lines(b"a\n", b"a"), b"a\n");
+    }
+
+    #[test]
+    fn a_guest_is_told_by_its_path() {
+        let id = |path: &str| guest_id(Path::new(path));
+        assert_eq!(id("etc/pve/nodes/a/qemu-server/101.conf"), Some(101));
+        assert_eq!(id("etc/pve/nodes/a/lxc/102.conf"), Some(102));
+        for path in [
+            "etc/pve/nodes/a/lxc/0102.conf",
+            "etc/pve/nodes/a/lxc/x.conf",
+            "etc/pve/nodes/a/lxc/102.conf/x",
+            "etc/pve/nodes/a/openvz/102.conf",
+            "etc/pve/firewall/102.fw",
+            "root/nodes/a/lxc/102.conf",
+            "etc/pve/nodes/a/lxc/99999999999.conf",
+        ] {
+            assert_eq!(id(path), None, "{path}");
+        }
+    }
+}
