@@ -29,6 +29,7 @@ pub mod model {
 pub mod sys {
     pub mod beneath;
     pub mod child;
+    pub mod dpkg;
     pub mod exec;
     pub mod files;
     pub mod glob;
@@ -71,6 +72,7 @@ pub mod store;
 /// Floor 3. Decisions: pure functions of nouns.
 pub mod plan {
     pub mod changes;
+    pub mod complete;
     pub mod differences;
     pub mod excerpt;
     pub mod prune;
@@ -87,6 +89,7 @@ pub mod task {
     pub mod backup;
     pub mod changes;
     pub mod collect;
+    pub mod complete;
     pub mod configure;
     pub mod extract;
     pub mod hook;

@@ -20,7 +20,8 @@ fn floor(folder: &str) -> u8 {
 }
 
 /// Crates that may be used only in these folders.
-const CRATES: [(&str, &[&str]); 25] = [
+const CRATES: [(&str, &[&str]); 26] = [
+    ("md5", &["sys"]),
     ("age", &["archive"]),
     ("bech32", &["archive"]),
     ("scrypt", &["archive"]),

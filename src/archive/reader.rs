@@ -302,6 +302,7 @@ fn check_manifest(index: &Index, snapshot: &Snapshot) -> Result<()> {
         absent: index.absent.len() as u64,
         problems: index.problems.len() as u64,
         pmxcfs: snapshot.counts.pmxcfs,
+        unexplained: snapshot.counts.unexplained,
     };
     ensure!(counted == snapshot.counts, "its manifest does not count what its index lists");
     Ok(())

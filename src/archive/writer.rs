@@ -116,6 +116,11 @@ impl Writer {
         self.entries.len()
     }
 
+    /// What the walk left: see [`Counts::unexplained`].
+    pub fn unexplained(&mut self, files: Option<u64>) {
+        self.draft.counts.unexplained = files;
+    }
+
     /// Writes the index (whose entries are those appended), then manifest and sizes, and fsyncs.
     pub fn finish(mut self, mut index: Index) -> Result<Snapshot> {
         index.entries = std::mem::take(&mut self.entries);
@@ -127,6 +132,7 @@ impl Writer {
             absent: index.absent.len() as u64,
             problems: index.problems.len() as u64,
             pmxcfs: self.draft.counts.pmxcfs,
+            unexplained: self.draft.counts.unexplained,
         };
         self.draft.outcome = Outcome::of(&index.problems);
         let text = serde_json::to_vec(&index)?;

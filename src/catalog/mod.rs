@@ -4,6 +4,7 @@
 
 pub mod api;
 pub mod changing;
+pub mod coverage;
 pub mod hooks;
 mod pbs;
 mod pve;

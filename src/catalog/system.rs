@@ -34,7 +34,7 @@ const fn state(id: &'static str, name: &'static str, title: &'static str, argv: 
 #[rustfmt::skip]
 pub(super) const ITEMS: &[Item] = &[
     // Identity
-    Item { id: "hostname", title: "Host name", source: Source::Files(&["/etc/hostname"]), tied: Tied::Node,
+    Item { id: "hostname", title: "Host name", source: Source::Files(&["/etc/hostname", "/etc/machine-info"]), tied: Tied::Node,
         note: "a new name also means hosts, mailname, and on PVE nodes/<name>", ..IDENTITY },
     Item { id: "hosts", title: "Host table", source: Source::Files(&["/etc/hosts"]), tied: Tied::Node,
         note: "PVE starts only if the node name stands here with a non-loopback address", ..IDENTITY },
@@ -78,8 +78,9 @@ pub(super) const ITEMS: &[Item] = &[
             "/etc/debconf.conf", "/etc/needrestart"]), ..PACKAGES },
     Item { id: "package-selections", title: "Package selections",
         source: Source::Files(&["/var/lib/dpkg/status", "/var/lib/dpkg/arch", "/var/lib/dpkg/diversions",
-            "/var/lib/dpkg/statoverride", "/var/lib/apt/extended_states"]),
-        restore: Restore::Never("dpkg's own: install what is missing with apt, hold with apt-mark"),
+            "/var/lib/dpkg/statoverride", "/var/lib/dpkg/alternatives", "/var/lib/apt/extended_states"]),
+        restore: Restore::Never("dpkg's own: install what is missing with apt, hold with apt-mark, choose with \
+            update-alternatives"),
         ..PACKAGES },
 
     // Accounts
@@ -319,7 +320,9 @@ pub(super) const ITEMS: &[Item] = &[
     Item { id: "shell", title: "Shell defaults",
         source: Source::Files(&["/etc/profile", "/etc/profile.d", "/etc/bash.bashrc", "/etc/zsh",
             "/etc/environment", "/etc/environment.d", "/etc/inputrc", "/etc/skel", "/etc/vim/vimrc.local",
-            "/etc/screenrc", "/etc/tmux.conf"]), secret: true, ..SCRIPTS },
+            "/etc/screenrc", "/etc/tmux.conf", "/etc/gitconfig"]), secret: true, ..SCRIPTS },
+    Item { id: "linker", title: "Folders of shared libraries",
+        source: Source::Files(&["/etc/ld.so.conf", "/etc/ld.so.conf.d"]), note: "ldconfig", ..SCRIPTS },
     // Rows of their own, then what is big and is not configuration.
     Item { id: "root", title: "Root's files", source: Source::Files(&["/root"]),
         except: &["/root/.ssh", "/root/.forward", "/root/.config/proxmox-backup", "/root/.local/share",
@@ -528,6 +531,17 @@ pub(super) const ITEMS: &[Item] = &[
     state("state-crontab", "crontab.txt", "Root's crontab", &["crontab", "-l"]),
 
     // Left out
+    Item { id: "made-by-packages", title: "What packages make when they are installed",
+        source: Source::LeftOut(&["/etc/alternatives", "/etc/ld.so.cache", "/etc/mtab", "/etc/.updated",
+            "/etc/rc0.d", "/etc/rc1.d", "/etc/rc2.d", "/etc/rc3.d", "/etc/rc4.d", "/etc/rc5.d", "/etc/rc6.d",
+            "/etc/rcS.d", "/etc/fonts/conf.d", "/etc/sgml", "/etc/xml", "/etc/mailcap", "/etc/aliases.db",
+            "/etc/dictionaries-common", "/etc/apparmor.d/cache", "/usr/local/man"]),
+        restore: Restore::Never("made anew with the packages; package-selections has the alternatives chosen"),
+        ..PACKAGES },
+    Item { id: "accounts-before", title: "Users and groups before the last change",
+        source: Source::LeftOut(&["/etc/passwd-", "/etc/group-", "/etc/shadow-", "/etc/gshadow-", "/etc/subuid-",
+            "/etc/subgid-", "/etc/.pwd.lock"]),
+        restore: Restore::Never("older than what is saved"), ..ACCOUNTS },
     Item { id: "interfaces-pending", title: "Pending network change",
         source: Source::LeftOut(&["/etc/network/interfaces.new"]),
         restore: Restore::Never("a change of the web interface nobody has applied yet"), ..NETWORK },

@@ -100,6 +100,8 @@ pub enum Verb {
   pbx-config hook disable vzdump     /etc/vzdump.conf is again what it was"
     )]
     Hook(Hook),
+    /// Look at the host, and at what of it is in no backup
+    Check(super::check::Check),
     /// Look at the configuration, take it out, bring it in
     #[command(
         subcommand,

@@ -2,6 +2,7 @@
 //! The only floor that prints.
 
 mod args;
+mod check;
 mod exchange;
 mod hook;
 mod plans;
@@ -184,6 +185,7 @@ impl Words<'_> {
             Verb::Store(args) => self.store_verb(&args),
             Verb::Catalog(args) => self.catalog(args),
             Verb::Hook(args) => self.hook(args),
+            Verb::Check(args) => self.check(&args),
             Verb::Config(args::Config::Show) => self.config_show(),
             Verb::Config(args::Config::Check) => self.config_check(),
             Verb::Config(args::Config::Export(args)) => self.config_export(&args),

@@ -131,6 +131,13 @@ pub fn report(report: &Report) -> String {
             size(counts.bytes),
             counts.absent
         );
+        match counts.unexplained {
+            Some(0) => text.push_str("missing   nothing: every file of this host is accounted for\n"),
+            Some(n) => {
+                let _ = writeln!(text, "missing   {n} files of this host (`pbx-config check --complete`)");
+            }
+            None => {}
+        }
         let _ = writeln!(
             text,
             "size      {} ({}, {} threads)",

@@ -188,6 +188,10 @@ pub struct Counts {
     /// Files of /etc/pve among them. Not known of snapshots of the first days.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pmxcfs: Option<u64>,
+    /// Files of this host that are neither saved nor left out by name nor as a package brought them. Not known of a
+    /// run that was asked for a part, nor without dpkg.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unexplained: Option<u64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

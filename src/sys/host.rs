@@ -10,6 +10,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
+use super::dpkg;
 use super::exec::Exec;
 use super::files;
 use crate::model::facts::{Cluster, Facts, Product};
@@ -21,9 +22,6 @@ const RUN_DIR: &str = "/run/proxmox-backup-extra";
 pub const HOSTNAME: &str = "/etc/hostname";
 /// The node name of a host without one.
 const NAMELESS: &str = "localhost";
-const DPKG_STATUS: &str = "/var/lib/dpkg/status";
-/// A hundred times what a host has: a file beyond is none of Debian's.
-const DPKG_STATUS_MAX_BYTES: u64 = 256 << 20;
 const SMALL_MAX_BYTES: u64 = 1 << 20;
 
 /// What tells a product: a program of it, and its package.
@@ -121,7 +119,7 @@ fn join(root: &Path, absolute: &Path) -> PathBuf {
 }
 
 fn facts(root: &Path) -> Facts {
-    let status = text(root, DPKG_STATUS, DPKG_STATUS_MAX_BYTES).unwrap_or_default();
+    let status = text(root, dpkg::STATUS, dpkg::STATUS_MAX_BYTES).unwrap_or_default();
     let mut facts = Facts {
         node: node(root),
         os: os_name(root),
@@ -135,7 +133,7 @@ fn facts(root: &Path) -> Facts {
             facts.products.insert(product, version.map(short).unwrap_or_default());
         }
         facts.looked_at.push(program.to_owned());
-        facts.looked_at.push(format!("package {package} in {DPKG_STATUS}"));
+        facts.looked_at.push(format!("package {package} in {}", dpkg::STATUS));
     }
     if !facts.products.is_empty() {
         facts.looked_at.clear();

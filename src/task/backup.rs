@@ -12,6 +12,7 @@ use jiff::tz::TimeZone;
 use super::ahead::{self, Progress};
 use super::changes::Picture;
 use super::collect;
+use super::complete;
 use super::intake::Intake;
 use super::prune;
 use super::snapshots;
@@ -94,8 +95,9 @@ pub fn run(
     let mut lap = Instant::now();
     let mut draft = draft(host, config, request, id, parent)?;
     draft.counts.pmxcfs = sources.pmxcfs_files();
+    let whole = request.selection.only.is_empty();
     let snapshot =
-        write(host, &sources, draft, &spool, problems, say).map_err(|error| match cause(&error) {
+        write(host, &sources, draft, &spool, problems, whole, say).map_err(|error| match cause(&error) {
             Some(io::ErrorKind::NotFound) => went_away(&spool, error),
             Some(_) => error.context(format!("cannot write {}", spool.display())),
             None => error,
@@ -365,15 +367,15 @@ fn write(
     draft: Snapshot,
     spool: &Path,
     problems: Vec<Problem>,
+    whole: bool,
     say: &dyn Fn(&str),
 ) -> Result<Snapshot> {
     let id = draft.id.clone();
     let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(spool)?;
     let mut intake = Intake::new(host, Writer::new(file, draft)?, problems);
     let inquiry = Inquiry::new(&sources.items, host, &sources.apis);
-    let (scan, progress) = (sources.scan(host), Progress::default());
+    let (scan, progress) = (&sources.scan(host), &Progress::default());
     let left = std::thread::scope(|scope| {
-        let (scan, progress) = (&scan, &progress);
         let mut ahead = false;
         for _ in 0..inquiry.workers() {
             scope.spawn(|| inquiry.work());
@@ -397,6 +399,11 @@ fn write(
         }
         left
     })?;
+    // Of a part, everything else would be missing.
+    if whole {
+        let coverage = complete::look(scan, &sources.items, &left)?;
+        intake.writer.unexplained(coverage.map(|coverage| coverage.unexplained));
+    }
     let outputs = intake.outputs(inquiry, host.now.as_second())?;
     intake.problems.extend(left.problems);
     collect::shorten(&mut intake.problems);

@@ -53,6 +53,8 @@ pub type Take<'a> = &'a mut dyn FnMut(&'static Item, &Piece) -> Result<()>;
 pub struct Leftover {
     pub absent: Vec<Absence>,
     pub problems: Vec<Problem>,
+    /// Every path that was taken or named in a problem.
+    pub seen: HashSet<PathBuf>,
 }
 
 pub struct Scan<'a> {
@@ -91,7 +93,7 @@ pub fn walk(scan: &Scan, items: &[&'static Item], take: Take) -> Result<Leftover
     }
     walk.check_large();
     walk.check_links();
-    Ok(walk.left)
+    Ok(Leftover { seen: walk.seen, ..walk.left })
 }
 
 /// The worst ones stay, in their order, and one line says how many there were.
@@ -145,7 +147,7 @@ impl Room {
 
 /// What comes out of the picture of /etc/pve only: to look into the mount could hang, and the database of a
 /// running node is never copied raw.
-fn is_pictured(host: &Host, path: &Path) -> bool {
+pub(super) fn is_pictured(host: &Host, path: &Path) -> bool {
     let database = pmxcfs::DATABASE.trim_start_matches('/').as_bytes();
     host.facts.has(Product::Pve)
         && (path == Path::new(pmxcfs::MOUNT.trim_start_matches('/'))
@@ -153,7 +155,7 @@ fn is_pictured(host: &Host, path: &Path) -> bool {
 }
 
 /// The globs that no row collects.
-fn left_out() -> Result<Vec<Pattern>> {
+pub(super) fn left_out() -> Result<Vec<Pattern>> {
     let globs = catalog::items().filter_map(|item| match item.source {
         Source::LeftOut(globs) => Some(globs),
         _ => None,
@@ -404,7 +406,7 @@ fn take_parents(
 }
 
 /// Where a link leads, relative to the root, by its words alone.
-fn resolve(link: &Path, target: &Path) -> PathBuf {
+pub(super) fn resolve(link: &Path, target: &Path) -> PathBuf {
     let mut path =
         if target.is_absolute() { PathBuf::new() } else { link.parent().unwrap_or(Path::new("")).to_owned() };
     for part in target.components() {
@@ -417,17 +419,17 @@ fn resolve(link: &Path, target: &Path) -> PathBuf {
     path
 }
 
-fn patterns(globs: &[&str]) -> Result<Vec<Pattern>> {
+pub(super) fn patterns(globs: &[&str]) -> Result<Vec<Pattern>> {
     globs.iter().map(|glob| Pattern::new(glob)).collect()
 }
 
 /// Globs relative to /etc/pve.
-fn pve_patterns(globs: &[&str]) -> Result<Vec<Pattern>> {
+pub(super) fn pve_patterns(globs: &[&str]) -> Result<Vec<Pattern>> {
     globs.iter().map(|glob| Pattern::new(&format!("{}/{glob}", pmxcfs::MOUNT))).collect()
 }
 
 /// Credentials and key files that mounts need: crypttab's third field, and options of fstab.
-fn mount_secrets(host: &Host) -> Vec<Pattern> {
+pub(super) fn mount_secrets(host: &Host) -> Vec<Pattern> {
     const OPTIONS: [&str; 6] = ["credentials", "cred", "passwd", "passfile", "keyfile", "identityfile"];
     let mut paths = fields(host, catalog::CRYPTTAB, 2);
     for options in fields(host, catalog::FSTAB, 3) {
@@ -459,15 +461,25 @@ fn snippets(picture: Option<&Picture>, problems: &mut Vec<Problem>) -> Vec<Patte
     })
 }
 
+/// On this host's own disks.
+const LOCAL_STORAGES: [&str; 2] = ["dir", "btrfs"];
+
+/// Where a volume `STORAGE:snippets/NAME` lies; None when that is not on this host's own disks.
+pub(super) fn snippet(storages: &[section::Section], volume: &str) -> Option<PathBuf> {
+    let (id, name) = volume.split_once(':')?;
+    let storage = storages.iter().find(|storage| storage.id == id)?;
+    let name = name.strip_prefix("snippets/").filter(|_| LOCAL_STORAGES.contains(&storage.kind.as_str()))?;
+    Some(Path::new(storage.get("path")?).join(snippets_dir(storage)).join(name))
+}
+
 /// What a storage.cfg says of them.
 pub fn snippet_folders(text: &str) -> Result<Vec<Pattern>, section::SyntaxError> {
-    const LOCAL: [&str; 2] = ["dir", "btrfs"];
     let sections = section::parse(catalog::STORAGES, text)?;
     let listed = |words: Option<&str>, word: &str| {
         words.is_some_and(|words| words.split(',').any(|w| w.trim() == word))
     };
     let holds = |storage: &&section::Section| {
-        LOCAL.contains(&storage.kind.as_str()) && listed(storage.get("content"), "snippets")
+        LOCAL_STORAGES.contains(&storage.kind.as_str()) && listed(storage.get("content"), "snippets")
     };
     let folder = |storage| {
         Pattern::literal(&Path::new(section::Section::get(storage, "path")?).join(snippets_dir(storage)))

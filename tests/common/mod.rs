@@ -61,7 +61,7 @@ impl Done {
 impl TestHost {
     /// A golden host of tests/hosts; /etc/pve is its database, as on a disk in a rescue system.
     pub fn golden(name: &str) -> Self {
-        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/hosts").join(name);
+        let golden = golden(name);
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().join("root");
         copy_tree(&golden.join("root"), &root);
@@ -241,6 +241,11 @@ impl Exec for Shims {
         }
         exec::run_at(&tool, &cmd.argv[1..], cmd).map(Some)
     }
+}
+
+/// The folder of a golden host.
+pub fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/hosts").join(name)
 }
 
 /// Examples are built with the tests and lie beside them.

@@ -1,0 +1,40 @@
+//! Where what makes a host may stand beside the rows, and which files name others that belong to it.
+//! Not here: looking (`task::complete`).
+
+/// Everything in these is saved, left out by name, as its package brought it, or worth a word.
+pub const TREES: [&str; 2] = ["/etc", "/usr/local"];
+
+/// How package tools call the versions of a configuration file that are not in use.
+pub const NOT_IN_USE: &[&str] =
+    &[".dpkg-old", ".dpkg-dist", ".dpkg-new", ".dpkg-bak", ".dpkg-tmp", ".ucf-old", ".ucf-dist", ".ucf-new"];
+
+/// The administrator's units and what is enabled. Links here lead to units of packages, or to the administrator's.
+pub const UNITS: &str = "/etc/systemd/system";
+/// Unit settings whose values name programs and files, by the beginning of their names.
+pub const UNIT_KEYS: &[&str] =
+    &["Exec", "EnvironmentFile", "LoadCredential", "SetCredentialEncrypted", "ImportCredential", "RootImage"];
+
+/// Tables of cron, and folders of them: what their lines run.
+pub const CRONTABS: &[&str] = &["/etc/crontab", "/etc/anacrontab", "/etc/cron.d", "/var/spool/cron/crontabs"];
+
+/// Below /etc/pve/nodes/NODE: guests, and which of their settings name a volume or a file.
+pub const GUESTS: [&str; 2] = ["qemu-server", "lxc"];
+/// `hookscript VOLUME`, `cicustom user=VOLUME,network=VOLUME`.
+pub const GUEST_VOLUMES: [&str; 2] = ["hookscript", "cicustom"];
+/// `lxc.hook.pre-start: /path`, `lxc.include: /path`.
+pub const GUEST_PATHS: [&str; 2] = ["lxc.hook.", "lxc.include"];
+
+/// Named by many and settings of none: made at run time, logs, caches.
+pub const NO_SETTINGS: &[&str] = &[
+    "/dev",
+    "/proc",
+    "/sys",
+    "/run",
+    "/tmp",
+    "/var/tmp",
+    "/var/run",
+    "/var/lock",
+    "/var/log",
+    "/var/cache",
+    "/etc/pve",
+];
