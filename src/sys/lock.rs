@@ -94,7 +94,7 @@ impl Drop for Lock {
 }
 
 /// What a folder says that another run takes away while it is made or opened.
-fn is_gone(error: &anyhow::Error) -> bool {
+pub(super) fn is_gone(error: &anyhow::Error) -> bool {
     let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
     matches!(kind, Some(io::ErrorKind::NotFound | io::ErrorKind::AlreadyExists))
 }

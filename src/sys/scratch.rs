@@ -3,12 +3,12 @@
 
 use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 
-use super::lock::private_dir;
+use super::lock::{is_gone, private_dir};
 
 /// A folder of its own for one copy, mode 0700.
 #[derive(Debug)]
@@ -22,37 +22,18 @@ impl Scratch {
     /// Makes one below `base`, after removing what dead processes left there.
     pub fn new(base: &Path) -> Result<Self> {
         /// Each time another process took the empty base away just then.
-        const ATTEMPTS: usize = 100;
-        let mut gone = None;
+        const ATTEMPTS: usize = 1000;
         for _ in 0..ATTEMPTS {
-            private_dir(base)?;
-            match Self::make(base) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => gone = Some(error),
-                made => return made.with_context(|| format!("cannot make a folder in {}", base.display())),
+            match private_dir(base) {
+                Err(error) if is_gone(&error) => continue,
+                made => made?,
+            }
+            let made = Base::lock(base).and_then(|base| base.map(|base| base.make()).transpose());
+            if let Some(made) = made.with_context(|| format!("cannot make a folder in {}", base.display()))? {
+                return Ok(made);
             }
         }
-        Err(gone.unwrap_or_else(|| io::ErrorKind::NotFound.into()))
-            .with_context(|| format!("cannot make a folder in {}", base.display()))
-    }
-
-    fn make(base: &Path) -> io::Result<Self> {
-        // Nobody may take a folder for dead that is made and not yet locked.
-        let all = File::open(base)?;
-        all.lock()?;
-        sweep_locked(base)?;
-        for number in 0.. {
-            let path = base.join(format!("{}.{number}", std::process::id()));
-            match DirBuilder::new().mode(0o700).create(&path) {
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                made => {
-                    made?;
-                    let held = File::open(&path)?;
-                    held.lock()?;
-                    return Ok(Self { path, _held: held });
-                }
-            }
-        }
-        Err(io::ErrorKind::AlreadyExists.into())
+        Err(anyhow!("{}: is replaced again and again", base.display()))
     }
 
     pub fn path(&self) -> &Path {
@@ -63,32 +44,65 @@ impl Scratch {
 impl Drop for Scratch {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.path);
-        // Goes only where it is empty.
-        let _ = self.path.parent().map(fs::remove_dir);
+        if let Some(Ok(Some(base))) = self.path.parent().map(Base::lock) {
+            base.remove_empty();
+        }
     }
 }
 
 /// Removes what dead processes left below `base`, which need not be there.
 pub fn sweep(base: &Path) -> io::Result<()> {
-    let all = match File::open(base) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        all => all?,
-    };
-    all.lock()?;
-    sweep_locked(base)?;
-    let _ = fs::remove_dir(base);
+    if let Some(base) = Base::lock(base)? {
+        base.sweep()?;
+        base.remove_empty();
+    }
     Ok(())
 }
 
-fn sweep_locked(base: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(base)? {
-        match sweep_one(&entry?.path()) {
-            // Just removed by its holder.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            swept => swept?,
-        }
+/// The folder of the folders. Who has it locked makes and removes in it, and itself.
+struct Base<'a> {
+    path: &'a Path,
+    _held: File,
+}
+
+impl<'a> Base<'a> {
+    /// None when it is not there, or was taken away before it was locked.
+    fn lock(path: &'a Path) -> io::Result<Option<Self>> {
+        let held = match File::open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            held => held?,
+        };
+        held.lock()?;
+        let of = |meta: fs::Metadata| (meta.dev(), meta.ino());
+        let current = fs::symlink_metadata(path).map(of).ok() == Some(of(held.metadata()?));
+        Ok(current.then_some(Self { path, _held: held }))
     }
-    Ok(())
+
+    /// Nobody may take a folder for dead that is made and not yet locked.
+    fn make(&self) -> io::Result<Scratch> {
+        self.sweep()?;
+        let own = |number: u64| self.path.join(format!("{}.{number}", std::process::id()));
+        let path = (0..).map(own).find(|path| !path.exists()).ok_or(io::ErrorKind::AlreadyExists)?;
+        DirBuilder::new().mode(0o700).create(&path)?;
+        let held = File::open(&path)?;
+        held.lock()?;
+        Ok(Scratch { path, _held: held })
+    }
+
+    fn sweep(&self) -> io::Result<()> {
+        for entry in fs::read_dir(self.path)? {
+            match sweep_one(&entry?.path()) {
+                // Just removed by its holder.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                swept => swept?,
+            }
+        }
+        Ok(())
+    }
+
+    fn remove_empty(&self) {
+        let _ = fs::remove_dir(self.path);
+    }
 }
 
 fn sweep_one(path: &Path) -> io::Result<()> {
