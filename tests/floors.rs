@@ -62,7 +62,6 @@ fn sources() -> Vec<Source> {
     collect(&src, &mut files);
     let sources: Vec<Source> = files
         .into_iter()
-        .filter(|path| !path.ends_with("store/contract.rs"))
         .map(|path| {
             let below = path.strip_prefix(&src).unwrap();
             let folder = below.iter().next().unwrap().to_string_lossy().into_owned();

@@ -2,6 +2,9 @@
 //! What lies in a snapshot is not known here; a store moves whole files.
 
 mod dir;
+mod rclone;
+mod remote;
+mod tool;
 
 use std::path::{Path, PathBuf};
 
@@ -11,6 +14,7 @@ use crate::model::report::{Fault, FaultKind, Problem};
 use crate::model::section::Section;
 use crate::model::snapshot::SnapshotId;
 use crate::sys::host::Host;
+use crate::sys::lock::check_stopped;
 use crate::sys::scratch::Scratch;
 
 pub trait Store: Sync {
@@ -31,6 +35,11 @@ pub trait Store: Sync {
     /// The first bytes of a snapshot, at most `len`.
     fn head(&self, id: &SnapshotId, len: usize) -> Result<Vec<u8>>;
 
+    /// The same of several, where that is cheaper than one by one; empty where it must be asked for alone.
+    fn heads(&self, _: &[Found], _: usize) -> Option<Vec<Result<Vec<u8>>>> {
+        None
+    }
+
     /// Removes a snapshot for good. One that is not there is fine.
     fn remove(&self, id: &SnapshotId) -> Result<()>;
 
@@ -42,9 +51,9 @@ pub trait Store: Sync {
         None
     }
 
-    /// Removes several; what became of each, in their order.
+    /// Removes several; what became of each, in their order. A stop ends it early.
     fn remove_many(&self, ids: &[SnapshotId]) -> Vec<Result<()>> {
-        ids.iter().map(|id| self.remove(id)).collect()
+        ids.iter().take_while(|_| check_stopped().is_ok()).map(|id| self.remove(id)).collect()
     }
 }
 
@@ -60,6 +69,10 @@ impl Fetched {
     /// The store's own file.
     fn in_place(path: PathBuf) -> Self {
         Self { place: path.clone(), path, _scratch: None }
+    }
+
+    fn downloaded(path: PathBuf, place: PathBuf, scratch: Scratch) -> Self {
+        Self { path, place, _scratch: Some(scratch) }
     }
 
     pub fn path(&self) -> &Path {
@@ -94,8 +107,10 @@ pub struct Kind {
     pub open: fn(&Section, &Host) -> Result<Box<dyn Store>>,
 }
 
-pub const KINDS: &[Kind] =
-    &[Kind { name: "dir", help: "a folder: local disk, NFS, CIFS, USB", open: dir::open }];
+pub const KINDS: &[Kind] = &[
+    Kind { name: "dir", help: "a folder: local disk, NFS, CIFS, USB", open: dir::open },
+    Kind { name: "rclone", help: "a remote of rclone: S3, WebDAV, SFTP and many more", open: rclone::open },
+];
 
 pub fn kind_names() -> Vec<&'static str> {
     KINDS.iter().map(|kind| kind.name).collect()
@@ -113,6 +128,3 @@ pub fn open(section: &Section, host: &Host) -> Result<Box<dyn Store>> {
 pub fn folder(path: &Path) -> Box<dyn Store> {
     Box::new(dir::Dir::folder(path))
 }
-
-#[cfg(test)]
-mod contract;

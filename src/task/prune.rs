@@ -122,12 +122,11 @@ pub fn plan(host: &Host, store: &dyn Store, keep: Keep, zone: &TimeZone) -> Resu
 /// Removes what the plan says; what could not be removed is a problem. Returns what is really gone.
 pub fn carry_out(store: &dyn Store, plan: &Plan, _: &Lock) -> (Vec<SnapshotId>, Vec<Problem>) {
     let (mut gone, mut problems) = (Vec::new(), Vec::new());
-    for marked in plan.removed() {
-        if check_stopped().is_err() {
-            break;
-        }
-        match store.remove(&marked.id) {
-            Ok(()) => gone.push(marked.id.clone()),
+    let ids: Vec<SnapshotId> = plan.removed().map(|marked| marked.id.clone()).collect();
+    let removed = store.remove_many(&ids);
+    for (id, removed) in ids.into_iter().zip(removed) {
+        match removed {
+            Ok(()) => gone.push(id),
             Err(error) => problems.push(Problem::warning(format!("{error:#}"))),
         }
     }

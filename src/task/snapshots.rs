@@ -82,6 +82,9 @@ pub fn list(stores: &[Box<dyn Store>], host: Option<&str>) -> Result<Listing> {
 
 /// The manifest of each, in their order.
 pub fn heads(store: &dyn Store, found: &[Found]) -> Vec<Result<Head>> {
+    if let Some(firsts) = store.heads(found, FIRST_READ_BYTES) {
+        return found.iter().zip(firsts).map(|(found, first)| known(store, &found.id, first)).collect();
+    }
     let readers = found.len().div_ceil(READ_ALONE).clamp(1, READERS);
     let read = |part: &[Found]| part.iter().map(|found| head(store, &found.id)).collect::<Vec<_>>();
     if readers == 1 {
@@ -94,6 +97,15 @@ pub fn heads(store: &dyn Store, found: &[Found]) -> Vec<Result<Head>> {
             running.into_iter().map(|reader| reader.join().unwrap_or_else(|panic| resume_unwind(panic)));
         done.flatten().collect()
     })
+}
+
+/// From its first bytes, or asked for again when they do not tell.
+fn known(store: &dyn Store, id: &SnapshotId, first: Result<Vec<u8>>) -> Result<Head> {
+    let first = first?;
+    match Head::parse(&first) {
+        Ok(head) if head.snapshot.id == *id => Ok(head),
+        _ => head(store, id),
+    }
 }
 
 /// The manifest of a snapshot in a store; errors name the snapshot.

@@ -1,24 +1,45 @@
 //! What every kind of store must do, written once and run for each.
-#![allow(clippy::unwrap_used)]
 
 use std::fs;
 use std::path::Path;
 
-use super::{Found, Store, folder};
-use crate::model::snapshot::SnapshotId;
+use pbx_config::model::snapshot::SnapshotId;
+use pbx_config::store::{Found, Store};
 
-fn id(text: &str) -> SnapshotId {
+use crate::kinds::{self, Place};
+
+pub fn id(text: &str) -> SnapshotId {
     text.parse().unwrap()
 }
 
-/// A store under test, and the place where its files lie for the unfriendly cases.
-fn each_kind(test: impl Fn(&dyn Store, &Path)) {
-    let dir = tempfile::tempdir().unwrap();
-    let root = dir.path().join("store");
-    test(folder(&root).as_ref(), &root);
+/// On the disk, in memory, and far away.
+fn each_kind(test: impl Fn(&dyn Store, &Path) + Sync) {
+    let kinds: [fn() -> Place; 5] = [
+        || kinds::dir_in(&std::env::temp_dir()),
+        || kinds::dir_in(Path::new("/dev/shm")),
+        kinds::rclone_local,
+        kinds::rclone_webdav,
+        kinds::rclone_sftp,
+    ];
+    // Remotes mostly wait.
+    std::thread::scope(|scope| {
+        for kind in kinds {
+            let test = &test;
+            scope.spawn(move || {
+                let place = kind();
+                test(place.open().as_ref(), &place.root);
+            });
+        }
+    });
 }
 
-fn spool(content: &str) -> tempfile::NamedTempFile {
+fn each_folder(test: impl Fn(&dyn Store, &Path)) {
+    for place in [kinds::dir_in(&std::env::temp_dir()), kinds::dir_in(Path::new("/dev/shm"))] {
+        test(place.open().as_ref(), &place.root);
+    }
+}
+
+pub fn spool(content: &str) -> tempfile::NamedTempFile {
     let file = tempfile::NamedTempFile::new().unwrap();
     fs::write(file.path(), content).unwrap();
     file
@@ -122,7 +143,7 @@ fn a_store_that_cannot_be_written_names_itself() {
 
 #[test]
 fn a_host_that_is_a_link_is_neither_listed_nor_written_through() {
-    each_kind(|store, root| {
+    each_folder(|store, root| {
         let elsewhere = root.with_file_name("elsewhere");
         fs::create_dir(&elsewhere).unwrap();
         fs::create_dir(root).unwrap();

@@ -1,0 +1,154 @@
+//! The programs that move snapshots elsewhere, run within a limit. What they say on errors is cut to its core, and
+//! no secret of the section is ever in it. Not here: what the programs are asked.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use crate::model::report::{Fault, FaultKind};
+use crate::model::secret::{MASK, Secret};
+use crate::model::section::{Section, SyntaxError};
+use crate::sys::exec::{Cmd, Exec, Output, Status};
+use crate::sys::lock::check_stopped;
+
+/// Of what a program says in an error, so much is passed on.
+const SAID_MAX_CHARS: usize = 400;
+/// A transfer that is slower is given up: the limit of a transfer grows with its bytes.
+pub(super) const SLOWEST_BYTES_PER_SECOND: u64 = 16 << 10;
+/// Shorter words would tear holes into every message.
+const SECRET_MIN_BYTES: usize = 4;
+
+/// A program on behalf of one store.
+pub(super) struct Tool {
+    pub exec: Arc<dyn Exec>,
+    pub program: &'static str,
+    /// What to do when the program is not there.
+    pub missing: &'static str,
+    /// The name of the store, for messages.
+    pub store: String,
+    /// What no process list may show.
+    pub env: Vec<(String, Secret)>,
+    /// What is not secret, beside it.
+    pub plain_env: Vec<(String, String)>,
+}
+
+impl Tool {
+    /// Runs the program to its end. Errors: it is not there, it was stopped, it did not end within `limit`.
+    /// What its exit status means is the caller's.
+    pub fn run(&self, args: &[String], limit: Duration, max_bytes: usize) -> Result<Output> {
+        check_stopped()?;
+        let mut cmd = Cmd::new([self.program], limit);
+        cmd.argv.extend_from_slice(args);
+        cmd.max_bytes = max_bytes;
+        cmd.env.clone_from(&self.plain_env);
+        cmd.env.extend(self.env.iter().map(|(name, value)| (name.clone(), value.reveal().to_owned())));
+        let ran = self.exec.run(&cmd).with_context(|| format!("store '{}'", self.store))?;
+        let Some(output) = ran else {
+            let message = format!("store '{}': there is no {} on this host", self.store, self.program);
+            return Err(Fault::new(FaultKind::Failed, message).hint(self.missing).into());
+        };
+        check_stopped()?;
+        if output.status == Status::TimedOut {
+            let what = args.first().map(String::as_str).unwrap_or_default();
+            let message = format!(
+                "store '{}': {} {what} did not end within {} s",
+                self.store,
+                self.program,
+                limit.as_secs()
+            );
+            let fault = Fault::new(FaultKind::Failed, message);
+            return Err(fault
+                .hint("is the other side up, and the way to it? its `timeout` is the limit")
+                .into());
+        }
+        anyhow::ensure!(
+            !output.truncated || output.status != Status::Exit(0),
+            "store '{}': {} said more than {} MiB",
+            self.store,
+            self.program,
+            max_bytes >> 20
+        );
+        Ok(output)
+    }
+
+    /// The error of a program that failed, with what it said.
+    pub fn failed(&self, what: &str, output: &Output, hint: Option<&str>) -> anyhow::Error {
+        let said = self.said(output);
+        let said = if said.is_empty() { output.status.to_string() } else { said };
+        let mut fault =
+            Fault::new(FaultKind::Failed, format!("store '{}': cannot {what}: {said}", self.store));
+        fault.hint = hint.map(str::to_owned);
+        fault.into()
+    }
+
+    /// The last line of standard error, without time and level.
+    pub fn said(&self, output: &Output) -> String {
+        let text = String::from_utf8_lossy(&output.stderr);
+        let line = text.lines().map(str::trim).rfind(|line| !line.is_empty()).unwrap_or_default();
+        let line = without_stamp(line);
+        self.without_secrets(line).chars().filter(|c| !c.is_control()).take(SAID_MAX_CHARS).collect()
+    }
+
+    fn without_secrets(&self, text: &str) -> String {
+        let secrets = self.env.iter().map(|(_, value)| value.reveal());
+        let long = secrets.filter(|secret| secret.len() >= SECRET_MIN_BYTES);
+        long.fold(text.to_owned(), |text, secret| text.replace(secret, MASK))
+    }
+}
+
+/// `2026/11/24 14:02:38 ERROR : what` says only `what` to people.
+fn without_stamp(line: &str) -> &str {
+    let is_stamp =
+        |word: &str| !word.is_empty() && word.chars().all(|c| c.is_ascii_digit() || "/:.".contains(c));
+    let mut rest = line;
+    while let Some((word, after)) = rest.split_once(' ')
+        && is_stamp(word)
+    {
+        rest = after.trim_start();
+    }
+    let level = ["ERROR : ", "ERROR: ", "Error: ", "NOTICE: ", "CRITICAL: "];
+    level.iter().find_map(|level| rest.strip_prefix(level)).unwrap_or(rest).trim_start_matches(": ")
+}
+
+/// How long a transfer of so many bytes may take, beside `base`: at the slowest rate, tried so many times.
+pub(super) fn transfer_limit(base: Duration, bytes: u64, slowest: u64, tries: u64) -> Duration {
+    base.saturating_add(Duration::from_secs((bytes / slowest.max(1)).saturating_mul(tries.max(1))))
+}
+
+/// A section's error as the fault that ends a command.
+#[allow(clippy::needless_pass_by_value)] // for map_err
+pub(super) fn usage(error: SyntaxError) -> anyhow::Error {
+    let mut fault = Fault::new(FaultKind::Usage, error.to_string());
+    fault.hint = error.hint().map(str::to_owned);
+    fault.into()
+}
+
+/// The public keys of a section, and the secret ones with their values.
+pub(super) fn split_secrets(section: &Section) -> (Section, Vec<(String, Secret)>) {
+    let (private, public) = section.entries.iter().cloned().partition(|entry| entry.private);
+    let private: Vec<crate::model::section::Entry> = private;
+    let secrets = private.into_iter().map(|entry| (entry.key, Secret::from(entry.value))).collect();
+    (Section { entries: public, ..section.clone() }, secrets)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_of_a_log_is_cut_to_what_it_says() {
+        assert_eq!(without_stamp("2026/11/24 14:02:38 ERROR : : error listing"), "error listing");
+        assert_eq!(without_stamp("2026/11/24 14:02:38 Failed to moveto: no"), "Failed to moveto: no");
+        assert_eq!(without_stamp("Error: permission check failed"), "permission check failed");
+        assert_eq!(without_stamp("10 is a number"), "is a number");
+    }
+
+    #[test]
+    fn the_limit_of_a_transfer_grows_with_its_bytes() {
+        let base = Duration::from_secs(300);
+        assert_eq!(transfer_limit(base, 0, SLOWEST_BYTES_PER_SECOND, 3), base);
+        assert_eq!(transfer_limit(base, 160 << 10, SLOWEST_BYTES_PER_SECOND, 3).as_secs(), 330);
+        assert!(transfer_limit(base, u64::MAX, 0, u64::MAX) > base);
+    }
+}

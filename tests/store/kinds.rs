@@ -1,0 +1,149 @@
+//! Stores under test, each with the folder in which its files really lie.
+
+use std::fs;
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use pbx_config::model::section::{Section, parse};
+use pbx_config::store::{self, Store};
+use pbx_config::sys::exec::System;
+use pbx_config::sys::host::Host;
+use tempfile::TempDir;
+
+/// A store and what must outlive it.
+pub struct Place {
+    /// Where the hosts' folders lie.
+    pub root: PathBuf,
+    pub section: Section,
+    pub server: Option<Server>,
+    pub dir: TempDir,
+}
+
+impl Place {
+    pub fn open(&self) -> Box<dyn Store> {
+        store::open(&self.section, &host(self.dir.path())).unwrap()
+    }
+}
+
+/// Another root, so that what is downloaded lies in the running system's /run.
+pub fn host(dir: &Path) -> Host {
+    let root = dir.join("host");
+    fs::create_dir_all(&root).unwrap();
+    let mut host = Host::detect(root, Timestamp::default(), Box::new(System));
+    host.facts.node = "pve1".to_owned();
+    host
+}
+
+/// A section with lines of secrets.cfg.
+pub fn section(public: &str, secret: &str) -> Section {
+    let mut section = parse("pbx-config.cfg", public).unwrap().remove(0);
+    if !secret.is_empty() {
+        let mut private = parse("secrets.cfg", secret).unwrap().remove(0);
+        private.entries.iter_mut().for_each(|entry| entry.private = true);
+        section.entries.extend(private.entries);
+    }
+    section
+}
+
+pub fn dir_in(place: &Path) -> Place {
+    let dir = tempfile::tempdir_in(place).unwrap();
+    let root = dir.path().join("host/store");
+    Place { root, section: section("dir: it\n\tpath /store\n", ""), server: None, dir }
+}
+
+/// A remote that is a folder.
+pub fn rclone_local() -> Place {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("store");
+    let config = dir.path().join("host/rclone.conf");
+    fs::create_dir_all(config.parent().unwrap()).unwrap();
+    fs::write(&config, format!("[away]\ntype = alias\nremote = {}\n", dir.path().display())).unwrap();
+    let text = format!("rclone: it\n\tremote away:store\n\tconfig /rclone.conf\n\tbatch-pause 0\n{QUICK}");
+    Place { root, section: section(&text, ""), server: None, dir }
+}
+
+/// A server that is away is not waited for long.
+pub const QUICK: &str = "\ttimeout 20\n\tconnect-timeout 2\n\tretries 1\n";
+
+pub fn rclone_webdav() -> Place {
+    let dir = tempfile::tempdir().unwrap();
+    let pass = word();
+    let server = Server::start("webdav", dir.path(), &["--user=backup", &format!("--pass={pass}")]);
+    let remote = format!(":webdav,url=\"http://127.0.0.1:{}\",vendor=other,user=backup:store", server.port);
+    let text = format!("rclone: it\n\tremote {remote}\n\tbatch-pause 0\n\tchecksum download\n{QUICK}");
+    let secret = format!("rclone: it\n\tpass {}\n", obscured(&pass));
+    Place { root: dir.path().join("store"), section: section(&text, &secret), server: Some(server), dir }
+}
+
+pub fn rclone_sftp() -> Place {
+    let dir = tempfile::tempdir().unwrap();
+    let pass = word();
+    let server = Server::start("sftp", dir.path(), &["--user=backup", &format!("--pass={pass}")]);
+    let remote = format!(":sftp,host=127.0.0.1,port={},user=backup:store", server.port);
+    let text = format!("rclone: it\n\tremote {remote}\n\tbatch-pause 0\n{QUICK}");
+    let secret = format!("rclone: it\n\tpass {}\n", obscured(&pass));
+    Place { root: dir.path().join("store"), section: section(&text, &secret), server: Some(server), dir }
+}
+
+/// A password that stands nowhere else.
+pub fn word() -> String {
+    let mut bytes = [0; 12];
+    std::io::Read::read_exact(&mut fs::File::open("/dev/urandom").unwrap(), &mut bytes).unwrap();
+    pbx_config::sys::hex(&bytes)
+}
+
+pub fn obscured(word: &str) -> String {
+    let output = Command::new("rclone").args(["obscure", word]).output().expect("rclone is installed");
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+/// `rclone serve`; ends with this value.
+pub struct Server {
+    child: Child,
+    pub port: u16,
+}
+
+impl Server {
+    pub fn start(kind: &str, folder: &Path, words: &[&str]) -> Self {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let mut child = Command::new("rclone")
+            .args([
+                "serve",
+                kind,
+                "--addr",
+                &format!("127.0.0.1:{port}"),
+                "--dir-cache-time=0",
+                "--poll-interval=0",
+            ])
+            .args(words)
+            .args([folder, Path::new("--config=/notfound")])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("rclone is installed");
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while TcpStream::connect(("127.0.0.1", port)).is_err() {
+            assert!(Instant::now() < deadline && child.try_wait().unwrap().is_none(), "rclone serve {kind}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Self { child, port }
+    }
+
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    pub fn pid(&self) -> nix::unistd::Pid {
+        nix::unistd::Pid::from_raw(i32::try_from(self.child.id()).unwrap())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}

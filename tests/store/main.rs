@@ -1,0 +1,9 @@
+//! Stores of every kind: one contract for all, and what is particular to each.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod contract;
+mod kinds;
+mod remotes;

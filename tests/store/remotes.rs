@@ -1,0 +1,1 @@
+//! What happens to remotes: they die, they are full, they refuse, others write to them.
