@@ -396,6 +396,12 @@ fn the_shipped_configuration_is_valid_with_every_key_in_force() {
     let host = tiny();
     host.configure(&text);
     host.run(&["config", "check"]).ok();
+    host.tool("rclone", Path::new("/usr/bin/rclone"));
+    let remote = host.beside("remote");
+    host.write(
+        "root/.config/rclone/rclone.conf",
+        format!("[b2]\ntype = alias\nremote = {}\n", remote.display()),
+    );
     host.configure(&keys.replace("\tmountpoint yes\n", ""));
     host.write("etc/proxmox-backup-extra/secrets.cfg", in_force(&shipped("secrets.cfg.example")));
     let secrets = host.root.join("etc/proxmox-backup-extra/secrets.cfg");

@@ -20,7 +20,7 @@ use crate::model::report::{Fault, FaultKind, Problem};
 use crate::model::section::Section;
 use crate::model::snapshot::{SUFFIX, SnapshotId};
 use crate::sys::exec::{Output, Status};
-use crate::sys::host::Host;
+use crate::sys::host::{Host, RCLONE_CONFIG};
 use crate::sys::lock::check_stopped;
 use crate::sys::scratch::Scratch;
 
@@ -30,8 +30,6 @@ const NO_FILE: Status = Status::Exit(4);
 /// A listing of a thousand hosts with a hundred snapshots each is a quarter of this.
 const LISTING_MAX_BYTES: usize = 64 << 20;
 const SAID_MAX_BYTES: usize = 1 << 20;
-/// Where rclone keeps its remotes when the section names no file.
-const CONFIG: &str = "/root/.config/rclone/rclone.conf";
 /// rclone's word for: have no configuration file.
 const NO_CONFIG: &str = "/notfound";
 /// Manifests that one process reads, and such processes at a time.
@@ -79,7 +77,7 @@ pub(super) fn open(section: &Section, host: &Host) -> Result<Box<dyn Store>> {
         let error = public.error_at("config", &format!("{}: there is no such file", path.display()));
         return Err(usage(error.hinted("`rclone config file` shows where rclone keeps its remotes")));
     }
-    let usual = Some(host.path(CONFIG)).filter(|path| path.is_file());
+    let usual = Some(host.path(RCLONE_CONFIG)).filter(|path| path.is_file());
     let tool = Tool {
         exec: Arc::clone(&host.machine),
         program: "rclone",
@@ -361,12 +359,11 @@ impl Store for Rclone {
     }
 
     fn list(&self, host: Option<&str>) -> Result<Vec<Found>> {
-        let listed = match host {
-            Some(host) => self.lsjson(&self.folder(host), &[])?,
-            None => {
-                let ours = format!("--include=/*/*{SUFFIX}");
-                self.lsjson(&self.options.remote, &["--recursive", &ours])?
-            }
+        let listed = if let Some(host) = host {
+            self.lsjson(&self.folder(host), &[])?
+        } else {
+            let ours = format!("--include=/*/*{SUFFIX}");
+            self.lsjson(&self.options.remote, &["--recursive", &ours])?
         };
         let mut found = Vec::with_capacity(listed.len());
         for one in listed {

@@ -237,7 +237,7 @@ pub(super) fn hint(said: &str) -> Option<&'static str> {
     let any = |words: &[&str]| words.iter().any(|word| said.contains(word));
     if any(&["didn't find section in config file"]) {
         Some("`rclone listremotes` shows the remotes; `config` names another configuration file")
-    } else if any(&["no space left", "insufficient storage", "quota", "507 "]) {
+    } else if any(&["no space left", "disk space", "insufficient storage", "quota", "507 "]) {
         Some("make room there, or keep less")
     } else if any(&["unauthorized", "401", "403", "accessdenied", "access denied", "couldn't connect ssh"]) {
         Some("the other side refuses; are the credentials right, and may they write there?")

@@ -18,6 +18,8 @@ use crate::model::facts::{Cluster, Facts, Product};
 pub const CONFIG_DIR: &str = "/etc/proxmox-backup-extra";
 const STATE_DIR: &str = "/var/lib/proxmox-backup-extra";
 const RUN_DIR: &str = "/run/proxmox-backup-extra";
+/// Where root's rclone keeps its remotes.
+pub const RCLONE_CONFIG: &str = "/root/.config/rclone/rclone.conf";
 /// Where a host that does not run tells its name.
 pub const HOSTNAME: &str = "/etc/hostname";
 /// The node name of a host without one.

@@ -82,7 +82,7 @@ impl<'a> Base<'a> {
     fn make(&self) -> io::Result<Scratch> {
         self.sweep()?;
         let own = |number: u64| self.path.join(format!("{}.{number}", std::process::id()));
-        let path = (0..).map(own).find(|path| !path.exists()).ok_or(io::ErrorKind::AlreadyExists)?;
+        let path = (0..u64::MAX).map(own).find(|path| !path.exists()).ok_or(io::ErrorKind::AlreadyExists)?;
         DirBuilder::new().mode(0o700).create(&path)?;
         let held = File::open(&path)?;
         held.lock()?;

@@ -98,6 +98,14 @@ impl TestHost {
         self.root.join("etc/pve")
     }
 
+    /// Gives a host without a golden tree a tool: this machine's own, or a double.
+    pub fn tool(&self, name: &str, program: &Path) {
+        let bin = self.golden.join("bin");
+        assert!(bin.starts_with(self.dir.path()), "the golden hosts have their own tools");
+        fs::create_dir_all(&bin).unwrap();
+        symlink(program, bin.join(name)).unwrap();
+    }
+
     /// A place beside the root.
     pub fn beside(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)

@@ -33,7 +33,7 @@ pub fn host(dir: &Path) -> Host {
     let root = dir.join("host");
     fs::create_dir_all(&root).unwrap();
     let mut host = Host::detect(root, Timestamp::default(), Box::new(System));
-    host.facts.node = "pve1".to_owned();
+    "pve1".clone_into(&mut host.facts.node);
     host
 }
 
