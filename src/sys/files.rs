@@ -311,7 +311,12 @@ pub fn replace(path: &Path, mode: u32, content: &[u8]) -> Result<()> {
         let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&partial)?;
         file.write_all(content)?;
         file.sync_all()?;
-        fs::rename(&partial, path)?;
+        // A share may be interrupted; what was begun is a moment from its end.
+        while let Err(error) = fs::rename(&partial, path) {
+            if error.kind() != io::ErrorKind::Interrupted {
+                return Err(error);
+            }
+        }
         sync_dir(dir)
     };
     write().with_context(|| {
