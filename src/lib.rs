@@ -19,6 +19,7 @@ pub mod model {
     pub mod facts;
     pub mod index;
     pub mod keep;
+    pub mod record;
     pub mod report;
     pub mod secret;
     pub mod section;
@@ -84,6 +85,7 @@ pub mod plan {
 
 /// Floor 4. Verbs.
 pub mod task {
+    pub mod after;
     pub mod ahead;
     pub mod api;
     pub mod backup;
@@ -98,6 +100,7 @@ pub mod task {
     pub mod picked;
     pub mod prune;
     pub mod restore;
+    pub mod record;
     pub mod snapshots;
     pub mod sources;
     pub mod state;

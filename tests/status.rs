@@ -132,3 +132,203 @@ fn what_the_system_rewrites_by_itself_is_no_change() {
     let changes = &done.json()["changes"];
     assert_eq!(changes["listed"], json!([]), "{changes}");
 }
+
+const SKIP: &str = "backup: main\n\tskip-unchanged yes\n";
+
+fn ids(host: &TestHost) -> usize {
+    host.run(&["list", "--json"]).json()["snapshots"].as_array().unwrap().len()
+}
+
+fn records(host: &TestHost) -> Vec<Value> {
+    host.run(&["log", "--json"]).ok().json().as_array().unwrap().clone()
+}
+
+#[test]
+fn where_nothing_changed_no_new_snapshot_is_made_and_the_run_records_that_it_looked() {
+    let mut host = TestHost::empty();
+    host.configure(SKIP);
+    host.write("etc/fstab", "a\n");
+    backup_at(&mut host, "2026-11-20T12:00:00Z");
+    // Times do not count.
+    fs::File::options()
+        .write(true)
+        .open(host.root.join("etc/fstab"))
+        .unwrap()
+        .set_modified(std::time::SystemTime::now() - std::time::Duration::from_secs(5))
+        .unwrap();
+    let second = backup_at(&mut host, "2026-11-21T12:00:00Z");
+    assert_eq!(second["unchanged"], "tiny/2026-11-20T12:00:00Z");
+    assert_eq!(second["snapshot"], Value::Null);
+    assert_eq!(ids(&host), 1);
+    assert_eq!(records(&host)[0]["unchanged"], "tiny/2026-11-20T12:00:00Z");
+    let text = host.run(&["backup"]).ok().out;
+    assert!(
+        text.starts_with("unchanged since tiny/2026-11-20T12:00:00Z; no new snapshot was made\n"),
+        "{text}"
+    );
+
+    host.write("etc/fstab", "b\n");
+    let third = backup_at(&mut host, "2026-11-22T12:00:00Z");
+    assert_eq!((&third["unchanged"], ids(&host)), (&Value::Null, 2));
+    // And against that one from now on.
+    assert_eq!(backup_at(&mut host, "2026-11-23T12:00:00Z")["unchanged"], "tiny/2026-11-22T12:00:00Z");
+}
+
+#[test]
+fn a_new_snapshot_is_made_when_the_last_is_old_away_torn_or_one_is_asked_for() {
+    let mut host = TestHost::empty();
+    let two = "dir: a\n\tpath /srv/a\n\ndir: b\n\tpath /srv/b\n";
+    host.configure(&format!("{SKIP}\n{two}"));
+    let made = |report: &Value| report["unchanged"].is_null() && !report["snapshot"].is_null();
+    backup_at(&mut host, "2026-11-01T12:00:00Z");
+    assert!(!made(&backup_at(&mut host, "2026-11-08T11:00:00Z")));
+    // Older than a week, and a clock that went back.
+    assert!(made(&backup_at(&mut host, "2026-11-08T13:00:00Z")));
+    host.now = "2026-11-07T00:00:00Z".to_owned();
+    assert!(made(&host.run(&["backup", "--json"]).exits(Exit::Problems).json()));
+    backup_at(&mut host, "2026-11-09T12:00:00Z");
+    // Gone from either store, or torn in the first.
+    for (n, store) in ["a", "b"].into_iter().enumerate() {
+        let newest = common::snapshot_files(&host.root.join("srv").join(store)).pop().unwrap();
+        fs::remove_file(newest).unwrap();
+        assert!(made(&backup_at(&mut host, &format!("2026-11-09T13:0{n}:00Z"))), "{store}");
+    }
+    assert!(!made(&backup_at(&mut host, "2026-11-09T14:00:00Z")));
+    let newest = common::snapshot_files(&host.root.join("srv/a")).pop().unwrap();
+    let size = fs::metadata(&newest).unwrap().len();
+    fs::write(&newest, vec![0; usize::try_from(size).unwrap()]).unwrap();
+    host.now = "2026-11-09T15:00:00Z".to_owned();
+    assert!(made(&host.run(&["backup", "--json"]).json()));
+    for asked in [&["--note", "x"][..], &["--protect"], &["--only", "identity"]] {
+        host.now = format!("2026-11-09T16:00:0{}Z", asked.len() + asked[0].len() % 3);
+        assert!(made(&host.run(&[&["backup", "--json"], asked].concat()).json()), "{asked:?}");
+    }
+}
+
+#[test]
+fn a_second_store_that_is_away_is_told_and_makes_no_new_snapshot() {
+    let mut host = TestHost::empty();
+    let two = "dir: a\n\tpath /srv/a\n\ndir: b\n\tpath /srv/b\n";
+    host.configure(&format!("{SKIP}\n{two}"));
+    backup_at(&mut host, "2026-11-20T12:00:00Z");
+    fs::rename(host.root.join("srv/b"), host.root.join("srv/was-b")).unwrap();
+    host.write("srv/b", "no folder any more\n");
+    host.now = "2026-11-21T12:00:00Z".to_owned();
+    let report = host.run(&["backup", "--json"]).exits(Exit::Problems).json();
+    assert_eq!(report["unchanged"], "tiny/2026-11-20T12:00:00Z");
+    assert!(report["problems"].to_string().contains("store 'b'"), "{report}");
+}
+
+#[test]
+fn every_run_leaves_a_private_record_with_its_figures() {
+    let mut host = TestHost::empty();
+    backup_at(&mut host, "2026-11-20T12:00:00Z");
+    let id = "20261120T120000Z-backup";
+    assert_eq!(mode(&host, &format!("{STATE}/reports")), 0o700);
+    assert_eq!(mode(&host, &format!("{STATE}/reports/{id}.json")), 0o600);
+    let record = host.run(&["log", id, "--json"]).ok().json();
+    assert_eq!(record["outcome"], "ok");
+    assert_eq!(record["trigger"], "manual");
+    assert_eq!(record["stores"][0]["store"], "local");
+    let stats = &record["stats"];
+    assert_eq!(stats["compression"]["name"], "zstd");
+    assert!(stats["compression"]["threads"].as_u64().unwrap() > 0);
+    assert!(stats["files"].as_u64().unwrap() > 0 && stats["size"].as_u64() > stats["payload"].as_u64());
+    assert!(stats["ratio"].as_f64().unwrap() > 0.0);
+    for phase in ["prepare", "write", "verify", "store"] {
+        assert!(stats["phases"][phase].as_f64().unwrap() >= 0.0);
+    }
+    let text = host.run(&["log", "latest"]).ok().out;
+    assert!(
+        text.contains("run        20261120T120000Z-backup\n") && text.contains("result     ok (exit 0)\n")
+    );
+    let list = host.run(&["log", "--runs"]).ok().out;
+    assert!(list.lines().nth(1).unwrap().starts_with(id), "{list}");
+    host.run(&["log", "2026112"]).ok();
+    assert!(host.run(&["log", "1999"]).exits(Exit::NotFound).err.contains("there is no such record"));
+    assert!(host.run(&["log", "../../etc/passwd"]).exits(Exit::NotFound).err.contains("no such record"));
+}
+
+#[test]
+fn failed_runs_verifications_and_prunes_are_recorded_too() {
+    let mut host = TestHost::empty();
+    host.write("srv/file", "no folder\n");
+    host.configure("dir: a\n\tpath /srv/file/store\n");
+    host.now = "2026-11-20T12:00:00Z".to_owned();
+    host.run(&["backup"]).exits(Exit::Failed);
+    host.configure("dir: a\n\tpath\n");
+    host.now = "2026-11-20T13:00:00Z".to_owned();
+    host.run(&["backup"]).exits(Exit::Usage);
+    host.run(&["backup", "--dry-run"]).exits(Exit::Usage);
+    host.configure("dir: a\n\tpath /srv/a\n\tkeep-last 1\n");
+    backup_at(&mut host, "2026-11-20T14:00:00Z");
+    host.run(&["verify", "--all"]).ok();
+    host.run(&["prune"]).ok();
+    // A question, and a word that names nothing, are no runs.
+    host.run(&["verify", "1999"]).exits(Exit::NotFound);
+    host.run(&["prune", "--dry-run"]).ok();
+
+    let all = records(&host);
+    let told: Vec<_> =
+        all.iter().map(|one| format!("{} {}", one["id"], one["outcome"]).replace('"', "")).collect();
+    assert_eq!(
+        told,
+        [
+            "20261120T140000Z-verify ok",
+            "20261120T140000Z-prune ok",
+            "20261120T140000Z-backup ok",
+            "20261120T130000Z-backup failed",
+            "20261120T120000Z-backup failed",
+        ]
+    );
+    assert_eq!((&all[4]["exit"], &all[3]["exit"]), (&json!(1), &json!(2)));
+    assert!(all[4]["problems"][0]["what"].as_str().unwrap().contains("/srv/file"), "{}", all[4]);
+    let verified = &all[0]["verified"][0];
+    assert_eq!(
+        (&verified["store"], &verified["whole"], &verified["good"]),
+        (&json!("a"), &json!(true), &json!(1))
+    );
+
+    let newest = common::snapshot_files(&host.root.join("srv/a")).pop().unwrap();
+    let mut bytes = fs::read(&newest).unwrap();
+    let frame = bytes.windows(4).rposition(|four| four == [0x28, 0xb5, 0x2f, 0xfd]).unwrap();
+    bytes[frame + 20] ^= 1;
+    fs::write(&newest, bytes).unwrap();
+    host.now = "2026-11-20T15:00:00Z".to_owned();
+    let results = host.run(&["verify", "--all", "--json"]).exits(Exit::Verification).json();
+    assert_eq!(results[0]["id"], "tiny/2026-11-20T14:00:00Z");
+    let record = &records(&host)[0];
+    assert_eq!(record["verified"][0]["damaged"], json!(["tiny/2026-11-20T14:00:00Z"]));
+    assert_eq!((&record["outcome"], &record["exit"]), (&json!("failed"), &json!(4)));
+    assert!(host.run(&["log"]).ok().out.contains("FAILED") || host.run(&["log"]).ok().out.contains("failed"));
+}
+
+#[test]
+fn records_are_bounded_in_number_and_one_in_bytes() {
+    let mut host = TestHost::empty();
+    let reports = host.root.join(STATE).join("reports");
+    backup_at(&mut host, "2026-11-20T12:00:00Z");
+    let one = fs::read(reports.join("20261120T120000Z-backup.json")).unwrap();
+    for n in 0..510 {
+        fs::write(
+            reports.join(format!("2025{:02}{:02}T120000Z-backup.json", n / 28 % 12 + 1, n % 28 + 1)),
+            &one,
+        )
+        .unwrap();
+        fs::write(
+            reports.join(format!("2024{:02}{:02}T120000Z-backup.json", n / 28 % 12 + 1, n % 28 + 1)),
+            &one,
+        )
+        .unwrap();
+    }
+    fs::write(reports.join("20250101T000000Z-backup.json"), "{ half").unwrap();
+    // Nobody else's.
+    fs::write(reports.join("note.txt"), "mine").unwrap();
+    backup_at(&mut host, "2026-11-21T12:00:00Z");
+    let count = fs::read_dir(&reports).unwrap().count();
+    assert_eq!(count, 501);
+    let list = records(&host);
+    assert_eq!(list[0]["id"], "20261121T120000Z-backup");
+    assert!(list.len() >= 499);
+    assert!(reports.join("note.txt").exists());
+}

@@ -80,6 +80,8 @@ pub enum Verb {
     Restore(super::restore::Restore),
     /// Remove this host's old snapshots, as the keep options of each store say
     Prune(Prune),
+    /// What this program did on this host
+    Log(super::runs::Log),
     /// Look at the stores
     #[command(
         subcommand,

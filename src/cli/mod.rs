@@ -10,11 +10,13 @@ mod prune;
 mod render;
 mod restore;
 mod row;
+mod runs;
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 use clap::Parser;
@@ -25,7 +27,8 @@ use serde::Serialize;
 use self::args::{Cli, Format, Verb};
 use self::row::Row;
 use crate::config::Config;
-use crate::model::report::{Exit, Fault, FaultKind, Outcome, Problem};
+use crate::model::record::Record;
+use crate::model::report::{Exit, Fault, FaultKind, Outcome, Problem, Report};
 use crate::model::section::Section;
 use crate::model::snapshot::{Compression, SnapshotId, Trigger};
 use crate::plan::select::{self, Selection};
@@ -35,7 +38,8 @@ use crate::sys::glob::Pattern;
 use crate::sys::host::Host;
 use crate::sys::{files, lock, log as talk};
 use crate::task::snapshots::{self, Chosen};
-use crate::task::{backup, sources, verify};
+use crate::task::verify::Wanted;
+use crate::task::{after, backup, sources, verify};
 
 /// The program: from its arguments to its exit code.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> i32 {
@@ -182,6 +186,7 @@ impl Words<'_> {
             Verb::Verify(args) => self.verify(&args),
             Verb::Restore(args) => self.restore(args),
             Verb::Prune(args) => self.prune(&args),
+            Verb::Log(args) => self.log(&args),
             Verb::Store(args) => self.store_verb(&args),
             Verb::Catalog(args) => self.catalog(args),
             Verb::Hook(args) => self.hook(args),
@@ -265,37 +270,68 @@ impl Words<'_> {
     }
 
     fn backup(&mut self, args: args::Backup) -> Result<Exit> {
+        if args.dry_run {
+            let (config, stores, request) = self.backup_request(args)?;
+            let plan = backup::plan(&self.host, &config, &stores, &request)?;
+            self.print(&plan, render::plan)?;
+            return Ok(Outcome::of(&plan.problems).into());
+        }
+        let (clock, trigger) = (Instant::now(), trigger(args.trigger));
+        let done = self.make_backup(args);
+        let mut report = match &done {
+            Ok(report) => report.clone(),
+            Err(error) => {
+                log::info!("backup failed: {error:#}");
+                after::failure(&self.host, "backup", clock.elapsed().as_secs_f64(), error)
+            }
+        };
+        after::backup(&self.host, &mut report, trigger, &done);
+        done?;
+        let quiet = self.quiet;
+        self.print(&report, |report| {
+            if quiet { render::problems(&worth(&report.problems)) } else { render::report(report) }
+        })?;
+        Ok(report.outcome.into())
+    }
+
+    fn make_backup(&mut self, args: args::Backup) -> Result<Report> {
+        let (config, stores, request) = self.backup_request(args)?;
+        log::info!("backup of {} begins", self.host.facts.summary());
+        let progress = self.progress();
+        let report = backup::run(&self.host, &config, &stores, &request, &|what| progress.say(what))?;
+        progress.clear();
+        let (id, outcome) =
+            (report.snapshot.as_ref().map(|snapshot| snapshot.id.to_string()), report.outcome);
+        let id = id.as_deref().unwrap_or("of what is unchanged");
+        log::info!("backup {id}: {outcome}, {} problems", report.problems.len());
+        Ok(report)
+    }
+
+    fn backup_request(&self, args: args::Backup) -> Result<(Config, Vec<Box<dyn Store>>, backup::Request)> {
         let config = self.config()?;
         let stores = self.stores(&config, &args.stores)?;
         let request = backup::Request {
             selection: selection(args.selected),
             note: args.note.map(|note| render::one_line(&note)),
             protect: args.protect,
-            trigger: match args.trigger {
-                args::Trigger::Manual => Trigger::Manual,
-                args::Trigger::Timer => Trigger::Timer,
-                args::Trigger::Vzdump => Trigger::Vzdump,
-                args::Trigger::Apt => Trigger::Apt,
-            },
+            trigger: trigger(args.trigger),
         };
         backup::compression(&config)?;
-        if args.dry_run {
-            let plan = backup::plan(&self.host, &config, &stores, &request)?;
-            self.print(&plan, render::plan)?;
-            return Ok(Outcome::of(&plan.problems).into());
-        }
-        log::info!("backup of {} begins", self.host.facts.summary());
-        let progress = self.progress();
-        let report = backup::run(&self.host, &config, &stores, &request, &|what| progress.say(what))
-            .inspect_err(|error| log::info!("backup failed: {error:#}"))?;
-        progress.clear();
-        let id = report.snapshot.as_ref().map(|snapshot| snapshot.id.to_string()).unwrap_or_default();
-        log::info!("backup {id}: {}, {} problems", report.outcome, report.problems.len());
-        let quiet = self.quiet;
-        self.print(&report, |report| {
-            if quiet { render::problems(&worth(&report.problems)) } else { render::report(report) }
-        })?;
-        Ok(report.outcome.into())
+        Ok((config, stores, request))
+    }
+
+    /// Carries a verb out and keeps the record of it.
+    fn noted(
+        &mut self,
+        verb: &'static str,
+        carry_out: impl FnOnce(&mut Self, &mut Record) -> Result<Exit>,
+    ) -> Result<Exit> {
+        let clock = Instant::now();
+        let mut record = after::blank(&self.host, verb);
+        let done = carry_out(self, &mut record);
+        record.took = clock.elapsed().as_secs_f64();
+        after::other(&self.host, record, &done);
+        done
     }
 
     fn list(&mut self, args: &args::List) -> Result<Exit> {
@@ -367,45 +403,37 @@ impl Words<'_> {
     }
 
     fn verify(&mut self, args: &args::Verify) -> Result<Exit> {
-        let mut unreachable = Vec::new();
-        let progress = self.progress();
-        let say = |what: &str| progress.say(what);
-        let results = if args.all {
-            let stores = self.stores(&self.config()?, &args.stores)?;
-            let (copies, failed) = every_copy(&stores);
-            unreachable = failed;
-            // One after the other: a store that is far away is not downloaded whole.
-            verify::verify_all(copies.iter().map(|(store, id)| Chosen::take(*store, id)), &say)?
-        } else {
-            let latest = ["latest".to_owned()];
-            let words = if args.snaps.is_empty() { &latest[..] } else { &args.snaps };
-            let chosen: Vec<Chosen> =
-                words.iter().map(|word| self.choose(&args.stores, word)).collect::<Result<_>>()?;
-            verify::verify_all(chosen.into_iter().map(Ok), &say)?
-        };
-        if results.is_empty() && unreachable.is_empty() {
-            let fault = Fault::new(FaultKind::NotFound, "there are no snapshots");
-            return Err(fault.hint("`pbx-config backup` makes one").into());
-        }
-        progress.clear();
-        let faults: Vec<FaultKind> =
-            results.iter().filter_map(|(_, fault)| fault.as_ref().map(|f| f.kind)).collect();
-        let damaged = faults.iter().copied().find(|kind| *kind == FaultKind::Verification);
-        let bad =
-            damaged.or(faults.first().copied()).or((!unreachable.is_empty()).then_some(FaultKind::Failed));
-        let mut values: Vec<_> = results.into_iter().map(|(verified, _)| verified).collect();
-        values.extend(unreachable);
-        self.print(&values, |values| {
-            let line = |one: &verify::Verified| match (&one.error, &one.id) {
-                (Some(error), _) => format!("FAILED  {}\n", render::one_line(error)),
-                (None, Some(id)) => {
-                    format!("ok      {id}  {} entries  {}\n", one.entries, one.path)
-                }
-                (None, None) => String::new(),
+        self.noted("verify", |words, record| {
+            let mut unreachable = Vec::new();
+            let progress = words.progress();
+            let say = |what: &str| progress.say(what);
+            let mut results = if args.all {
+                let stores = words.stores(&words.config()?, &args.stores)?;
+                let (copies, failed) = every_copy(&stores);
+                unreachable = failed;
+                // One after the other: a store that is far away is not downloaded whole.
+                verify::verify_all(copies.iter().map(|(store, id)| Wanted::take(*store, id)), &say)?
+            } else {
+                let latest = ["latest".to_owned()];
+                let names = if args.snaps.is_empty() { &latest[..] } else { &args.snaps };
+                let chosen = names.iter().map(|word| words.choose(&args.stores, word));
+                let chosen = chosen.collect::<Result<Vec<_>>>()?;
+                verify::verify_all(chosen.into_iter().map(Wanted::from), &say)?
             };
-            values.iter().map(line).collect()
-        })?;
-        Ok(bad.map_or(Exit::Ok, Exit::from))
+            if results.is_empty() && unreachable.is_empty() {
+                let fault = Fault::new(FaultKind::NotFound, "there are no snapshots");
+                return Err(fault.hint("`pbx-config backup` makes one").into());
+            }
+            progress.clear();
+            results.extend(unreachable);
+            record.verified = verify::verifications(&results, &words.host.facts.node, args.all);
+            let kinds: Vec<FaultKind> = results.iter().filter_map(|one| one.kind).collect();
+            let damaged = kinds.iter().copied().find(|kind| *kind == FaultKind::Verification);
+            record.problems =
+                results.iter().filter_map(|one| one.error.as_ref()).map(Problem::error).collect();
+            words.print(&results, |results| results.iter().map(render::verified).collect())?;
+            Ok(damaged.or(kinds.first().copied()).map_or(Exit::Ok, Exit::from))
+        })
     }
 
     fn catalog(&mut self, args: args::Catalog) -> Result<Exit> {
@@ -534,6 +562,15 @@ fn origin(file: &str, line: usize) -> String {
     if line == 0 { file.to_owned() } else { format!("{file}:{line}") }
 }
 
+fn trigger(word: args::Trigger) -> Trigger {
+    match word {
+        args::Trigger::Manual => Trigger::Manual,
+        args::Trigger::Timer => Trigger::Timer,
+        args::Trigger::Vzdump => Trigger::Vzdump,
+        args::Trigger::Apt => Trigger::Apt,
+    }
+}
+
 fn selection(args: args::Selected) -> Selection {
     Selection { only: args.only, skip: args.skip }
 }
@@ -559,7 +596,7 @@ fn every_copy(stores: &[Box<dyn Store>]) -> (Vec<(&dyn Store, SnapshotId)>, Vec<
         let mut found = match store.list(None) {
             Ok(found) => found,
             Err(error) => {
-                unreachable.push(verify::Verified::unreachable(&store.place(), &error));
+                unreachable.push(verify::Verified::unreachable(store.as_ref(), &error));
                 continue;
             }
         };

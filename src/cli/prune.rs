@@ -38,14 +38,18 @@ impl Words<'_> {
             self.print(&plans, |plans| plans.iter().map(table).collect())?;
             return Ok(exit(plans.iter().map(|plan| &plan.problems[..])));
         }
-        let progress = self.progress();
-        let show = |plan: &Plan| {
-            plan.removed().for_each(|one| progress.say(&format!("{}: removing {}", plan.store, one.id)));
-        };
-        let done = prune::run(&self.host, &stores, &zone, args.accept, &show)?;
-        progress.clear();
-        self.print(&done, |done| done.iter().map(summary).collect())?;
-        Ok(exit(done.iter().map(|done| &done.plan.problems[..])))
+        self.noted("prune", |words, record| {
+            let progress = words.progress();
+            let show = |plan: &Plan| {
+                plan.removed().for_each(|one| progress.say(&format!("{}: removing {}", plan.store, one.id)));
+            };
+            let done = prune::run(&words.host, &stores, &zone, args.accept, &show)?;
+            progress.clear();
+            record.stores = done.iter().map(Done::place).collect();
+            record.problems = done.iter().flat_map(|done| done.plan.problems.iter().cloned()).collect();
+            words.print(&done, |done| done.iter().map(summary).collect())?;
+            Ok(exit(done.iter().map(|done| &done.plan.problems[..])))
+        })
     }
 
     fn kept(&self, config: &Config, args: &args::Stores) -> Result<Vec<(Box<dyn Store>, Keep)>> {
@@ -115,7 +119,7 @@ fn table(plan: &Plan) -> String {
 fn summary(done: &Done) -> String {
     let mut text = String::new();
     done.removed.iter().for_each(|id| text.push_str(&format!("removed  {id}\n")));
-    let kept = done.plan.snapshots.len() - done.removed.len();
+    let kept = done.kept();
     let line = format!("store {}: {kept} kept, {} removed\n", done.plan.store, done.removed.len());
     text + &line + &render::problems(&done.plan.problems)
 }

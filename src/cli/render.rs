@@ -13,6 +13,7 @@ use crate::task::backup::Plan;
 use crate::task::extract::Extracted;
 use crate::task::hook::State;
 use crate::task::snapshots::{Listed, Listing};
+use crate::task::verify::Verified;
 
 /// Bytes as Proxmox writes them.
 #[allow(clippy::cast_precision_loss)] // one digit is shown
@@ -147,11 +148,16 @@ pub fn report(report: &Report) -> String {
         );
         let _ = writeln!(text, "time      {:.2} s, read back and verified", report.took);
     }
-    if let Some(changes) = &report.changes {
+    if let Some(changes) = report.changes.as_ref().filter(|_| report.unchanged.is_none()) {
         let _ = writeln!(text, "changes   {} since {}", changes.summary(), changes.since);
         for line in changes.lines() {
             let _ = writeln!(text, "          {}", one_line(&line));
         }
+    }
+    if let Some(before) = &report.unchanged {
+        let _ = writeln!(text, "unchanged since {before}; no new snapshot was made");
+        let _ = writeln!(text, "host      {}", report.system);
+        let _ = writeln!(text, "time      {:.2} s", report.took);
     }
     for store in &report.stores {
         let place = store.place.as_deref().unwrap_or("FAILED");
@@ -172,7 +178,7 @@ pub fn report(report: &Report) -> String {
     text
 }
 
-fn compression(codec: &Compression) -> String {
+pub fn compression(codec: &Compression) -> String {
     let mode = codec.mode.as_ref().map(|mode| format!(" ({mode})")).unwrap_or_default();
     format!("{} level {}{mode}", codec.name, codec.level)
 }
@@ -288,6 +294,14 @@ pub fn shown(snapshot: &Snapshot, index: &Index) -> String {
         text.push_str(&problems(&index.problems));
     }
     text
+}
+
+pub fn verified(one: &Verified) -> String {
+    match (&one.error, &one.id) {
+        (Some(error), _) => format!("FAILED  {}\n", one_line(error)),
+        (None, Some(id)) => format!("ok      {id}  {} entries  {}\n", one.entries, one.path),
+        (None, None) => String::new(),
+    }
 }
 
 /// Like `ls -l`: mode, owner, size, time, path, target.

@@ -67,6 +67,8 @@ pub struct Backup {
     pub exclude: Vec<Glob>,
     /// Items or categories that are not collected.
     pub skip: Vec<String>,
+    /// No new snapshot where nothing that counts has changed.
+    pub skip_unchanged: bool,
 }
 
 impl Default for Backup {
@@ -79,6 +81,7 @@ impl Default for Backup {
             include: Vec::new(),
             exclude: Vec::new(),
             skip: Vec::new(),
+            skip_unchanged: false,
         }
     }
 }

@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::facts::Facts;
+use super::record::NOT_SAVED;
 use super::snapshot::{Snapshot, SnapshotId};
 
 /// How much a problem matters. An admin can and should act on each.
@@ -167,7 +169,7 @@ impl Changes {
 }
 
 /// Where the time of a backup went, in seconds.
-#[derive(Debug, Clone, Copy, Default, Serialize)]
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub struct Phases {
     /// Reading /etc/pve and what is needed before the first file.
     pub prepare: f64,
@@ -200,6 +202,36 @@ pub struct Report {
     pub took: f64,
     pub phases: Phases,
     pub problems: Vec<Problem>,
+}
+
+impl Report {
+    /// Of a run with nothing to tell yet.
+    pub fn blank(verb: &'static str, host: &Facts, took: f64) -> Self {
+        Self {
+            verb,
+            host: host.node.clone(),
+            system: host.summary(),
+            outcome: Outcome::Ok,
+            snapshot: None,
+            size: 0,
+            stores: Vec::new(),
+            changes: None,
+            unchanged: None,
+            took,
+            phases: Phases::default(),
+            problems: Vec::new(),
+        }
+    }
+
+    /// Of a run that made no snapshot.
+    pub fn failed(verb: &'static str, host: &Facts, took: f64, problem: Problem) -> Self {
+        Self { outcome: Outcome::Failed, problems: vec![problem], ..Self::blank(verb, host, took) }
+    }
+
+    /// How many files were there and could not be taken.
+    pub fn not_saved(&self) -> u64 {
+        self.problems.iter().filter(|problem| problem.hint.as_deref() == Some(NOT_SAVED)).count() as u64
+    }
 }
 
 /// Why a command ended; decides the exit code.

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result};
+use jiff::SignedDuration;
 use jiff::tz::TimeZone;
 
 use super::ahead::{self, Progress};
@@ -24,8 +25,9 @@ use crate::archive::writer::Writer;
 use crate::config::{Backup, Config};
 use crate::model::index::Index;
 use crate::model::keep::Keep;
-use crate::model::report::{Fault, FaultKind, Outcome, Phases, Problem, Report, Severity, Stored};
+use crate::model::report::{Changes, Fault, FaultKind, Outcome, Phases, Problem, Report, Severity, Stored};
 use crate::model::snapshot::{Compression, Counts, FORMAT, Parent, Payload, Snapshot, SnapshotId, Trigger};
+use crate::plan::changes::Memory;
 use crate::plan::select::Selection;
 use crate::store::Store;
 use crate::sys::files;
@@ -113,6 +115,19 @@ pub fn run(
     let mut problems = index.problems;
     let before = picture.as_ref().and_then(Picture::before);
     let changes = picture.as_ref().zip(before.as_ref()).map(|(picture, before)| picture.since(before));
+    if config.backup.skip_unchanged
+        && let (Some(before), Some(changes)) = (&before, &changes)
+        && may_skip(host, stores, request, before, changes, &mut problems)
+    {
+        return Ok(Report {
+            outcome: Outcome::of(&problems),
+            changes: Some(changes.clone()),
+            unchanged: Some(before.id.clone()),
+            phases,
+            problems,
+            ..Report::blank("backup", &host.facts, start.elapsed().as_secs_f64())
+        });
+    }
     let mut done = Vec::new();
     for (n, store) in stores.iter().enumerate() {
         say(&format!("writing to store {}", store.name()));
@@ -157,19 +172,56 @@ pub fn run(
         problems.push(Problem::warning(what).hint("the next run tells changes since an older one"));
     }
     Ok(Report {
-        verb: "backup",
-        host: host.facts.node.clone(),
-        system: host.facts.summary(),
         outcome: Outcome::of(&problems),
         snapshot: Some(snapshot),
         size,
         stores: done,
         changes,
-        unchanged: None,
-        took: start.elapsed().as_secs_f64(),
         phases,
         problems,
+        ..Report::blank("backup", &host.facts, start.elapsed().as_secs_f64())
     })
+}
+
+/// A snapshot without a change is enough for so long: then a new one is made, and proven.
+const UNCHANGED_MAX: SignedDuration = SignedDuration::from_hours(7 * 24);
+
+/// True when the last snapshot says all that a new one would, and lies in every store that can be reached. The
+/// primary store must have it, readable.
+fn may_skip(
+    host: &Host,
+    stores: &[Box<dyn Store>],
+    request: &Request,
+    before: &Memory,
+    changes: &Changes,
+    problems: &mut Vec<Problem>,
+) -> bool {
+    let age = host.now.duration_since(before.id.at());
+    let asked_for = request.protect || request.note.is_some() || !request.selection.words().is_empty();
+    if !changes.is_none() || asked_for || age < SignedDuration::ZERO || age > UNCHANGED_MAX {
+        return false;
+    }
+    let mut away = Vec::new();
+    for (n, store) in stores.iter().enumerate() {
+        match store.list(Some(&host.facts.node)) {
+            Ok(found) => {
+                let newest = found.iter().max_by(|a, b| a.id.cmp(&b.id));
+                if newest.is_none_or(|newest| newest.id != before.id || newest.size != before.size) {
+                    return false;
+                }
+            }
+            Err(_) if n == 0 => return false,
+            Err(error) => {
+                away.push(Problem::error(format!("{error:#}")).hint("the other stores have the last one"))
+            }
+        }
+    }
+    let readable =
+        stores.first().is_some_and(|primary| snapshots::head(primary.as_ref(), &before.id).is_ok());
+    if readable {
+        problems.extend(away);
+    }
+    readable
 }
 
 /// What the snapshot holds, to be remembered. Not of a part of the host, and not where nothing can be kept.

@@ -11,6 +11,7 @@ use anyhow::Result;
 use crate::catalog::{self, Category, Item, Source};
 use crate::model::facts::Product;
 use crate::model::index::{Absence, Kind, Name};
+use crate::model::record::NOT_SAVED;
 use crate::model::report::Problem;
 use crate::model::section;
 use crate::sys::files::{self, Met, Node, Stat};
@@ -236,7 +237,7 @@ impl Walk<'_, '_> {
                     }
                     Met::Unreadable(path, error) => {
                         let what = format!("/{}: {}", shown(path), cause(&error));
-                        left.problems.push(Problem::warning(what).hint("it is not in the snapshot"));
+                        left.problems.push(Problem::warning(what).hint(NOT_SAVED));
                         return Ok(());
                     }
                 };

@@ -14,6 +14,7 @@ use super::state::Inquiry;
 use crate::archive::writer::{Fit, Writer};
 use crate::catalog::{self, Item};
 use crate::model::index::{Entry, Kind, Mtime, Name, Output, STATE_DIR, Xattr};
+use crate::model::record::NOT_SAVED;
 use crate::model::report::Problem;
 use crate::sys::files::{self, Owners, Stat};
 use crate::sys::host::Host;
@@ -264,7 +265,7 @@ impl Intake {
             std::io::ErrorKind::NotFound => {
                 Problem::notice(format!("/{}: vanished before it was read", shown(path)))
             }
-            _ => Problem::warning(what).hint("it is not in the snapshot"),
+            _ => Problem::warning(what).hint(NOT_SAVED),
         });
         check_stopped()
     }

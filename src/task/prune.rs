@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::snapshots;
 use crate::model::keep::Keep;
+use crate::model::record::Place;
 use crate::model::report::{Fault, FaultKind, Problem};
 use crate::model::snapshot::{Snapshot, SnapshotId};
 use crate::plan::prune::{self, Candidate, Marked, Ours};
@@ -140,6 +141,18 @@ pub struct Done {
     #[serde(flatten)]
     pub plan: Plan,
     pub removed: Vec<SnapshotId>,
+}
+
+impl Done {
+    pub fn kept(&self) -> usize {
+        self.plan.snapshots.len() - self.removed.len()
+    }
+
+    /// As it is recorded.
+    pub fn place(&self) -> Place {
+        let (kept, removed) = (Some(self.kept()), self.removed.len());
+        Place { store: self.plan.store.clone(), primary: false, place: None, kept, removed }
+    }
 }
 
 /// Every store with its plan, or done. `accept` makes the newest snapshot the measure first.

@@ -132,6 +132,8 @@ pub fn head(store: &dyn Store, id: &SnapshotId) -> Result<Head> {
 pub struct Chosen {
     /// The store that it is taken from; None for a file.
     pub store: Option<String>,
+    /// As the store names it; None for a file.
+    pub id: Option<SnapshotId>,
     /// A local file, as long as this value lives: a downloaded copy goes with it.
     pub path: PathBuf,
     /// Where it lies, for people.
@@ -141,14 +143,15 @@ pub struct Chosen {
 
 impl Chosen {
     pub fn file(path: &Path) -> Self {
-        Self { store: None, path: path.to_owned(), place: path.to_owned(), _held: None }
+        Self { store: None, id: None, path: path.to_owned(), place: path.to_owned(), _held: None }
     }
 
     /// Downloads it when the store is elsewhere.
     pub fn take(store: &dyn Store, id: &SnapshotId) -> Result<Self> {
         let fetched = store.get(id)?;
         let (path, place) = (fetched.path().to_owned(), fetched.place().to_owned());
-        Ok(Self { store: Some(store.name().to_owned()), path, place, _held: Some(fetched) })
+        let (store, id) = (Some(store.name().to_owned()), Some(id.clone()));
+        Ok(Self { store, id, path, place, _held: Some(fetched) })
     }
 
     pub fn open(&self) -> Result<Archive> {

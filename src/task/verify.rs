@@ -8,9 +8,11 @@ use serde::Serialize;
 
 use super::snapshots::Chosen;
 use crate::model::index::{Entry, Index, Kind, Name};
+use crate::model::record::Verification;
 use crate::model::report::{Fault, FaultKind};
 use crate::model::section::nearest;
 use crate::model::snapshot::{Snapshot, SnapshotId};
+use crate::store::Store;
 use crate::sys::lock::check_stopped;
 
 /// What is said when the output takes no more.
@@ -36,48 +38,109 @@ pub fn verify(chosen: &Chosen) -> Result<Proven> {
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Verified {
+    /// None for a file.
+    pub store: Option<String>,
     pub id: Option<SnapshotId>,
     pub path: Name,
     pub entries: u64,
     pub ok: bool,
     pub error: Option<String>,
+    /// It was read and is not what it says; else it could not be read.
+    #[serde(skip)]
+    pub kind: Option<FaultKind>,
 }
 
 impl Verified {
     /// A store whose copies could not even be listed.
-    pub fn unreachable(place: &str, error: &anyhow::Error) -> Self {
-        Self { id: None, path: Name::new(place), entries: 0, ok: false, error: Some(format!("{error:#}")) }
+    pub fn unreachable(store: &dyn Store, error: &anyhow::Error) -> Self {
+        Self {
+            store: Some(store.name().to_owned()),
+            id: None,
+            path: Name::new(store.place()),
+            entries: 0,
+            ok: false,
+            error: Some(format!("{error:#}")),
+            kind: Some(FaultKind::Failed),
+        }
+    }
+}
+
+/// A copy to be verified, or why it cannot be had.
+pub struct Wanted {
+    pub store: Option<String>,
+    pub id: Option<SnapshotId>,
+    pub chosen: Result<Chosen>,
+}
+
+impl From<Chosen> for Wanted {
+    fn from(chosen: Chosen) -> Self {
+        Self { store: chosen.store.clone(), id: chosen.id.clone(), chosen: Ok(chosen) }
+    }
+}
+
+impl Wanted {
+    /// Downloads it when the store is elsewhere.
+    pub fn take(store: &dyn Store, id: &SnapshotId) -> Self {
+        let name = Some(store.name().to_owned());
+        Self { store: name, id: Some(id.clone()), chosen: Chosen::take(store, id) }
     }
 }
 
 /// Verifies each; a bad one does not keep the others from being looked at.
-pub fn verify_all(
-    chosen: impl IntoIterator<Item = Result<Chosen>>,
-    say: &dyn Fn(&str),
-) -> Result<Vec<(Verified, Option<Fault>)>> {
+pub fn verify_all(wanted: impl IntoIterator<Item = Wanted>, say: &dyn Fn(&str)) -> Result<Vec<Verified>> {
     let mut results = Vec::new();
-    for one in chosen {
+    for Wanted { store, id, chosen } in wanted {
         check_stopped()?;
-        let place = one.as_ref().map(|one| one.place.clone()).unwrap_or_default();
-        let place = place.as_path();
+        let place = chosen.as_ref().map(|one| one.place.clone()).unwrap_or_default();
         say(&place.display().to_string());
-        let verified = one.and_then(|one| verify(&one));
+        let verified = chosen.and_then(|one| verify(&one));
         // A stop in the middle says nothing of the snapshot.
         check_stopped()?;
+        let path = place.as_path().into();
         results.push(match verified {
             Ok(Proven { snapshot, .. }) => {
-                let entries = snapshot.counts.entries;
-                (Verified { id: Some(snapshot.id), path: place.into(), entries, ok: true, error: None }, None)
+                let (entries, id) = (snapshot.counts.entries, Some(snapshot.id));
+                Verified { store, id, path, entries, ok: true, error: None, kind: None }
             }
             Err(error) => {
                 let fault = error.downcast_ref::<Fault>().cloned();
                 let fault = fault.unwrap_or_else(|| Fault::new(FaultKind::Failed, format!("{error:#}")));
-                let text = Some(fault.message.clone());
-                (Verified { id: None, path: place.into(), entries: 0, ok: false, error: text }, Some(fault))
+                let (kind, error) = (Some(fault.kind), Some(fault.message));
+                Verified { store, id, path, entries: 0, ok: false, error, kind }
             }
         });
     }
     Ok(results)
+}
+
+/// What verifying showed, by store, as it is kept. `whole`: every copy of these stores was looked at.
+pub fn verifications(results: &[Verified], node: &str, whole: bool) -> Vec<Verification> {
+    let mut stores: Vec<Verification> = Vec::new();
+    for one in results {
+        let Some(store) = &one.store else { continue };
+        let place = match stores.iter().position(|known| known.store == *store) {
+            Some(place) => place,
+            None => {
+                stores.push(Verification { store: store.clone(), whole, ..Verification::default() });
+                stores.len() - 1
+            }
+        };
+        let known = &mut stores[place];
+        match (&one.id, one.ok) {
+            (Some(id), true) => {
+                known.good += 1;
+                if id.host() == node {
+                    known.newest = known.newest.take().max(Some(id.clone()));
+                }
+                if !whole {
+                    known.proven.push(id.clone());
+                }
+            }
+            (Some(id), false) if one.kind == Some(FaultKind::Verification) => known.damaged.push(id.clone()),
+            _ => known.unread += 1,
+        }
+    }
+    stores
 }
 
 /// Writes one file of a snapshot to `out`. The whole snapshot is proven before the first byte is written.

@@ -1,0 +1,133 @@
+//! The records of runs: one private file each, the newest kept, so many and so much.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use crate::model::record::Record;
+use crate::model::report::{Fault, FaultKind};
+use crate::sys::files;
+use crate::sys::host::Host;
+
+const DIR: &str = "reports";
+const SUFFIX: &str = ".json";
+const ID_TIME: &str = "%Y%m%dT%H%M%SZ";
+/// A year of nightly runs with their weekly verification.
+const RECORDS_MAX: usize = 500;
+const RECORDS_MAX_BYTES: u64 = 32 << 20;
+/// A record beyond loses problems, the last ones first.
+const RECORD_MAX_BYTES: usize = 512 << 10;
+const PROBLEMS_OF_A_LONG_ONE: usize = 100;
+const PRIVATE: u32 = 0o600;
+/// Records of the same second.
+const SAME_SECOND_MAX: u32 = 1000;
+
+fn dir(host: &Host) -> PathBuf {
+    host.state_dir().join(DIR)
+}
+
+/// Writes a record and removes the oldest that are too many. Returns its id, a name in time.
+pub fn keep(host: &Host, mut record: Record) -> Result<Record> {
+    let state = host.own_state_dir().context("the state folder cannot be written")?;
+    let dir = state.join(DIR);
+    files::make_private_dir(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    let stem = format!("{}-{}", record.began.strftime(ID_TIME), record.verb);
+    let names = (1..SAME_SECOND_MAX).map(|n| if n == 1 { stem.clone() } else { format!("{stem}-{n}") });
+    record.id = names
+        .into_iter()
+        .find(|name| !dir.join(format!("{name}{SUFFIX}")).exists())
+        .context("there are too many records of this second")?;
+    let mut text = serde_json::to_vec(&record)?;
+    if text.len() > RECORD_MAX_BYTES {
+        shorten(&mut record);
+        text = serde_json::to_vec(&record)?;
+    }
+    files::replace(&dir.join(format!("{}{SUFFIX}", record.id)), PRIVATE, &text)?;
+    bound(&dir)?;
+    Ok(record)
+}
+
+fn shorten(record: &mut Record) {
+    /// Of one line.
+    const LINE_MAX_CHARS: usize = 1000;
+    record.problems.sort_by_key(|problem| std::cmp::Reverse(problem.severity));
+    record.problems.truncate(PROBLEMS_OF_A_LONG_ONE);
+    for problem in &mut record.problems {
+        problem.what = problem.what.chars().take(LINE_MAX_CHARS).collect();
+    }
+    for one in &mut record.verified {
+        one.proven.truncate(PROBLEMS_OF_A_LONG_ONE);
+    }
+}
+
+/// The oldest go first; their names are times.
+fn bound(dir: &Path) -> Result<()> {
+    let mut names = names(dir)?;
+    names.sort_unstable_by(|a, b| b.cmp(a));
+    let mut bytes = 0;
+    for (n, name) in names.iter().enumerate() {
+        let path = dir.join(name);
+        bytes += fs::metadata(&path).map_or(0, |meta| meta.len());
+        if n >= RECORDS_MAX || bytes > RECORDS_MAX_BYTES {
+            fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+        }
+    }
+    Ok(())
+}
+
+/// Of records alone: half-written ones begin with a dot.
+fn names(dir: &Path) -> Result<Vec<String>> {
+    let entries = match fs::read_dir(dir) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.with_context(|| format!("cannot read {}", dir.display()))?,
+    };
+    let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+    Ok(names.filter(|name| name.ends_with(SUFFIX) && !name.starts_with('.')).collect())
+}
+
+/// Newest first. One that cannot be read is left out: it is told of no run.
+pub fn all(host: &Host) -> Result<Vec<Record>> {
+    let dir = dir(host);
+    let mut names = names(&dir)?;
+    names.sort_unstable_by(|a, b| b.cmp(a));
+    Ok(names.iter().filter_map(|name| read(&dir, name)).collect())
+}
+
+fn read(dir: &Path, name: &str) -> Option<Record> {
+    let text = files::read_small(dir, name, 2 * RECORD_MAX_BYTES as u64).map_err(anyhow::Error::from);
+    let record = text.and_then(|text| Ok(serde_json::from_slice::<Record>(&text)?));
+    let mut record = record.inspect_err(|error| log::info!("{name}: {error:#}")).ok()?;
+    record.id = name.trim_end_matches(SUFFIX).to_owned();
+    Some(record)
+}
+
+/// By its id or a beginning of it that only one has; `latest` is the newest. Errors: `NotFound`.
+pub fn find(host: &Host, word: &str) -> Result<Record> {
+    let dir = dir(host);
+    let mut names = names(&dir)?;
+    names.sort_unstable();
+    let matching: Vec<&String> = match word {
+        "latest" => names.last().into_iter().collect(),
+        _ => {
+            let exact = format!("{word}{SUFFIX}");
+            let exact = names.iter().filter(|name| **name == exact).collect::<Vec<_>>();
+            if exact.is_empty() {
+                names.iter().filter(|name| name.starts_with(word)).collect()
+            } else {
+                exact
+            }
+        }
+    };
+    let missing = |message: String, hint: &str| Fault::new(FaultKind::NotFound, message).hint(hint);
+    match matching[..] {
+        [] => Err(missing(format!("{word}: there is no such record"), "`pbx-config log` lists them").into()),
+        [name] => read(&dir, name).ok_or_else(|| {
+            missing(format!("{word}: cannot be read"), "`pbx-config log` lists the others").into()
+        }),
+        _ => {
+            let message = format!("{word}: means {} records", matching.len());
+            Err(missing(message, "say more of it; `pbx-config log` lists them").into())
+        }
+    }
+}
