@@ -445,7 +445,7 @@ fn mistakes_are_told_with_file_line_and_what_to_do() {
         let done = host.run(&["backup"]).exits(Exit::Usage);
         let err = done.err.replace(&host.root.display().to_string(), "");
         assert!(err.starts_with(&format!("error: {file}{error}")), "{text}: {err}");
-        assert!(!host.root.join("var").exists());
+        assert!(!host.root.join("var/lib/proxmox-backup-extra/store").exists());
     }
     host.write("etc/proxmox-backup-extra/pbx-config.cfg", b"dir: a\n\tpath /\xff\n");
     let done = host.run(&["list"]).exits(Exit::Usage);
