@@ -99,8 +99,8 @@ pub mod task {
     pub mod observe;
     pub mod picked;
     pub mod prune;
-    pub mod restore;
     pub mod record;
+    pub mod restore;
     pub mod snapshots;
     pub mod sources;
     pub mod state;
