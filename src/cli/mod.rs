@@ -307,6 +307,7 @@ impl Words<'_> {
         Ok(report)
     }
 
+    #[allow(clippy::type_complexity)] // three things that a backup takes
     fn backup_request(&self, args: args::Backup) -> Result<(Config, Vec<Box<dyn Store>>, backup::Request)> {
         let config = self.config()?;
         let stores = self.stores(&config, &args.stores)?;

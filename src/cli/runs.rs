@@ -131,7 +131,7 @@ fn full(record: &Record) -> String {
         }
         lines.push(("verified", text));
     }
-    let text: String =
-        lines.into_iter().map(|(key, value)| format!("{key:<11}{}\n", render::one_line(&value))).collect();
+    let line = |(key, value): (&str, String)| format!("{key:<11}{}", render::one_line(&value));
+    let text = lines.into_iter().map(line).collect::<Vec<_>>().join("\n") + "\n";
     text + &render::problems(&record.problems)
 }

@@ -212,7 +212,7 @@ fn may_skip(
             }
             Err(_) if n == 0 => return false,
             Err(error) => {
-                away.push(Problem::error(format!("{error:#}")).hint("the other stores have the last one"))
+                away.push(Problem::error(format!("{error:#}")).hint("the other stores have the last one"));
             }
         }
     }

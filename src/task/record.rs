@@ -98,7 +98,7 @@ fn read(dir: &Path, name: &str) -> Option<Record> {
     let text = files::read_small(dir, name, 2 * RECORD_MAX_BYTES as u64).map_err(anyhow::Error::from);
     let record = text.and_then(|text| Ok(serde_json::from_slice::<Record>(&text)?));
     let mut record = record.inspect_err(|error| log::info!("{name}: {error:#}")).ok()?;
-    record.id = name.trim_end_matches(SUFFIX).to_owned();
+    name.trim_end_matches(SUFFIX).clone_into(&mut record.id);
     Some(record)
 }
 
@@ -107,17 +107,11 @@ pub fn find(host: &Host, word: &str) -> Result<Record> {
     let dir = dir(host);
     let mut names = names(&dir)?;
     names.sort_unstable();
-    let matching: Vec<&String> = match word {
-        "latest" => names.last().into_iter().collect(),
-        _ => {
-            let exact = format!("{word}{SUFFIX}");
-            let exact = names.iter().filter(|name| **name == exact).collect::<Vec<_>>();
-            if exact.is_empty() {
-                names.iter().filter(|name| name.starts_with(word)).collect()
-            } else {
-                exact
-            }
-        }
+    let exact = format!("{word}{SUFFIX}");
+    let matching: Vec<&String> = match names.iter().find(|name| **name == exact) {
+        _ if word == "latest" => names.last().into_iter().collect(),
+        Some(name) => vec![name],
+        None => names.iter().filter(|name| name.starts_with(word)).collect(),
     };
     let missing = |message: String, hint: &str| Fault::new(FaultKind::NotFound, message).hint(hint);
     match matching[..] {

@@ -118,13 +118,10 @@ pub fn verifications(results: &[Verified], node: &str, whole: bool) -> Vec<Verif
     let mut stores: Vec<Verification> = Vec::new();
     for one in results {
         let Some(store) = &one.store else { continue };
-        let place = match stores.iter().position(|known| known.store == *store) {
-            Some(place) => place,
-            None => {
-                stores.push(Verification { store: store.clone(), whole, ..Verification::default() });
-                stores.len() - 1
-            }
-        };
+        let place = stores.iter().position(|known| known.store == *store).unwrap_or_else(|| {
+            stores.push(Verification { store: store.clone(), whole, ..Verification::default() });
+            stores.len() - 1
+        });
         let known = &mut stores[place];
         match (&one.id, one.ok) {
             (Some(id), true) => {
