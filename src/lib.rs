@@ -79,6 +79,10 @@ pub mod plan {
     pub mod prune;
     pub mod refuse;
     pub mod restore;
+    pub mod guest_conf;
+    pub mod object;
+    pub mod pieces;
+    pub mod relocate;
     pub mod select;
     pub mod vzdump_conf;
 }

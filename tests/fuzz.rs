@@ -97,7 +97,7 @@ fn seeds(body: &str) -> Vec<Vec<u8>> {
     let payload = || member(&fs::read(here("tests/format/format-1-none.pbx.tar")).unwrap(), "payload");
     let mut seeds = contents(&format!("fuzz/seeds/{body}"));
     seeds.extend(match body {
-        "section" => {
+        "section" | "objects" => {
             let mut found = Vec::new();
             files(&here("tests/hosts"), &mut found);
             found.retain(|path| path.extension().is_some_and(|ext| ext == "cfg" || ext == "conf"));
@@ -387,6 +387,7 @@ bounded_runs! {
     any_stream_of_any_codec_ends_or_is_refused: "decode",
     any_glob_covers_what_its_meaning_says: "pattern",
     any_mount_table_is_read: "mounts",
+    any_file_of_proxmox_is_taken_apart_and_put_together: "objects",
     no_snapshot_writes_outside_its_target: "snapshot",
     any_configuration_is_read_or_refused_in_a_line_without_secrets: "config",
     a_host_of_any_small_files_is_saved: "host",

@@ -6,8 +6,10 @@ pub mod api;
 pub mod changing;
 pub mod coverage;
 pub mod hooks;
+pub mod objects;
 mod pbs;
 mod pve;
+pub mod references;
 mod system;
 
 use std::fmt;

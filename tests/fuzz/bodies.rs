@@ -14,6 +14,7 @@ mod tree;
 
 mod forge;
 mod machine;
+mod objects;
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -34,11 +35,12 @@ use pbx_config::task::collect;
 
 pub use self::forge::snapshot;
 pub use self::machine::{HOST_FILES, config, database, host, names};
+pub use self::objects::objects;
 
 pub type Body = fn(&[u8]);
 
 /// Every body, and how many cases a test run spends on it: those that write files cost milliseconds each.
-pub const BODIES: [(&str, Body, u32); 12] = [
+pub const BODIES: [(&str, Body, u32); 13] = [
     ("section", section, 6000),
     ("manifest", manifest, 4000),
     ("index", index, 3000),
@@ -46,6 +48,7 @@ pub const BODIES: [(&str, Body, u32); 12] = [
     ("decode", decode, 3000),
     ("pattern", pattern, 8000),
     ("mounts", mounts, 8000),
+    ("objects", objects, 3000),
     ("snapshot", snapshot, 500),
     ("config", config, 600),
     ("host", host, 120),

@@ -1,0 +1,103 @@
+//! Where files name a node, a network card, a storage or a bridge, so that a new name can be put there.
+//! Not here: putting it there (`plan::relocate`, `plan::network`).
+
+use super::objects::NODES;
+
+/// A place in a file that holds names.
+#[derive(Debug, Clone, Copy)]
+pub struct Reference {
+    /// Relative to the root; `{…}` is any one component, or any part of one.
+    pub path: &'static str,
+    pub form: Form,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// `key name,name:2;name`: an indented line of a section, a list; a priority may follow a name.
+    Key(&'static str),
+    /// `key a=b,sub=name`: an indented line of a section.
+    Property { key: &'static str, sub: &'static str },
+    /// The header of a section of a type that ends so: `type: other_name`.
+    HeaderEnd(&'static str),
+    /// `acl:1:/before/name:…`: the component of the path that follows.
+    AclPath(&'static str),
+    /// `… -option name …`: a rule of the firewall.
+    RuleOption(&'static [&'static str]),
+    /// Anywhere as a whole word; a domain may follow.
+    Words,
+}
+
+macro_rules! pve {
+    ($path:literal) => {
+        concat!("etc/pve/", $path)
+    };
+}
+
+const fn key(path: &'static str, key: &'static str) -> Reference {
+    Reference { path, form: Form::Key(key) }
+}
+
+const fn property(path: &'static str, key: &'static str, sub: &'static str) -> Reference {
+    Reference { path, form: Form::Property { key, sub } }
+}
+
+const fn words(path: &'static str) -> Reference {
+    Reference { path, form: Form::Words }
+}
+
+/// Who this host is stands in these.
+pub const NODE_NAMES: &[Reference] = &[
+    key(pve!("storage.cfg"), "nodes"),
+    key(pve!("jobs.cfg"), "node"),
+    key(pve!("replication.cfg"), "target"),
+    key(pve!("replication.cfg"), "source"),
+    key(pve!("ha/groups.cfg"), "nodes"),
+    key(pve!("ha/rules.cfg"), "nodes"),
+    property(pve!("mapping/{file}.cfg"), "map", "node"),
+    key(pve!("sdn/zones.cfg"), "nodes"),
+    key(pve!("sdn/zones.cfg"), "exitnodes"),
+    key(pve!("sdn/zones.cfg"), "exitnodes-primary"),
+    key(pve!("sdn/controllers.cfg"), "node"),
+    Reference { path: pve!("sdn/fabrics.cfg"), form: Form::HeaderEnd("_node") },
+    property(pve!("notifications.cfg"), "match-field", "exact:hostname"),
+    property("etc/proxmox-backup/notifications.cfg", "match-field", "exact:hostname"),
+    Reference { path: pve!("user.cfg"), form: Form::AclPath("/nodes/") },
+    words("etc/hostname"),
+    words("etc/hosts"),
+    words("etc/mailname"),
+    words("etc/postfix/main.cf"),
+];
+
+/// Network cards, outside the interfaces files and the .link files, which have grammars of their own.
+pub const CARD_NAMES: &[Reference] = &[
+    Reference { path: pve!("firewall/cluster.fw"), form: Form::RuleOption(RULE_INTERFACE) },
+    Reference { path: pve!("nodes/{node}/host.fw"), form: Form::RuleOption(RULE_INTERFACE) },
+    property(pve!("sdn/fabrics.cfg"), "interfaces", "name"),
+    key(pve!("sdn/controllers.cfg"), "isis-ifaces"),
+    key(pve!("sdn/controllers.cfg"), "loopback"),
+];
+
+const RULE_INTERFACE: &[&str] = &["-i", "-iface"];
+
+/// The folder of a node in /etc/pve, and the rest of the path.
+pub fn of_node(path: &str) -> Option<(&str, &str)> {
+    path.strip_prefix(NODES)?.split_once('/')
+}
+
+// ---- configurations of guests
+
+/// A disk, by a number behind the word: `scsi0`, `mp3`.
+pub const NUMBERED_DISKS: [&str; 8] =
+    ["ide", "sata", "scsi", "virtio", "efidisk", "tpmstate", "unused", "mp"];
+/// A disk without a number.
+pub const SINGLE_DISKS: [&str; 2] = ["rootfs", "vmstate"];
+/// The bare first value of a disk may have its name before it.
+pub const DISK_WORDS: [&str; 3] = ["file", "volume", "import-from"];
+/// Whose value is one volume that is no disk of the guest.
+pub const SINGLE_FILES: [&str; 1] = ["hookscript"];
+/// Whose parts are volumes: `user=local:snippets/a.yaml,network=…`.
+pub const FILE_LISTS: [&str; 1] = ["cicustom"];
+/// A network card of a guest, and the part that names its bridge.
+pub const GUEST_CARD: (&str, &str) = ("net", "bridge");
+/// What PVE names a volume by: one of these, the guest's id, and what it is for. A base is shared by its clones.
+pub const OWNED: [&str; 4] = ["vm", "subvol", "basevol", "base"];

@@ -1,0 +1,581 @@
+//! Objects by name: `storage/nas`, `vm/101`, `user/bob@pve` are taken out of a snapshot's files and put into the
+//! live ones, which keep every other byte. Texts to texts, no I/O.
+//! Not here: the grammars (`pieces`), the facts (`catalog::objects`), writing anything.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::pieces::{self, Piece};
+use super::relocate::{self, Moves};
+use crate::catalog::On;
+use crate::catalog::objects::{
+    ALIASES, GUEST_DIRS, GUEST_KINDS, GUEST_WORD, Grammar, JOB_KINDS, JOB_WORD, KINDS, Kind, NODES, Part,
+    Whose,
+};
+use crate::model::report::{Fault, FaultKind};
+use crate::model::section::nearest;
+
+/// Contents by path, relative to the root: `etc/pve/storage.cfg`.
+pub type Tree = BTreeMap<String, Vec<u8>>;
+
+/// As many objects of a kind are named when one is not found.
+const MAX_NAMED: usize = 12;
+
+/// What was asked for, before a snapshot is known.
+#[derive(Debug, Clone)]
+pub struct Selector {
+    /// As it was typed.
+    pub word: String,
+    id: String,
+    /// More than one where both products have such a thing, or the word is a general one.
+    kinds: Vec<&'static Kind>,
+}
+
+/// The host that objects come back to.
+#[derive(Debug, Clone, Copy)]
+pub struct Here<'a> {
+    pub node: &'a str,
+    /// The names of the folders below /etc/pve/nodes.
+    pub nodes: &'a [String],
+}
+
+/// An object as it would come back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chosen {
+    /// `kind/id`.
+    pub name: String,
+    pub title: &'static str,
+    /// Empty when all of it is as it was.
+    pub changes: Vec<Change>,
+    /// What an admin must know or do besides.
+    pub notes: Vec<String>,
+}
+
+/// A file as it must become.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// Relative to the root.
+    pub path: String,
+    /// Where the contents come from; another path when a guest or a node was renamed.
+    pub from: String,
+    pub content: Vec<u8>,
+    /// "section 'cifs: nas' replaced", one for each piece.
+    pub what: Vec<String>,
+}
+
+/// Whether a word of a selection names an object: `kind/id`, and no path.
+pub fn is_object(word: &str) -> bool {
+    word.contains('/') && !word.starts_with(['/', '.', '*']) && !word.starts_with("etc/")
+}
+
+/// Whether a path of a snapshot or a host is looked into by this module.
+pub fn reads(path: &str) -> bool {
+    let parts = KINDS.iter().flat_map(|kind| kind.parts.iter().map(|part| part.path));
+    let related = KINDS.iter().flat_map(|kind| kind.related.iter().map(|related| related.path));
+    parts.chain(related).any(|pattern| capture(pattern, path).is_some())
+}
+
+impl Selector {
+    /// Errors: `Usage`, with the nearest kind.
+    pub fn parse(word: &str) -> Result<Self, Fault> {
+        let (product, rest) = match word.split_once('/') {
+            Some(("pve", rest)) => (Some(On::Pve), rest),
+            Some(("pbs", rest)) => (Some(On::Pbs), rest),
+            _ => (None, word),
+        };
+        let usage = |what: String, hint: String| Fault::new(FaultKind::Usage, what).hint(hint);
+        let names: BTreeSet<&str> = KINDS.iter().map(|kind| kind.name).collect();
+        let known = |name: &str| name == GUEST_WORD || names.contains(name);
+        // `mapping/pci/x`: the longest name counts.
+        let splits = rest.match_indices('/').map(|(at, _)| (&rest[..at], &rest[at + 1..]));
+        let named = splits.filter_map(|(name, id)| {
+            let name = ALIASES.iter().find(|(alias, _)| *alias == name).map_or(name, |(_, name)| name);
+            known(name).then_some((name, id))
+        });
+        let Some((name, id)) = named.last() else {
+            let name = rest.rsplit_once('/').map_or(rest, |(name, _)| name);
+            let words: Vec<&str> = names.iter().copied().chain([GUEST_WORD]).collect();
+            let hint = nearest(name, &words).map_or_else(
+                || format!("the kinds are: {}", words.join(", ")),
+                |near| format!("did you mean '{near}/…'?"),
+            );
+            return Err(usage(format!("'{word}': there is no kind of object '{name}'"), hint));
+        };
+        if id.is_empty() || id.contains(char::is_control) {
+            return Err(usage(format!("'{word}' names no object"), format!("as in '{name}/NAME'")));
+        }
+        let wanted = |kind: &&Kind| match name {
+            GUEST_WORD => GUEST_KINDS.contains(&kind.name),
+            JOB_WORD => JOB_KINDS.contains(&kind.name),
+            name => kind.name == name,
+        };
+        let kinds =
+            KINDS.iter().filter(wanted).filter(|kind| product.is_none_or(|on| kind.on == on)).collect();
+        Ok(Self { word: word.to_owned(), id: id.to_owned(), kinds })
+    }
+
+    pub fn is_guest(&self) -> bool {
+        self.kinds.iter().any(|kind| GUEST_KINDS.contains(&kind.name))
+    }
+
+    /// Errors: `Usage` when the snapshot has none of this name, or more than one.
+    fn kind(&self, snapshot: &Tree) -> Result<&'static Kind, Fault> {
+        let found: Vec<&Kind> =
+            self.kinds.iter().copied().filter(|kind| ids(kind, snapshot).contains(&self.id)).collect();
+        match found[..] {
+            [kind] => Ok(kind),
+            [] => Err(self.unknown(snapshot)),
+            _ => {
+                let words: Vec<String> = found.iter().map(|kind| full_name(kind, &self.id)).collect();
+                let fault = Fault::new(FaultKind::Usage, format!("'{}' is not one thing", self.word));
+                Err(fault.hint(format!("say {}", words.join(" or "))))
+            }
+        }
+    }
+
+    fn unknown(&self, snapshot: &Tree) -> Fault {
+        let named = |kind: &Kind| {
+            let words = ids(kind, snapshot).into_iter().map(|id| format!("{}/{id}", kind.name));
+            words.collect::<Vec<_>>()
+        };
+        let same: Vec<String> = self.kinds.iter().flat_map(|kind| named(kind)).collect();
+        let all: Vec<String> = KINDS.iter().flat_map(named).collect();
+        let near = |of: &[String], word: &str| {
+            let words: Vec<&str> = of.iter().map(String::as_str).collect();
+            nearest(word, &words).map(|near| format!("did you mean '{near}'?"))
+        };
+        let plain = self.kinds.first().map_or_else(String::new, |kind| format!("{}/{}", kind.name, self.id));
+        let elsewhere = all.iter().find(|name| name.rsplit_once('/').is_some_and(|(_, id)| id == self.id));
+        // A number that is near another means nothing.
+        let numbered = self.id.bytes().all(|byte| byte.is_ascii_digit());
+        let hint = elsewhere
+            .map(|name| format!("did you mean '{name}'?"))
+            .or_else(|| near(&same, &plain).filter(|_| !numbered))
+            .or_else(|| (!same.is_empty()).then(|| shortened("it has: ", &same)))
+            .or_else(|| near(&all, &plain).filter(|_| !numbered))
+            .unwrap_or_else(|| "`pbx-config show SNAP --files` lists what it holds".to_owned());
+        Fault::new(FaultKind::Usage, format!("the snapshot has no '{}'", self.word)).hint(hint)
+    }
+}
+
+fn shortened(before: &str, words: &[String]) -> String {
+    let more = words.len().saturating_sub(MAX_NAMED);
+    let shown = words[..words.len() - more].join(", ");
+    if more == 0 { format!("{before}{shown}") } else { format!("{before}{shown} and {more} more") }
+}
+
+/// With its product where the name alone says too little.
+fn full_name(kind: &Kind, id: &str) -> String {
+    let twins = KINDS.iter().filter(|other| other.name == kind.name).count();
+    let product = match kind.on {
+        On::Pbs => "pbs/",
+        _ => "pve/",
+    };
+    format!("{}{}/{id}", if twins > 1 { product } else { "" }, kind.name)
+}
+
+/// Every object of a tree by its word, in the order of the kinds.
+pub fn all(tree: &Tree) -> Vec<String> {
+    KINDS.iter().flat_map(|kind| ids(kind, tree).into_iter().map(|id| full_name(kind, &id))).collect()
+}
+
+/// The objects of a kind, by the first of its parts.
+fn ids(kind: &Kind, tree: &Tree) -> Vec<String> {
+    let Some(part) = kind.parts.first() else { return Vec::new() };
+    if part.grammar == Grammar::Whole {
+        // A file that another kind knows by its own name is none of these.
+        let literal = |path: &str| KINDS.iter().any(|kind| kind.parts.iter().any(|part| part.path == path));
+        return tree
+            .keys()
+            .filter(|path| !literal(path))
+            .filter_map(|path| capture(part.path, path)?.id)
+            .collect();
+    }
+    let pieces =
+        tree.get(part.path).and_then(|text| pieces::pieces(part.grammar, text).ok()).unwrap_or_default();
+    pieces.into_iter().map(|piece| id_of(part.whose, &piece)).collect()
+}
+
+fn id_of(whose: Whose, piece: &Piece) -> String {
+    if whose == Whose::Typed { format!("{}:{}", piece.kind, piece.id) } else { piece.id.clone() }
+}
+
+impl Whose {
+    fn owns(self, object: &str, piece: &Piece) -> bool {
+        match self {
+            Self::Itself | Self::Typed => id_of(self, piece) == object,
+            Self::Tokens => token_of(&piece.id, object),
+            Self::NameIn(realm) => object.rsplit_once('@') == Some((piece.id.as_str(), realm)),
+        }
+    }
+}
+
+fn token_of(token: &str, user: &str) -> bool {
+    token.strip_prefix(user).is_some_and(|rest| rest.starts_with('!'))
+}
+
+/// What the placeholders of a pattern stand for in a path.
+#[derive(Debug, Default)]
+struct Captured {
+    node: Option<String>,
+    id: Option<String>,
+}
+
+/// A component holds at most one placeholder.
+fn capture(pattern: &str, path: &str) -> Option<Captured> {
+    let mut captured = Captured::default();
+    let mut parts = path.split('/');
+    for wanted in pattern.split('/') {
+        let part = parts.next()?;
+        let Some((before, rest)) = wanted.split_once('{') else {
+            if part != wanted {
+                return None;
+            }
+            continue;
+        };
+        let (name, after) = rest.split_once('}')?;
+        let value = part.strip_prefix(before)?.strip_suffix(after).filter(|value| !value.is_empty())?;
+        match name {
+            "node" => captured.node = Some(value.to_owned()),
+            _ => captured.id = Some(value.to_owned()),
+        }
+    }
+    parts.next().is_none().then_some(captured)
+}
+
+/// The objects as they come back, one after the other onto the same live files: a later change of a file holds
+/// the earlier ones. In the order in which they must be written.
+///
+/// Errors: `Usage` for an object that is not in the snapshot; `Failed` for one that cannot come back here.
+pub fn choose(
+    selectors: &[Selector],
+    moves: &Moves,
+    snapshot: &Tree,
+    live: &Tree,
+    here: Here,
+) -> Result<Vec<Chosen>, Fault> {
+    let rank = |kind: &Kind| KINDS.iter().position(|known| known.name == kind.name && known.on == kind.on);
+    let mut wanted: Vec<(&'static Kind, &str)> = Vec::new();
+    for selector in selectors {
+        let kind = selector.kind(snapshot)?;
+        if !wanted.iter().any(|(known, id)| rank(known) == rank(kind) && *id == selector.id) {
+            wanted.push((kind, selector.id.as_str()));
+        }
+    }
+    if moves.as_id.is_some() && !matches!(wanted[..], [(kind, _)] if GUEST_KINDS.contains(&kind.name)) {
+        let fault = Fault::new(FaultKind::Usage, "--as gives one guest another id");
+        return Err(fault.hint("as in 'vm/101 --as 201'"));
+    }
+    wanted.sort_by_key(|(kind, _)| rank(kind));
+    let mut work = Work { moves, snapshot, live, here, now: BTreeMap::new() };
+    wanted.into_iter().map(|(kind, id)| work.object(kind, id)).collect()
+}
+
+struct Work<'a> {
+    moves: &'a Moves,
+    snapshot: &'a Tree,
+    live: &'a Tree,
+    here: Here<'a>,
+    /// What earlier objects made of the live files.
+    now: Tree,
+}
+
+/// Of one object: the paths it changes, and what it has to say.
+#[derive(Default)]
+struct Told {
+    from: BTreeMap<String, (String, Vec<String>)>,
+    notes: Vec<String>,
+}
+
+impl Told {
+    fn change(&mut self, path: &str, from: &str, what: String) {
+        self.from.entry(path.to_owned()).or_insert_with(|| (from.to_owned(), Vec::new())).1.push(what);
+    }
+}
+
+impl Work<'_> {
+    fn object(&mut self, kind: &'static Kind, id: &str) -> Result<Chosen, Fault> {
+        let new = self.moves.as_id.as_deref().unwrap_or(id);
+        let mut told = Told::default();
+        for part in kind.parts {
+            match part.grammar {
+                Grammar::Whole => self.whole(kind, part, id, new, &mut told)?,
+                Grammar::AclOf | Grammar::AclAt(_) => self.permissions(part, id, new, &mut told),
+                Grammar::Member { word, field } => self.member(part, word, field, id, new, &mut told),
+                _ => self.pieces(part, id, &mut told)?,
+            }
+        }
+        self.related(kind, id, &mut told);
+        let changes = told.from.into_iter().map(|(path, (from, what))| {
+            let content = self.now.get(&path).cloned().unwrap_or_default();
+            Change { path, from, content, what }
+        });
+        Ok(Chosen {
+            name: full_name(kind, id),
+            title: kind.title,
+            changes: changes.collect(),
+            notes: told.notes,
+        })
+    }
+
+    fn current(&self, path: &str) -> Option<&Vec<u8>> {
+        self.now.get(path).or_else(|| self.live.get(path))
+    }
+
+    /// The snapshot's text with what the moves make of it.
+    fn saved(&self, path: &str) -> Option<Vec<u8>> {
+        self.snapshot.get(path).map(|text| relocate::contents(path, text, self.moves))
+    }
+
+    fn whole(&mut self, kind: &Kind, part: &Part, id: &str, new: &str, told: &mut Told) -> Result<(), Fault> {
+        let portal = part.path.contains("{portal}").then(|| self.property(kind, id, "portal")).flatten();
+        let owned = |path: &&String| {
+            let named = portal.as_deref().unwrap_or(id);
+            capture(part.path, path).is_some_and(|found| found.id.as_deref() == Some(named))
+        };
+        if part.path.contains("{portal}") && portal.is_none() {
+            return Ok(());
+        }
+        let Some(from) = self.snapshot.keys().find(owned).cloned() else { return Ok(()) };
+        let old_node = capture(part.path, &from).and_then(|found| found.node);
+        let node = old_node.as_deref().map(|node| self.moves.node(node));
+        let filled = portal.as_deref().unwrap_or(new);
+        let path = part.path.replace("{node}", node.unwrap_or_default());
+        let path = ["{id}", "{portal}"].iter().fold(path, |path, hole| path.replace(hole, filled));
+        let mut content = self.saved(&from).unwrap_or_default();
+        if let Some(node) = node {
+            self.check_place(&path, node, new, old_node.as_deref().unwrap_or_default())?;
+            let guest = relocate::guest(&content, id, self.moves);
+            content = guest.content;
+            told.notes.extend(guest.notes);
+        }
+        let what = match self.current(&path) {
+            Some(now) if *now == content => return Ok(()),
+            Some(_) => "replaced",
+            None => "created",
+        };
+        told.change(&path, &from, what.to_owned());
+        self.now.insert(path, content);
+        Ok(())
+    }
+
+    /// A guest id is one guest's in the whole cluster, and its node must be there.
+    fn check_place(&self, path: &str, node: &str, id: &str, old: &str) -> Result<(), Fault> {
+        let failed = |what: String, hint: String| Err(Fault::new(FaultKind::Failed, what).hint(hint));
+        if id.parse::<u32>().is_ok_and(|number| number >= 100) && !id.starts_with('0') {
+            let elsewhere = self.live.keys().find(|other| *other != path && guest_id(other) == Some(id));
+            if let Some(other) = elsewhere {
+                let what = format!("guest {id} is there already, as /{other}");
+                return failed(what, "give it another id with --as, or take that one away first".to_owned());
+            }
+        } else {
+            return failed(format!("'{id}' is no id of a guest"), "ids are numbers from 100 on".to_owned());
+        }
+        if node != self.here.node && !self.here.nodes.iter().any(|known| known == node) {
+            let what = format!("guest {id} stood on node '{old}', and there is no node '{node}' here");
+            return failed(what, format!("put it on this one with --node {old}={}", self.here.node));
+        }
+        Ok(())
+    }
+
+    fn property(&self, kind: &Kind, id: &str, key: &str) -> Option<String> {
+        let part = kind.parts.first()?;
+        let text = self.snapshot.get(part.path)?;
+        let piece = pieces::pieces(part.grammar, text).ok()?.into_iter().find(|piece| piece.id == id)?;
+        let section = std::str::from_utf8(&text[piece.at]).ok()?;
+        section.lines().find_map(|line| Some(line.trim().strip_prefix(key)?.trim().to_owned()))
+    }
+
+    fn pieces(&mut self, part: &Part, id: &str, told: &mut Told) -> Result<(), Fault> {
+        let Some(saved) = self.saved(part.path) else { return Ok(()) };
+        let broken = |whose: &str, why: String| {
+            Fault::new(FaultKind::Failed, format!("/{} {whose}: {why}", part.path))
+                .hint("mend the file, or restore it as a whole with its path")
+        };
+        let found = pieces::pieces(part.grammar, &saved).map_err(|why| broken("in the snapshot", why))?;
+        for piece in found.iter().filter(|piece| part.whose.owns(id, piece)) {
+            let twins = found.iter().filter(|other| id_of(part.whose, other) == id_of(part.whose, piece));
+            if twins.count() > 1 {
+                return Err(broken("in the snapshot", format!("'{}' stands in it twice", piece.id)));
+            }
+            let now = self.current(part.path).cloned().unwrap_or_default();
+            let here = pieces::pieces(part.grammar, &now).map_err(|why| broken("on this host", why))?;
+            // Of types that share their ids, another one of the same name is the same thing of old.
+            let same = |other: &&Piece| match part.whose {
+                Whose::Typed => id_of(part.whose, other) == id_of(part.whose, piece),
+                _ => other.id == piece.id,
+            };
+            let content = &saved[piece.at.clone()];
+            let (text, what) = match here.iter().filter(same).collect::<Vec<_>>()[..] {
+                [] => {
+                    let text = pieces::add(part.grammar, &now, &piece.kind, &piece.id, content);
+                    (text.map_err(|why| broken("on this host", why))?, "added")
+                }
+                [old] if now[old.at.clone()] == *content => continue,
+                [old] => (pieces::replace(&now, &old.at, content), "replaced"),
+                [..] => return Err(broken("on this host", format!("'{}' stands in it twice", piece.id))),
+            };
+            told.change(part.path, part.path, format!("{} {what}", shown(part.grammar, piece)));
+            self.now.insert(part.path.to_owned(), text);
+        }
+        Ok(())
+    }
+
+    /// What the snapshot grants and the live list does not. Nothing that was granted since is taken away.
+    fn permissions(&mut self, part: &Part, id: &str, new: &str, told: &mut Told) {
+        let (Some(saved), grammar) = (self.saved(part.path), part.grammar) else { return };
+        let of_path = match grammar {
+            Grammar::AclAt(path) => Some((path.replace("{id}", id), path.replace("{id}", new))),
+            _ => None,
+        };
+        let mut now = self.current(part.path).cloned().unwrap_or_default();
+        for at in pieces::pieces(grammar, &saved).unwrap_or_default().into_iter().map(|piece| piece.at) {
+            let Some(mut entry) = Acl::parse(&saved[at]) else { continue };
+            match &of_path {
+                Some((path, new)) if entry.path == *path => entry.path.clone_from(new),
+                Some(_) => continue,
+                None => entry
+                    .who
+                    .retain(|who| who == id || who.strip_prefix('@') == Some(id) || token_of(who, id)),
+            }
+            let lacking = entry.beyond(&now);
+            for line in lacking {
+                told.change(part.path, part.path, format!("permission on {} added", line.path));
+                now = pieces::add(grammar, &now, "acl", "", line.text().as_bytes()).unwrap_or(now);
+            }
+        }
+        if told.from.contains_key(part.path) {
+            self.now.insert(part.path.to_owned(), now);
+        }
+    }
+
+    /// Its place in the live groups or pools that had it.
+    fn member(&mut self, part: &Part, word: &str, field: usize, id: &str, new: &str, told: &mut Told) {
+        let Some(saved) = self.saved(part.path) else { return };
+        for list in pieces::pieces(part.grammar, &saved).unwrap_or_default() {
+            if !list_field(&saved[list.at.clone()], field).iter().any(|member| member == id) {
+                continue;
+            }
+            let now = self.current(part.path).cloned().unwrap_or_default();
+            let here = pieces::pieces(part.grammar, &now).unwrap_or_default();
+            let Some(live) = here.iter().find(|other| other.id == list.id) else {
+                told.notes.push(format!("{word} '{}' had it and is not here: {word}/{}", list.id, list.id));
+                continue;
+            };
+            let line = &now[live.at.clone()];
+            if list_field(line, field).iter().any(|member| member == new) {
+                continue;
+            }
+            let Some(line) = with_member(line, field, new) else { continue };
+            told.change(part.path, part.path, format!("member of {word} '{}' again", list.id));
+            let text = pieces::replace(&now, &live.at, &line);
+            self.now.insert(part.path.to_owned(), text);
+        }
+    }
+
+    fn related(&self, kind: &Kind, id: &str, told: &mut Told) {
+        for related in kind.related {
+            let Some(text) = self.snapshot.get(related.path) else { continue };
+            let wanted = related.id.replace("{id}", id);
+            let names = |piece: &&Piece| {
+                if wanted.ends_with('-') { piece.id.starts_with(&wanted) } else { piece.id == wanted }
+            };
+            for piece in pieces::pieces(related.grammar, text).unwrap_or_default().iter().filter(names) {
+                let here = self.current(related.path).map(|text| pieces::pieces(related.grammar, text));
+                if here.and_then(Result::ok).is_some_and(|here| here.iter().any(|other| other.id == piece.id))
+                {
+                    continue;
+                }
+                let name = match related.grammar {
+                    Grammar::Sections(types) if !types.is_empty() => format!("{}:{}", piece.kind, piece.id),
+                    _ => piece.id.clone(),
+                };
+                told.notes.push(format!("it {}: {}/{name} brings that back", related.title, related.kind));
+            }
+        }
+    }
+}
+
+/// The guest of a path below /etc/pve/nodes.
+pub fn guest_id(path: &str) -> Option<&str> {
+    let mut parts = path.strip_prefix(NODES)?.split('/');
+    let (_, dir, file) = (parts.next()?, parts.next()?, parts.next()?);
+    (GUEST_DIRS.contains(&dir) && parts.next().is_none()).then(|| file.strip_suffix(".conf"))?
+}
+
+/// As a person is told of it; never its contents.
+fn shown(grammar: Grammar, piece: &Piece) -> String {
+    match grammar {
+        Grammar::Sections(_) => format!("section '{}: {}'", piece.kind, piece.id),
+        Grammar::Bare => format!("section '{}'", piece.id),
+        Grammar::Lines(word) => format!("{word} '{}'", piece.id),
+        _ => format!("entry of '{}'", piece.id),
+    }
+}
+
+fn list_field(line: &[u8], field: usize) -> Vec<String> {
+    let line = String::from_utf8_lossy(line);
+    let list = line.split(':').nth(field).unwrap_or_default();
+    list.split([',', ';', ' ']).filter(|member| !member.is_empty()).map(str::to_owned).collect()
+}
+
+/// The line with one member more in its list; None when it has no such field.
+fn with_member(line: &[u8], field: usize, member: &str) -> Option<Vec<u8>> {
+    let mut fields: Vec<Vec<u8>> = line.split(|byte| *byte == b':').map(<[u8]>::to_vec).collect();
+    let list = fields.get_mut(field)?;
+    if !list.is_empty() {
+        list.push(b',');
+    }
+    list.extend_from_slice(member.as_bytes());
+    Some(fields.join(&b':'))
+}
+
+/// `acl:propagate:path:who,…:roles`, with whatever stands behind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Acl {
+    propagate: String,
+    path: String,
+    who: Vec<String>,
+    roles: Vec<String>,
+    rest: String,
+}
+
+impl Acl {
+    fn parse(line: &[u8]) -> Option<Self> {
+        let line = std::str::from_utf8(line).ok()?;
+        let mut fields = line.splitn(6, ':');
+        fields.next().filter(|word| *word == "acl")?;
+        let mut field = || fields.next().map(str::to_owned);
+        let (propagate, path, who, roles) = (field()?, field()?, field()?, field()?);
+        let rest = field().map_or_else(String::new, |rest| format!(":{rest}"));
+        let list = |text: String| text.split(',').map(str::trim).map(str::to_owned).collect();
+        Some(Self { propagate, path, who: list(who), roles: list(roles), rest })
+    }
+
+    fn text(&self) -> String {
+        let (who, roles) = (self.who.join(","), self.roles.join(","));
+        format!("acl:{}:{}:{who}:{roles}{}", self.propagate, self.path, self.rest)
+    }
+
+    /// What of this entry a live list lacks. The last line that grants a role says whether it propagates.
+    fn beyond(&self, text: &[u8]) -> Vec<Self> {
+        let live: Vec<Self> = pieces::lines(text).filter_map(|at| Self::parse(&text[at])).collect();
+        let granted = |who: &String, role: &String| {
+            let named =
+                |line: &&Self| line.path == self.path && line.who.contains(who) && line.roles.contains(role);
+            live.iter().rev().find(named).is_some_and(|line| line.propagate == self.propagate)
+        };
+        let lacking = self.who.iter().filter_map(|who| {
+            let roles: Vec<String> = self.roles.iter().filter(|role| !granted(who, role)).cloned().collect();
+            (!roles.is_empty()).then(|| Self { who: vec![who.clone()], roles, ..self.clone() })
+        });
+        // Those who lack the same stay on one line.
+        let mut lines: Vec<Self> = Vec::new();
+        for entry in lacking {
+            match lines.iter_mut().find(|line| line.roles == entry.roles) {
+                Some(line) => line.who.extend(entry.who),
+                None => lines.push(entry),
+            }
+        }
+        lines
+    }
+}

@@ -1,0 +1,90 @@
+//! What a restore reads and rewrites of Proxmox's own files.
+
+use std::ops::Range;
+
+use pbx_config::catalog::objects::Grammar;
+use pbx_config::plan::object::{self, Here, Selector, Tree};
+use pbx_config::plan::relocate::{self, Moves};
+use pbx_config::plan::{guest_conf, pieces};
+
+const GRAMMARS: [Grammar; 9] = [
+    Grammar::Whole,
+    Grammar::Sections(&[]),
+    Grammar::Sections(&["dir", "vm"]),
+    Grammar::Bare,
+    Grammar::Lines("user"),
+    Grammar::Keyed(b':'),
+    Grammar::Json(&["users"]),
+    Grammar::AclOf,
+    Grammar::Member { word: "group", field: 2 },
+];
+
+/// One text: as every file that a restore takes apart.
+pub fn objects(data: &[u8]) {
+    for grammar in GRAMMARS {
+        let Ok(found) = pieces::pieces(grammar, data) else { continue };
+        in_order(found.iter().map(|piece| &piece.at), data.len());
+        for piece in found.iter().take(50) {
+            let content = &data[piece.at.clone()];
+            assert_eq!(pieces::replace(data, &piece.at, content), data);
+            if let Ok(more) = pieces::add(grammar, data, &piece.kind, "new", content) {
+                assert!(more.len() >= content.len());
+            }
+        }
+    }
+    if let Ok(text) = std::str::from_utf8(data) {
+        let entries = guest_conf::entries(text);
+        in_order(entries.iter().map(|entry| &entry.at), text.len());
+        for entry in entries {
+            assert_eq!(&text[entry.at.clone()], entry.value);
+            entry.names().iter().for_each(|named| assert!(!format!("{named:?}").is_empty()));
+        }
+    }
+    let nothing = Moves::default();
+    assert_eq!(relocate::guest(data, "100", &nothing).content, data, "nothing was renamed");
+    let pair = |old: &str, new: &str| vec![(old.to_owned(), new.to_owned())];
+    let moves = Moves {
+        as_id: Some("4711".to_owned()),
+        nodes: pair("pve1", "node-nine"),
+        storages: pair("local-zfs", "s9"),
+        bridges: pair("vmbr0", "vmbr9"),
+    };
+    let guest = relocate::guest(data, "100", &moves).content;
+    assert_eq!(relocate::guest(&guest, "100", &moves).content, guest, "twice is once");
+    for path in ["etc/pve/storage.cfg", "etc/pve/user.cfg", "etc/hosts", "etc/pve/mapping/pci.cfg"] {
+        let moved = relocate::file(path, data, &moves);
+        assert_eq!(relocate::file(path, &moved.content, &moves).content, moved.content, "twice is once");
+    }
+    back(data);
+}
+
+/// As a file of a snapshot, onto a host that has none and then onto one that has all of it.
+fn back(data: &[u8]) {
+    let paths = ["etc/pve/storage.cfg", "etc/pve/user.cfg", "etc/pve/priv/tfa.cfg", "etc/pve/priv/token.cfg"];
+    let snapshot: Tree = paths.iter().map(|path| ((*path).to_owned(), data.to_vec())).collect();
+    let here = Here { node: "pve1", nodes: &[] };
+    for word in object::all(&snapshot).iter().take(20) {
+        let Ok(selector) = Selector::parse(word) else { continue };
+        let mut live = Tree::new();
+        for _ in 0..2 {
+            let Ok(chosen) =
+                object::choose(std::slice::from_ref(&selector), &Moves::default(), &snapshot, &live, here)
+            else {
+                break;
+            };
+            for change in chosen.iter().flat_map(|chosen| &chosen.changes) {
+                let before = live.insert(change.path.clone(), change.content.clone());
+                assert_eq!(before, None, "{word}: {} changes again", change.path);
+            }
+        }
+    }
+}
+
+#[track_caller]
+fn in_order<'a>(places: impl Iterator<Item = &'a Range<usize>>, len: usize) {
+    let mut done = 0;
+    for at in places {
+        assert!(done <= at.start && at.start <= at.end && at.end <= len, "{at:?} after {done} of {len}");
+        done = at.end;
+    }
+}

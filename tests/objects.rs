@@ -1,0 +1,520 @@
+//! Objects taken out of a golden host's files and put into changed ones: what comes along, what stays as it was,
+//! and how names change on the way. Texts only; applying a plan is tested with the restore itself.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::fs;
+use std::path::Path;
+
+use pbx_config::catalog::objects::Grammar;
+use pbx_config::model::report::FaultKind;
+use pbx_config::plan::object::{self, Chosen, Here, Selector, Tree};
+use pbx_config::plan::pieces;
+use pbx_config::plan::relocate::{self, Moves};
+use proptest::prelude::*;
+
+/// The files of a golden host that objects stand in.
+fn golden(name: &str) -> Tree {
+    let host = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/hosts").join(name);
+    let mut tree = Tree::new();
+    collect(&host.join("pve"), "etc/pve", &mut tree);
+    collect(&host.join("root/etc/proxmox-backup"), "etc/proxmox-backup", &mut tree);
+    tree
+}
+
+fn collect(folder: &Path, at: &str, tree: &mut Tree) {
+    for entry in fs::read_dir(folder).into_iter().flatten() {
+        let entry = entry.unwrap();
+        let path = format!("{at}/{}", entry.file_name().into_string().unwrap());
+        if entry.file_type().unwrap().is_dir() {
+            collect(&entry.path(), &path, tree);
+        } else if object::reads(&path) {
+            tree.insert(path, fs::read(entry.path()).unwrap());
+        }
+    }
+}
+
+/// Brings objects back onto `live` as this host.
+fn choose(words: &[&str], moves: &Moves, snapshot: &Tree, live: &Tree) -> Result<Vec<Chosen>, String> {
+    let told = |fault: pbx_config::model::report::Fault| {
+        format!("{fault} [{:?}] hint: {}", fault.kind, fault.hint.clone().unwrap_or_default())
+    };
+    let selectors: Result<Vec<Selector>, _> = words.iter().map(|word| Selector::parse(word)).collect();
+    let here = Here { node: "pve1", nodes: &["pve1".to_owned()] };
+    object::choose(&selectors.map_err(told)?, moves, snapshot, live, here).map_err(told)
+}
+
+#[track_caller]
+fn chosen(words: &[&str], snapshot: &Tree, live: &Tree) -> Vec<Chosen> {
+    choose(words, &Moves::default(), snapshot, live).unwrap()
+}
+
+fn applied(live: &Tree, chosen: &[Chosen]) -> Tree {
+    let mut tree = live.clone();
+    for change in chosen.iter().flat_map(|chosen| &chosen.changes) {
+        tree.insert(change.path.clone(), change.content.clone());
+    }
+    tree
+}
+
+fn text(tree: &Tree, path: &str) -> String {
+    String::from_utf8(tree[path].clone()).unwrap()
+}
+
+fn edit(tree: &mut Tree, path: &str, old: &str, new: &str) {
+    let before = text(tree, path);
+    assert!(before.contains(old), "{path} has no {old:?}");
+    tree.insert(path.to_owned(), before.replace(old, new).into_bytes());
+}
+
+#[test]
+fn every_object_of_every_golden_host_is_unchanged_on_its_own_host() {
+    for name in ["pve-single", "pve-cluster", "pbs", "both"] {
+        let tree = golden(name);
+        let words = object::all(&tree);
+        assert!(words.len() > 3, "{name}: {words:?}");
+        let nodes: Vec<String> = ["pve1", "pve2", "pve3", "duo"].map(str::to_owned).to_vec();
+        for word in &words {
+            let here = Here { node: "pve1", nodes: &nodes };
+            let selector = Selector::parse(word).unwrap();
+            let chosen = object::choose(&[selector], &Moves::default(), &tree, &tree, here).unwrap();
+            assert_eq!(chosen.len(), 1, "{name} {word}");
+            assert!(chosen[0].changes.is_empty(), "{name} {word}: {chosen:?}");
+        }
+    }
+}
+
+#[test]
+fn every_object_comes_back_onto_a_host_that_has_nothing_and_is_then_unchanged() {
+    let nodes: Vec<String> = ["pve1", "pve2", "pve3"].map(str::to_owned).to_vec();
+    let here = Here { node: "pve1", nodes: &nodes };
+    for name in ["pve-single", "pve-cluster", "pbs"] {
+        let snapshot = golden(name);
+        let words = object::all(&snapshot);
+        let selectors: Vec<Selector> = words.iter().map(|word| Selector::parse(word).unwrap()).collect();
+        let first = object::choose(&selectors, &Moves::default(), &snapshot, &Tree::new(), here).unwrap();
+        let live = applied(&Tree::new(), &first);
+        // Members of lists come after the lists, so once more; then everything stands.
+        let second = object::choose(&selectors, &Moves::default(), &snapshot, &live, here).unwrap();
+        let live = applied(&live, &second);
+        assert_eq!(object::all(&live).len(), words.len(), "{name}");
+        let again = object::choose(&selectors, &Moves::default(), &snapshot, &live, here).unwrap();
+        assert!(again.iter().all(|chosen| chosen.changes.is_empty()), "{name}: {again:?}");
+    }
+}
+
+#[test]
+fn a_storage_comes_back_with_its_password_and_leaves_the_others_as_they_are() {
+    let snapshot = golden("pve-single");
+    let mut live = snapshot.clone();
+    edit(&mut live, "etc/pve/storage.cfg", "server nas.example.org", "server other.example.org");
+    edit(
+        &mut live,
+        "etc/pve/storage.cfg",
+        "zfspool: local-zfs\n",
+        "# by hand\nzfspool: local-zfs\n\t# and this\n",
+    );
+    live.remove("etc/pve/priv/storage/nas.pw");
+    let found = chosen(&["storage/nas"], &snapshot, &live);
+    let paths: Vec<&str> = found[0].changes.iter().map(|change| change.path.as_str()).collect();
+    assert_eq!(paths, ["etc/pve/priv/storage/nas.pw", "etc/pve/storage.cfg"]);
+    assert_eq!(found[0].changes[1].what, ["section 'cifs: nas' replaced"]);
+    let after = applied(&live, &found);
+    edit(&mut live, "etc/pve/storage.cfg", "server other.example.org", "server nas.example.org");
+    assert_eq!(text(&after, "etc/pve/storage.cfg"), text(&live, "etc/pve/storage.cfg"));
+}
+
+#[test]
+fn a_section_that_is_gone_is_added_behind_the_others_as_the_product_writes_it() {
+    let snapshot = golden("pve-single");
+    let mut live = snapshot.clone();
+    live.insert("etc/pve/storage.cfg".into(), b"dir: local\n\tpath /var/lib/vz\n\n".to_vec());
+    let after = applied(&live, &chosen(&["storage/local-zfs"], &snapshot, &live));
+    assert_eq!(
+        text(&after, "etc/pve/storage.cfg"),
+        "dir: local\n\tpath /var/lib/vz\n\nzfspool: local-zfs\n\tpool rpool/data\n\tcontent images,rootdir\n\tsparse 1\n\n"
+    );
+    // Without a blank line at the end, as the Backup Server writes.
+    live.insert("etc/pve/storage.cfg".into(), b"dir: local\n\tpath /var/lib/vz".to_vec());
+    let after = applied(&live, &chosen(&["storage/local-zfs"], &snapshot, &live));
+    assert!(
+        text(&after, "etc/pve/storage.cfg").ends_with(
+            "/vz\n\nzfspool: local-zfs\n\tpool rpool/data\n\tcontent images,rootdir\n\tsparse 1\n"
+        )
+    );
+}
+
+#[test]
+fn a_user_comes_back_with_tokens_password_second_factors_group_and_permissions() {
+    let snapshot = golden("pve-single");
+    let mut live = snapshot.clone();
+    live.insert(
+        "etc/pve/user.cfg".into(),
+        b"user:root@pam:1:0:::::\nuser:new@pve:1:0::::::\n\ngroup:admins:new@pve::\n\n\n\n\nacl:1:/:@admins:Administrator:\n".to_vec(),
+    );
+    live.insert("etc/pve/priv/shadow.cfg".into(), b"new:$5$x:\n".to_vec());
+    live.insert("etc/pve/priv/tfa.cfg".into(), br#"{"users":{"new@pve":{"totp":[]}}}"#.to_vec());
+    live.insert("etc/pve/priv/token.cfg".into(), b"root@pam!pbx 1\n".to_vec());
+    let after = applied(&live, &chosen(&["user/mara@pve", "user/api@pve"], &snapshot, &live));
+    assert_eq!(
+        text(&after, "etc/pve/user.cfg"),
+        "user:root@pam:1:0:::::\nuser:new@pve:1:0::::::\n\
+         user:mara@pve:1:0:Mara:Muster:mara@example.org:Admin%3A day shift:x:\n\
+         user:api@pve:1:1798758000::::reads only::\n\
+         token:api@pve!metrics:0:1:for grafana:\n\n\
+         group:admins:new@pve,mara@pve::\n\n\n\n\n\
+         acl:1:/:@admins:Administrator:\n\
+         acl:0:/vms/100:mara@pve:PVEVMUser:\n\
+         acl:1:/:api@pve,api@pve!metrics:PVEAuditor:\n"
+    );
+    let shadow = text(&after, "etc/pve/priv/shadow.cfg");
+    assert!(shadow.starts_with("new:$5$x:\nmara:$5$") && shadow.contains("\napi:$5$"));
+    let tfa: serde_json::Value = serde_json::from_slice(&after["etc/pve/priv/tfa.cfg"]).unwrap();
+    assert_eq!(tfa["users"]["mara@pve"]["totp"][0]["info"]["description"], "phone");
+    assert!(text(&after, "etc/pve/priv/tfa.cfg").starts_with(r#"{"users":{"new@pve":{"totp":[]},"#));
+    let tokens = text(&after, "etc/pve/priv/token.cfg");
+    assert_eq!(tokens, "root@pam!pbx 1\napi@pve!metrics S3CRET00-0000-4000-8000-000000000001\n");
+}
+
+#[test]
+fn what_was_granted_since_stays_and_a_changed_propagation_is_said_again() {
+    let snapshot = golden("pve-single");
+    let mut live = snapshot.clone();
+    edit(
+        &mut live,
+        "etc/pve/user.cfg",
+        "acl:0:/vms/100:mara@pve:PVEVMUser:\n",
+        "acl:1:/vms/100:mara@pve:PVEVMUser:\nacl:1:/pool/prod:mara@pve:PVEAdmin:\n",
+    );
+    let after = applied(&live, &chosen(&["user/mara@pve"], &snapshot, &live));
+    let expected = format!("{}acl:0:/vms/100:mara@pve:PVEVMUser:\n", text(&live, "etc/pve/user.cfg"));
+    assert_eq!(text(&after, "etc/pve/user.cfg"), expected);
+}
+
+#[test]
+fn a_users_other_tokens_stay() {
+    let snapshot = golden("pbs");
+    let mut live = snapshot.clone();
+    edit(&mut live, "etc/proxmox-backup/user.cfg", "comment the hypervisor", "comment edited");
+    let more =
+        format!("{}\ntoken: pve1@pbs!second\n\tenable true\n", text(&live, "etc/proxmox-backup/user.cfg"));
+    live.insert("etc/proxmox-backup/user.cfg".into(), more.into_bytes());
+    live.insert("etc/proxmox-backup/token.shadow".into(), br#"{"pve1@pbs!second":"x"}"#.to_vec());
+    live.insert("etc/proxmox-backup/acl.cfg".into(), b"acl:1:/:root@pam:Admin\n".to_vec());
+    let after = applied(&live, &chosen(&["user/pve1@pbs"], &snapshot, &live));
+    let users = text(&after, "etc/proxmox-backup/user.cfg");
+    assert!(
+        users.contains("comment the hypervisor")
+            && users.ends_with("token: pve1@pbs!second\n\tenable true\n")
+    );
+    let tokens: serde_json::Value =
+        serde_json::from_slice(&after["etc/proxmox-backup/token.shadow"]).unwrap();
+    assert_eq!(tokens.as_object().unwrap().len(), 2);
+    assert_eq!(
+        text(&after, "etc/proxmox-backup/acl.cfg"),
+        "acl:1:/:root@pam:Admin\nacl:1:/datastore/main:pve1@pbs,pve1@pbs!backup:DatastoreBackup\n\
+         acl:0:/remote:pve1@pbs:RemoteAudit\n"
+    );
+}
+
+#[test]
+fn a_guest_comes_back_with_its_firewall_permissions_and_pool_and_says_what_it_lacks() {
+    let mut snapshot = golden("pve-single");
+    snapshot.insert("etc/pve/replication.cfg".into(), b"local: 100-0\n\ttarget pve2\n".to_vec());
+    let mut live = snapshot.clone();
+    live.remove("etc/pve/nodes/pve1/qemu-server/100.conf");
+    live.remove("etc/pve/firewall/100.fw");
+    live.remove("etc/pve/replication.cfg");
+    edit(&mut live, "etc/pve/user.cfg", "acl:0:/vms/100:mara@pve:PVEVMUser:\n", "");
+    edit(&mut live, "etc/pve/user.cfg", "100,102", "102");
+    for word in ["vm/100", "guest/100", "qemu/100"] {
+        let found = chosen(&[word], &snapshot, &live);
+        let after = applied(&live, &found);
+        assert_eq!(
+            after["etc/pve/nodes/pve1/qemu-server/100.conf"],
+            snapshot["etc/pve/nodes/pve1/qemu-server/100.conf"]
+        );
+        assert_eq!(after["etc/pve/firewall/100.fw"], snapshot["etc/pve/firewall/100.fw"]);
+        assert!(text(&after, "etc/pve/user.cfg").contains("pool:prod:production:102,100:local-zfs:\n"));
+        assert!(text(&after, "etc/pve/user.cfg").ends_with("acl:0:/vms/100:mara@pve:PVEVMUser:\n"));
+        let notes = found[0].notes.join("\n");
+        assert!(notes.contains("expects local-zfs:vm-100-cloudinit, local-zfs:vm-100-disk-0"), "{notes}");
+        assert!(notes.contains("replication/100-0"), "{notes}");
+    }
+}
+
+#[test]
+fn a_guest_id_that_is_taken_is_refused_and_another_one_is_free() {
+    let snapshot = golden("pve-single");
+    let mut live = snapshot.clone();
+    let conf = live.remove("etc/pve/nodes/pve1/qemu-server/100.conf").unwrap();
+    live.insert("etc/pve/nodes/pve2/lxc/100.conf".into(), conf);
+    let refused = choose(&["vm/100"], &Moves::default(), &snapshot, &live).unwrap_err();
+    assert!(refused.contains("guest 100 is there already, as /etc/pve/nodes/pve2/lxc/100.conf"), "{refused}");
+    assert!(refused.contains("--as"), "{refused}");
+    let moves = Moves {
+        as_id: Some("201".into()),
+        storages: vec![("local-zfs".into(), "fast".into())],
+        bridges: vec![("vmbr0".into(), "vmbr7".into())],
+        ..Moves::default()
+    };
+    let found = choose(&["vm/100"], &moves, &snapshot, &live).unwrap();
+    let after = applied(&live, &found);
+    let conf = text(&after, "etc/pve/nodes/pve1/qemu-server/201.conf");
+    assert!(conf.contains("ide2: fast:vm-201-cloudinit,media=cdrom\n"), "{conf}");
+    assert_eq!(conf.matches("scsi0: fast:vm-201-disk-0,discard=on,iothread=1,size=32G,ssd=1\n").count(), 2);
+    assert_eq!(conf.matches(",bridge=vmbr7,firewall=1\n").count(), 2);
+    assert!(conf.contains("hookscript: local:snippets/hook.pl\n"));
+    assert!(text(&after, "etc/pve/user.cfg").contains("acl:0:/vms/201:mara@pve:PVEVMUser:\n"));
+    assert!(text(&after, "etc/pve/user.cfg").contains(":100,102,201:"));
+    assert!(found[0].notes.iter().any(|note| note.contains("MAC")), "{:?}", found[0].notes);
+    assert!(!after.contains_key("etc/pve/nodes/pve1/qemu-server/100.conf"));
+}
+
+#[test]
+fn a_guest_of_a_node_that_is_not_here_needs_another_node() {
+    let snapshot = golden("pve-cluster");
+    let refused = choose(&["vm/301"], &Moves::default(), &snapshot, &Tree::new()).unwrap_err();
+    assert!(
+        refused.contains("there is no node 'pve3' here") && refused.contains("--node pve3=pve1"),
+        "{refused}"
+    );
+    let moves = Moves { nodes: vec![("pve3".into(), "pve1".into())], ..Moves::default() };
+    let found = choose(&["vm/301"], &moves, &snapshot, &Tree::new()).unwrap();
+    assert_eq!(found[0].changes[0].path, "etc/pve/nodes/pve1/qemu-server/301.conf");
+    assert_eq!(found[0].changes[0].from, "etc/pve/nodes/pve3/qemu-server/301.conf");
+}
+
+#[test]
+fn a_mapping_an_ha_resource_and_a_zone_of_a_renamed_node_name_the_new_one() {
+    let snapshot = golden("pve-cluster");
+    let moves = Moves { nodes: vec![("pve1".into(), "alpha".into())], ..Moves::default() };
+    let words = ["mapping/pci/gpu0", "ha/vm:100", "zone/prod", "ha-rule/prefer-pve1", "fabric/fab1_alpha"];
+    // The fabric's node is named by the id itself, so only the others are asked for.
+    let found = choose(&words[..4], &moves, &snapshot, &Tree::new()).unwrap();
+    let after = applied(&Tree::new(), &found);
+    assert_eq!(
+        text(&after, "etc/pve/mapping/pci.cfg"),
+        "gpu0\n\tcomment GPU%3A render\n\
+         \tmap id=10de:2204,iommugroup=12,node=alpha,path=0000:01:00.0,subsystem-id=1043:87b3\n\
+         \tmap id=10de:2204,iommugroup=9,node=pve2,path=0000:02:00.0\n"
+    );
+    assert!(text(&after, "etc/pve/sdn/zones.cfg").contains("\texitnodes alpha\n"));
+    assert!(text(&after, "etc/pve/ha/rules.cfg").contains("\tnodes alpha:2,pve2\n"));
+    assert_eq!(
+        text(&after, "etc/pve/ha/resources.cfg"),
+        "vm: 100\n\tcomment web\n\tmax_restart 2\n\tstate started\n"
+    );
+}
+
+#[test]
+fn a_word_that_names_nothing_is_refused_with_the_nearest_thing_that_is_there() {
+    let snapshot = golden("pve-single");
+    let refused = |word: &str| choose(&[word], &Moves::default(), &snapshot, &Tree::new()).unwrap_err();
+    for (word, said) in [
+        ("storage/nsa", "did you mean 'storage/nas'?"),
+        ("stroage/nas", "did you mean 'storage/…'?"),
+        ("vm/102", "did you mean 'ct/102'?"),
+        ("vm/999", "it has: vm/100, vm/101"),
+        ("user/mara", "did you mean 'user/mara@pve'?"),
+        ("datastore/main", "`pbx-config show"),
+        ("mapping/pci/x", "`pbx-config show"),
+        ("storage/", "names no object"),
+        ("nonsense/x", "the kinds are: "),
+    ] {
+        let refused = refused(word);
+        assert!(refused.contains(said), "{word}: {refused}");
+        assert!(refused.contains(&format!("{:?}", FaultKind::Usage)), "{word}: {refused}");
+    }
+}
+
+#[test]
+fn what_both_products_have_is_asked_for_with_its_product() {
+    let snapshot = golden("both");
+    let refused = choose(&["user/root@pam"], &Moves::default(), &snapshot, &snapshot).unwrap_err();
+    assert!(refused.contains("say pve/user/root@pam or pbs/user/root@pam"), "{refused}");
+    assert_eq!(chosen(&["pbs/user/root@pam"], &snapshot, &snapshot)[0].name, "pbs/user/root@pam");
+}
+
+#[test]
+fn a_file_that_is_broken_on_this_host_is_left_alone_and_said() {
+    let snapshot = golden("pve-single");
+    let mut live = snapshot.clone();
+    live.insert("etc/pve/priv/tfa.cfg".into(), b"{broken".to_vec());
+    let refused = choose(&["user/mara@pve"], &Moves::default(), &snapshot, &live).unwrap_err();
+    assert!(refused.contains("/etc/pve/priv/tfa.cfg on this host: is no JSON"), "{refused}");
+    live.insert("etc/pve/storage.cfg".into(), b"cifs: nas\n\tpath /a\n\ncifs: nas\n\tpath /b\n".to_vec());
+    let refused = choose(&["storage/nas"], &Moves::default(), &snapshot, &live).unwrap_err();
+    assert!(refused.contains("'nas' stands in it twice"), "{refused}");
+}
+
+#[test]
+fn a_renamed_node_is_renamed_wherever_files_name_it() {
+    let moves = Moves {
+        nodes: vec![("pve1".into(), "pve2".into()), ("pve2".into(), "pve1".into())],
+        ..Moves::default()
+    };
+    let moved = |path: &str, text: &str| {
+        let moved = relocate::file(path, text.as_bytes(), &moves);
+        (moved.path, String::from_utf8(moved.content).unwrap())
+    };
+    for (path, before, after) in [
+        (
+            "etc/pve/storage.cfg",
+            "dir: pve1\n\tnodes pve1,pve3 ; pve2\n\tcomment pve1\n",
+            "dir: pve1\n\tnodes pve2,pve3 ; pve1\n\tcomment pve1\n",
+        ),
+        (
+            "etc/pve/jobs.cfg",
+            "vzdump: a\n\tnode pve1\n\tnodes pve1\n",
+            "vzdump: a\n\tnode pve2\n\tnodes pve1\n",
+        ),
+        (
+            "etc/pve/replication.cfg",
+            "local: 1-0\n\ttarget pve2\n\tsource pve1\n",
+            "local: 1-0\n\ttarget pve1\n\tsource pve2\n",
+        ),
+        (
+            "etc/pve/ha/groups.cfg",
+            "group: g\n\tnodes pve1:2,pve10,pve2\n",
+            "group: g\n\tnodes pve2:2,pve10,pve1\n",
+        ),
+        (
+            "etc/pve/sdn/fabrics.cfg",
+            "openfabric_node: fab1_pve1\n\tip 1\nopenfabric_fabric: fab_pve1\n",
+            "openfabric_node: fab1_pve2\n\tip 1\nopenfabric_fabric: fab_pve1\n",
+        ),
+        (
+            "etc/pve/user.cfg",
+            "acl:1:/nodes/pve1:@a:R:\nacl:1:/nodes/pve10/x:@a:R:\n#acl:1:/nodes/pve1:@a:R:\n",
+            "acl:1:/nodes/pve2:@a:R:\nacl:1:/nodes/pve10/x:@a:R:\n#acl:1:/nodes/pve1:@a:R:\n",
+        ),
+        (
+            "etc/pve/notifications.cfg",
+            "matcher: m\n\tmatch-field exact:hostname=pve1\n\tmatch-field exact:type=pve1\n",
+            "matcher: m\n\tmatch-field exact:hostname=pve2\n\tmatch-field exact:type=pve1\n",
+        ),
+        (
+            "etc/hosts",
+            "192.0.2.1 pve1.example.org pve1 my-pve1 x.pve1\n",
+            "192.0.2.1 pve2.example.org pve2 my-pve1 x.pve1\n",
+        ),
+        ("etc/hostname", "pve1\n", "pve2\n"),
+        ("etc/resolv.conf", "search pve1\n", "search pve1\n"),
+    ] {
+        assert_eq!(moved(path, before), (path.to_owned(), after.to_owned()), "{path}");
+    }
+    assert_eq!(moved("etc/pve/nodes/pve1/host.fw", "x").0, "etc/pve/nodes/pve2/host.fw");
+}
+
+#[test]
+fn a_guest_keeps_every_byte_that_names_no_other_place() {
+    let moves = Moves {
+        as_id: Some("900".into()),
+        storages: vec![("a".into(), "b".into())],
+        bridges: vec![("vmbr1".into(), "vmbr2".into())],
+        ..Moves::default()
+    };
+    let before = "#a:vm-101-disk-0 vmbr1\r\nargs: -drive file=a:vm-101-disk-0\nscsi0: file=a:101/vm-101-disk-0.qcow2,size=1G\n\
+        scsi1: a:base-9000-disk-0/vm-101-disk-1\nscsi2: /dev/disk/by-id/x,backup=0\nide2: none,media=cdrom\nide3: a:iso/x.iso,media=cdrom\n\
+        unused0: other:vm-101-disk-2\nefidisk0: a:vm-1011-disk-0\nnet0: virtio=AA,bridge=vmbr1,tag=5\nnet1: virtio=AA,bridge=vmbr10\n\
+        cicustom: user=a:snippets/u.yaml,network=c:snippets/n.yaml\nscsihw: a:b\nmp0: a:subvol-101-disk-0,mp=/x:/y\n\n[snap]\nvmstate: a:vm-101-state-snap\n";
+    let guest = relocate::guest(before.as_bytes(), "101", &moves);
+    let after = "#a:vm-101-disk-0 vmbr1\r\nargs: -drive file=a:vm-101-disk-0\nscsi0: file=b:900/vm-900-disk-0.qcow2,size=1G\n\
+        scsi1: b:base-9000-disk-0/vm-900-disk-1\nscsi2: /dev/disk/by-id/x,backup=0\nide2: none,media=cdrom\nide3: b:iso/x.iso,media=cdrom\n\
+        unused0: other:vm-900-disk-2\nefidisk0: b:vm-1011-disk-0\nnet0: virtio=AA,bridge=vmbr2,tag=5\nnet1: virtio=AA,bridge=vmbr10\n\
+        cicustom: user=b:snippets/u.yaml,network=c:snippets/n.yaml\nscsihw: a:b\nmp0: b:subvol-900-disk-0,mp=/x:/y\n\n[snap]\nvmstate: b:vm-900-state-snap\n";
+    assert_eq!(String::from_utf8(guest.content).unwrap(), after);
+}
+
+#[test]
+fn pairs_and_ids_that_cannot_be_are_refused() {
+    for word in ["", "=", "a", "a=", "=b", "a/b=c", "-a=b", "a=b=c"] {
+        assert!(Moves::pair("--node", word).is_err(), "{word}");
+    }
+    for id in ["1", "99", "0100", "x", "-5", "1000000000"] {
+        assert!(Moves { as_id: Some(id.to_owned()), ..Moves::default() }.check().is_err(), "{id}");
+    }
+    let pair = |old: &str, new: &str| (old.to_owned(), new.to_owned());
+    assert!(Moves { nodes: vec![pair("a", "c"), pair("b", "c")], ..Moves::default() }.check().is_err());
+    assert!(Moves { storages: vec![pair("a", "b"), pair("a", "c")], ..Moves::default() }.check().is_err());
+    assert!(Moves { storages: vec![pair("a", "c"), pair("b", "c")], ..Moves::default() }.check().is_ok());
+}
+
+/// A text of sections with comments, blank lines and bad lines in between.
+fn sections() -> impl Strategy<Value = String> {
+    let line = prop_oneof![
+        "(dir|nfs): [a-e]{1,2}\n",
+        "\t[a-c]{1,3} [a-z]{0,4}\n",
+        Just("\n".to_owned()),
+        "#[ a-z]{0,4}\n",
+        "[a-z]{1,3}\n",
+        "  \n",
+    ];
+    proptest::collection::vec(line, 0..24).prop_map(|lines| lines.concat())
+}
+
+proptest! {
+    #[test]
+    fn a_piece_that_is_put_in_changes_no_other_piece_and_twice_is_once(
+        saved in sections(), live in sections(), tail in "(\t[a-z])?",
+    ) {
+        let live = format!("{live}{tail}");
+        let grammar = Grammar::Sections(&[]);
+        for piece in pieces::pieces(grammar, saved.as_bytes()).unwrap() {
+            let content = &saved.as_bytes()[piece.at.clone()];
+            let before = pieces::pieces(grammar, live.as_bytes()).unwrap();
+            let places: Vec<_> = before.iter().filter(|other| other.id == piece.id).collect();
+            if places.len() > 1 {
+                continue;
+            }
+            let after = match places[..] {
+                [old] => pieces::replace(live.as_bytes(), &old.at, content),
+                _ => pieces::add(grammar, live.as_bytes(), &piece.kind, &piece.id, content).unwrap(),
+            };
+            let found = pieces::pieces(grammar, &after).unwrap();
+            let contents = |text: &[u8], all: &[pieces::Piece]| -> Vec<(String, Vec<u8>)> {
+                all.iter().map(|piece| (piece.id.clone(), text[piece.at.clone()].to_vec())).collect()
+            };
+            let mut expected = contents(live.as_bytes(), &before);
+            match expected.iter_mut().find(|(id, _)| *id == piece.id) {
+                Some(old) => old.1 = content.to_vec(),
+                None => expected.push((piece.id.clone(), content.to_vec())),
+            }
+            prop_assert_eq!(contents(&after, &found), expected);
+            let again = found.iter().find(|other| other.id == piece.id).unwrap();
+            prop_assert_eq!(pieces::replace(&after, &again.at, content), after);
+        }
+    }
+
+    #[test]
+    fn a_member_that_is_put_into_json_leaves_the_others(
+        names in proptest::collection::btree_set("[a-z\"\\\\é]{1,3}", 0..5), new in "[a-z\"]{1,3}", space in "[ \n\t]{0,2}",
+    ) {
+        let inner: Vec<String> = names.iter().map(|name| {
+            format!("{space}{}{space}:{space}{{\"x\":[1,\"}},\"]}}{space}", serde_json::to_string(name).unwrap())
+        }).collect();
+        let text = format!("{space}{{\"a\":0,\"users\":{{{}}}}}", inner.join(","));
+        let grammar = Grammar::Json(&["users"]);
+        let found = pieces::pieces(grammar, text.as_bytes()).unwrap();
+        prop_assert_eq!(found.iter().map(|piece| piece.id.clone()).collect::<std::collections::BTreeSet<_>>(), names.clone());
+        let piece = format!("{}:5", serde_json::to_string(&new).unwrap());
+        let after = match found.iter().find(|piece| piece.id == new) {
+            Some(old) => pieces::replace(text.as_bytes(), &old.at, piece.as_bytes()),
+            None => pieces::add(grammar, text.as_bytes(), "", &new, piece.as_bytes()).unwrap(),
+        };
+        let value: serde_json::Value = serde_json::from_slice(&after).unwrap();
+        prop_assert_eq!(&value["users"][&new], &serde_json::json!(5));
+        prop_assert_eq!(value["users"].as_object().unwrap().len(), names.len() + usize::from(!names.contains(&new)));
+    }
+
+    #[test]
+    fn a_node_that_is_renamed_and_renamed_back_is_as_before(text in "((\tnodes |\tnode |dir: |#)?[a-z0-9,:= ]{0,12}\n){0,8}") {
+        let there = Moves { nodes: vec![("a".into(), "zz9".into())], ..Moves::default() };
+        let back = Moves { nodes: vec![("zz9".into(), "a".into())], ..Moves::default() };
+        prop_assume!(!text.contains("zz9"));
+        for path in ["etc/pve/storage.cfg", "etc/pve/jobs.cfg", "etc/hosts", "etc/pve/user.cfg"] {
+            let moved = relocate::file(path, text.as_bytes(), &there);
+            prop_assert_eq!(relocate::file(path, &moved.content, &back).content, text.as_bytes());
+        }
+    }
+}
