@@ -81,6 +81,7 @@ pub mod plan {
     pub mod restore;
     pub mod guest_conf;
     pub mod object;
+    pub mod permissions;
     pub mod pieces;
     pub mod relocate;
     pub mod select;

@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::permissions::{Acl, list_field, with_member};
 use super::pieces::{self, Piece};
 use super::relocate::{self, Moves};
 use crate::catalog::On;
@@ -87,11 +88,11 @@ impl Selector {
         let known = |name: &str| name == GUEST_WORD || names.contains(name);
         // `mapping/pci/x`: the longest name counts.
         let splits = rest.match_indices('/').map(|(at, _)| (&rest[..at], &rest[at + 1..]));
-        let named = splits.filter_map(|(name, id)| {
+        let mut fitting = splits.filter_map(|(name, id)| {
             let name = ALIASES.iter().find(|(alias, _)| *alias == name).map_or(name, |(_, name)| name);
             known(name).then_some((name, id))
         });
-        let Some((name, id)) = named.last() else {
+        let Some((name, id)) = fitting.next_back() else {
             let name = rest.rsplit_once('/').map_or(rest, |(name, _)| name);
             let words: Vec<&str> = names.iter().copied().chain([GUEST_WORD]).collect();
             let hint = nearest(name, &words).map_or_else(
@@ -457,17 +458,17 @@ impl Work<'_> {
             }
             let now = self.current(part.path).cloned().unwrap_or_default();
             let here = pieces::pieces(part.grammar, &now).unwrap_or_default();
-            let Some(live) = here.iter().find(|other| other.id == list.id) else {
+            let Some(place) = here.iter().find(|other| other.id == list.id) else {
                 told.notes.push(format!("{word} '{}' had it and is not here: {word}/{}", list.id, list.id));
                 continue;
             };
-            let line = &now[live.at.clone()];
+            let line = &now[place.at.clone()];
             if list_field(line, field).iter().any(|member| member == new) {
                 continue;
             }
             let Some(line) = with_member(line, field, new) else { continue };
             told.change(part.path, part.path, format!("member of {word} '{}' again", list.id));
-            let text = pieces::replace(&now, &live.at, &line);
+            let text = pieces::replace(&now, &place.at, &line);
             self.now.insert(part.path.to_owned(), text);
         }
     }
@@ -509,73 +510,5 @@ fn shown(grammar: Grammar, piece: &Piece) -> String {
         Grammar::Bare => format!("section '{}'", piece.id),
         Grammar::Lines(word) => format!("{word} '{}'", piece.id),
         _ => format!("entry of '{}'", piece.id),
-    }
-}
-
-fn list_field(line: &[u8], field: usize) -> Vec<String> {
-    let line = String::from_utf8_lossy(line);
-    let list = line.split(':').nth(field).unwrap_or_default();
-    list.split([',', ';', ' ']).filter(|member| !member.is_empty()).map(str::to_owned).collect()
-}
-
-/// The line with one member more in its list; None when it has no such field.
-fn with_member(line: &[u8], field: usize, member: &str) -> Option<Vec<u8>> {
-    let mut fields: Vec<Vec<u8>> = line.split(|byte| *byte == b':').map(<[u8]>::to_vec).collect();
-    let list = fields.get_mut(field)?;
-    if !list.is_empty() {
-        list.push(b',');
-    }
-    list.extend_from_slice(member.as_bytes());
-    Some(fields.join(&b':'))
-}
-
-/// `acl:propagate:path:who,…:roles`, with whatever stands behind.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Acl {
-    propagate: String,
-    path: String,
-    who: Vec<String>,
-    roles: Vec<String>,
-    rest: String,
-}
-
-impl Acl {
-    fn parse(line: &[u8]) -> Option<Self> {
-        let line = std::str::from_utf8(line).ok()?;
-        let mut fields = line.splitn(6, ':');
-        fields.next().filter(|word| *word == "acl")?;
-        let mut field = || fields.next().map(str::to_owned);
-        let (propagate, path, who, roles) = (field()?, field()?, field()?, field()?);
-        let rest = field().map_or_else(String::new, |rest| format!(":{rest}"));
-        let list = |text: String| text.split(',').map(str::trim).map(str::to_owned).collect();
-        Some(Self { propagate, path, who: list(who), roles: list(roles), rest })
-    }
-
-    fn text(&self) -> String {
-        let (who, roles) = (self.who.join(","), self.roles.join(","));
-        format!("acl:{}:{}:{who}:{roles}{}", self.propagate, self.path, self.rest)
-    }
-
-    /// What of this entry a live list lacks. The last line that grants a role says whether it propagates.
-    fn beyond(&self, text: &[u8]) -> Vec<Self> {
-        let live: Vec<Self> = pieces::lines(text).filter_map(|at| Self::parse(&text[at])).collect();
-        let granted = |who: &String, role: &String| {
-            let named =
-                |line: &&Self| line.path == self.path && line.who.contains(who) && line.roles.contains(role);
-            live.iter().rev().find(named).is_some_and(|line| line.propagate == self.propagate)
-        };
-        let lacking = self.who.iter().filter_map(|who| {
-            let roles: Vec<String> = self.roles.iter().filter(|role| !granted(who, role)).cloned().collect();
-            (!roles.is_empty()).then(|| Self { who: vec![who.clone()], roles, ..self.clone() })
-        });
-        // Those who lack the same stay on one line.
-        let mut lines: Vec<Self> = Vec::new();
-        for entry in lacking {
-            match lines.iter_mut().find(|line| line.roles == entry.roles) {
-                Some(line) => line.who.extend(entry.who),
-                None => lines.push(entry),
-            }
-        }
-        lines
     }
 }

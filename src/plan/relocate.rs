@@ -141,7 +141,7 @@ pub fn guest(text: &[u8], id: &str, moves: &Moves) -> Guest {
         for named in entry.names() {
             match named {
                 Named::Bridge(at) => {
-                    edits.extend(renamed(&moves.bridges, &text[at.clone()]).map(|new| (at, new.to_owned())))
+                    edits.extend(renamed(&moves.bridges, &text[at.clone()]).map(|new| (at, new.to_owned())));
                 }
                 Named::File { storage, .. } => {
                     edits.extend(

@@ -52,8 +52,8 @@ pub fn objects(data: &[u8]) {
     let guest = relocate::guest(data, "100", &moves).content;
     assert_eq!(relocate::guest(&guest, "100", &moves).content, guest, "twice is once");
     for path in ["etc/pve/storage.cfg", "etc/pve/user.cfg", "etc/hosts", "etc/pve/mapping/pci.cfg"] {
-        let moved = relocate::file(path, data, &moves);
-        assert_eq!(relocate::file(path, &moved.content, &moves).content, moved.content, "twice is once");
+        let there = relocate::file(path, data, &moves);
+        assert_eq!(relocate::file(path, &there.content, &moves).content, there.content, "twice is once");
     }
     back(data);
 }
