@@ -349,13 +349,13 @@ fn a_file_that_is_broken_on_this_host_is_left_alone_and_said() {
 
 #[test]
 fn a_renamed_node_is_renamed_wherever_files_name_it() {
-    let moves = Moves {
+    let swap = Moves {
         nodes: vec![("pve1".into(), "pve2".into()), ("pve2".into(), "pve1".into())],
         ..Moves::default()
     };
-    let moved = |path: &str, text: &str| {
-        let moved = relocate::file(path, text.as_bytes(), &moves);
-        (moved.path, String::from_utf8(moved.content).unwrap())
+    let renamed = |path: &str, text: &str| {
+        let file = relocate::file(path, text.as_bytes(), &swap);
+        (file.path, String::from_utf8(file.content).unwrap())
     };
     for (path, before, after) in [
         (
@@ -401,9 +401,9 @@ fn a_renamed_node_is_renamed_wherever_files_name_it() {
         ("etc/hostname", "pve1\n", "pve2\n"),
         ("etc/resolv.conf", "search pve1\n", "search pve1\n"),
     ] {
-        assert_eq!(moved(path, before), (path.to_owned(), after.to_owned()), "{path}");
+        assert_eq!(renamed(path, before), (path.to_owned(), after.to_owned()), "{path}");
     }
-    assert_eq!(moved("etc/pve/nodes/pve1/host.fw", "x").0, "etc/pve/nodes/pve2/host.fw");
+    assert_eq!(renamed("etc/pve/nodes/pve1/host.fw", "x").0, "etc/pve/nodes/pve2/host.fw");
 }
 
 #[test]
