@@ -76,14 +76,14 @@ pub mod plan {
     pub mod complete;
     pub mod differences;
     pub mod excerpt;
-    pub mod prune;
-    pub mod refuse;
-    pub mod restore;
     pub mod guest_conf;
     pub mod object;
     pub mod permissions;
     pub mod pieces;
+    pub mod prune;
+    pub mod refuse;
     pub mod relocate;
+    pub mod restore;
     pub mod select;
     pub mod vzdump_conf;
 }
