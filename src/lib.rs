@@ -77,6 +77,8 @@ pub mod plan {
     pub mod differences;
     pub mod excerpt;
     pub mod guest_conf;
+    pub mod merge;
+    pub mod network;
     pub mod object;
     pub mod permissions;
     pub mod pieces;

@@ -6,6 +6,7 @@ pub mod api;
 pub mod changing;
 pub mod coverage;
 pub mod hooks;
+pub mod merges;
 pub mod objects;
 mod pbs;
 mod pve;

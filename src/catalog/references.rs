@@ -25,6 +25,8 @@ pub enum Form {
     RuleOption(&'static [&'static str]),
     /// Anywhere as a whole word; a domain may follow.
     Words,
+    /// As `Words`, but in lines with one of these before `=` only.
+    Assigned(&'static [&'static str]),
 }
 
 macro_rules! pve {
@@ -68,13 +70,63 @@ pub const NODE_NAMES: &[Reference] = &[
     words("etc/postfix/main.cf"),
 ];
 
-/// Network cards, outside the interfaces files and the .link files, which have grammars of their own.
+/// Network cards.
 pub const CARD_NAMES: &[Reference] = &[
+    words("etc/network/interfaces"),
+    words("etc/network/interfaces.d/{file}"),
+    Reference { path: "usr/local/lib/systemd/network/{file}.link", form: LINK_NAME },
+    Reference { path: "etc/systemd/network/{file}.link", form: LINK_NAME },
+    Reference { path: "etc/systemd/network/{file}.network", form: Form::Assigned(&["Name"]) },
+    Reference { path: "etc/udev/rules.d/{file}-persistent-net.rules", form: Form::Words },
     Reference { path: pve!("firewall/cluster.fw"), form: Form::RuleOption(RULE_INTERFACE) },
     Reference { path: pve!("nodes/{node}/host.fw"), form: Form::RuleOption(RULE_INTERFACE) },
     property(pve!("sdn/fabrics.cfg"), "interfaces", "name"),
     key(pve!("sdn/controllers.cfg"), "isis-ifaces"),
     key(pve!("sdn/controllers.cfg"), "loopback"),
+];
+
+const LINK_NAME: Form = Form::Assigned(&["Name", "OriginalName"]);
+
+/// In an interfaces file: what brings a link up by itself, and what it is made of.
+pub const START_KEYS: [&str; 3] = ["auto", "allow-auto", "allow-hotplug"];
+pub const PORT_KEYS: [&str; 10] = [
+    "bridge-ports",
+    "bridge_ports",
+    "bond-slaves",
+    "bond_slaves",
+    "slaves",
+    "vlan-raw-device",
+    "vlan_raw_device",
+    "ovs_ports",
+    "ovs_bonds",
+    "batman-ports",
+];
+
+/// Whether ifupdown reads it.
+pub fn is_interfaces(path: &str) -> bool {
+    path == "etc/network/interfaces" || path.starts_with("etc/network/interfaces.d/")
+}
+
+/// Files beside `CARD_NAMES` in which a card may be named; an admin looks at them.
+pub fn names_cards(path: &str) -> bool {
+    NAME_CARDS.iter().any(|start| path.starts_with(start))
+}
+
+const NAME_CARDS: [&str; 14] = [
+    "etc/wireguard/",
+    "etc/sysctl.d/",
+    "etc/sysctl.conf",
+    "etc/nftables",
+    "etc/iptables",
+    "etc/dnsmasq",
+    "etc/frr/",
+    "etc/netplan/",
+    "etc/keepalived/",
+    "etc/lldpd",
+    "etc/default/",
+    "etc/dhcp/",
+    "etc/ufw/",
+    "etc/systemd/network/",
 ];
 
 const RULE_INTERFACE: &[&str] = &["-i", "-iface"];

@@ -65,7 +65,10 @@ pub struct Change {
 
 /// Whether a word of a selection names an object: `kind/id`, and no path.
 pub fn is_object(word: &str) -> bool {
-    word.contains('/') && !word.starts_with(['/', '.', '*']) && !word.starts_with("etc/")
+    let top = word.split_once('/').map(|(top, _)| top);
+    top.is_some_and(|top| {
+        !matches!(top, "" | "." | ".." | "etc" | "root" | "usr" | "var") && !top.contains('*')
+    })
 }
 
 /// Whether a path of a snapshot or a host is looked into by this module.

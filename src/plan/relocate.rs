@@ -301,6 +301,14 @@ fn named(form: Form, line: &str) -> Vec<std::ops::Range<usize>> {
             let pairs = all.windows(2).filter(|pair| options.contains(&&line[pair[0].clone()]));
             pairs.map(|pair| pair[1].clone()).collect()
         }
+        Form::Assigned(keys) => match line.split_once('=') {
+            Some((key, _)) if keys.contains(&key.trim()) => {
+                let start = key.len() + 1;
+                let shift = |at: std::ops::Range<usize>| at.start + start..at.end + start;
+                named(Form::Words, &line[start..]).into_iter().map(shift).collect()
+            }
+            _ => Vec::new(),
+        },
         Form::Words => {
             let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
             // What follows a dot is part of another name.
