@@ -39,9 +39,11 @@ pub mod sys {
     pub mod http;
     pub mod keyed;
     pub mod lock;
+    pub mod locked;
     pub mod log;
     pub mod pmxcfs;
     pub mod scratch;
+    pub mod tty;
 
     /// Lower-case hex.
     pub fn hex(bytes: &[u8]) -> String {
@@ -62,7 +64,11 @@ pub mod catalog;
 /// Floor 2. The snapshot file.
 pub mod archive {
     pub mod codec;
+    pub mod identity;
     pub mod reader;
+    pub mod recipient;
+    pub mod seal;
+    pub mod sink;
     pub mod tar;
     pub mod writer;
 }
@@ -100,9 +106,11 @@ pub mod task {
     pub mod collect;
     pub mod complete;
     pub mod configure;
+    pub mod decrypt;
     pub mod extract;
     pub mod hook;
     pub mod intake;
+    pub mod key;
     pub mod observe;
     pub mod picked;
     pub mod prune;

@@ -402,6 +402,10 @@ fn the_shipped_configuration_is_valid_with_every_key_in_force() {
         "root/.config/rclone/rclone.conf",
         format!("[b2]\ntype = alias\nremote = {}\n", remote.display()),
     );
+    // What is shown is nobody's: a recipient whose other half someone else has would be worse than none.
+    let recipient = "age1c92l66gk6neh8nhxnjah0gf55rjas0pljknfszyqmdr75vfpwgjsl78n4g";
+    host.write("etc/proxmox-backup-extra/recipients", format!("{recipient}\n"));
+    let keys = keys.replace("recipient age1...", &format!("recipient {recipient}"));
     host.configure(&keys.replace("\tmountpoint yes\n", ""));
     host.write("etc/proxmox-backup-extra/secrets.cfg", in_force(&shipped("secrets.cfg.example")));
     let secrets = host.root.join("etc/proxmox-backup-extra/secrets.cfg");

@@ -20,9 +20,10 @@ fn floor(folder: &str) -> u8 {
 }
 
 /// Crates that may be used only in these folders.
-const CRATES: [(&str, &[&str]); 26] = [
+const CRATES: [(&str, &[&str]); 27] = [
     ("md5", &["sys"]),
     ("age", &["archive"]),
+    ("age_core", &["archive"]),
     ("bech32", &["archive"]),
     ("scrypt", &["archive"]),
     ("lettre", &["notify"]),

@@ -1,6 +1,6 @@
 //! HOWTO.txt, taken out of a real snapshot and followed to the letter by a shell: with tar, its codec's tool and
 //! nothing of ours the host's files come back as they were.
-//! Needs the Debian packages zstd, xz-utils, bzip2, attr, acl and libcap2-bin, and root.
+//! Needs the Debian packages age, zstd, xz-utils, bzip2, attr, acl and libcap2-bin, and root.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod common;
@@ -27,7 +27,8 @@ fn run(dir: &Path, argv: &[&str]) -> String {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     assert!(done.status.success(), "{argv:?}: {}\n{}", text(&done.stdout), text(&done.stderr));
     // zstd says what it did, and tar finds a time before 1970 remarkable.
-    let usual = ["payload.tar.zst", "tar: srv/tree/secret: implausibly old time stamp 1969-12-30"];
+    let usual =
+        ["payload.tar.zst", "Public key: ", "tar: srv/tree/secret: implausibly old time stamp 1969-12-30"];
     for line in text(&done.stderr).lines() {
         assert!(usual.iter().any(|usual| line.starts_with(usual)), "{argv:?}: {line}");
     }
@@ -83,7 +84,15 @@ fn commands(howto: &str) -> Vec<&str> {
 
 fn follow(compression: &str, tools: &[&str]) {
     let host = TestHost::golden("bare");
-    host.configure(&format!("backup: main\n\tcompression {compression}\n\tinclude /srv/tree\n"));
+    let dir = host.beside("by-hand");
+    fs::create_dir(&dir).unwrap();
+    let mut seal = String::new();
+    if tools.contains(&"age") {
+        run(host.beside("").as_path(), &["age-keygen", "-o", "key.txt"]);
+        fs::copy(host.beside("key.txt"), dir.join("key.txt")).unwrap();
+        seal = format!("\trecipient {}", run(&dir, &["age-keygen", "-y", "key.txt"]));
+    }
+    host.configure(&format!("backup: main\n\tcompression {compression}\n\tinclude /srv/tree\n{seal}"));
     fs::create_dir_all(host.root.join("srv/tree")).unwrap();
     fill(&host.root.join("srv/tree"));
     // Folders as old as on a real host: one that is touched while it is unpacked shows.
@@ -91,8 +100,6 @@ fn follow(compression: &str, tools: &[&str]) {
     run(&host.root, &[&old[..], &["-exec", "touch", "-d", "@1300000000", "{}", "+"]].concat());
     host.run(&["backup"]).ok();
     let snap = host.snapshot_file();
-    let dir = host.beside("by-hand");
-    fs::create_dir(&dir).unwrap();
     let name = snap.file_name().unwrap().to_str().unwrap();
     fs::copy(&snap, dir.join(name)).unwrap();
 
@@ -141,6 +148,12 @@ fn a_compressed_snapshot_opens_with_tar_and_one_more_tool() {
 #[test]
 fn an_uncompressed_snapshot_opens_with_tar_alone() {
     follow("none", &["tar", "sha256sum", "mkdir", "tar"]);
+}
+
+#[test]
+fn a_sealed_snapshot_opens_with_age_and_the_key_too() {
+    follow("zstd", &["tar", "sha256sum", "age", "zstd", "mkdir", "tar"]);
+    follow("none", &["tar", "sha256sum", "age", "mkdir", "tar"]);
 }
 
 #[test]

@@ -1,49 +1,14 @@
 //! The codecs of a payload: one row each. Everything above sees `Write` and `Read`.
 
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::ops::RangeInclusive;
 
 use anyhow::{Context, Result};
 use liblzma::stream::{CONCATENATED, LzmaOptions, MtStreamBuilder, PRESET_EXTREME, Stream};
-use sha2::{Digest, Sha256};
 
+use super::sink::Sink;
 use crate::model::report::{Fault, FaultKind};
 use crate::model::snapshot::Compression;
-
-/// What a codec writes into: the snapshot file, hashed and counted on the way.
-pub struct Sink {
-    file: BufWriter<File>,
-    hash: Sha256,
-    size: u64,
-}
-
-const BUFFER_BYTES: usize = 256 * 1024;
-
-impl Sink {
-    pub fn new(file: File) -> Self {
-        Self { file: BufWriter::with_capacity(BUFFER_BYTES, file), hash: Sha256::new(), size: 0 }
-    }
-
-    /// The file, how much was written to it, and the SHA-256 over that.
-    pub fn finish(self) -> io::Result<(File, u64, [u8; 32])> {
-        let file = self.file.into_inner().map_err(io::IntoInnerError::into_error)?;
-        Ok((file, self.size, self.hash.finalize().into()))
-    }
-}
-
-impl Write for Sink {
-    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
-        let n = self.file.write(data)?;
-        self.hash.update(&data[..n]);
-        self.size += n as u64;
-        Ok(n)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
-    }
-}
 
 /// A running encoder. `finish` writes what is left and gives the sink back.
 pub trait Encode: Write {
@@ -349,7 +314,8 @@ mod tests {
             for level in [*codec.levels.start(), *codec.levels.end()] {
                 let file = tempfile::NamedTempFile::new().unwrap();
                 let with = settle(codec.name, None, Some(level), 2).unwrap();
-                let mut encoder = (codec.encode)(Sink::new(file.reopen().unwrap()), &with).unwrap();
+                let mut encoder =
+                    (codec.encode)(Sink::new(file.reopen().unwrap(), None).unwrap(), &with).unwrap();
                 encoder.write_all(&data).unwrap();
                 let (_, size, _) = encoder.finish().unwrap().finish().unwrap();
                 assert_eq!(size, file.as_file().metadata().unwrap().len());

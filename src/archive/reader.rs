@@ -11,7 +11,9 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-use super::codec;
+use super::codec::{self, Codec};
+use super::identity::Keys;
+use super::seal::{self, Held, Opening, SEALED_EXT};
 use super::tar::{self, BLOCK, Member};
 use super::writer::{HOWTO_NAME, MANIFEST_NAME};
 use crate::model::index::{Entry, INDEX_PATH, Index, Kind, Name};
@@ -23,6 +25,7 @@ use crate::sys::lock::check_stopped;
 pub const HEAD_BYTES: usize = BLOCK + MANIFEST_MAX_BYTES;
 /// Members before the payload, each once; more is no snapshot.
 const CLEAR_NAMES: [&str; 3] = [MANIFEST_NAME, "MANIFEST.sig", HOWTO_NAME];
+const READ_BYTES: usize = 256 * 1024;
 const UPGRADE: &str = "upgrade proxmox-backup-extra";
 const INDEX_MAX_BYTES: u64 = 256 << 20;
 /// What is kept of all members until the index comes: far more than any host's configuration needs.
@@ -84,6 +87,7 @@ pub struct Archive {
     file: File,
     pub head: Head,
     payload_at: u64,
+    keys: Keys,
 }
 
 impl Archive {
@@ -99,7 +103,14 @@ impl Archive {
         let head = Head::parse(&bytes)?;
         file.seek(SeekFrom::Start(0))?;
         let payload_at = find_payload(&file, &head.snapshot)?;
-        Ok(Self { file, head, payload_at })
+        Ok(Self { file, head, payload_at, keys: Keys::default() })
+    }
+
+    /// What opens it when it is sealed.
+    #[must_use]
+    pub fn with_keys(mut self, keys: Keys) -> Self {
+        self.keys = keys;
+        self
     }
 
     pub fn snapshot(&self) -> &Snapshot {
@@ -108,19 +119,16 @@ impl Archive {
 
     /// Reads all of it: the payload's hash, every member's hash, the index against the members.
     /// `visit` sees each member once, the index not; it may read from it or not.
-    /// Errors: `Verification` for every difference, `Unseal` for an encrypted payload, what `visit` says, a signal.
+    /// Errors: `Verification` for every difference, `Unseal` when nothing opens it, what `visit` says, a signal.
     pub fn read(
         &mut self,
         path: &Path,
         visit: &mut dyn FnMut(&Member, &mut dyn Read) -> Result<()>,
     ) -> Result<Index> {
-        if self.snapshot().sealed.is_some() {
-            let fault = Fault::new(FaultKind::Unseal, format!("{}: is encrypted", path.display()));
-            return Err(fault.hint("this version cannot open encrypted snapshots").into());
-        }
+        let held = self.key(path).map_err(|error| not_opened(&error, path))?;
         self.file.seek(SeekFrom::Start(self.payload_at))?;
         let mut visit_error = None;
-        let index = read_payload(&self.file, &self.head.snapshot, &mut |member, content| {
+        let index = read_payload(&self.file, &self.head.snapshot, held.as_ref(), &mut |member, content| {
             visit(member, content).map_err(|error| {
                 visit_error = Some(error);
                 anyhow::anyhow!("stopped")
@@ -133,6 +141,98 @@ impl Archive {
         match (visit_error, index) {
             (Some(error), _) => Err(error),
             (None, index) => index.map_err(|error| damaged(&error, path)),
+        }
+    }
+
+    /// Proves the payload as it is stored, by its hash alone: that much can be said without a key.
+    pub fn check_payload(&mut self, path: &Path) -> Result<()> {
+        let checked = self.hash_payload();
+        check_stopped()?;
+        checked.map_err(|error| damaged(&error, path))
+    }
+
+    /// True when `read` would ask nobody: it is not sealed, or one of the keys opens it.
+    pub fn is_open(&mut self, path: &Path) -> Result<bool> {
+        let Some(header) = self.seal().map_err(|error| damaged(&error, path))? else { return Ok(true) };
+        match self.keys.find(&header, self.head.snapshot.sealed.as_ref()) {
+            Ok(found) => Ok(found.is_some()),
+            Err(error) => Err(not_opened(&error, path)),
+        }
+    }
+
+    /// Writes the payload without its seal, still compressed. Its size and SHA-256 as written.
+    /// Errors: `Unseal`, `Verification`: what was written by then is worth nothing.
+    pub fn unseal(&mut self, path: &Path, out: &mut dyn io::Write) -> Result<(u64, String)> {
+        let held = self.key(path).map_err(|error| not_opened(&error, path))?;
+        self.file.seek(SeekFrom::Start(self.payload_at))?;
+        let mut stored = Hashing::new((&self.file).take(self.head.snapshot.payload.size));
+        let input = BufReader::with_capacity(READ_BYTES, &mut stored);
+        let copied = match &held {
+            None => copy_hashed(input, out),
+            Some(held) => Opening::new(input).and_then(|opening| copy_hashed(opening.open(held)?, out)),
+        };
+        let copied = copied.and_then(|copied| stored.expect(&self.head.snapshot).map(|()| copied));
+        check_stopped()?;
+        copied.map_err(|error| match error.downcast_ref::<NotWritten>() {
+            Some(_) => error,
+            None => damaged(&error, path),
+        })
+    }
+
+    /// Damage is told as such before anybody is asked for a key: a wrong key and a damaged file look alike.
+    fn key(&mut self, path: &Path) -> Result<Option<Held>> {
+        let Some(header) = self.seal()? else { return Ok(None) };
+        let sealed = self.head.snapshot.sealed.clone();
+        if let Some(held) = self.keys.find(&header, sealed.as_ref())? {
+            return Ok(Some(held));
+        }
+        self.hash_payload()?;
+        self.keys.find_or_ask(&header, sealed.as_ref(), &path.display().to_string()).map(Some)
+    }
+
+    /// The header of a sealed payload, by which keys are tried.
+    fn seal(&mut self) -> Result<Option<Vec<u8>>> {
+        let snapshot = &self.head.snapshot;
+        if snapshot.sealed.is_none() {
+            return Ok(None);
+        }
+        self.file.seek(SeekFrom::Start(self.payload_at))?;
+        let input = BufReader::new((&self.file).take(snapshot.payload.size));
+        Ok(Some(Opening::new(input)?.header))
+    }
+
+    fn hash_payload(&mut self) -> Result<()> {
+        self.file.seek(SeekFrom::Start(self.payload_at))?;
+        Hashing::new((&self.file).take(self.head.snapshot.payload.size)).expect(&self.head.snapshot)
+    }
+}
+
+/// `Unseal` stays what it is; everything else is damage.
+fn not_opened(error: &anyhow::Error, path: &Path) -> anyhow::Error {
+    match (check_stopped(), error.downcast_ref::<Fault>()) {
+        (Err(stopped), _) => stopped,
+        (Ok(()), Some(fault)) => fault.clone().into(),
+        (Ok(()), None) => damaged(error, path),
+    }
+}
+
+/// The output's refusal, which says nothing of the snapshot.
+#[derive(Debug)]
+struct NotWritten;
+
+impl std::fmt::Display for NotWritten {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("cannot write the clear payload")
+    }
+}
+
+fn copy_hashed(from: impl Read, to: &mut dyn io::Write) -> Result<(u64, String)> {
+    let mut from = Hashing::new(from);
+    let mut buffer = vec![0; READ_BYTES];
+    loop {
+        match from.read(&mut buffer)? {
+            0 => return Ok((from.size, crate::sys::hex(&from.hash.finalize()))),
+            n => to.write_all(&buffer[..n]).context(NotWritten)?,
         }
     }
 }
@@ -190,66 +290,111 @@ struct Seen {
     sha256: [u8; 32],
 }
 
+/// What a stream held, before it is compared with what the manifest says.
+pub struct Stream {
+    seen: HashMap<Name, Seen>,
+    index: Index,
+    bytes: u64,
+}
+
+/// How much a stream may hold.
+#[derive(Clone, Copy)]
+pub struct Limits {
+    pub entries: u64,
+    pub bytes: u64,
+}
+
+impl Limits {
+    /// Of a stream that we write ourselves.
+    pub const NONE: Self = Self { entries: u64::MAX, bytes: u64::MAX };
+}
+
 fn read_payload(
     file: &File,
     snapshot: &Snapshot,
+    held: Option<&Held>,
     visit: &mut dyn FnMut(&Member, &mut dyn Read) -> Result<()>,
 ) -> Result<Index> {
-    let codec = codec::CODECS
-        .iter()
-        .find(|codec| payload_ext(&snapshot.payload.name) == Some(codec.ext))
-        .with_context(|| {
-            let name = Name::new(snapshot.payload.name.as_str());
-            Fault::new(FaultKind::Failed, format!("this version cannot read {name}")).hint(UPGRADE)
-        })?;
+    let codec = codec_of(snapshot)?;
     let mut stored = Hashing::new(file.take(snapshot.payload.size));
+    let input = BufReader::with_capacity(READ_BYTES, &mut stored);
+    let limits = Limits { entries: snapshot.counts.entries, bytes: snapshot.counts.bytes };
+    let stream = match held {
+        None => read_stream(input, codec, limits, visit)?,
+        Some(held) => {
+            let mut clear = Opening::new(input)?.open(held)?;
+            let stream = read_stream(BufReader::with_capacity(READ_BYTES, &mut clear), codec, limits, visit)?;
+            seal::end(&mut clear)?;
+            stream
+        }
+    };
+    stored.expect(snapshot)?;
+    stream.compare(snapshot)
+}
+
+/// Reads what a codec wrote, to its end.
+pub fn read_stream(
+    input: impl Read,
+    codec: &Codec,
+    limits: Limits,
+    visit: &mut dyn FnMut(&Member, &mut dyn Read) -> Result<()>,
+) -> Result<Stream> {
     let mut seen: HashMap<Name, Seen> = HashMap::new();
     let mut kept = 0;
     let mut index: Option<Index> = None;
-    {
-        let decoded = (codec.decode)(Box::new(BufReader::with_capacity(256 * 1024, &mut stored)))?;
-        let mut bounded = Bounded { inner: decoded, left: snapshot.counts.bytes };
-        let result = tar::read(&mut bounded, &mut |member, content| {
-            ensure!(index.is_none(), "{}: stands behind the index", member.path);
-            if member.path.as_bytes() == INDEX_PATH.as_bytes() {
-                index = Some(read_index(member, content)?);
-                return Ok(());
-            }
-            ensure!((seen.len() as u64) < snapshot.counts.entries, "has more members than its manifest says");
-            kept += size_of::<Seen>() + member.memory();
-            ensure!(
-                kept <= KEPT_MAX_BYTES,
-                "has more names and attributes than fit into {KEPT_MAX_BYTES} bytes"
-            );
-            check_hard_link(member, &seen)?;
-            let mut hashing = Hashing::new(content);
-            visit(member, &mut hashing)?;
-            io::copy(&mut hashing, &mut io::sink()).with_context(|| format!("{}: cut short", member.path))?;
-            ensure!(hashing.size == member.size, "{}: cut short", member.path);
-            let fresh = Seen { member: member.clone(), sha256: hashing.hash.finalize().into() };
-            ensure!(seen.insert(member.path.clone(), fresh).is_none(), "{}: stands in it twice", member.path);
-            Ok(())
-        });
-        result?;
-        // The archive ends with two blocks of zeros, and reading it stops at the first.
-        let mut rest = Vec::new();
-        bounded.by_ref().take(BLOCK as u64 + 1).read_to_end(&mut rest).context("damaged payload")?;
-        ensure!(
-            rest.len() <= BLOCK && rest.iter().all(|byte| *byte == 0),
-            "its payload has something behind its end"
-        );
-        ensure!(bounded.left == 0, "its payload unpacks to less than its manifest says");
-    }
-    io::copy(&mut stored, &mut io::sink())?;
-    let sha256 = crate::sys::hex(&stored.hash.finalize());
-    ensure!(sha256 == snapshot.payload.sha256, "the SHA-256 of its payload is not the manifest's");
-    let index = index.context("has no index")?;
-    compare(&index, &seen, snapshot)?;
-    Ok(index)
+    let decoded = (codec.decode)(Box::new(input))?;
+    let mut bounded = Bounded { inner: decoded, left: limits.bytes };
+    let result = tar::read(&mut bounded, &mut |member, content| {
+        ensure!(index.is_none(), "{}: stands behind the index", member.path);
+        if member.path.as_bytes() == INDEX_PATH.as_bytes() {
+            index = Some(read_index(member, content)?);
+            return Ok(());
+        }
+        ensure!((seen.len() as u64) < limits.entries, "has more members than its manifest says");
+        kept += size_of::<Seen>() + member.memory();
+        ensure!(kept <= KEPT_MAX_BYTES, "has more names and attributes than fit into {KEPT_MAX_BYTES} bytes");
+        check_hard_link(member, &seen)?;
+        let mut hashing = Hashing::new(content);
+        visit(member, &mut hashing)?;
+        io::copy(&mut hashing, &mut io::sink()).with_context(|| format!("{}: cut short", member.path))?;
+        ensure!(hashing.size == member.size, "{}: cut short", member.path);
+        let fresh = Seen { member: member.clone(), sha256: hashing.hash.finalize().into() };
+        ensure!(seen.insert(member.path.clone(), fresh).is_none(), "{}: stands in it twice", member.path);
+        Ok(())
+    });
+    result?;
+    // The archive ends with two blocks of zeros, and reading it stops at the first.
+    let mut rest = Vec::new();
+    bounded.by_ref().take(BLOCK as u64 + 1).read_to_end(&mut rest).context("damaged payload")?;
+    ensure!(
+        rest.len() <= BLOCK && rest.iter().all(|byte| *byte == 0),
+        "its payload has something behind its end"
+    );
+    Ok(Stream { seen, index: index.context("has no index")?, bytes: limits.bytes - bounded.left })
 }
 
-fn payload_ext(name: &str) -> Option<&str> {
-    name.strip_prefix("payload.tar")
+impl Stream {
+    /// Errors: what is not as the manifest or the index says.
+    pub fn compare(self, snapshot: &Snapshot) -> Result<Index> {
+        ensure!(self.bytes == snapshot.counts.bytes, "its payload unpacks to less than its manifest says");
+        compare(&self.index, &self.seen, snapshot)?;
+        Ok(self.index)
+    }
+}
+
+/// By the payload's name, which says too whether it is sealed.
+fn codec_of(snapshot: &Snapshot) -> Result<&'static Codec> {
+    let name = &snapshot.payload.name;
+    let ext = name.strip_prefix("payload.tar").map(|ext| ext.strip_suffix(SEALED_EXT).unwrap_or(ext));
+    let codec = codec::CODECS.iter().find(|codec| ext == Some(codec.ext)).with_context(|| {
+        let name = Name::new(name.as_str());
+        Fault::new(FaultKind::Failed, format!("this version cannot read {name}")).hint(UPGRADE)
+    })?;
+    ensure!(
+        name.ends_with(SEALED_EXT) == snapshot.sealed.is_some(),
+        "its payload's name and its manifest do not agree on whether it is sealed"
+    );
+    Ok(codec)
 }
 
 fn read_index(member: &Member, content: &mut dyn Read) -> Result<Index> {
@@ -356,6 +501,14 @@ struct Hashing<R> {
 impl<R: Read> Hashing<R> {
     fn new(inner: R) -> Self {
         Self { inner, hash: Sha256::new(), size: 0 }
+    }
+
+    /// Reads what is left; all of it must be what the manifest says.
+    fn expect(mut self, snapshot: &Snapshot) -> Result<()> {
+        io::copy(&mut self, &mut io::sink())?;
+        let sha256 = crate::sys::hex(&self.hash.finalize());
+        ensure!(sha256 == snapshot.payload.sha256, "the SHA-256 of its payload is not the manifest's");
+        Ok(())
     }
 }
 

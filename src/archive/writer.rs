@@ -4,11 +4,15 @@
 use std::fs::File;
 use std::io::{BufWriter, Read, Write};
 use std::os::unix::fs::FileExt;
+use std::thread::{self, JoinHandle};
 
 use anyhow::{Result, ensure};
 use sha2::{Digest, Sha256};
 
-use super::codec::{self, Encode, Sink};
+use super::codec::{self, Encode};
+use super::reader::{self, Limits, Stream};
+use super::seal::{SEALED_EXT, Seal};
+use super::sink::Sink;
 use super::tar::{self, BLOCK};
 use crate::model::index::{Entry, INDEX_PATH, Index, Kind, Mtime, Name};
 use crate::model::report::Outcome;
@@ -38,14 +42,26 @@ pub struct Writer {
     bytes: u64,
     entries: Vec<Entry>,
     buffer: Vec<u8>,
+    /// Reads along what nobody can read back.
+    proof: Option<JoinHandle<Result<Stream>>>,
+}
+
+/// A snapshot that was written, but not put anywhere.
+pub struct Written {
+    pub snapshot: Snapshot,
+    /// What it holds, or what is wrong with it, when it was read while it was written.
+    pub read: Option<Result<Index>>,
 }
 
 impl Writer {
     /// Starts a snapshot at the beginning of `file`. `draft` has all that is known before reading the host;
-    /// its payload, counts and outcome are filled in by `finish`.
-    pub fn new(mut file: File, mut draft: Snapshot) -> Result<Self> {
+    /// its seal, payload, counts and outcome are filled in here and by `finish`. A seal whose key the run does not
+    /// hold cannot be read back: what goes into it is read along, by a thread, as it would be read later.
+    pub fn new(mut file: File, mut draft: Snapshot, seal: Option<Seal>) -> Result<Self> {
         let codec = codec::by_name(&draft.codec.name)?;
-        draft.payload.name = format!("payload.tar{}", codec.ext);
+        let sealed_ext = if seal.is_some() { SEALED_EXT } else { "" };
+        draft.payload.name = format!("payload.tar{}{sealed_ext}", codec.ext);
+        draft.sealed = seal.as_ref().map(|seal| seal.sealed.clone());
         draft.payload.sha256 = "0".repeat(64);
         let reserved = serde_json::to_vec_pretty(&draft)?.len() + MANIFEST_SLACK_BYTES;
         let reserved = reserved.next_multiple_of(BLOCK);
@@ -56,11 +72,17 @@ impl Writer {
         let mtime = draft.id.at().as_second();
         let mut head = Vec::new();
         tar::plain(MANIFEST_NAME, &vec![b' '; reserved], mtime, &mut head)?;
-        tar::plain(HOWTO_NAME, howto(&draft, codec.by_hand).as_bytes(), mtime, &mut head)?;
+        tar::plain(HOWTO_NAME, howto(&draft, codec.by_hand, true).as_bytes(), mtime, &mut head)?;
         let payload_at = head.len() as u64;
         head.extend_from_slice(&tar::plain_header(&draft.payload.name, 0, mtime)?);
         file.write_all(&head)?;
-        let encoder = (codec.encode)(Sink::new(file), &draft.codec)?;
+        let read_along = seal.as_ref().is_some_and(|seal| seal.held.is_none());
+        let mut sink = Sink::new(file, seal)?;
+        let proof = read_along.then(|| {
+            let along = sink.tee();
+            thread::spawn(move || reader::read_stream(along, codec, Limits::NONE, &mut |_, _| Ok(())))
+        });
+        let encoder = (codec.encode)(sink, &draft.codec)?;
         let encoder = BufWriter::with_capacity(COPY_BYTES, encoder);
         Ok(Self {
             draft,
@@ -70,6 +92,7 @@ impl Writer {
             bytes: 0,
             entries: Vec::new(),
             buffer: vec![0; COPY_BYTES],
+            proof,
         })
     }
 
@@ -122,7 +145,7 @@ impl Writer {
     }
 
     /// Writes the index (whose entries are those appended), then manifest and sizes, and fsyncs.
-    pub fn finish(mut self, mut index: Index) -> Result<Snapshot> {
+    pub fn finish(mut self, mut index: Index) -> Result<Written> {
         index.entries = std::mem::take(&mut self.entries);
         let files = index.entries.iter().filter(|entry| entry.kind == Kind::File).count();
         let mut counts = Counts {
@@ -161,7 +184,11 @@ impl Writer {
         manifest.push(b'\n');
         file.write_all_at(&manifest, BLOCK as u64)?;
         file.sync_all()?;
-        Ok(snapshot)
+        let read = self.proof.map(|proof| match proof.join() {
+            Ok(stream) => stream.and_then(|stream| stream.compare(&snapshot)),
+            Err(panic) => std::panic::resume_unwind(panic),
+        });
+        Ok(Written { snapshot, read })
     }
 }
 
@@ -195,18 +222,37 @@ fn index_entry(size: u64, mtime: i64) -> Entry {
     }
 }
 
+/// The same for a payload that lies beside it, taken out of its file.
+pub fn howto_beside(snapshot: &Snapshot) -> Result<String> {
+    Ok(howto(snapshot, codec::by_name(&snapshot.codec.name)?.by_hand, false))
+}
+
 /// How a person opens this file without us. `tests/howto.rs` runs the indented lines literally.
-fn howto(draft: &Snapshot, by_hand: &str) -> String {
+fn howto(draft: &Snapshot, by_hand: &str, packed: bool) -> String {
     let file = draft.id.file_name();
     let payload = &draft.payload.name;
-    let unpack = if by_hand.is_empty() { String::new() } else { format!("    {by_hand} {payload}\n") };
+    let unsealed = payload.strip_suffix(SEALED_EXT).unwrap_or(payload);
+    let unbundle = if packed { format!("    tar -xf {file}\n") } else { String::new() };
+    let (what, place) = if packed { ("file", "an empty folder") } else { ("folder", "it") };
+    let unseal = match &draft.sealed {
+        Some(_) => format!("    age -d -i key.txt -o {unsealed} {payload}\n"),
+        None => String::new(),
+    };
+    let unpack = if by_hand.is_empty() { String::new() } else { format!("    {by_hand} {unsealed}\n") };
+    let mut tools = vec!["tar"];
+    tools.extend(draft.sealed.is_some().then_some("age"));
+    tools.extend(by_hand.split(' ').next().filter(|tool| !tool.is_empty()));
+    let tools = match tools.as_slice() {
+        [one] => (*one).to_owned(),
+        [all @ .., last] => format!("{} and {last}", all.join(", ")),
+        [] => String::new(),
+    };
     format!(
-        "This file holds the configuration of the host {host}, saved at {at}.
-Any Linux opens it, with tar{tools} and nothing else, as root in an empty folder:
+        "This {what} holds the configuration of the host {host}, saved at {at}.
+Any Linux opens it, with {tools} and nothing else, as root in {place}{key}:
 
-    tar -xf {file}
-    sha256sum {payload}
-{unpack}    mkdir files
+{unbundle}    sha256sum {payload}
+{unseal}{unpack}    mkdir files
     tar --xattrs --xattrs-include='*' --numeric-owner --delay-directory-restore -xpf payload.tar -C files
 
 sha256sum must print the \"sha256\" that MANIFEST.json names.
@@ -214,18 +260,33 @@ files/ then holds the host's files at their places (etc/, root/, ...). /etc/pve,
 file system, is in files/etc/pve; its database is files/var/lib/pve-cluster/config.db.
 What commands said of the host is in files/.pbx/state; files/.pbx/index.json lists every file
 with its hash, and what could not be read.
-
-Never copy files/etc/pve over a running node's /etc/pve as a whole. With the package
-proxmox-backup-extra installed, `pbx-config show {file}` and
-`pbx-config restore {file} --to DIR` do all of the above, and check it.
+{passphrase}
+Never copy files/etc/pve over a running node's /etc/pve as a whole.{ours}
 ",
         host = draft.id.host(),
         at = draft.id.at(),
-        tools = by_hand
-            .split(' ')
-            .next()
-            .filter(|tool| !tool.is_empty())
-            .map(|tool| format!(" and {tool}"))
-            .unwrap_or_default(),
+        ours = if packed {
+            format!(
+                " With the package
+proxmox-backup-extra installed, `pbx-config show {file}` and
+`pbx-config restore {file} --to DIR` do all of the above, and check it."
+            )
+        } else {
+            String::new()
+        },
+        key = if draft.sealed.is_some() { HOWTO_KEY } else { "" },
+        passphrase = match &draft.sealed {
+            Some(sealed) if !sealed.passphrases.is_empty() => HOWTO_PASSPHRASE,
+            _ => "",
+        },
     )
 }
+
+const HOWTO_KEY: &str = ".
+It is sealed: the key that opens it must be there as key.txt, a file with a line
+AGE-SECRET-KEY-1..., or a private SSH key that it was sealed to. MANIFEST.json names the
+fingerprints of the keys that open it. In that folder";
+
+const HOWTO_PASSPHRASE: &str = "
+A passphrase opens it, too: `pbx-config decrypt` asks for it, on any machine with that package.
+";

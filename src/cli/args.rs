@@ -43,6 +43,9 @@ pub struct Global {
     /// Short for --output-format json
     #[arg(long, global = true)]
     pub json: bool,
+    /// Opens sealed snapshots: a file of age identities or an SSH key
+    #[arg(long = "identity", global = true, value_name = "FILE")]
+    pub identities: Vec<PathBuf>,
     /// No progress and no talk, only results and errors
     #[arg(short, long, global = true)]
     pub quiet: bool,
@@ -78,6 +81,8 @@ pub enum Verb {
     Verify(Verify),
     /// Bring a snapshot back: onto this system, or into a folder
     Restore(super::restore::Restore),
+    /// Write a sealed snapshot in the clear
+    Decrypt(super::decrypt::Decrypt),
     /// Remove this host's old snapshots, as the keep options of each store say
     Prune(Prune),
     /// What this program did on this host
@@ -215,16 +220,22 @@ pub struct Cat {
 }
 
 /// Read snapshots again, every byte and every hash
+///
+/// A sealed snapshot is looked into when its key is there; without it, its payload is proven by its hash.
 #[derive(Debug, Args)]
 #[command(after_help = "EXAMPLES:
   pbx-config verify                 the newest of this host
   pbx-config verify pve1/2026-11-22 latest~1
-  pbx-config verify --all           every copy in every store")]
+  pbx-config verify --all           every copy in every store
+  pbx-config verify --deep --identity /media/stick/key.txt")]
 pub struct Verify {
     pub snaps: Vec<String>,
     /// Every snapshot of every host, in every store
     #[arg(long, conflicts_with_all = ["snaps", "newest"])]
     pub all: bool,
+    /// Also look into what is sealed: fails where nothing opens it
+    #[arg(long)]
+    pub deep: bool,
     /// The newest of this host (the default)
     #[arg(long, conflicts_with = "snaps")]
     pub newest: bool,

@@ -3,8 +3,10 @@
 
 mod args;
 mod check;
+mod decrypt;
 mod exchange;
 mod hook;
+mod identity;
 mod plans;
 mod prune;
 mod render;
@@ -26,6 +28,8 @@ use serde::Serialize;
 
 use self::args::{Cli, Format, Verb};
 use self::row::Row;
+use crate::archive::identity::Keys;
+use crate::archive::recipient::Recipient;
 use crate::config::Config;
 use crate::model::record::Record;
 use crate::model::report::{Exit, Fault, FaultKind, Outcome, Problem, Report};
@@ -38,8 +42,8 @@ use crate::sys::glob::Pattern;
 use crate::sys::host::Host;
 use crate::sys::{files, lock, log as talk};
 use crate::task::snapshots::{self, Chosen};
-use crate::task::verify::Wanted;
-use crate::task::{after, backup, sources, verify};
+use crate::task::verify::{Looked, Wanted};
+use crate::task::{after, backup, key, sources, verify};
 
 /// The program: from its arguments to its exit code.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> i32 {
@@ -95,8 +99,9 @@ pub fn run(args: impl IntoIterator<Item = OsString>, mut world: World) -> Exit {
     if !host.exec.is_of_host() {
         host.machine = Arc::new(System);
     }
-    let words = Words { host, format, quiet: cli.global.quiet, out };
-    match words.speak(cli.verb) {
+    let said = identity::keys(&cli.global.identities)
+        .and_then(|keys| Words { host, format, quiet: cli.global.quiet, keys, out }.speak(cli.verb));
+    match said {
         Ok(exit) => exit,
         // A call that a signal interrupted is the signal's error, not the disk's.
         Err(error) if is_interrupted(&error) => {
@@ -173,6 +178,8 @@ struct Words<'a> {
     host: Host,
     format: Format,
     quiet: bool,
+    /// What opens sealed snapshots.
+    keys: Keys,
     out: &'a mut dyn Write,
 }
 
@@ -185,6 +192,7 @@ impl Words<'_> {
             Verb::Cat(args) => self.cat(&args),
             Verb::Verify(args) => self.verify(&args),
             Verb::Restore(args) => self.restore(args),
+            Verb::Decrypt(args) => self.decrypt(&args),
             Verb::Prune(args) => self.prune(&args),
             Verb::Log(args) => self.log(&args),
             Verb::Store(args) => self.store_verb(&args),
@@ -262,7 +270,7 @@ impl Words<'_> {
             return Err(fault.hint("name one of the two").into());
         }
         let stores = if is_file { Vec::new() } else { self.stores(&self.config()?, stores)? };
-        snapshots::choose(&stores, &self.host.facts.node, word)
+        Ok(snapshots::choose(&stores, &self.host.facts.node, word)?.with_keys(&self.keys))
     }
 
     fn progress(&self) -> Progress {
@@ -369,7 +377,18 @@ impl Words<'_> {
     }
 
     fn show(&mut self, args: &args::Show) -> Result<Exit> {
-        let proven = verify::verify(&self.choose(&args.stores, &args.snap)?)?;
+        let chosen = self.choose(&args.stores, &args.snap)?;
+        let proven = if args.files {
+            verify::verify(&chosen)?
+        } else {
+            match verify::look(&chosen)? {
+                Looked::Into(proven) => *proven,
+                Looked::At(snapshot) => {
+                    self.print(&serde_json::json!({ "snapshot": snapshot }), |_| render::closed(&snapshot))?;
+                    return Ok(Exit::Ok);
+                }
+            }
+        };
         let index = &proven.index;
         if self.format == Format::Text && args.files {
             let text: String = index.entries.iter().map(render::entry).collect();
@@ -413,13 +432,14 @@ impl Words<'_> {
                 let (copies, failed) = every_copy(&stores);
                 unreachable = failed;
                 // One after the other: a store that is far away is not downloaded whole.
-                verify::verify_all(copies.iter().map(|(store, id)| Wanted::take(*store, id)), &say)?
+                let take = |(store, id): &(&dyn Store, _)| Wanted::take(*store, id, &words.keys);
+                verify::verify_all(copies.iter().map(take), args.deep, &say)?
             } else {
                 let latest = ["latest".to_owned()];
                 let names = if args.snaps.is_empty() { &latest[..] } else { &args.snaps };
                 let chosen = names.iter().map(|word| words.choose(&args.stores, word));
                 let chosen = chosen.collect::<Result<Vec<_>>>()?;
-                verify::verify_all(chosen.into_iter().map(Wanted::from), &say)?
+                verify::verify_all(chosen.into_iter().map(Wanted::from), args.deep, &say)?
             };
             if results.is_empty() && unreachable.is_empty() {
                 let fault = Fault::new(FaultKind::NotFound, "there are no snapshots");
@@ -518,6 +538,8 @@ impl Words<'_> {
     fn config_check(&mut self) -> Result<Exit> {
         let config = self.config()?;
         let (compression, opened) = self.sound(&config)?;
+        let sealed_to: Vec<_> =
+            key::recipients(&self.host, &config)?.iter().map(Recipient::fingerprint).collect();
         let mut problems = config.problems.clone();
         let mut stores = Vec::new();
         for store in opened {
@@ -532,7 +554,8 @@ impl Words<'_> {
             }
         }
         let value = serde_json::json!({
-            "files": config.files, "compression": compression, "stores": stores, "problems": problems,
+            "files": config.files, "compression": compression, "sealed-to": sealed_to, "stores": stores,
+            "problems": problems,
         });
         self.print(&value, |_| {
             let mut text = String::new();
@@ -540,6 +563,7 @@ impl Words<'_> {
                 text.push_str("ok: no configuration file, the defaults are in force\n");
             }
             config.files.iter().for_each(|file| text.push_str(&format!("ok: {file}\n")));
+            sealed_to.iter().for_each(|print| text.push_str(&format!("ok: sealed to {print}\n")));
             stores.iter().for_each(|store| text.push_str(&format!("ok: store {store}\n")));
             text + &render::problems(&problems)
         })?;

@@ -8,7 +8,7 @@ use crate::model::index::{Entry, Index, Kind, is_harmful};
 use crate::model::report::{Outcome, Problem, Report, Severity};
 use crate::model::secret::MASK;
 use crate::model::section::{self, Section};
-use crate::model::snapshot::{Compression, Snapshot};
+use crate::model::snapshot::{Compression, Sealed, Snapshot};
 use crate::task::backup::Plan;
 use crate::task::extract::Extracted;
 use crate::task::hook::State;
@@ -146,6 +146,9 @@ pub fn report(report: &Report) -> String {
             compression(codec),
             codec.threads
         );
+        if let Some(sealed) = &snapshot.sealed {
+            let _ = writeln!(text, "sealed    to {}", count(sealed));
+        }
         let _ = writeln!(text, "time      {:.2} s, read back and verified", report.took);
     }
     if let Some(changes) = report.changes.as_ref().filter(|_| report.unchanged.is_none()) {
@@ -178,6 +181,13 @@ pub fn report(report: &Report) -> String {
     text
 }
 
+fn count(sealed: &Sealed) -> String {
+    match sealed.recipients {
+        1 => "1 recipient".to_owned(),
+        n => format!("{n} recipients"),
+    }
+}
+
 pub fn compression(codec: &Compression) -> String {
     let mode = codec.mode.as_ref().map(|mode| format!(" ({mode})")).unwrap_or_default();
     format!("{} level {}{mode}", codec.name, codec.level)
@@ -197,6 +207,10 @@ pub fn plan(plan: &Plan) -> String {
     }
     text.push_str("\nwould write to:\n");
     plan.stores.iter().for_each(|store| text.push_str(&format!("  {store}\n")));
+    if !plan.sealed_to.is_empty() {
+        text.push_str("\nwould seal to:\n");
+        plan.sealed_to.iter().for_each(|print| text.push_str(&format!("  {print}\n")));
+    }
     text.push_str(&problems(&plan.problems));
     text
 }
@@ -215,11 +229,12 @@ fn list_row(listed: &Listed) -> Vec<String> {
         Some(snapshot) => {
             let protected = if snapshot.protected { "[protected] " } else { "" };
             let note = one_line(snapshot.note.as_deref().unwrap_or_default());
+            let sealed = if snapshot.sealed.is_some() { "[sealed] " } else { "" };
             let partial = if snapshot.selection.is_empty() { "" } else { "[partial] " };
             (
                 snapshot.counts.files.to_string(),
                 snapshot.outcome.to_string(),
-                format!("{protected}{partial}{note}"),
+                format!("{protected}{sealed}{partial}{note}"),
             )
         }
         None => ("-".to_owned(), "damaged".to_owned(), String::new()),
@@ -243,6 +258,10 @@ pub fn manifest(snapshot: &Snapshot) -> String {
     line("machine", snapshot.machine_id.as_deref().unwrap_or("unknown"));
     let codec = &snapshot.codec;
     line("payload", &format!("{}, {}", size(snapshot.payload.size), compression(codec)));
+    if let Some(sealed) = &snapshot.sealed {
+        let to = sealed.fingerprints.join(", ");
+        line("sealed", &format!("to {}{}{to}", count(sealed), if to.is_empty() { "" } else { ": " }));
+    }
     let counts = &snapshot.counts;
     line("counts", &format!("{} entries, {} files, {}", counts.entries, counts.files, size(counts.bytes)));
     line("result", &snapshot.outcome.to_string());
@@ -260,6 +279,11 @@ pub fn manifest(snapshot: &Snapshot) -> String {
     }
     line("written by", &format!("proxmox-backup-extra {}", snapshot.tool));
     text
+}
+
+/// Of a sealed snapshot that nothing here opens.
+pub fn closed(snapshot: &Snapshot) -> String {
+    manifest(snapshot) + "\nsealed: its payload is whole; --identity FILE shows what is in it\n"
 }
 
 /// Files and bytes of each item, in the snapshot's order.
@@ -299,7 +323,10 @@ pub fn shown(snapshot: &Snapshot, index: &Index) -> String {
 pub fn verified(one: &Verified) -> String {
     match (&one.error, &one.id) {
         (Some(error), _) => format!("FAILED  {}\n", one_line(error)),
-        (None, Some(id)) => format!("ok      {id}  {} entries  {}\n", one.entries, one.path),
+        (None, Some(id)) => {
+            let closed = if one.contents { "" } else { "  (sealed: not looked into)" };
+            format!("ok      {id}  {} entries  {}{closed}\n", one.entries, one.path)
+        }
         (None, None) => String::new(),
     }
 }

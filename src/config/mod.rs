@@ -69,6 +69,14 @@ pub struct Backup {
     pub skip: Vec<String>,
     /// No new snapshot where nothing that counts has changed.
     pub skip_unchanged: bool,
+    /// Who can open what is sealed, as age or SSH spell them.
+    pub recipient: Vec<String>,
+    /// Files of the same, one a line.
+    pub recipient_file: Vec<String>,
+    /// None: sealed when there is a recipient. True: no run without one. False: never sealed.
+    pub seal: Option<bool>,
+    /// A sealed snapshot is read back with a key that the run holds in memory.
+    pub readback_key: bool,
 }
 
 impl Default for Backup {
@@ -82,6 +90,10 @@ impl Default for Backup {
             exclude: Vec::new(),
             skip: Vec::new(),
             skip_unchanged: false,
+            recipient: Vec::new(),
+            recipient_file: Vec::new(),
+            seal: None,
+            readback_key: true,
         }
     }
 }
@@ -153,6 +165,7 @@ impl Config {
 
     fn settle(loader: Loader, mut sections: Vec<Section>, store_kinds: &[&str]) -> Result<Self> {
         check_kinds(&sections, store_kinds)?;
+        sections.iter().try_for_each(check_no_identity)?;
         let (backup, hook) = (only(&sections, BACKUP)?, only(&sections, HOOK)?);
         let apis = read_apis(&sections)?;
         let is_store = |section: &&Section| store_kinds.contains(&section.kind.as_str());
@@ -172,6 +185,14 @@ impl Config {
     /// What a store keeps; all, when its section does not say, or when it has none.
     pub fn keep(&self, store: &str) -> Keep {
         self.keeps.iter().find(|(name, _)| name == store).map(|(_, keep)| *keep).unwrap_or_default()
+    }
+
+    /// `FILE:LINE` of a value of `backup: main`.
+    pub fn place(&self, key: &str, value: &str) -> String {
+        let sections = self.sections.iter().filter(|section| section.kind == BACKUP);
+        let mut entries = sections.flat_map(|section| &section.entries);
+        let entry = entries.find(|entry| entry.key == key && entry.value == value);
+        entry.map_or_else(String::new, |entry| format!("{}:{}", entry.file, entry.line))
     }
 
     /// The value to show: secrets are masked.
@@ -306,6 +327,15 @@ fn check_kinds(sections: &[Section], store_kinds: &[&str]) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// A file of ours is read by many: whatever opens sealed snapshots does not stand in it, under no key.
+fn check_no_identity(section: &Section) -> Result<()> {
+    let is_secret = |value: &str| value.to_ascii_uppercase().contains("AGE-SECRET-KEY-");
+    let Some(entry) = section.entries.iter().find(|entry| is_secret(&entry.value)) else { return Ok(()) };
+    let what = format!("{} '{}': {}: is a secret key, not a recipient", section.kind, section.id, entry.key);
+    let hint = "take it out and make another one: `pbx-config key generate`. Only the recipient, age1…, belongs here";
+    Err(fault(SyntaxError::new(&entry.file, entry.line, what).hinted(hint)))
 }
 
 fn read_apis(sections: &[Section]) -> Result<Vec<(Product, Api)>> {

@@ -159,9 +159,17 @@ pub struct Compression {
     pub threads: u32,
 }
 
+/// How the payload is encrypted. It names no key, only what a key is known by.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sealed {
     pub recipients: u32,
+    /// Of each recipient, `SHA256:` and base64: of a public SSH key as `ssh-keygen -l` prints it, of others over
+    /// their text. `key show` prints the same.
+    #[serde(default)]
+    pub fingerprints: Vec<String>,
+    /// How passphrases become keys among them, `$scrypt$ln=18,r=8,p=1$SALT`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub passphrases: Vec<String>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -15,13 +15,17 @@ use super::changes::Picture;
 use super::collect;
 use super::complete;
 use super::intake::Intake;
+use super::key;
 use super::prune;
 use super::snapshots;
 use super::sources::{self, Planned, Sources};
 use super::state::{self, Inquiry};
 use crate::archive::codec;
+use crate::archive::identity::Keys;
 use crate::archive::reader::Archive;
-use crate::archive::writer::Writer;
+use crate::archive::recipient::Recipient;
+use crate::archive::seal::Seal;
+use crate::archive::writer::{Writer, Written};
 use crate::config::{Backup, Config};
 use crate::model::index::Index;
 use crate::model::keep::Keep;
@@ -54,11 +58,14 @@ pub struct Plan {
     pub items: Vec<Planned>,
     pub commands: Vec<String>,
     pub stores: Vec<String>,
+    /// Fingerprints of who can open it; empty when it is not sealed.
+    pub sealed_to: Vec<String>,
     pub problems: Vec<Problem>,
 }
 
 pub fn plan(host: &Host, config: &Config, stores: &[Box<dyn Store>], request: &Request) -> Result<Plan> {
     check_is_system(host)?;
+    let recipients = key::recipients(host, config)?;
     let sources = Sources::new(host, config, stores, &request.selection)?;
     let (items, left) = sources::count(host, &sources)?;
     let mut problems = sources.problems;
@@ -70,6 +77,7 @@ pub fn plan(host: &Host, config: &Config, stores: &[Box<dyn Store>], request: &R
         items,
         commands: state::questions(&sources.items, host, &sources.apis),
         stores: stores.iter().map(|store| format!("{}: {}", store.name(), store.place())).collect(),
+        sealed_to: recipients.iter().map(Recipient::fingerprint).collect(),
         problems,
     })
 }
@@ -87,6 +95,9 @@ pub fn run(
     check_is_system(host)?;
     let lock = Lock::acquire(&host.run_dir())?;
     let primary = stores.first().context("no store is configured")?;
+    let seal = key::seal(host, config)?;
+    // A copy, for reading back.
+    let held = seal.as_ref().and_then(|seal| seal.held.clone());
     let mut sources = Sources::new(host, config, stores, &request.selection)?;
     let mut problems = std::mem::take(&mut sources.problems);
     let work = Work::new(host, &mut problems)?;
@@ -98,8 +109,8 @@ pub fn run(
     let mut draft = draft(host, config, request, id, parent)?;
     draft.counts.pmxcfs = sources.pmxcfs_files();
     let whole = request.selection.only.is_empty();
-    let snapshot =
-        write(host, &sources, draft, &spool, problems, whole, say).map_err(|error| match cause(&error) {
+    let Written { snapshot, read } = write(host, &sources, (draft, seal), &spool, problems, whole, say)
+        .map_err(|error| match cause(&error) {
             Some(io::ErrorKind::NotFound) => went_away(&spool, error),
             Some(_) => error.context(format!("cannot write {}", spool.display())),
             None => error,
@@ -107,7 +118,7 @@ pub fn run(
     phases.write = lap.elapsed().as_secs_f64();
     say("reading it back");
     lap = Instant::now();
-    let index = read_back(&spool)?;
+    let index = read_back(&spool, held.map(Keys::of_run).unwrap_or_default(), read)?;
     phases.verify = lap.elapsed().as_secs_f64();
     lap = Instant::now();
     let size = fs::metadata(&spool)?.len();
@@ -231,9 +242,17 @@ fn picture(host: &Host, snapshot: &Snapshot, size: u64, index: &Index) -> Option
     made.inspect_err(|error| log::info!("changes are not told: {error:#}")).ok()
 }
 
+/// `read`: what came of reading it while it was written; then the file is proven by its hash, for nobody here can
+/// open it any more.
 /// Errors: `Verification` for whatever it is, even when nothing of it can be recognised.
-fn read_back(spool: &Path) -> Result<Index> {
-    let read = Archive::open(spool).and_then(|mut archive| archive.read(spool, &mut |_, _| check_stopped()));
+fn read_back(spool: &Path, keys: Keys, read: Option<Result<Index>>) -> Result<Index> {
+    let read = Archive::open(spool).and_then(|archive| {
+        let mut archive = archive.with_keys(keys);
+        match read {
+            None => archive.read(spool, &mut |_, _| check_stopped()),
+            Some(read) => archive.check_payload(spool).and(read),
+        }
+    });
     check_stopped()?;
     read.map_err(|error| match cause(&error) {
         Some(io::ErrorKind::NotFound) => went_away(spool, error),
@@ -416,15 +435,15 @@ pub fn compression(config: &Config) -> Result<Compression> {
 fn write(
     host: &Host,
     sources: &Sources,
-    draft: Snapshot,
+    (draft, seal): (Snapshot, Option<Seal>),
     spool: &Path,
     problems: Vec<Problem>,
     whole: bool,
     say: &dyn Fn(&str),
-) -> Result<Snapshot> {
+) -> Result<Written> {
     let id = draft.id.clone();
     let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(spool)?;
-    let mut intake = Intake::new(host, Writer::new(file, draft)?, problems);
+    let mut intake = Intake::new(host, Writer::new(file, draft, seal)?, problems);
     let inquiry = Inquiry::new(&sources.items, host, &sources.apis);
     let (scan, progress) = (&sources.scan(host), &Progress::default());
     let left = std::thread::scope(|scope| {

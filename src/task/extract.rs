@@ -94,7 +94,7 @@ pub fn run(chosen: &Chosen, request: &Request) -> Result<Extracted> {
 
 /// The path whose last component is the folder's own name: not `.`, not a link to it.
 /// Any other is left as it is; the folders above it may be none that we can read.
-fn resolve(to: &Path) -> io::Result<PathBuf> {
+pub(super) fn resolve(to: &Path) -> io::Result<PathBuf> {
     // Without a slash or dot at its end, behind which a link would not be seen.
     let plain: PathBuf = to.components().collect();
     let link = fs::symlink_metadata(&plain).is_ok_and(|meta| meta.is_symlink());
@@ -107,7 +107,7 @@ fn is_current(to: &Path) -> bool {
 }
 
 /// The folder is durable before it has its name, and has it durably after.
-fn become_target(staging: &Path, to: &Path) -> io::Result<()> {
+pub(super) fn become_target(staging: &Path, to: &Path) -> io::Result<()> {
     let folder = Beneath::open(staging)?;
     if let Ok(old) = fs::symlink_metadata(to) {
         let new = fs::symlink_metadata(staging)?;
@@ -121,7 +121,7 @@ fn become_target(staging: &Path, to: &Path) -> io::Result<()> {
     folder.sync()
 }
 
-fn check_target(to: &Path) -> Result<()> {
+pub(super) fn check_target(to: &Path) -> Result<()> {
     let used = match fs::read_dir(to) {
         Ok(mut entries) => entries.next().is_some(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => false,
@@ -134,7 +134,7 @@ fn check_target(to: &Path) -> Result<()> {
     Ok(())
 }
 
-fn cannot_make(to: &Path, error: io::Error) -> anyhow::Error {
+pub(super) fn cannot_make(to: &Path, error: io::Error) -> anyhow::Error {
     let fault = Fault::new(FaultKind::Failed, format!("cannot make {}", to.display()));
     let fault = match error.kind() {
         io::ErrorKind::ResourceBusy => fault.hint("it is a mount point; name a folder below it"),

@@ -8,6 +8,7 @@ use std::thread;
 use anyhow::{Context, Result};
 use serde::Serialize;
 
+use crate::archive::identity::Keys;
 use crate::archive::reader::{Archive, HEAD_BYTES, Head};
 use crate::model::report::{Fault, FaultKind, Problem};
 use crate::model::snapshot::{SUFFIX, Snapshot, SnapshotId};
@@ -138,12 +139,15 @@ pub struct Chosen {
     pub path: PathBuf,
     /// Where it lies, for people.
     pub place: PathBuf,
+    /// What opens it when it is sealed.
+    pub keys: Keys,
     _held: Option<Fetched>,
 }
 
 impl Chosen {
     pub fn file(path: &Path) -> Self {
-        Self { store: None, id: None, path: path.to_owned(), place: path.to_owned(), _held: None }
+        let keys = Keys::default();
+        Self { store: None, id: None, path: path.to_owned(), place: path.to_owned(), keys, _held: None }
     }
 
     /// Downloads it when the store is elsewhere.
@@ -151,11 +155,16 @@ impl Chosen {
         let fetched = store.get(id)?;
         let (path, place) = (fetched.path().to_owned(), fetched.place().to_owned());
         let (store, id) = (Some(store.name().to_owned()), Some(id.clone()));
-        Ok(Self { store, id, path, place, _held: Some(fetched) })
+        Ok(Self { store, id, path, place, keys: Keys::default(), _held: Some(fetched) })
     }
 
     pub fn open(&self) -> Result<Archive> {
-        Archive::open(&self.path)
+        Ok(Archive::open(&self.path)?.with_keys(self.keys.clone()))
+    }
+
+    #[must_use]
+    pub fn with_keys(self, keys: &Keys) -> Self {
+        Self { keys: keys.clone(), ..self }
     }
 }
 

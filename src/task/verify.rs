@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 
 use super::snapshots::Chosen;
+use crate::archive::identity::Keys;
 use crate::model::index::{Entry, Index, Kind, Name};
 use crate::model::record::Verification;
 use crate::model::report::{Fault, FaultKind};
@@ -44,6 +45,8 @@ pub struct Verified {
     pub path: Name,
     pub entries: u64,
     pub ok: bool,
+    /// False: it is sealed, and only its payload's hash was proven.
+    pub contents: bool,
     pub error: Option<String>,
     /// It was read and is not what it says; else it could not be read.
     #[serde(skip)]
@@ -59,10 +62,29 @@ impl Verified {
             path: Name::new(store.place()),
             entries: 0,
             ok: false,
+            contents: false,
             error: Some(format!("{error:#}")),
             kind: Some(FaultKind::Failed),
         }
     }
+}
+
+/// What can be said of a snapshot without asking anybody for a key.
+pub enum Looked {
+    Into(Box<Proven>),
+    /// It is sealed, and nothing that is there opens it: its payload is as the manifest says.
+    At(Box<Snapshot>),
+}
+
+/// `verify`, as far as the keys reach. Errors: `Verification`, a plugin that refuses.
+pub fn look(chosen: &Chosen) -> Result<Looked> {
+    let mut archive = chosen.open()?;
+    if archive.is_open(&chosen.path)? {
+        let index = archive.read(&chosen.path, &mut |_, _| check_stopped())?;
+        return Ok(Looked::Into(Box::new(Proven { snapshot: archive.head.snapshot, index })));
+    }
+    archive.check_payload(&chosen.path)?;
+    Ok(Looked::At(Box::new(archive.head.snapshot)))
 }
 
 /// A copy to be verified, or why it cannot be had.
@@ -80,33 +102,45 @@ impl From<Chosen> for Wanted {
 
 impl Wanted {
     /// Downloads it when the store is elsewhere.
-    pub fn take(store: &dyn Store, id: &SnapshotId) -> Self {
+    pub fn take(store: &dyn Store, id: &SnapshotId, keys: &Keys) -> Self {
         let name = Some(store.name().to_owned());
-        Self { store: name, id: Some(id.clone()), chosen: Chosen::take(store, id) }
+        let chosen = Chosen::take(store, id).map(|chosen| chosen.with_keys(keys));
+        Self { store: name, id: Some(id.clone()), chosen }
     }
 }
 
-/// Verifies each; a bad one does not keep the others from being looked at.
-pub fn verify_all(wanted: impl IntoIterator<Item = Wanted>, say: &dyn Fn(&str)) -> Result<Vec<Verified>> {
+/// Verifies each; a bad one does not keep the others from being looked at. `deep`: a sealed one that nothing opens
+/// is an error, after a person was asked.
+pub fn verify_all(
+    wanted: impl IntoIterator<Item = Wanted>,
+    deep: bool,
+    say: &dyn Fn(&str),
+) -> Result<Vec<Verified>> {
     let mut results = Vec::new();
     for Wanted { store, id, chosen } in wanted {
         check_stopped()?;
         let place = chosen.as_ref().map(|one| one.place.clone()).unwrap_or_default();
         say(&place.display().to_string());
-        let verified = chosen.and_then(|one| verify(&one));
+        let looked = chosen.and_then(|one| {
+            if deep { verify(&one).map(|proven| Looked::Into(Box::new(proven))) } else { look(&one) }
+        });
         // A stop in the middle says nothing of the snapshot.
         check_stopped()?;
         let path = place.as_path().into();
-        results.push(match verified {
-            Ok(Proven { snapshot, .. }) => {
+        results.push(match looked {
+            Ok(looked) => {
+                let (snapshot, contents) = match looked {
+                    Looked::Into(proven) => (proven.snapshot, true),
+                    Looked::At(snapshot) => (*snapshot, false),
+                };
                 let (entries, id) = (snapshot.counts.entries, Some(snapshot.id));
-                Verified { store, id, path, entries, ok: true, error: None, kind: None }
+                Verified { store, id, path, entries, ok: true, contents, error: None, kind: None }
             }
             Err(error) => {
                 let fault = error.downcast_ref::<Fault>().cloned();
                 let fault = fault.unwrap_or_else(|| Fault::new(FaultKind::Failed, format!("{error:#}")));
                 let (kind, error) = (Some(fault.kind), Some(fault.message));
-                Verified { store, id, path, entries: 0, ok: false, error, kind }
+                Verified { store, id, path, entries: 0, ok: false, contents: false, error, kind }
             }
         });
     }

@@ -75,7 +75,7 @@ pub fn snapshot(data: &[u8]) {
         })
     });
     let word = snap.to_str().unwrap();
-    let (verified, _) = said(&place, &["verify", word]);
+    let (verified, _) = said(&place, &["verify", "--deep", word]);
     assert_eq!(verified == Exit::Ok, sound.is_ok(), "{verified:?} {:?}", sound.err());
     let to = place.path("box/to");
     let (taken, _) = said(&place, &["restore", word, "--to", to.to_str().unwrap()]);

@@ -1,0 +1,52 @@
+//! `decrypt`: a snapshot in the clear.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Args;
+
+use super::{Words, args, render};
+use crate::model::report::{Exit, Outcome};
+use crate::task::decrypt::{self, Decrypted};
+
+/// Write a sealed snapshot in the clear: its payload, manifest and HOWTO.txt
+///
+/// The snapshot is proven first; the folder appears when it is complete. Only its owner can read what is in it.
+#[derive(Debug, Args)]
+#[command(after_help = "EXAMPLES:
+  pbx-config decrypt latest --to /root/clear --identity /media/stick/key.txt
+  pbx-config decrypt /media/stick/pve1_20261122T151740Z.pbx.tar --to clear")]
+pub struct Decrypt {
+    pub snap: String,
+    /// A folder that is empty or not there yet
+    #[arg(long, value_name = "DIR")]
+    pub to: PathBuf,
+    #[command(flatten)]
+    pub stores: args::Stores,
+}
+
+impl Words<'_> {
+    pub(super) fn decrypt(&mut self, args: &Decrypt) -> Result<Exit> {
+        let chosen = self.choose(&args.stores, &args.snap)?;
+        let done = decrypt::run(&chosen, &args.to)?;
+        let outcome = Outcome::of(&done.problems);
+        self.print(&done, shown)?;
+        Ok(outcome.into())
+    }
+}
+
+fn shown(done: &Decrypted) -> String {
+    let mut text = format!("snapshot  {}\n", done.id);
+    for (name, size) in &done.files {
+        text.push_str(&format!("wrote     {}/{name} ({})\n", done.to, render::size(*size)));
+    }
+    text.push_str(&format!("contents  {} files of the host, every one proven\n", done.host_files));
+    if !done.was_sealed {
+        text.push_str("note      it was not sealed\n");
+    }
+    let next = format!(
+        "next      {}/HOWTO.txt says how to unpack it; it is in the clear now, remove it when done\n",
+        done.to
+    );
+    text + &next + &render::problems(&done.problems)
+}
