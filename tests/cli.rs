@@ -397,6 +397,11 @@ fn the_shipped_configuration_is_valid_with_every_key_in_force() {
     host.configure(&text);
     host.run(&["config", "check"]).ok();
     host.tool("rclone", Path::new("/usr/bin/rclone"));
+    // It lists nothing.
+    host.write("client", "#!/bin/sh\necho '[]'\n");
+    fs::set_permissions(host.root.join("client"), std::os::unix::fs::PermissionsExt::from_mode(0o755))
+        .unwrap();
+    host.tool("proxmox-backup-client", &host.root.join("client"));
     let remote = host.beside("remote");
     host.write(
         "root/.config/rclone/rclone.conf",

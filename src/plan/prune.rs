@@ -16,6 +16,8 @@ pub struct Candidate {
     pub id: SnapshotId,
     /// None: its manifest cannot be read.
     pub snapshot: Option<Snapshot>,
+    /// Why its store does not let it go.
+    pub held: Option<&'static str>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -65,6 +67,9 @@ pub fn prune(candidates: &[Candidate], keep: &Keep, ours: Ours, zone: &TimeZone)
 /// What takes no part at all.
 fn standing(one: &Candidate, ours: Ours) -> Option<(bool, String)> {
     let stays = |why: &str| Some((true, why.to_owned()));
+    if let Some(why) = one.held {
+        return stays(why);
+    }
     match &one.snapshot {
         None => stays("its manifest cannot be read"),
         Some(snapshot) if snapshot.format != FORMAT => stays("of another format"),
@@ -212,7 +217,7 @@ mod tests {
             selection: Vec::new(),
             protected: false,
         };
-        Candidate { id, snapshot: Some(snapshot) }
+        Candidate { id, snapshot: Some(snapshot), held: None }
     }
 
     fn with(at: &str, change: impl FnOnce(&mut Snapshot)) -> Candidate {

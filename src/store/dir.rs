@@ -251,7 +251,7 @@ fn scan(dir: &Path, host: Option<&str>, found: &mut Vec<Found>) -> io::Result<()
         }
         let meta = entry.metadata()?;
         if meta.is_file() {
-            found.push(Found { id, size: meta.size() });
+            found.push(Found::new(id, meta.size()));
         }
     }
     Ok(())

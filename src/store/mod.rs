@@ -2,6 +2,7 @@
 //! What lies in a snapshot is not known here; a store moves whole files.
 
 mod dir;
+mod pbs;
 mod rclone;
 mod remote;
 mod tool;
@@ -96,7 +97,16 @@ pub struct Placed {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found {
     pub id: SnapshotId,
+    /// Bytes; of a server that packs files, what it counts.
     pub size: u64,
+    /// Why the store itself does not let it go: such a snapshot is never removed.
+    pub held: Option<&'static str>,
+}
+
+impl Found {
+    pub fn new(id: SnapshotId, size: u64) -> Self {
+        Self { id, size, held: None }
+    }
 }
 
 pub struct Kind {
@@ -109,6 +119,7 @@ pub struct Kind {
 
 pub const KINDS: &[Kind] = &[
     Kind { name: "dir", help: "a folder: local disk, NFS, CIFS, USB", open: dir::open },
+    Kind { name: "pbs", help: "a Proxmox Backup Server", open: pbs::open },
     Kind { name: "rclone", help: "a remote of rclone: S3, WebDAV, SFTP and many more", open: rclone::open },
 ];
 

@@ -372,7 +372,7 @@ impl Store for Rclone {
                 continue;
             };
             let Ok(size) = u64::try_from(one.size) else { continue };
-            found.push(Found { id, size });
+            found.push(Found::new(id, size));
         }
         // Some remotes hold a name twice.
         found.sort_by(|a, b| a.id.cmp(&b.id));

@@ -85,7 +85,8 @@ pub fn plan(host: &Host, store: &dyn Store, keep: Keep, zone: &TimeZone) -> Resu
     check_stopped()?;
     for (found, head) in found.into_iter().zip(heads) {
         let head = head.inspect_err(|error| problems.push(Problem::warning(format!("{error:#}"))));
-        candidates.push(Candidate { id: found.id, snapshot: head.ok().map(|head| head.snapshot) });
+        let snapshot = head.ok().map(|head| head.snapshot);
+        candidates.push(Candidate { id: found.id, snapshot, held: found.held });
     }
     let ours = Ours { machine_id: host.facts.machine_id.as_deref(), adopted: &confirmed.adopted };
     let snapshots = prune::prune(&candidates, &keep, ours, zone);

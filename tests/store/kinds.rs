@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -9,9 +10,11 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use pbx_config::model::section::{Section, parse};
 use pbx_config::store::{self, Store};
-use pbx_config::sys::exec::System;
+use pbx_config::sys::exec::{Exec, System};
 use pbx_config::sys::host::Host;
 use tempfile::TempDir;
+
+use crate::common::Shims;
 
 /// A store and what must outlive it.
 pub struct Place {
@@ -32,7 +35,9 @@ impl Place {
 pub fn host(dir: &Path) -> Host {
     let root = dir.join("host");
     fs::create_dir_all(&root).unwrap();
-    let mut host = Host::detect(root, Timestamp::default(), Box::new(System));
+    let bin = dir.join("bin");
+    let tools: Box<dyn Exec> = if bin.is_dir() { Box::new(Shims { bin }) } else { Box::new(System) };
+    let mut host = Host::detect(root, Timestamp::default(), tools);
     "pve1".clone_into(&mut host.facts.node);
     host
 }
@@ -86,6 +91,39 @@ pub fn rclone_sftp() -> Place {
     let text = format!("rclone: it\n\tremote {remote}\n\tbatch-pause 0\n{QUICK}");
     let secret = format!("rclone: it\n\tpass {}\n", obscured(&pass));
     Place { root: dir.path().join("store"), section: section(&text, &secret), server: Some(server), dir }
+}
+
+/// A Proxmox Backup Server: the double of its client, and the folder that is its datastore.
+pub fn pbs() -> Place {
+    let dir = tempfile::tempdir().unwrap();
+    let pass = word();
+    make_server(dir.path(), &pass);
+    let text = "pbs: it\n\trepository pbx@pbs!host@10.0.0.5:store\n\tnamespace hosts\n\tfingerprint aa:bb\n\ttimeout 20\n";
+    let section = section(text, &format!("pbs: it\n\tpassword {pass}\n"));
+    Place { root: dir.path().join("pbs/data/ns/hosts/host"), section, server: None, dir }
+}
+
+/// Below `dir`: the server's folder `pbs`, and `bin` with the client.
+pub fn make_server(dir: &Path, pass: &str) {
+    fs::create_dir_all(dir.join("pbs/data/ns/hosts")).unwrap();
+    fs::create_dir_all(dir.join("bin")).unwrap();
+    server_says(dir, pass, "");
+    let double = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/store/bin/proxmox-backup-client");
+    let script = format!(
+        "#!/bin/sh\nPBS_DOUBLE={} exec /usr/bin/python3 {} \"$@\"\n",
+        dir.join("pbs").display(),
+        double.display()
+    );
+    let client = dir.join("bin/proxmox-backup-client");
+    fs::write(&client, script).unwrap();
+    fs::set_permissions(client, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+/// How the server is; `more` are further words of JSON.
+pub fn server_says(dir: &Path, pass: &str, more: &str) {
+    let users = format!("\"users\": {{\"pbx@pbs!host\": \"{pass}\", \"other@pbs\": \"{pass}\"}}");
+    let text = format!("{{\"datastore\": \"store\", \"fingerprint\": \"aa:bb\", {users}{more}}}");
+    fs::write(dir.join("pbs/server.json"), text).unwrap();
 }
 
 /// A password that stands nowhere else.

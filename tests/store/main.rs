@@ -6,4 +6,5 @@ mod common;
 
 mod contract;
 mod kinds;
+mod pbs;
 mod remotes;
