@@ -93,6 +93,7 @@ pub mod plan {
     pub mod relocate;
     pub mod restore;
     pub mod select;
+    pub mod status;
     pub mod vzdump_conf;
 }
 
@@ -107,6 +108,7 @@ pub mod task {
     pub mod complete;
     pub mod configure;
     pub mod decrypt;
+    pub mod drift;
     pub mod extract;
     pub mod hook;
     pub mod intake;
@@ -119,6 +121,7 @@ pub mod task {
     pub mod snapshots;
     pub mod sources;
     pub mod state;
+    pub mod status;
     pub mod verify;
 }
 

@@ -9,6 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use common::TestHost;
 use pbx_config::model::report::Exit;
+use pbx_config::sys::exec::{Cmd, Exec, Output, Status};
 use serde_json::{Value, json};
 
 const STATE: &str = "var/lib/proxmox-backup-extra";
@@ -274,8 +275,8 @@ fn failed_runs_verifications_and_prunes_are_recorded_too() {
     assert_eq!(
         told,
         [
-            "20261120T140000Z-verify ok",
             "20261120T140000Z-prune ok",
+            "20261120T140000Z-verify ok",
             "20261120T140000Z-backup ok",
             "20261120T130000Z-backup failed",
             "20261120T120000Z-backup failed",
@@ -283,7 +284,7 @@ fn failed_runs_verifications_and_prunes_are_recorded_too() {
     );
     assert_eq!((&all[4]["exit"], &all[3]["exit"]), (&json!(1), &json!(2)));
     assert!(all[4]["problems"][0]["what"].as_str().unwrap().contains("/srv/file"), "{}", all[4]);
-    let verified = &all[0]["verified"][0];
+    let verified = &all[1]["verified"][0];
     assert_eq!(
         (&verified["store"], &verified["whole"], &verified["good"]),
         (&json!("a"), &json!(true), &json!(1))
@@ -331,4 +332,141 @@ fn records_are_bounded_in_number_and_one_in_bytes() {
     assert_eq!(list[0]["id"], "20261121T120000Z-backup");
     assert!(list.len() >= 499);
     assert!(reports.join("note.txt").exists());
+}
+
+/// Answers for the timer alone, as systemd does; every other question is wrong.
+struct Timers(&'static str);
+
+impl Exec for Timers {
+    fn run(&self, cmd: &Cmd) -> anyhow::Result<Option<Output>> {
+        let argv: Vec<&str> = cmd.argv.iter().map(String::as_str).collect();
+        if argv.first() != Some(&"systemctl") {
+            return Ok(None);
+        }
+        let asked =
+            ["systemctl", "list-timers", "--all", "--no-pager", "-o", "json", "proxmox-backup-extra.timer"];
+        assert_eq!(argv, asked);
+        assert!(cmd.limit <= std::time::Duration::from_secs(10));
+        Ok(Some(Output { status: Status::Exit(0), stdout: self.0.as_bytes().to_vec(), ..Output::default() }))
+    }
+}
+
+/// 2026-11-23T01:23:00Z, as systemd 252 and 257 write it.
+const PLANNED: &str = r#"[{"next":1795396980000000,"left":0,"last":0,"passed":0,"unit":"proxmox-backup-extra.timer","activates":"proxmox-backup-extra.service"}]"#;
+
+fn status_at(host: &mut TestHost, time: &str, timer: &'static str, more: &[&str]) -> common::Done {
+    time.clone_into(&mut host.now);
+    host.run_with(&[&["status"], more].concat(), Box::new(Timers(timer)))
+}
+
+#[test]
+fn status_tells_a_healthy_host_in_a_line_and_a_table() {
+    let mut host = TestHost::empty();
+    host.write("etc/fstab", "a\n");
+    backup_at(&mut host, "2026-11-22T01:00:00Z");
+    host.write("etc/fstab", "password=hunter2\n");
+    let text = status_at(&mut host, "2026-11-22T04:00:00Z", PLANNED, &[]).ok().out;
+    assert!(text.starts_with("OK: tiny: the last backup is 3 h old\n"), "{text}");
+    let row = text.lines().find(|line| line.starts_with("local ")).unwrap();
+    assert!(row.contains("3 h ") && row.contains(" never ") && row.ends_with(" ok"), "{row}");
+    assert!(text.contains(", in 21 h 23 min\n"), "{text}");
+    assert!(text.contains("drift      1 changed since tiny/2026-11-22T01:00:00Z\n"), "{text}");
+    assert!(text.contains("           changed /etc/fstab (fstab)\n") && !text.contains("hunter2"), "{text}");
+
+    let json = status_at(&mut host, "2026-11-22T04:00:00Z", PLANNED, &["--json"]).ok().json();
+    assert_eq!(json["level"], "ok");
+    assert_eq!(json["timer"]["next"], "2026-11-23T01:23:00Z");
+    assert_eq!(json["stores"][0]["newest"], "tiny/2026-11-22T01:00:00Z");
+    assert_eq!(json["drift"]["changed"], 1);
+    let quick = status_at(&mut host, "2026-11-22T04:00:00Z", PLANNED, &["--json", "--quick"]).ok().json();
+    assert_eq!(quick["drift"], Value::Null);
+}
+
+#[test]
+fn status_ends_as_monitors_want_it() {
+    let mut host = TestHost::empty();
+    host.configure("dir: a\n\tpath /srv/a\n\ndir: b\n\tpath /srv/b\n\tmountpoint yes\n");
+    // Nothing at all.
+    let none = status_at(&mut host, "2026-11-22T04:00:00Z", PLANNED, &[]).exits(Exit::Usage);
+    assert!(none.out.starts_with("CRITICAL: tiny: "), "{}", none.out);
+    host.configure("dir: a\n\tpath /srv/a\n");
+    backup_at(&mut host, "2026-11-22T01:00:00Z");
+    status_at(&mut host, "2026-11-23T02:00:00Z", PLANNED, &[]).ok();
+    let late = status_at(&mut host, "2026-11-23T04:00:00Z", PLANNED, &[]).exits(Exit::Failed);
+    assert!(
+        late.out.starts_with("WARNING: tiny: store 'a': the last success is 1 d 3 h old\n"),
+        "{}",
+        late.out
+    );
+    status_at(&mut host, "2026-11-23T04:00:00Z", PLANNED, &["--max-age", "2d"]).ok();
+    status_at(&mut host, "2026-11-30T04:00:00Z", PLANNED, &[]).exits(Exit::Usage);
+    // A timer that is off, a second store that is away.
+    let off = status_at(&mut host, "2026-11-22T02:00:00Z", "[]", &[]).exits(Exit::Failed);
+    assert!(off.out.contains("systemctl enable --now proxmox-backup-extra.timer"), "{}", off.out);
+    host.configure("dir: a\n\tpath /srv/a\n\ndir: b\n\tpath /srv/b\n\tmountpoint yes\n");
+    let away = status_at(&mut host, "2026-11-22T02:00:00Z", PLANNED, &[]).exits(Exit::Failed);
+    assert!(away.out.contains("b      -") && away.out.contains("cannot be reached"), "{}", away.out);
+    for bad in ["soon", "-3h", "0h"] {
+        let done = status_at(&mut host, "2026-11-22T02:00:00Z", PLANNED, &[&format!("--max-age={bad}")]);
+        assert!(done.exits(Exit::Usage).err.contains("is no time; use 90m, 26h, 2d or 1w"));
+    }
+}
+
+#[test]
+fn status_counts_a_run_that_found_nothing_new_as_a_success() {
+    let mut host = TestHost::empty();
+    host.configure(SKIP);
+    backup_at(&mut host, "2026-11-20T01:00:00Z");
+    backup_at(&mut host, "2026-11-22T01:00:00Z");
+    let json = status_at(&mut host, "2026-11-22T04:00:00Z", PLANNED, &["--json"]).ok().json();
+    assert_eq!(json["stores"][0]["newest"], "tiny/2026-11-20T01:00:00Z");
+    assert_eq!(json["stores"][0]["last-success"], "2026-11-22T01:00:00Z");
+}
+
+#[test]
+fn status_knows_what_the_last_verification_found() {
+    let mut host = TestHost::empty();
+    for day in 1..3 {
+        backup_at(&mut host, &format!("2026-11-0{day}T01:00:00Z"));
+    }
+    backup_at(&mut host, "2026-11-22T01:00:00Z");
+    let never = status_at(&mut host, "2026-11-22T04:00:00Z", PLANNED, &[]).exits(Exit::Failed);
+    assert!(never.out.contains("store 'local': nothing was verified for 21 d 3 h"), "{}", never.out);
+    host.now = "2026-11-22T03:00:00Z".to_owned();
+    host.run(&["verify", "--all"]).ok();
+    let json = status_at(&mut host, "2026-11-22T04:00:00Z", PLANNED, &["--json"]).ok().json();
+    assert_eq!(json["stores"][0]["verified-at"], "2026-11-22T03:00:00Z");
+    assert_eq!(json["stores"][0]["verified"]["newest"], "tiny/2026-11-22T01:00:00Z");
+
+    let oldest = common::snapshot_files(&host.root.join(STATE).join("store")).remove(0);
+    let good = fs::read(&oldest).unwrap();
+    let mut bad = good.clone();
+    let frame = bad.windows(4).rposition(|four| four == [0x28, 0xb5, 0x2f, 0xfd]).unwrap();
+    bad[frame + 20] ^= 1;
+    fs::write(&oldest, bad).unwrap();
+    host.run(&["verify", "--all"]).exits(Exit::Verification);
+    let damaged = status_at(&mut host, "2026-11-22T04:00:00Z", PLANNED, &[]).exits(Exit::Usage);
+    assert!(
+        damaged.out.contains("one copy is damaged, tiny/2026-11-01T01:00:00Z among them"),
+        "{}",
+        damaged.out
+    );
+    // Put right and looked at again by its name.
+    fs::write(&oldest, good).unwrap();
+    host.run(&["verify", "tiny/2026-11-01"]).ok();
+    status_at(&mut host, "2026-11-22T04:00:00Z", PLANNED, &[]).ok();
+}
+
+#[test]
+fn snapshots_of_a_part_or_of_another_machine_are_no_success_of_this_host() {
+    let mut host = TestHost::empty();
+    host.write("etc/machine-id", "0123456789abcdef0123456789abcdef\n");
+    backup_at(&mut host, "2026-11-20T01:00:00Z");
+    host.now = "2026-11-22T01:00:00Z".to_owned();
+    host.run(&["backup", "--only", "identity"]).ok();
+    let json = status_at(&mut host, "2026-11-22T04:00:00Z", PLANNED, &["--json"]).exits(Exit::Failed).json();
+    assert_eq!(json["stores"][0]["newest"], "tiny/2026-11-20T01:00:00Z");
+    host.write("etc/machine-id", "fedcba9876543210fedcba9876543210\n");
+    let json = status_at(&mut host, "2026-11-22T04:00:00Z", PLANNED, &["--json"]).exits(Exit::Usage).json();
+    assert_eq!(json["stores"][0]["newest"], Value::Null);
 }

@@ -32,6 +32,12 @@ pub enum Fit {
     Short,
 }
 
+/// Takes members one after the other.
+pub trait Members {
+    /// A file's content is exactly `entry.size` bytes of `content`; its hash is filled in here.
+    fn append(&mut self, entry: Entry, content: &mut dyn Read) -> Result<Fit>;
+}
+
 pub struct Writer {
     draft: Snapshot,
     reserved: usize,
@@ -96,39 +102,6 @@ impl Writer {
         })
     }
 
-    /// Adds a member. A file's content is exactly `entry.size` bytes of `content`; its hash is filled in here.
-    pub fn append(&mut self, mut entry: Entry, content: &mut dyn Read) -> Result<Fit> {
-        self.write(&tar::header(&entry)?)?;
-        let mut fit = Fit::Whole;
-        if entry.kind == Kind::File {
-            let mut hash = Sha256::new();
-            let mut left = entry.size;
-            while left > 0 {
-                let want = usize::try_from(left).unwrap_or(COPY_BYTES).min(COPY_BYTES);
-                let n = match fit {
-                    Fit::Whole => read_some(content, &mut self.buffer[..want]),
-                    Fit::Short => 0,
-                };
-                // The size is announced already; what is missing is filled so that the archive stays whole.
-                let n = if n == 0 {
-                    fit = Fit::Short;
-                    self.buffer[..want].fill(0);
-                    want
-                } else {
-                    n
-                };
-                hash.update(&self.buffer[..n]);
-                self.encoder.write_all(&self.buffer[..n])?;
-                left -= n as u64;
-            }
-            self.bytes += entry.size;
-            self.write(tar::padding(entry.size))?;
-            entry.sha256 = crate::sys::hex(&hash.finalize());
-        }
-        self.entries.push(entry);
-        Ok(fit)
-    }
-
     fn write(&mut self, data: &[u8]) -> Result<()> {
         self.bytes += data.len() as u64;
         Ok(self.encoder.write_all(data)?)
@@ -189,6 +162,40 @@ impl Writer {
             Err(panic) => std::panic::resume_unwind(panic),
         });
         Ok(Written { snapshot, read })
+    }
+}
+
+impl Members for Writer {
+    fn append(&mut self, mut entry: Entry, content: &mut dyn Read) -> Result<Fit> {
+        self.write(&tar::header(&entry)?)?;
+        let mut fit = Fit::Whole;
+        if entry.kind == Kind::File {
+            let mut hash = Sha256::new();
+            let mut left = entry.size;
+            while left > 0 {
+                let want = usize::try_from(left).unwrap_or(COPY_BYTES).min(COPY_BYTES);
+                let n = match fit {
+                    Fit::Whole => read_some(content, &mut self.buffer[..want]),
+                    Fit::Short => 0,
+                };
+                // The size is announced already; what is missing is filled so that the archive stays whole.
+                let n = if n == 0 {
+                    fit = Fit::Short;
+                    self.buffer[..want].fill(0);
+                    want
+                } else {
+                    n
+                };
+                hash.update(&self.buffer[..n]);
+                self.encoder.write_all(&self.buffer[..n])?;
+                left -= n as u64;
+            }
+            self.bytes += entry.size;
+            self.write(tar::padding(entry.size))?;
+            entry.sha256 = crate::sys::hex(&hash.finalize());
+        }
+        self.entries.push(entry);
+        Ok(fit)
     }
 }
 

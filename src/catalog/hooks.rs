@@ -10,6 +10,8 @@ pub const JOB_KIND: &str = "vzdump";
 pub const JOB_END: &str = "job-end";
 /// What we put into [`VZDUMP_CONF`].
 pub const VZDUMP_HOOK: &str = "/usr/share/proxmox-backup-extra/hooks/vzdump-hook";
+/// The package's nightly run.
+pub const TIMER: &str = "proxmox-backup-extra.timer";
 /// What the hook starts.
 pub const SERVICE: &str = "proxmox-backup-extra-vzdump.service";
 

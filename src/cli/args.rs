@@ -85,6 +85,8 @@ pub enum Verb {
     Decrypt(super::decrypt::Decrypt),
     /// Remove this host's old snapshots, as the keep options of each store say
     Prune(Prune),
+    /// How well this host is backed up, at a glance
+    Status(super::status::StatusArgs),
     /// What this program did on this host
     Log(super::runs::Log),
     /// Look at the stores

@@ -13,6 +13,7 @@ mod render;
 mod restore;
 mod row;
 mod runs;
+mod status;
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
@@ -195,6 +196,7 @@ impl Words<'_> {
             Verb::Decrypt(args) => self.decrypt(&args),
             Verb::Prune(args) => self.prune(&args),
             Verb::Log(args) => self.log(&args),
+            Verb::Status(args) => self.status(&args),
             Verb::Store(args) => self.store_verb(&args),
             Verb::Catalog(args) => self.catalog(args),
             Verb::Hook(args) => self.hook(args),

@@ -11,7 +11,7 @@ use anyhow::Result;
 
 use super::collect::{Piece, cause, shown};
 use super::state::Inquiry;
-use crate::archive::writer::{Fit, Writer};
+use crate::archive::writer::{Fit, Members};
 use crate::catalog::{self, Item};
 use crate::model::index::{Entry, Kind, Mtime, Name, Output, STATE_DIR, Xattr};
 use crate::model::record::NOT_SAVED;
@@ -28,10 +28,10 @@ const ALL_XATTRS_MAX_BYTES: usize = 8 << 20;
 const READ_TRIES: usize = 3;
 
 /// Turns pieces into members.
-pub struct Intake {
+pub struct Intake<W> {
     root: PathBuf,
     owners: Owners,
-    pub writer: Writer,
+    pub writer: W,
     /// First name of every file that has several.
     linked: HashMap<(u64, u64), Name>,
     buffer: Vec<u8>,
@@ -42,8 +42,8 @@ pub struct Intake {
     pub problems: Vec<Problem>,
 }
 
-impl Intake {
-    pub fn new(host: &Host, writer: Writer, problems: Vec<Problem>) -> Self {
+impl<W: Members> Intake<W> {
+    pub fn new(host: &Host, writer: W, problems: Vec<Problem>) -> Self {
         Self {
             root: host.root().to_owned(),
             owners: Owners::of(host.root()),

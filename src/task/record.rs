@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use anyhow::{Context, Result};
 
@@ -63,8 +64,7 @@ fn shorten(record: &mut Record) {
 
 /// The oldest go first; their names are times.
 fn bound(dir: &Path) -> Result<()> {
-    let mut names = names(dir)?;
-    names.sort_unstable_by(|a, b| b.cmp(a));
+    let names = names(dir)?;
     let mut bytes = 0;
     for (n, name) in names.iter().enumerate() {
         let path = dir.join(name);
@@ -76,21 +76,30 @@ fn bound(dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Of records alone: half-written ones begin with a dot.
+/// Of records alone, newest first: by their begin, and those of one second by when they were written.
+/// Half-written ones begin with a dot.
 fn names(dir: &Path) -> Result<Vec<String>> {
     let entries = match fs::read_dir(dir) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries.with_context(|| format!("cannot read {}", dir.display()))?,
     };
-    let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
-    Ok(names.filter(|name| name.ends_with(SUFFIX) && !name.starts_with('.')).collect())
+    let mut found: Vec<(String, SystemTime)> = entries
+        .flatten()
+        .filter_map(|entry| {
+            let name = entry.file_name().into_string().ok()?;
+            let written = entry.metadata().and_then(|meta| meta.modified()).unwrap_or(SystemTime::UNIX_EPOCH);
+            (name.ends_with(SUFFIX) && !name.starts_with('.')).then_some((name, written))
+        })
+        .collect();
+    let begin = |name: &str| name.split('-').next().unwrap_or_default().to_owned();
+    found.sort_by_cached_key(|(name, written)| std::cmp::Reverse((begin(name), *written)));
+    Ok(found.into_iter().map(|(name, _)| name).collect())
 }
 
 /// Newest first. One that cannot be read is left out: it is told of no run.
 pub fn all(host: &Host) -> Result<Vec<Record>> {
     let dir = dir(host);
-    let mut names = names(&dir)?;
-    names.sort_unstable_by(|a, b| b.cmp(a));
+    let names = names(&dir)?;
     Ok(names.iter().filter_map(|name| read(&dir, name)).collect())
 }
 
@@ -105,11 +114,10 @@ fn read(dir: &Path, name: &str) -> Option<Record> {
 /// By its id or a beginning of it that only one has; `latest` is the newest. Errors: `NotFound`.
 pub fn find(host: &Host, word: &str) -> Result<Record> {
     let dir = dir(host);
-    let mut names = names(&dir)?;
-    names.sort_unstable();
+    let names = names(&dir)?;
     let exact = format!("{word}{SUFFIX}");
     let matching: Vec<&String> = match names.iter().find(|name| **name == exact) {
-        _ if word == "latest" => names.last().into_iter().collect(),
+        _ if word == "latest" => names.first().into_iter().collect(),
         Some(name) => vec![name],
         None => names.iter().filter(|name| name.starts_with(word)).collect(),
     };

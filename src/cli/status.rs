@@ -1,0 +1,139 @@
+//! `status`: how well this host, or a fleet in one store, is backed up; for a person and for a monitor.
+
+use anyhow::Result;
+use clap::Args;
+use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Span, SpanRelativeTo, Timestamp};
+
+use super::{Words, args, render};
+use crate::model::report::Exit;
+use crate::plan::status::{self as plan, Finding, Level, StoreState, Timer};
+use crate::task::status::{self, Status};
+
+/// How well this host is backed up, at a glance
+///
+/// Exit status, as monitors want it: 0 all is well, 1 warning, 2 critical.
+#[derive(Debug, Args)]
+#[command(after_help = "EXAMPLES:
+  pbx-config status
+  pbx-config status --max-age 8d --quick     from a monitor, every minute
+
+EXIT STATUS:
+  0 ok   1 warning   2 critical, or the configuration is wrong")]
+pub struct StatusArgs {
+    /// The last success of each store may be so old: 26h, 2d, 90m
+    #[arg(long, value_name = "TIME", default_value = "26h", value_parser = duration)]
+    pub max_age: SignedDuration,
+    /// Do not read the host to tell what differs from the last snapshot; nor is it read with --store
+    #[arg(long)]
+    pub quick: bool,
+    #[command(flatten)]
+    pub stores: args::Stores,
+}
+
+/// `26h`, `2d`, `1w 2d`: days of 24 hours.
+fn duration(text: &str) -> Result<SignedDuration, String> {
+    let span: Span = text.parse().map_err(|_| format!("'{text}' is no time; use 90m, 26h, 2d or 1w"))?;
+    let whole = span.to_duration(SpanRelativeTo::days_are_24_hours()).ok();
+    let whole = whole.filter(|whole| *whole > SignedDuration::ZERO);
+    whole.ok_or_else(|| format!("'{text}' is no time; use 90m, 26h, 2d or 1w"))
+}
+
+impl Words<'_> {
+    pub(super) fn status(&mut self, args: &StatusArgs) -> Result<Exit> {
+        let config = self.config()?;
+        let stores = self.stores(&config, &args.stores)?;
+        let with_drift = !args.quick && args.stores.names.is_empty();
+        let progress = self.progress();
+        progress.say("looking at the stores");
+        let status = status::status(&self.host, &config, &stores, args.max_age, with_drift)?;
+        progress.clear();
+        self.print(&status, text)?;
+        Ok(exit(status.level))
+    }
+}
+
+/// A monitor's scale, which is not the other verbs'.
+fn exit(level: Level) -> Exit {
+    match level {
+        Level::Ok => Exit::Ok,
+        Level::Warning => Exit::Failed,
+        Level::Critical => Exit::Usage,
+    }
+}
+
+fn text(status: &Status) -> String {
+    // The first line is what a monitor shows.
+    let head = match status.findings.iter().max_by_key(|finding| finding.level) {
+        Some(worst) => render::without_errno(&worst.what),
+        None => well(status),
+    };
+    let mut text = format!("{}: {}: {}\n\n", status.level.word(), status.host, render::one_line(&head));
+    let rows: Vec<Vec<String>> = status.stores.iter().map(|store| row(store, status.now)).collect();
+    text.push_str(&render::table(&["STORE", "LAST SUCCESS", "AGE", "KEPT", "VERIFIED", "STATE"], &rows));
+    text.push('\n');
+    let mut line =
+        |key: &str, value: String| text.push_str(&format!("{key:<11}{}\n", render::one_line(&value)));
+    match &status.last_run {
+        Some(run) => line(
+            "last run",
+            format!("{}  {}, {} problems  {}", local(run.at), run.outcome, run.problems, run.id),
+        ),
+        None => line("last run", "none is recorded".to_owned()),
+    }
+    line("next run", next(&status.timer, status.now));
+    if let Some(drift) = &status.drift {
+        line("drift", format!("{} since {}", drift.summary(), drift.since));
+        drift.lines().into_iter().for_each(|change| line("", change));
+    }
+    text + &findings(&status.findings)
+}
+
+fn well(status: &Status) -> String {
+    let newest = status.stores.iter().filter_map(|store| store.last_success).max();
+    newest.map_or_else(
+        || "no store".to_owned(),
+        |at| format!("the last backup is {} old", plan::age(status.now, at)),
+    )
+}
+
+fn row(store: &StoreState, now: Timestamp) -> Vec<String> {
+    let none = || "-".to_owned();
+    let state = match (&store.error, store.damaged.len()) {
+        (Some(_), _) => "cannot be reached".to_owned(),
+        (None, 0) => "ok".to_owned(),
+        (None, damaged) => format!("{damaged} damaged"),
+    };
+    vec![
+        store.store.clone(),
+        store.last_success.map_or_else(none, local),
+        store.last_success.map_or_else(none, |at| plan::age(now, at)),
+        store.error.as_ref().map_or_else(|| store.kept.to_string(), |_| none()),
+        store.verified_at.map_or_else(|| "never".to_owned(), local),
+        state,
+    ]
+}
+
+fn next(timer: &Timer, now: Timestamp) -> String {
+    match timer {
+        Timer::Unknown => "not known: systemd was not asked".to_owned(),
+        Timer::Off => "none, the timer is not active".to_owned(),
+        Timer::Next(at) => format!("{}, in {}", local(*at), plan::age(*at, now)),
+    }
+}
+
+fn local(at: Timestamp) -> String {
+    at.to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M").to_string()
+}
+
+fn findings(findings: &[Finding]) -> String {
+    let mut text = String::new();
+    for finding in findings {
+        let what = render::one_line(&render::without_errno(&finding.what));
+        text.push_str(&format!("{}: {what}\n", finding.level.word().to_lowercase()));
+        if let Some(hint) = &finding.hint {
+            text.push_str(&format!("    hint: {}\n", render::one_line(hint)));
+        }
+    }
+    text
+}
