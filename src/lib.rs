@@ -78,6 +78,7 @@ pub mod store;
 
 /// Floor 3. Decisions: pure functions of nouns.
 pub mod plan {
+    pub mod advice;
     pub mod changes;
     pub mod complete;
     pub mod differences;
@@ -94,6 +95,7 @@ pub mod plan {
     pub mod restore;
     pub mod select;
     pub mod status;
+    pub mod shape;
     pub mod vzdump_conf;
 }
 
@@ -122,6 +124,7 @@ pub mod task {
     pub mod sources;
     pub mod state;
     pub mod status;
+    pub mod surroundings;
     pub mod verify;
 }
 

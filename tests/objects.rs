@@ -2,14 +2,18 @@
 //! and how names change on the way. Texts only; applying a plan is tested with the restore itself.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod common;
+
 use std::fs;
 use std::path::Path;
 
+use common::{Shims, TestHost};
 use pbx_config::catalog::objects::Grammar;
-use pbx_config::model::report::FaultKind;
+use pbx_config::model::report::{Exit, FaultKind};
 use pbx_config::plan::object::{self, Chosen, Here, Selector, Tree};
 use pbx_config::plan::pieces;
 use pbx_config::plan::relocate::{self, Moves};
+use pbx_config::sys::exec::{Cmd, Exec, Output};
 use proptest::prelude::*;
 
 /// The files of a golden host that objects stand in.
@@ -40,7 +44,11 @@ fn choose(words: &[&str], moves: &Moves, snapshot: &Tree, live: &Tree) -> Result
     };
     let selectors: Result<Vec<Selector>, _> = words.iter().map(|word| Selector::parse(word)).collect();
     let here = Here { node: "pve1", nodes: &["pve1".to_owned()] };
-    object::choose(&selectors.map_err(told)?, moves, snapshot, live, here).map_err(told)
+    let mut chosen = object::choose(&selectors.map_err(told)?, moves, snapshot, live, here).map_err(told)?;
+    match chosen.iter_mut().find_map(|one| one.refused.take()) {
+        Some(refused) => Err(told(refused)),
+        None => Ok(chosen),
+    }
 }
 
 #[track_caller]
@@ -438,6 +446,191 @@ fn pairs_and_ids_that_cannot_be_are_refused() {
     assert!(Moves { nodes: vec![pair("a", "c"), pair("b", "c")], ..Moves::default() }.check().is_err());
     assert!(Moves { storages: vec![pair("a", "b"), pair("a", "c")], ..Moves::default() }.check().is_err());
     assert!(Moves { storages: vec![pair("a", "c"), pair("b", "c")], ..Moves::default() }.check().is_ok());
+}
+
+/// A golden host that was saved, mounted as it lives.
+fn saved(name: &str) -> TestHost {
+    let host = TestHost::golden(name);
+    if name != "pbs" && name != "bare" {
+        host.mount(&[]);
+    }
+    host.run(&["backup"]);
+    host
+}
+
+/// `how path` of every step.
+fn steps(plan: &serde_json::Value) -> Vec<String> {
+    let word = |step: &serde_json::Value, key: &str| step[key].as_str().unwrap().to_owned();
+    plan["steps"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|step| format!("{} {}", word(step, "how"), word(step, "path")))
+        .collect()
+}
+
+fn told(plan: &serde_json::Value, list: &str, key: &str) -> String {
+    let all = plan[list].as_array().unwrap().iter().map(|one| one[key].as_str().unwrap().to_owned());
+    all.collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn the_plan_of_an_object_has_its_files_and_no_others() {
+    let host = saved("pve-single");
+    let pve = host.mount_point();
+    let storages = fs::read_to_string(pve.join("storage.cfg")).unwrap();
+    fs::write(pve.join("storage.cfg"), storages.replace("server nas.example.org", "server x.example.org"))
+        .unwrap();
+    fs::remove_file(pve.join("priv/storage/nas.pw")).unwrap();
+    fs::remove_file(pve.join("nodes/pve1/lxc/102.conf")).unwrap();
+    fs::write(pve.join("jobs.cfg"), "").unwrap();
+    let plan = |words: &[&str]| {
+        let all: Vec<&str> =
+            ["restore", "latest", "--dry-run", "--json"].iter().chain(words).copied().collect();
+        host.run(&all).exits(Exit::Ok).json()
+    };
+    let both = plan(&["storage/nas", "ct/102"]);
+    assert_eq!(
+        steps(&both),
+        [
+            "create etc/pve/priv/storage/nas.pw",
+            "merge etc/pve/storage.cfg",
+            "create etc/pve/nodes/pve1/lxc/102.conf"
+        ]
+    );
+    assert!(told(&both, "advice", "text").contains("ct/102: its disks do not come back with it"));
+    let other = plan(&["ct/102", "--as", "202", "--storage", "local-zfs=tank"]);
+    assert_eq!(steps(&other), ["merge etc/pve/user.cfg", "create etc/pve/nodes/pve1/lxc/202.conf"]);
+    assert!(told(&other, "advice", "text").contains("expects tank:subvol-202-disk-0"));
+    let same = plan(&["role/BackupOps"]);
+    assert_eq!((steps(&same).len(), same["unchanged"].as_u64()), (0, Some(1)));
+    let taken = plan(&["vm/100", "--as", "101"]);
+    assert_eq!(steps(&taken), [""; 0]);
+    assert!(told(&taken, "refused", "reason").contains("guest 101 is there already"), "{taken}");
+    let text = host.run(&["restore", "latest", "--dry-run", "storage/nas"]).exits(Exit::Ok).out;
+    assert!(!text.contains("S3CRET"), "{text}");
+}
+
+#[test]
+fn words_that_cannot_be_are_refused_before_anything_is_read() {
+    let host = saved("pve-single");
+    for (words, said) in [
+        (&["stroage/nas"][..], "did you mean 'storage/…'?"),
+        (&["storage/nsa"], "did you mean 'storage/nas'?"),
+        (&["storage"], "'storage' names no object"),
+        (&["--as", "200"], "none is named"),
+        (&["vm/100", "--as", "7"], "--as '7' is no id of a guest"),
+        (&["vm/100", "ct/102", "--as", "200"], "--as gives one guest another id"),
+        (&["storage/nas", "--as", "200"], "--as gives one guest another id"),
+        (&["--node", "pve1"], "--node 'pve1' is not OLD=NEW"),
+        (&["--bridge", "a=b", "--bridge", "a=c"], "--bridge gives 'a' two names"),
+    ] {
+        let all: Vec<&str> = ["restore", "latest", "--dry-run"].iter().chain(words).copied().collect();
+        let done = host.run(&all).exits(Exit::Usage);
+        assert!(done.err.contains(said), "{words:?}: {}", done.err);
+    }
+}
+
+#[test]
+fn on_another_host_accounts_mounts_and_cards_are_told_by_what_they_are() {
+    let host = saved("pve-single");
+    host.write("etc/machine-id", "00000000000000000000000000000abc\n");
+    host.write("etc/passwd", "root:x:0:0:root:/root:/bin/bash\nzoe:x:1000:1000::/home/zoe:/bin/sh\n");
+    host.write("etc/group", "root:x:0:\nsudo:x:27:\nzoe:x:1000:\n");
+    host.write("etc/fstab", "UUID=NEW / ext4 defaults 0 1\n");
+    host.write("dev/mapper/data", "");
+    let plan = host.run(&["restore", "latest", "--dry-run", "--recover", "--json"]).exits(Exit::Ok).json();
+    let advice = told(&plan, "advice", "text");
+    assert!(advice.contains("user 'mara' had the number 1000, which is 'zoe' here"), "{advice}");
+    assert!(advice.contains("UUID=1A2B-3C4D on /boot/efi (vfat) was left out"), "{advice}");
+    assert!(advice.contains("disks of the old machine: nvme0n1 465 GiB TEST SSD"), "{advice}");
+    let commands: Vec<&str> = plan["advice"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .flat_map(|advice| {
+            advice["commands"].as_array().into_iter().flatten().filter_map(|command| command.as_str())
+        })
+        .collect();
+    assert!(commands.contains(&"zpool import rpool"), "{commands:?}");
+    assert!(commands.iter().any(|command| command.ends_with("packages-held.txt | xargs -r apt-mark hold")));
+    let steps = steps(&plan);
+    assert!(steps.contains(&"merge etc/fstab".to_owned()), "{steps:?}");
+    assert!(
+        !steps.iter().any(|step| step.ends_with("etc/passwd") || step.ends_with("etc/shadow")),
+        "{steps:?}"
+    );
+}
+
+/// A host whose `ip` says another word.
+struct OtherCards {
+    shims: Shims,
+    old: &'static str,
+    new: &'static str,
+}
+
+impl Exec for OtherCards {
+    fn run(&self, cmd: &Cmd) -> anyhow::Result<Option<Output>> {
+        let mut output = self.shims.run(cmd)?;
+        if let Some(output) = output.as_mut().filter(|_| cmd.argv[0] == "ip") {
+            output.stdout = String::from_utf8_lossy(&output.stdout).replace(self.old, self.new).into_bytes();
+        }
+        Ok(output)
+    }
+}
+
+#[test]
+fn cards_with_other_names_are_renamed_in_the_plan_and_cards_that_are_not_here_stop_the_network() {
+    let host = saved("pve-single");
+    let plan = |old: &'static str, new: &'static str| {
+        let args = ["restore", "latest", "--dry-run", "--only", "network", "--json"];
+        let shims = Shims { bin: common::golden("pve-single").join("bin") };
+        host.run_with(&args, Box::new(OtherCards { shims, old, new })).exits(Exit::Ok).json()
+    };
+    let renamed = plan("\"nic0\"", "\"enp5s0\"");
+    let all = steps(&renamed);
+    assert!(all.contains(&"replace etc/network/interfaces".to_owned()), "{all:?}");
+    assert!(all.contains(&"replace usr/local/lib/systemd/network/50-pmx-nic0.link".to_owned()), "{all:?}");
+    assert!(told(&renamed, "advice", "text").contains("nic0 is enp5s0 here"), "{renamed}");
+    let other = plan("02:00:00:00:00:10", "02:00:00:00:00:99");
+    assert_eq!(steps(&other), [""; 0]);
+    let refused = told(&other, "refused", "reason");
+    assert!(
+        refused.contains("it needs nic0 (02:00:00:00:00:10)") && refused.contains("02:00:00:00:00:99"),
+        "{refused}"
+    );
+}
+
+#[test]
+fn a_renamed_node_gets_its_files_and_what_names_it() {
+    let old = saved("pve-single");
+    let host = TestHost::golden("pve-single");
+    host.write("etc/hostname", "newnode\n");
+    host.mount(&[]);
+    for path in
+        ["nodes/pve1/qemu-server/100.conf", "nodes/pve1/qemu-server/101.conf", "nodes/pve1/lxc/102.conf"]
+    {
+        fs::remove_file(host.mount_point().join(path)).unwrap();
+    }
+    let store = "var/lib/proxmox-backup-extra/store";
+    common::copy_tree(&old.root.join(store), &host.root.join(store));
+    let args = [
+        "restore",
+        "pve1/2026-11-22T15:17:40Z",
+        "--dry-run",
+        "--recover",
+        "--node",
+        "pve1=newnode",
+        "--json",
+    ];
+    let plan = host.run(&args).exits(Exit::Ok).json();
+    let steps = steps(&plan);
+    assert!(steps.contains(&"create etc/pve/nodes/newnode/qemu-server/100.conf".to_owned()), "{steps:?}");
+    assert!(!steps.iter().any(|step| step.contains("nodes/pve1/")), "{steps:?}");
+    assert!(
+        told(&plan, "advice", "text").contains("/etc/pve/storage.cfg: pve1 is newnode in 1 place"),
+        "{plan}"
+    );
 }
 
 /// A text of sections with comments, blank lines and bad lines in between.

@@ -3,6 +3,7 @@
 //! Not here: reading the host (`sys`), choosing rows (`plan::select`).
 
 pub mod api;
+pub mod by_hand;
 pub mod changing;
 pub mod coverage;
 pub mod hooks;

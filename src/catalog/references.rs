@@ -87,6 +87,11 @@ pub const CARD_NAMES: &[Reference] = &[
 
 const LINK_NAME: Form = Form::Assigned(&["Name", "OriginalName"]);
 
+/// Folders of .link files, and answers of the state that tell cards by their addresses.
+pub const LINK_FILES: [&str; 2] = ["usr/local/lib/systemd/network/", "etc/systemd/network/"];
+pub const CARD_LINKS: &str = "ip-link.json";
+pub const ADDRESSES: &str = "ip-address.json";
+
 /// In an interfaces file: what brings a link up by itself, and what it is made of.
 pub const START_KEYS: [&str; 3] = ["auto", "allow-auto", "allow-hotplug"];
 pub const PORT_KEYS: [&str; 10] = [

@@ -7,6 +7,7 @@ use clap::{Args, ValueEnum};
 
 use super::{Words, args, glob, plans, render};
 use crate::model::report::{Exit, Fault, FaultKind, Outcome};
+use crate::plan::relocate::{Moves, Pair};
 use crate::plan::restore::Request;
 use crate::plan::select::Selection;
 use crate::task::restore::{self, Prepared, Saved};
@@ -21,6 +22,9 @@ use crate::task::{extract, verify};
 #[command(after_help = "EXAMPLES:
   pbx-config restore latest --dry-run             what would change here, and what would not and why
   pbx-config restore latest --only guests,storage
+  pbx-config restore latest storage/nas user/bob@pve
+  pbx-config restore latest vm/101 --as 201 --storage local-lvm=tank --bridge vmbr0=vmbr1
+  pbx-config restore latest --recover --node pve1=pve2
   pbx-config restore latest --path /etc/network --yes
   pbx-config restore latest --skip network --plan /root/plan.json
   pbx-config restore --apply /root/plan.json
@@ -33,6 +37,12 @@ pub struct Restore {
     /// Take the files out into this folder, empty or not there yet, instead of onto this system
     #[arg(long, value_name = "DIR")]
     pub to: Option<PathBuf>,
+    /// Only these: vm/101, ct/102, storage/nas, user/bob@pve, pool/x, job/x, datastore/x, remote/x, mapping/pci/x …
+    ///
+    /// One object is taken out of the snapshot's files and put into the live ones, which keep every other line. What
+    /// belongs to it comes along: a storage's password, a user's tokens and permissions, a guest's firewall.
+    #[arg(value_name = "OBJECT", conflicts_with_all = ["to", "apply"])]
+    pub objects: Vec<String>,
     #[command(flatten)]
     pub selected: args::Selected,
     /// Only what this path or glob meets
@@ -59,6 +69,18 @@ pub struct Restore {
     /// With --recover: jobs come back, too, and begin to run
     #[arg(long, requires = "recover")]
     pub start_jobs: bool,
+    /// Another id for the one guest that is named
+    #[arg(long = "as", value_name = "ID", conflicts_with_all = ["to", "apply"])]
+    pub as_id: Option<u32>,
+    /// The node OLD of the snapshot is NEW now: its files move, and what names it is rewritten
+    #[arg(long, value_name = "OLD=NEW", conflicts_with_all = ["to", "apply"])]
+    pub node: Option<String>,
+    /// In configurations of guests the storage OLD becomes NEW
+    #[arg(long, value_name = "OLD=NEW", conflicts_with_all = ["to", "apply"])]
+    pub storage: Vec<String>,
+    /// In configurations of guests the bridge OLD becomes NEW
+    #[arg(long, value_name = "OLD=NEW", conflicts_with_all = ["to", "apply"])]
+    pub bridge: Vec<String>,
     #[command(flatten)]
     pub stores: args::Stores,
 }
@@ -105,7 +127,7 @@ impl Words<'_> {
             Some(saved) => {
                 (saved.snapshot_file.as_path().to_string_lossy().into_owned(), saved.request.clone())
             }
-            None => (args.snap.clone().unwrap_or_default(), request(&args)),
+            None => (args.snap.clone().unwrap_or_default(), request(&args)?),
         };
         let chosen = self.choose(&args.stores, &word)?;
         let prepared = restore::prepare(&self.host, &chosen, &request)?;
@@ -147,17 +169,24 @@ impl Words<'_> {
     }
 }
 
-fn request(args: &Restore) -> Request {
+fn request(args: &Restore) -> Result<Request> {
     let mut only = args.selected.only.clone();
     if let Some(mode) = args.mode {
         only.extend(mode.words().iter().map(|word| (*word).to_owned()));
     }
-    Request {
+    let pairs = |option: &str, words: &[String]| -> Result<Vec<Pair>> {
+        Ok(words.iter().map(|word| Moves::pair(option, word)).collect::<Result<_, Fault>>()?)
+    };
+    Ok(Request {
         selection: Selection { only, skip: args.selected.skip.clone() },
         paths: args.paths.clone(),
         cluster_wide: args.cluster_wide,
         recover: args.recover,
         start_jobs: args.start_jobs,
-        ..Request::default()
-    }
+        objects: args.objects.clone(),
+        as_id: args.as_id,
+        node: args.node.as_deref().map(|word| Moves::pair("--node", word)).transpose()?,
+        storage: pairs("--storage", &args.storage)?,
+        bridge: pairs("--bridge", &args.bridge)?,
+    })
 }

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Deserialize;
 
 use super::pieces;
-use super::relocate::{Pair, references, words};
+use super::relocate::{Pair, matches, references, words};
 use crate::catalog::references::{CARD_NAMES, PORT_KEYS, START_KEYS, is_interfaces, names_cards};
 
 /// Kinds of links that `ip -d` tells and that are no hardware; names that the product gives to such links.
@@ -42,6 +42,11 @@ pub struct Adapted {
     pub notes: Vec<String>,
     /// Why it must not come back at all: the host would be cut off.
     pub refused: Option<String>,
+}
+
+/// Whether a file, by its path, may name cards.
+pub fn reads(path: &str) -> bool {
+    names_cards(path) || CARD_NAMES.iter().any(|row| matches(row.path, path))
 }
 
 /// What `ip -d -j link show` says, of hardware only. Text that is not its JSON has no cards.

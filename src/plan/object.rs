@@ -40,7 +40,7 @@ pub struct Here<'a> {
 }
 
 /// An object as it would come back.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Chosen {
     /// `kind/id`.
     pub name: String,
@@ -49,6 +49,12 @@ pub struct Chosen {
     pub changes: Vec<Change>,
     /// What an admin must know or do besides.
     pub notes: Vec<String>,
+    /// Where it stands, here and in the snapshot, and that file as it is here.
+    pub path: String,
+    pub from: String,
+    pub now: Option<Vec<u8>>,
+    /// Why it cannot come back here; then it has no changes.
+    pub refused: Option<Fault>,
 }
 
 /// A file as it must become.
@@ -96,6 +102,9 @@ impl Selector {
             known(name).then_some((name, id))
         });
         let Some((name, id)) = fitting.next_back() else {
+            if known(rest) {
+                return Err(usage(format!("'{word}' names no object"), format!("as in '{rest}/NAME'")));
+            }
             let name = rest.rsplit_once('/').map_or(rest, |(name, _)| name);
             let words: Vec<&str> = names.iter().copied().chain([GUEST_WORD]).collect();
             let hint = nearest(name, &words).map_or_else(
@@ -249,7 +258,7 @@ fn capture(pattern: &str, path: &str) -> Option<Captured> {
 /// The objects as they come back, one after the other onto the same live files: a later change of a file holds
 /// the earlier ones. In the order in which they must be written.
 ///
-/// Errors: `Usage` for an object that is not in the snapshot; `Failed` for one that cannot come back here.
+/// Errors: `Usage` for an object that is not in the snapshot.
 pub fn choose(
     selectors: &[Selector],
     moves: &Moves,
@@ -271,7 +280,7 @@ pub fn choose(
     }
     wanted.sort_by_key(|(kind, _)| rank(kind));
     let mut work = Work { moves, snapshot, live, here, now: BTreeMap::new() };
-    wanted.into_iter().map(|(kind, id)| work.object(kind, id)).collect()
+    Ok(wanted.into_iter().map(|(kind, id)| work.object(kind, id)).collect())
 }
 
 struct Work<'a> {
@@ -297,28 +306,57 @@ impl Told {
 }
 
 impl Work<'_> {
-    fn object(&mut self, kind: &'static Kind, id: &str) -> Result<Chosen, Fault> {
-        let new = self.moves.as_id.as_deref().unwrap_or(id);
+    fn object(&mut self, kind: &'static Kind, id: &str) -> Chosen {
         let mut told = Told::default();
-        for part in kind.parts {
-            match part.grammar {
-                Grammar::Whole => self.whole(kind, part, id, new, &mut told)?,
-                Grammar::AclOf | Grammar::AclAt(_) => self.permissions(part, id, new, &mut told),
-                Grammar::Member { word, field } => self.member(part, word, field, id, new, &mut told),
-                _ => self.pieces(part, id, &mut told)?,
-            }
+        let before = self.now.clone();
+        let refused = self.parts(kind, id, &mut told).err();
+        if refused.is_some() {
+            self.now = before;
+            told = Told::default();
+        } else {
+            self.related(kind, id, &mut told);
         }
-        self.related(kind, id, &mut told);
+        let (path, from) = self.place(kind, id);
         let changes = told.from.into_iter().map(|(path, (from, what))| {
             let content = self.now.get(&path).cloned().unwrap_or_default();
             Change { path, from, content, what }
         });
-        Ok(Chosen {
+        Chosen {
             name: full_name(kind, id),
             title: kind.title,
             changes: changes.collect(),
             notes: told.notes,
-        })
+            now: self.current(&path).cloned(),
+            path,
+            from,
+            refused,
+        }
+    }
+
+    fn parts(&mut self, kind: &Kind, id: &str, told: &mut Told) -> Result<(), Fault> {
+        let new = self.moves.as_id.as_deref().unwrap_or(id);
+        for part in kind.parts {
+            match part.grammar {
+                Grammar::Whole => self.whole(kind, part, id, new, told)?,
+                Grammar::AclOf | Grammar::AclAt(_) => self.permissions(part, id, new, told),
+                Grammar::Member { word, field } => self.member(part, word, field, id, new, told),
+                _ => self.pieces(part, id, told)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// The file of its first part, here and in the snapshot.
+    fn place(&self, kind: &Kind, id: &str) -> (String, String) {
+        let Some(part) = kind.parts.first() else { return Default::default() };
+        if part.grammar != Grammar::Whole {
+            return (part.path.to_owned(), part.path.to_owned());
+        }
+        let of_id =
+            |path: &&String| capture(part.path, path).is_some_and(|found| found.id.as_deref() == Some(id));
+        let from = self.snapshot.keys().find(of_id).cloned().unwrap_or_default();
+        let moved = relocate::file(&from, &[], self.moves);
+        (moved.path, from)
     }
 
     fn current(&self, path: &str) -> Option<&Vec<u8>> {
@@ -366,7 +404,9 @@ impl Work<'_> {
     fn check_place(&self, path: &str, node: &str, id: &str, old: &str) -> Result<(), Fault> {
         let failed = |what: String, hint: String| Err(Fault::new(FaultKind::Failed, what).hint(hint));
         if id.parse::<u32>().is_ok_and(|number| number >= 100) && !id.starts_with('0') {
-            let elsewhere = self.live.keys().find(|other| *other != path && guest_id(other) == Some(id));
+            // As itself it is replaced; as another one it takes nobody's place.
+            let is_itself = |other: &str| other == path && self.moves.as_id.is_none();
+            let elsewhere = self.live.keys().find(|other| !is_itself(other) && guest_id(other) == Some(id));
             if let Some(other) = elsewhere {
                 let what = format!("guest {id} is there already, as /{other}");
                 return failed(what, "give it another id with --as, or take that one away first".to_owned());

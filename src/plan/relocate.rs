@@ -237,7 +237,7 @@ pub(super) fn references(path: &str, text: &[u8], table: &[Reference], pairs: &[
 }
 
 /// A pattern of the table: `{…}` is any part of a component.
-fn matches(pattern: &str, path: &str) -> bool {
+pub(super) fn matches(pattern: &str, path: &str) -> bool {
     let mut parts = path.split('/');
     let same = pattern.split('/').all(|wanted| {
         let Some(part) = parts.next() else { return false };

@@ -281,13 +281,15 @@ pub struct Picked {
     pub refused: Vec<Refused>,
     /// The snapshot's folders by path, whether asked for or not.
     pub folders: HashMap<Name, Entry>,
+    /// Members that objects may stand in, when objects were asked for.
+    pub parts: Vec<Wanted>,
     /// The members that are small enough to look into.
     pub contents: HashMap<Name, Vec<u8>>,
 }
 
 /// Decides.
 pub fn plan(picked: &Picked, here: &Here, request: &Request) -> RestorePlan {
-    let Picked { id, facts: from, wanted, refused, folders, contents } = picked;
+    let Picked { id, facts: from, wanted, refused, folders, contents, .. } = picked;
     let mut plan = RestorePlan {
         snapshot: id.clone(),
         from: from.summary(),

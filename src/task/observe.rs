@@ -59,7 +59,7 @@ pub fn observe(host: &Host, picked: &Picked) -> Result<Observed> {
     observe_tree(host, &mut observed)?;
     let mut look =
         Look { root: host.root(), foreign: files::foreign_mounts(host.root()), seen: HashMap::new() };
-    for one in &picked.wanted {
+    for one in picked.wanted.iter().chain(&picked.parts) {
         let path = one.entry.path.as_path();
         if path.starts_with(PVE) {
             continue;
@@ -70,7 +70,7 @@ pub fn observe(host: &Host, picked: &Picked) -> Result<Observed> {
             observed.live.entry(Name::from(above)).or_insert(live);
         }
         let live = look.at(path, Some((&one.entry.sha256, merges)));
-        observed.live.insert(one.entry.path.clone(), live);
+        observed.live.entry(one.entry.path.clone()).or_insert(live);
     }
     Ok(observed)
 }

@@ -11,6 +11,7 @@ use crate::catalog::{self, Item, Restore, Source};
 use crate::model::index::{Entry, Kind, Name, STATE_DIR};
 use crate::model::report::{Fault, FaultKind};
 use crate::plan::restore::{Content, PVE, Picked, Request, Wanted, refuse_one};
+use crate::plan::{object, shape};
 use crate::sys::glob::Pattern;
 use crate::sys::lock::check_stopped;
 use crate::sys::pmxcfs;
@@ -24,6 +25,9 @@ const ALL_BYTES: usize = 96 << 20;
 /// Errors: `Verification`; `Usage` for words that name nothing; `NotFound` when nothing is selected.
 pub fn pick(chosen: &Chosen, request: &Request) -> Result<(Picked, String)> {
     request.selection.check()?;
+    shape::check(request)?;
+    let only_objects =
+        !request.objects.is_empty() && request.selection.only.is_empty() && request.paths.is_empty();
     let globs = request.paths.iter().map(|path| glob(path)).collect::<Result<Vec<_>>>()?;
     let mut contents = HashMap::new();
     let mut kept = 0;
@@ -45,14 +49,21 @@ pub fn pick(chosen: &Chosen, request: &Request) -> Result<(Picked, String)> {
         wanted: Vec::new(),
         refused: Vec::new(),
         folders: folders.map(|entry| (entry.path.clone(), entry.clone())).collect(),
+        parts: Vec::new(),
         contents,
     };
     let firsts: HashMap<&Name, &Entry> = index.entries.iter().map(|entry| (&entry.path, entry)).collect();
     for entry in &index.entries {
         let path = entry.path.as_path();
+        let is_part = !request.objects.is_empty()
+            && entry.kind == Kind::File
+            && path.to_str().is_some_and(object::reads);
+        if is_part && let Ok(item) = rows.of(entry) {
+            picked.parts.push(wanted(entry, item, true, &firsts));
+        }
         let is_wanted = request.selection.takes(&entry.item)
             && (globs.is_empty() || globs.iter().any(|glob| glob.covers(path)))
-            && !path.starts_with(STATE_DIR);
+            && !(only_objects || path.starts_with(STATE_DIR));
         if !is_wanted {
             continue;
         }

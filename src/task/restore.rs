@@ -9,10 +9,12 @@ use serde::{Deserialize, Serialize};
 use super::observe;
 use super::picked;
 use super::snapshots::Chosen;
+use super::surroundings;
 use crate::model::index::{Mtime, Name};
 use crate::model::report::{Fault, FaultKind};
 use crate::model::snapshot::SnapshotId;
 use crate::plan::restore::{self, How, Picked, Request, RestorePlan, Step};
+use crate::plan::shape;
 use crate::sys::files;
 use crate::sys::hash::sha256;
 use crate::sys::host::Host;
@@ -37,9 +39,13 @@ pub struct Prepared {
 
 /// Errors: `Verification`, `Usage`, `NotFound`, as the picking says.
 pub fn prepare(host: &Host, chosen: &Chosen, request: &Request) -> Result<Prepared> {
-    let (picked, manifest_sha256) = picked::pick(chosen, request)?;
+    let (mut picked, manifest_sha256) = picked::pick(chosen, request)?;
     let observed = observe::observe(host, &picked)?;
-    let plan = restore::plan(&picked, &observed.here(host), request);
+    let here = observed.here(host);
+    let world = surroundings::look(host, &picked);
+    let advice = shape::shape(&mut picked, &here, &world, request)?;
+    let mut plan = restore::plan(&picked, &here, request);
+    plan.advice.extend(advice);
     let digest = digest(&plan, request, &manifest_sha256)?;
     Ok(Prepared {
         plan,

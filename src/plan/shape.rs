@@ -1,0 +1,323 @@
+//! What members of a snapshot become on their way to this host, before it is decided what happens to them: objects
+//! are taken out of their files, names are changed, cards matched, files merged. Texts to texts, no I/O.
+//! Not here: each of these (`object`, `relocate`, `network`, `merge`), the decisions (`restore`, `refuse`).
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use super::advice;
+use super::merge::{self, Accounts};
+use super::network::{self, Card, Cards};
+use super::object::{self, Chosen, Selector, Tree};
+use super::relocate::{self, Moves};
+use super::restore::{Advice, Content, Here, Live, Picked, Refused, Request, Wanted};
+use crate::catalog::merges::{self, GROUP, Merge, PASSWD};
+use crate::catalog::objects::NODES;
+use crate::catalog::references::{ADDRESSES, CARD_LINKS, LINK_FILES};
+use crate::catalog::{Restore, Tied};
+use crate::model::index::{Kind, Name, STATE_DIR};
+use crate::model::report::{Fault, FaultKind};
+
+/// What is looked for on this host besides its files.
+#[derive(Debug, Clone, Default)]
+pub struct World {
+    /// Of those that `devices` names.
+    pub devices: BTreeSet<String>,
+    /// None when nobody could tell.
+    pub cards: Option<Vec<Card>>,
+}
+
+impl Request {
+    pub fn moves(&self) -> Moves {
+        Moves {
+            as_id: self.as_id.map(|id| id.to_string()),
+            nodes: self.node.clone().into_iter().collect(),
+            storages: self.storage.clone(),
+            bridges: self.bridge.clone(),
+        }
+    }
+}
+
+/// The devices that a merge of what is wanted depends on, to be looked for.
+pub fn devices(picked: &Picked) -> BTreeSet<String> {
+    let merged = picked.wanted.iter().filter(|one| one.item.restore == Restore::AddLines);
+    let texts =
+        merged.filter_map(|one| Some((text_of(&one.entry.path)?, picked.contents.get(&one.entry.path)?)));
+    texts.flat_map(|(path, text)| merge::devices(path, text)).collect()
+}
+
+/// Whether the cards of this host matter for what is wanted.
+pub fn needs_cards(picked: &Picked) -> bool {
+    picked.wanted.iter().any(|one| text_of(&one.entry.path).is_some_and(network::reads))
+}
+
+/// Changes what is wanted in place, and tells what an admin must know.
+///
+/// Errors: `Usage` for an object that the snapshot does not have, and for names that cannot be.
+pub fn shape(
+    picked: &mut Picked,
+    here: &Here,
+    world: &World,
+    request: &Request,
+) -> Result<Vec<Advice>, Fault> {
+    let moves = request.moves();
+    moves.check()?;
+    let mut advice = Vec::new();
+    if !request.objects.is_empty() {
+        advice = objects(picked, here, request, &moves)?;
+    }
+    // The new id is that object's alone.
+    advice.extend(adapt(picked, here, world, &Moves { as_id: None, ..moves }, request));
+    Ok(advice)
+}
+
+fn adapt(picked: &mut Picked, here: &Here, world: &World, moves: &Moves, request: &Request) -> Vec<Advice> {
+    let mut advice = relocated(picked, moves);
+    advice.extend(on_these_cards(picked, world));
+    advice.extend(merged(picked, here, world));
+    advice.extend(by_hand(picked, here, request));
+    advice
+}
+
+fn text_of(name: &Name) -> Option<&str> {
+    std::str::from_utf8(name.as_bytes()).ok()
+}
+
+/// The bytes that a member would come back with, when they are known.
+fn bytes<'a>(content: &'a Content, contents: &'a HashMap<Name, Vec<u8>>) -> Option<&'a [u8]> {
+    match content {
+        Content::Bytes(bytes) => Some(bytes),
+        Content::Member(name) => contents.get(name).map(Vec::as_slice),
+        Content::None => None,
+    }
+}
+
+// ---- objects
+
+fn objects(picked: &mut Picked, here: &Here, request: &Request, moves: &Moves) -> Result<Vec<Advice>, Fault> {
+    let selectors: Vec<Selector> =
+        request.objects.iter().map(|word| Selector::parse(word)).collect::<Result<_, _>>()?;
+    let tree = |text: &dyn Fn(&Name) -> Option<Vec<u8>>, names: Vec<&Name>| -> Tree {
+        let known = names.into_iter().filter_map(|name| Some((text_of(name)?.to_owned(), text(name)?)));
+        known.collect()
+    };
+    let members = picked.parts.iter().map(|one| &one.entry.path).collect();
+    let snapshot = tree(&|name| picked.contents.get(name).cloned(), members);
+    let live = tree(&|name| live_text(name, picked, here), here.live.keys().collect());
+    let nodes: BTreeSet<String> = here.live.keys().filter_map(node_of).collect();
+    let nodes: Vec<String> = nodes.into_iter().collect();
+    let place = object::Here { node: &here.facts.node, nodes: &nodes };
+    let chosen = object::choose(&selectors, moves, &snapshot, &live, place)?;
+    let parts: HashMap<&Name, &Wanted> = picked.parts.iter().map(|one| (&one.entry.path, one)).collect();
+    // A file that comes back whole holds its objects.
+    let whole: HashSet<Name> = picked.wanted.iter().map(|one| one.entry.path.clone()).collect();
+    let mut files: BTreeMap<Name, Wanted> = BTreeMap::new();
+    let mut advice = Vec::new();
+    for one in chosen {
+        let Some(first) = parts.get(&Name::new(one.from.as_str())).copied() else { continue };
+        let tell = |text: String| Advice { item: first.item.id.to_owned(), text, commands: Vec::new() };
+        advice.extend(one.notes.iter().map(|note| tell(format!("{}: {note}", one.name))));
+        if let Some(fault) = one.refused {
+            picked.refused.push(Refused {
+                item: first.item.id.to_owned(),
+                path: first.entry.path.clone(),
+                count: 1,
+                reason: fault.to_string(),
+                hint: fault.hint,
+            });
+            continue;
+        }
+        for change in as_files(one) {
+            let (path, from) = (Name::new(change.path.as_str()), Name::new(change.from.as_str()));
+            let Some(part) = parts.get(&from).filter(|_| !whole.contains(&path)) else { continue };
+            let mut wanted = Wanted { is_named: true, ..(*part).clone() };
+            wanted.entry.path = path.clone();
+            // A file that is made of the live one stays whose it is.
+            wanted.is_merged = live.contains_key(&change.path) && change.path == change.from;
+            wanted.content = Content::Bytes(change.content);
+            files.insert(path, wanted);
+        }
+    }
+    picked.wanted.extend(files.into_values());
+    Ok(advice)
+}
+
+/// Its changes, or the file it stands in as it is, so that it is counted as unchanged.
+fn as_files(chosen: Chosen) -> Vec<object::Change> {
+    if !chosen.changes.is_empty() {
+        return chosen.changes;
+    }
+    let (path, from) = (chosen.path, chosen.from);
+    chosen.now.map(|content| object::Change { path, from, content, what: Vec::new() }).into_iter().collect()
+}
+
+/// What is not kept in memory is the same as in the snapshot.
+fn live_text(name: &Name, picked: &Picked, here: &Here) -> Option<Vec<u8>> {
+    let Some(Live::There { print, content, .. }) = here.live.get(name) else { return None };
+    if print.kind != Kind::File {
+        return None;
+    }
+    let same = || {
+        let part = picked.parts.iter().chain(&picked.wanted).find(|one| one.entry.path == *name)?;
+        let is_same = part.entry.sha256 == print.sha256;
+        is_same.then(|| picked.contents.get(name).cloned()).flatten()
+    };
+    content.clone().or_else(same)
+}
+
+fn node_of(name: &Name) -> Option<String> {
+    let rest = text_of(name)?.strip_prefix(NODES)?;
+    rest.split('/').next().filter(|node| !node.is_empty()).map(str::to_owned)
+}
+
+// ---- names
+
+fn relocated(picked: &mut Picked, moves: &Moves) -> Vec<Advice> {
+    if moves.is_empty() {
+        return Vec::new();
+    }
+    let mut advice = Vec::new();
+    for one in &mut picked.wanted {
+        let Some(path) = text_of(&one.entry.path).map(str::to_owned) else { continue };
+        // What was chosen as an object has its new names already.
+        if one.is_merged || matches!(one.content, Content::Bytes(_)) {
+            continue;
+        }
+        let known = bytes(&one.content, &picked.contents);
+        let there = relocate::file(&path, known.unwrap_or_default(), moves);
+        one.entry.path = Name::new(there.path.as_str());
+        if known.is_some_and(|before| there.content != before) {
+            one.content = Content::Bytes(there.content);
+            let tell = |note| Advice { item: one.item.id.to_owned(), text: note, commands: Vec::new() };
+            advice.extend(there.notes.into_iter().map(|note| tell(format!("/{}: {note}", there.path))));
+        }
+    }
+    advice
+}
+
+fn on_these_cards(picked: &mut Picked, world: &World) -> Vec<Advice> {
+    if !needs_cards(picked) {
+        return Vec::new();
+    }
+    let mut advice = Vec::new();
+    let mut old = Vec::new();
+    for name in [CARD_LINKS, ADDRESSES].map(|answer| Name::new(format!("{STATE_DIR}/{answer}"))) {
+        old.extend(picked.contents.get(&name).map(|text| network::cards(text)).unwrap_or_default());
+    }
+    let mut links: Vec<(&Name, &Vec<u8>)> =
+        picked.contents.iter().filter(|(name, _)| is_link_file(name)).collect();
+    links.sort_by_key(|(name, _)| *name);
+    old.extend(links.into_iter().filter_map(|(_, text)| network::linked(text)));
+    let Some(live) = &world.cards else {
+        let text = "the cards of this host could not be read: look whether the names are right".to_owned();
+        return vec![Advice {
+            item: "network".to_owned(),
+            text,
+            commands: vec!["ip -d link show".to_owned()],
+        }];
+    };
+    let cards = Cards::compare(&old, live);
+    let mut refused = Vec::new();
+    for one in &mut picked.wanted {
+        let Some(path) = text_of(&one.entry.path).map(str::to_owned).filter(|path| network::reads(path))
+        else {
+            continue;
+        };
+        let Some(before) = bytes(&one.content, &picked.contents) else { continue };
+        let adapted = cards.adapt(&path, before);
+        let tell = |note| Advice { item: one.item.id.to_owned(), text: note, commands: Vec::new() };
+        advice.extend(adapted.notes.into_iter().map(|note| tell(format!("/{path}: {note}"))));
+        if let Some(reason) = adapted.refused.filter(|_| one.item.tied != Tied::Nothing) {
+            let hint =
+                "write this host's names into it by hand, or leave it out with --skip network".to_owned();
+            refused.push((one.entry.clone(), reason, hint));
+        } else if adapted.content != before {
+            one.content = Content::Bytes(adapted.content);
+        }
+    }
+    picked.wanted.retain(|one| !refused.iter().any(|(entry, ..)| entry.path == one.entry.path));
+    for (entry, reason, hint) in refused {
+        super::restore::refuse_one(&mut picked.refused, &entry, reason, Some(hint));
+    }
+    advice
+}
+
+fn is_link_file(name: &Name) -> bool {
+    let is_link = name.as_path().extension().is_some_and(|extension| extension == "link");
+    is_link && text_of(name).is_some_and(|path| LINK_FILES.iter().any(|folder| path.starts_with(folder)))
+}
+
+// ---- merges
+
+fn merged(picked: &mut Picked, here: &Here, world: &World) -> Vec<Advice> {
+    let live = |path: &str| {
+        let name = Name::new(path);
+        let wanted = picked.wanted.iter().any(|one| one.entry.path == name);
+        wanted.then(|| live_text(&name, picked, here)).flatten()
+    };
+    let saved = |path: &str| picked.contents.get(&Name::new(path)).cloned().unwrap_or_default();
+    // Who is here is known only when both files are looked at.
+    let accounts = match (live(PASSWD), live(GROUP)) {
+        (Some(users), Some(groups)) => Accounts::of([&saved(PASSWD), &saved(GROUP)], [&users, &groups]),
+        _ => Accounts::default(),
+    };
+    let host = merge::World { accounts, devices: world.devices.clone() };
+    let mut advice = Vec::new();
+    let mut made = Vec::new();
+    for (number, one) in picked.wanted.iter().enumerate() {
+        if one.item.restore != Restore::AddLines || one.is_merged || one.entry.kind != Kind::File {
+            continue;
+        }
+        let (Some(path), Some(saved)) = (text_of(&one.entry.path), bytes(&one.content, &picked.contents))
+        else {
+            continue;
+        };
+        let is_new = matches!(here.live.get(&one.entry.path), None | Some(Live::Absent));
+        let now = match live_text(&one.entry.path, picked, here) {
+            Some(now) => now,
+            // What is not here at all comes back as it is, but for mounts of what is not here.
+            None if is_new && merges::of(path) == Merge::Mounts => Vec::new(),
+            None => continue,
+        };
+        let merged = merge::merge(path, &now, saved, &host);
+        let tell = |note: String| Advice {
+            item: one.item.id.to_owned(),
+            text: format!("/{path}: {note}"),
+            commands: Vec::new(),
+        };
+        advice.extend(merged.notes.into_iter().map(tell));
+        made.push((number, merged.content));
+    }
+    for (number, content) in made {
+        picked.wanted[number].content = Content::Bytes(content);
+        picked.wanted[number].is_merged = true;
+    }
+    advice
+}
+
+// ---- what is never written
+
+/// On the machine that the snapshot is of, nothing of this is to be done unless somebody asks.
+fn by_hand(picked: &Picked, here: &Here, request: &Request) -> Vec<Advice> {
+    let is_other = picked.facts.machine_id != here.facts.machine_id || request.recover;
+    let never = |one: &&Wanted| matches!(one.item.restore, Restore::Never(_)) && (is_other || one.is_named);
+    let items: BTreeSet<&str> = picked.wanted.iter().filter(never).map(|one| one.item.id).collect();
+    let snapshot = picked.id.to_string();
+    let mut advice = advice::by_hand(&items, &picked.contents, &snapshot, &picked.facts.node);
+    let asks_for_disks = picked.wanted.iter().any(|one| one.item.tied == Tied::Hardware && !one.is_named);
+    if is_other && asks_for_disks {
+        advice.extend(advice::layout(&picked.contents, &snapshot));
+    }
+    advice
+}
+
+/// Errors: `Usage` for a guest's new names without a guest.
+pub fn check(request: &Request) -> Result<(), Fault> {
+    if request.as_id.is_some() && request.objects.is_empty() {
+        let fault = Fault::new(FaultKind::Usage, "--as gives one guest another id, and none is named");
+        return Err(fault.hint("as in 'restore SNAP vm/101 --as 201'"));
+    }
+    let known: Result<Vec<Selector>, Fault> =
+        request.objects.iter().map(|word| Selector::parse(word)).collect();
+    known.map(|_| ())?;
+    request.moves().check()
+}

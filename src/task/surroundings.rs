@@ -1,0 +1,40 @@
+//! What a restore looks for on this host besides its files: devices that mounts name, and network cards.
+//! Not here: the files (`observe`), what follows from it (`plan::shape`).
+
+use std::time::Duration;
+
+use crate::catalog::{self, Source};
+use crate::plan::restore::Picked;
+use crate::plan::shape::{self, World};
+use crate::plan::{merge, network};
+use crate::sys::exec::{Cmd, Status};
+use crate::sys::files;
+use crate::sys::host::Host;
+
+/// The kernel answers at once.
+const LINKS_LIMIT: Duration = Duration::from_secs(10);
+/// The rows that tell cards, the better one first.
+const CARD_ROWS: [&str; 2] = ["state-links", "state-addresses"];
+
+pub fn look(host: &Host, picked: &Picked) -> World {
+    let is_there = |device: &String| {
+        merge::device_path(device)
+            .is_some_and(|path| files::is_there(host.root(), path.trim_start_matches('/')))
+    };
+    let devices = shape::devices(picked).into_iter().filter(is_there).collect();
+    let cards = shape::needs_cards(picked).then(|| cards(host)).flatten();
+    World { devices, cards }
+}
+
+/// As a backup of this host would record them.
+fn cards(host: &Host) -> Option<Vec<network::Card>> {
+    let rows = CARD_ROWS.iter().filter_map(|id| catalog::items().find(|item| item.id == *id));
+    rows.filter_map(|item| match item.source {
+        Source::Output { argv, .. } => {
+            let output = host.exec.run(&Cmd::new(argv.iter().copied(), LINKS_LIMIT)).ok()??;
+            (output.status == Status::Exit(0)).then(|| network::cards(&output.stdout))
+        }
+        _ => None,
+    })
+    .find(|cards| !cards.is_empty())
+}
