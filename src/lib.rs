@@ -94,8 +94,8 @@ pub mod plan {
     pub mod relocate;
     pub mod restore;
     pub mod select;
-    pub mod status;
     pub mod shape;
+    pub mod status;
     pub mod vzdump_conf;
 }
 
