@@ -10,7 +10,7 @@
 //! | 5 | `cli` | words: parse, ask, print, exit; the only floor that prints |
 //! | 4 | `task` | verbs: compose rooms and plans, return a value |
 //! | 3 | `plan` | decisions: pure functions of nouns |
-//! | 2 | `config` `catalog` `archive` `store` | rooms; none imports another |
+//! | 2 | `config` `catalog` `archive` `store` `notify` | rooms; none imports another |
 //! | 1 | `sys` | the machine: files, processes, pmxcfs, locks, logs |
 //! | 0 | `model` | nouns: plain data, no I/O, no clock |
 
@@ -19,17 +19,20 @@ pub mod model {
     pub mod facts;
     pub mod index;
     pub mod keep;
+    pub mod message;
     pub mod record;
     pub mod report;
     pub mod secret;
     pub mod section;
     pub mod snapshot;
+    pub mod units;
 }
 
 /// Floor 1. The machine: the only floor with processes, sockets and `unsafe`.
 pub mod sys {
     pub mod beneath;
     pub mod child;
+    pub mod contacts;
     pub mod dpkg;
     pub mod exec;
     pub mod files;
@@ -76,6 +79,9 @@ pub mod archive {
 /// Floor 2. Where snapshots are kept.
 pub mod store;
 
+/// Floor 2. Whom a run is told to.
+pub mod notify;
+
 /// Floor 3. Decisions: pure functions of nouns.
 pub mod plan {
     pub mod advice;
@@ -85,8 +91,10 @@ pub mod plan {
     pub mod excerpt;
     pub mod guest_conf;
     pub mod merge;
+    pub mod message;
     pub mod network;
     pub mod object;
+    mod page;
     pub mod permissions;
     pub mod pieces;
     pub mod prune;
@@ -115,6 +123,7 @@ pub mod task {
     pub mod hook;
     pub mod intake;
     pub mod key;
+    pub mod notify;
     pub mod observe;
     pub mod picked;
     pub mod prune;

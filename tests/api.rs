@@ -266,7 +266,12 @@ fn mistakes_in_its_section_are_told_with_file_line_and_what_to_do() {
             "api 'pve': the token's secret is missing",
             "put `secret` under 'api: pve'",
         ),
-        ("api: pve\n\ttoken a@pve!b\n\tsecret x\n", 3, "api 'pve': a secret has no place", "secrets.cfg"),
+        (
+            "api: pve\n\ttoken a@pve!b\n\tsecret x\n",
+            3,
+            "api 'pve': a secret ('secret') has no place",
+            "secrets.cfg",
+        ),
         (
             "api: esxi\n\ttoken a@pve!b\n",
             1,

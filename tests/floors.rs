@@ -20,7 +20,7 @@ fn floor(folder: &str) -> u8 {
 }
 
 /// Crates that may be used only in these folders.
-const CRATES: [(&str, &[&str]); 27] = [
+const CRATES: [(&str, &[&str]); 30] = [
     ("md5", &["sys"]),
     ("age", &["archive"]),
     ("age_core", &["archive"]),
@@ -33,6 +33,9 @@ const CRATES: [(&str, &[&str]); 27] = [
     ("similar", &["plan"]),
     ("ureq", &["sys"]),
     ("rustls", &["sys"]),
+    ("rustls_native_certs", &["sys"]),
+    ("regex", &["notify"]),
+    ("base64", &["archive", "notify"]),
     ("liblzma", &["archive"]),
     ("flate2", &["archive"]),
     ("bzip2", &["archive"]),

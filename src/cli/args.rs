@@ -111,6 +111,9 @@ pub enum Verb {
     Hook(Hook),
     /// Look at the host, and at what of it is in no backup
     Check(super::check::Check),
+    /// Look at the channels that a run is told to, and try them
+    #[command(subcommand, after_help = super::notify::EXAMPLES)]
+    Notify(super::notify::Notify),
     /// Look at the configuration, take it out, bring it in
     #[command(
         subcommand,
@@ -241,6 +244,9 @@ pub struct Verify {
     /// The newest of this host (the default)
     #[arg(long, conflicts_with = "snaps")]
     pub newest: bool,
+    /// Tell the configured channels when something is wrong; the weekly timer does
+    #[arg(long)]
+    pub notify: bool,
     #[command(flatten)]
     pub stores: Stores,
 }

@@ -11,6 +11,7 @@ use super::{Words, render};
 use crate::config::exchange::{self, Imported};
 use crate::config::{Config, FILE};
 use crate::model::report::{Exit, Fault, FaultKind};
+use crate::notify;
 use crate::store;
 use crate::sys::host::CONFIG_DIR;
 use crate::task::configure::{self, Files};
@@ -84,7 +85,8 @@ impl Words<'_> {
         // A configuration that cannot be read has no secrets to keep, and is what an import may mend.
         let known = self.config().map(|config| exchange::secrets(&config)).unwrap_or_default();
         let imported = Imported::parse(&name, &text, &known)?;
-        let config = Config::of_sections(imported.sections.clone(), &store::kind_names())?;
+        let config =
+            Config::of_sections(imported.sections.clone(), &store::kind_names(), &notify::kind_names())?;
         self.sound(&config)?;
         let (public, secrets) = imported.files();
         if args.dry_run {

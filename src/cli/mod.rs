@@ -7,6 +7,7 @@ mod decrypt;
 mod exchange;
 mod hook;
 mod identity;
+mod notify;
 mod plans;
 mod prune;
 mod render;
@@ -36,12 +37,14 @@ use crate::model::record::Record;
 use crate::model::report::{Exit, Fault, FaultKind, Outcome, Problem, Report};
 use crate::model::section::Section;
 use crate::model::snapshot::{Compression, SnapshotId, Trigger};
+use crate::notify as channels;
 use crate::plan::select::{self, Selection};
 use crate::store::{self, Store};
 use crate::sys::exec::{Exec, NoTools, System};
 use crate::sys::glob::Pattern;
 use crate::sys::host::Host;
 use crate::sys::{files, lock, log as talk};
+use crate::task::notify::{Channels, Lines};
 use crate::task::snapshots::{self, Chosen};
 use crate::task::verify::{Looked, Wanted};
 use crate::task::{after, backup, key, sources, verify};
@@ -201,6 +204,7 @@ impl Words<'_> {
             Verb::Catalog(args) => self.catalog(args),
             Verb::Hook(args) => self.hook(args),
             Verb::Check(args) => self.check(&args),
+            Verb::Notify(args) => self.notify(args),
             Verb::Config(args::Config::Show) => self.config_show(),
             Verb::Config(args::Config::Check) => self.config_check(),
             Verb::Config(args::Config::Export(args)) => self.config_export(&args),
@@ -227,7 +231,7 @@ impl Words<'_> {
     }
 
     fn config(&self) -> Result<Config> {
-        Config::load(&self.host, &store::kind_names())
+        Config::load(&self.host, &store::kind_names(), &channels::kind_names())
     }
 
     fn stores(&self, config: &Config, args: &args::Stores) -> Result<Vec<Box<dyn Store>>> {
@@ -281,13 +285,17 @@ impl Words<'_> {
 
     fn backup(&mut self, args: args::Backup) -> Result<Exit> {
         if args.dry_run {
-            let (config, stores, request) = self.backup_request(args)?;
+            let config = self.config()?;
+            let (stores, request) = self.backup_request(&config, args)?;
             let plan = backup::plan(&self.host, &config, &stores, &request)?;
             self.print(&plan, render::plan)?;
             return Ok(Outcome::of(&plan.problems).into());
         }
         let (clock, trigger) = (Instant::now(), trigger(args.trigger));
-        let done = self.make_backup(args);
+        let config = self.config();
+        let channels = Channels::open(&self.host, config.as_ref().ok());
+        let lines = Lines::default();
+        let (done, begun) = channels.around(&self.host, || self.make_backup(&config?, args, &lines));
         let mut report = match &done {
             Ok(report) => report.clone(),
             Err(error) => {
@@ -295,8 +303,14 @@ impl Words<'_> {
                 after::failure(&self.host, "backup", clock.elapsed().as_secs_f64(), error)
             }
         };
+        let own = report.problems.len();
+        report.problems.extend(begun);
+        channels.tell_backup(&self.host, &mut report, &lines, &done, trigger);
         after::backup(&self.host, &mut report, trigger, &done);
-        done?;
+        if let Err(error) = done {
+            self.tell(&report.problems[own..]);
+            return Err(error);
+        }
         let quiet = self.quiet;
         self.print(&report, |report| {
             if quiet { render::problems(&worth(&report.problems)) } else { render::report(report) }
@@ -304,11 +318,14 @@ impl Words<'_> {
         Ok(report.outcome.into())
     }
 
-    fn make_backup(&mut self, args: args::Backup) -> Result<Report> {
-        let (config, stores, request) = self.backup_request(args)?;
+    fn make_backup(&self, config: &Config, args: args::Backup, lines: &Lines) -> Result<Report> {
+        let (stores, request) = self.backup_request(config, args)?;
         log::info!("backup of {} begins", self.host.facts.summary());
         let progress = self.progress();
-        let report = backup::run(&self.host, &config, &stores, &request, &|what| progress.say(what))?;
+        let report = backup::run(&self.host, config, &stores, &request, &|what| {
+            lines.add(what);
+            progress.say(what);
+        })?;
         progress.clear();
         let (id, outcome) =
             (report.snapshot.as_ref().map(|snapshot| snapshot.id.to_string()), report.outcome);
@@ -317,18 +334,21 @@ impl Words<'_> {
         Ok(report)
     }
 
-    #[allow(clippy::type_complexity)] // three things that a backup takes
-    fn backup_request(&self, args: args::Backup) -> Result<(Config, Vec<Box<dyn Store>>, backup::Request)> {
-        let config = self.config()?;
-        let stores = self.stores(&config, &args.stores)?;
+    #[allow(clippy::type_complexity)] // two things that a backup takes
+    fn backup_request(
+        &self,
+        config: &Config,
+        args: args::Backup,
+    ) -> Result<(Vec<Box<dyn Store>>, backup::Request)> {
+        let stores = self.stores(config, &args.stores)?;
         let request = backup::Request {
             selection: selection(args.selected),
             note: args.note.map(|note| render::one_line(&note)),
             protect: args.protect,
             trigger: trigger(args.trigger),
         };
-        backup::compression(&config)?;
-        Ok((config, stores, request))
+        backup::compression(config)?;
+        Ok((stores, request))
     }
 
     /// Carries a verb out and keeps the record of it.
@@ -454,6 +474,9 @@ impl Words<'_> {
             let damaged = kinds.iter().copied().find(|kind| *kind == FaultKind::Verification);
             record.problems =
                 results.iter().filter_map(|one| one.error.as_ref()).map(Problem::error).collect();
+            if args.notify && !record.problems.is_empty() {
+                words.tell_of_damage(&record.problems)?;
+            }
             words.print(&results, |results| results.iter().map(render::verified).collect())?;
             Ok(damaged.or(kinds.first().copied()).map_or(Exit::Ok, Exit::from))
         })
@@ -555,8 +578,13 @@ impl Words<'_> {
                 Err(error) => problems.push(Problem::error(format!("{error:#}"))),
             }
         }
+        let channels = config.channels.iter().map(channels::open).collect::<Result<Vec<_>>>()?;
+        let channels: Vec<String> = channels
+            .iter()
+            .map(|target| format!("{} '{}': {}", target.kind, target.name, target.channel.place()))
+            .collect();
         let value = serde_json::json!({
-            "files": config.files, "compression": compression, "sealed-to": sealed_to, "stores": stores,
+            "files": config.files, "compression": compression, "sealed-to": sealed_to, "stores": stores, "channels": channels,
             "problems": problems,
         });
         self.print(&value, |_| {
@@ -567,6 +595,7 @@ impl Words<'_> {
             config.files.iter().for_each(|file| text.push_str(&format!("ok: {file}\n")));
             sealed_to.iter().for_each(|print| text.push_str(&format!("ok: sealed to {print}\n")));
             stores.iter().for_each(|store| text.push_str(&format!("ok: store {store}\n")));
+            channels.iter().for_each(|channel| text.push_str(&format!("ok: {channel}\n")));
             text + &render::problems(&problems)
         })?;
         Ok(Outcome::of(&problems).into())

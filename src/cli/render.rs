@@ -9,27 +9,12 @@ use crate::model::report::{Outcome, Problem, Report, Severity};
 use crate::model::secret::MASK;
 use crate::model::section::{self, Section};
 use crate::model::snapshot::{Compression, Sealed, Snapshot};
+pub use crate::model::units::size;
 use crate::task::backup::Plan;
 use crate::task::extract::Extracted;
 use crate::task::hook::State;
 use crate::task::snapshots::{Listed, Listing};
 use crate::task::verify::Verified;
-
-/// Bytes as Proxmox writes them.
-#[allow(clippy::cast_precision_loss)] // one digit is shown
-pub fn size(bytes: u64) -> String {
-    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
-    if bytes < 1024 {
-        return format!("{bytes} B");
-    }
-    let mut unit = 0;
-    let mut scaled = bytes as f64 / 1024.0;
-    while scaled >= 1024.0 && unit + 1 < UNITS.len() {
-        scaled /= 1024.0;
-        unit += 1;
-    }
-    format!("{scaled:.1} {}", UNITS[unit])
-}
 
 /// Rows under a head, columns as wide as they need; the last one is free. Numbers stand right.
 pub fn table(head: &[&str], rows: &[Vec<String>]) -> String {
@@ -357,13 +342,6 @@ pub fn extracted(done: &Extracted) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn sizes_are_in_binary_units() {
-        assert_eq!(size(1023), "1023 B");
-        assert_eq!(size(1536), "1.5 KiB");
-        assert_eq!(size(u64::MAX), "16384.0 PiB");
-    }
 
     #[test]
     fn numbers_stand_right_and_text_left() {

@@ -43,6 +43,8 @@ pub struct Config {
     pub hook: Hook,
     /// Sections of the stores, the primary first, without their keep-* keys. Never empty.
     pub stores: Vec<Section>,
+    /// Sections of the channels.
+    pub channels: Vec<Section>,
     /// By the name of the store.
     keeps: Vec<(String, Keep)>,
     /// All sections in force, in their order, for `config show`.
@@ -147,24 +149,29 @@ impl TryFrom<String> for Glob {
 const DEFAULT: &str = "dir: local\n\tpath /var/lib/proxmox-backup-extra/store\n";
 
 impl Config {
-    /// Reads both layers. `store_kinds` are the section kinds that are stores.
-    /// Errors: `Usage`, with file, line and a hint.
-    pub fn load(host: &Host, store_kinds: &[&str]) -> Result<Self> {
+    /// Reads both layers. `store_kinds` are the section kinds that are stores, `channel_kinds` those that are
+    /// channels. Errors: `Usage`, with file, line and a hint.
+    pub fn load(host: &Host, store_kinds: &[&str], channel_kinds: &[&str]) -> Result<Self> {
         let mut loader = Loader::default();
         let cluster = loader.cluster(host)?;
         let local = loader.local(host)?;
-        Self::settle(loader, overlay(cluster, local), store_kinds)
+        Self::settle(loader, overlay(cluster, local), store_kinds, channel_kinds)
     }
 
     /// Sections that stand in no file of ours yet. Errors: as `load`.
-    pub fn of_sections(sections: Vec<Section>, store_kinds: &[&str]) -> Result<Self> {
+    pub fn of_sections(sections: Vec<Section>, store_kinds: &[&str], channel_kinds: &[&str]) -> Result<Self> {
         let mut files: Vec<String> = sections.iter().map(|section| section.file.to_string()).collect();
         files.dedup();
-        Self::settle(Loader { files, problems: Vec::new() }, sections, store_kinds)
+        Self::settle(Loader { files, problems: Vec::new() }, sections, store_kinds, channel_kinds)
     }
 
-    fn settle(loader: Loader, mut sections: Vec<Section>, store_kinds: &[&str]) -> Result<Self> {
-        check_kinds(&sections, store_kinds)?;
+    fn settle(
+        loader: Loader,
+        mut sections: Vec<Section>,
+        store_kinds: &[&str],
+        channel_kinds: &[&str],
+    ) -> Result<Self> {
+        check_kinds(&sections, &[store_kinds, channel_kinds].concat())?;
         sections.iter().try_for_each(check_no_identity)?;
         let (backup, hook) = (only(&sections, BACKUP)?, only(&sections, HOOK)?);
         let apis = read_apis(&sections)?;
@@ -178,8 +185,10 @@ impl Config {
             keeps.push((section.id.clone(), keep.read().map_err(fault)?));
             stores.push(rest);
         }
+        let is_channel = |section: &&Section| channel_kinds.contains(&section.kind.as_str());
+        let channels = sections.iter().filter(is_channel).cloned().collect();
         let Loader { files, problems } = loader;
-        Ok(Self { backup, apis, hook, stores, keeps, sections, files, problems })
+        Ok(Self { backup, apis, hook, stores, channels, keeps, sections, files, problems })
     }
 
     /// What a store keeps; all, when its section does not say, or when it has none.
@@ -307,8 +316,8 @@ fn overlay(cluster: Vec<Section>, local: Vec<Section>) -> Vec<Section> {
     sections
 }
 
-fn check_kinds(sections: &[Section], store_kinds: &[&str]) -> Result<()> {
-    let known: Vec<&str> = [BACKUP, API, HOOK].into_iter().chain(store_kinds.iter().copied()).collect();
+fn check_kinds(sections: &[Section], others: &[&str]) -> Result<()> {
+    let known: Vec<&str> = [BACKUP, API, HOOK].into_iter().chain(others.iter().copied()).collect();
     for section in sections {
         let Section { kind, id, file, line, .. } = section;
         if !known.contains(&kind.as_str()) {
@@ -344,11 +353,7 @@ fn read_apis(sections: &[Section]) -> Result<Vec<(Product, Api)>> {
             let error = section.error_at("", "there is only 'api: pve' and 'api: pbs'");
             return Err(fault(error.hinted("the id is the product whose API is asked")));
         };
-        if section.entries.iter().any(|entry| entry.key == SECRET && !entry.private) {
-            let error = section.error_at(SECRET, "a secret has no place in a file that others may read");
-            let hint = format!("put it under '{API}: {}' in {SECRETS_FILE}, and make a new one", section.id);
-            return Err(fault(error.hinted(hint)));
-        }
+        section.refuse_public(&[SECRET]).map_err(fault)?;
         if section.entries.iter().all(|entry| entry.key != SECRET) {
             let error = section.error_at("token", "the token's secret is missing");
             let hint = format!("put `secret` under '{API}: {}' in {CONFIG_DIR}/{SECRETS_FILE}", section.id);

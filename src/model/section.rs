@@ -205,6 +205,16 @@ impl Section {
         (Self { entries: with, ..self.clone() }, Self { entries: without, ..self.clone() })
     }
 
+    /// Errors: one of `keys` stands in a file that others may read.
+    pub fn refuse_public(&self, keys: &[&str]) -> Result<(), SyntaxError> {
+        let public = self.entries.iter().find(|entry| keys.contains(&entry.key.as_str()) && !entry.private);
+        let Some(entry) = public else { return Ok(()) };
+        let message =
+            self.titled(&format!("a secret ('{}') has no place in a file that others may read", entry.key));
+        let hint = format!("put it under '{}: {}' in secrets.cfg, and make a new one", self.kind, self.id);
+        Err(SyntaxError::new(&entry.file, entry.line, message).hinted(hint))
+    }
+
     /// `message` at the line of `key`, or at the header when the section does not have it: for the
     /// rules between keys, which no type can hold.
     pub fn error_at(&self, key: &str, message: &str) -> SyntaxError {

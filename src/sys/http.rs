@@ -1,6 +1,6 @@
-//! HTTPS to a server that is known by the fingerprint of its certificate, as Proxmox's own tools know each
-//! other: no authority, no name, no proxy, no redirect. Every request is bounded in time and size.
-//! Not here: what is asked, and what the answer means.
+//! HTTP to a server that is known by the fingerprint of its certificate, as Proxmox's own tools know each other,
+//! or by an authority: the host's own roots or a file. No proxy, no redirect followed, every request bounded in
+//! time and size. Not here: what is asked, and what the answer means.
 
 use std::fmt;
 use std::str::FromStr;
@@ -12,11 +12,13 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, SignatureScheme, StreamOwned};
+use rustls::{
+    ClientConfig, ClientConnection, DigitallySignedStruct, RootCertStore, SignatureScheme, StreamOwned,
+};
 use sha2::{Digest, Sha256};
 use ureq::unversioned::resolver::DefaultResolver;
 use ureq::unversioned::transport::{
-    Buffers, ConnectionDetails, Connector, LazyBuffers, NextTimeout, TcpConnector, Transport,
+    Buffers, ConnectionDetails, Connector, Either, LazyBuffers, NextTimeout, TcpConnector, Transport,
     TransportAdapter,
 };
 
@@ -32,7 +34,8 @@ impl Fingerprint {
         Ok(Self::of_der(&der))
     }
 
-    fn of_der(der: &[u8]) -> Self {
+    /// Of a certificate as TLS shows it.
+    pub fn of_der(der: &[u8]) -> Self {
         Self(Sha256::digest(der).into())
     }
 }
@@ -80,36 +83,98 @@ impl fmt::Debug for Fingerprint {
 /// More than ask at once, so that none has to connect again.
 const IDLE_MAX: usize = 8;
 
+/// The server of an address.
+#[derive(Debug, Clone)]
+pub struct Site {
+    /// `https://host:port`: all of an address that may be told.
+    pub name: String,
+    pub https: bool,
+    /// This very machine.
+    pub loopback: bool,
+    /// There is a `user@` or `user:secret@` in it.
+    pub has_user: bool,
+}
+
+impl Site {
+    /// None: neither https nor http, or no host.
+    pub fn of(url: &str) -> Option<Self> {
+        let uri: ureq::http::Uri = url.parse().ok()?;
+        let https = match uri.scheme_str()? {
+            "https" => true,
+            "http" => false,
+            _ => return None,
+        };
+        let (authority, host) = (uri.authority()?.as_str(), uri.host().filter(|host| !host.is_empty())?);
+        let (user, place) = authority.rsplit_once('@').map_or((None, authority), |(u, p)| (Some(u), p));
+        let bare = host.trim_matches(['[', ']']);
+        let loopback =
+            bare == "localhost" || bare.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
+        let name = format!("{}://{place}", if https { "https" } else { "http" });
+        Some(Self { name, https, loopback, has_user: user.is_some() })
+    }
+}
+
+/// By what a server is known.
+#[derive(Debug, Clone)]
+pub enum Trust {
+    /// One of these certificates, whatever name it has.
+    Pins(Vec<Fingerprint>),
+    /// The authorities that the administrator of this machine trusts.
+    Roots,
+    /// The authorities in a PEM file, and no others.
+    Authority(Vec<u8>),
+}
+
 /// Keeps connections open between requests; may be used by several threads.
 pub struct Client(ureq::Agent);
 
+#[derive(Debug)]
 pub struct Answer {
     pub status: u16,
     pub body: Vec<u8>,
+    /// Seconds of a `Retry-After`.
+    pub retry_after: Option<u64>,
+}
+
+/// What is asked. Headers may be secret; they are in no error.
+pub struct Request<'a> {
+    pub method: &'a str,
+    pub url: &'a str,
+    pub headers: &'a [(String, String)],
+    /// None: the request has no body at all.
+    pub body: Option<&'a [u8]>,
+    /// For all of it, from the name's look-up to the last byte.
+    pub limit: Duration,
+    /// Of the answer's body; what comes beyond is not read.
+    pub max_bytes: u64,
+}
+
+/// No answer. `passing`: what may be otherwise in a moment, as a refused connection or a time-out.
+#[derive(Debug)]
+pub struct Trouble {
+    pub passing: bool,
+    pub error: anyhow::Error,
 }
 
 impl Client {
     /// Speaks only with a server that shows one of these certificates.
     pub fn pinned(pins: Vec<Fingerprint>) -> Result<Self> {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let verifier = Arc::new(Pins { pins, provider: Arc::clone(&provider) });
-        let mut tls = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .context("TLS")?
-            .dangerous()
-            .with_custom_certificate_verifier(verifier)
-            .with_no_client_auth();
-        // A session that is resumed would not show its certificate again.
-        tls.resumption = rustls::client::Resumption::disabled();
+        Self::new(&Trust::Pins(pins), false)
+    }
+
+    /// `plain`: also without TLS. Errors: a file without a certificate, a machine without roots.
+    pub fn new(trust: &Trust, plain: bool) -> Result<Self> {
         let config = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
+            .max_redirects_will_error(false)
             .proxy(None)
-            .https_only(true)
+            .https_only(!plain)
+            .allow_non_standard_methods(false)
             .max_idle_connections_per_host(IDLE_MAX)
             .user_agent(concat!("pbx-config/", env!("CARGO_PKG_VERSION")))
             .build();
-        let connector = TcpConnector::default().chain(Tls(Arc::new(tls)));
+        let connector = TcpConnector::default().chain(Tls(Arc::new(tls(trust)?)));
         Ok(Self(ureq::Agent::with_parts(config, connector, DefaultResolver::default())))
     }
 
@@ -119,7 +184,44 @@ impl Client {
         let request = self.0.get(url).header("Authorization", authorization);
         let mut response = request.config().timeout_global(Some(limit)).build().call().map_err(plain)?;
         let body = response.body_mut().with_config().limit(max_bytes).read_to_vec().map_err(plain)?;
-        Ok(Answer { status: response.status().as_u16(), body })
+        Ok(Answer { status: response.status().as_u16(), body, retry_after: None })
+    }
+
+    /// Errors tell the cause, never the address or a header: they may be secret.
+    pub fn send(&self, request: &Request) -> Result<Answer, Trouble> {
+        use std::io::Read;
+        let lasting =
+            |error: &dyn fmt::Display| Trouble { passing: false, error: anyhow::anyhow!("{error}") };
+        let mut head = ureq::http::Request::builder().method(request.method).uri(request.url);
+        for (name, value) in request.headers {
+            head = head.header(name, value);
+        }
+        let failed = |error: ureq::Error| Trouble { passing: is_passing(&error), error: plain(error) };
+        // A wrong header or address is named by its kind, not by its value.
+        let wrong = |_| lasting(&"the address or a header is not valid");
+        let answered = if let Some(body) = request.body {
+            let whole = head.body(body).map_err(wrong)?;
+            self.0.run(self.0.configure_request(whole).timeout_global(Some(request.limit)).build())
+        } else {
+            let whole = head.body(()).map_err(wrong)?;
+            self.0.run(self.0.configure_request(whole).timeout_global(Some(request.limit)).build())
+        };
+        let response = answered.map_err(failed)?;
+        let status = response.status().as_u16();
+        let seconds = response.headers().get("Retry-After").and_then(|value| value.to_str().ok());
+        let retry_after = seconds.and_then(|text| text.trim().parse().ok());
+        let mut body = Vec::new();
+        // The status has told; what of its explanation does not come is not missed.
+        let _ = response.into_body().into_reader().take(request.max_bytes).read_to_end(&mut body);
+        Ok(Answer { status, body, retry_after })
+    }
+}
+
+fn is_passing(error: &ureq::Error) -> bool {
+    match error {
+        ureq::Error::Io(error) => error.kind() != std::io::ErrorKind::InvalidData,
+        ureq::Error::Timeout(_) | ureq::Error::HostNotFound | ureq::Error::ConnectionFailed => true,
+        _ => false,
     }
 }
 
@@ -128,13 +230,46 @@ fn plain(error: ureq::Error) -> anyhow::Error {
     match error {
         ureq::Error::Io(error) => anyhow::Error::new(error),
         ureq::Error::Timeout(_) => anyhow::anyhow!("no answer in time"),
+        ureq::Error::HostNotFound => anyhow::anyhow!("there is no host of that name"),
         ureq::Error::Other(error) => match error.downcast::<rustls::Error>().map(|error| *error) {
             Ok(rustls::Error::General(text)) => anyhow::anyhow!("{text}"),
+            Ok(rustls::Error::InvalidCertificate(why)) => {
+                anyhow::anyhow!("its certificate is not trusted here: {why}")
+            }
             Ok(error) => anyhow::anyhow!("TLS: {error}"),
             Err(error) => anyhow::anyhow!("{error}"),
         },
         other => anyhow::anyhow!("{other}"),
     }
+}
+
+fn tls(trust: &Trust) -> Result<ClientConfig> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .context("TLS")?;
+    let mut roots = RootCertStore::empty();
+    match trust {
+        Trust::Pins(pins) => {
+            let verifier = Arc::new(Pins { pins: pins.clone(), provider });
+            let mut tls =
+                builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth();
+            // A session that is resumed would not show its certificate again.
+            tls.resumption = rustls::client::Resumption::disabled();
+            return Ok(tls);
+        }
+        Trust::Roots => {
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+            anyhow::ensure!(!roots.is_empty(), "this machine trusts no authority (package ca-certificates)");
+        }
+        Trust::Authority(pem) => {
+            for certificate in CertificateDer::pem_slice_iter(pem) {
+                roots.add(certificate.context("not PEM")?).context("no certificate of an authority")?;
+            }
+            anyhow::ensure!(!roots.is_empty(), "there is no certificate in it");
+        }
+    }
+    Ok(builder.with_root_certificates(roots).with_no_client_auth())
 }
 
 /// Knows a server by its certificate alone; that it holds the key is proven by the handshake's signature.
@@ -194,14 +329,17 @@ impl fmt::Debug for Tls {
 }
 
 impl<In: Transport> Connector<In> for Tls {
-    type Out = TlsTransport;
+    type Out = Either<In, TlsTransport>;
 
     fn connect(
         &self,
         details: &ConnectionDetails<'_>,
         chained: Option<In>,
-    ) -> Result<Option<TlsTransport>, ureq::Error> {
+    ) -> Result<Option<Self::Out>, ureq::Error> {
         let Some(transport) = chained else { return Ok(None) };
+        if !details.needs_tls() {
+            return Ok(Some(Either::A(transport)));
+        }
         let host = details.uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
         let name = ServerName::try_from(host).map_err(other)?;
         let mut conn = ClientConnection::new(Arc::clone(&self.0), name).map_err(other)?;
@@ -210,7 +348,7 @@ impl<In: Transport> Connector<In> for Tls {
         conn.complete_io(&mut sock).map_err(handshake_error)?;
         let config = details.config;
         let buffers = LazyBuffers::new(config.input_buffer_size(), config.output_buffer_size());
-        Ok(Some(TlsTransport { buffers, stream: StreamOwned { conn, sock } }))
+        Ok(Some(Either::B(TlsTransport { buffers, stream: StreamOwned { conn, sock } })))
     }
 }
 
@@ -277,6 +415,20 @@ mod tests {
         assert_eq!(shown.len(), 95);
         assert_eq!(shown.parse::<Fingerprint>().unwrap().to_string(), shown);
         assert_eq!(shown.to_lowercase().parse::<Fingerprint>().unwrap().to_string(), shown);
+    }
+
+    #[test]
+    fn of_an_address_only_its_server_is_told() {
+        let site = Site::of("https://hooks.example.org:8443/T0/s3cret?key=s3cret").unwrap();
+        assert_eq!(
+            (site.name.as_str(), site.https, site.has_user),
+            ("https://hooks.example.org:8443", true, false)
+        );
+        let site = Site::of("http://bob:s3cret@[::1]:80/").unwrap();
+        assert_eq!((site.name.as_str(), site.loopback, site.has_user), ("http://[::1]:80", true, true));
+        for text in ["", "example.org", "ftp://example.org", "https://", "https:///x", "file:///etc/passwd"] {
+            assert!(Site::of(text).is_none(), "{text}");
+        }
     }
 
     #[test]

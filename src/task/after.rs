@@ -22,7 +22,7 @@ fn problem(error: &anyhow::Error) -> Problem {
 
 /// Keeps what a backup came to.
 pub fn backup(host: &Host, report: &mut Report, trigger: Trigger, done: &Result<Report>) {
-    let exit = done.as_ref().map_or_else(exit, |report| report.outcome.into());
+    let exit = done.as_ref().map_or_else(exit, |_| report.outcome.into());
     // The run that holds the lock tells of itself.
     if exit == Exit::Locked {
         return;

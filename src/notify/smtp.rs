@@ -1,0 +1,201 @@
+//! `smtp`: mail through a mail server, over TLS from the start or by STARTTLS. A password never goes over a line
+//! that others can read.
+
+use std::sync::mpsc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow};
+use lettre::Address;
+use lettre::transport::smtp::authentication::{Credentials, DEFAULT_MECHANISMS};
+use lettre::transport::smtp::client::{Certificate, CertificateStore, SmtpConnection, TlsParameters};
+use lettre::transport::smtp::extension::ClientId;
+use serde::Deserialize;
+
+use super::call::{Access, hide};
+use super::{Channel, Failure, Sent, mail};
+use crate::model::message::Message;
+use crate::model::secret::Secret;
+use crate::model::section::{Section, SyntaxError};
+use crate::sys::host::Host;
+use crate::sys::http::{Fingerprint, Trust};
+
+/// In Proxmox's words.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    #[default]
+    Tls,
+    Starttls,
+    Insecure,
+}
+
+/// `smtp: ID`.
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct Options {
+    server: String,
+    port: Option<u16>,
+    #[serde(default)]
+    mode: Mode,
+    username: Option<String>,
+    password: Option<Secret>,
+    from: String,
+    to: Vec<String>,
+}
+
+#[derive(Clone)]
+pub struct Smtp {
+    pub server: String,
+    pub port: u16,
+    pub mode: Mode,
+    pub login: Option<(String, Secret)>,
+    pub from: Address,
+    pub to: Vec<Address>,
+    pub access: Access,
+}
+
+pub(super) fn open(section: &Section) -> Result<Box<dyn Channel>, SyntaxError> {
+    let (access, rest) = Access::split(section)?;
+    let options: Options = rest.read()?;
+    if options.server.contains(['/', '@']) || options.server.is_empty() {
+        return Err(section.error_at("server", "server: a name or an address, and nothing else"));
+    }
+    let login = match (options.username, options.password) {
+        (Some(user), Some(password)) => Some((user, password)),
+        (None, None) => None,
+        (Some(_), None) => {
+            let error = section.error_at("username", "username: its password is missing");
+            return Err(error.hinted(format!("put `password` under 'smtp: {}' in secrets.cfg", section.id)));
+        }
+        (None, Some(_)) => {
+            return Err(section.error_at("password", "whose is it? 'username' is missing"));
+        }
+    };
+    if login.is_some() && options.mode == Mode::Insecure {
+        let error = section.error_at("mode", "a password does not go over a line without TLS");
+        return Err(error.hinted("mode tls or starttls, or no username"));
+    }
+    Ok(Box::new(Smtp {
+        port: options.port.unwrap_or(default_port(options.mode)),
+        server: options.server,
+        mode: options.mode,
+        login,
+        from: mail::address(section, "from", &options.from)?,
+        to: mail::addresses(section, "to", &options.to)?,
+        access,
+    }))
+}
+
+pub fn default_port(mode: Mode) -> u16 {
+    match mode {
+        Mode::Tls => 465,
+        Mode::Starttls => 587,
+        Mode::Insecure => 25,
+    }
+}
+
+impl Channel for Smtp {
+    fn place(&self) -> String {
+        let to: Vec<String> = self.to.iter().map(ToString::to_string).collect();
+        format!("mail to {} by {}:{}", to.join(", "), self.server, self.port)
+    }
+
+    /// The library bounds each read, not all of them, and no name look-up: a thread does it, and is left alone
+    /// when its time is over.
+    fn send(&self, message: &Message, host: &Host, limit: Duration) -> Sent {
+        let mail = mail::compose(message, &self.from, &self.to).map_err(Failure::lasting)?;
+        let trust = match self.mode {
+            Mode::Insecure => Trust::Pins(Vec::new()),
+            _ => self.access.trust(host).map_err(Failure::lasting)?,
+        };
+        let name = ClientId::Domain(host.facts.node.clone());
+        let (own, (tell, told)) = (self.clone(), mpsc::channel());
+        std::thread::spawn(move || {
+            let _ = tell.send(own.speak(&mail, &trust, &name, limit));
+        });
+        told.recv_timeout(limit)
+            .unwrap_or_else(|_| Err(Failure::passing(anyhow!("no answer in time"))))
+            .map_err(|failure| Failure {
+                error: failure.error.context(format!("{}:{}", self.server, self.port)),
+                ..failure
+            })
+    }
+}
+
+impl Smtp {
+    fn speak(&self, mail: &lettre::Message, trust: &Trust, name: &ClientId, limit: Duration) -> Sent {
+        let tls = match self.mode {
+            Mode::Insecure => None,
+            _ => Some(self.parameters(trust).map_err(Failure::lasting)?),
+        };
+        let implicit = tls.as_ref().filter(|_| self.mode == Mode::Tls);
+        let place = (self.server.as_str(), self.port);
+        let failed = |error| self.failure(&error);
+        let mut server = SmtpConnection::connect(place, Some(limit), name, implicit, None).map_err(failed)?;
+        if let (Mode::Starttls, Some(tls)) = (self.mode, &tls) {
+            if !server.can_starttls() {
+                return Err(Failure::lasting(anyhow!("it offers no STARTTLS; nothing was sent")));
+            }
+            server.starttls(tls, name).map_err(failed)?;
+        }
+        if let Trust::Pins(pins) = trust
+            && tls.is_some()
+        {
+            let shown = Fingerprint::of_der(&server.peer_certificate().map_err(failed)?);
+            if !pins.contains(&shown) {
+                let error = anyhow!("it shows another certificate, with the fingerprint {shown}");
+                return Err(Failure::lasting(error));
+            }
+        }
+        if let Some((user, password)) = &self.login {
+            let login = Credentials::new(user.clone(), password.reveal().to_owned());
+            server.auth(DEFAULT_MECHANISMS, &login).map_err(failed)?;
+        }
+        server.send(mail.envelope(), &mail.formatted()).map_err(failed)?;
+        // It has the mail; what it says to our good-bye changes nothing.
+        let _ = server.quit();
+        Ok(())
+    }
+
+    fn parameters(&self, trust: &Trust) -> Result<TlsParameters> {
+        let mut tls = TlsParameters::builder(self.server.clone());
+        match trust {
+            Trust::Roots => {}
+            // The certificate itself is compared before anything of ours is said.
+            Trust::Pins(_) => {
+                tls = tls
+                    .certificate_store(CertificateStore::None)
+                    .dangerous_accept_invalid_certs(true)
+                    .dangerous_accept_invalid_hostnames(true);
+            }
+            Trust::Authority(pem) => {
+                let authority =
+                    Certificate::from_pem(pem).context("ca-file: there is no certificate in it")?;
+                tls = tls.certificate_store(CertificateStore::None).add_root_certificate(authority);
+            }
+        }
+        tls.build().context("TLS")
+    }
+
+    fn failure(&self, error: &lettre::transport::smtp::Error) -> Failure {
+        let mut text = error.to_string();
+        let mut cause = std::error::Error::source(error);
+        while let Some(inner) = cause {
+            let inner_text = inner.to_string();
+            if !text.contains(&inner_text) {
+                text = format!("{text}: {inner_text}");
+            }
+            cause = inner.source();
+        }
+        let plain = self.login.as_ref().map(|(user, password)| format!("\0{user}\0{}", password.reveal()));
+        let secrets: Vec<&str> =
+            self.login.iter().map(|(_, password)| password.reveal()).chain(plain.as_deref()).collect();
+        let words = hide(&text, &secrets);
+        let words: Vec<&str> = words.split_whitespace().collect();
+        let told = anyhow!("{}", super::call::cut(&words.join(" "), 300));
+        // A wrong certificate stays wrong, and so does a permanent refusal; the rest may pass.
+        let lasting =
+            error.is_permanent() || error.is_client() || error.is_tls() || text.contains("certificate");
+        if lasting { Failure::lasting(told) } else { Failure::passing(told) }
+    }
+}

@@ -1,0 +1,540 @@
+//! Channels against real servers: a mail server whose mail is read back as a mail program would, and a web server
+//! that writes down what it is asked. What they do not get, other machines and people do not get either.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod common;
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use common::{Done, TestHost};
+use pbx_config::model::report::Exit;
+use pbx_config::sys::exec::{self, Cmd, Exec, Output};
+use serde_json::Value;
+
+/// Stands in secrets.cfg of the tests and nowhere else.
+const SECRET: &str = "pl4nted-5ecret";
+
+/// A server of tests/notify in a process of its own.
+struct Server {
+    child: Child,
+    port: u16,
+    log: PathBuf,
+}
+
+impl Server {
+    fn start(script: &str, log: PathBuf, args: &[&str]) -> Self {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/notify").join(script);
+        // Debian's own: it has Debian's aiosmtpd.
+        let mut child = Command::new("/usr/bin/python3")
+            .arg(path)
+            .arg(&log)
+            .args(args)
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("python3 is installed");
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let port = line.trim().parse().expect("the server starts: `make deps` installs what it needs");
+        Self { child, port, log }
+    }
+
+    fn http(host: &TestHost) -> Self {
+        Self::start("web.py", host.beside("http.log"), &[])
+    }
+
+    fn https(host: &TestHost, keys: &Keys) -> Self {
+        Self::start("web.py", host.beside("https.log"), &[&keys.cert, &keys.key])
+    }
+
+    fn smtp(host: &TestHost, mode: &str, keys: &Keys, login: &[&str]) -> Self {
+        let args = [&[mode, keys.cert.as_str(), keys.key.as_str()], login].concat();
+        Self::start("smtp.py", host.beside("smtp.log"), &args)
+    }
+
+    /// What was asked or mailed, a value each.
+    fn got(&self) -> Vec<Value> {
+        let text = fs::read_to_string(&self.log).unwrap_or_default();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    fn only(&self) -> Value {
+        let got = self.got();
+        assert_eq!(got.len(), 1, "{got:?}");
+        got.into_iter().next().unwrap()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// An authority, and a certificate for localhost that it signed.
+struct Keys {
+    ca: String,
+    cert: String,
+    key: String,
+}
+
+impl Keys {
+    fn make(host: &TestHost, name: &str) -> Self {
+        let file = |end: &str| host.beside(&format!("{name}.{end}")).display().to_string();
+        let keys = Self { ca: file("ca.pem"), cert: file("pem"), key: file("key") };
+        let script = format!(
+            "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=authority \
+               -keyout {ca}.key -out {ca} -addext basicConstraints=critical,CA:TRUE\n\
+             openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=server -keyout {key} -out {cert}.csr\n\
+             printf 'subjectAltName=DNS:localhost\\nbasicConstraints=CA:FALSE\\n' >{cert}.ext\n\
+             openssl x509 -req -in {cert}.csr -CA {ca} -CAkey {ca}.key -CAcreateserial -days 2 -extfile {cert}.ext -out {cert}",
+            ca = keys.ca,
+            cert = keys.cert,
+            key = keys.key,
+        );
+        let made = Command::new("sh").args(["-ec", &script]).output().unwrap();
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        keys
+    }
+
+    fn fingerprint(&self) -> String {
+        let args = ["x509", "-noout", "-fingerprint", "-sha256", "-in", &self.cert];
+        let shown = Command::new("openssl").args(args).output().unwrap().stdout;
+        String::from_utf8(shown).unwrap().trim().split_once('=').unwrap().1.to_owned()
+    }
+
+    /// Puts the authority where the host's configuration can name it.
+    fn install_ca(&self, host: &TestHost) {
+        host.write("etc/ssl/ca.pem", fs::read(&self.ca).unwrap());
+    }
+}
+
+fn configure(host: &TestHost, public: &str, secret: &str) {
+    host.configure(public);
+    host.write("etc/proxmox-backup-extra/secrets.cfg", secret);
+    let path = host.root.join("etc/proxmox-backup-extra/secrets.cfg");
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
+}
+
+/// Everything that was printed. A secret in it is the end.
+#[track_caller]
+fn said(done: &Done) -> String {
+    let all = format!("{}{}", done.out, done.err);
+    assert!(!all.contains(SECRET), "{all}");
+    all
+}
+
+fn gotify(port: u16, path: &str, more: &str) -> String {
+    format!("gotify: phone\n\turl http://127.0.0.1:{port}/{path}\n{more}")
+}
+
+fn gotify_secret() -> String {
+    format!("gotify: phone\n\ttoken {SECRET}\n")
+}
+
+/// A host that tells a Gotify server whose answer is `path`.
+fn with_gotify(path: &str, more: &str) -> (TestHost, Server) {
+    let host = TestHost::empty();
+    let server = Server::http(&host);
+    configure(&host, &gotify(server.port, path, more), &gotify_secret());
+    (host, server)
+}
+
+/// The host's mail system is a script that writes down its words and its input.
+struct MailSystem {
+    script: PathBuf,
+}
+
+impl Exec for MailSystem {
+    fn run(&self, cmd: &Cmd) -> anyhow::Result<Option<Output>> {
+        if cmd.argv[0] != "sendmail" {
+            return Ok(None);
+        }
+        exec::run_at(&self.script, &cmd.argv[1..], cmd).map(Some)
+    }
+}
+
+/// `body` is what the script does beside that.
+fn mail_system(host: &TestHost, body: &str) -> Box<MailSystem> {
+    let script = host.beside("sendmail");
+    let (words, mail) =
+        (host.beside("words").display().to_string(), host.beside("mail").display().to_string());
+    fs::write(&script, format!("#!/bin/sh\n{body}\necho \"$@\" >>{words}\ncat >{mail}\n")).unwrap();
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    Box::new(MailSystem { script })
+}
+
+#[test]
+fn a_backup_is_told_with_its_facts() {
+    let (host, server) = with_gotify("ok", "");
+    said(&host.run(&["backup"]).ok());
+    let got = server.only();
+    assert_eq!((got["method"].as_str(), got["path"].as_str()), (Some("POST"), Some("/ok/message")));
+    assert_eq!(got["headers"]["x-gotify-key"], SECRET);
+    assert_eq!(got["headers"]["content-type"], "application/json");
+    let body: Value = serde_json::from_str(got["body"].as_str().unwrap()).unwrap();
+    assert_eq!(body["title"], "tiny: configuration backup ok");
+    assert_eq!(body["priority"], 2);
+    let text = body["message"].as_str().unwrap();
+    for part in ["\nSnapshot  tiny/2026-11-22T15:17:40Z\n", "\nStore     local: ", "\nTime  "] {
+        assert!(text.contains(part), "{text}");
+    }
+    assert!(!got["body"].as_str().unwrap().contains(SECRET));
+}
+
+#[test]
+fn a_failed_run_is_told_too() {
+    let (host, server) = with_gotify("ok", "\twhen failure\ndir: local\n\tpath /store\n\tmountpoint yes\n");
+    let all = said(&host.run(&["backup"]).exits(Exit::Failed));
+    assert!(all.contains("nothing is mounted"), "{all}");
+    let body = server.only()["body"].as_str().unwrap().to_owned();
+    assert!(body.contains("tiny: configuration backup FAILED") && body.contains("hint: mount it"), "{body}");
+    assert!(body.contains("\"priority\":8"), "{body}");
+}
+
+#[test]
+fn a_channel_that_waits_for_worse_is_not_told() {
+    let (host, server) = with_gotify("ok", "\twhen failure\n");
+    host.run(&["backup"]).ok();
+    assert!(server.got().is_empty());
+}
+
+#[test]
+fn what_a_channel_meets_never_fails_a_run() {
+    for (path, more, attempts, part) in [
+        ("401", "", 1, "status 401: no [2J more"),
+        ("echo-403", "", 1, "status 403"),
+        ("elsewhere", "", 1, "it sends us elsewhere"),
+        ("500", "\tretries 1\n", 2, "status 500"),
+        ("429", "\tretries 1\n", 2, "status 429: quota exceeded"),
+        ("junk", "\tretries 0\n", 1, "http://127.0.0.1"),
+        ("silent", "\ttimeout 1\n\tretries 0\n", 1, "no answer in time"),
+    ] {
+        let (host, server) = with_gotify(path, more);
+        let done = host.run(&["backup"]).exits(Exit::Problems);
+        let all = said(&done);
+        assert!(all.contains("warning: gotify 'phone' was not told: http://127.0.0.1:"), "{path}: {all}");
+        assert!(
+            all.contains(part) && all.contains("`pbx-config notify test phone` tries it"),
+            "{path}: {all}"
+        );
+        assert!(all.contains("result    done, with 0 errors and 1 warnings"), "{path}: {all}");
+        assert_eq!(server.got().len(), attempts, "{path}");
+        host.snapshot_file();
+    }
+}
+
+#[test]
+fn what_passes_by_is_met_by_another_attempt() {
+    let (host, server) = with_gotify("503-once", "");
+    said(&host.run(&["notify", "test"]).ok());
+    assert_eq!(server.got().len(), 2);
+}
+
+#[test]
+fn an_answer_without_end_ends() {
+    for path in ["endless", "slow"] {
+        let (host, _server) = with_gotify(path, "\ttimeout 1\n\tretries 0\n");
+        let start = Instant::now();
+        said(&host.run(&["notify", "test", "phone"]).ok());
+        assert!(start.elapsed() < Duration::from_secs(20));
+    }
+}
+
+#[test]
+fn one_channel_does_not_wait_for_another() {
+    let host = TestHost::empty();
+    let server = Server::http(&host);
+    let slow = "\ttimeout 2\n\tretries 0\n";
+    let sections: String = (0..4)
+        .map(|n| format!("gotify: s{n}\n\turl http://127.0.0.1:{}/silent/{n}\n{slow}", server.port))
+        .chain([format!("gotify: good\n\turl http://127.0.0.1:{}/ok\n", server.port)])
+        .collect();
+    let names = ["s0", "s1", "s2", "s3", "good"];
+    let secrets: String = names.iter().map(|name| format!("gotify: {name}\n\ttoken {SECRET}\n")).collect();
+    configure(&host, &sections, &secrets);
+    let done = host.run(&["notify", "test", "--json"]).exits(Exit::Failed);
+    said(&done);
+    let rows = done.json();
+    for row in rows.as_array().unwrap() {
+        let good = row["channel"] == "good";
+        assert_eq!(row["error"].is_null(), good, "{row}");
+        // Each has its own clock: none has waited for those before it.
+        assert!(row["took"].as_f64().unwrap() < 3.5, "{row}");
+    }
+}
+
+#[test]
+fn a_server_is_known_by_an_authority_a_fingerprint_or_not_at_all() {
+    let host = TestHost::empty();
+    let (good, other) = (Keys::make(&host, "good"), Keys::make(&host, "other"));
+    let server = Server::https(&host, &good);
+    good.install_ca(&host);
+    let pin = format!("\tfingerprint {}\n", good.fingerprint());
+    let wrong = format!("\tfingerprint {}\n", other.fingerprint());
+    for (name, trust, part) in [
+        ("localhost", "\tca-file /etc/ssl/ca.pem\n", None),
+        ("127.0.0.1", &pin, None),
+        ("127.0.0.1", "\tca-file /etc/ssl/ca.pem\n", Some("its certificate is not trusted here")),
+        ("localhost", "", Some("its certificate is not trusted here")),
+        ("localhost", &wrong, Some("it shows another certificate, with the fingerprint")),
+        ("localhost", "\tca-file /etc/hostname\n", Some("there is no certificate in it")),
+        ("localhost", "\tca-file /etc/gone.pem\n", Some("ca-file /etc/gone.pem")),
+    ] {
+        let before = server.got().len();
+        let section = format!("gotify: phone\n\turl https://{name}:{}/ok\n{trust}", server.port);
+        configure(&host, &section, &gotify_secret());
+        let done = host.run(&["notify", "test"]);
+        let all = said(&done);
+        assert_eq!(done.exit, if part.is_none() { Exit::Ok } else { Exit::Failed }, "{all}");
+        assert!(all.contains(part.unwrap_or("ok ")), "{all}");
+        assert_eq!(server.got().len() - before, usize::from(part.is_none()), "{all}");
+    }
+}
+
+fn smtp(port: u16, more: &str) -> String {
+    format!(
+        "smtp: office\n\tserver localhost\n\tport {port}\n\tfrom pbx@example.org\n\tto a@example.org\n\tto b@example.org\n{more}"
+    )
+}
+
+/// A mail server, and a host that is configured for it.
+fn with_smtp(mode: &str, login: bool, more: &str) -> (TestHost, Server) {
+    let host = TestHost::empty();
+    let keys = Keys::make(&host, "mail");
+    keys.install_ca(&host);
+    let server = Server::smtp(&host, mode, &keys, if login { &["bob", SECRET] } else { &[] });
+    let public = smtp(server.port, &more.replace("PIN", &keys.fingerprint()));
+    let user = more.contains("username");
+    configure(
+        &host,
+        &public,
+        &if user { format!("smtp: office\n\tpassword {SECRET}\n") } else { String::new() },
+    );
+    (host, server)
+}
+
+#[test]
+fn a_mail_server_gets_a_mail_that_mail_programs_read() {
+    for (mode, login, more) in [
+        ("plain", false, "\tmode insecure\n"),
+        ("starttls", true, "\tmode starttls\n\tca-file /etc/ssl/ca.pem\n\tusername bob\n"),
+        ("tls", true, "\tmode tls\n\tfingerprint PIN\n\tusername bob\n"),
+        ("tls", false, "\tca-file /etc/ssl/ca.pem\n"),
+    ] {
+        let (host, server) = with_smtp(mode, login, more);
+        said(&host.run(&["backup"]).ok());
+        let mail = server.only();
+        assert_eq!(mail["from"], "pbx@example.org");
+        assert_eq!(mail["to"], serde_json::json!(["a@example.org", "b@example.org"]));
+        assert_eq!(
+            (mail["tls"].as_bool(), mail["login"].as_bool()),
+            (Some(mode != "plain"), Some(login)),
+            "{mode}"
+        );
+        assert_eq!(mail["defects"], serde_json::json!([]));
+        assert!(mail["longest"].as_u64().unwrap() <= 998);
+        let headers = &mail["headers"];
+        assert_eq!(headers["subject"], "tiny: configuration backup ok");
+        assert_eq!(headers["from"], "pbx-config on tiny <pbx@example.org>");
+        assert_eq!(headers["to"], "a@example.org, b@example.org");
+        assert_eq!(headers["auto-submitted"], "auto-generated");
+        assert_eq!(headers["date"], "Sun, 22 Nov 2026 15:17:40 +0000");
+        assert_eq!(mail["type"], "multipart/alternative");
+        let (text, page) = (mail["parts"]["text/plain"].as_str(), mail["parts"]["text/html"].as_str());
+        assert!(text.unwrap().contains("Snapshot  tiny/2026-11-22T15:17:40Z"), "{text:?}");
+        assert!(page.unwrap().contains("tiny/2026-11-22T15:17:40Z</td>"), "{page:?}");
+    }
+}
+
+#[test]
+fn a_password_does_not_go_where_others_read() {
+    // A server that would take it in clear, as one on the way who strips STARTTLS.
+    let (host, server) =
+        with_smtp("plain", true, "\tmode starttls\n\tusername bob\n\tca-file /etc/ssl/ca.pem\n");
+    let all = said(&host.run(&["notify", "test"]).exits(Exit::Failed));
+    assert!(all.contains("it offers no STARTTLS; nothing was sent"), "{all}");
+    assert!(server.got().is_empty());
+    let (host, _server) = with_smtp("plain", true, "\tmode insecure\n\tusername bob\n");
+    let all = said(&host.run(&["config", "check"]).exits(Exit::Usage));
+    assert!(all.contains(".cfg:7: smtp 'office': a password does not go over a line without TLS"), "{all}");
+}
+
+#[test]
+fn what_a_mail_server_refuses_is_told() {
+    for (mode, login, more, part) in [
+        ("tls", true, "\tfingerprint PIN\n\tusername eve\n", "535"),
+        ("tls", false, "\tmode tls\n", "certificate"),
+        ("starttls", false, "\tmode starttls\n", "certificate"),
+        ("starttls", true, "\tmode starttls\n\tca-file /etc/ssl/ca.pem\n", "530"),
+        // It never says a word of SMTP before TLS.
+        ("tls", false, "\tmode insecure\n\ttimeout 1\n\tretries 0\n", "no answer in time"),
+    ] {
+        let (host, server) = with_smtp(mode, login, more);
+        let all = said(&host.run(&["notify", "test"]).exits(Exit::Failed));
+        assert!(
+            all.contains("FAILED  smtp 'office': localhost:") && all.contains(part),
+            "{mode} {more}: {all}"
+        );
+        assert!(server.got().is_empty());
+    }
+    let (host, server) = with_smtp("busy", false, "\tmode insecure\n");
+    said(&host.run(&["notify", "test"]).ok());
+    assert_eq!(server.got().len(), 1);
+}
+
+#[test]
+fn the_hosts_own_mail_system_gets_a_mail_for_roots_address() {
+    let host = TestHost::golden("pve-single");
+    host.configure("sendmail: root\n");
+    let done = host.run_with(&["notify", "test"], mail_system(&host, ""));
+    said(&done.ok());
+    let words = fs::read_to_string(host.beside("words")).unwrap();
+    assert_eq!(words, "-i -f root@pve1.example.org -- admin@example.org\n");
+    let mail = fs::read_to_string(host.beside("mail")).unwrap();
+    assert!(
+        mail.contains("\r\nTo: admin@example.org\r\n") && mail.contains("Content-Type: text/html"),
+        "{mail}"
+    );
+}
+
+#[test]
+fn without_an_address_roots_mail_goes_where_the_alias_says() {
+    let host = TestHost::empty();
+    host.write("etc/mailname", "mail.example.org\n");
+    host.configure("sendmail: root\n");
+    said(&host.run_with(&["notify", "test"], mail_system(&host, "")).ok());
+    assert_eq!(fs::read_to_string(host.beside("words")).unwrap(), "-i -f root@mail.example.org -- root\n");
+}
+
+#[test]
+fn a_mail_system_that_hangs_or_fails_or_is_not_there_is_a_warning() {
+    let host = TestHost::empty();
+    host.configure("sendmail: root\n\ttimeout 1\n\tretries 0\n");
+    for (body, part) in [
+        ("sleep 60", "sendmail did not take the mail in time"),
+        (
+            "echo 'postdrop: warning: mail_queue_enter: create file maildrop: No space left' >&2; exit 75",
+            "exit 75: postdrop",
+        ),
+    ] {
+        let all = said(&host.run_with(&["notify", "test"], mail_system(&host, body)).exits(Exit::Failed));
+        assert!(all.contains(part), "{all}");
+    }
+    let all = said(&host.run(&["backup"]).exits(Exit::Problems));
+    assert!(all.contains("this host has no sendmail"), "{all}");
+}
+
+#[test]
+fn a_channel_that_is_not_complete_is_an_error_to_check_and_a_warning_to_a_run() {
+    let (host, server) = with_gotify("ok", "gotify: half\n\turl https://example.org\n");
+    let all = said(&host.run(&["config", "check"]).exits(Exit::Usage));
+    assert!(all.contains("pbx-config.cfg:3: gotify 'half': 'token' is missing"), "{all}");
+    let all = said(&host.run(&["backup"]).exits(Exit::Problems));
+    assert!(
+        all.contains("warning: gotify 'half' was not told: ") && all.contains("'token' is missing"),
+        "{all}"
+    );
+    assert_eq!(server.got().len(), 1);
+}
+
+#[test]
+fn a_secret_in_the_file_that_others_read_is_refused() {
+    let host = TestHost::empty();
+    host.configure(&format!("gotify: phone\n\turl https://example.org\n\ttoken {SECRET}\n"));
+    let all = said(&host.run(&["config", "check"]).exits(Exit::Usage));
+    assert!(all.contains(".cfg:3: gotify 'phone': a secret ('token') has no place"), "{all}");
+    assert!(all.contains("hint: put it under 'gotify: phone' in secrets.cfg, and make a new one"), "{all}");
+}
+
+#[test]
+fn names_are_asked_for_and_listed() {
+    let (host, server) = with_gotify("ok", "\twhen warning\n");
+    let done = host.run(&["notify", "list"]).ok();
+    let url = format!("http://127.0.0.1:{}", server.port);
+    assert_eq!(said(&done), format!("CHANNEL  KIND    WHEN     WHERE\nphone    gotify  warning  {url}\n"));
+    let all = said(&host.run(&["notify", "test", "fone"]).exits(Exit::NotFound));
+    assert!(all.contains("there is no channel 'fone'") && all.contains("the channels are: phone"), "{all}");
+    assert!(server.got().is_empty());
+    let host = TestHost::empty();
+    assert_eq!(host.run(&["notify", "list"]).ok().out, "nobody is told: no channel is configured\n");
+    host.run(&["notify", "test"]).exits(Exit::NotFound);
+}
+
+#[test]
+fn a_verification_that_finds_damage_is_told() {
+    let (host, server) = with_gotify("ok", "\twhen failure\n");
+    host.run(&["backup"]).ok();
+    host.run(&["verify", "--all", "--notify"]).ok();
+    assert!(server.got().is_empty());
+    let path = host.snapshot_file();
+    let mut data = fs::read(&path).unwrap();
+    let payload = data.windows(4).position(|four| four == [0x28, 0xb5, 0x2f, 0xfd]).unwrap();
+    data[payload + 200] ^= 1;
+    fs::write(&path, data).unwrap();
+    said(&host.run(&["verify", "--all", "--notify"]).exits(Exit::Verification));
+    let body = server.only()["body"].as_str().unwrap().to_owned();
+    assert!(
+        body.contains("tiny: verification of configuration backups FAILED") && body.contains("pbx.tar"),
+        "{body}"
+    );
+}
+
+fn relay(port: u16, path: &str) -> (String, String) {
+    (
+        format!("relay: mail\n\turl http://127.0.0.1:{port}/{path}\n\tto a@example.org\n\tretries 1\n"),
+        format!("relay: mail\n\ttoken {SECRET}-t\n\thmac-key {SECRET}-k\n"),
+    )
+}
+
+#[test]
+fn a_relay_gets_signed_json() {
+    let host = TestHost::empty();
+    let server = Server::http(&host);
+    let (public, secret) = relay(server.port, "ok");
+    configure(&host, &public, &secret);
+    said(&host.run(&["backup"]).ok());
+    let got = server.only();
+    let text = got["body"].as_str().unwrap();
+    assert_eq!(got["headers"]["authorization"], format!("Bearer {SECRET}-t"));
+    // The signature is what openssl says it is.
+    let script = format!("printf %s \"$BODY\" | openssl dgst -sha256 -hmac {SECRET}-k -r");
+    let digest = Command::new("sh").args(["-c", &script]).env("BODY", text).output().unwrap().stdout;
+    let digest = String::from_utf8(digest).unwrap();
+    assert_eq!(got["headers"]["x-signature"].as_str(), digest.split(' ').next());
+    let body: Value = serde_json::from_str(text).unwrap();
+    assert_eq!(body["to"], serde_json::json!(["a@example.org"]));
+    assert_eq!(body["subject"], "tiny: configuration backup ok");
+    assert_eq!(body["t"], 1_795_360_660);
+    let report = &body["report"];
+    assert_eq!((report["verb"].as_str(), report["outcome"].as_str()), (Some("backup"), Some("ok")));
+    assert_eq!(report["snapshot"], "tiny/2026-11-22T15:17:40Z");
+    assert_eq!(report["stores"][0]["store"], "local");
+    assert!(!text.contains(SECRET) && !text.contains('<'), "{text}");
+}
+
+#[test]
+fn a_relay_that_has_enough_of_us_is_asked_once_and_mail_goes_another_way() {
+    for (path, asked) in [("429", 1), ("500", 2), ("403", 1)] {
+        let host = TestHost::empty();
+        let server = Server::http(&host);
+        let (public, secret) = relay(server.port, path);
+        configure(&host, &public, &secret);
+        let done = host.run_with(&["backup"], mail_system(&host, "")).ok();
+        let all = said(&done);
+        assert!(
+            all.contains(&format!("notice: relay 'mail': http://127.0.0.1:{}: status {path}", server.port)),
+            "{all}"
+        );
+        assert_eq!(server.got().len(), asked, "{path}");
+        assert_eq!(fs::read_to_string(host.beside("words")).unwrap(), "-i -f root@tiny -- a@example.org\n");
+        configure(&host, &format!("{public}\tfallback no\n"), &secret);
+        let all = said(&host.run_with(&["notify", "test"], mail_system(&host, "")).exits(Exit::Failed));
+        assert!(all.contains("FAILED  relay 'mail': "), "{all}");
+    }
+}
