@@ -228,6 +228,7 @@ pub struct Cat {
 ///
 /// A sealed snapshot is looked into when its key is there; without it, its payload is proven by its hash.
 #[derive(Debug, Args)]
+#[allow(clippy::struct_excessive_bools)] // flags of a command line
 #[command(after_help = "EXAMPLES:
   pbx-config verify                 the newest of this host
   pbx-config verify pve1/2026-11-22 latest~1

@@ -123,7 +123,9 @@ impl Message {
             "errors" => details.count(Severity::Error).to_string(),
             "warnings" => details.count(Severity::Warning).to_string(),
             "problems" => {
-                details.problems.iter().map(|one| format!("{}: {}\n", one.severity, one.what)).collect()
+                let lines: Vec<String> =
+                    details.problems.iter().map(|one| format!("{}: {}", one.severity, one.what)).collect();
+                lines.join("\n")
             }
             _ => return None,
         })

@@ -94,7 +94,6 @@ mod tests {
     use jiff::Timestamp;
 
     use super::super::message;
-    use super::*;
     use crate::model::facts::Facts;
     use crate::model::report::{Problem, Report};
 
