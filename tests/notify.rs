@@ -1,6 +1,6 @@
 //! Channels against real servers: a mail server whose mail is read back as a mail program would, and a web server
 //! that writes down what it is asked. What they do not get, other machines and people do not get either.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::format_collect)]
 
 mod common;
 
@@ -160,7 +160,7 @@ impl Exec for MailSystem {
 }
 
 /// `body` is what the script does beside that.
-fn mail_system(host: &TestHost, body: &str) -> Box<MailSystem> {
+fn mail_system(host: &TestHost, body: &str) -> Box<dyn Exec> {
     let script = host.beside("sendmail");
     let (words, mail) =
         (host.beside("words").display().to_string(), host.beside("mail").display().to_string());
@@ -304,11 +304,11 @@ fn smtp(port: u16, more: &str) -> String {
 }
 
 /// A mail server, and a host that is configured for it.
-fn with_smtp(mode: &str, login: bool, more: &str) -> (TestHost, Server) {
+fn with_smtp(kind: &str, login: bool, more: &str) -> (TestHost, Server) {
     let host = TestHost::empty();
     let keys = Keys::make(&host, "mail");
     keys.install_ca(&host);
-    let server = Server::smtp(&host, mode, &keys, if login { &["bob", SECRET] } else { &[] });
+    let server = Server::smtp(&host, kind, &keys, if login { &["bob", SECRET] } else { &[] });
     let public = smtp(server.port, &more.replace("PIN", &keys.fingerprint()));
     let user = more.contains("username");
     configure(
