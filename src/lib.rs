@@ -45,7 +45,10 @@ pub mod sys {
     pub mod locked;
     pub mod log;
     pub mod pmxcfs;
+    pub mod pmxcfs_put;
+    pub mod put;
     pub mod scratch;
+    pub mod session;
     pub mod tty;
 
     /// Lower-case hex.
@@ -112,6 +115,9 @@ pub mod task {
     pub mod after;
     pub mod ahead;
     pub mod api;
+    pub mod apply;
+    pub mod armed;
+    pub mod audit;
     pub mod backup;
     pub mod changes;
     pub mod collect;
@@ -122,18 +128,24 @@ pub mod task {
     pub mod extract;
     pub mod hook;
     pub mod intake;
+    pub mod journal;
     pub mod key;
     pub mod notify;
     pub mod observe;
+    pub mod perform;
     pub mod picked;
+    pub mod probe;
     pub mod prune;
     pub mod record;
     pub mod restore;
+    pub mod safety;
+    pub mod services;
     pub mod snapshots;
     pub mod sources;
     pub mod state;
     pub mod status;
     pub mod surroundings;
+    pub mod undo;
     pub mod verify;
 }
 

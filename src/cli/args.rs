@@ -20,6 +20,7 @@ SNAP is HOST/TIME or the beginning of it, latest, latest~1, HOST/latest, or a sn
 
 EXIT STATUS:
   0 ok   1 failed   2 usage or configuration   3 done, with problems   4 verification failed
+  5 an armed restore that nobody confirmed, undone
   10 no such snapshot or store   11 another run holds the lock   12 cannot open an encrypted snapshot";
 
 /// Save the configuration of a Proxmox VE or Proxmox Backup Server host, and bring it back
@@ -83,6 +84,10 @@ pub enum Verb {
     Restore(super::restore::Restore),
     /// Write a sealed snapshot in the clear
     Decrypt(super::decrypt::Decrypt),
+    /// Put back exactly what a restore changed
+    Undo(super::undo::Undo),
+    /// Keep a restore that is armed
+    Confirm(super::undo::Confirm),
     /// Remove this host's old snapshots, as the keep options of each store say
     Prune(Prune),
     /// How well this host is backed up, at a glance

@@ -15,6 +15,7 @@ mod restore;
 mod row;
 mod runs;
 mod status;
+mod undo;
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
@@ -103,8 +104,9 @@ pub fn run(args: impl IntoIterator<Item = OsString>, mut world: World) -> Exit {
     if !host.exec.is_of_host() {
         host.machine = Arc::new(System);
     }
+    let quiet = cli.global.quiet;
     let said = identity::keys(&cli.global.identities)
-        .and_then(|keys| Words { host, format, quiet: cli.global.quiet, keys, out }.speak(cli.verb));
+        .and_then(|keys| Words { host, format, quiet, keys, out, err: &mut *err }.speak(cli.verb));
     match said {
         Ok(exit) => exit,
         // A call that a signal interrupted is the signal's error, not the disk's.
@@ -185,6 +187,7 @@ struct Words<'a> {
     /// What opens sealed snapshots.
     keys: Keys,
     out: &'a mut dyn Write,
+    err: &'a mut dyn Write,
 }
 
 impl Words<'_> {
@@ -197,6 +200,8 @@ impl Words<'_> {
             Verb::Verify(args) => self.verify(&args),
             Verb::Restore(args) => self.restore(args),
             Verb::Decrypt(args) => self.decrypt(&args),
+            Verb::Undo(args) => self.undo(&args),
+            Verb::Confirm(args) => self.confirm(&args),
             Verb::Prune(args) => self.prune(&args),
             Verb::Log(args) => self.log(&args),
             Verb::Status(args) => self.status(&args),

@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use super::render::{one_line, size};
+use super::render::{self, one_line, size};
 use crate::catalog::{self, Category};
 use crate::plan::restore::{How, RestorePlan, Services, Step};
+use crate::task::perform::Restored;
+use crate::task::undo::Undone;
 
 pub fn text(plan: &RestorePlan) -> String {
     let mut text =
@@ -114,4 +116,28 @@ pub fn summary(plan: &RestorePlan) -> String {
         count(How::Attributes),
         plan.unchanged
     )
+}
+
+pub fn restored(done: &Restored) -> String {
+    let Restored { id, changed, .. } = done;
+    let mut text =
+        format!("restored   {changed} paths from {}; undo it with: pbx-config undo {id}\n", done.snapshot);
+    if let Some(armed) = &done.armed {
+        let _ = writeln!(
+            text,
+            "armed      it undoes itself in {} s, unless from a NEW session: pbx-config confirm",
+            armed.left()
+        );
+    }
+    text.push_str(&render::problems(&done.problems));
+    text
+}
+
+pub fn undone(done: &Undone) -> String {
+    let mut text = format!("undone     {} paths of {} are again what they were\n", done.put_back, done.id);
+    if done.left > 0 {
+        let _ = writeln!(text, "left       {} paths", done.left);
+    }
+    text.push_str(&render::problems(&done.problems));
+    text
 }

@@ -1,17 +1,26 @@
 //! `restore`: into a folder, or onto this system as a plan that is shown, asked for and done.
 
+use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 
 use super::{Words, args, glob, plans, render};
+use crate::config::Api;
+use crate::model::facts::Product;
 use crate::model::report::{Exit, Fault, FaultKind, Outcome};
 use crate::plan::relocate::{Moves, Pair};
 use crate::plan::restore::Request;
 use crate::plan::select::Selection;
+use crate::task::perform::{self, Arming, Restored};
+use crate::task::probe::Probe;
 use crate::task::restore::{self, Prepared, Saved};
-use crate::task::{extract, verify};
+use crate::task::{armed, extract, verify};
+
+/// Each takes some seconds of a round.
+const MAX_PROBES: usize = 8;
 
 /// Bring a snapshot back: onto this system, or into a folder
 ///
@@ -25,6 +34,7 @@ use crate::task::{extract, verify};
   pbx-config restore latest storage/nas user/bob@pve
   pbx-config restore latest vm/101 --as 201 --storage local-lvm=tank --bridge vmbr0=vmbr1
   pbx-config restore latest --recover --node pve1=pve2
+  pbx-config restore latest --only network --confirm-within 5m --probe ping:10.0.0.1
   pbx-config restore latest --path /etc/network --yes
   pbx-config restore latest --skip network --plan /root/plan.json
   pbx-config restore --apply /root/plan.json
@@ -32,7 +42,7 @@ use crate::task::{extract, verify};
   pbx-config restore latest --to /tmp/host        only take the files out into a folder")]
 pub struct Restore {
     /// The snapshot; with --apply the plan names it
-    #[arg(required_unless_present_any = ["apply"], conflicts_with = "apply")]
+    #[arg(required_unless_present_any = ["apply", "resume"], conflicts_with = "apply")]
     pub snap: Option<String>,
     /// Take the files out into this folder, empty or not there yet, instead of onto this system
     #[arg(long, value_name = "DIR")]
@@ -81,8 +91,48 @@ pub struct Restore {
     /// In configurations of guests the bridge OLD becomes NEW
     #[arg(long, value_name = "OLD=NEW", conflicts_with_all = ["to", "apply"])]
     pub bridge: Vec<String>,
+    /// Go on with a restore that was cut short
+    #[arg(long, value_name = "ID", conflicts_with_all = ["snap", "to", "apply", "plan", "only", "skip", "paths"])]
+    pub resume: Option<String>,
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
+    /// What may cut your connection undoes itself unless `pbx-config confirm` is typed from a new session within
+    /// this time: 90s, 3m, 1h [default: 3m]
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub confirm_within: Option<Duration>,
+    /// Confirms when it is good, undoes early when it is not: ping:HOST, quorum, `https://HOST`
+    #[arg(long = "probe", value_name = "PROBE")]
+    pub probes: Vec<Probe>,
     #[command(flatten)]
     pub stores: args::Stores,
+}
+
+/// "90s", "3m", "1h".
+fn time(text: &str) -> Result<Duration, String> {
+    const MAX_SECONDS: u64 = 24 * 3600;
+    let bad = || format!("'{text}' is no time; write 90s, 3m or 1h");
+    let unit = text.chars().last().ok_or_else(bad)?;
+    let seconds = match unit {
+        's' => 1,
+        'm' => 60,
+        'h' => 3600,
+        _ => return Err(bad()),
+    };
+    let number: u64 = text[..text.len() - 1].parse().map_err(|_| bad())?;
+    match number.checked_mul(seconds) {
+        Some(seconds @ 1..=MAX_SECONDS) => Ok(Duration::from_secs(seconds)),
+        _ => Err(format!("'{text}' is not between one second and a day")),
+    }
+}
+
+fn arming(args: &Restore) -> Result<Arming> {
+    const DEFAULT: Duration = Duration::from_secs(3 * 60);
+    let within = args.confirm_within.unwrap_or(DEFAULT);
+    if args.probes.len() > MAX_PROBES {
+        return Err(Fault::new(FaultKind::Usage, format!("more than {MAX_PROBES} probes")).into());
+    }
+    Ok(Arming { within, probes: args.probes.clone(), always: args.confirm_within.is_some() })
 }
 
 /// What the categories of a choice are.
@@ -122,6 +172,9 @@ impl Words<'_> {
         if args.to.is_some() {
             return self.extract(args);
         }
+        if let Some(id) = args.resume.clone() {
+            return self.resume(&id, &args);
+        }
         let saved = args.apply.as_deref().map(Saved::read).transpose()?;
         let (word, request) = match &saved {
             Some(saved) => {
@@ -141,8 +194,65 @@ impl Words<'_> {
         if args.dry_run || args.plan.is_some() {
             return Ok(Exit::Ok);
         }
-        let fault = Fault::new(FaultKind::Usage, "this version only shows the plan");
-        Err(fault.hint("add --dry-run").into())
+        if prepared.plan.steps.is_empty() {
+            return Ok(Exit::Ok);
+        }
+        self.ask(args.yes)?;
+        let arming = arming(&args)?;
+        let apis = self.apis();
+        let err = &mut self.err;
+        let mut tell = |id: &str| -> Result<()> {
+            Ok(writeln!(err, "to undo it: pbx-config undo {id}").and_then(|()| err.flush())?)
+        };
+        let restored = perform::run(&self.host, &chosen, &prepared, &apis, &arming, &mut tell)?;
+        self.conclude(&restored)
+    }
+
+    fn resume(&mut self, id: &str, args: &Restore) -> Result<Exit> {
+        let restored = perform::resume(&self.host, id, &self.apis(), &arming(args)?)?;
+        self.conclude(&restored)
+    }
+
+    /// Where the products' own APIs are; a configuration that cannot be read must not keep a restore from mending it.
+    pub(super) fn apis(&self) -> Vec<(Product, Api)> {
+        self.config().map(|config| config.apis).unwrap_or_default()
+    }
+
+    /// One question on a terminal; elsewhere the answer is a flag.
+    fn ask(&mut self, yes: bool) -> Result<()> {
+        if yes {
+            return Ok(());
+        }
+        if !io::stdin().is_terminal() {
+            let fault = Fault::new(FaultKind::Usage, "there is no terminal to ask on");
+            return Err(fault.hint("look at the plan with --dry-run, then add --yes").into());
+        }
+        write!(self.err, "Do this? Type yes: ").and_then(|()| self.err.flush())?;
+        let mut answer = String::new();
+        io::stdin().read_line(&mut answer)?;
+        if answer.trim() == "yes" {
+            return Ok(());
+        }
+        Err(Fault::new(FaultKind::Failed, "nothing was changed").into())
+    }
+
+    /// Tells what was done; of an armed one, waits for its end.
+    fn conclude(&mut self, restored: &Restored) -> Result<Exit> {
+        let outcome = Outcome::of(&restored.problems);
+        self.print(restored, plans::restored)?;
+        let Some(armed) = &restored.armed else { return Ok(outcome.into()) };
+        let progress = self.progress();
+        let ended = armed::watch(&self.host, armed, &|what| progress.say(what));
+        progress.clear();
+        match ended? {
+            armed::Ended::Undone => {
+                let message = format!("{}: nobody confirmed it, it is undone", restored.id);
+                Err(Fault::new(FaultKind::Unconfirmed, message)
+                    .hint("the host is as it was; `pbx-config log --restores` tells more")
+                    .into())
+            }
+            _ => Ok(outcome.into()),
+        }
     }
 
     fn show_plan(&mut self, prepared: &Prepared) -> Result<()> {

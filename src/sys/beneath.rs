@@ -10,11 +10,13 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, OpenHow, ResolveFlag, open, openat2};
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, OpenHow, ResolveFlag, open, openat2, renameat};
 use nix::sys::signal::kill;
 use nix::sys::stat::{Mode, UtimensatFlags, fchmod, mkdirat, utimensat};
 use nix::sys::time::TimeSpec;
-use nix::unistd::{Gid, Pid, Uid, fchown, fchownat, geteuid, linkat, symlinkat, syncfs};
+use nix::unistd::{
+    Gid, Pid, Uid, UnlinkatFlags, fchown, fchownat, geteuid, linkat, symlinkat, syncfs, unlinkat,
+};
 use xattr::FileExt;
 
 use super::files;
@@ -97,6 +99,25 @@ impl Beneath {
         Ok(File::from(self.at(path, OFlag::O_RDONLY | OFlag::O_NONBLOCK, Mode::empty())?))
     }
 
+    /// Gives what was made here the name of what it replaces.
+    pub fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let (old, old_name) = self.parent(from)?;
+        let (new, new_name) = self.parent(to)?;
+        Ok(renameat(&old, old_name, &new, new_name)?)
+    }
+
+    /// Removes a file or a link.
+    pub fn remove(&self, path: &Path) -> io::Result<()> {
+        let (parent, name) = self.parent(path)?;
+        Ok(unlinkat(&parent, name, UnlinkatFlags::NoRemoveDir)?)
+    }
+
+    /// Removes an empty folder.
+    pub fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        let (parent, name) = self.parent(path)?;
+        Ok(unlinkat(&parent, name, UnlinkatFlags::RemoveDir)?)
+    }
+
     /// Owner (when given) and time of a symbolic link.
     pub fn finish_link(&self, path: &Path, owner: Option<(u32, u32)>, mtime: Mtime) -> io::Result<()> {
         let (parent, name) = self.parent(path)?;
@@ -130,6 +151,29 @@ pub fn finish(
     let time = time_spec(mtime);
     nix::sys::stat::futimens(file, &time, &time)?;
     Ok(lost)
+}
+
+/// The same of what is there already: attributes that it has beyond these go.
+pub fn finish_exactly(
+    file: &File,
+    owner: Option<(u32, u32)>,
+    mode: u32,
+    xattrs: &[Xattr],
+    mtime: Mtime,
+) -> io::Result<Vec<String>> {
+    for extra in files::file_xattrs(file)? {
+        if !xattrs.iter().any(|wanted| wanted.name == extra.name) {
+            // One of the kernel's own stays; the comparison afterwards tells.
+            let _ = file.remove_xattr(&extra.name);
+        }
+    }
+    finish(file, owner, mode, xattrs, mtime)
+}
+
+/// Sets the time of a folder or file, and nothing else.
+pub fn set_time(file: &File, mtime: Mtime) -> io::Result<()> {
+    let time = time_spec(mtime);
+    Ok(nix::sys::stat::futimens(file, &time, &time)?)
 }
 
 fn time_spec(Mtime(seconds, nanos): Mtime) -> TimeSpec {

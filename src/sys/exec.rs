@@ -169,6 +169,17 @@ pub fn become_program(path: &Path, args: &[std::ffi::OsString]) -> std::io::Erro
     Command::new(path).args(args).exec()
 }
 
+/// Starts a program that outlives this one and its terminal, with nothing of ours open. Errors: there is no
+/// `setsid`, or it could not start it.
+pub fn start_in_own_session(words: &[String]) -> std::io::Result<()> {
+    let setsid = find("setsid").ok_or(std::io::ErrorKind::NotFound)?;
+    let mut command = Command::new(setsid);
+    command.arg("--fork").args(words).env_clear().current_dir("/");
+    command.envs([("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"), ("LC_ALL", "C"), ("HOME", "/root")]);
+    let status = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status()?;
+    if status.success() { Ok(()) } else { Err(std::io::Error::other(format!("setsid: {status}"))) }
+}
+
 /// The process group of a command; killed when we are done, so that no child of it stays behind.
 struct Group(Pid);
 

@@ -141,7 +141,7 @@ impl Look<'_> {
         if let Some(kind) = self.foreign.get(path) {
             return Live::Blocked(format!("/{} is a mount of type {kind}", shown(path)));
         }
-        look(&self.root.join(path), wanted).unwrap_or_else(|error| match error.kind() {
+        seen(&self.root.join(path), wanted).unwrap_or_else(|error| match error.kind() {
             io::ErrorKind::NotFound => Live::Absent,
             _ => Live::Blocked(format!("cannot be looked at: {error}")),
         })
@@ -168,7 +168,16 @@ fn shown(path: &Path) -> Name {
     path.into()
 }
 
-fn look(full: &Path, wanted: Option<(&str, bool)>) -> io::Result<Live> {
+/// What stands at one path of a disk now, with its hash; without its content.
+pub fn look(full: &Path) -> io::Result<Live> {
+    match seen(full, Some(("", false))) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Live::Absent),
+        Ok(Live::There { print, is_linked, .. }) => Ok(Live::There { print, content: None, is_linked }),
+        looked => looked,
+    }
+}
+
+fn seen(full: &Path, wanted: Option<(&str, bool)>) -> io::Result<Live> {
     let stat = files::lstat(full)?;
     let kind = match stat.node {
         Node::Kept(kind) => kind,

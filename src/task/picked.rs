@@ -71,6 +71,8 @@ pub fn pick(chosen: &Chosen, request: &Request) -> Result<(Picked, String)> {
         let is_named = request.selection.only.iter().any(named)
             || request.paths.iter().any(|path| !path.contains(['*', '?', '[']));
         match rows.of(entry) {
+            // A folder on the way to a row's files is made when they need it.
+            Err(_) if entry.kind == Kind::Dir => {}
             Ok(item) => picked.wanted.push(wanted(entry, item, is_named, &firsts)),
             Err(reason) => {
                 let hint = "`pbx-config cat SNAP PATH` shows it, to be put in place by hand".to_owned();

@@ -52,7 +52,11 @@ fn look(root: &Path, path: &Path, tree: &mut Tree) {
         _ => "special",
     };
     let read = |kind| if kind == "file" { fs::read(&full).unwrap() } else { Vec::new() };
-    let xattrs = xattr::list(&full).unwrap();
+    // /etc/pve has none.
+    let xattrs: Vec<_> = match xattr::list(&full) {
+        Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Vec::new(),
+        names => names.unwrap().collect(),
+    };
     let seen = Seen {
         kind,
         mode: meta.mode() & 0o7777,
@@ -62,6 +66,7 @@ fn look(root: &Path, path: &Path, tree: &mut Tree) {
         content: pbx_config::sys::hex(&Sha256::digest(read(kind))),
         link: (kind == "link").then(|| fs::read_link(&full).unwrap().as_os_str().as_bytes().to_vec()),
         xattrs: xattrs
+            .into_iter()
             .map(|name| (name.as_bytes().to_vec(), xattr::get(&full, &name).unwrap().unwrap_or_default()))
             .collect(),
         same_as: None,

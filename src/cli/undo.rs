@@ -1,0 +1,71 @@
+//! `undo` and `confirm`: back to what was before a restore, or keep one that is armed.
+
+use anyhow::Result;
+use clap::Args;
+
+use super::{Words, plans};
+use crate::model::report::{Exit, Outcome};
+use crate::task::{armed, perform};
+
+/// Put back exactly what a restore changed
+///
+/// Bytes, owners, modes, attributes and times; what it made is removed. It may be run twice, after a kill, and on a
+/// restore that is half done. What was changed since is left and told.
+#[derive(Debug, Args)]
+#[command(after_help = "EXAMPLES:
+  pbx-config undo                      the last restore
+  pbx-config undo 20261122T151740Z
+  pbx-config undo --force              also where somebody changed a file since")]
+pub struct Undo {
+    /// As `restore` told it; the last one when it is left out
+    pub id: Option<String>,
+    /// Also what was changed after the restore: those changes are lost
+    #[arg(long)]
+    pub force: bool,
+    /// Only an armed restore whose time is over: what the unit at boot does
+    #[arg(long, hide = true, conflicts_with = "id")]
+    pub armed: bool,
+    /// Wait until it is confirmed or its time is over
+    #[arg(long, hide = true, requires = "armed")]
+    pub wait: bool,
+}
+
+/// Keep a restore that is armed
+///
+/// From a new login, which proves that one can still be made: not from the session that restored, and not from a
+/// window of tmux or screen that was there before.
+#[derive(Debug, Args)]
+#[command(after_help = "EXAMPLES:
+  pbx-config confirm")]
+pub struct Confirm {
+    /// As `restore` told it
+    pub id: Option<String>,
+}
+
+impl Words<'_> {
+    pub(super) fn undo(&mut self, args: &Undo) -> Result<Exit> {
+        if args.armed {
+            let apis = self.apis();
+            let ended =
+                if args.wait { armed::wait(&self.host, &apis)? } else { armed::undo_due(&self.host, &apis)? };
+            log::info!("armed restore: {ended:?}");
+            return Ok(Exit::Ok);
+        }
+        let undone = perform::undo(&self.host, args.id.as_deref(), &self.apis(), args.force)?;
+        let outcome = Outcome::of(&undone.problems);
+        let left = undone.left;
+        self.print(&undone, plans::undone)?;
+        Ok(if left > 0 { Exit::Problems } else { outcome.into() })
+    }
+
+    pub(super) fn confirm(&mut self, args: &Confirm) -> Result<Exit> {
+        let (id, problem) = armed::confirm_from_here(&self.host, args.id.as_deref())?;
+        let problems: Vec<_> = problem.into_iter().collect();
+        let value = serde_json::json!({ "id": id, "confirmed": true, "problems": problems });
+        self.print(&value, |_| {
+            format!("{id}: confirmed, it stays; `pbx-config undo {id}` still goes back\n")
+        })?;
+        self.tell(&problems);
+        Ok(Outcome::of(&problems).into())
+    }
+}

@@ -1,0 +1,129 @@
+//! Does what a record says, step by step, each in the journal before it is begun. What is there already as it is to
+//! be is passed over, so that the same goes on where a run was killed.
+
+use std::fs::{self, File};
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use super::journal::Journal;
+use super::observe;
+use crate::model::index::Kind;
+use crate::model::report::{Fault, FaultKind, Problem};
+use crate::plan::restore::{Fingerprint, Live, PVE, Step, Via};
+use crate::sys::beneath::Beneath;
+use crate::sys::host::Host;
+use crate::sys::lock::check_stopped;
+use crate::sys::pmxcfs_put::{self, Put, To};
+use crate::sys::put::{self, Meta};
+
+/// One half of the steps: those that risk nothing, or those that may cut the admin's connection.
+/// Errors: of the first step that cannot be done, with its path.
+pub fn half(
+    host: &Host,
+    journal: &mut Journal,
+    session: bool,
+    lock_wait: std::time::Duration,
+) -> Result<Vec<Problem>> {
+    let root = Beneath::open(host.root())?;
+    let mut problems = Vec::new();
+    let mut ended = None;
+    for n in 0..journal.record.steps.len() {
+        if journal.record.steps[n].session != session || journal.finished.contains(&n) {
+            continue;
+        }
+        check_stopped()?;
+        let is_in_flight = journal.begun.contains(&n);
+        // The end of one and the beginning of the next are one write to the disk.
+        let end = ended.take().map(|last| format!("end {last}\n")).unwrap_or_default();
+        journal.write(&format!("{end}begin {n}\n"))?;
+        let step = &journal.record.steps[n];
+        let lost = one(host, &root, journal, n, is_in_flight, lock_wait)
+            .with_context(|| format!("cannot put back /{}", step.path))?;
+        let lost =
+            lost.into_iter().map(|name| format!("/{}: {name}: this attribute cannot be kept", step.path));
+        problems.extend(lost.map(Problem::notice));
+        ended = Some(n);
+    }
+    if let Some(last) = ended {
+        journal.write(&format!("end {last}\n"))?;
+    }
+    Ok(problems)
+}
+
+fn one(
+    host: &Host,
+    root: &Beneath,
+    journal: &Journal,
+    n: usize,
+    is_in_flight: bool,
+    lock_wait: std::time::Duration,
+) -> Result<Vec<String>> {
+    let step = &journal.record.steps[n];
+    let path = step.path.as_path();
+    match step.via {
+        Via::Pmxcfs => tree(host, journal, n, lock_wait).map(|()| Vec::new()),
+        Via::Disk => {
+            let live = observe::look(&host.path(Path::new("/").join(path)))?;
+            if matches!(&live, Live::There { print, .. } if print.same(&step.after)) {
+                return Ok(Vec::new());
+            }
+            let is_as_planned = match (&step.before, &live) {
+                (None, Live::Absent) => true,
+                (Some(before), Live::There { print, .. }) => before.same(print),
+                _ => false,
+            };
+            // A folder may have been made and not yet have its mode.
+            let is_half = is_in_flight && step.after.kind == Kind::Dir;
+            if !is_as_planned && !is_half {
+                return Err(Fault::new(FaultKind::Failed, "it was changed meanwhile").into());
+            }
+            let after = &step.after;
+            let temp = journal.temp(n);
+            Ok(match (after.kind, &after.link) {
+                (Kind::Symlink, Some(link)) => {
+                    put::symlink(root, path, &temp, link, &meta(after)).map(|()| Vec::new())?
+                }
+                (Kind::Dir, _) => put::dir(root, path, &meta(after))?,
+                _ => put::file(root, path, &temp, &mut File::open(journal.after(n))?, &meta(after))?,
+            })
+        }
+    }
+}
+
+pub fn meta(print: &Fingerprint) -> Meta<'_> {
+    Meta { owner: (print.uid, print.gid), mode: print.mode, xattrs: &print.xattrs, mtime: print.mtime }
+}
+
+fn tree(host: &Host, journal: &Journal, n: usize, lock_wait: std::time::Duration) -> Result<()> {
+    let step = &journal.record.steps[n];
+    let content = if step.after.kind == Kind::File { fs::read(journal.after(n))? } else { Vec::new() };
+    let before = step.before.as_ref().map(|before| before.sha256.as_str());
+    let change = Put {
+        path: below(step),
+        temp: &journal.temp(n),
+        lock: step.lock.as_deref(),
+        lock_wait,
+        expect: &[before, Some(&step.after.sha256)],
+        to: if step.after.kind == Kind::File { To::File(&content) } else { To::Dir },
+        mtime: None,
+    };
+    pmxcfs_put::put(host, &change)
+}
+
+/// Relative to /etc/pve.
+pub fn below(step: &Step) -> &Path {
+    step.path.as_path().strip_prefix(PVE).unwrap_or(step.path.as_path())
+}
+
+/// After the last step: new folders have the time that the snapshot says, and all of it survives a power cut.
+pub fn settle(host: &Host, journal: &mut Journal) -> Result<()> {
+    let root = Beneath::open(host.root())?;
+    for step in journal.record.steps.iter().rev() {
+        if step.via == Via::Disk && step.after.kind == Kind::Dir && step.before.is_none() {
+            put::set_time(&root, step.path.as_path(), step.after.mtime)?;
+        }
+    }
+    root.sync()?;
+    journal.write("written\n")
+}

@@ -1,0 +1,246 @@
+//! An armed restore undoes itself unless somebody who could log in anew confirms it. Armed on disk before the first
+//! step that may cut a connection; a process of its own waits beside it, and a unit of the package looks at every
+//! boot.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+
+use super::audit;
+use super::journal::{self, Journal, Phase};
+use super::perform;
+use super::probe::Probe;
+use crate::config::Api;
+use crate::model::facts::Product;
+use crate::model::report::{Fault, FaultKind, Problem};
+use crate::sys::exec::{self, Cmd, Status};
+use crate::sys::files;
+use crate::sys::host::Host;
+use crate::sys::lock::Lock;
+use crate::sys::session::{self, Session};
+
+const FILE: &str = "armed.json";
+const MAX_BYTES: u64 = 64 << 10;
+const POLL: Duration = Duration::from_millis(300);
+/// How long a run that still writes is waited for when its time is up.
+const LOCK_WAIT: Duration = Duration::from_secs(300);
+const START_LIMIT: Duration = Duration::from_secs(20);
+/// So many rounds of probes in a row must be good.
+const GOOD_ROUNDS: u32 = 3;
+const ROUND_EVERY: Duration = Duration::from_secs(2);
+/// Probes that are not good so long after the last step will not be.
+const PROBE_GRACE: Duration = Duration::from_secs(60);
+
+/// What stands on the disk while a restore is armed.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Armed {
+    pub id: String,
+    boot: String,
+    /// Seconds of uptime.
+    deadline: f64,
+    /// Who applied it.
+    session: Session,
+    probes: Vec<Probe>,
+}
+
+impl Armed {
+    pub fn is_due(&self) -> bool {
+        self.boot != session::boot_id() || session::uptime() >= self.deadline
+    }
+
+    /// Seconds until it undoes itself.
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // bounded
+    pub fn left(&self) -> u64 {
+        (self.deadline - session::uptime()).clamp(0.0, 1e9) as u64
+    }
+}
+
+/// How it ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    Confirmed,
+    Undone,
+    /// Nothing is armed.
+    Nothing,
+}
+
+fn path(host: &Host) -> PathBuf {
+    journal::folder(host).join(FILE)
+}
+
+pub fn read(host: &Host) -> Option<Armed> {
+    let text = files::read_small(&journal::folder(host), FILE, MAX_BYTES).ok()?;
+    serde_json::from_slice(&text).ok()
+}
+
+/// From here on it undoes itself. The one who waits is started first: without one nothing is armed.
+/// Errors: nobody could be started to wait.
+pub fn arm(host: &Host, id: &str, within: Duration, probes: &[Probe]) -> Result<Armed> {
+    let armed = Armed {
+        id: id.to_owned(),
+        boot: session::boot_id(),
+        deadline: session::uptime() + within.as_secs_f64(),
+        session: Session::current(),
+        probes: probes.to_vec(),
+    };
+    files::replace(&path(host), 0o600, &serde_json::to_vec(&armed)?)?;
+    start_waiting(host, id).inspect_err(|_| drop(disarm(host)))?;
+    Ok(armed)
+}
+
+fn disarm(host: &Host) -> Result<()> {
+    match fs::remove_file(path(host)) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error).context("cannot disarm"),
+        _ => Ok(files::sync_dir(&journal::folder(host))?),
+    }
+}
+
+/// systemd keeps it when the session that applied goes; without systemd a session of its own does.
+fn start_waiting(host: &Host, id: &str) -> Result<()> {
+    let own = std::env::current_exe().context("cannot find this program")?;
+    let mut words = vec![own.display().to_string()];
+    if !host.is_live() {
+        words.extend(["--root".to_owned(), host.root().display().to_string()]);
+    }
+    words.extend(["undo", "--armed", "--wait"].map(str::to_owned));
+    let unit = format!("--unit=pbx-config-armed-{id}");
+    let run =
+        ["systemd-run", &unit, "--collect", "--quiet"].map(str::to_owned).into_iter().chain(words.clone());
+    let started = host.exec.run(&Cmd::new(run, START_LIMIT));
+    if matches!(started, Ok(Some(output)) if output.status == Status::Exit(0)) {
+        return Ok(());
+    }
+    exec::start_in_own_session(&words).map_err(|error| {
+        let message = format!("nobody could be started to undo it when it is not confirmed: {error}");
+        Fault::new(FaultKind::Failed, message).hint("--skip what may cut your connection").into()
+    })
+}
+
+/// Waits beside an armed restore until it is confirmed, its time is up, or its probes decide.
+pub fn wait(host: &Host, apis: &[(Product, Api)]) -> Result<Ended> {
+    let Some(armed) = read(host) else { return Ok(Ended::Nothing) };
+    let dir = journal::folder(host).join(&armed.id);
+    let (mut good, mut applied_at, mut asked_at) = (0, None, f64::MIN);
+    loop {
+        match read(host) {
+            Some(now) if now.id == armed.id => {}
+            _ => return ended(&dir),
+        }
+        if armed.is_due() {
+            return undo(host, apis, "nobody confirmed it");
+        }
+        let now = session::uptime();
+        if !armed.probes.is_empty() && now - asked_at >= ROUND_EVERY.as_secs_f64() {
+            let is_applied = Journal::open(&dir).is_ok_and(|journal| journal.phase >= Phase::Done);
+            if is_applied {
+                let since = *applied_at.get_or_insert(now);
+                asked_at = now;
+                let is_good = armed.probes.iter().all(|probe| probe.is_good(host));
+                good = if is_good { good + 1 } else { 0 };
+                if good >= GOOD_ROUNDS {
+                    confirm(host, &armed, "by its probes")?;
+                    return Ok(Ended::Confirmed);
+                }
+                if !is_good && now - since >= PROBE_GRACE.as_secs_f64() {
+                    return undo(host, apis, "its probes failed");
+                }
+            }
+        }
+        std::thread::sleep(POLL);
+    }
+}
+
+fn ended(dir: &std::path::Path) -> Result<Ended> {
+    let phase = Journal::open(dir)?.phase;
+    Ok(if matches!(phase, Phase::Undone | Phase::Undoing) { Ended::Undone } else { Ended::Confirmed })
+}
+
+/// Looks only on, for the one who applied it: the end is the waiting process's.
+pub fn watch(host: &Host, armed: &Armed, say: &dyn Fn(&str)) -> Result<Ended> {
+    loop {
+        crate::sys::lock::check_stopped()?;
+        if read(host).is_none_or(|now| now.id != armed.id) {
+            return ended(&journal::folder(host).join(&armed.id));
+        }
+        say(&format!("waiting for `pbx-config confirm` from a new session: {} s", armed.left()));
+        std::thread::sleep(POLL);
+    }
+}
+
+/// What a boot and the waiting process do: undoes what is due. Nothing to do is no error.
+pub fn undo_due(host: &Host, apis: &[(Product, Api)]) -> Result<Ended> {
+    match read(host) {
+        Some(armed) if armed.is_due() => undo(host, apis, "nobody confirmed it before the end of its time"),
+        _ => Ok(Ended::Nothing),
+    }
+}
+
+fn undo(host: &Host, apis: &[(Product, Api)], why: &str) -> Result<Ended> {
+    let _lock = lock_at_last(host)?;
+    // Confirmed in the last moment.
+    let Some(armed) = read(host) else { return Ok(Ended::Confirmed) };
+    let mut journal = journal::find(host, Some(&armed.id))?;
+    let undone = perform::take_back(host, &mut journal, apis, false)?;
+    // At an early boot the cluster file system is not there yet; a later unit comes again.
+    if undone.left == 0 {
+        disarm(host)?;
+        audit::note(host, "undo", &journal.record, &format!("undone by itself: {why}"));
+    } else {
+        for problem in &undone.problems {
+            log::warn!("{}", problem.what);
+        }
+        let fault = Fault::new(FaultKind::Failed, format!("{} paths are not put back yet", undone.left));
+        return Err(fault.hint(format!("`pbx-config undo {}` tries again", armed.id)).into());
+    }
+    Ok(Ended::Undone)
+}
+
+fn lock_at_last(host: &Host) -> Result<Lock> {
+    let since = std::time::Instant::now();
+    loop {
+        match Lock::acquire(&host.run_dir()) {
+            Err(_) if since.elapsed() < LOCK_WAIT => std::thread::sleep(POLL),
+            locked => return locked,
+        }
+    }
+}
+
+/// Keeps the armed restore. Errors: `NotFound` when none is armed, `Usage` from the session that applied it.
+pub fn confirm_from_here(host: &Host, id: Option<&str>) -> Result<(String, Option<Problem>)> {
+    let nothing = || Fault::new(FaultKind::NotFound, "no restore waits to be confirmed");
+    let armed = read(host).ok_or_else(nothing)?;
+    if let Some(word) = id.filter(|word| *word != armed.id) {
+        let message = format!("'{word}' does not wait to be confirmed");
+        return Err(Fault::new(FaultKind::NotFound, message).hint(format!("{} does", armed.id)).into());
+    }
+    if armed.is_due() {
+        let fault =
+            Fault::new(FaultKind::Unconfirmed, format!("{}: its time is over, it is undone", armed.id));
+        return Err(fault.hint("restore again, with a longer --confirm-within").into());
+    }
+    if !Session::current().is_another_than(&armed.session) {
+        let fault = Fault::new(FaultKind::Usage, "this is the session that applied it: it proves nothing");
+        return Err(fault.hint("log in anew (not a window of tmux or screen), and confirm there").into());
+    }
+    let problem = confirm(host, &armed, "from a new session")?;
+    Ok((armed.id, problem))
+}
+
+fn confirm(host: &Host, armed: &Armed, how: &str) -> Result<Option<Problem>> {
+    let mut journal = journal::find(host, Some(&armed.id))?;
+    journal.write("confirmed\n")?;
+    disarm(host)?;
+    Ok(audit::note(host, "confirm", &journal.record, how))
+}
+
+/// An undo by hand ends the waiting.
+pub fn forget(host: &Host, id: &str) -> Result<()> {
+    match read(host) {
+        Some(armed) if armed.id == id => disarm(host),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,228 @@
+//! Does a plan and undoes it, services and all: one run at a time, everything in the journal, and back to where it
+//! began when a step cannot be done.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use serde::Serialize;
+
+use super::apply;
+use super::armed::{self, Armed};
+use super::audit;
+use super::journal::{self, Journal, Phase};
+use super::probe::Probe;
+use super::restore::Prepared;
+use super::safety;
+use super::services;
+use super::snapshots::Chosen;
+use super::undo::{self, Undone};
+use crate::config::Api;
+use crate::model::facts::Product;
+use crate::model::report::{Fault, FaultKind, Problem};
+use crate::model::snapshot::SnapshotId;
+use crate::sys::files;
+use crate::sys::host::Host;
+use crate::sys::lock::{self, Lock};
+use crate::sys::pmxcfs_put::{LOCK_OUTLIVED, LOCK_WAIT};
+
+/// How steps are done that may cut the admin's own connection.
+#[derive(Debug, Clone)]
+pub struct Arming {
+    pub within: Duration,
+    pub probes: Vec<Probe>,
+    /// Also for a system that is only mounted here.
+    pub always: bool,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Restored {
+    pub id: String,
+    pub snapshot: SnapshotId,
+    /// Paths that changed.
+    pub changed: usize,
+    /// It undoes itself unless it is confirmed.
+    #[serde(skip)]
+    pub armed: Option<Armed>,
+    pub phase: Phase,
+    pub problems: Vec<Problem>,
+}
+
+/// Does what the plan says. `tell` hears the id before the first write.
+/// Errors: `Locked`, no room, a step that cannot be done: then what was done before it is undone again.
+pub fn run(
+    host: &Host,
+    chosen: &Chosen,
+    prepared: &Prepared,
+    apis: &[(Product, Api)],
+    arming: &Arming,
+    tell: &mut dyn FnMut(&str) -> Result<()>,
+) -> Result<Restored> {
+    check_root()?;
+    let _lock = Lock::acquire(&host.run_dir())?;
+    check_not_armed(host)?;
+    let mut problems = journal::sweep(host, None);
+    let plan = &prepared.plan;
+    let units =
+        [&plan.calm, &plan.session].into_iter().flat_map(|half| half.stop.iter().chain(&half.restart));
+    let running = services::running(host, units);
+    let mut journal = safety::keep(host, chosen, prepared, running)?;
+    tell(&journal.record.id)?;
+    let done = go(host, &mut journal, apis, arming, LOCK_WAIT);
+    conclude(host, &mut journal, apis, "restore", done).map(|mut restored| {
+        restored.problems.splice(0..0, problems.drain(..));
+        restored
+    })
+}
+
+/// Goes on with a restore that was cut short.
+pub fn resume(host: &Host, id: &str, apis: &[(Product, Api)], arming: &Arming) -> Result<Restored> {
+    check_root()?;
+    let _lock = Lock::acquire(&host.run_dir())?;
+    check_not_armed(host)?;
+    let mut journal = journal::find(host, Some(id))?;
+    let wrong = match journal.phase {
+        Phase::Prepared | Phase::Begun | Phase::Written => None,
+        Phase::Done | Phase::Confirmed => Some("is done already"),
+        Phase::Undoing | Phase::Undone => Some("was undone"),
+    };
+    if let Some(wrong) = wrong {
+        let fault = Fault::new(FaultKind::Usage, format!("{id}: {wrong}"));
+        return Err(fault.hint("`pbx-config restore SNAP` makes a new plan").into());
+    }
+    // What a power cut took back although the journal has it is done again: all is looked at anew.
+    journal.finished.clear();
+    let done = go(host, &mut journal, apis, arming, LOCK_OUTLIVED);
+    conclude(host, &mut journal, apis, "resume", done)
+}
+
+type Gone = Result<(Vec<Problem>, Option<Armed>)>;
+
+fn go(host: &Host, journal: &mut Journal, apis: &[(Product, Api)], arming: &Arming, wait: Duration) -> Gone {
+    let running = journal.record.running.clone();
+    let (calm, session) = (journal.record.calm.clone(), journal.record.session.clone());
+    let mut problems = services::stop(host, &calm, &running);
+    problems.extend(apply::half(host, journal, false, wait)?);
+    problems.extend(services::settle(host, &calm, &running, apis));
+    let mut armed = None;
+    if journal.record.steps.iter().any(|step| step.session) {
+        if host.exec.is_of_host() || arming.always {
+            armed = Some(armed::arm(host, &journal.record.id, arming.within, &arming.probes)?);
+        }
+        problems.extend(services::stop(host, &session, &running));
+        problems.extend(apply::half(host, journal, true, wait)?);
+        problems.extend(services::settle(host, &session, &running, apis));
+    }
+    apply::settle(host, journal)?;
+    journal.write("done\n")?;
+    Ok((problems, armed))
+}
+
+fn conclude(
+    host: &Host,
+    journal: &mut Journal,
+    apis: &[(Product, Api)],
+    verb: &str,
+    done: Gone,
+) -> Result<Restored> {
+    let id = journal.record.id.clone();
+    let error = match done {
+        Ok((mut problems, armed)) => {
+            let result = if armed.is_some() { "armed" } else { "ok" };
+            problems.extend(audit::note(host, verb, &journal.record, result));
+            return Ok(Restored {
+                id,
+                snapshot: journal.record.snapshot.clone(),
+                changed: journal.record.steps.len(),
+                armed,
+                phase: journal.phase,
+                problems,
+            });
+        }
+        Err(error) => error,
+    };
+    if lock::check_stopped().is_err() {
+        audit::note(host, verb, &journal.record, "stopped half way");
+        let fault = Fault::new(FaultKind::Failed, format!("stopped half way: {error:#}"));
+        let hint = format!("`pbx-config undo {id}` goes back, `pbx-config restore --resume {id}` goes on");
+        return Err(fault.hint(hint).into());
+    }
+    let kind = error.downcast_ref::<Fault>().map_or(FaultKind::Failed, |fault| fault.kind);
+    let hint = error.downcast_ref::<Fault>().and_then(|fault| fault.hint.clone());
+    let (what, hint) = match take_back(host, journal, apis, false) {
+        Ok(undone) if undone.left == 0 => {
+            armed::forget(host, &id)?;
+            ("all that was done before is undone again".to_owned(), hint)
+        }
+        Ok(undone) => (
+            format!("and {} paths could not be put back", undone.left),
+            Some(format!("`pbx-config undo {id}` says which, and tries again")),
+        ),
+        Err(undo) => {
+            (format!("and undoing failed: {undo:#}"), Some(format!("`pbx-config undo {id}` tries again")))
+        }
+    };
+    audit::note(host, verb, &journal.record, "failed; undone");
+    Err(Fault { kind, message: format!("{error:#}; {what}"), hint }.into())
+}
+
+/// Undoes a restore by hand. Errors: `NotFound`, `Locked`.
+pub fn undo(host: &Host, id: Option<&str>, apis: &[(Product, Api)], force: bool) -> Result<Undone> {
+    check_root()?;
+    let _lock = Lock::acquire(&host.run_dir())?;
+    let mut journal = journal::find(host, id)?;
+    let mut undone = take_back(host, &mut journal, apis, force)?;
+    if undone.left == 0 {
+        armed::forget(host, &journal.record.id)?;
+    }
+    let result = if undone.left == 0 { "ok".to_owned() } else { format!("{} paths are left", undone.left) };
+    undone.problems.extend(audit::note(host, "undo", &journal.record, &result));
+    Ok(undone)
+}
+
+/// Files, then the services that read them.
+pub fn take_back(host: &Host, journal: &mut Journal, apis: &[(Product, Api)], force: bool) -> Result<Undone> {
+    let running = journal.record.running.clone();
+    let was_begun = |journal: &Journal, session: bool| {
+        journal.begun.iter().any(|n| journal.record.steps[*n].session == session)
+    };
+    let halves = [(true, journal.record.session.clone()), (false, journal.record.calm.clone())];
+    let halves: Vec<_> = halves
+        .into_iter()
+        .filter(|(session, _)| was_begun(journal, *session) && journal.phase != Phase::Undone)
+        .collect();
+    let was_prepared = journal.phase == Phase::Prepared;
+    let mut problems = Vec::new();
+    for (_, half) in &halves {
+        problems.extend(services::stop(host, half, &running));
+    }
+    let mut undone = undo::files(host, journal, force)?;
+    for (_, half) in &halves {
+        problems.extend(services::settle(host, half, &running, apis));
+    }
+    // A service that was stopped before the first step was begun.
+    if was_prepared {
+        problems.extend(services::settle(
+            host,
+            &crate::plan::restore::Services { run: Vec::new(), ..journal.record.calm.clone() },
+            &running,
+            apis,
+        ));
+    }
+    undone.problems.extend(problems);
+    Ok(undone)
+}
+
+fn check_root() -> Result<()> {
+    if files::is_root() {
+        return Ok(());
+    }
+    let fault = Fault::new(FaultKind::Failed, "only root may change this system");
+    Err(fault.hint("run it as root; --dry-run and --to DIR need no root").into())
+}
+
+fn check_not_armed(host: &Host) -> Result<()> {
+    let Some(armed) = armed::read(host) else { return Ok(()) };
+    let fault = Fault::new(FaultKind::Locked, format!("the restore {} waits to be confirmed", armed.id));
+    Err(fault.hint(format!("`pbx-config confirm` keeps it, `pbx-config undo {}` goes back", armed.id)).into())
+}
