@@ -81,7 +81,7 @@ pub enum Verb {
     /// Read snapshots again, every byte and every hash
     Verify(Verify),
     /// Bring a snapshot back: onto this system, or into a folder
-    Restore(super::restore::Restore),
+    Restore(Box<super::restore::Restore>),
     /// Write a sealed snapshot in the clear
     Decrypt(super::decrypt::Decrypt),
     /// Put back exactly what a restore changed

@@ -198,7 +198,7 @@ impl Words<'_> {
             Verb::Show(args) => self.show(&args),
             Verb::Cat(args) => self.cat(&args),
             Verb::Verify(args) => self.verify(&args),
-            Verb::Restore(args) => self.restore(args),
+            Verb::Restore(args) => self.restore(*args),
             Verb::Decrypt(args) => self.decrypt(&args),
             Verb::Undo(args) => self.undo(&args),
             Verb::Confirm(args) => self.confirm(&args),
