@@ -98,6 +98,7 @@ pub mod plan {
     pub mod network;
     pub mod object;
     mod page;
+    pub mod passphrase;
     pub mod permissions;
     pub mod pieces;
     pub mod prune;
@@ -135,6 +136,7 @@ pub mod task {
     pub mod perform;
     pub mod picked;
     pub mod probe;
+    pub mod proof;
     pub mod prune;
     pub mod record;
     pub mod restore;

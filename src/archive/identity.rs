@@ -244,6 +244,13 @@ impl Keys {
     }
 }
 
+impl Keys {
+    /// True when what is there opens a sealed stream, without asking anybody.
+    pub fn opens(&self, input: impl BufRead, sealed: Option<&Sealed>) -> Result<bool> {
+        Ok(self.find(&Opening::new(input)?.header, sealed)?.is_some())
+    }
+}
+
 fn derivations(sealed: Option<&Sealed>) -> Vec<Derivation> {
     let texts = sealed.map(|sealed| &sealed.passphrases[..]).unwrap_or_default();
     texts.iter().filter_map(|text| Derivation::parse(text).ok()).take(DERIVATIONS_MAX).collect()

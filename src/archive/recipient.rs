@@ -71,6 +71,12 @@ impl Recipient {
         Ok(Self { key, derivation })
     }
 
+    /// The same, whose private half a passphrase makes.
+    #[must_use]
+    pub fn derived(self, derivation: Derivation) -> Self {
+        Self { derivation: Some(derivation), ..self }
+    }
+
     /// The recipients of a file, one a line; `#` begins a comment. `name` is for errors.
     pub fn parse_file(name: &str, text: &str) -> Result<Vec<Self>> {
         let mut all = Vec::new();

@@ -88,6 +88,19 @@ pub enum Verb {
     Undo(super::undo::Undo),
     /// Keep a restore that is armed
     Confirm(super::undo::Confirm),
+    /// Keys: who can open the snapshots, new ones, and the proof that the offline one still works
+    #[command(
+        subcommand,
+        after_help = "EXAMPLES:
+  pbx-config key setup                                          the guided way
+  pbx-config key generate --output /media/stick/key.txt --add
+  pbx-config key generate --passphrase --add
+  pbx-config key add ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAA... me@desk
+  pbx-config key from-identity /media/stick/key.txt
+  pbx-config key prove --identity /media/stick/key.txt
+  pbx-config key paper /media/stick/key.txt | lp"
+    )]
+    Key(super::key::Key),
     /// Remove this host's old snapshots, as the keep options of each store say
     Prune(Prune),
     /// How well this host is backed up, at a glance

@@ -6,7 +6,7 @@ use anyhow::Result;
 use zeroize::Zeroizing;
 
 use super::render;
-use crate::archive::identity::{Keys, Question};
+use crate::archive::identity::{Identity, Keys, Question};
 use crate::model::report::{Fault, FaultKind};
 use crate::sys::tty;
 
@@ -35,6 +35,64 @@ fn ask(question: Question, wrong: Option<&str>) -> Result<Option<Zeroizing<Strin
     let answer = tty::ask_hidden(&tty, &format!("{wrong}{what} (hidden; Ctrl-D leaves): "))?;
     // An empty line is a slip of the finger, and no key.
     answer.map(Some).ok_or_else(|| left().into())
+}
+
+/// Keys that are nothing but what a person is asked for.
+pub fn asking() -> Result<Keys> {
+    Keys::new(&[], None, None, Some(Box::new(ask)))
+}
+
+/// A new passphrase, asked for twice. `check` refuses what is too weak.
+/// Errors: `Usage` without a terminal; the person left.
+pub fn new_passphrase(check: &dyn Fn(&str) -> Result<()>) -> Result<Zeroizing<String>> {
+    let tty = terminal("a passphrase is asked for")?;
+    let mut before = String::new();
+    loop {
+        let prompt = format!("{before}A passphrase that opens the snapshots (hidden; Ctrl-D leaves): ");
+        let first = trimmed(&tty::ask_hidden(&tty, &prompt)?.ok_or_else(left)?);
+        if let Err(error) = check(&first) {
+            before = format!("{error:#}\n");
+            continue;
+        }
+        let again = tty::ask_hidden(&tty, "The same again: ")?.ok_or_else(left)?;
+        if trimmed(&again) == first {
+            return Ok(first);
+        }
+        before = String::from("these are not the same\n");
+    }
+}
+
+/// As it is taken when it is used, too.
+fn trimmed(text: &str) -> Zeroizing<String> {
+    Zeroizing::new(text.trim().to_owned())
+}
+
+pub fn ask_passphrase(file: &Path, wrong: Option<&str>) -> Result<Zeroizing<String>> {
+    let asked = ask(Question::Unlock { file }, wrong)?;
+    asked.ok_or_else(|| no_terminal(&format!("{}: is locked by a passphrase", shown(file))).into())
+}
+
+/// An identity as it is typed or pasted.
+pub fn ask_identity() -> Result<Identity> {
+    let tty = terminal("the identity is asked for")?;
+    let mut before = "";
+    loop {
+        let prompt = format!("{before}Identity, AGE-SECRET-KEY-1... (hidden; Ctrl-D leaves): ");
+        let answer = tty::ask_hidden(&tty, &prompt)?.ok_or_else(left)?;
+        match Identity::of_line(&answer) {
+            Some(identity) => return Ok(identity),
+            None => before = "this is no identity\n",
+        }
+    }
+}
+
+fn terminal(why: &str) -> Result<std::fs::File> {
+    tty::open().ok_or_else(|| no_terminal(why).into())
+}
+
+fn no_terminal(why: &str) -> Fault {
+    Fault::new(FaultKind::Usage, format!("{why}, and there is no terminal"))
+        .hint("run it on a terminal, as in `ssh -t HOST pbx-config ...`")
 }
 
 fn left() -> Fault {

@@ -7,13 +7,16 @@ mod decrypt;
 mod exchange;
 mod hook;
 mod identity;
+mod key;
 mod notify;
+mod paper;
 mod plans;
 mod prune;
 mod render;
 mod restore;
 mod row;
 mod runs;
+mod setup;
 mod status;
 mod undo;
 
@@ -48,7 +51,7 @@ use crate::sys::{files, lock, log as talk};
 use crate::task::notify::{Channels, Lines};
 use crate::task::snapshots::{self, Chosen};
 use crate::task::verify::{Looked, Wanted};
-use crate::task::{after, backup, key, sources, verify};
+use crate::task::{after, backup, key as keys_of_host, sources, verify};
 
 /// The program: from its arguments to its exit code.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> i32 {
@@ -202,6 +205,7 @@ impl Words<'_> {
             Verb::Decrypt(args) => self.decrypt(&args),
             Verb::Undo(args) => self.undo(&args),
             Verb::Confirm(args) => self.confirm(&args),
+            Verb::Key(verb) => self.key(verb),
             Verb::Prune(args) => self.prune(&args),
             Verb::Log(args) => self.log(&args),
             Verb::Status(args) => self.status(&args),
@@ -569,7 +573,7 @@ impl Words<'_> {
         let config = self.config()?;
         let (compression, opened) = self.sound(&config)?;
         let sealed_to: Vec<_> =
-            key::recipients(&self.host, &config)?.iter().map(Recipient::fingerprint).collect();
+            keys_of_host::recipients(&self.host, &config)?.iter().map(Recipient::fingerprint).collect();
         let mut problems = config.problems.clone();
         let mut stores = Vec::new();
         for store in opened {

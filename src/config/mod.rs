@@ -1,6 +1,7 @@
 //! Our own configuration: the section files of the node and of the cluster, laid over each other.
 //! Stores read their own sections (`store::open`); here is what belongs to the run.
 
+pub mod edit;
 pub mod exchange;
 
 use std::path::Path;
@@ -196,10 +197,14 @@ impl Config {
         self.keeps.iter().find(|(name, _)| name == store).map(|(_, keep)| *keep).unwrap_or_default()
     }
 
+    /// `backup: main`, where it is written down.
+    pub fn main(&self) -> Option<&Section> {
+        self.sections.iter().find(|section| section.kind == BACKUP)
+    }
+
     /// `FILE:LINE` of a value of `backup: main`.
     pub fn place(&self, key: &str, value: &str) -> String {
-        let sections = self.sections.iter().filter(|section| section.kind == BACKUP);
-        let mut entries = sections.flat_map(|section| &section.entries);
+        let mut entries = self.main().into_iter().flat_map(|section| &section.entries);
         let entry = entries.find(|entry| entry.key == key && entry.value == value);
         entry.map_or_else(String::new, |entry| format!("{}:{}", entry.file, entry.line))
     }

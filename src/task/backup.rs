@@ -16,13 +16,14 @@ use super::collect;
 use super::complete;
 use super::intake::Intake;
 use super::key;
+use super::proof;
 use super::prune;
 use super::snapshots;
 use super::sources::{self, Planned, Sources};
 use super::state::{self, Inquiry};
 use crate::archive::codec;
 use crate::archive::identity::Keys;
-use crate::archive::reader::Archive;
+use crate::archive::reader::{Archive, Head};
 use crate::archive::recipient::Recipient;
 use crate::archive::seal::Seal;
 use crate::archive::writer::{Writer, Written};
@@ -95,11 +96,13 @@ pub fn run(
     check_is_system(host)?;
     let lock = Lock::acquire(&host.run_dir())?;
     let primary = stores.first().context("no store is configured")?;
-    let seal = key::seal(host, config)?;
+    let recipients = key::recipients(host, config)?;
+    let seal = key::seal(&recipients, config)?;
     // A copy, for reading back.
     let held = seal.as_ref().and_then(|seal| seal.held.clone());
     let mut sources = Sources::new(host, config, stores, &request.selection)?;
     let mut problems = std::mem::take(&mut sources.problems);
+    problems.extend(proof::overdue(host, &recipients));
     let work = Work::new(host, &mut problems)?;
     let (id, parent) = next_id(host, primary.as_ref(), &mut problems)?;
     let spool = work.path.join(id.file_name());
@@ -110,11 +113,7 @@ pub fn run(
     draft.counts.pmxcfs = sources.pmxcfs_files();
     let whole = request.selection.only.is_empty();
     let Written { snapshot, read } = write(host, &sources, (draft, seal), &spool, problems, whole, say)
-        .map_err(|error| match cause(&error) {
-            Some(io::ErrorKind::NotFound) => went_away(&spool, error),
-            Some(_) => error.context(format!("cannot write {}", spool.display())),
-            None => error,
-        })?;
+        .map_err(|error| cannot_write(&spool, error))?;
     phases.write = lap.elapsed().as_secs_f64();
     say("reading it back");
     lap = Instant::now();
@@ -128,7 +127,7 @@ pub fn run(
     let changes = picture.as_ref().zip(before.as_ref()).map(|(picture, before)| picture.since(before));
     if config.backup.skip_unchanged
         && let (Some(before), Some(changes)) = (&before, &changes)
-        && may_skip(host, stores, request, before, changes, &mut problems)
+        && may_skip(host, stores, request, &snapshot, (before, changes), &mut problems)
     {
         return Ok(Report {
             outcome: Outcome::of(&problems),
@@ -203,8 +202,8 @@ fn may_skip(
     host: &Host,
     stores: &[Box<dyn Store>],
     request: &Request,
-    before: &Memory,
-    changes: &Changes,
+    snapshot: &Snapshot,
+    (before, changes): (&Memory, &Changes),
     problems: &mut Vec<Problem>,
 ) -> bool {
     let age = host.now.duration_since(before.id.at());
@@ -227,8 +226,10 @@ fn may_skip(
             }
         }
     }
+    // Who can open it is as much of it as what is in it.
+    let same = |head: Head| head.snapshot.sealed == snapshot.sealed;
     let readable =
-        stores.first().is_some_and(|primary| snapshots::head(primary.as_ref(), &before.id).is_ok());
+        stores.first().is_some_and(|primary| snapshots::head(primary.as_ref(), &before.id).is_ok_and(same));
     if readable {
         problems.extend(away);
     }
@@ -268,6 +269,14 @@ fn read_back(spool: &Path, keys: Keys, read: Option<Result<Index>>) -> Result<In
 
 fn cause(error: &anyhow::Error) -> Option<io::ErrorKind> {
     error.downcast_ref::<io::Error>().map(io::Error::kind)
+}
+
+fn cannot_write(spool: &Path, error: anyhow::Error) -> anyhow::Error {
+    match cause(&error) {
+        Some(io::ErrorKind::NotFound) => went_away(spool, error),
+        Some(_) => error.context(format!("cannot write {}", spool.display())),
+        None => error,
+    }
 }
 
 fn went_away(spool: &Path, error: anyhow::Error) -> anyhow::Error {
