@@ -129,6 +129,43 @@ fn said(done: &Done) -> String {
     all
 }
 
+/// Requests as they were, without what differs each time. `UPDATE=1` writes them; the diff is for a person to read.
+#[track_caller]
+fn expect_requests(name: &str, server: &Server) {
+    const OF_INTEREST: [&str; 9] = [
+        "authorization",
+        "content-type",
+        "title",
+        "x-a",
+        "x-b",
+        "x-gotify-key",
+        "x-server-auth",
+        "x-signature",
+        "x-signature-algorithm",
+    ];
+    let requests: Vec<Value> = server
+        .got()
+        .into_iter()
+        .map(|mut got| {
+            let headers = got["headers"].as_object().unwrap().clone();
+            let kept = headers.into_iter().filter(|(name, _)| OF_INTEREST.contains(&name.as_str()));
+            got["headers"] = Value::Object(kept.collect());
+            if let Ok(body) = serde_json::from_str::<Value>(got["body"].as_str().unwrap()) {
+                got["body"] = body;
+            }
+            got
+        })
+        .collect();
+    let text = serde_json::to_string_pretty(&requests).unwrap() + "\n";
+    let path =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/notify/requests").join(format!("{name}.json"));
+    if std::env::var_os("UPDATE").is_some() {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, &text).unwrap();
+    }
+    assert_eq!(text, fs::read_to_string(&path).unwrap(), "{}", path.display());
+}
+
 fn gotify(port: u16, path: &str, more: &str) -> String {
     format!("gotify: phone\n\turl http://127.0.0.1:{port}/{path}\n{more}")
 }
@@ -537,4 +574,219 @@ fn a_relay_that_has_enough_of_us_is_asked_once_and_mail_goes_another_way() {
         let all = said(&host.run_with(&["notify", "test"], mail_system(&host, "")).exits(Exit::Failed));
         assert!(all.contains("FAILED  relay 'mail': "), "{all}");
     }
+}
+
+#[test]
+fn every_service_gets_what_it_wants() {
+    let (url, secret) = ("\turl http://127.0.0.1:PORT/ok\n", "\tsecret SECRET\n");
+    for (name, public, private) in [
+        ("gotify", format!("gotify: x\n{url}\tpriority-ok 1\n"), "gotify: x\n\ttoken SECRET\n".to_owned()),
+        ("ntfy-token", format!("ntfy: x\n{url}\ttopic backups\n"), "ntfy: x\n\ttoken SECRET\n".to_owned()),
+        (
+            "ntfy-login",
+            format!("ntfy: x\n{url}\tusername bob\n"),
+            "ntfy: x\n\ttopic backups\n\tpassword SECRET\n".to_owned(),
+        ),
+        (
+            "telegram",
+            format!("telegram: x\n{url}\tchat -100123\n\tthread 7\n"),
+            "telegram: x\n\ttoken 123456:SECRET\n".to_owned(),
+        ),
+        (
+            "telegram-gateway",
+            "telegram: x\n\tgateway http://127.0.0.1:PORT/ok\n\tserver-id 42\n".to_owned(),
+            format!("telegram: x\n{secret}"),
+        ),
+        ("discord", "webhook: x\n\tformat discord\n".to_owned(), format!("webhook: x\n{url}")),
+        ("slack", "webhook: x\n\tformat slack\n".to_owned(), format!("webhook: x\n{url}")),
+        ("teams", "webhook: x\n\tformat teams\n".to_owned(), format!("webhook: x\n{url}")),
+        (
+            "pushover",
+            format!("webhook: x\n\tformat pushover\n{url}"),
+            "webhook: x\n\ttoken SECRET\n\tuser u-SECRET\n".to_owned(),
+        ),
+        ("generic", format!("webhook: x\n{url}"), String::new()),
+        (
+            "generic-bearer",
+            format!("webhook: x\n{url}\tmethod put\n\tauth bearer\n\theader X-A: one\n"),
+            format!("webhook: x\n{secret}\tsecret-header X-B: SECRET-b\n"),
+        ),
+        (
+            "generic-basic-form",
+            format!(
+                "webhook: x\n{url}\tauth basic\n\tusername bob\n\tcontent-type application/x-www-form-urlencoded\n\
+                 \tbody title={{{{ subject }}}}&host={{{{ host }}}}\n"
+            ),
+            format!("webhook: x\n{secret}"),
+        ),
+        (
+            "generic-hmac-template",
+            format!(
+                "webhook: x\n{url}\tauth hmac\n\tbody {{\"outcome\": \"{{{{ outcome }}}}\", \"at\": {{{{ timestamp }}}},\n\
+                 \tbody  \"text\": {{{{ json text }}}}, \"key\": \"{{{{ secret }}}}\"}}\n"
+            ),
+            format!("webhook: x\n{secret}"),
+        ),
+        (
+            "generic-get",
+            "webhook: x\n\tmethod get\n\turl http://127.0.0.1:PORT/ok?host={{ host }}&what={{ subject }}\n"
+                .to_owned(),
+            String::new(),
+        ),
+    ] {
+        let host = TestHost::empty();
+        let server = Server::http(&host);
+        let fill = |text: &str| text.replace("PORT", &server.port.to_string()).replace("SECRET", SECRET);
+        configure(&host, &fill(&public), &fill(&private));
+        said(&host.run(&["config", "check"]).ok());
+        said(&host.run(&["notify", "list", "--json"]).ok());
+        said(&host.run(&["notify", "test"]).ok());
+        expect_requests(name, &server);
+    }
+}
+
+#[test]
+fn a_server_that_repeats_a_secret_does_not_print_it() {
+    for (public, private) in [
+        ("gotify: x\n\turl URL\n", "gotify: x\n\ttoken SECRET\n"),
+        ("ntfy: x\n\turl URL\n\tusername bob\n", "ntfy: x\n\ttopic SECRET\n\tpassword SECRET\n"),
+        ("telegram: x\n\turl URL\n\tchat 1\n", "telegram: x\n\ttoken 1:SECRET\n"),
+        ("webhook: x\n\tformat discord\n", "webhook: x\n\turl URL/SECRET\n"),
+        ("webhook: x\n\tformat pushover\n\turl URL\n", "webhook: x\n\ttoken SECRET\n\tuser SECRET\n"),
+        ("webhook: x\n\turl URL\n\tauth basic\n\tusername b\n", "webhook: x\n\tsecret SECRET\n"),
+        ("webhook: x\n\turl URL\n", "webhook: x\n\tsecret-header X-B: SECRET\n"),
+        ("healthchecks: x\n", "healthchecks: x\n\turl URL/SECRET\n"),
+    ] {
+        let host = TestHost::empty();
+        let server = Server::http(&host);
+        let url = format!("http://127.0.0.1:{}/echo-403", server.port);
+        let fill = |text: &str| text.replace("URL", &url).replace("SECRET", SECRET);
+        configure(&host, &fill(public), &fill(private));
+        for args in [
+            &["-vv", "notify", "test"][..],
+            &["-vv", "--json", "backup"],
+            &["config", "show"],
+            &["log", "latest"],
+        ] {
+            said(&host.run(args));
+        }
+        assert!(!server.got().is_empty(), "{public}");
+        let reports = host.root.join("var/lib/proxmox-backup-extra/reports");
+        for file in fs::read_dir(reports).unwrap() {
+            let text = fs::read_to_string(file.unwrap().path()).unwrap();
+            assert!(text.contains("status 403") && !text.contains(SECRET), "{text}");
+        }
+    }
+}
+
+#[test]
+fn mistakes_in_a_channel_are_told_with_line_and_remedy() {
+    for (text, line, message, hint) in [
+        (
+            "webhook: x\n\turl https://e.org\n\tbody {\n\tbody \"h\": \"{{ hots }}\"}\n",
+            4,
+            "body: there is no variable 'hots'",
+            "did you mean 'host'?",
+        ),
+        ("webhook: x\n\turl https://e.org\n\tbody {{ host\n", 3, "body: a {{ has no }}", ""),
+        (
+            "webhook: x\n\turl https://e.org\n\tbody {{ secret }}\n",
+            3,
+            "body: there is no 'secret' in secrets.cfg",
+            "",
+        ),
+        ("webhook: x\n\turl https://{{ host }}/x\n", 2, "url: the server's name cannot be a template", ""),
+        ("webhook: x\n\turl ftp://e.org\n", 2, "url: this is no address of a server", "as https://"),
+        (
+            "webhook: x\n\turl http://e.org\n",
+            2,
+            "url: without TLS everyone on the way can read it",
+            "allow-http yes",
+        ),
+        ("webhook: x\n\turl https://bob:pw@e.org\n", 2, "url: a user has no place in an address", ""),
+        (
+            "webhook: x\n\tformat slack\n\turl https://hooks.slack.com/T0/B0\n",
+            3,
+            "a secret ('url') has no place",
+            "secrets.cfg",
+        ),
+        ("webhook: x\n\tformat slak\n", 2, "'slak' is not one of: discord", "did you mean 'slack'?"),
+        ("webhook: x\n", 1, "'url' is missing", ""),
+        ("webhook: x\n\turl https://e.org\n\tauth bearer\n", 3, "its 'secret' is missing", "secrets.cfg"),
+        ("webhook: x\n\turl https://e.org\n\tusername b\n", 1, "'username' and 'auth basic' go together", ""),
+        ("webhook: x\n\turl https://e.org\n\tmethod get\n\tbody x\n", 3, "a GET has no body", ""),
+        ("webhook: x\n\turl https://e.org\n\theader Host: e.org\n", 3, "Host is not ours to choose", ""),
+        ("webhook: x\n\turl https://e.org\n\theader X\n", 3, "this is no header", "as Name: value"),
+        ("telegram: x\n", 1, "'token' is missing", "secrets.cfg"),
+        ("telegram: x\n\tgateway https://e.org\n\tchat 5\n", 3, "this is the gateway's to know", "delete"),
+        ("telegram: x\n\tserver-id 5\n", 2, "this goes with 'gateway' only", "delete"),
+        ("ntfy: x\n\ttopic a b\n", 2, "topic: letters, digits, _ and -", ""),
+        ("ntfy: x\n\ttopic a\n\tusername b\n", 3, "a login is a token, or a username with its password", ""),
+        ("healthchecks: x\n", 1, "'url' is missing", ""),
+        ("relay: x\n\turl https://e.org\n", 1, "is missing", ""),
+        ("gotify: x\n\turl https://e.org\n\tca-file x\n", 3, "ca-file: must be absolute", ""),
+    ] {
+        let host = TestHost::empty();
+        host.configure(text);
+        let all = said(&host.run(&["config", "check"]).exits(Exit::Usage));
+        assert!(all.contains(&format!("pbx-config.cfg:{line}: ")), "{text}: {all}");
+        assert!(all.contains(message) && all.contains(hint), "{text}: {all}");
+    }
+}
+
+#[test]
+fn a_monitor_hears_of_the_beginning_and_of_the_end() {
+    let host = TestHost::empty();
+    let server = Server::http(&host);
+    let secret = format!("healthchecks: x\n\turl http://127.0.0.1:{}/ok/{SECRET}\n", server.port);
+    let asked = |public: &str, args: &[&str]| {
+        let _ = fs::remove_file(&server.log);
+        configure(&host, public, &secret);
+        said(&host.run(args));
+        let line = |got: &Value| {
+            let path = got["path"].as_str().unwrap();
+            let (path, run) = path.split_once("?rid=").unwrap();
+            assert_eq!(run.len(), 36, "{run}");
+            (
+                format!("{} {path}", got["method"].as_str().unwrap()),
+                run.to_owned(),
+                got["body"].as_str().unwrap().to_owned(),
+            )
+        };
+        let got: Vec<_> = server.got().iter().map(line).collect();
+        assert!(got.iter().all(|one| one.1 == got[0].1), "{got:?}");
+        got
+    };
+    let (start, end) = (format!("GET /ok/{SECRET}/start"), format!("POST /ok/{SECRET}"));
+    let got = asked("healthchecks: x\n", &["backup"]);
+    assert_eq!((&got[0].0, &got[1].0, got.len()), (&start, &end, 2));
+    // Its body is the text of the run and the tail of its log.
+    assert!(
+        got[1].2.starts_with("tiny: configuration backup ok\n") && got[1].2.contains("\nreading it back\n"),
+        "{}",
+        got[1].2
+    );
+    let broken = "dir: local\n\tpath /gone\n\tmountpoint yes\n";
+    let got = asked(&format!("healthchecks: x\n{broken}"), &["backup"]);
+    assert_eq!((&got[0].0, &got[1].0), (&start, &format!("{end}/fail")));
+    assert!(got[1].2.contains("nothing is mounted"));
+    // A warning is a failure where the admin wants it so.
+    let half = "gotify: half\n\turl https://e.org\n";
+    for (more, path) in [("", ""), ("\tfail-on warning\n", "/fail")] {
+        let got = asked(&format!("healthchecks: x\n{more}{half}"), &["backup"]);
+        assert_eq!(got[1].0, format!("{end}{path}"));
+    }
+    let got = asked("healthchecks: x\n", &["notify", "test"]);
+    assert_eq!((&got[0].0, got.len()), (&format!("{end}/log"), 1));
+}
+
+#[test]
+fn a_monitor_that_does_not_answer_does_not_hold_up_a_run() {
+    let host = TestHost::empty();
+    let server = Server::http(&host);
+    let secret = format!("healthchecks: x\n\turl http://127.0.0.1:{}/silent\n", server.port);
+    configure(&host, "healthchecks: x\n\ttimeout 1\n\tretries 0\n", &secret);
+    let all = said(&host.run(&["backup"]).exits(Exit::Problems));
+    assert!(all.contains("healthchecks 'x' was not told: http://127.0.0.1:"), "{all}");
+    host.snapshot_file();
 }

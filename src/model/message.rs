@@ -1,9 +1,12 @@
 //! What channels tell of a run: made once from its Report, the same for all of them. Holds no secret.
 
+use std::fmt::Write as _;
+
 use jiff::Timestamp;
 use serde::Serialize;
 
 use super::report::{Outcome, Problem, Severity};
+use super::units::{size, span};
 
 /// A run, ready to be told.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -133,6 +136,33 @@ impl Message {
 }
 
 impl Details {
+    /// The labelled facts of a run, for the text, the page and cards.
+    pub fn rows(&self) -> Vec<(&'static str, String)> {
+        let mut rows = vec![("Host", self.system.clone())];
+        if let Some(snapshot) = &self.snapshot {
+            rows.push(("Snapshot", snapshot.clone()));
+            let contents = format!("{} files, {}", self.files, size(self.bytes));
+            rows.push(("Size", format!("{} ({contents})", size(self.size))));
+        }
+        if let Some(last) = &self.unchanged {
+            rows.push(("Last", last.clone()));
+        }
+        if let Some(since) = &self.since {
+            rows.push(("Changes", since.clone()));
+        }
+        if self.duration > 0.0 {
+            rows.push(("Time", span(self.duration)));
+        }
+        for store in &self.stores {
+            let mut text = format!("{}: {}", store.store, store.place.as_deref().unwrap_or("FAILED"));
+            if let Some(kept) = store.kept {
+                let _ = write!(text, " ({kept} kept, {} removed)", store.removed);
+            }
+            rows.push(("Store", text));
+        }
+        rows
+    }
+
     pub fn count(&self, severity: Severity) -> usize {
         self.problems.iter().filter(|problem| problem.severity == severity).count()
     }

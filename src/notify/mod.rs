@@ -4,10 +4,15 @@
 
 mod call;
 mod gotify;
+mod healthchecks;
 mod mail;
+mod ntfy;
 mod relay;
 mod sendmail;
 mod smtp;
+mod telegram;
+mod template;
+mod webhook;
 
 use std::time::{Duration, Instant};
 
@@ -96,6 +101,20 @@ pub const KINDS: &[Kind] = &[
         open: relay::open,
     },
     Kind { name: "gotify", help: "a Gotify server", secrets: |_| &["token"], open: gotify::open },
+    Kind { name: "ntfy", help: "a topic of ntfy", secrets: |_| ntfy::SECRETS, open: ntfy::open },
+    Kind { name: "telegram", help: "a Telegram chat", secrets: |_| telegram::SECRETS, open: telegram::open },
+    Kind {
+        name: "webhook",
+        help: "Discord, Slack, Teams, Pushover or any other HTTP server",
+        secrets: webhook::secrets,
+        open: webhook::open,
+    },
+    Kind {
+        name: "healthchecks",
+        help: "a monitor that waits for us",
+        secrets: |_| healthchecks::SECRETS,
+        open: healthchecks::open,
+    },
 ];
 
 pub fn kind_names() -> Vec<&'static str> {

@@ -10,7 +10,6 @@ use crate::model::facts::Facts;
 use crate::model::index::is_harmful;
 use crate::model::message::{Details, Message, Placed};
 use crate::model::report::{Changes, Outcome, Problem, Report, Severity, Stored};
-use crate::model::units::{size, span};
 
 /// Problems that are named; the others are counted.
 const PROBLEMS_MAX: usize = 20;
@@ -110,36 +109,9 @@ fn headline(details: &Details) -> String {
     }
 }
 
-/// The labelled facts of a run, for the text, the page and cards.
-pub fn rows(details: &Details) -> Vec<(&'static str, String)> {
-    let mut rows = vec![("Host", details.system.clone())];
-    if let Some(snapshot) = &details.snapshot {
-        rows.push(("Snapshot", snapshot.clone()));
-        let contents = format!("{} files, {}", details.files, size(details.bytes));
-        rows.push(("Size", format!("{} ({contents})", size(details.size))));
-    }
-    if let Some(last) = &details.unchanged {
-        rows.push(("Last", last.clone()));
-    }
-    if let Some(since) = &details.since {
-        rows.push(("Changes", since.clone()));
-    }
-    if details.duration > 0.0 {
-        rows.push(("Time", span(details.duration)));
-    }
-    for store in &details.stores {
-        let mut text = format!("{}: {}", store.store, store.place.as_deref().unwrap_or("FAILED"));
-        if let Some(kept) = store.kept {
-            let _ = write!(text, " ({kept} kept, {} removed)", store.removed);
-        }
-        rows.push(("Store", text));
-    }
-    rows
-}
-
 fn text(subject: &str, details: &Details) -> String {
     let mut text = format!("{subject}\n\n");
-    for (label, value) in rows(details) {
+    for (label, value) in details.rows() {
         let _ = writeln!(text, "{label:<9} {value}");
     }
     if !details.problems.is_empty() {

@@ -3,7 +3,6 @@
 
 use std::fmt::Write as _;
 
-use super::message::rows;
 use crate::model::message::Details;
 use crate::model::report::{Outcome, Severity};
 
@@ -28,7 +27,7 @@ pub fn of(headline: &str, details: &Details) -> String {
          <h1 style=\"margin:0 0 12px;font-size:20px;color:{colour}\">{host}<br>{headline}</h1>\n"
     );
     page.push_str("<table role=\"presentation\" style=\"width:100%;border-collapse:collapse\">\n");
-    for (label, value) in rows(details) {
+    for (label, value) in details.rows() {
         let _ = writeln!(
             page,
             "<tr><td style=\"padding:4px 12px 4px 0;color:#52525b;vertical-align:top\">{label}</td>\

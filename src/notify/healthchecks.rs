@@ -1,0 +1,103 @@
+//! `healthchecks`: healthchecks.io and whatever speaks as it does. It hears of the beginning and of the end, and
+//! raises the alarm itself when it hears nothing: a host that is down tells nobody else.
+
+use std::time::Duration;
+
+use ring::rand::{SecureRandom, SystemRandom};
+use serde::Deserialize;
+
+use super::call::{Access, Call, below};
+use super::{Channel, Sent};
+use crate::model::message::Message;
+use crate::model::report::Outcome;
+use crate::model::secret::Secret;
+use crate::model::section::{Section, SyntaxError};
+use crate::sys::hex;
+use crate::sys::host::Host;
+use crate::sys::http::Site;
+
+/// Who knows the address can say that all is well.
+pub(super) const SECRETS: &[&str] = &["url"];
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum FailOn {
+    Warning,
+    #[default]
+    Failure,
+}
+
+/// `healthchecks: ID`.
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct Options {
+    url: Secret,
+    #[serde(default)]
+    fail_on: FailOn,
+}
+
+struct Healthchecks {
+    options: Options,
+    access: Access,
+    site: Site,
+    /// Ties the end of a run to its beginning.
+    run: String,
+}
+
+pub(super) fn open(section: &Section) -> Result<Box<dyn Channel>, SyntaxError> {
+    let (access, rest) = Access::split(section)?;
+    let options: Options = rest.read()?;
+    let site = access.site(section, "url", options.url.reveal())?;
+    Ok(Box::new(Healthchecks { options, access, site, run: random_uuid() }))
+}
+
+impl Healthchecks {
+    fn ping(&self, event: &str, body: Option<String>, host: &Host, limit: Duration) -> Sent {
+        let base = below(self.options.url.reveal(), event);
+        let url = format!("{}?rid={}", base.trim_end_matches('/'), self.run);
+        let body = body.map(String::into_bytes);
+        let headers = vec![("Content-Type".to_owned(), "text/plain; charset=utf-8".to_owned())];
+        let secrets = vec![self.options.url.reveal()];
+        let (access, method) = (&self.access, if body.is_some() { "POST" } else { "GET" });
+        Call { access, method, url: &url, headers, body, secrets, when_full: true }
+            .make(host, limit)
+            .map(drop)
+    }
+}
+
+impl Channel for Healthchecks {
+    fn place(&self) -> String {
+        self.site.name.clone()
+    }
+
+    fn begin(&self, host: &Host, limit: Duration) -> Sent {
+        self.ping("start", None, host, limit)
+    }
+
+    fn send(&self, message: &Message, host: &Host, limit: Duration) -> Sent {
+        let failed = match self.options.fail_on {
+            FailOn::Warning => message.details.outcome >= Outcome::Warned,
+            FailOn::Failure => message.details.outcome == Outcome::Failed,
+        };
+        let event = match message.details.verb.as_str() {
+            // Neither good nor bad news.
+            "test" => "log",
+            _ if failed => "fail",
+            _ => "",
+        };
+        let body = format!("{}\n{}", message.text, message.log);
+        self.ping(event, Some(body), host, limit)
+    }
+}
+
+/// Version 4. Without a source of randomness all runs are one, which is a cosmetic matter.
+fn random_uuid() -> String {
+    let mut bytes = [0; 16];
+    let _ = SystemRandom::new().fill(&mut bytes);
+    bytes[6] = bytes[6] & 0x0f | 0x40;
+    bytes[8] = bytes[8] & 0x3f | 0x80;
+    let text = hex(&bytes);
+    let parts =
+        [0..8, 8..12, 12..16, 16..20, 20..32].map(|range| text.get(range).unwrap_or_default().to_owned());
+    parts.join("-")
+}
