@@ -28,7 +28,7 @@ COVERAGE := 80
 
 FUZZ_SECONDS ?= 60
 
-.PHONY: all demo test lint coverage bench fuzz build deps clean man deb test-deb test-deb-quick chroot repo
+.PHONY: all demo test test-restore lint coverage bench fuzz build deps clean man deb test-deb test-deb-quick chroot repo
 
 all: build
 
@@ -53,6 +53,10 @@ test: deps lint
 	$(MAKE) test-deb-quick
 
 # ADVISORY_DB=FOLDER, a copy of the RustSec advisory database, also checks against that.
+# Restores killed before every single change, on every golden host: minutes.
+test-restore: deps
+	PBX_TEST_LONG=1 $(CARGO) test --locked --test restore
+
 lint: deps $(DENY)
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings

@@ -7,7 +7,7 @@ use jiff::tz::TimeZone;
 use super::{Words, render};
 use crate::model::record::Record;
 use crate::model::report::Exit;
-use crate::task::record;
+use crate::task::{audit, record};
 
 /// What this program did on this host
 ///
@@ -16,6 +16,7 @@ use crate::task::record;
 #[command(after_help = "EXAMPLES:
   pbx-config log                         every run, newest first
   pbx-config log --runs --json
+  pbx-config log --restores              who restored, undid and confirmed what
   pbx-config log latest                  the last one in full
   pbx-config log 20261122T151740Z-backup")]
 pub struct Log {
@@ -25,6 +26,9 @@ pub struct Log {
     /// The runs, a line each (the default)
     #[arg(long)]
     pub runs: bool,
+    /// Who restored, undid and confirmed what, newest first
+    #[arg(long, conflicts_with_all = ["id", "runs"])]
+    pub restores: bool,
 }
 
 impl Words<'_> {
@@ -32,6 +36,12 @@ impl Words<'_> {
         if let Some(id) = &args.id {
             let record = record::find(&self.host, id)?;
             self.print(&record, full)?;
+            return Ok(Exit::Ok);
+        }
+        if args.restores {
+            let mut lines = audit::lines(&self.host)?;
+            lines.reverse();
+            self.print(&lines, |lines| restores(lines))?;
             return Ok(Exit::Ok);
         }
         let records = record::all(&self.host)?;
@@ -44,6 +54,33 @@ impl Words<'_> {
         })?;
         Ok(Exit::Ok)
     }
+}
+
+fn restores(lines: &[audit::Line]) -> String {
+    if lines.is_empty() {
+        return "no restores\n".to_owned();
+    }
+    let who = |line: &audit::Line| {
+        let login = line.who.login_uid.map(|uid| format!(", login {uid}")).unwrap_or_default();
+        let sudo = line.who.sudo_user.as_ref().map(|user| format!(", sudo by {user}")).unwrap_or_default();
+        format!("uid {}{login}{sudo}", line.who.uid)
+    };
+    let row = |line: &audit::Line| {
+        let plan = line.plan.chars().take(12).collect();
+        let (id, steps) = (line.id.clone(), line.steps.to_string());
+        vec![
+            line.at.clone(),
+            line.verb.clone(),
+            id,
+            line.snapshot.clone(),
+            plan,
+            steps,
+            who(line),
+            line.result.clone(),
+        ]
+    };
+    let rows: Vec<_> = lines.iter().map(row).collect();
+    render::table(&["TIME", "WHAT", "ID", "SNAPSHOT", "PLAN", "PATHS", "WHO", "RESULT"], &rows)
 }
 
 fn row(record: &Record) -> Vec<String> {

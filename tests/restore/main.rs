@@ -1,7 +1,13 @@
 //! Onto a live system: what a plan says, that exactly that is done, and that undo leaves no trace.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "../common/mod.rs"]
 mod common;
+
+mod armed;
+mod interrupt;
+mod rules;
+mod services;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
