@@ -23,6 +23,8 @@ RELEASE = RUSTFLAGS="$(RUSTFLAGS) $(call REMAP,--remap-path-prefix)" CFLAGS="$(C
 DOUBLE := target/release/examples/pmxcfs-double
 DENY := target/tools/cargo-deny@0.20.2/bin/cargo-deny
 TARPAULIN := target/tools/cargo-tarpaulin@0.37.5/bin/cargo-tarpaulin
+# What reads our metrics, for the tests.
+PROMETHEUS := target/tools/prometheus
 # At least so many percent of the lines; of what it is about 93 are.
 COVERAGE := 80
 
@@ -37,8 +39,17 @@ INSTALL = @dpkg-query -W --showformat='$${db:Status-Status}\n' $(1) 2>/dev/null 
 	grep -qx $(words $(1)) || { apt-get update -q && \
 	DEBIAN_FRONTEND=noninteractive apt-get install -qy $(1); }
 
-deps:
+deps: $(PROMETHEUS)
 	$(call INSTALL,$(PACKAGES))
+
+# Debian's, unpacked and not installed: the packages would start services.
+$(PROMETHEUS):
+	mkdir -p $@.part
+	cd $@.part && { apt-get download -q prometheus prometheus-node-exporter || \
+		{ apt-get update -q && apt-get download -q prometheus prometheus-node-exporter; }; }
+	for package in $@.part/*.deb; do dpkg-deb -x $$package $@.part || exit 1; done
+	rm $@.part/*.deb
+	mv $@.part $@
 
 build: deps
 	$(RELEASE) $(CROSS) $(CARGO) build --release --locked $(FOR)

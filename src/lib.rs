@@ -95,6 +95,7 @@ pub mod plan {
     pub mod guest_conf;
     pub mod merge;
     pub mod message;
+    pub mod metrics;
     pub mod network;
     pub mod object;
     mod page;
@@ -131,6 +132,7 @@ pub mod task {
     pub mod intake;
     pub mod journal;
     pub mod key;
+    pub mod metrics;
     pub mod notify;
     pub mod observe;
     pub mod perform;

@@ -8,6 +8,7 @@ pub mod changing;
 pub mod coverage;
 pub mod hooks;
 pub mod merges;
+pub mod monitoring;
 pub mod objects;
 mod pbs;
 mod pve;

@@ -51,7 +51,7 @@ use crate::sys::{files, lock, log as talk};
 use crate::task::notify::{Channels, Lines};
 use crate::task::snapshots::{self, Chosen};
 use crate::task::verify::{Looked, Wanted};
-use crate::task::{after, backup, key as keys_of_host, sources, verify};
+use crate::task::{after, backup, key as keys_of_host, metrics, sources, verify};
 
 /// The program: from its arguments to its exit code.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> i32 {
@@ -316,6 +316,8 @@ impl Words<'_> {
         report.problems.extend(begun);
         channels.tell_backup(&self.host, &mut report, &lines, &done, trigger);
         after::backup(&self.host, &mut report, trigger, &done);
+        report.problems.extend(self.metrics());
+        report.outcome = report.outcome.max(Outcome::of(&report.problems));
         if let Err(error) = done {
             self.tell(&report.problems[own..]);
             return Err(error);
@@ -371,7 +373,15 @@ impl Words<'_> {
         let done = carry_out(self, &mut record);
         record.took = clock.elapsed().as_secs_f64();
         after::other(&self.host, record, &done);
+        let problems = self.metrics();
+        self.tell(&problems);
         done
+    }
+
+    /// Metrics of what is recorded by now. A configuration that does not stand names no place for them.
+    fn metrics(&self) -> Vec<Problem> {
+        let Ok(config) = self.config() else { return Vec::new() };
+        metrics::write(&self.host, &config)
     }
 
     fn list(&mut self, args: &args::List) -> Result<Exit> {

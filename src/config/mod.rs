@@ -32,6 +32,7 @@ const BACKUP: &str = "backup";
 /// Kind of the sections that say how a product's own API is asked; the id is the product.
 pub const API: &str = "api";
 const HOOK: &str = "hook";
+const PROMETHEUS: &str = "prometheus";
 const VZDUMP: &str = "vzdump";
 const MAIN: &str = "main";
 const SECRET: &str = "secret";
@@ -42,6 +43,8 @@ pub struct Config {
     pub backup: Backup,
     pub apis: Vec<(Product, Api)>,
     pub hook: Hook,
+    /// Where metrics are written, by name.
+    pub prometheus: Vec<(String, Prometheus)>,
     /// Sections of the stores, the primary first, without their keep-* keys. Never empty.
     pub stores: Vec<Section>,
     /// Sections of the channels.
@@ -115,6 +118,22 @@ impl Default for Hook {
     }
 }
 
+/// `prometheus: ID`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Prometheus {
+    /// A folder; without it the one that node_exporter reads on this host.
+    pub path: Option<String>,
+}
+
+fn read_prometheus(section: &Section) -> Result<(String, Prometheus)> {
+    let read: Prometheus = section.read().map_err(fault)?;
+    if read.path.as_ref().is_some_and(|path| !path.starts_with('/')) {
+        return Err(fault(section.error_at("path", "path: must be absolute")));
+    }
+    Ok((section.id.clone(), read))
+}
+
 /// `api: pve` or `api: pbs`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
@@ -176,6 +195,8 @@ impl Config {
         sections.iter().try_for_each(check_no_identity)?;
         let (backup, hook) = (only(&sections, BACKUP)?, only(&sections, HOOK)?);
         let apis = read_apis(&sections)?;
+        let metrics = sections.iter().filter(|section| section.kind == PROMETHEUS);
+        let prometheus = metrics.map(read_prometheus).collect::<Result<Vec<_>>>()?;
         let is_store = |section: &&Section| store_kinds.contains(&section.kind.as_str());
         if !sections.iter().any(|section| is_store(&section)) {
             sections.extend(section::parse("(default)", DEFAULT).map_err(fault)?);
@@ -189,7 +210,7 @@ impl Config {
         let is_channel = |section: &&Section| channel_kinds.contains(&section.kind.as_str());
         let channels = sections.iter().filter(is_channel).cloned().collect();
         let Loader { files, problems } = loader;
-        Ok(Self { backup, apis, hook, stores, channels, keeps, sections, files, problems })
+        Ok(Self { backup, apis, hook, prometheus, stores, channels, keeps, sections, files, problems })
     }
 
     /// What a store keeps; all, when its section does not say, or when it has none.
@@ -322,7 +343,8 @@ fn overlay(cluster: Vec<Section>, local: Vec<Section>) -> Vec<Section> {
 }
 
 fn check_kinds(sections: &[Section], others: &[&str]) -> Result<()> {
-    let known: Vec<&str> = [BACKUP, API, HOOK].into_iter().chain(others.iter().copied()).collect();
+    let known: Vec<&str> =
+        [BACKUP, API, HOOK, PROMETHEUS].into_iter().chain(others.iter().copied()).collect();
     for section in sections {
         let Section { kind, id, file, line, .. } = section;
         if !known.contains(&kind.as_str()) {

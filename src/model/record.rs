@@ -66,6 +66,9 @@ pub struct Stats {
     /// With the threads that were really used.
     pub compression: Compression,
     pub sealed: bool,
+    /// Files of the host that are in no backup, without a reason; None when that was not looked at.
+    #[serde(default)]
+    pub unexplained: Option<u64>,
     pub phases: Phases,
 }
 
@@ -124,6 +127,7 @@ impl Record {
             ratio: ratio(snapshot.payload.size, snapshot.counts.bytes),
             compression: snapshot.codec.clone(),
             sealed: snapshot.sealed.is_some(),
+            unexplained: snapshot.counts.unexplained,
             phases: report.phases,
         });
         let place = |stored: &super::report::Stored| Place {

@@ -6,7 +6,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -299,7 +299,8 @@ fn gather(
         .collect()
 }
 
-/// Replaces `path` by `content`: written beside it, fsynced, renamed over it, folder fsynced.
+/// Replaces `path` by `content`: written beside it, fsynced, renamed over it, folder fsynced. The umask narrows no
+/// mode here: a service's own would hide what is meant for others.
 pub fn replace(path: &Path, mode: u32, content: &[u8]) -> Result<()> {
     let dir = path.parent().context("a file has a folder")?;
     let mut name = OsString::from(".");
@@ -309,6 +310,8 @@ pub fn replace(path: &Path, mode: u32, content: &[u8]) -> Result<()> {
     let write = || -> io::Result<()> {
         let _ = fs::remove_file(&partial);
         let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&partial)?;
+        // A file system without modes refuses; nobody is let in by that.
+        let _ = file.set_permissions(fs::Permissions::from_mode(mode));
         file.write_all(content)?;
         file.sync_all()?;
         // A share may be interrupted; what was begun is a moment from its end.

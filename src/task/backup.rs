@@ -295,6 +295,7 @@ fn prune_store(
     say: &dyn Fn(&str),
 ) {
     if keep.keeps_all() {
+        stored.kept = store.list(Some(&host.facts.node)).ok().map(|found| found.len());
         return;
     }
     let mut plan = match prune::plan(host, store, keep, &TimeZone::system()) {
