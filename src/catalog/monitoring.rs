@@ -1,4 +1,4 @@
-//! Where node_exporter looks for files with metrics of others.
+//! Where `node_exporter` looks for files with metrics of others.
 
 /// What its package says on its command line: `ARGS="--collector.textfile.directory=…"`.
 pub const NODE_EXPORTER_DEFAULTS: &[&str] =

@@ -122,7 +122,7 @@ impl Default for Hook {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Prometheus {
-    /// A folder; without it the one that node_exporter reads on this host.
+    /// A folder; without it the one that `node_exporter` reads on this host.
     pub path: Option<String>,
 }
 

@@ -1,4 +1,4 @@
-//! `prometheus`: after each run, also a failed one, the metrics of this host in a file that node_exporter reads.
+//! `prometheus`: after each run, also a failed one, the metrics of this host in a file that `node_exporter` reads.
 
 use std::path::{Path, PathBuf};
 
@@ -13,7 +13,7 @@ use crate::sys::files;
 use crate::sys::host::Host;
 
 const FILE: &str = "pbx_config.prom";
-/// node_exporter is a user of its own.
+/// `node_exporter` is a user of its own.
 const MODE: u32 = 0o644;
 const DEFAULTS_MAX_BYTES: u64 = 1 << 20;
 
@@ -49,7 +49,7 @@ fn write_one(host: &Host, section: &Prometheus, text: &str) -> Result<()> {
     files::replace(&folder(host, section)?.join(FILE), MODE, text.as_bytes())
 }
 
-/// The folder that is named, or the one that node_exporter reads. Errors: it is not there.
+/// The folder that is named, or the one that `node_exporter` reads. Errors: it is not there.
 pub fn folder(host: &Host, section: &Prometheus) -> Result<PathBuf> {
     let fault = |message: String, hint: String| Fault::new(FaultKind::Failed, message).hint(hint);
     if let Some(path) = &section.path {
