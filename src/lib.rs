@@ -44,6 +44,7 @@ pub mod sys {
     pub mod lock;
     pub mod locked;
     pub mod log;
+    pub mod mounts;
     pub mod pmxcfs;
     pub mod pmxcfs_put;
     pub mod put;

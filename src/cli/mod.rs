@@ -252,7 +252,7 @@ impl Words<'_> {
 
     fn store(&self, config: &Config, name: &str) -> Result<Box<dyn Store>> {
         if name.contains('/') {
-            return Ok(store::folder(&std::path::absolute(name)?));
+            return Ok(store::folder(&std::path::absolute(name)?, &self.host));
         }
         let section = config.stores.iter().find(|section| section.id == name).with_context(|| {
             let known: Vec<&str> = config.stores.iter().map(|section| section.id.as_str()).collect();
@@ -392,7 +392,7 @@ impl Words<'_> {
                     Fault::new(FaultKind::NotFound, format!("{}: no such folder", folder.display())).into()
                 );
             }
-            Some(folder) => vec![store::folder(&std::path::absolute(folder)?)],
+            Some(folder) => vec![store::folder(&std::path::absolute(folder)?, &self.host)],
             None => {
                 let config = self.config()?;
                 problems.clone_from(&config.problems);

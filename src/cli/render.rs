@@ -150,6 +150,11 @@ pub fn report(report: &Report) -> String {
     for store in &report.stores {
         let place = store.place.as_deref().unwrap_or("FAILED");
         let _ = writeln!(text, "store     {}: {place}", store.store);
+        if let Some(medium) = &store.medium {
+            let free = medium.free.map(|free| format!(", {} free", size(free))).unwrap_or_default();
+            let _ =
+                writeln!(text, "          {} on {}{free}", one_line(&medium.kind), one_line(&medium.source));
+        }
         if let Some(kept) = store.kept {
             let _ = writeln!(text, "          {kept} kept, {} removed", store.removed.len());
         }

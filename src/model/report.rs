@@ -83,6 +83,19 @@ impl fmt::Display for Outcome {
     }
 }
 
+/// A file system that a store lies on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Medium {
+    /// `ext4`, `nfs4`, `vfat`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// `/dev/sdb1`, `server:/export`.
+    pub source: String,
+    /// Bytes, after the snapshot was written.
+    pub free: Option<u64>,
+}
+
 /// What became of a snapshot on one store.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -90,6 +103,8 @@ pub struct Stored {
     pub store: String,
     /// Where it lies now; None when it could not be put there.
     pub place: Option<String>,
+    /// The file system, when it is one of this machine.
+    pub medium: Option<Medium>,
     pub primary: bool,
     /// How many snapshots of this host it has now; None when retention was not looked at.
     pub kept: Option<usize>,

@@ -1,23 +1,34 @@
 //! `dir`: a folder, one sub-folder a host. Snapshots appear by rename, so a listing never shows half of one.
+//! On a file system that may hang every call has a limit (`bounded`); on a local one it is made here.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
-use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
-use super::{Fetched, Found, Placed, Store};
-use crate::model::report::{Fault, FaultKind, Problem};
+use super::tool::{transfer_limit, usage};
+use super::{Fetched, Found, Placed, Store, bounded, in_batches};
+use crate::model::report::{Fault, FaultKind, Medium, Problem};
 use crate::model::section::Section;
 use crate::model::snapshot::SnapshotId;
-use crate::sys::files;
 use crate::sys::host::Host;
 use crate::sys::lock::check_stopped;
+use crate::sys::scratch::Scratch;
+use crate::sys::{files, mounts};
 
 /// Between two pieces of a copy a signal is looked for.
 const COPY_STEP_BYTES: u64 = 4 << 20;
+/// A copy to a share that is slower is given up.
+const SLOWEST_BYTES_PER_SECOND: u64 = 256 << 10;
+/// Manifests that one child reads, and such children at a time.
+const HEADS_AT_ONCE: usize = 64;
+const READERS: usize = 8;
 
 /// `dir: ID`.
 #[derive(Deserialize)]
@@ -27,34 +38,75 @@ struct Options {
     /// The path must be a mount point, so that a disk that is not there is not taken for an empty one.
     #[serde(default)]
     mountpoint: bool,
+    /// Seconds that a call may last where it may hang; a copy lasts longer as its bytes want it.
+    #[serde(default = "one_minute")]
+    timeout: u64,
+}
+
+fn one_minute() -> u64 {
+    60
 }
 
 pub(super) struct Dir {
     name: String,
     path: PathBuf,
     mountpoint: bool,
+    timeout: Duration,
+    downloads: PathBuf,
+    /// Whether the file system may hang; looked at once.
+    may_hang: OnceLock<bool>,
 }
 
 pub(super) fn open(section: &Section, host: &Host) -> Result<Box<dyn Store>> {
-    let usage = |error: crate::model::section::SyntaxError| {
-        let mut fault = Fault::new(FaultKind::Usage, error.to_string());
-        fault.hint = error.hint().map(str::to_owned);
-        fault
-    };
     let options: Options = section.read().map_err(usage)?;
     if !options.path.starts_with('/') {
-        return Err(usage(section.error_at("path", "path: must be absolute")).into());
+        return Err(usage(section.error_at("path", "path: must be absolute")));
     }
+    if options.timeout == 0 {
+        let error =
+            section.error_at("timeout", "timeout: without a limit a share that hangs would stop all runs");
+        return Err(usage(error.hinted("give it seconds")));
+    }
+    let folder = Dir::folder(&host.path(options.path), host);
     Ok(Box::new(Dir {
         name: section.id.clone(),
-        path: host.path(options.path),
         mountpoint: options.mountpoint,
+        timeout: Duration::from_secs(options.timeout),
+        ..folder
     }))
 }
 
 impl Dir {
-    pub(super) fn folder(path: &Path) -> Self {
-        Self { name: path.display().to_string(), path: path.to_owned(), mountpoint: false }
+    pub(super) fn folder(path: &Path, host: &Host) -> Self {
+        Self {
+            name: path.display().to_string(),
+            path: path.to_owned(),
+            mountpoint: false,
+            timeout: Duration::from_secs(one_minute()),
+            downloads: host.download_dir(),
+            may_hang: OnceLock::new(),
+        }
+    }
+
+    fn may_hang(&self) -> bool {
+        *self.may_hang.get_or_init(|| mounts::resolve(&self.path).1.is_some_and(|mount| mount.may_hang()))
+    }
+
+    /// Does it here, or where it can be given up.
+    fn within<T: Serialize + DeserializeOwned>(
+        &self,
+        limit: Duration,
+        work: impl FnOnce() -> Result<T>,
+    ) -> Result<T> {
+        if self.may_hang() {
+            bounded::run(&self.name, &self.path.display().to_string(), limit, work)
+        } else {
+            work()
+        }
+    }
+
+    fn copy_limit(&self, bytes: u64) -> Duration {
+        transfer_limit(self.timeout, bytes, SLOWEST_BYTES_PER_SECOND, 1)
     }
 
     fn file(&self, id: &SnapshotId) -> PathBuf {
@@ -68,7 +120,8 @@ impl Dir {
     }
 
     fn check_mounted(&self) -> Result<()> {
-        if !self.mountpoint || is_mountpoint(&self.path) {
+        let (path, mount) = mounts::resolve(&self.path);
+        if !self.mountpoint || mount.is_some_and(|mount| mount.point == path) {
             return Ok(());
         }
         let shown = self.path.display();
@@ -108,33 +161,21 @@ impl Dir {
         place(file, target, dir).map_err(|error| self.cannot_write(target, error))?;
         Ok(problems)
     }
-}
 
-impl Store for Dir {
-    fn name(&self) -> &str {
-        &self.name
-    }
-
-    fn place(&self) -> String {
-        self.path.display().to_string()
-    }
-
-    fn put(&self, file: &Path, id: &SnapshotId) -> Result<Placed> {
-        self.check_mounted()?;
-        let target = self.file(id);
+    /// What was met, and how much room is left.
+    fn put_here(&self, file: &Path, target: &Path) -> Result<(Vec<Problem>, Option<u64>)> {
         let dir = target.parent().unwrap_or(&self.path);
         let not_there = |path: &&Path| matches!(path.try_exists(), Ok(false));
         let missing: Vec<&Path> = dir.ancestors().take_while(not_there).collect();
-        let placed = self.put_into(dir, file, &target);
+        let placed = self.put_into(dir, file, target);
         if placed.is_err() {
             // Goes only where it is empty.
             missing.into_iter().for_each(|made| drop(fs::remove_dir(made)));
         }
-        Ok(Placed { problems: placed?, place: target.display().to_string() })
+        Ok((placed?, mounts::free_bytes(dir).ok()))
     }
 
-    fn list(&self, host: Option<&str>) -> Result<Vec<Found>> {
-        self.check_mounted()?;
+    fn list_here(&self, host: Option<&str>) -> Result<Vec<Found>> {
         let mut found = Vec::new();
         let entries = match fs::read_dir(&self.path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(found),
@@ -157,7 +198,7 @@ impl Store for Dir {
         Ok(found)
     }
 
-    fn head(&self, id: &SnapshotId, len: usize) -> Result<Vec<u8>> {
+    fn head_here(&self, id: &SnapshotId, len: usize) -> Result<Vec<u8>> {
         let path = self.existing(id);
         // All of it at once: a listing is as fast as its reads are few.
         let mut head = Vec::with_capacity(len);
@@ -167,8 +208,7 @@ impl Store for Dir {
         Ok(head)
     }
 
-    fn remove(&self, id: &SnapshotId) -> Result<()> {
-        self.check_mounted()?;
+    fn remove_here(&self, id: &SnapshotId) -> Result<()> {
         let path = self.existing(id);
         let removed = fs::remove_file(&path).and_then(|()| {
             let folder = path.parent().unwrap_or(&self.path);
@@ -179,9 +219,79 @@ impl Store for Dir {
             removed => removed.with_context(|| self.trouble("remove", &path)),
         }
     }
+}
+
+impl Store for Dir {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn place(&self) -> String {
+        self.path.display().to_string()
+    }
+
+    fn put(&self, file: &Path, id: &SnapshotId) -> Result<Placed> {
+        self.check_mounted()?;
+        let target = self.file(id);
+        let limit = self.copy_limit(fs::metadata(file)?.len());
+        let (problems, free) = self.within(limit, || self.put_here(file, &target))?;
+        // Only now it is sure to be mounted.
+        let medium = mounts::resolve(&self.path).1.map(|mount| Medium {
+            kind: mount.kind,
+            source: mount.source,
+            free,
+        });
+        Ok(Placed { problems, place: target.display().to_string(), medium })
+    }
+
+    fn list(&self, host: Option<&str>) -> Result<Vec<Found>> {
+        self.check_mounted()?;
+        if !self.may_hang() {
+            return self.list_here(host);
+        }
+        let plain = |found: Found| (found.id, found.size);
+        let found = self
+            .within(self.timeout, || Ok(self.list_here(host)?.into_iter().map(plain).collect::<Vec<_>>()))?;
+        Ok(found.into_iter().map(|(id, size)| Found::new(id, size)).collect())
+    }
+
+    fn head(&self, id: &SnapshotId, len: usize) -> Result<Vec<u8>> {
+        self.within(self.timeout, || self.head_here(id, len))
+    }
+
+    fn heads(&self, found: &[Found], len: usize) -> Option<Vec<Result<Vec<u8>>>> {
+        if !self.may_hang() {
+            return None;
+        }
+        let batches = found.chunks(HEADS_AT_ONCE).map(|batch| batch.iter().collect());
+        Some(in_batches(&batches.collect::<Vec<_>>(), READERS, |batch| {
+            let read = |one: &&Found| self.head_here(&one.id, len).map_err(|error| format!("{error:#}"));
+            let heads = self.within(self.timeout, || Ok(batch.iter().map(read).collect::<Vec<_>>()))?;
+            Ok(heads.into_iter().map(|head| head.map_err(anyhow::Error::msg)).collect())
+        }))
+    }
+
+    fn remove(&self, id: &SnapshotId) -> Result<()> {
+        self.check_mounted()?;
+        self.within(self.timeout, || self.remove_here(id))
+    }
 
     fn get(&self, id: &SnapshotId) -> Result<Fetched> {
-        Ok(Fetched::in_place(self.existing(id)))
+        if !self.may_hang() {
+            return Ok(Fetched::in_place(self.existing(id)));
+        }
+        // Whoever reads it must not be stopped by a share that hangs.
+        let (place, size) = self.within(self.timeout, || {
+            let place = self.existing(id);
+            let size = fs::metadata(&place).with_context(|| self.trouble("read", &place))?.len();
+            Ok((place, size))
+        })?;
+        let scratch = Scratch::new(&self.downloads)?;
+        let copy = scratch.path().join(id.file_name());
+        self.within(self.copy_limit(size), || {
+            copy_file(&place, &copy).with_context(|| self.trouble("read", &place))
+        })?;
+        Ok(Fetched::downloaded(copy, place, scratch))
     }
 
     fn folder(&self) -> Option<&Path> {
@@ -211,7 +321,7 @@ fn place(file: &Path, target: &Path, dir: &Path) -> Result<()> {
     let name = target.file_name().unwrap_or_default().to_string_lossy();
     // A lister ignores it: it begins with a dot and does not end like a snapshot.
     let partial = dir.join(format!(".{name}.partial"));
-    let placed = link_or_copy(file, &partial).and_then(|()| {
+    let placed = link_or_copy(file, &partial, dir).and_then(|()| {
         // Opened before: after the rename nothing shall fail that need not.
         let folder = File::open(dir)?;
         files::rename_new(&partial, target).map_err(|error| match error.kind() {
@@ -258,23 +368,24 @@ fn scan(dir: &Path, host: Option<&str>, found: &mut Vec<Found>) -> io::Result<()
 }
 
 /// A second name costs nothing; where the file system is another one, a durable copy.
-fn link_or_copy(from: &Path, to: &Path) -> Result<()> {
+fn link_or_copy(from: &Path, to: &Path, dir: &Path) -> Result<()> {
     if fs::hard_link(from, to).is_ok() {
         return Ok(());
     }
+    let size = fs::metadata(from)?.len();
+    // A file system that does not know says nothing, or 0 of 0.
+    if let Some(free) = mounts::free_bytes(dir).ok().filter(|free| (1..size).contains(free)) {
+        let message = format!("no space left on device: it takes {size} bytes, and {free} are free");
+        return Err(io::Error::new(io::ErrorKind::StorageFull, message).into());
+    }
+    copy_file(from, to)
+}
+
+fn copy_file(from: &Path, to: &Path) -> Result<()> {
     let mut source = File::open(from)?;
     let mut copy = OpenOptions::new().write(true).create_new(true).mode(0o600).open(to)?;
     while io::copy(&mut source.by_ref().take(COPY_STEP_BYTES), &mut copy)? > 0 {
         check_stopped()?;
     }
     Ok(copy.sync_all()?)
-}
-
-/// Told from the kernel's table; the path itself is not touched, it may hang.
-fn is_mountpoint(path: &Path) -> bool {
-    let resolved = match (path.parent(), path.file_name()) {
-        (Some(parent), Some(name)) => fs::canonicalize(parent).map(|parent| parent.join(name)),
-        _ => Ok(path.to_owned()),
-    };
-    resolved.is_ok_and(|path| files::mounts().iter().any(|(point, _)| *point == path))
 }

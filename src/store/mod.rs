@@ -1,17 +1,22 @@
 //! Where snapshots are kept. A kind of store is one file here plus one line in `KINDS`.
 //! What lies in a snapshot is not known here; a store moves whole files.
 
+mod bounded;
 mod dir;
 mod pbs;
 mod rclone;
 mod remote;
 mod tool;
 
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 
-use crate::model::report::{Fault, FaultKind, Problem};
+use crate::model::report::{Fault, FaultKind, Medium, Problem};
 use crate::model::section::Section;
 use crate::model::snapshot::SnapshotId;
 use crate::sys::host::Host;
@@ -90,6 +95,8 @@ impl Fetched {
 #[derive(Debug)]
 pub struct Placed {
     pub place: String,
+    /// The file system, when it is one of this machine.
+    pub medium: Option<Medium>,
     pub problems: Vec<Problem>,
 }
 
@@ -97,7 +104,7 @@ pub struct Placed {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found {
     pub id: SnapshotId,
-    /// Bytes; of a server that packs files, what it counts.
+    /// Bytes of the file.
     pub size: u64,
     /// Why the store itself does not let it go: such a snapshot is never removed.
     pub held: Option<&'static str>,
@@ -136,6 +143,45 @@ pub fn open(section: &Section, host: &Host) -> Result<Box<dyn Store>> {
 }
 
 /// A folder named on the command line, as a store of its own.
-pub fn folder(path: &Path) -> Box<dyn Store> {
-    Box::new(dir::Dir::folder(path))
+pub fn folder(path: &Path, host: &Host) -> Box<dyn Store> {
+    Box::new(dir::Dir::folder(path, host))
+}
+
+/// Reads several batches at a time; the answers stand in the order of the batches. Once one of them fails as a whole,
+/// the rest is not tried: it would wait as long.
+fn in_batches(
+    batches: &[Vec<&Found>],
+    readers: usize,
+    read: impl Fn(&[&Found]) -> Result<Vec<Result<Vec<u8>>>> + Sync,
+) -> Vec<Result<Vec<u8>>> {
+    let mut all: Vec<Option<Vec<Result<Vec<u8>>>>> = batches.iter().map(|_| None).collect();
+    let (next, failed) = (AtomicUsize::new(0), OnceLock::new());
+    let work = || {
+        let mut done = Vec::new();
+        while let Some((n, batch)) =
+            Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|n| Some((n, batches.get(n)?)))
+        {
+            if failed.get().is_some() || check_stopped().is_err() {
+                break;
+            }
+            match read(batch) {
+                Ok(heads) => done.push((n, heads)),
+                Err(error) => drop(failed.set(format!("{error:#}"))),
+            }
+        }
+        done
+    };
+    thread::scope(|scope| {
+        let running: Vec<_> = (0..readers.min(batches.len())).map(|_| scope.spawn(work)).collect();
+        for reader in running {
+            let done = reader.join().unwrap_or_else(|panic| resume_unwind(panic));
+            done.into_iter().for_each(|(n, heads)| all[n] = Some(heads));
+        }
+    });
+    let why = failed.get().map_or("stopped by a signal", String::as_str);
+    let not_read = |batch: &Vec<&Found>| batch.iter().map(|_| Err(anyhow!(why.to_owned()))).collect();
+    all.into_iter()
+        .zip(batches)
+        .flat_map(|(heads, batch)| heads.unwrap_or_else(|| not_read(batch)))
+        .collect()
 }

@@ -2,7 +2,8 @@
 //! host's name and whose time is the snapshot's: `host/pve1/2026-11-22T15:17:40Z`, in the same spelling as ours.
 //!
 //! In it the file lies inside `pbx-config.pxar`, so that the server's web page can download it; its first bytes lie
-//! once more in `pbx-head.conf`, so that a listing restores nothing.
+//! once more in `pbx-head.conf`, and `pbx-size-N.conf` tells by its name how long it is, so that a listing restores
+//! nothing.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -29,6 +30,8 @@ const ARCHIVE: &str = "pbx-config.pxar";
 const ARCHIVE_THERE: &str = "pbx-config.pxar.didx";
 const HEAD: &str = "pbx-head.conf";
 const HEAD_THERE: &str = "pbx-head.conf.blob";
+/// The blob that tells the size of the file by its name; what is in it is the same number.
+const SIZE: &str = "pbx-size-";
 /// Room for every manifest: 64 KiB and a block of tar, and some.
 const HEAD_BYTES: u64 = 80 << 10;
 const LISTING_MAX_BYTES: usize = 64 << 20;
@@ -93,8 +96,6 @@ struct Listed {
 #[derive(Debug, Deserialize)]
 struct Archive {
     filename: String,
-    #[serde(default)]
-    size: Option<u64>,
 }
 
 impl Listed {
@@ -104,7 +105,9 @@ impl Listed {
         let id = SnapshotId::new(&self.backup_id, at).filter(|_| self.backup_type == "host")?;
         let archive = |name: &str| self.files.iter().find(|file| file.filename == name);
         archive(HEAD_THERE)?;
-        let size = archive(ARCHIVE_THERE)?.size.unwrap_or_default();
+        archive(ARCHIVE_THERE)?;
+        let size = |name: &str| name.strip_prefix(SIZE)?.strip_suffix(".conf.blob")?.parse().ok();
+        let size = self.files.iter().find_map(|file| size(&file.filename))?;
         let held = match &self.owner {
             _ if self.protected => Some("protected on the server"),
             Some(owner) if owner != user => Some("of another owner on the server"),
@@ -297,7 +300,8 @@ impl Store for Pbs {
         }
         // The archive is a folder: one with nothing but the file.
         let scratch = Scratch::new(&self.downloads)?;
-        let (folder, head) = (scratch.path().join("archive"), scratch.path().join("head"));
+        let inner = |name: &str| scratch.path().join(name);
+        let (folder, head, length) = (inner("archive"), inner("head"), inner("size"));
         fs::create_dir(&folder)?;
         let inside = folder.join(id.file_name());
         if fs::hard_link(file, &inside).is_err() {
@@ -306,24 +310,22 @@ impl Store for Pbs {
         let mut first = Vec::new();
         fs::File::open(file)?.take(HEAD_BYTES).read_to_end(&mut first)?;
         fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&head)?.write_all(&first)?;
-        let specs = [format!("{ARCHIVE}:{}", folder.display()), format!("{HEAD}:{}", head.display())];
+        fs::write(&length, size.to_string())?;
+        let specs = [
+            format!("{ARCHIVE}:{}", folder.display()),
+            format!("{HEAD}:{}", head.display()),
+            format!("{SIZE}{size}.conf:{}", length.display()),
+        ];
         let time = id.at().as_second().to_string();
-        let command = [
-            &["backup", &specs[0], &specs[1], "--backup-type", "host", "--backup-id", id.host()][..],
-            &["--backup-time", &time],
-        ]
-        .concat();
+        let options = ["--backup-type", "host", "--backup-id", id.host(), "--backup-time", &time];
+        let mut command = vec!["backup"];
+        command.extend(specs.iter().map(String::as_str).chain(options));
         self.transfer(&format!("upload {id}"), &command, size)?;
         let there = self
             .find(id)?
             .with_context(|| format!("store '{}': {id} is not there after its upload", self.tool.store))?;
-        ensure!(
-            there.size >= size,
-            "store '{}': {id} has {} bytes there, {size} here",
-            self.tool.store,
-            there.size
-        );
-        Ok(Placed { place: self.place_of(id), problems: Vec::new() })
+        ensure!(there.size == size, "store '{}': {id} is not what was uploaded", self.tool.store);
+        Ok(Placed { place: self.place_of(id), medium: None, problems: Vec::new() })
     }
 
     fn list(&self, host: Option<&str>) -> Result<Vec<Found>> {

@@ -15,7 +15,7 @@ use serde::Deserialize;
 
 use super::remote::{self, Checksum, Options};
 use super::tool::{Tool, split_secrets, transfer_limit, usage};
-use super::{Fetched, Found, Placed, Store};
+use super::{Fetched, Found, Placed, Store, in_batches};
 use crate::model::report::{Fault, FaultKind, Problem};
 use crate::model::section::Section;
 use crate::model::snapshot::{SUFFIX, SnapshotId};
@@ -299,7 +299,7 @@ impl Rclone {
     }
 
     /// The first bytes of snapshots of one host in one process; they come in the order of their names.
-    fn read_batch(&self, host: &str, found: &[&Found], len: usize) -> Result<Vec<Vec<u8>>> {
+    fn read_batch(&self, host: &str, found: &[&Found], len: usize) -> Result<Vec<Result<Vec<u8>>>> {
         let (folder, count) = (self.folder(host), format!("--count={len}"));
         let includes: Vec<String> =
             found.iter().map(|one| format!("--include=/{}", one.id.file_name())).collect();
@@ -310,13 +310,13 @@ impl Rclone {
         let sizes = found.iter().map(|one| usize::try_from(one.size).unwrap_or(len).min(len));
         // Whatever else came, they are read one by one.
         if output.status != Status::Exit(0) || sizes.clone().sum::<usize>() != rest.len() {
-            return Ok(vec![Vec::new(); found.len()]);
+            return Ok(found.iter().map(|_| Ok(Vec::new())).collect());
         }
         Ok(sizes
             .map(|size| {
                 let (first, after) = rest.split_at(size);
                 rest = after;
-                first.to_vec()
+                Ok(first.to_vec())
             })
             .collect())
     }
@@ -355,7 +355,7 @@ impl Store for Rclone {
                 return Err(error);
             }
         }
-        Ok(Placed { place: self.path(id), problems })
+        Ok(Placed { place: self.path(id), medium: None, problems })
     }
 
     fn list(&self, host: Option<&str>) -> Result<Vec<Found>> {
@@ -392,30 +392,13 @@ impl Store for Rclone {
             let key = |n: usize| (found[n].id.host(), found[n].id.file_name());
             key(a).cmp(&key(b))
         });
-        let batches: Vec<&[usize]> = order
-            .chunk_by(|&a, &b| found[a].id.host() == found[b].id.host())
-            .flat_map(|of_host| of_host.chunks(HEADS_AT_ONCE))
-            .collect();
-        let next = std::sync::Mutex::new(batches.into_iter());
-        let read = || {
-            let mut done: Vec<(usize, Result<Vec<u8>>)> = Vec::new();
-            while let Some(batch) = next.lock().ok().and_then(|mut next| next.next()) {
-                let of: Vec<&Found> = batch.iter().map(|&n| &found[n]).collect();
-                match self.read_batch(of[0].id.host(), &of, len) {
-                    Ok(heads) => done.extend(batch.iter().copied().zip(heads.into_iter().map(Ok))),
-                    Err(error) => done.extend(batch.iter().map(|&n| (n, Err(anyhow!("{error:#}"))))),
-                }
-            }
-            done
-        };
+        let of_one_host = order.chunk_by(|&a, &b| found[a].id.host() == found[b].id.host());
+        let batches = of_one_host.flat_map(|of_host| of_host.chunks(HEADS_AT_ONCE));
+        let batches: Vec<Vec<&Found>> =
+            batches.map(|batch| batch.iter().map(|&n| &found[n]).collect()).collect();
+        let read = in_batches(&batches, READERS, |batch| self.read_batch(batch[0].id.host(), batch, len));
         let mut heads: Vec<Result<Vec<u8>>> = found.iter().map(|_| Ok(Vec::new())).collect();
-        thread::scope(|scope| {
-            let readers: Vec<_> = (0..READERS.min(found.len())).map(|_| scope.spawn(read)).collect();
-            for reader in readers {
-                let done = reader.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-                done.into_iter().for_each(|(n, head)| heads[n] = head);
-            }
-        });
+        order.into_iter().zip(read).for_each(|(n, head)| heads[n] = head);
         Some(heads)
     }
 

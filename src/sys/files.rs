@@ -1,7 +1,7 @@
 //! The host's files: found by globs and read without following a link, written whole or not at all.
 
 use std::collections::HashMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -303,9 +303,12 @@ fn gather(
 /// mode here: a service's own would hide what is meant for others.
 pub fn replace(path: &Path, mode: u32, content: &[u8]) -> Result<()> {
     let dir = path.parent().context("a file has a folder")?;
-    let mut name = OsString::from(".");
-    name.push(path.file_name().unwrap_or_default());
-    name.push(format!(".{}.partial", std::process::id()));
+    let mut start = OsString::from(".");
+    start.push(path.file_name().unwrap_or_default());
+    start.push(".");
+    sweep_partial(dir, &start);
+    let mut name = start;
+    name.push(format!("{}{PARTIAL}", std::process::id()));
     let partial = dir.join(name);
     let write = || -> io::Result<()> {
         let _ = fs::remove_file(&partial);
@@ -326,6 +329,23 @@ pub fn replace(path: &Path, mode: u32, content: &[u8]) -> Result<()> {
         let _ = fs::remove_file(&partial);
         format!("cannot write {}", path.display())
     })
+}
+
+const PARTIAL: &str = ".partial";
+
+/// Removes what a killed process left of `replace`: `.NAME.PID.partial`, of a process that is no more.
+fn sweep_partial(dir: &Path, start: &OsStr) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let pid = name.as_bytes().strip_prefix(start.as_bytes());
+        let pid = pid.and_then(|rest| std::str::from_utf8(rest.strip_suffix(PARTIAL.as_bytes())?).ok());
+        let is_pid = pid.is_some_and(|pid| !pid.is_empty() && pid.bytes().all(|byte| byte.is_ascii_digit()));
+        if let Some(pid) = pid.filter(|_| is_pid)
+            && !Path::new("/proc").join(pid).exists()
+        {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
 }
 
 /// Gives a file its name, never in place of another. Errors: `AlreadyExists`.
@@ -376,7 +396,9 @@ pub fn sync_dir(dir: &Path) -> io::Result<()> {
 /// The same of an open folder. Some network file systems have no such call for folders; there is nothing to do then.
 pub fn sync_folder(folder: &File) -> io::Result<()> {
     match folder.sync_all() {
-        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(()),
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOTSUP | libc::ENOSYS)) => {
+            Ok(())
+        }
         synced => synced,
     }
 }
@@ -456,7 +478,7 @@ pub fn mounts() -> Vec<(PathBuf, String)> {
 
 /// The same from the text.
 pub fn mounts_of(text: &[u8]) -> Vec<(PathBuf, String)> {
-    text.split(|b| *b == b'\n').filter_map(parse_mount).collect()
+    text.split(|b| *b == b'\n').filter_map(parse_mount).map(|(point, kind, _)| (point, kind)).collect()
 }
 
 /// Mounts below `root` that may hang or are another system's data: network, FUSE, automounts.
@@ -472,11 +494,14 @@ pub fn foreign_mounts(root: &Path) -> HashMap<PathBuf, String> {
 }
 
 /// `36 35 98:0 /root /mount/point opts - type source super`, octal escapes in the path, which is any bytes.
-fn parse_mount(line: &[u8]) -> Option<(PathBuf, String)> {
+/// Mount point, type and source.
+pub(super) fn parse_mount(line: &[u8]) -> Option<(PathBuf, String, String)> {
     let mut fields = line.split(|b| *b == b' ');
     let point = fields.nth(4)?;
-    let kind = fields.skip_while(|field| *field != b"-").nth(1)?;
-    Some((unescape(point), String::from_utf8_lossy(kind).into_owned()))
+    let mut after = fields.skip_while(|field| *field != b"-").skip(1);
+    let kind = String::from_utf8_lossy(after.next()?).into_owned();
+    let source = unescape(after.next().unwrap_or_default()).to_string_lossy().into_owned();
+    Some((unescape(point), kind, source))
 }
 
 /// Octal escapes, as mountinfo and fstab write blanks.
@@ -580,7 +605,11 @@ mod tests {
     fn a_replaced_file_is_the_old_or_the_new_one() {
         let dir = tree(&["a"]);
         let path = dir.path().join("a");
+        let left =
+            path.with_file_name(format!(".{}.4999999.partial", path.file_name().unwrap().to_string_lossy()));
+        fs::write(&left, "a killed process left it").unwrap();
         replace(&path, 0o600, b"new").unwrap();
+        assert!(!left.exists());
         assert_eq!(fs::read(&path).unwrap(), b"new");
         assert_eq!(lstat(&path).unwrap().mode, 0o600);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
@@ -600,7 +629,8 @@ mod tests {
     #[test]
     fn a_mount_point_with_a_space_is_read() {
         let line = br"36 35 0:42 / /mnt/my\040disk rw - fuse /dev/fuse rw";
-        assert_eq!(parse_mount(line), Some(("/mnt/my disk".into(), "fuse".into())));
+        assert_eq!(parse_mount(line).unwrap().0, Path::new("/mnt/my disk"));
+        assert_eq!(parse_mount(line).unwrap().1, "fuse");
     }
 
     #[test]
@@ -620,7 +650,8 @@ mod tests {
     fn a_mount_point_is_any_bytes() {
         let line = b"36 35 0:42 / /mnt/m\xfcll rw shared:1 master:2 - nfs4 host:/ rw";
         let point = PathBuf::from(std::ffi::OsStr::from_bytes(b"/mnt/m\xfcll"));
-        assert_eq!(parse_mount(line), Some((point, "nfs4".into())));
+        let (there, kind, _) = parse_mount(line).unwrap();
+        assert_eq!((there, kind.as_str()), (point, "nfs4"));
         assert_eq!(parse_mount(b"36 35 0:42 / /mnt rw"), None);
         assert_eq!(parse_mount(b""), None);
     }

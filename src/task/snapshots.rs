@@ -18,6 +18,8 @@ use crate::store::{Fetched, Found, Store};
 const FIRST_READ_BYTES: usize = 4096;
 /// Manifests read at a time: the waits for a cold disk or a network overlap.
 const READERS: usize = 8;
+/// More would fill the memory with first reads.
+const READ_AT_ONCE: usize = 2048;
 /// Fewer are read sooner than a thread begins.
 const READ_ALONE: usize = 32;
 const CANDIDATES_SHOWN: usize = 5;
@@ -83,6 +85,9 @@ pub fn list(stores: &[Box<dyn Store>], host: Option<&str>) -> Result<Listing> {
 
 /// The manifest of each, in their order.
 pub fn heads(store: &dyn Store, found: &[Found]) -> Vec<Result<Head>> {
+    if found.len() > READ_AT_ONCE {
+        return found.chunks(READ_AT_ONCE).flat_map(|part| heads(store, part)).collect();
+    }
     if let Some(firsts) = store.heads(found, FIRST_READ_BYTES) {
         return found.iter().zip(firsts).map(|(found, first)| known(store, &found.id, first)).collect();
     }

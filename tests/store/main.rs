@@ -5,6 +5,7 @@
 mod common;
 
 mod contract;
+mod folders;
 mod kinds;
 mod pbs;
 mod remotes;
