@@ -178,6 +178,7 @@ mod tests {
             stores: vec![Stored {
                 store: "local".into(),
                 place: Some("/store/pve1".into()),
+                medium: None,
                 primary: true,
                 kept: Some(7),
                 removed: Vec::new(),
