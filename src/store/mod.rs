@@ -180,8 +180,5 @@ fn in_batches(
     });
     let why = failed.get().map_or("stopped by a signal", String::as_str);
     let not_read = |batch: &Vec<&Found>| batch.iter().map(|_| Err(anyhow!(why.to_owned()))).collect();
-    all.into_iter()
-        .zip(batches)
-        .flat_map(|(heads, batch)| heads.unwrap_or_else(|| not_read(batch)))
-        .collect()
+    all.into_iter().zip(batches).flat_map(|(heads, batch)| heads.unwrap_or_else(|| not_read(batch))).collect()
 }
