@@ -27,9 +27,9 @@ impl Disk {
         let (image, point) = (dir.path().join("image"), dir.path().join("host/disk"));
         fs::create_dir_all(&point).unwrap();
         fs::File::create(&image).unwrap().set_len(16 << 20).unwrap();
-        let made =
+        let ran =
             Command::new(make[0]).args(&make[1..]).arg(&image).output().expect("installed by `make deps`");
-        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
         let device = Command::new("losetup").args(["--find", "--show"]).arg(&image).output().unwrap();
         if !device.status.success() {
             println!("not tried: {}", String::from_utf8_lossy(&device.stderr));
@@ -166,7 +166,7 @@ fn a_second_store_that_hangs_costs_the_run_its_limit_and_the_first_has_the_snaps
         jiff::Timestamp::default(),
         Box::new(pbx_config::sys::exec::NoTools),
     );
-    let config = pbx_config::config::Config::load(&at, &store::kind_names()).unwrap();
+    let config = pbx_config::config::Config::load(&at, &store::kind_names(), &[]).unwrap();
     let stores: Vec<Box<dyn Store>> =
         config.stores.iter().map(|section| store::open(section, &at).unwrap()).collect();
     let request = pbx_config::task::backup::Request {
