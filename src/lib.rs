@@ -75,6 +75,7 @@ pub mod archive {
     pub mod reader;
     pub mod recipient;
     pub mod seal;
+    pub mod sign;
     pub mod sink;
     pub mod tar;
     pub mod writer;
@@ -89,6 +90,7 @@ pub mod notify;
 /// Floor 3. Decisions: pure functions of nouns.
 pub mod plan {
     pub mod advice;
+    pub mod chain;
     pub mod changes;
     pub mod complete;
     pub mod differences;

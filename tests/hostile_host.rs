@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use common::{Done, Shims, TestHost, program, snapshot_files};
-use pbx_config::archive::writer::Writer;
+use pbx_config::archive::writer::{Protection, Writer};
 use pbx_config::catalog;
 use pbx_config::model::report::Exit;
 use pbx_config::model::snapshot::Snapshot;
@@ -170,7 +170,8 @@ fn a_file_that_is_another_thing_when_its_turn_comes_is_told_or_read_as_it_is_now
     }))
     .unwrap();
     let file = File::create_new(host.beside("spool")).unwrap();
-    let mut intake = Intake::new(&library, Writer::new(file, draft, None).unwrap(), Vec::new());
+    let mut intake =
+        Intake::new(&library, Writer::new(file, draft, Protection::default()).unwrap(), Vec::new());
     let item = catalog::items().next().unwrap();
     for (name, turn, should) in cases {
         host.write(&format!("srv/{name}"), "before");

@@ -14,6 +14,7 @@ use sha2::{Digest, Sha256};
 use super::codec::{self, Codec};
 use super::identity::Keys;
 use super::seal::{self, Held, Opening, SEALED_EXT};
+use super::sign::{self, SIGNATURE_MAX_BYTES, SIGNATURE_NAME};
 use super::tar::{self, BLOCK, Member};
 use super::writer::{HOWTO_NAME, MANIFEST_NAME};
 use crate::model::index::{Entry, INDEX_PATH, Index, Kind, Name};
@@ -24,7 +25,7 @@ use crate::sys::lock::check_stopped;
 /// So much of a file's head always holds the manifest.
 pub const HEAD_BYTES: usize = BLOCK + MANIFEST_MAX_BYTES;
 /// Members before the payload, each once; more is no snapshot.
-const CLEAR_NAMES: [&str; 3] = [MANIFEST_NAME, "MANIFEST.sig", HOWTO_NAME];
+const CLEAR_NAMES: [&str; 3] = [MANIFEST_NAME, SIGNATURE_NAME, HOWTO_NAME];
 const READ_BYTES: usize = 256 * 1024;
 const UPGRADE: &str = "upgrade proxmox-backup-extra";
 const INDEX_MAX_BYTES: u64 = 256 << 20;
@@ -87,6 +88,8 @@ pub struct Archive {
     file: File,
     pub head: Head,
     payload_at: u64,
+    /// The fingerprint of the key that signed the manifest, when it is signed; the signature holds.
+    pub signed_by: Option<String>,
     keys: Keys,
 }
 
@@ -102,8 +105,12 @@ impl Archive {
         file.by_ref().take(HEAD_BYTES as u64).read_to_end(&mut bytes)?;
         let head = Head::parse(&bytes)?;
         file.seek(SeekFrom::Start(0))?;
-        let payload_at = find_payload(&file, &head.snapshot)?;
-        Ok(Self { file, head, payload_at, keys: Keys::default() })
+        let (payload_at, signature) = find_payload(&file, &head.snapshot)?;
+        // A signature that does not hold is no signature that is missing: somebody changed the manifest.
+        let manifest = || bytes.get(BLOCK..Head::needed(&bytes)?);
+        let signed_by = signature.zip(manifest()).map(|(signature, text)| sign::check(&signature, text));
+        let signed_by = signed_by.transpose()?;
+        Ok(Self { file, head, payload_at, signed_by, keys: Keys::default() })
     }
 
     /// What opens it when it is sealed.
@@ -237,14 +244,16 @@ fn copy_hashed(from: impl Read, to: &mut dyn io::Write) -> Result<(u64, String)>
     }
 }
 
+/// Where the payload begins, and the signature that stands before it.
 /// What stands before the payload is bounded; the payload must have the manifest's name and size.
-fn find_payload(file: &File, snapshot: &Snapshot) -> Result<u64> {
+fn find_payload(file: &File, snapshot: &Snapshot) -> Result<(u64, Option<Vec<u8>>)> {
     let payload = &snapshot.payload;
     let mut archive = ::tar::Archive::new(file);
     let mut members = archive.entries_with_seek()?.raw(true);
     let mut before: Vec<Name> = Vec::new();
+    let mut signature = None;
     while let Some(entry) = members.next() {
-        let entry = entry.context("damaged header")?;
+        let mut entry = entry.context("damaged header")?;
         let name = Name::new(entry.path_bytes());
         // tar takes the last of two, and follows headers that rename or link: it must see what we see.
         ensure!(entry.header().entry_type() == EntryType::Regular, "{name}: is no plain file");
@@ -264,10 +273,16 @@ fn find_payload(file: &File, snapshot: &Snapshot) -> Result<u64> {
                 Some(Err(error)) if error.raw_os_error().is_some() => return Err(error.into()),
                 _ => {}
             }
-            return Ok(entry.raw_file_position());
+            return Ok((entry.raw_file_position(), signature));
         }
         let known = CLEAR_NAMES.iter().any(|clear| name.as_bytes() == clear.as_bytes());
         ensure!(known, "has a member {name} that no snapshot has");
+        if name.as_bytes() == SIGNATURE_NAME.as_bytes() {
+            ensure!(entry.size() <= SIGNATURE_MAX_BYTES, "its signature is larger than any");
+            let mut text = Vec::new();
+            entry.read_to_end(&mut text).context("its signature is damaged")?;
+            signature = Some(text);
+        }
         before.push(name);
     }
     bail!("has no payload")

@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 use super::codec::{self, Encode};
 use super::reader::{self, Limits, Stream};
 use super::seal::{SEALED_EXT, Seal};
+use super::sign::{NAMESPACE, SIGNATURE_NAME, Signer};
 use super::sink::Sink;
 use super::tar::{self, BLOCK};
 use crate::model::index::{Entry, INDEX_PATH, Index, Kind, Mtime, Name};
@@ -38,8 +39,16 @@ pub trait Members {
     fn append(&mut self, entry: Entry, content: &mut dyn Read) -> Result<Fit>;
 }
 
+/// What keeps a snapshot from others' eyes and hands.
+#[derive(Default)]
+pub struct Protection {
+    pub seal: Option<Seal>,
+    pub signer: Option<Signer>,
+}
+
 pub struct Writer {
     draft: Snapshot,
+    signer: Option<Signer>,
     reserved: usize,
     payload_at: u64,
     /// Small headers and files reach the encoder in large pieces: a call into it costs more than a copy.
@@ -63,7 +72,8 @@ impl Writer {
     /// Starts a snapshot at the beginning of `file`. `draft` has all that is known before reading the host;
     /// its seal, payload, counts and outcome are filled in here and by `finish`. A seal whose key the run does not
     /// hold cannot be read back: what goes into it is read along, by a thread, as it would be read later.
-    pub fn new(mut file: File, mut draft: Snapshot, seal: Option<Seal>) -> Result<Self> {
+    pub fn new(mut file: File, mut draft: Snapshot, protection: Protection) -> Result<Self> {
+        let Protection { seal, signer } = protection;
         let codec = codec::by_name(&draft.codec.name)?;
         let sealed_ext = if seal.is_some() { SEALED_EXT } else { "" };
         draft.payload.name = format!("payload.tar{}{sealed_ext}", codec.ext);
@@ -77,8 +87,14 @@ impl Writer {
         );
         let mtime = draft.id.at().as_second();
         let mut head = Vec::new();
-        tar::plain(MANIFEST_NAME, &vec![b' '; reserved], mtime, &mut head)?;
-        tar::plain(HOWTO_NAME, howto(&draft, codec.by_hand, true).as_bytes(), mtime, &mut head)?;
+        let blank = vec![b' '; reserved];
+        tar::plain(MANIFEST_NAME, &blank, mtime, &mut head)?;
+        if let Some(signer) = &signer {
+            // Room for it: a signature over another manifest is as long.
+            tar::plain(SIGNATURE_NAME, &signer.sign(&blank), mtime, &mut head)?;
+        }
+        let text = howto(&draft, codec.by_hand, true, signer.is_some());
+        tar::plain(HOWTO_NAME, text.as_bytes(), mtime, &mut head)?;
         let payload_at = head.len() as u64;
         head.extend_from_slice(&tar::plain_header(&draft.payload.name, 0, mtime)?);
         file.write_all(&head)?;
@@ -92,6 +108,7 @@ impl Writer {
         let encoder = BufWriter::with_capacity(COPY_BYTES, encoder);
         Ok(Self {
             draft,
+            signer,
             reserved,
             payload_at,
             encoder,
@@ -156,6 +173,10 @@ impl Writer {
         manifest.resize(self.reserved - 1, b' ');
         manifest.push(b'\n');
         file.write_all_at(&manifest, BLOCK as u64)?;
+        if let Some(signer) = &self.signer {
+            // Behind the manifest, which ends with a block, and a header of its own.
+            file.write_all_at(&signer.sign(&manifest), (2 * BLOCK + self.reserved) as u64)?;
+        }
         file.sync_all()?;
         let read = self.proof.map(|proof| match proof.join() {
             Ok(stream) => stream.and_then(|stream| stream.compare(&snapshot)),
@@ -231,11 +252,11 @@ fn index_entry(size: u64, mtime: i64) -> Entry {
 
 /// The same for a payload that lies beside it, taken out of its file.
 pub fn howto_beside(snapshot: &Snapshot) -> Result<String> {
-    Ok(howto(snapshot, codec::by_name(&snapshot.codec.name)?.by_hand, false))
+    Ok(howto(snapshot, codec::by_name(&snapshot.codec.name)?.by_hand, false, false))
 }
 
 /// How a person opens this file without us. `tests/howto.rs` runs the indented lines literally.
-fn howto(draft: &Snapshot, by_hand: &str, packed: bool) -> String {
+fn howto(draft: &Snapshot, by_hand: &str, packed: bool, is_signed: bool) -> String {
     let file = draft.id.file_name();
     let payload = &draft.payload.name;
     let unsealed = payload.strip_suffix(SEALED_EXT).unwrap_or(payload);
@@ -263,7 +284,7 @@ Any Linux opens it, with {tools} and nothing else, as root in {place}{key}:
     tar --xattrs --xattrs-include='*' --numeric-owner --delay-directory-restore -xpf payload.tar -C files
 
 sha256sum must print the \"sha256\" that MANIFEST.json names.
-files/ then holds the host's files at their places (etc/, root/, ...). /etc/pve, the cluster
+{signed}files/ then holds the host's files at their places (etc/, root/, ...). /etc/pve, the cluster
 file system, is in files/etc/pve; its database is files/var/lib/pve-cluster/config.db.
 What commands said of the host is in files/.pbx/state; files/.pbx/index.json lists every file
 with its hash, and what could not be read.
@@ -281,11 +302,20 @@ proxmox-backup-extra installed, `pbx-config show {file}` and
         } else {
             String::new()
         },
+        signed = if is_signed { howto_signed() } else { String::new() },
         key = if draft.sealed.is_some() { HOWTO_KEY } else { "" },
         passphrase = match &draft.sealed {
             Some(sealed) if !sealed.passphrases.is_empty() => HOWTO_PASSPHRASE,
             _ => "",
         },
+    )
+}
+
+fn howto_signed() -> String {
+    format!(
+        "MANIFEST.sig is signed by the host's SSH key; this prints whose it is:
+  ssh-keygen -Y check-novalidate -n {NAMESPACE} -s MANIFEST.sig < MANIFEST.json
+"
     )
 }
 

@@ -13,7 +13,7 @@ pub mod objects;
 mod pbs;
 mod pve;
 pub mod references;
-mod system;
+pub mod system;
 
 use std::fmt;
 

@@ -3,6 +3,9 @@
 
 use super::{BASE, Category, Item, Restore, Risk, Source, Tied};
 
+/// The private half of the key by which others know this host.
+pub const SSH_HOST_KEY: &str = "/etc/ssh/ssh_host_ed25519_key";
+
 const IDENTITY: Item = in_category(Category::Identity);
 const PACKAGES: Item = in_category(Category::Packages);
 const BOOT: Item = in_category(Category::Boot);

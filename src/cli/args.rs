@@ -244,14 +244,16 @@ pub struct Cat {
 
 /// Read snapshots again, every byte and every hash
 ///
-/// A sealed snapshot is looked into when its key is there; without it, its payload is proven by its hash.
+/// A sealed snapshot is looked into when its key is there; without it, its payload is proven by its hash. A signature
+/// must hold. With --all also the chains: each snapshot names the one before it, so that one that was replaced shows.
 #[derive(Debug, Args)]
 #[allow(clippy::struct_excessive_bools)] // flags of a command line
 #[command(after_help = "EXAMPLES:
   pbx-config verify                 the newest of this host
   pbx-config verify pve1/2026-11-22 latest~1
   pbx-config verify --all           every copy in every store
-  pbx-config verify --deep --identity /media/stick/key.txt")]
+  pbx-config verify --deep --identity /media/stick/key.txt
+  pbx-config verify --all --signer /etc/ssh/ssh_host_ed25519_key.pub")]
 pub struct Verify {
     pub snaps: Vec<String>,
     /// Every snapshot of every host, in every store
@@ -260,6 +262,9 @@ pub struct Verify {
     /// Also look into what is sealed: fails where nothing opens it
     #[arg(long)]
     pub deep: bool,
+    /// Who must have signed: a fingerprint, SHA256:..., or a file of public SSH keys
+    #[arg(long, value_name = "FILE|FINGERPRINT")]
+    pub signer: Option<String>,
     /// The newest of this host (the default)
     #[arg(long, conflicts_with = "snaps")]
     pub newest: bool,

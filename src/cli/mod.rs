@@ -36,6 +36,7 @@ use self::args::{Cli, Format, Verb};
 use self::row::Row;
 use crate::archive::identity::Keys;
 use crate::archive::recipient::Recipient;
+use crate::archive::sign::Signers;
 use crate::config::Config;
 use crate::model::record::Record;
 use crate::model::report::{Exit, Fault, FaultKind, Outcome, Problem, Report};
@@ -50,7 +51,7 @@ use crate::sys::host::Host;
 use crate::sys::{files, lock, log as talk};
 use crate::task::notify::{Channels, Lines};
 use crate::task::snapshots::{self, Chosen};
-use crate::task::verify::{Looked, Wanted};
+use crate::task::verify::{Demand, Looked, Wanted};
 use crate::task::{after, backup, key as keys_of_host, metrics, sources, verify};
 
 /// The program: from its arguments to its exit code.
@@ -424,8 +425,10 @@ impl Words<'_> {
         } else {
             match verify::look(&chosen)? {
                 Looked::Into(proven) => *proven,
-                Looked::At(snapshot) => {
-                    self.print(&serde_json::json!({ "snapshot": snapshot }), |_| render::closed(&snapshot))?;
+                Looked::At(snapshot, signed_by) => {
+                    self.print(&serde_json::json!({ "snapshot": snapshot, "signed-by": signed_by }), |_| {
+                        render::signed(signed_by.as_deref()) + &render::closed(&snapshot)
+                    })?;
                     return Ok(Exit::Ok);
                 }
             }
@@ -442,6 +445,7 @@ impl Words<'_> {
             .collect();
         let mut value = serde_json::json!({
             "snapshot": proven.snapshot,
+            "signed-by": proven.signed_by,
             "facts": index.facts,
             "items": items,
             "outputs": index.outputs,
@@ -451,7 +455,9 @@ impl Words<'_> {
         if args.files {
             value["entries"] = serde_json::to_value(&index.entries)?;
         }
-        self.print(&value, |_| render::shown(&proven.snapshot, index))?;
+        self.print(&value, |_| {
+            render::signed(proven.signed_by.as_deref()) + &render::shown(&proven.snapshot, index)
+        })?;
         Ok(Exit::Ok)
     }
 
@@ -466,21 +472,26 @@ impl Words<'_> {
     fn verify(&mut self, args: &args::Verify) -> Result<Exit> {
         self.noted("verify", |words, record| {
             let mut unreachable = Vec::new();
+            let demand =
+                Demand { deep: args.deep, signers: args.signer.as_deref().map(signers).transpose()? };
             let progress = words.progress();
             let say = |what: &str| progress.say(what);
             let mut results = if args.all {
-                let stores = words.stores(&words.config()?, &args.stores)?;
+                let config = words.config()?;
+                let stores = words.stores(&config, &args.stores)?;
                 let (copies, failed) = every_copy(&stores);
                 unreachable = failed;
                 // One after the other: a store that is far away is not downloaded whole.
                 let take = |(store, id): &(&dyn Store, _)| Wanted::take(*store, id, &words.keys);
-                verify::verify_all(copies.iter().map(take), args.deep, &say)?
+                let mut results = verify::verify_all(copies.iter().map(take), &demand, &say)?;
+                results.extend(verify::broken_chains(&stores, &|name| config.keep(name).keeps_all()));
+                results
             } else {
                 let latest = ["latest".to_owned()];
                 let names = if args.snaps.is_empty() { &latest[..] } else { &args.snaps };
                 let chosen = names.iter().map(|word| words.choose(&args.stores, word));
                 let chosen = chosen.collect::<Result<Vec<_>>>()?;
-                verify::verify_all(chosen.into_iter().map(Wanted::from), args.deep, &say)?
+                verify::verify_all(chosen.into_iter().map(Wanted::from), &demand, &say)?
             };
             if results.is_empty() && unreachable.is_empty() {
                 let fault = Fault::new(FaultKind::NotFound, "there are no snapshots");
@@ -657,6 +668,22 @@ fn worth(problems: &[Problem]) -> Vec<Problem> {
         .filter(|problem| Outcome::of(std::slice::from_ref(problem)) != Outcome::Ok)
         .cloned()
         .collect()
+}
+
+/// Errors: `Usage` for what is neither a fingerprint nor a file with an ed25519 key.
+fn signers(word: &str) -> Result<Signers> {
+    if let Some(signers) = Signers::of_fingerprint(word) {
+        return Ok(signers);
+    }
+    let fault = |what: String| {
+        Fault::new(FaultKind::Usage, format!("--signer {word}: {what}")).hint(
+            "name a fingerprint as `ssh-keygen -l` prints it, or a file with the host's ssh-ed25519 key",
+        )
+    };
+    let text = std::fs::read_to_string(word).map_err(|error| fault(error.to_string()))?;
+    Some(Signers::of_file(&text))
+        .filter(|signers| !signers.is_empty())
+        .ok_or_else(|| fault("has no ed25519 key".into()).into())
 }
 
 fn glob(text: &str) -> Result<Pattern> {

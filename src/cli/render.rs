@@ -271,6 +271,11 @@ pub fn manifest(snapshot: &Snapshot) -> String {
     text
 }
 
+/// Whose signature a manifest has.
+pub fn signed(by: Option<&str>) -> String {
+    by.map(|print| format!("signed by  {print}\n")).unwrap_or_default()
+}
+
 /// Of a sealed snapshot that nothing here opens.
 pub fn closed(snapshot: &Snapshot) -> String {
     manifest(snapshot) + "\nsealed: its payload is whole; --identity FILE shows what is in it\n"
@@ -315,7 +320,9 @@ pub fn verified(one: &Verified) -> String {
         (Some(error), _) => format!("FAILED  {}\n", one_line(error)),
         (None, Some(id)) => {
             let closed = if one.contents { "" } else { "  (sealed: not looked into)" };
-            format!("ok      {id}  {} entries  {}{closed}\n", one.entries, one.path)
+            let signed =
+                one.signed_by.as_ref().map(|print| format!("  signed by {print}")).unwrap_or_default();
+            format!("ok      {id}  {} entries  {}{signed}{closed}\n", one.entries, one.path)
         }
         (None, None) => String::new(),
     }

@@ -83,6 +83,8 @@ pub struct Backup {
     pub seal: Option<bool>,
     /// A sealed snapshot is read back with a key that the run holds in memory.
     pub readback_key: bool,
+    /// Manifests are signed by the host's SSH key, when it has one.
+    pub sign: bool,
 }
 
 impl Default for Backup {
@@ -100,6 +102,7 @@ impl Default for Backup {
             recipient_file: Vec::new(),
             seal: None,
             readback_key: true,
+            sign: true,
         }
     }
 }

@@ -28,8 +28,7 @@ use crate::archive::codec;
 use crate::archive::identity::Keys;
 use crate::archive::reader::{Archive, Head};
 use crate::archive::recipient::Recipient;
-use crate::archive::seal::Seal;
-use crate::archive::writer::{Writer, Written};
+use crate::archive::writer::{Protection, Writer, Written};
 use crate::config::{Backup, Config};
 use crate::model::index::Index;
 use crate::model::report::{Changes, Fault, FaultKind, Outcome, Phases, Problem, Report, Severity, Stored};
@@ -99,12 +98,13 @@ pub fn run(
     let lock = Lock::acquire(&host.run_dir())?;
     let primary = stores.first().context("no store is configured")?;
     let recipients = key::recipients(host, config)?;
-    let seal = key::seal(&recipients, config)?;
+    let mut advice: Vec<Problem> = proof::overdue(host, &recipients).into_iter().collect();
+    let protection = key::protection(host, &recipients, config, &mut advice)?;
     // A copy, for reading back.
-    let held = seal.as_ref().and_then(|seal| seal.held.clone());
+    let held = protection.seal.as_ref().and_then(|seal| seal.held.clone());
     let mut sources = Sources::new(host, config, stores, &request.selection)?;
     let mut problems = std::mem::take(&mut sources.problems);
-    problems.extend(proof::overdue(host, &recipients));
+    problems.append(&mut advice);
     let work = Work::new(host, &mut problems)?;
     let (id, parent) = next_id(host, primary.as_ref(), &mut problems)?;
     let spool = work.path.join(id.file_name());
@@ -114,7 +114,7 @@ pub fn run(
     let mut draft = draft(host, config, request, id, parent)?;
     draft.counts.pmxcfs = sources.pmxcfs_files();
     let whole = request.selection.only.is_empty();
-    let Written { snapshot, read } = write(host, &sources, (draft, seal), &spool, problems, whole, say)
+    let Written { snapshot, read } = write(host, &sources, (draft, protection), &spool, problems, whole, say)
         .map_err(|error| cannot_write(&spool, error))?;
     phases.write = lap.elapsed().as_secs_f64();
     say("reading it back");
@@ -499,7 +499,7 @@ pub fn compression(config: &Config) -> Result<Compression> {
 fn write(
     host: &Host,
     sources: &Sources,
-    (draft, seal): (Snapshot, Option<Seal>),
+    (draft, protection): (Snapshot, Protection),
     spool: &Path,
     problems: Vec<Problem>,
     whole: bool,
@@ -507,7 +507,7 @@ fn write(
 ) -> Result<Written> {
     let id = draft.id.clone();
     let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(spool)?;
-    let mut intake = Intake::new(host, Writer::new(file, draft, seal)?, problems);
+    let mut intake = Intake::new(host, Writer::new(file, draft, protection)?, problems);
     let inquiry = Inquiry::new(&sources.items, host, &sources.apis);
     let (scan, progress) = (&sources.scan(host), &Progress::default());
     let left = thread::scope(|scope| {

@@ -11,8 +11,11 @@ use zeroize::Zeroizing;
 use crate::archive::identity::Identity;
 use crate::archive::recipient::{self, Derivation, Recipient};
 use crate::archive::seal::Seal;
+use crate::archive::sign::Signer;
+use crate::archive::writer::Protection;
+use crate::catalog::system::SSH_HOST_KEY;
 use crate::config::{self, Config};
-use crate::model::report::{Fault, FaultKind};
+use crate::model::report::{Fault, FaultKind, Problem};
 use crate::plan::passphrase;
 use crate::sys::files;
 use crate::sys::host::{CONFIG_DIR, Host};
@@ -21,6 +24,8 @@ use crate::sys::host::{CONFIG_DIR, Host};
 const FILE_MAX_BYTES: u64 = 4 << 20;
 const RECIPIENT: &str = "recipient";
 const RECIPIENT_FILE: &str = "recipient-file";
+/// Of any private key of SSH.
+const KEY_MAX_BYTES: u64 = 64 * 1024;
 const PUBLIC: u32 = 0o644;
 const PRIVATE: u32 = 0o600;
 
@@ -75,12 +80,32 @@ fn named(host: &Host, config: &Config) -> Result<Vec<Recipient>> {
     Ok(all)
 }
 
-/// The seal of a run. None: snapshots are not sealed.
-pub fn seal(recipients: &[Recipient], config: &Config) -> Result<Option<Seal>> {
-    if recipients.is_empty() {
-        return Ok(None);
-    }
-    Seal::new(recipients, config.backup.readback_key).map(Some)
+/// The seal and the signature of a run. A host without the key that signs is silently not signed; one whose key
+/// cannot be used is told.
+pub fn protection(
+    host: &Host,
+    recipients: &[Recipient],
+    config: &Config,
+    problems: &mut Vec<Problem>,
+) -> Result<Protection> {
+    let seal =
+        if recipients.is_empty() { None } else { Some(Seal::new(recipients, config.backup.readback_key)?) };
+    let signer = config.backup.sign.then(|| signer(host, problems)).flatten();
+    Ok(Protection { seal, signer })
+}
+
+fn signer(host: &Host, problems: &mut Vec<Problem>) -> Option<Signer> {
+    let read = files::read_small(host.root(), SSH_HOST_KEY, KEY_MAX_BYTES).map(Zeroizing::new);
+    let parsed = match read {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+        Err(error) => Err(error.into()),
+        Ok(bytes) => Signer::parse(&bytes),
+    };
+    let cannot = |error: &anyhow::Error| {
+        Problem::warning(format!("the snapshot is not signed: {SSH_HOST_KEY}: {error:#}"))
+            .hint("`ssh-keygen -A` makes keys that are missing; `sign no` in `backup: main` does without")
+    };
+    parsed.inspect_err(|error| problems.push(cannot(error))).ok()
 }
 
 /// A new pair, in the form of age-keygen's files. A secret: for the one place that the person named.

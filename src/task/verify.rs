@@ -6,13 +6,16 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde::Serialize;
 
-use super::snapshots::Chosen;
+use super::snapshots::{self, Chosen};
 use crate::archive::identity::Keys;
+use crate::archive::reader::Archive;
+use crate::archive::sign::Signers;
 use crate::model::index::{Entry, Index, Kind, Name};
 use crate::model::record::Verification;
 use crate::model::report::{Fault, FaultKind};
 use crate::model::section::nearest;
 use crate::model::snapshot::{Snapshot, SnapshotId};
+use crate::plan::chain::{self, Break};
 use crate::store::Store;
 use crate::sys::lock::check_stopped;
 
@@ -24,6 +27,8 @@ pub const NO_OUTPUT: &str = "cannot write to standard output";
 #[serde(rename_all = "kebab-case")]
 pub struct Proven {
     pub snapshot: Snapshot,
+    /// Fingerprint of the key whose signature the manifest has.
+    pub signed_by: Option<String>,
     #[serde(skip)]
     pub index: Index,
 }
@@ -32,7 +37,11 @@ pub struct Proven {
 pub fn verify(chosen: &Chosen) -> Result<Proven> {
     let mut archive = chosen.open()?;
     let index = archive.read(&chosen.path, &mut |_, _| check_stopped())?;
-    Ok(Proven { snapshot: archive.head.snapshot, index })
+    Ok(proven(archive, index))
+}
+
+fn proven(archive: Archive, index: Index) -> Proven {
+    Proven { snapshot: archive.head.snapshot, signed_by: archive.signed_by, index }
 }
 
 /// The outcome of one of several verifications.
@@ -47,6 +56,8 @@ pub struct Verified {
     pub ok: bool,
     /// False: it is sealed, and only its payload's hash was proven.
     pub contents: bool,
+    /// Fingerprint of the key whose signature its manifest has; None when it has none.
+    pub signed_by: Option<String>,
     pub error: Option<String>,
     /// It was read and is not what it says; else it could not be read.
     #[serde(skip)]
@@ -63,6 +74,7 @@ impl Verified {
             entries: 0,
             ok: false,
             contents: false,
+            signed_by: None,
             error: Some(format!("{error:#}")),
             kind: Some(FaultKind::Failed),
         }
@@ -73,7 +85,7 @@ impl Verified {
 pub enum Looked {
     Into(Box<Proven>),
     /// It is sealed, and nothing that is there opens it: its payload is as the manifest says.
-    At(Box<Snapshot>),
+    At(Box<Snapshot>, Option<String>),
 }
 
 /// `verify`, as far as the keys reach. Errors: `Verification`, a plugin that refuses.
@@ -81,10 +93,10 @@ pub fn look(chosen: &Chosen) -> Result<Looked> {
     let mut archive = chosen.open()?;
     if archive.is_open(&chosen.path)? {
         let index = archive.read(&chosen.path, &mut |_, _| check_stopped())?;
-        return Ok(Looked::Into(Box::new(Proven { snapshot: archive.head.snapshot, index })));
+        return Ok(Looked::Into(Box::new(proven(archive, index))));
     }
     archive.check_payload(&chosen.path)?;
-    Ok(Looked::At(Box::new(archive.head.snapshot)))
+    Ok(Looked::At(Box::new(archive.head.snapshot), archive.signed_by))
 }
 
 /// A copy to be verified, or why it cannot be had.
@@ -109,11 +121,33 @@ impl Wanted {
     }
 }
 
-/// Verifies each; a bad one does not keep the others from being looked at. `deep`: a sealed one that nothing opens
-/// is an error, after a person was asked.
+/// What is asked of each beyond that it is what it says.
+#[derive(Default)]
+pub struct Demand {
+    /// A sealed one that nothing opens is an error, after a person was asked.
+    pub deep: bool,
+    /// One that none of these signed is an error.
+    pub signers: Option<Signers>,
+}
+
+impl Demand {
+    fn check(&self, path: &Path, signed_by: Option<&str>) -> Result<()> {
+        let Some(signers) = &self.signers else { return Ok(()) };
+        let what = match signed_by {
+            Some(print) if signers.has(print) => return Ok(()),
+            Some(print) => format!("{}: is signed by {print}, which is none of the signers", path.display()),
+            None => format!("{}: is not signed", path.display()),
+        };
+        let hint =
+            "the signer is the SSH host key of the machine that made it; a reinstallation makes another one";
+        Err(Fault::new(FaultKind::Verification, what).hint(hint).into())
+    }
+}
+
+/// Verifies each; a bad one does not keep the others from being looked at.
 pub fn verify_all(
     wanted: impl IntoIterator<Item = Wanted>,
-    deep: bool,
+    demand: &Demand,
     say: &dyn Fn(&str),
 ) -> Result<Vec<Verified>> {
     let mut results = Vec::new();
@@ -122,25 +156,41 @@ pub fn verify_all(
         let place = chosen.as_ref().map(|one| one.place.clone()).unwrap_or_default();
         say(&place.display().to_string());
         let looked = chosen.and_then(|one| {
-            if deep { verify(&one).map(|proven| Looked::Into(Box::new(proven))) } else { look(&one) }
+            let looked = if demand.deep { Looked::Into(Box::new(verify(&one)?)) } else { look(&one)? };
+            let signed_by = match &looked {
+                Looked::Into(proven) => &proven.signed_by,
+                Looked::At(_, signed_by) => signed_by,
+            };
+            demand.check(&one.place, signed_by.as_deref())?;
+            Ok(looked)
         });
         // A stop in the middle says nothing of the snapshot.
         check_stopped()?;
         let path = place.as_path().into();
         results.push(match looked {
             Ok(looked) => {
-                let (snapshot, contents) = match looked {
-                    Looked::Into(proven) => (proven.snapshot, true),
-                    Looked::At(snapshot) => (*snapshot, false),
+                let (snapshot, signed_by, contents) = match looked {
+                    Looked::Into(proven) => (proven.snapshot, proven.signed_by, true),
+                    Looked::At(snapshot, signed_by) => (*snapshot, signed_by, false),
                 };
                 let (entries, id) = (snapshot.counts.entries, Some(snapshot.id));
-                Verified { store, id, path, entries, ok: true, contents, error: None, kind: None }
+                Verified { store, id, path, entries, ok: true, contents, signed_by, error: None, kind: None }
             }
             Err(error) => {
                 let fault = error.downcast_ref::<Fault>().cloned();
                 let fault = fault.unwrap_or_else(|| Fault::new(FaultKind::Failed, format!("{error:#}")));
                 let (kind, error) = (Some(fault.kind), Some(fault.message));
-                Verified { store, id, path, entries: 0, ok: false, contents: false, error, kind }
+                Verified {
+                    store,
+                    id,
+                    path,
+                    entries: 0,
+                    ok: false,
+                    contents: false,
+                    signed_by: None,
+                    error,
+                    kind,
+                }
             }
         });
     }
@@ -214,4 +264,40 @@ fn find<'a>(index: &'a Index, wanted: &Name) -> Result<&'a Entry> {
             ))
             .into()),
     }
+}
+
+/// Where the chains of these stores are broken, by reading their manifests once more: a copy that was swapped between
+/// two listings shows, too. What cannot be read was told already.
+pub fn broken_chains(stores: &[Box<dyn Store>], keeps_all: &dyn Fn(&str) -> bool) -> Vec<Verified> {
+    let mut links = Vec::new();
+    for store in stores {
+        let Ok(found) = store.list(None) else { continue };
+        let heads = snapshots::heads(store.as_ref(), &found);
+        links.extend(found.into_iter().zip(heads).map(|(found, head)| {
+            let (parent, sha256) =
+                head.map_or((None, None), |head| (head.snapshot.parent, Some(head.manifest_sha256)));
+            let (store, keeps_all) = (store.name().to_owned(), keeps_all(store.name()));
+            chain::Link { store, id: found.id, parent, sha256, keeps_all }
+        }));
+    }
+    let broken = chain::breaks(&links).into_iter().map(|(store, child, parent, how)| {
+        let what = match how {
+            Break::Replaced => {
+                format!("{parent}: is not what {child} names as the one before it: it was replaced")
+            }
+            Break::Gone => format!("{parent}: is gone, though {child} names it and this store keeps all"),
+        };
+        Verified {
+            store: Some(store.to_owned()),
+            id: Some(parent.clone()),
+            path: Name::new(store),
+            entries: 0,
+            ok: false,
+            contents: false,
+            signed_by: None,
+            error: Some(format!("store '{store}': {what}")),
+            kind: Some(FaultKind::Verification),
+        }
+    });
+    broken.collect()
 }

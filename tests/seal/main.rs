@@ -6,6 +6,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod keys;
+mod sign;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
