@@ -128,6 +128,7 @@ pub mod task {
     pub mod collect;
     pub mod complete;
     pub mod configure;
+    pub mod database;
     pub mod decrypt;
     pub mod drift;
     pub mod extract;

@@ -248,6 +248,8 @@ pub const ELSEWHERE: &[&str] = &[
 pub const PVE_TREE: &str = "etc/pve";
 /// Made by the kernel or at run time: nothing is ever put there.
 pub const RUN_TIME: &[&str] = &["/proc", "/sys", "/dev", "/run", "/var/run"];
+/// Who has it is a member of a cluster.
+pub const CLUSTER_MEMBER: &str = "/etc/corosync/corosync.conf";
 /// Where all of PBS's configuration is.
 pub const PBS_DIR: &str = "/etc/proxmox-backup";
 

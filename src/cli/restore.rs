@@ -12,7 +12,7 @@ use crate::config::Api;
 use crate::model::facts::Product;
 use crate::model::report::{Exit, Fault, FaultKind, Outcome};
 use crate::plan::relocate::{Moves, Pair};
-use crate::plan::restore::Request;
+use crate::plan::restore::{Database, Request};
 use crate::plan::select::Selection;
 use crate::task::perform::{self, Arming, Restored};
 use crate::task::probe::Probe;
@@ -35,6 +35,7 @@ const MAX_PROBES: usize = 8;
   pbx-config restore latest vm/101 --as 201 --storage local-lvm=tank --bridge vmbr0=vmbr1
   pbx-config restore latest --recover --node pve1=pve2
   pbx-config restore latest --only network --confirm-within 5m --probe ping:10.0.0.1
+  pbx-config restore latest --recover --database  /etc/pve as its database, with pmxcfs stopped
   pbx-config restore latest --path /etc/network --yes
   pbx-config restore latest --skip network --plan /root/plan.json
   pbx-config restore --apply /root/plan.json
@@ -79,6 +80,12 @@ pub struct Restore {
     /// With --recover: jobs come back, too, and begin to run
     #[arg(long, requires = "recover")]
     pub start_jobs: bool,
+    /// With --recover: all of /etc/pve at once as its database, put in place while pmxcfs is stopped
+    #[arg(long, requires = "recover", conflicts_with = "objects")]
+    pub database: bool,
+    /// With --database: the tree comes back without its cluster, as a single node's
+    #[arg(long, requires = "database")]
+    pub leave_cluster: bool,
     /// Another id for the one guest that is named
     #[arg(long = "as", value_name = "ID", conflicts_with_all = ["to", "apply"])]
     pub as_id: Option<u32>,
@@ -293,6 +300,11 @@ fn request(args: &Restore) -> Result<Request> {
         cluster_wide: args.cluster_wide,
         recover: args.recover,
         start_jobs: args.start_jobs,
+        database: args.database.then_some(if args.leave_cluster {
+            Database::WithoutCluster
+        } else {
+            Database::Whole
+        }),
         objects: args.objects.clone(),
         as_id: args.as_id,
         node: args.node.as_deref().map(|word| Moves::pair("--node", word)).transpose()?,

@@ -47,7 +47,7 @@ impl Refusal {
 /// None: nothing speaks against it.
 pub fn refusal(one: &Wanted, from: &Facts, here: &Here, request: &Request) -> Option<Refusal> {
     let (item, path) = (one.item, one.entry.path.as_path());
-    of_row(item, here.facts)
+    of_row(item, here.facts, request)
         .or_else(|| of_place(path))
         .or_else(|| of_other_host(one, from, here, request))
         .or_else(|| path.starts_with(PVE).then(|| of_tree(one, from, here, request)).flatten())
@@ -55,7 +55,7 @@ pub fn refusal(one: &Wanted, from: &Facts, here: &Here, request: &Request) -> Op
         .or_else(|| (item.id == DATASTORES && !one.is_named).then(|| of_datastores(one, here)).flatten())
 }
 
-fn of_row(item: &Item, here: &Facts) -> Option<Refusal> {
+fn of_row(item: &Item, here: &Facts, request: &Request) -> Option<Refusal> {
     let needs = match item.on {
         On::Any => None,
         On::Pve => Some(Product::Pve),
@@ -69,7 +69,7 @@ fn of_row(item: &Item, here: &Facts) -> Option<Refusal> {
     }
     match (item.restore, item.source) {
         (Restore::Never(why), _) => Some(Refusal::new("never comes back as a file", why)),
-        (_, Source::Database) => Some(Refusal::new(
+        (_, Source::Database) if request.database.is_none() => Some(Refusal::new(
             "the database is never put in place under a running pmxcfs",
             "its files come back one by one; a dead single node takes it whole with --database",
         )),

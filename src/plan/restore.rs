@@ -33,6 +33,8 @@ pub struct Request {
     pub recover: bool,
     /// Jobs come back with the rest.
     pub start_jobs: bool,
+    /// All of /etc/pve as its database, while pmxcfs is stopped.
+    pub database: Option<Database>,
     /// OLD=NEW.
     pub node: Option<(String, String)>,
     /// The new id of a guest.
@@ -41,6 +43,15 @@ pub struct Request {
     pub storage: Vec<(String, String)>,
     /// OLD=NEW.
     pub bridge: Vec<(String, String)>,
+}
+
+/// How the database of /etc/pve comes back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Database {
+    Whole,
+    /// As a single node's.
+    WithoutCluster,
 }
 
 /// What stands at a path.
@@ -236,6 +247,9 @@ pub struct Services {
     pub run: Vec<Vec<String>>,
     /// Those that are running are restarted.
     pub restart: Vec<String>,
+    /// Those that are stopped now and are started afterwards as if they had run.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub start: Vec<String>,
 }
 
 #[derive(Debug, Clone, Serialize)]

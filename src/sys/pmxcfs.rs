@@ -3,7 +3,9 @@
 //! The only place that opens config.db. The daemon holds no SQLite locks (it opens before it forks), so every
 //! ordinary open, even a read-only one, makes the running daemon lose later writes or die; only
 //! `mode=ro&readonly_shm=1` is harmless. Where that cannot be, a private copy of the database and its
-//! write-ahead log is read, or the mount.
+//! write-ahead log is read, or the mount. `offline` makes a database for a pmxcfs that is stopped, in memory.
+
+pub mod offline;
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
@@ -31,6 +33,10 @@ use crate::model::report::Problem;
 pub const MOUNT: &str = "/etc/pve";
 /// Its database.
 pub const DATABASE: &str = "/var/lib/pve-cluster/config.db";
+/// What stands beside it while it is used; after a clean stop neither is there.
+pub const LOGS: [&str; 2] = ["-wal", "-shm"];
+/// Runs pmxcfs.
+pub const UNIT: &str = "pve-cluster";
 /// Written by pmxcfs itself, however it was started.
 const PID_FILE: &str = "/run/pve-cluster.pid";
 

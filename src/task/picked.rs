@@ -18,6 +18,8 @@ use crate::sys::pmxcfs;
 
 /// Up to here a member is kept in memory, to be compared and merged.
 pub const SMALL_BYTES: u64 = 256 << 10;
+/// Of the database of /etc/pve, where it is to be put in place.
+const DATABASE_BYTES: u64 = 512 << 20;
 /// Of all members together; what does not fit is only hashed.
 const ALL_BYTES: usize = 96 << 20;
 
@@ -29,11 +31,14 @@ pub fn pick(chosen: &Chosen, request: &Request) -> Result<(Picked, String)> {
     let only_objects =
         !request.objects.is_empty() && request.selection.only.is_empty() && request.paths.is_empty();
     let globs = request.paths.iter().map(|path| glob(path)).collect::<Result<Vec<_>>>()?;
+    let database = Name::new(pmxcfs::DATABASE.trim_start_matches('/'));
     let mut contents = HashMap::new();
     let mut kept = 0;
     let mut archive = chosen.open()?;
     let index = archive.read(&chosen.path, &mut |member, content| {
-        if member.kind == Kind::File && member.size <= SMALL_BYTES && kept < ALL_BYTES {
+        let is_database = request.database.is_some() && member.path == database;
+        let is_small = member.size <= SMALL_BYTES && kept < ALL_BYTES;
+        if member.kind == Kind::File && (is_small || (is_database && member.size <= DATABASE_BYTES)) {
             let mut bytes = Vec::with_capacity(usize::try_from(member.size).unwrap_or_default());
             content.read_to_end(&mut bytes)?;
             kept += bytes.len();
@@ -64,7 +69,8 @@ pub fn pick(chosen: &Chosen, request: &Request) -> Result<(Picked, String)> {
         let is_wanted = request.selection.takes(&entry.item)
             && (globs.is_empty() || globs.iter().any(|glob| glob.covers(path)))
             && !(only_objects || path.starts_with(STATE_DIR));
-        if !is_wanted {
+        let is_database = request.database.is_some() && entry.path == database;
+        if !(is_wanted || is_database) {
             continue;
         }
         let named = |word: &String| *word == entry.item;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
+use super::database;
 use super::observe;
 use super::picked;
 use super::snapshots::Chosen;
@@ -40,12 +41,14 @@ pub struct Prepared {
 /// Errors: `Verification`, `Usage`, `NotFound`, as the picking says.
 pub fn prepare(host: &Host, chosen: &Chosen, request: &Request) -> Result<Prepared> {
     let (mut picked, manifest_sha256) = picked::pick(chosen, request)?;
+    let by_hand = database::take(host, &mut picked, request)?;
     let observed = observe::observe(host, &picked)?;
     let here = observed.here(host);
     let world = surroundings::look(host, &picked);
     let advice = shape::shape(&mut picked, &here, &world, request)?;
     let mut plan = restore::plan(&picked, &here, request);
-    plan.advice.extend(advice);
+    plan.advice.extend(advice.into_iter().chain(by_hand));
+    database::start(&mut plan);
     let digest = digest(&plan, request, &manifest_sha256)?;
     Ok(Prepared {
         plan,

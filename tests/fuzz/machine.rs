@@ -15,6 +15,7 @@ use pbx_config::model::snapshot::SnapshotId;
 use pbx_config::sys::exec::NoTools;
 use pbx_config::sys::files::Owners;
 use pbx_config::sys::host::Host;
+use pbx_config::sys::pmxcfs::offline::{self, Edit};
 use tempfile::TempDir;
 
 use super::tree::{assert_same, picture};
@@ -221,4 +222,10 @@ pub fn database(data: &[u8]) {
         assert_eq!(said(&place, &["verify", "latest"]).0, Exit::Ok);
     }
     assert_eq!(fs::read(place.path("root/var/lib/pve-cluster/config.db")).unwrap(), data);
+    let edit = || Edit { leave_cluster: true, node: None, contents: Box::new(|_, data| data.to_vec()) };
+    if let Ok(ready) = offline::prepare(data, &edit()) {
+        assert!(!ready.is_member);
+        let again = offline::prepare(&ready.database, &edit()).expect("what we write we read");
+        assert_eq!(again.nodes, ready.nodes);
+    }
 }

@@ -3,6 +3,8 @@
 use std::ops::Range;
 
 use pbx_config::catalog::objects::Grammar;
+use pbx_config::plan::merge::{self, Accounts};
+use pbx_config::plan::network::{self, Card, Cards};
 use pbx_config::plan::object::{self, Here, Selector, Tree};
 use pbx_config::plan::relocate::{self, Moves};
 use pbx_config::plan::{guest_conf, pieces};
@@ -56,6 +58,38 @@ pub fn objects(data: &[u8]) {
         assert_eq!(relocate::file(path, &there.content, &moves).content, there.content, "twice is once");
     }
     back(data);
+    onto_a_host(data);
+}
+
+/// As a file of the host that is merged, and as one of its network.
+fn onto_a_host(data: &[u8]) {
+    let world = merge::World {
+        accounts: Accounts::of([data, data], [b"root:x:0:0::/:/bin/sh\nmara:x:1000:1000::/:/bin/sh", b""]),
+        devices: merge::devices("etc/fstab", data).into_iter().take(1).collect(),
+    };
+    for path in [
+        "etc/passwd",
+        "etc/group",
+        "etc/shadow",
+        "etc/subuid",
+        "etc/fstab",
+        "etc/crypttab",
+        "root/.ssh/known_hosts",
+    ] {
+        let live = b"root:x:0:0:mara\n/dev/a /b ext4 defaults 0 0";
+        let once = merge::merge(path, live, data, &world);
+        assert!(path == "etc/group" || once.content.starts_with(live), "{path}");
+        once.notes.iter().for_each(|note| assert!(!note.contains('\n'), "{note:?}"));
+    }
+    let mac = |last: u8| format!("02:00:00:00:00:{last:02x}");
+    let card = |name: &str, last: u8| Card { name: name.to_owned(), mac: mac(last) };
+    let cards = Cards::compare(&[card("nic0", 1), card("nic1", 2)], &[card("enp9", 1), card("enp8", 3)]);
+    for path in ["etc/network/interfaces", "etc/systemd/network/10-a.link", "etc/pve/nodes/pve1/host.fw"] {
+        let once = cards.adapt(path, data);
+        assert_eq!(cards.adapt(path, &once.content).content, once.content, "twice is once");
+    }
+    network::cards(data);
+    network::linked(data);
 }
 
 /// As a file of a snapshot, onto a host that has none and then onto one that has all of it.
