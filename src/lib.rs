@@ -110,6 +110,7 @@ pub mod plan {
     pub mod relocate;
     pub mod restore;
     pub mod select;
+    pub mod selector;
     pub mod shape;
     pub mod status;
     pub mod vzdump_conf;

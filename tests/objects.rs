@@ -10,9 +10,10 @@ use std::path::Path;
 use common::{Shims, TestHost};
 use pbx_config::catalog::objects::Grammar;
 use pbx_config::model::report::{Exit, FaultKind};
-use pbx_config::plan::object::{self, Chosen, Here, Selector, Tree};
+use pbx_config::plan::object::{self, Chosen, Here};
 use pbx_config::plan::pieces;
 use pbx_config::plan::relocate::{self, Moves};
+use pbx_config::plan::selector::{self, Selector, Tree};
 use pbx_config::sys::exec::{Cmd, Exec, Output};
 use proptest::prelude::*;
 
@@ -31,7 +32,7 @@ fn collect(folder: &Path, at: &str, tree: &mut Tree) {
         let path = format!("{at}/{}", entry.file_name().into_string().unwrap());
         if entry.file_type().unwrap().is_dir() {
             collect(&entry.path(), &path, tree);
-        } else if object::reads(&path) {
+        } else if selector::reads(&path) {
             tree.insert(path, fs::read(entry.path()).unwrap());
         }
     }
@@ -78,7 +79,7 @@ fn edit(tree: &mut Tree, path: &str, old: &str, new: &str) {
 fn every_object_of_every_golden_host_is_unchanged_on_its_own_host() {
     for name in ["pve-single", "pve-cluster", "pbs", "both"] {
         let tree = golden(name);
-        let words = object::all(&tree);
+        let words = selector::all(&tree);
         assert!(words.len() > 3, "{name}: {words:?}");
         let nodes: Vec<String> = ["pve1", "pve2", "pve3", "duo"].map(str::to_owned).to_vec();
         for word in &words {
@@ -97,14 +98,14 @@ fn every_object_comes_back_onto_a_host_that_has_nothing_and_is_then_unchanged() 
     let here = Here { node: "pve1", nodes: &nodes };
     for name in ["pve-single", "pve-cluster", "pbs"] {
         let snapshot = golden(name);
-        let words = object::all(&snapshot);
+        let words = selector::all(&snapshot);
         let selectors: Vec<Selector> = words.iter().map(|word| Selector::parse(word).unwrap()).collect();
         let first = object::choose(&selectors, &Moves::default(), &snapshot, &Tree::new(), here).unwrap();
         let live = applied(&Tree::new(), &first);
         // Members of lists come after the lists, so once more; then everything stands.
         let second = object::choose(&selectors, &Moves::default(), &snapshot, &live, here).unwrap();
         let live = applied(&live, &second);
-        assert_eq!(object::all(&live).len(), words.len(), "{name}");
+        assert_eq!(selector::all(&live).len(), words.len(), "{name}");
         let again = object::choose(&selectors, &Moves::default(), &snapshot, &live, here).unwrap();
         assert!(again.iter().all(|chosen| chosen.changes.is_empty()), "{name}: {again:?}");
     }

@@ -5,8 +5,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::guest_conf::{self, Named};
-use super::object::guest_id;
 use super::pieces;
+use super::selector::guest_id;
 use crate::catalog::objects::NODES;
 use crate::catalog::references::{Form, NODE_NAMES, OWNED, Reference, of_node};
 use crate::model::report::{Fault, FaultKind};

@@ -11,7 +11,7 @@ use crate::catalog::{self, Item, Restore, Source};
 use crate::model::index::{Entry, Kind, Name, STATE_DIR};
 use crate::model::report::{Fault, FaultKind};
 use crate::plan::restore::{Content, PVE, Picked, Request, Wanted, refuse_one};
-use crate::plan::{object, shape};
+use crate::plan::{selector, shape};
 use crate::sys::glob::Pattern;
 use crate::sys::lock::check_stopped;
 use crate::sys::pmxcfs;
@@ -62,7 +62,7 @@ pub fn pick(chosen: &Chosen, request: &Request) -> Result<(Picked, String)> {
         let path = entry.path.as_path();
         let is_part = !request.objects.is_empty()
             && entry.kind == Kind::File
-            && path.to_str().is_some_and(object::reads);
+            && path.to_str().is_some_and(selector::reads);
         if is_part && let Ok(item) = rows.of(entry) {
             picked.parts.push(wanted(entry, item, true, &firsts));
         }

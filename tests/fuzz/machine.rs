@@ -222,10 +222,10 @@ pub fn database(data: &[u8]) {
         assert_eq!(said(&place, &["verify", "latest"]).0, Exit::Ok);
     }
     assert_eq!(fs::read(place.path("root/var/lib/pve-cluster/config.db")).unwrap(), data);
-    let edit = || Edit { leave_cluster: true, node: None, contents: Box::new(|_, data| data.to_vec()) };
-    if let Ok(ready) = offline::prepare(data, &edit()) {
+    let left = || Edit { leave_cluster: true, node: None, contents: Box::new(|_, data| data.to_vec()) };
+    if let Ok(ready) = offline::prepare(data, &left()) {
         assert!(!ready.is_member);
-        let again = offline::prepare(&ready.database, &edit()).expect("what we write we read");
+        let again = offline::prepare(&ready.database, &left()).expect("what we write we read");
         assert_eq!(again.nodes, ready.nodes);
     }
 }

@@ -5,8 +5,9 @@ use std::ops::Range;
 use pbx_config::catalog::objects::Grammar;
 use pbx_config::plan::merge::{self, Accounts};
 use pbx_config::plan::network::{self, Card, Cards};
-use pbx_config::plan::object::{self, Here, Selector, Tree};
+use pbx_config::plan::object::{self, Here};
 use pbx_config::plan::relocate::{self, Moves};
+use pbx_config::plan::selector::{self, Selector, Tree};
 use pbx_config::plan::{guest_conf, pieces};
 
 const GRAMMARS: [Grammar; 9] = [
@@ -97,7 +98,7 @@ fn back(data: &[u8]) {
     let paths = ["etc/pve/storage.cfg", "etc/pve/user.cfg", "etc/pve/priv/tfa.cfg", "etc/pve/priv/token.cfg"];
     let snapshot: Tree = paths.iter().map(|path| ((*path).to_owned(), data.to_vec())).collect();
     let here = Here { node: "pve1", nodes: &[] };
-    for word in object::all(&snapshot).iter().take(20) {
+    for word in selector::all(&snapshot).iter().take(20) {
         let Ok(selector) = Selector::parse(word) else { continue };
         let mut live = Tree::new();
         for _ in 0..2 {
