@@ -5,7 +5,9 @@
 mod common;
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Arc, Mutex};
 
 use common::{Shims, TestHost};
 use pbx_config::catalog::objects::Grammar;
@@ -14,7 +16,7 @@ use pbx_config::plan::object::{self, Chosen, Here};
 use pbx_config::plan::pieces;
 use pbx_config::plan::relocate::{self, Moves};
 use pbx_config::plan::selector::{self, Selector, Tree};
-use pbx_config::sys::exec::{Cmd, Exec, Output};
+use pbx_config::sys::exec::{Cmd, Exec, Output, Status};
 use proptest::prelude::*;
 
 /// The files of a golden host that objects stand in.
@@ -632,6 +634,171 @@ fn a_renamed_node_gets_its_files_and_what_names_it() {
         told(&plan, "advice", "text").contains("/etc/pve/storage.cfg: pve1 is newnode in 1 place"),
         "{plan}"
     );
+}
+
+/// systemd as far as /etc/pve needs it: starts and stops the double, and notes what it was asked.
+struct Systemd {
+    shims: Shims,
+    start: Vec<String>,
+    pidfile: PathBuf,
+    armed: PathBuf,
+    asked: Arc<Mutex<Vec<String>>>,
+}
+
+impl Systemd {
+    fn of(host: &TestHost, name: &str) -> Self {
+        let path = |path: &Path| path.display().to_string();
+        let node = fs::read_to_string(host.root.join("etc/hostname")).unwrap();
+        let start =
+            ["--mount", &path(&host.mount_point()), "--db", &path(&host.database()), "--node", node.trim()];
+        let mut start: Vec<String> = start.map(str::to_owned).to_vec();
+        start.extend(["--pidfile".to_owned(), path(&host.beside("pmxcfs.pid"))]);
+        let shims = Shims { bin: common::golden(name).join("bin") };
+        let armed = host.root.join("var/lib/proxmox-backup-extra/undo/armed.json");
+        Self { shims, start, pidfile: host.beside("pmxcfs.pid"), armed, asked: Arc::default() }
+    }
+}
+
+impl Exec for Systemd {
+    fn run(&self, cmd: &Cmd) -> anyhow::Result<Option<Output>> {
+        let words: Vec<&str> = cmd.argv.iter().map(String::as_str).collect();
+        let exit = |code| Output { status: Status::Exit(code), ..Output::default() };
+        let done = match words[..] {
+            ["systemctl", "is-active", "--quiet", unit] => {
+                let pid = fs::read_to_string(&self.pidfile).unwrap_or_default();
+                let lives = Path::new("/proc").join(pid.trim()).join("comm").exists() && !pid.is_empty();
+                exit(if unit == "pve-cluster" && lives { 0 } else { 3 })
+            }
+            ["systemctl", "start", "pve-cluster"] => {
+                let started = Command::new(common::double()).args(&self.start).output().unwrap();
+                exit(i32::from(!started.status.success()))
+            }
+            ["systemctl", "stop", "pve-cluster"] => {
+                let pid = fs::read_to_string(&self.pidfile).unwrap_or_default();
+                Command::new("kill").arg(pid.trim()).output().unwrap();
+                exit(0)
+            }
+            // Who waits for the confirmation: it is given at once.
+            ["systemd-run", ..] => {
+                fs::remove_file(&self.armed).unwrap();
+                exit(0)
+            }
+            ["systemctl" | "pvecm", ..] => panic!("{words:?}"),
+            _ => return self.shims.run(cmd),
+        };
+        if words[1] != "is-active" {
+            self.asked.lock().unwrap().push(words[..words.len().min(3)].join(" "));
+        }
+        Ok(Some(done))
+    }
+}
+
+/// All that pmxcfs shows, and nothing that it makes up.
+fn tree_of(host: &TestHost) -> Tree {
+    fn walk(root: &Path, below: &str, tree: &mut Tree) {
+        for entry in fs::read_dir(root.join(below)).unwrap() {
+            let entry = entry.unwrap();
+            let name = entry.file_name().into_string().unwrap();
+            let path = if below.is_empty() { name.clone() } else { format!("{below}/{name}") };
+            let kind = entry.file_type().unwrap();
+            if kind.is_dir() {
+                walk(root, &path, tree);
+            } else if kind.is_file() && !(below.is_empty() && name.starts_with('.')) {
+                tree.insert(path, fs::read(entry.path()).unwrap());
+            }
+        }
+    }
+    let mut tree = Tree::new();
+    walk(&host.mount_point(), "", &mut tree);
+    tree
+}
+
+#[test]
+fn the_database_comes_back_while_pmxcfs_is_stopped_starts_and_is_undone() {
+    let host = saved("pve-single");
+    let saved = tree_of(&host);
+    for path in ["storage.cfg", "nodes/pve1/qemu-server/100.conf"] {
+        fs::remove_file(host.mount_point().join(path)).unwrap();
+    }
+    fs::write(host.mount_point().join("user.cfg"), "user:root@pam:1:0::::::\n").unwrap();
+    let changed = tree_of(&host);
+    let args = ["restore", "latest", "--recover", "--database", "--only", "pve-database"];
+    // While it runs nothing is planned.
+    let refused = host.run(&[&args[..], &["--dry-run"]].concat()).exits(Exit::Failed);
+    assert!(refused.err.contains("is mounted"), "{}", refused.err);
+    assert!(refused.err.contains("systemctl stop pve-cluster"), "{}", refused.err);
+    // Killed, so that its log stays beside the database.
+    host.signal_daemon(nix::sys::signal::Signal::SIGKILL);
+    Command::new("umount").arg("-l").arg(host.mount_point()).output().unwrap();
+    let log = host.root.join("var/lib/pve-cluster/config.db-wal");
+    assert!(log.exists());
+    let before = [fs::read(host.database()).unwrap(), fs::read(&log).unwrap()];
+    let plan = host.run(&[&args[..], &["--dry-run", "--json"]].concat()).ok().json();
+    let all = steps(&plan);
+    assert_eq!(all.last().unwrap(), "replace var/lib/pve-cluster/config.db");
+    assert!(all.iter().all(|step| step.contains("var/lib/pve-cluster/config.db")), "{all:?}");
+    let systemd = Systemd::of(&host, "pve-single");
+    let asked = Arc::clone(&systemd.asked);
+    let done = host.run_with(&[&args[..], &["--yes"]].concat(), Box::new(systemd));
+    assert!(matches!(done.exit, Exit::Ok | Exit::Problems | Exit::Unconfirmed), "{}\n{}", done.out, done.err);
+    assert_eq!(tree_of(&host), saved);
+    let order = asked.lock().unwrap().clone();
+    let starts = order.iter().filter(|word| word.starts_with("systemctl"));
+    assert_eq!(starts.collect::<Vec<_>>(), ["systemctl stop pve-cluster", "systemctl start pve-cluster"]);
+    // It lives, and writes into its database; undo stops it first.
+    fs::write(host.mount_point().join("datacenter.cfg"), "keyboard: fr\n").unwrap();
+    let systemd = Systemd::of(&host, "pve-single");
+    host.run_with(&["undo"], Box::new(systemd)).ok();
+    assert_eq!(tree_of(&host), changed);
+    assert_eq!(before.iter().map(Vec::len).filter(|len| *len > 0).count(), 2);
+}
+
+#[test]
+fn a_database_of_a_cluster_comes_back_only_without_it() {
+    let host = saved("pve-cluster");
+    host.signal_daemon(nix::sys::signal::Signal::SIGTERM);
+    let run = |more: &[&str]| {
+        let args =
+            ["restore", "pve1/latest", "--recover", "--database", "--only", "pve-database", "--dry-run"];
+        host.run(&[&args[..], more].concat())
+    };
+    let member = run(&[]).exits(Exit::Failed);
+    assert!(member.err.contains("/etc/corosync/corosync.conf is here"), "{}", member.err);
+    fs::remove_file(host.root.join("etc/corosync/corosync.conf")).unwrap();
+    let refused = run(&[]).exits(Exit::Usage);
+    assert!(
+        refused.err.contains("a member of a cluster") && refused.err.contains("--leave-cluster"),
+        "{}",
+        refused.err
+    );
+    let done = host.run_with(
+        &[
+            "restore",
+            "latest",
+            "--recover",
+            "--database",
+            "--leave-cluster",
+            "--only",
+            "pve-database",
+            "--yes",
+        ],
+        Box::new(Systemd::of(&host, "pve-cluster")),
+    );
+    assert!(matches!(done.exit, Exit::Ok | Exit::Problems | Exit::Unconfirmed), "{}\n{}", done.out, done.err);
+    let tree = tree_of(&host);
+    assert!(!tree.contains_key("corosync.conf") && tree.contains_key("nodes/pve2/qemu-server/201.conf"));
+    // Quorate by itself.
+    fs::write(host.mount_point().join("x"), "y").unwrap();
+    host.signal_daemon(nix::sys::signal::Signal::SIGTERM);
+    host.write("etc/hostname", "other\n");
+    let foreign = run(&["--leave-cluster"]).exits(Exit::Usage);
+    assert!(
+        foreign.err.contains("the database is of pve1, pve2, pve3, this host is 'other'"),
+        "{}",
+        foreign.err
+    );
+    assert!(foreign.err.contains("--node pve1=other"), "{}", foreign.err);
+    run(&["--leave-cluster", "--node", "pve1=other"]).ok();
 }
 
 /// A text of sections with comments, blank lines and bad lines in between.

@@ -14,6 +14,7 @@ use crate::plan::restore::{Fingerprint, Live, PVE, Step, Via};
 use crate::sys::beneath::Beneath;
 use crate::sys::host::Host;
 use crate::sys::lock::check_stopped;
+use crate::sys::pmxcfs::offline;
 use crate::sys::pmxcfs_put::{self, Put, To};
 use crate::sys::put::{self, Meta};
 
@@ -64,6 +65,9 @@ fn one(
     match step.via {
         Via::Pmxcfs => tree(host, journal, n, lock_wait).map(|()| Vec::new()),
         Via::Disk => {
+            if offline::is_database(path) {
+                offline::wait_stopped(host)?;
+            }
             let live = observe::look(&host.path(Path::new("/").join(path)))?;
             if matches!(&live, Live::There { print, .. } if print.same(&step.after)) {
                 return Ok(Vec::new());

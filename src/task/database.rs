@@ -38,13 +38,13 @@ pub fn take(host: &Host, picked: &mut Picked, request: &Request) -> Result<Vec<A
     check(host, &ready)?;
     let advice = advice(&one, &ready, how);
     picked.wanted.retain(|one| !one.entry.path.as_path().starts_with(PVE));
-    // A log that a killed pmxcfs left would be replayed into the new database: it is emptied first.
+    // A log that a killed pmxcfs left would be replayed into the new database: it is emptied first. Where there is
+    // none an empty one is made, so that undoing takes away the log of the new database, too.
     for end in LOGS {
-        if files::is_there(host.root(), format!("{name}{end}")) {
-            let mut log = Wanted { content: Content::Bytes(Vec::new()), is_named: true, ..one.clone() };
-            log.entry.path = Name::new(format!("{name}{end}"));
-            picked.wanted.push(log);
-        }
+        let mut log = Wanted { content: Content::Bytes(Vec::new()), is_named: true, ..one.clone() };
+        log.entry.path = Name::new(format!("{name}{end}"));
+        (log.entry.kind, log.entry.mode, log.entry.uid, log.entry.gid) = (Kind::File, 0o600, 0, 0);
+        picked.wanted.push(log);
     }
     let mut new = Wanted { content: Content::Bytes(ready.database), is_named: true, ..one };
     (new.entry.kind, new.entry.mode, new.entry.uid, new.entry.gid) = (Kind::File, 0o600, 0, 0);

@@ -65,7 +65,8 @@ pub fn run(
     let plan = &prepared.plan;
     let units =
         [&plan.calm, &plan.session].into_iter().flat_map(|half| half.stop.iter().chain(&half.restart));
-    let running = services::running(host, units);
+    let mut running = services::running(host, units);
+    running.extend(plan.calm.start.iter().chain(&plan.session.start).cloned());
     let mut journal = safety::keep(host, chosen, prepared, running)?;
     tell(&journal.record.id)?;
     let done = go(host, &mut journal, apis, arming, LOCK_WAIT);

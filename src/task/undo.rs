@@ -19,6 +19,7 @@ use crate::plan::restore::{Fingerprint, Live, PVE, Via};
 use crate::sys::beneath::Beneath;
 use crate::sys::host::Host;
 use crate::sys::pmxcfs;
+use crate::sys::pmxcfs::offline;
 use crate::sys::pmxcfs_put::{self, LOCK_OUTLIVED, Put, To};
 use crate::sys::put;
 
@@ -100,6 +101,11 @@ pub fn files(host: &Host, journal: &mut Journal, force: bool) -> Result<Undone> 
 fn disk(host: &Host, root: &Beneath, journal: &mut Journal, n: usize, force: bool) -> Result<Back> {
     let step = &journal.record.steps[n];
     let path = step.path.as_path();
+    // pmxcfs writes into it as soon as it starts: that is no change of anybody's.
+    let force = force || offline::is_database(path);
+    if offline::is_database(path) {
+        offline::wait_stopped(host)?;
+    }
     // What a killed run wrote beside it.
     let _ = root.remove(&path.with_file_name(journal.temp(n)));
     let live = match observe::look(&host.path(Path::new("/").join(path)))? {

@@ -10,14 +10,16 @@ use std::io::Cursor;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use rusqlite::Connection;
 use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
 
 use super::{
-    DATABASE, DIR, FILE, MAX_FILE_BYTES, MAX_NAMED, MAX_ROWS, MAX_TREE_BYTES, PID_FILE, QUERY_LIMIT, bytes,
-    check_is_table, limited, mounted, with_suffix,
+    DATABASE, DIR, FILE, LOGS, MAX_FILE_BYTES, MAX_NAMED, MAX_ROWS, MAX_TREE_BYTES, PID_FILE, QUERY_LIMIT,
+    bytes, check_is_table, limited, mounted, with_suffix,
 };
 use crate::model::report::{Fault, FaultKind};
 use crate::sys::host::Host;
@@ -40,6 +42,9 @@ const ROOT: i64 = 0;
 const ROOT_NAME: &[u8] = b"__version__";
 /// Makes a node a member of a cluster.
 const COROSYNC: &[u8] = b"corosync.conf";
+/// After its unmount pmxcfs lives on for some seconds.
+const STOP_LIMIT: Duration = Duration::from_secs(10);
+const POLL: Duration = Duration::from_millis(100);
 /// What holds guests below a node, and is unique by id.
 const GUEST_DIRS: [&[u8]; 3] = [b"qemu-server", b"lxc", b"openvz"];
 
@@ -286,6 +291,24 @@ fn write(rows: &Rows, version: i64) -> Result<Vec<u8>> {
     Ok(db.serialize("main")?.to_vec())
 }
 
+/// The database, and what stands beside it while it is used.
+pub fn is_database(path: &Path) -> bool {
+    let name = path.strip_prefix("/").unwrap_or(path).as_os_str();
+    let database = DATABASE.trim_start_matches('/');
+    LOGS.iter().chain([&""]).any(|end| name == OsStr::new(&format!("{database}{end}")))
+}
+
+/// As `check_stopped`, with some patience: a daemon that was told to end takes a moment.
+pub fn wait_stopped(host: &Host) -> Result<(), Fault> {
+    let since = Instant::now();
+    loop {
+        match check_stopped(host) {
+            Err(_) if since.elapsed() < STOP_LIMIT => thread::sleep(POLL),
+            checked => return checked,
+        }
+    }
+}
+
 /// Nobody has the database: no mount, no daemon, no other process with it or its log open.
 /// Errors: `Failed`, with how to stop them.
 pub fn check_stopped(host: &Host) -> Result<(), Fault> {
@@ -433,6 +456,14 @@ mod tests {
         ] {
             assert!(prepare(&database(&[fine]), &nothing()).is_ok(), "{fine:?}");
         }
+    }
+
+    #[test]
+    fn the_database_is_told_by_its_path() {
+        for path in ["/var/lib/pve-cluster/config.db", "var/lib/pve-cluster/config.db-wal"] {
+            assert!(is_database(Path::new(path)), "{path}");
+        }
+        assert!(!is_database(Path::new("var/lib/pve-cluster/config.db.bak")));
     }
 
     #[test]
