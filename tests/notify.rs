@@ -790,3 +790,253 @@ fn a_monitor_that_does_not_answer_does_not_hold_up_a_run() {
     assert!(all.contains("healthchecks 'x' was not told: http://127.0.0.1:"), "{all}");
     host.snapshot_file();
 }
+
+fn base64(text: &str) -> String {
+    let made = Command::new("sh")
+        .args(["-c", "printf %s \"$TEXT\" | base64 -w0"])
+        .env("TEXT", text)
+        .output()
+        .unwrap();
+    String::from_utf8(made.stdout).unwrap()
+}
+
+/// A PBS host whose own notification configuration is this; PORT is the web server's.
+fn with_targets(public: &str, private: &str) -> (TestHost, Server) {
+    let host = TestHost::golden("pbs");
+    let server = Server::http(&host);
+    let fill = |text: &str| text.replace("PORT", &server.port.to_string());
+    host.write("etc/proxmox-backup/notifications.cfg", fill(public));
+    host.write("etc/proxmox-backup/notifications-priv.cfg", fill(private));
+    host.configure("proxmox: system\n");
+    (host, server)
+}
+
+#[test]
+fn the_hosts_own_targets_are_told_as_their_matchers_say() {
+    let webhook = format!(
+        "webhook: chat\n\turl http://127.0.0.1:PORT/ok/{{{{ secrets.key }}}}\n\tmethod put\n\theader name=X-A,value={}\n\tbody {}\n\tsecret name=key\n",
+        base64("{{ severity }}"),
+        base64(
+            r#"{"t":"{{ escape title }}","h":{{ json fields.hostname }},"type":"{{ fields.type }}","at":{{ timestamp }}}"#
+        ),
+    );
+    let public = format!(
+        "gotify: phone\n\tserver http://127.0.0.1:PORT/ok\n\n{webhook}\n\
+         gotify: never\n\tserver http://127.0.0.1:PORT/500\n\n\
+         matcher: default-matcher\n\tdisable true\n\n\
+         matcher: ours\n\tmatch-field exact:type=pbx-config\n\tmatch-severity info\n\ttarget phone\n\ttarget chat\n\n\
+         matcher: again\n\tmatch-field regex:hostname=^pbs\n\ttarget phone\n\n\
+         matcher: bad-news\n\tmatch-severity error\n\ttarget never\n"
+    );
+    let private = format!(
+        "gotify: phone\n\ttoken {SECRET}\n\ngotify: never\n\ttoken x\n\nwebhook: chat\n\tsecret name=key,value={}\n",
+        base64(SECRET)
+    );
+    let (host, server) = with_targets(&public, &private);
+    said(&host.run(&["notify", "test"]).ok());
+    let mut got = server.got();
+    got.sort_by_key(|one| one["path"].to_string());
+    assert_eq!(got.len(), 2, "{got:?}");
+    assert_eq!(got[0]["path"], "/ok/message");
+    assert_eq!(got[0]["headers"]["x-gotify-key"], SECRET);
+    assert!(got[0]["body"].as_str().unwrap().contains("\"priority\":1"));
+    assert_eq!(
+        (got[1]["method"].as_str(), got[1]["path"].as_str()),
+        (Some("PUT"), Some(format!("/ok/{SECRET}").as_str()))
+    );
+    assert_eq!(got[1]["headers"]["x-a"], "info");
+    assert_eq!(
+        got[1]["body"],
+        r#"{"t":"pbs1: this is a test of pbx-config","h":"pbs1","type":"pbx-config","at":1795360660}"#
+    );
+}
+
+#[test]
+fn a_target_that_cannot_be_told_does_not_keep_the_others() {
+    let public = "gotify: good\n\tserver http://127.0.0.1:PORT/ok\n\ngotify: half\n\tserver http://127.0.0.1:PORT/ok\n\n\
+                  webhook: odd\n\turl http://127.0.0.1:PORT/ok\n\tmethod post\n\tbody e3sjaWYgeH19\n\n\
+                  matcher: default-matcher\n\ttarget good\n\ttarget half\n\ttarget odd\n\ttarget gone\n\n\
+                  matcher: broken\n\tmatch-calendar mon-fri 8-17\n\ttarget good\n";
+    let (host, server) = with_targets(public, "gotify: good\n\ttoken x\n");
+    let all = said(&host.run(&["notify", "test"]).exits(Exit::Failed));
+    for part in [
+        "target 'half': 'token' is missing in its private part",
+        "target 'odd': body: only {{ name }}",
+        "there is no target 'gone'",
+        "matcher 'broken': match-calendar: not [WEEKDAYS] START-END",
+    ] {
+        assert!(all.contains(part), "{part}: {all}");
+    }
+    assert_eq!(server.got().len(), 1);
+}
+
+#[test]
+fn a_configuration_that_cannot_be_read_does_not_keep_the_message_from_root() {
+    let (host, _server) = with_targets("gotify broken\n", "");
+    let done = host.run_with(&["notify", "test"], mail_system(&host, ""));
+    let all = said(&done.exits(Exit::Failed));
+    assert!(all.contains("notifications.cfg:1: ") && all.contains("root was told instead"), "{all}");
+    assert!(fs::read_to_string(host.beside("words")).unwrap().ends_with(" -- admin@example.org\n"));
+}
+
+#[test]
+fn what_is_built_in_tells_roots_address() {
+    let host = TestHost::golden("pve-single");
+    host.configure("proxmox: system\n");
+    said(&host.run_with(&["notify", "test"], mail_system(&host, "")).ok());
+    assert!(fs::read_to_string(host.beside("words")).unwrap().ends_with(" -- admin@example.org\n"));
+}
+
+/// The host's Perl, with a `PVE::Notify` that writes down what it is asked.
+struct Perl {
+    lib: PathBuf,
+}
+
+impl Exec for Perl {
+    fn run(&self, cmd: &Cmd) -> anyhow::Result<Option<Output>> {
+        if cmd.argv[0] != "perl" {
+            return Ok(None);
+        }
+        assert_eq!((cmd.argv[1].as_str(), cmd.argv.len()), ("-e", 3));
+        let env = vec![("PERL5LIB".to_owned(), self.lib.display().to_string())];
+        exec::run_at(Path::new("/usr/bin/perl"), &cmd.argv[1..], &Cmd { env, ..cmd.clone() }).map(Some)
+    }
+}
+
+fn perl(host: &TestHost, body: &str) -> Box<dyn Exec> {
+    let (lib, asked) = (host.beside("perl"), host.beside("asked.json"));
+    fs::create_dir_all(lib.join("PVE")).unwrap();
+    let module = format!(
+        "package PVE::Notify; use JSON::PP; sub common_template_data {{ return {{ 'cluster-name' => 'prod' }} }}\n\
+         sub notify {{ {body}; open(my $f, '>', '{}'); print $f encode_json([@_]); close($f); }}\n1;\n",
+        asked.display()
+    );
+    fs::write(lib.join("PVE/Notify.pm"), module).unwrap();
+    Box::new(Perl { lib })
+}
+
+#[test]
+fn the_hosts_own_notification_system_is_handed_the_message() {
+    let host = TestHost::golden("pve-single");
+    host.configure("proxmox: system\n\tvia system\n\tretries 0\n");
+    said(&host.run_with(&["notify", "test"], perl(&host, "1")).ok());
+    let asked: Value = serde_json::from_str(&fs::read_to_string(host.beside("asked.json")).unwrap()).unwrap();
+    assert_eq!((asked[0].as_str(), asked[1].as_str()), (Some("info"), Some("pbx-config")));
+    assert_eq!(asked[2]["subject"], "pve1: this is a test of pbx-config");
+    assert_eq!(asked[2]["cluster-name"], "prod");
+    assert!(asked[2]["html"].as_str().unwrap().starts_with("<!DOCTYPE html>"));
+    assert_eq!(asked[3], serde_json::json!({ "type": "pbx-config", "hostname": "pve1" }));
+    let all =
+        said(&host.run_with(&["notify", "test"], perl(&host, "die qq(no quorum\\n)")).exits(Exit::Failed));
+    assert!(all.contains("PVE::Notify: exit 255: no quorum") || all.contains("PVE::Notify: exit 2"), "{all}");
+}
+
+#[test]
+fn the_spool_of_a_backup_server_gets_an_entry_that_it_can_read() {
+    let host = TestHost::golden("pbs");
+    host.configure("proxmox: system\n\tvia system\n");
+    let spool = host.root.join("var/lib/proxmox-backup/notifications");
+    let names = || -> Vec<String> {
+        fs::read_dir(&spool).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    };
+    let before = names();
+    said(&host.run(&["notify", "test"]).ok());
+    let new: Vec<String> = names().into_iter().filter(|name| !before.contains(name)).collect();
+    assert_eq!(new.len(), 1);
+    let id = new[0].strip_suffix(".json").unwrap();
+    let entry: Value = serde_json::from_str(&fs::read_to_string(spool.join(&new[0])).unwrap()).unwrap();
+    assert_eq!((entry["id"].as_str(), id.len()), (Some(id), 36));
+    assert_eq!(entry["content"]["template"]["template-name"], "pbx-config");
+    assert_eq!(entry["content"]["template"]["data"]["subject"], "pbs1: this is a test of pbx-config");
+    assert_eq!(entry["metadata"]["severity"], "info");
+    assert_eq!(entry["metadata"]["timestamp"], 1_795_360_660);
+    assert_eq!(entry["metadata"]["additional-fields"]["type"], "pbx-config");
+    for name in ["subject.txt", "body.txt", "body.html"] {
+        let path = format!("share/templates/pbx-config-{name}.hbs");
+        assert!(Path::new(env!("CARGO_MANIFEST_DIR")).join(&path).is_file(), "{path}");
+    }
+}
+
+/// In every secret of the golden hosts.
+const PLANTED: &str = "S3CRET";
+
+/// Everything below our state folder, and of snapshots what lies before the payload.
+fn written(host: &TestHost) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut folders = vec![host.root.join("var/lib/proxmox-backup-extra"), host.root.join("run")];
+    let mut files = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.to_string_lossy().ends_with(".pbx.tar") {
+                let head =
+                    Command::new("tar").arg("-xOf").arg(&path).args(["MANIFEST.json", "HOWTO.txt"]).output();
+                files.push((path, head.unwrap().stdout));
+            } else if path.is_file() {
+                files.push((path.clone(), fs::read(path).unwrap()));
+            }
+        }
+    }
+    files
+}
+
+#[test]
+fn no_secret_of_a_host_is_told_anywhere() {
+    for name in ["pve-single", "pbs", "both", "bare"] {
+        let host = TestHost::golden(name);
+        let server = Server::http(&host);
+        let url = format!("http://127.0.0.1:{}", server.port);
+        configure(
+            &host,
+            &format!(
+                "webhook: all\n\turl {url}/ok\n\tauth bearer\nhealthchecks: log\nwebhook: bad\n\turl {url}/echo-400\n\tauth basic\n\
+                 \tusername bob\nrelay: mail\n\turl {url}/429\n\tto a@example.org\nproxmox: own\n\tvia system\n"
+            ),
+            &format!(
+                "webhook: all\n\tsecret {PLANTED}-a\nwebhook: bad\n\tsecret {PLANTED}-b\nhealthchecks: log\n\turl {url}/echo-400/{PLANTED}-c\n\
+                 relay: mail\n\ttoken {PLANTED}-d\n\thmac-key {PLANTED}-e\n"
+            ),
+        );
+        let mut said = Vec::new();
+        for args in [
+            &["-vv", "backup"][..],
+            &["--json", "backup"],
+            &["backup", "--dry-run"],
+            &["backup", "--only", "nothing"],
+            &["list", "--json"],
+            &["show", "latest", "--json"],
+            &["verify", "--all"],
+            &["config", "show"],
+            &["config", "check"],
+            &["notify", "list"],
+            &["notify", "test"],
+            &["log", "latest"],
+            &["catalog", "--json"],
+        ] {
+            let done = host.run(args);
+            said.push((args.join(" "), format!("{}{}", done.out, done.err).into_bytes()));
+        }
+        // They are in the payload, so that this test can find them.
+        assert!(host.run(&["cat", "latest", "etc/shadow"]).ok().out.contains(PLANTED));
+        // What goes to the log is seen from outside only.
+        let outside = Command::new(common::program())
+            .arg("--root")
+            .arg(&host.root)
+            .args(["-vv", "backup"])
+            .output()
+            .unwrap();
+        said.push(("the program".to_owned(), [outside.stdout, outside.stderr].concat()));
+        let got = server.got();
+        assert!(got.len() > 8, "{got:?}");
+        said.extend(
+            got.iter().map(|one| ("sent".to_owned(), one["body"].as_str().unwrap().as_bytes().to_vec())),
+        );
+        said.extend(written(&host).into_iter().map(|(path, data)| (path.display().to_string(), data)));
+        for (what, data) in said {
+            let text = String::from_utf8_lossy(&data);
+            let place = text.find(PLANTED).map(|at| text[..at].chars().rev().take(80).collect::<String>());
+            assert!(place.is_none(), "{name}: {what}: …{}", place.unwrap().chars().rev().collect::<String>());
+        }
+    }
+}

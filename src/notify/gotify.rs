@@ -65,6 +65,19 @@ pub(super) fn open(section: &Section) -> Result<Box<dyn Channel>, SyntaxError> {
     Ok(Box::new(Gotify { options, access, site }))
 }
 
+impl Gotify {
+    /// `priorities`: of what is ok, warned, failed.
+    pub fn new(url: &str, token: Secret, priorities: [u8; 3], access: Access, site: Site) -> Self {
+        let [priority_ok, priority_warning, priority_failure] = priorities;
+        let url = url.to_owned();
+        Self {
+            options: Options { url, token, priority_ok, priority_warning, priority_failure },
+            access,
+            site,
+        }
+    }
+}
+
 impl Channel for Gotify {
     fn place(&self) -> String {
         self.site.name.clone()

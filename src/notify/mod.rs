@@ -7,6 +7,7 @@ mod gotify;
 mod healthchecks;
 mod mail;
 mod ntfy;
+mod proxmox;
 mod relay;
 mod sendmail;
 mod smtp;
@@ -94,6 +95,12 @@ pub const KINDS: &[Kind] = &[
         open: sendmail::open,
     },
     Kind { name: "smtp", help: "mail through a mail server", secrets: |_| &["password"], open: smtp::open },
+    Kind {
+        name: "proxmox",
+        help: "the notification targets of this host",
+        secrets: |_| &[],
+        open: proxmox::open,
+    },
     Kind {
         name: "relay",
         help: "an HTTP server that makes a mail of it",

@@ -1,14 +1,22 @@
-//! Who reads mail on this host: addresses as Proxmox and Debian keep them. Nothing is sent here.
+//! Who wants to hear of this host, as Proxmox and Debian keep it: addresses, notification targets, the spool that
+//! tells them. What is told, and whom, is not decided here.
+
+use anyhow::{Context, Result};
 
 use super::files;
 use super::host::Host;
 use super::pmxcfs;
 use crate::model::facts::Product;
-use crate::model::section;
 
 /// Below /etc/pve.
 const PVE_USERS: &str = "user.cfg";
 const PBS_USERS: &str = "/etc/proxmox-backup/user.cfg";
+/// Below /etc/pve.
+const PVE_NOTIFICATIONS: [&str; 2] = ["notifications.cfg", "priv/notifications.cfg"];
+const PBS_NOTIFICATIONS: [&str; 2] =
+    ["/etc/proxmox-backup/notifications.cfg", "/etc/proxmox-backup/notifications-priv.cfg"];
+/// The privileged daemon of PBS looks for `*.json` in it every few seconds.
+const PBS_SPOOL: &str = "/var/lib/proxmox-backup/notifications";
 const MAIL_NAME: &str = "/etc/mailname";
 const USERS_MAX_BYTES: u64 = 4 << 20;
 const ROOT: &str = "root@pam";
@@ -36,6 +44,32 @@ pub fn address(host: &Host, product: Product, user: &str) -> Option<String> {
     found.filter(|address| !address.is_empty())
 }
 
+/// A product's notification configuration, the public and the private part; empty what is not there.
+pub fn notifications(host: &Host, product: Product) -> Result<(String, String)> {
+    let found: Vec<Option<Vec<u8>>> = match product {
+        Product::Pve => pmxcfs::files(host, &PVE_NOTIFICATIONS)?,
+        Product::Pbs => {
+            let read = |path: &&str| match files::read_small(host.root(), path, USERS_MAX_BYTES) {
+                Ok(data) => Ok(Some(data)),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+                Err(error) => Err(error).context(format!("cannot read {path}")),
+            };
+            PBS_NOTIFICATIONS.iter().map(read).collect::<Result<_>>()?
+        }
+    };
+    let mut texts =
+        found.into_iter().map(|data| String::from_utf8_lossy(&data.unwrap_or_default()).into_owned());
+    Ok((texts.next().unwrap_or_default(), texts.next().unwrap_or_default()))
+}
+
+/// Gives PBS a notification to send. It appears whole: an entry that cannot be read would block all others.
+pub fn spool(host: &Host, id: &str, entry: &[u8]) -> Result<()> {
+    const MODE: u32 = 0o600;
+    let folder = host.path(PBS_SPOOL);
+    anyhow::ensure!(folder.is_dir(), "{}: there is no such folder", folder.display());
+    files::replace(&folder.join(format!("{id}.json")), MODE, entry)
+}
+
 /// `user:ID:enable:expire:first:last:email:comment:keys:`
 fn in_pve(text: &str, user: &str) -> Option<String> {
     let mut users = text.lines().map(|line| line.split(':').collect::<Vec<_>>());
@@ -43,10 +77,12 @@ fn in_pve(text: &str, user: &str) -> Option<String> {
     fields.get(6).map(|address| percent_decoded(address))
 }
 
+/// A section file, in which tokens have names that are no ids of ours.
 fn in_pbs(text: &str, user: &str) -> Option<String> {
-    let sections = section::parse(PBS_USERS, text).ok()?;
-    let section = sections.iter().find(|section| section.kind == "user" && section.id == user)?;
-    section.get("email").map(str::to_owned)
+    let head = format!("user: {user}");
+    let mut lines = text.lines().skip_while(|line| line.trim_end() != head).skip(1);
+    let mut own = lines.by_ref().take_while(|line| line.starts_with([' ', '\t']));
+    own.find_map(|line| line.trim().strip_prefix("email ")).map(|address| address.trim().to_owned())
 }
 
 fn percent_decoded(text: &str) -> String {
@@ -79,7 +115,8 @@ mod tests {
         let pve = "user:mara@pve:1:0:::x@y:::\nuser:root@pam:1:0:A:B:ad%2Bmin@example.org:c::\n";
         assert_eq!(in_pve(pve, ROOT).as_deref(), Some("ad+min@example.org"));
         assert_eq!(in_pve("user:root@pam:1:0", ROOT), None);
-        let pbs = "user: root@pam\n\temail admin@example.org\n\tenable true\n";
+        let pbs =
+            "token: a@pbs!x\n\tenable true\n\nuser: root@pam\n\temail admin@example.org\n\tenable true\n";
         assert_eq!(in_pbs(pbs, ROOT).as_deref(), Some("admin@example.org"));
         assert_eq!(in_pbs("user: x@pbs\n\temail a@b\n", ROOT), None);
     }

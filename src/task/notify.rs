@@ -7,8 +7,9 @@ use std::collections::VecDeque;
 use anyhow::Result;
 
 use crate::config::Config;
+use crate::model::facts::Facts;
 use crate::model::report::{Fault, FaultKind, Outcome, Problem, Report};
-use crate::model::section::Section;
+use crate::model::section::{self, Section};
 use crate::model::snapshot::Trigger;
 use crate::notify::{self, Delivery, Target};
 use crate::plan::message;
@@ -18,6 +19,14 @@ use crate::sys::log::mask;
 
 /// Of the lines of a run that are kept for its message.
 const LINES_MAX: usize = 500;
+
+/// What stands where no channel is configured: the host's own targets hear of what is not well.
+const DEFAULT: &str = "proxmox: system\n\twhen warning\n";
+
+/// Only the running system tells its own targets without being asked to.
+fn is_told_by_itself(is_live: bool, facts: &Facts) -> bool {
+    is_live && !facts.products.is_empty()
+}
 
 /// The channels of a run.
 pub struct Channels {
@@ -29,10 +38,13 @@ pub struct Channels {
 impl Channels {
     /// A section that is not complete costs its channel, not the others'. A system that is only mounted here
     /// tells nobody: whoever saves it by hand is told on the spot.
-    /// None: a configuration that cannot be read names no channel.
+    /// None: a configuration that cannot be read.
     pub fn open(host: &Host, config: Option<&Config>) -> Self {
         let mut channels = Self { targets: Vec::new(), problems: Vec::new() };
-        let sections = config.map(|config| &config.channels[..]).unwrap_or_default();
+        let mut sections = config.map(|config| config.channels.clone()).unwrap_or_default();
+        if sections.is_empty() && is_told_by_itself(host.is_live(), &host.facts) {
+            sections = section::parse("(default)", DEFAULT).unwrap_or_default();
+        }
         for section in sections.iter().filter(|_| host.exec.is_of_host()) {
             match notify::open(section) {
                 Ok(target) => channels.targets.push(target),
@@ -63,8 +75,10 @@ impl Channels {
     ) {
         let fault = done.as_ref().err().and_then(|error| error.downcast_ref::<Fault>());
         // The run that holds the lock tells of itself, and who stops a run by hand knows of it.
-        let is_locked = fault.is_some_and(|fault| fault.kind == FaultKind::Locked);
-        if is_locked || (trigger == Trigger::Manual && check_stopped().is_err()) {
+        let is = |kind| fault.is_some_and(|fault: &Fault| fault.kind == kind);
+        // So does who has just typed something wrong.
+        let by_hand = trigger == Trigger::Manual && (check_stopped().is_err() || is(FaultKind::Usage));
+        if is(FaultKind::Locked) || by_hand {
             return;
         }
         self.tell(host, report, lines);
@@ -130,5 +144,25 @@ impl Lines {
 
     fn text(&self) -> String {
         self.0.borrow().iter().fold(String::new(), |text, line| text + line + "\n")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::facts::Product;
+
+    #[test]
+    fn only_a_running_proxmox_host_tells_somebody_unasked() {
+        let facts = |products: &[Product]| Facts {
+            products: products.iter().map(|product| (*product, "9.1".to_owned())).collect(),
+            ..Facts::default()
+        };
+        assert!(is_told_by_itself(true, &facts(&[Product::Pve])));
+        assert!(!is_told_by_itself(false, &facts(&[Product::Pbs])));
+        assert!(!is_told_by_itself(true, &facts(&[])));
+        let sections = section::parse("(default)", DEFAULT).unwrap_or_default();
+        let target = sections.first().and_then(|section| notify::open(section).ok());
+        assert!(target.is_some_and(|target| target.manner.when == notify::When::Warning));
     }
 }
