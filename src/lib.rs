@@ -154,6 +154,7 @@ pub mod task {
     pub mod state;
     pub mod status;
     pub mod surroundings;
+    pub mod trial;
     pub mod undo;
     pub mod verify;
 }

@@ -260,6 +260,62 @@ class Bench:
         self.row("a phase of vzdump through the hook", through, alone, "the script from before alone", "30 ms more")
 
 
+    def stores(self, root, text):
+        named(root)
+        folder = f"{root}/etc/proxmox-backup-extra"
+        os.makedirs(folder, exist_ok=True)
+        open(f"{folder}/pbx-config.cfg", "w").write(text)
+
+    def j(self):
+        """Three stores, one of them behind a server: what they take together, and the slowest of them alone."""
+        root, far = f"{self.work}/three", f"{self.work}/far"
+        generate(root, 200, 20_000_000, 20)
+        os.makedirs(far)
+        server = subprocess.Popen(["rclone", "serve", "webdav", "--addr", "127.0.0.1:18973", far, "--config=/notfound"],
+                                  stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            self.stores(root, "backup: main\n\tinclude /srv/**\n\tcompression none\ndir: a\n\tpath /a\ndir: b\n\tpath /b\n"
+                        "rclone: c\n\tremote :webdav,url=\"http://127.0.0.1:18973\",vendor=other:x\n\tchecksum download\n")
+            command = [self.program, "--root", root, "backup", "--only", "include", "--json"]
+
+            def took(*names):
+                done = subprocess.run(command + [f"--store={name}" for name in names], stdout=subprocess.PIPE)
+                assert done.returncode == 0, done.stdout
+                return json.loads(done.stdout)["phases"]["store"]
+
+            while subprocess.run(command + ["--store=c"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode:
+                time.sleep(0.1)
+            runs = max(3, self.runs // 3)
+            slowest = [took("c") for _ in range(runs)]
+            together = [took("a", "b", "c") for _ in range(runs)]
+            self.row("three stores", together, slowest, "the slowest alone", "1.20")
+        finally:
+            server.kill()
+            server.wait()
+
+    def k(self):
+        """10,000 snapshots of one host, of which a hundred stay."""
+        root = f"{self.work}/pruned"
+        generate(root, 5, 20_000, 1)
+        os.makedirs(f"{root}/etc", exist_ok=True)
+        open(f"{root}/etc/machine-id", "w").write("0123456789abcdef0123456789abcdef\n")
+        self.stores(root, "backup: main\n\tinclude /srv/**\ndir: a\n\tpath /a\n\tkeep-last 100\n")
+        subprocess.run([self.program, "--root", root, "backup"], check=True, stdout=subprocess.DEVNULL)
+        folder = next(entry.path for entry in os.scandir(f"{root}/a") if entry.is_dir())
+        name = os.listdir(folder)[0]
+        snapshot = open(f"{folder}/{name}", "rb").read()
+        host, stamp = name.removesuffix(".pbx.tar").rsplit("_", 1)
+        at = datetime.datetime.strptime(stamp, "%Y%m%dT%H%M%SZ")
+        for hours in range(1, 10_000):
+            then = at - datetime.timedelta(hours=hours)
+            with open(f"{folder}/{host}_{then:%Y%m%dT%H%M%SZ}.pbx.tar", "wb") as out:
+                out.write(snapshot.replace(f"{host}/{at:%Y-%m-%dT%H:%M:%SZ}".encode(), f"{host}/{then:%Y-%m-%dT%H:%M:%SZ}".encode(), 1))
+        plan = statistics.median(timed(self.program, "--root", root, "prune", "--dry-run") for _ in range(self.runs))
+        self.alone("prune --dry-run, 10,000 snapshots", ms(plan), "1 s")
+        self.alone("prune, 9,900 of 10,000 go", ms(timed(self.program, "--root", root, "prune")), "1 s")
+        assert len(os.listdir(folder)) == 100
+
+
 def machine(work):
     with open("/proc/cpuinfo") as lines:
         cpu = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
@@ -278,7 +334,7 @@ def main():
     parser.add_argument("--only", default="")
     parser.add_argument("--runs", type=int, default=15)
     args = parser.parse_args()
-    letters = [letter for letter in args.only.replace(",", "").lower()] or list("abcdefghi")
+    letters = [letter for letter in args.only.replace(",", "").lower()] or list("abcdefghijk")
     work = tempfile.mkdtemp(prefix="pbx-bench-")
     bench = Bench(os.path.realpath(args.program), os.path.realpath(args.double), args.runs, work)
     about = machine(work)

@@ -112,6 +112,8 @@ pub enum Verb {
         subcommand,
         after_help = "EXAMPLES:
   pbx-config store list
+  pbx-config store test       every store: reach, write, read, remove
+  pbx-config store test nas
   pbx-config store adopt      after a reinstallation: the old machine's snapshots count as this one's"
     )]
     Store(Store),
@@ -299,6 +301,12 @@ pub struct Prune {
 pub enum Store {
     /// The stores in force: where they are, what they keep, what they have
     List,
+    /// Reach each store, write a probe, read it back and remove it, with the time of each step
+    Test {
+        /// Only these stores, by name; a path with a / is a folder of snapshots
+        #[arg(value_name = "NAME|FOLDER")]
+        names: Vec<String>,
+    },
     /// Let snapshots of this host's name from another machine count as its own
     Adopt {
         #[command(flatten)]

@@ -18,6 +18,7 @@ mod row;
 mod runs;
 mod setup;
 mod status;
+mod stores;
 mod undo;
 
 use std::ffi::OsString;

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use jiff::tz::TimeZone;
 
 use crate::model::index::{Entry, Index, Kind, is_harmful};
-use crate::model::report::{Outcome, Problem, Report, Severity};
+use crate::model::report::{Medium, Outcome, Problem, Report, Severity};
 use crate::model::secret::MASK;
 use crate::model::section::{self, Section};
 use crate::model::snapshot::{Compression, Sealed, Snapshot};
@@ -150,10 +150,8 @@ pub fn report(report: &Report) -> String {
     for store in &report.stores {
         let place = store.place.as_deref().unwrap_or("FAILED");
         let _ = writeln!(text, "store     {}: {place}", store.store);
-        if let Some(medium) = &store.medium {
-            let free = medium.free.map(|free| format!(", {} free", size(free))).unwrap_or_default();
-            let _ =
-                writeln!(text, "          {} on {}{free}", one_line(&medium.kind), one_line(&medium.source));
+        if let Some(on) = &store.medium {
+            let _ = writeln!(text, "          {}", medium(on));
         }
         if let Some(kept) = store.kept {
             let _ = writeln!(text, "          {kept} kept, {} removed", store.removed.len());
@@ -169,6 +167,12 @@ pub fn report(report: &Report) -> String {
     };
     let _ = writeln!(text, "result    {result}");
     text
+}
+
+/// `nfs4 on server:/export, 120.0 GiB free`
+pub fn medium(medium: &Medium) -> String {
+    let free = medium.free.map(|free| format!(", {} free", size(free))).unwrap_or_default();
+    format!("{} on {}{free}", one_line(&medium.kind), one_line(&medium.source))
 }
 
 fn count(sealed: &Sealed) -> String {

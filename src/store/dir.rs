@@ -1,6 +1,7 @@
 //! `dir`: a folder, one sub-folder a host. Snapshots appear by rename, so a listing never shows half of one.
 //! On a file system that may hang every call has a limit (`bounded`); on a local one it is made here.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -28,6 +29,8 @@ const COPY_STEP_BYTES: u64 = 4 << 20;
 const SLOWEST_BYTES_PER_SECOND: u64 = 256 << 10;
 /// Manifests that one child reads, and such children at a time.
 const HEADS_AT_ONCE: usize = 64;
+/// Between two batches of removals a signal is looked for.
+const REMOVED_AT_ONCE: usize = 512;
 const READERS: usize = 8;
 
 /// `dir: ID`.
@@ -208,16 +211,31 @@ impl Dir {
         Ok(head)
     }
 
-    fn remove_here(&self, id: &SnapshotId) -> Result<()> {
-        let path = self.existing(id);
-        let removed = fs::remove_file(&path).and_then(|()| {
-            let folder = path.parent().unwrap_or(&self.path);
-            files::sync_folder(&File::open(folder)?)
-        });
-        match removed {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            removed => removed.with_context(|| self.trouble("remove", &path)),
+    /// What became of each. Their folders are synced once, for that takes longer than all the rest.
+    fn remove_here(&self, ids: &[SnapshotId]) -> Result<Vec<Result<(), String>>> {
+        let mut folders = BTreeSet::new();
+        let mut removed = Vec::with_capacity(ids.len());
+        for id in ids {
+            let path = self.existing(id);
+            removed.push(match fs::remove_file(&path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+                Err(error) => Err(format!("{}: {error}", self.trouble("remove", &path))),
+                Ok(()) => {
+                    folders.extend(path.parent().map(Path::to_owned));
+                    Ok(())
+                }
+            });
         }
+        for folder in folders {
+            File::open(&folder)
+                .and_then(|folder| files::sync_folder(&folder))
+                .with_context(|| self.trouble("write", &folder))?;
+            if folder != self.path {
+                // Goes only where it is empty.
+                let _ = fs::remove_dir(&folder);
+            }
+        }
+        Ok(removed)
     }
 }
 
@@ -272,8 +290,23 @@ impl Store for Dir {
     }
 
     fn remove(&self, id: &SnapshotId) -> Result<()> {
-        self.check_mounted()?;
-        self.within(self.timeout, || self.remove_here(id))
+        self.remove_many(std::slice::from_ref(id)).pop().unwrap_or_else(check_stopped)
+    }
+
+    fn remove_many(&self, ids: &[SnapshotId]) -> Vec<Result<()>> {
+        let mut results = Vec::with_capacity(ids.len());
+        for batch in ids.chunks(REMOVED_AT_ONCE) {
+            let removed = check_stopped().and_then(|()| self.check_mounted());
+            match removed.and_then(|()| self.within(self.timeout, || self.remove_here(batch))) {
+                Ok(removed) => results.extend(removed.into_iter().map(|one| one.map_err(anyhow::Error::msg))),
+                // The rest would fail the same way.
+                Err(error) => {
+                    results.push(Err(error));
+                    break;
+                }
+            }
+        }
+        results
     }
 
     fn get(&self, id: &SnapshotId) -> Result<Fetched> {

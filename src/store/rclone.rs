@@ -403,7 +403,10 @@ impl Store for Rclone {
     }
 
     fn remove(&self, id: &SnapshotId) -> Result<()> {
-        self.delete(id.host(), &[id.file_name()], self.limit())
+        self.delete(id.host(), &[id.file_name()], self.limit())?;
+        // Goes only where it is empty, and where there are folders at all.
+        let _ = self.run(&["rmdir", &self.folder(id.host())], TIDY_LIMIT, SAID_MAX_BYTES);
+        Ok(())
     }
 
     fn remove_many(&self, ids: &[SnapshotId]) -> Vec<Result<()>> {

@@ -1,6 +1,7 @@
 //! What is particular to Proxmox Backup Server: owners, protection, times, secrets, keys.
 
 use std::fs;
+use std::path::Path;
 
 use crate::common::TestHost;
 use crate::contract::{id, spool};
@@ -181,4 +182,45 @@ fn a_whole_week_with_a_server_as_second_store_keeps_what_it_should() {
     assert!(done.out.contains("owner check failed") && done.out.contains("store 'far'"), "{}", done.out);
     let plan = host.run(&["prune", "--dry-run", "--store", "far"]);
     assert!(plan.out.contains("of another owner on the server"), "{}{}", plan.out, plan.err);
+}
+
+#[test]
+fn a_store_that_is_tried_shows_each_step_and_keeps_nothing_of_it() {
+    let mut host = TestHost::empty();
+    let pass = kinds::word();
+    kinds::make_server(&host.beside("server"), &pass);
+    host.tool("proxmox-backup-client", &host.beside("server/bin/proxmox-backup-client"));
+    host.tool("rclone", Path::new("/usr/bin/rclone"));
+    let remote = host.beside("remote");
+    fs::create_dir(&remote).unwrap();
+    host.write(
+        "root/.config/rclone/rclone.conf",
+        format!("[away]\ntype = alias\nremote = {}\n", remote.display()),
+    );
+    host.configure(
+        "dir: local\n\tpath /store\nrclone: away\n\tremote away:x\npbs: far\n\trepository pbx@pbs!host@h:store\n\
+         \tnamespace hosts\n\tfingerprint aa:bb\ndir: gone\n\tpath /etc/hostname/x\n",
+    );
+    host.write("etc/proxmox-backup-extra/secrets.cfg", format!("pbs: far\n\tpassword {pass}\n"));
+    let secrets = host.root.join("etc/proxmox-backup-extra/secrets.cfg");
+    fs::set_permissions(secrets, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let tried = host.run(&["store", "test", "--json"]).exits(Exit::Failed).json();
+    for one in &tried.as_array().unwrap()[..3] {
+        let steps: Vec<_> =
+            one["steps"].as_array().unwrap().iter().map(|step| step["step"].as_str().unwrap()).collect();
+        assert_eq!(steps, ["reach", "write", "read", "remove"], "{one}");
+        assert!(one["steps"].as_array().unwrap().iter().all(|step| step["error"].is_null()), "{one}");
+    }
+    assert!(!tried[3]["steps"][0]["error"].is_null(), "{tried}");
+    assert_eq!(fs::read_dir(host.root.join("store")).unwrap().count(), 0);
+    assert_eq!(fs::read_dir(remote.join("x")).unwrap().count(), 0);
+    let groups = host.beside("server/pbs/data/ns/hosts/host");
+    assert_eq!(fs::read_dir(groups).unwrap().count(), 0);
+    // What a killed one left is no obstacle, also when the clock jumped back.
+    fs::create_dir(host.root.join("store/tiny.probe")).unwrap();
+    fs::write(host.root.join("store/tiny.probe/tiny.probe_20261122T151740Z.pbx.tar"), "x").unwrap();
+    host.now = "2026-11-22T15:17:40Z".to_owned();
+    let text = host.run(&["store", "test", "local"]).ok().out;
+    assert!(text.contains("ok      write") && text.contains("lies on "), "{text}");
+    host.run(&["store", "test", "nosuch"]).exits(Exit::NotFound);
 }
