@@ -107,6 +107,22 @@ fn what_is_removed_is_gone_and_nothing_else() {
 }
 
 #[test]
+fn two_runs_that_remove_the_same_at_once_both_end_well() {
+    each_kind(|store, _| {
+        let ids: Vec<_> = (0..6).map(|n| id(&format!("pve1/2026-11-22T15:17:4{n}Z"))).collect();
+        for id in &ids {
+            store.put(spool("x").path(), id).unwrap();
+        }
+        std::thread::scope(|scope| {
+            let remove = || store.remove_many(&ids[..5]).into_iter().for_each(|done| done.unwrap());
+            let both = [scope.spawn(remove), scope.spawn(remove)];
+            both.into_iter().for_each(|one| one.join().unwrap());
+        });
+        assert_eq!(store.list(None).unwrap(), [Found::new(ids[5].clone(), 1)]);
+    });
+}
+
+#[test]
 fn the_file_that_was_put_may_change_afterwards() {
     each_kind(|store, _| {
         let id = id("pve1/2026-11-22T15:17:40Z");
