@@ -8,6 +8,7 @@ double of pmxcfs). Prints a table in Markdown; asserts nothing: speed depends on
   b  the same from a cold cache              f  start-up
   c  the other codecs                        g  memory
   d  /etc/pve of 80 and 12,000 files         h  size of the program
+                                             s  sealing
 """
 import argparse, datetime, json, os, platform, random, shutil, statistics, subprocess, tempfile, time
 
@@ -122,6 +123,23 @@ class Bench:
             proof.append(shell(f"{zstd}; zstd -dc {self.out} | sha256sum"))
         self.row("write a snapshot, warm", write, pipe, "tar | zstd -3 -T0; sync", "1.05")
         self.row("whole run with reading back", whole, proof, "the same; zstd -dc | sha256sum", "0.90")
+
+    def s(self):
+        """To two recipients, as most would; 3: nobody has proven a key."""
+        root, _ = self.tree()
+        keys = "".join(
+            "\trecipient %s\n" % json.loads(subprocess.check_output(
+                [self.program, "--root", root, "key", "generate", "--json"]))["recipient"] for _ in range(2))
+        clear, sealed, blind = [], [], []
+        for _ in range(self.runs):
+            configure(root)
+            clear.append(self.backup(root)[1])
+            configure(root, keys)
+            sealed.append(self.backup(root, statuses=(3,))[1])
+            configure(root, keys + "\treadback-key no\n")
+            blind.append(self.backup(root, statuses=(3,))[1])
+        self.row("whole run, sealed", sealed, clear, "the same in the clear", "1.10")
+        self.row("whole run, sealed, readback-key no", blind, clear, "the same in the clear", "1.10")
 
     def b(self):
         root, tar = self.tree()
@@ -334,7 +352,7 @@ def main():
     parser.add_argument("--only", default="")
     parser.add_argument("--runs", type=int, default=15)
     args = parser.parse_args()
-    letters = [letter for letter in args.only.replace(",", "").lower()] or list("abcdefghijk")
+    letters = [letter for letter in args.only.replace(",", "").lower()] or list("abcdefghijks")
     work = tempfile.mkdtemp(prefix="pbx-bench-")
     bench = Bench(os.path.realpath(args.program), os.path.realpath(args.double), args.runs, work)
     about = machine(work)

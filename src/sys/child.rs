@@ -4,8 +4,9 @@
 #![allow(unsafe_code)] // fork, close_range and _exit
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -14,6 +15,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork, pipe2};
+
+use super::files;
 
 /// How long a killed child is waited for.
 const REAP_LIMIT: Duration = Duration::from_millis(500);
@@ -99,6 +102,33 @@ fn reap(child: Pid, stuck: bool) {
         && Instant::now() < deadline
     {
         std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// A small file of the host, as `files::read_small`, that may lie or lead where nothing answers.
+/// Errors: as there, and `TimedOut`.
+pub fn read_small(limit: Duration, root: &Path, path: &str, max: u64) -> io::Result<Vec<u8>> {
+    const READ: u8 = b'r';
+    const ABSENT: u8 = b'a';
+    const REFUSED: u8 = b'x';
+    let answer = run(limit, |pipe| {
+        let (how, rest) = match files::read_small(root, path, max) {
+            Ok(content) => (READ, content),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => (ABSENT, Vec::new()),
+            Err(error) => (REFUSED, error.to_string().into_bytes()),
+        };
+        // A parent that does not get all of it takes none of it.
+        let _ = pipe.write_all(&[how]).and_then(|()| pipe.write_all(&rest));
+    });
+    let data = match answer.map_err(io::Error::other)? {
+        Answer::Done(data) => data,
+        Answer::Stuck => return Err(io::Error::new(io::ErrorKind::TimedOut, "does not answer")),
+    };
+    match data.split_first() {
+        Some((&READ, content)) => Ok(content.to_vec()),
+        Some((&ABSENT, _)) => Err(io::ErrorKind::NotFound.into()),
+        Some((_, text)) => Err(io::Error::other(String::from_utf8_lossy(text).into_owned())),
+        None => Err(io::Error::other("cannot be read")),
     }
 }
 

@@ -4,6 +4,7 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use zeroize::Zeroizing;
@@ -17,13 +18,15 @@ use crate::catalog::system::SSH_HOST_KEY;
 use crate::config::{self, Config};
 use crate::model::report::{Fault, FaultKind, Problem};
 use crate::plan::passphrase;
-use crate::sys::files;
 use crate::sys::host::{CONFIG_DIR, Host};
+use crate::sys::{child, files};
 
 /// Of a file of recipients, or of ours.
 const FILE_MAX_BYTES: u64 = 4 << 20;
 const RECIPIENT: &str = "recipient";
 const RECIPIENT_FILE: &str = "recipient-file";
+/// What a run needs before it reads anything may lie on a share that hangs.
+const READ_LIMIT: Duration = Duration::from_secs(5);
 /// Of any private key of SSH.
 const KEY_MAX_BYTES: u64 = 64 * 1024;
 const PUBLIC: u32 = 0o644;
@@ -65,7 +68,7 @@ fn named(host: &Host, config: &Config) -> Result<Vec<Recipient>> {
         if !Path::new(path).is_absolute() {
             return Err(fault("must be absolute".into()).into());
         }
-        let bytes = files::read_small(host.root(), path, FILE_MAX_BYTES)
+        let bytes = child::read_small(READ_LIMIT, host.root(), path, FILE_MAX_BYTES)
             .map_err(|error| fault(format!("cannot read {path}: {error}")))?;
         let text = String::from_utf8(bytes).map_err(|_| fault(format!("{path}: is no text")))?;
         all.extend(Recipient::parse_file(path, &text)?);
@@ -95,7 +98,7 @@ pub fn protection(
 }
 
 fn signer(host: &Host, problems: &mut Vec<Problem>) -> Option<Signer> {
-    let read = files::read_small(host.root(), SSH_HOST_KEY, KEY_MAX_BYTES).map(Zeroizing::new);
+    let read = child::read_small(READ_LIMIT, host.root(), SSH_HOST_KEY, KEY_MAX_BYTES).map(Zeroizing::new);
     let parsed = match read {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
         Err(error) => Err(error.into()),

@@ -10,5 +10,6 @@ mod disks;
 mod errors;
 mod kill;
 mod power;
+mod sealed;
 mod signals;
 mod strace;
