@@ -39,6 +39,7 @@ use crate::store::Store;
 use crate::sys::files;
 use crate::sys::host::Host;
 use crate::sys::lock::{Lock, check_stopped, private_dir};
+use crate::sys::scratch;
 
 /// When the configuration leaves it to us: more would cost memory and gain nothing on a few MB.
 const THREADS_MAX: u32 = 4;
@@ -382,6 +383,12 @@ impl Work {
         private_dir(&path)?;
         let work = Self { path };
         problems.extend(work.sweep());
+        // Copies that a killed `verify` or `restore` had downloaded.
+        let downloads = host.download_dir();
+        if let Err(error) = scratch::sweep(&downloads) {
+            let what = format!("{}: cannot be cleaned up: {error}", downloads.display());
+            problems.push(Problem::warning(what).hint("remove the folders in it by hand"));
+        }
         Ok(work)
     }
 

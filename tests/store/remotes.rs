@@ -45,6 +45,21 @@ fn a_downloaded_copy_is_private_and_goes_with_its_holder() {
 }
 
 #[test]
+fn a_copy_that_a_killed_process_had_downloaded_goes_with_the_next_backup() {
+    let there = crate::common::TestHost::empty();
+    let at = pbx_config::sys::host::Host::detect(
+        there.root.clone(),
+        jiff::Timestamp::default(),
+        Box::new(pbx_config::sys::exec::NoTools),
+    );
+    let dead = at.download_dir().join("4999999.0");
+    fs::create_dir_all(&dead).unwrap();
+    fs::write(dead.join("tiny_20261122T151740Z.pbx.tar"), "keys").unwrap();
+    there.run(&["backup"]).ok();
+    assert!(!dead.exists());
+}
+
+#[test]
 fn the_first_bytes_of_many_come_in_a_few_processes_each_to_its_own() {
     for place in [kinds::rclone_local(), kinds::rclone_webdav(), kinds::rclone_sftp()] {
         let ids = many(70);
