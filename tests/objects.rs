@@ -331,6 +331,8 @@ fn a_word_that_names_nothing_is_refused_with_the_nearest_thing_that_is_there() {
         ("mapping/pci/x", "`pbx-config show"),
         ("storage/", "names no object"),
         ("nonsense/x", "the kinds are: "),
+        ("/etc/pve/storage.cfg", "take it with --path '/etc/pve/storage.cfg'"),
+        ("etc/pve/*", "take it with --path"),
     ] {
         let refused = refused(word);
         assert!(refused.contains(said), "{word}: {refused}");
@@ -505,8 +507,9 @@ fn the_plan_of_an_object_has_its_files_and_no_others() {
     let other = plan(&["ct/102", "--as", "202", "--storage", "local-zfs=tank"]);
     assert_eq!(steps(&other), ["merge etc/pve/user.cfg", "create etc/pve/nodes/pve1/lxc/202.conf"]);
     assert!(told(&other, "advice", "text").contains("expects tank:subvol-202-disk-0"));
-    let same = plan(&["role/BackupOps"]);
-    assert_eq!((steps(&same).len(), same["unchanged"].as_u64()), (0, Some(1)));
+    let same = plan(&["role/BackupOps", "vm/100"]);
+    assert_eq!((steps(&same).len(), same["unchanged"].as_u64()), (0, Some(2)));
+    assert_eq!(told(&same, "advice", "text"), "");
     let taken = plan(&["vm/100", "--as", "101"]);
     assert_eq!(steps(&taken), [""; 0]);
     assert!(told(&taken, "refused", "reason").contains("guest 101 is there already"), "{taken}");
@@ -557,6 +560,10 @@ fn on_another_host_accounts_mounts_and_cards_are_told_by_what_they_are() {
         .collect();
     assert!(commands.contains(&"zpool import rpool"), "{commands:?}");
     assert!(commands.iter().any(|command| command.ends_with("packages-held.txt | xargs -r apt-mark hold")));
+    assert!(
+        commands.contains(&"proxmox-boot-tool refresh") && commands.contains(&"update-grub"),
+        "{commands:?}"
+    );
     let steps = steps(&plan);
     assert!(steps.contains(&"merge etc/fstab".to_owned()), "{steps:?}");
     assert!(
@@ -877,5 +884,20 @@ proptest! {
             let moved = relocate::file(path, text.as_bytes(), &there);
             prop_assert_eq!(relocate::file(path, &moved.content, &back).content, text.as_bytes());
         }
+    }
+}
+
+#[test]
+fn the_manual_knows_every_kind() {
+    let manual =
+        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("man/pbx-config.1.in")).unwrap();
+    let section = manual.split(".SH OBJECTS").nth(1).unwrap().split(".SH").next().unwrap().replace('\\', "");
+    let words: Vec<&str> = section.split([' ', '\n']).map(|word| word.trim_start_matches("fB")).collect();
+    for kind in pbx_config::catalog::objects::KINDS {
+        assert!(
+            words.iter().any(|word| word.trim_end_matches("fR;").trim_end_matches("fR.") == kind.name),
+            "{}",
+            kind.name
+        );
     }
 }

@@ -38,6 +38,13 @@ pub const BY_HAND: &[ByHand] = &[
     ByHand { item: "boot-uuids", text: "the EFI partitions of this machine are made known to the boot tool",
         commands: &["lsblk -o NAME,SIZE,PARTTYPENAME,UUID", "proxmox-boot-tool init PARTITION",
             "proxmox-boot-tool refresh"], ..BASE },
+    ByHand { item: "kernel-cmdline", text: "the old command line names the disks of the old machine: take over what \
+        is yours",
+        commands: &["pbx-config cat {snapshot} etc/kernel/cmdline", "editor /etc/kernel/cmdline",
+            "proxmox-boot-tool refresh"], ..BASE },
+    ByHand { item: "grub", text: "the old settings may name the disks of the old machine: take over what is yours",
+        commands: &["pbx-config cat {snapshot} etc/default/grub", "editor /etc/default/grub", "update-grub"],
+        ..BASE },
     ByHand { item: "grub-config", text: "the menu is written for the disks of this machine",
         commands: &["update-grub"], ..BASE },
     ByHand { item: "machine-id", text: "this installation keeps its own id; the old one only when that machine is \

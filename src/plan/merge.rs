@@ -75,6 +75,19 @@ impl Accounts {
         accounts
     }
 
+    /// Without those whose line in passwd or group does not come along.
+    #[must_use]
+    pub fn only(mut self, users: bool, groups: bool) -> Self {
+        if !users {
+            self.users.retain(|user| !self.new_users.contains(user));
+            self.new_users.clear();
+        }
+        if !groups {
+            self.new_groups.clear();
+        }
+        self
+    }
+
     /// A number may be another group's here.
     fn check_primary_groups(&mut self, saved: [&[u8]; 2], live: [&[u8]; 2]) {
         let by_number = |text: &[u8]| -> BTreeMap<u32, String> {
@@ -439,6 +452,11 @@ mod tests {
             text(&groups.content),
             "root:x:0:\nsudo:x:30:zoe,mara\nmara:x:1000:\nbob:x:1005:\nzoe:x:1002:\nlab:x:1500:\n"
         );
+        // Without the lines of passwd and group nobody is new.
+        let none = Accounts::of(SAVED.map(str::as_bytes), ["", ""].map(str::as_bytes)).only(false, false);
+        let world = World { accounts: none, ..World::default() };
+        assert_eq!(merge("etc/shadow", b"", b"mara:$y$m:1::::::\n", &world).content, b"");
+        assert_eq!(merge("etc/subuid", b"", b"mara:1:1\nroot:9:1\n", &world).content, b"root:9:1\n");
         // A user who is new comes with the password, or locked.
         let live = ["root:x:0:0::/root:/bin/sh\n", "root:x:0:\nsudo:x:27:\n"];
         let world = accounts(SAVED, live);

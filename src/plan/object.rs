@@ -110,6 +110,10 @@ impl Work<'_> {
         } else {
             self.related(kind, id, &mut told);
         }
+        // Of what stays as it is there is nothing to say.
+        if told.from.is_empty() {
+            told.notes.clear();
+        }
         let (path, from) = self.place(kind, id);
         let changes = told.from.into_iter().map(|(path, (from, what))| {
             let content = self.now.get(&path).cloned().unwrap_or_default();

@@ -27,11 +27,11 @@ pub struct Selector {
     kinds: Vec<&'static Kind>,
 }
 
-/// Whether a word of a selection names an object: `kind/id`, and no path.
-pub fn is_object(word: &str) -> bool {
+/// What no object's word begins with.
+fn is_path(word: &str) -> bool {
     let top = word.split_once('/').map(|(top, _)| top);
     top.is_some_and(|top| {
-        !matches!(top, "" | "." | ".." | "etc" | "root" | "usr" | "var") && !top.contains('*')
+        matches!(top, "" | "." | ".." | "etc" | "root" | "usr" | "var") || top.contains('*')
     })
 }
 
@@ -51,6 +51,12 @@ impl Selector {
             _ => (None, word),
         };
         let usage = |what: String, hint: String| Fault::new(FaultKind::Usage, what).hint(hint);
+        if is_path(word) {
+            return Err(usage(
+                format!("'{word}' is a path, not an object"),
+                format!("take it with --path '{word}'"),
+            ));
+        }
         let names: BTreeSet<&str> = KINDS.iter().map(|kind| kind.name).collect();
         let known = |name: &str| name == GUEST_WORD || names.contains(name);
         // `mapping/pci/x`: the longest name counts.

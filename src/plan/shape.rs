@@ -250,18 +250,7 @@ fn is_link_file(name: &Name) -> bool {
 // ---- merges
 
 fn merged(picked: &mut Picked, here: &Here, world: &World) -> Vec<Advice> {
-    let live = |path: &str| {
-        let name = Name::new(path);
-        let wanted = picked.wanted.iter().any(|one| one.entry.path == name);
-        wanted.then(|| live_text(&name, picked, here)).flatten()
-    };
-    let saved = |path: &str| picked.contents.get(&Name::new(path)).cloned().unwrap_or_default();
-    // Who is here is known only when both files are looked at.
-    let accounts = match (live(PASSWD), live(GROUP)) {
-        (Some(users), Some(groups)) => Accounts::of([&saved(PASSWD), &saved(GROUP)], [&users, &groups]),
-        _ => Accounts::default(),
-    };
-    let host = merge::World { accounts, devices: world.devices.clone() };
+    let host = merge::World { accounts: accounts(picked, here), devices: world.devices.clone() };
     let mut advice = Vec::new();
     let mut made = Vec::new();
     for (number, one) in picked.wanted.iter().enumerate() {
@@ -295,12 +284,27 @@ fn merged(picked: &mut Picked, here: &Here, world: &World) -> Vec<Advice> {
     advice
 }
 
+/// Who is here under which number, and who will be: only those whose line comes along.
+fn accounts(picked: &Picked, here: &Here) -> Accounts {
+    let saved = |path: &str| picked.contents.get(&Name::new(path)).cloned().unwrap_or_default();
+    let lines = |numbers: &HashMap<String, u32>| -> Vec<u8> {
+        let lines = numbers.iter().map(|(name, number)| format!("{name}:x:{number}:\n"));
+        lines.collect::<String>().into_bytes()
+    };
+    let comes = |path: &str| picked.wanted.iter().any(|one| one.entry.path == Name::new(path));
+    let live = [lines(here.users), lines(here.groups)];
+    Accounts::of([&saved(PASSWD), &saved(GROUP)], [&live[0], &live[1]]).only(comes(PASSWD), comes(GROUP))
+}
+
 // ---- what is never written
 
 /// On the machine that the snapshot is of, nothing of this is to be done unless somebody asks.
 fn by_hand(picked: &Picked, here: &Here, request: &Request) -> Vec<Advice> {
     let is_other = picked.facts.machine_id != here.facts.machine_id || request.recover;
-    let never = |one: &&Wanted| matches!(one.item.restore, Restore::Never(_)) && (is_other || one.is_named);
+    let never = |one: &&Wanted| {
+        let is_foreign = one.item.tied == Tied::Hardware && is_other && !one.is_named;
+        (matches!(one.item.restore, Restore::Never(_)) && (is_other || one.is_named)) || is_foreign
+    };
     let items: BTreeSet<&str> = picked.wanted.iter().filter(never).map(|one| one.item.id).collect();
     let snapshot = picked.id.to_string();
     let mut advice = advice::by_hand(&items, &picked.contents, &snapshot, &picked.facts.node);
