@@ -21,6 +21,7 @@ pub mod model {
     pub mod keep;
     pub mod message;
     pub mod record;
+    pub mod relic;
     pub mod report;
     pub mod secret;
     pub mod section;
@@ -72,6 +73,7 @@ pub mod catalog;
 pub mod archive {
     pub mod codec;
     pub mod identity;
+    pub mod legacy;
     pub mod reader;
     pub mod recipient;
     pub mod seal;
@@ -137,6 +139,8 @@ pub mod task {
     pub mod intake;
     pub mod journal;
     pub mod key;
+    pub mod legacy;
+    pub mod migrate;
     pub mod metrics;
     pub mod notify;
     pub mod observe;

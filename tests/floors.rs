@@ -194,7 +194,10 @@ fn unsafe_code_stays_in_sys() {
 #[test]
 fn paths_of_the_host_are_named_in_the_catalogue_and_in_sys() {
     let mut broken = Vec::new();
-    for source in sources().iter().filter(|s| !["catalog", "sys", "cli"].contains(&s.folder.as_str())) {
+    // The layout of the predecessor's archives is a format, and names its folders.
+    let format = Path::new("src/archive/legacy/places.rs");
+    let free = |s: &&Source| ["catalog", "sys", "cli"].contains(&s.folder.as_str()) || s.path == format;
+    for source in sources().iter().filter(|source| !free(source)) {
         for (n, line) in &source.lines {
             let foreign = ["\"/etc/", "\"etc/", "\"/var/", "\"var/lib", "\"/root"]
                 .iter()

@@ -138,7 +138,7 @@ fn what_the_check_would_refuse_is_refused_with_its_line_and_nothing_is_written()
         ),
         (
             format!("{head}- {{kind: api, id: pve, keys: {{token: a@b!c, secret: s3cr3t}}}}\n"),
-            "a secret has no place",
+            "has no place in a file that others may read",
         ),
         (
             format!("{head}- {{kind: backup, id: main, keys: {{compression: lz4}}}}\n"),
@@ -163,4 +163,319 @@ fn what_the_check_would_refuse_is_refused_with_its_line_and_nothing_is_written()
     let done = host.run(&["config", "import", file.to_str().unwrap()]).exits(Exit::Usage);
     assert!(done.err.contains("in.yaml:3: is not UTF-8"), "{}", done.err);
     host.run(&["config", "import", "/nonexistent"]).exits(Exit::NotFound);
+}
+
+// The predecessor's configuration
+
+fn old_env(host: &TestHost, text: &str) {
+    host.write("opt/proxsave/configs/backup.env", text);
+}
+
+/// What became of an option, as the report tells it.
+fn fate(done: &common::Done, key: &str) -> String {
+    let value = done.json();
+    let options = value["options"].as_array().unwrap();
+    let one = options.iter().find(|one| one["key"] == key).unwrap_or_else(|| panic!("{key}: {}", done.out));
+    let text = ["becomes", "why", "instead", "what", "hint"].iter().find_map(|word| one[word].as_str());
+    format!("{}: {}", one["fate"].as_str().unwrap(), text.unwrap_or_default())
+}
+
+fn configuration(done: &common::Done) -> String {
+    done.json()["configuration"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn every_option_of_the_old_tool_is_accounted_for_whatever_it_says() {
+    let keys: Vec<&str> = pbx_config::config::legacy::keys().collect();
+    assert!(keys.len() > 220, "{}", keys.len());
+    let mut sorted = keys.clone();
+    sorted.sort_unstable();
+    sorted.dedup();
+    assert_eq!(sorted.len(), keys.len(), "a name stands in two rows");
+    for value in [
+        "",
+        "yes",
+        "false",
+        "7",
+        "/srv/x",
+        "x y z",
+        "age1abc",
+        "\u{1b}[2J",
+        "'quoted'",
+        "gfs",
+        "daemon",
+        "5m",
+    ] {
+        let host = TestHost::golden("pve-single");
+        // Each alone is a table walk; all at once is a file that is accepted.
+        let lines: Vec<String> = keys.iter().map(|key| format!("{key}={value}")).collect();
+        let text = lines.join("\n") + "\n";
+        old_env(&host, &text);
+        let done = host.run(&["migrate", "--json"]);
+        assert!(matches!(done.exit, Exit::Ok | Exit::Problems), "{value}: {}", done.err);
+        let options = done.json()["options"].as_array().unwrap().clone();
+        for key in &keys {
+            let known = |one: &&serde_json::Value| {
+                one["key"] == *key || one["written_as"] == *key || one["written-as"] == *key
+            };
+            let one = options.iter().find(known);
+            // Of two names of one option the first that says something is told; the other stands for the same.
+            if let Some(one) = one {
+                assert_ne!(one["fate"], "unknown", "{key}={value}");
+                assert!(
+                    !value.is_empty() && one["fate"] != "not-set" || value.is_empty(),
+                    "{key}={value} is not told"
+                );
+            }
+        }
+        accepted(&host);
+    }
+}
+
+/// What is written is what every later run accepts.
+fn accepted(host: &TestHost) {
+    let done = host.run(&["migrate", "--write", "--force", "--json"]);
+    assert!(matches!(done.exit, Exit::Ok | Exit::Problems), "{}", done.err);
+    let done = host.run(&["config", "show"]);
+    assert!(
+        matches!(done.exit, Exit::Ok | Exit::Problems),
+        "{}\n{}",
+        done.err,
+        config_file(host, "pbx-config.cfg")
+    );
+    let secrets = host.root.join("etc/proxmox-backup-extra/secrets.cfg");
+    if secrets.exists() {
+        assert_eq!(fs::metadata(secrets).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+}
+
+#[test]
+fn each_option_alone_is_told_and_accepted() {
+    let host = TestHost::empty();
+    for key in pbx_config::config::legacy::keys() {
+        for value in ["true", "3", "text"] {
+            old_env(&host, &format!("{key}={value}\n"));
+            let done = host.run(&["migrate", "--json"]);
+            assert!(matches!(done.exit, Exit::Ok | Exit::Problems), "{key}: {}", done.err);
+            let options = done.json()["options"].as_array().unwrap().clone();
+            let told: Vec<_> = options.iter().filter(|one| one["line"] == 1).collect();
+            assert_eq!(told.len(), 1, "{key}");
+            let text = ["becomes", "why", "instead", "what"].iter().find_map(|word| told[0][word].as_str());
+            assert!(text.is_some_and(|text| text.len() > 3), "{key}={value}: {}", told[0]);
+        }
+    }
+}
+
+#[test]
+fn a_usual_installation_moves_in_one_step() {
+    let host = TestHost::golden("pve-single");
+    let age = "age1c92l66gk6neh8nhxnjah0gf55rjas0pljknfszyqmdr75vfpwgjsl78n4g";
+    old_env(
+        &host,
+        "# ProxSave\r\nCOMPRESSION_TYPE=\"xz\" # best\r\nCOMPRESSION_LEVEL=9\r\nCOMPRESSION_MODE=standard\r\n\
+        BACKUP_PATH=${BASE_DIR}/backup\r\nMAX_LOCAL_BACKUPS=15\r\nSECONDARY_ENABLED=true\r\nSECONDARY_PATH=/mnt/nas/proxsave\r\n\
+        MAX_SECONDARY_BACKUPS=30\r\nBACKUP_EXCLUDE_PATTERNS=\"*/cache/**, /var/tmp/**, *.iso\"\r\n\
+        CUSTOM_BACKUP_PATHS=\"\r\n# mine\r\n/srv/scripts\r\nopt/a[b]\r\n\"\r\nBACKUP_PVE_FIREWALL=false\r\n\
+        ENCRYPT_ARCHIVE=true\r\nUSE_COLOR=true\r\nSCHEDULER_TIME=03:30\r\n",
+    );
+    host.write("opt/proxsave/identity/age/recipient.txt", format!("# who\n{age}\n"));
+    host.write("etc/cron.d/proxsave", "# daily\n0 2 * * * root /opt/proxsave/build/proxsave\n");
+    host.write(
+        "etc/systemd/system/proxsave-daemon.service",
+        "[Service]\nExecStart=/opt/proxsave/build/proxsave --daemon\n",
+    );
+    host.write("etc/proxmox-backup-extra/pbx-config.cfg", "# all of it comments, as shipped\n#dir: x\n");
+    let before = common::tree::picture(&host.root, "opt");
+    let done = host.run(&["migrate", "--write"]).ok();
+    assert_eq!(common::tree::picture(&host.root, "opt"), before, "the old installation was touched");
+    let text = config_file(&host, "pbx-config.cfg");
+    let body = text.split_once("\n\n").unwrap().1;
+    assert_eq!(
+        body,
+        format!(
+            "backup: main
+\tcompression xz
+\tcompression-level 9
+\texclude /*/cache/**
+\texclude /var/tmp/**
+\texclude /**/*.iso
+\tinclude /srv/scripts
+\tinclude /opt/a[[]b[]]
+\tseal yes
+\trecipient {age}
+\tskip pve-firewall
+\tskip pve-firewall-node
+\tskip pve-firewall-vnet
+\tskip pve-firewall-guest
+
+dir: local
+\tpath /var/lib/proxmox-backup-extra/store
+\tkeep-last 15
+
+dir: secondary
+\tpath /mnt/nas/proxsave
+\tkeep-last 30
+"
+        ),
+        "{text}"
+    );
+    assert!(
+        done.out.contains("sed -i '\\|/opt/proxsave/build/proxsave|s|^|#|' /etc/cron.d/proxsave"),
+        "{}",
+        done.out
+    );
+    assert!(done.out.contains("systemctl disable --now proxsave-daemon.service"), "{}", done.out);
+    assert!(done.out.contains("OnCalendar=*-*-* 03:30:00"), "{}", done.out);
+    assert_eq!(
+        config_file(&host, "pbx-config.cfg.before-migrate"),
+        "# all of it comments, as shipped\n#dir: x\n"
+    );
+    host.run(&["config", "check"]).ok();
+    // A second time would be over a configuration.
+    let refused = host.run(&["migrate", "--write"]).exits(Exit::Usage);
+    assert!(refused.err.contains("this host is configured already"), "{}", refused.err);
+    host.run(&["migrate", "--write", "--force"]).ok();
+}
+
+#[test]
+fn counts_and_generations_become_keep_words_and_their_difference_is_told() {
+    let host = TestHost::empty();
+    let keeps = |env: &str| {
+        old_env(&host, env);
+        let done = host.run(&["migrate", "--json"]);
+        let text = configuration(&done);
+        text.lines().filter(|line| line.contains("keep-")).map(str::trim).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(keeps(""), "keep-last 7", "the default of its code");
+    assert_eq!(keeps("MAX_LOCAL_BACKUPS=0\n"), "");
+    assert_eq!(keeps("MAX_LOCAL_BACKUPS=many\n"), "keep-last 7");
+    assert_eq!(keeps("LOCAL_RETENTION_DAYS=4\n"), "keep-last 4", "a count, whatever it is called");
+    assert_eq!(keeps("LOCAL_RETENTION_DAYS=4\nMAX_LOCAL_BACKUPS=5\n"), "keep-last 5");
+    assert_eq!(
+        keeps("RETENTION_POLICY=gfs\nRETENTION_DAILY=7\nRETENTION_WEEKLY=4\nRETENTION_MONTHLY=12\n"),
+        "keep-last 7 keep-weekly 4 keep-monthly 12 keep-yearly 1000"
+    );
+    assert_eq!(keeps("RETENTION_POLICY=gfs\nRETENTION_YEARLY=2\n"), "keep-last 1 keep-yearly 2");
+    assert_eq!(keeps("RETENTION_WEEKLY=4\n"), "keep-last 7 keep-weekly 4", "as old versions would have kept");
+    assert_eq!(keeps("RETENTION_POLICY=simple\nRETENTION_WEEKLY=4\n"), "keep-last 7");
+    old_env(&host, "RETENTION_POLICY=gfs\nRETENTION_DAILY=7\n");
+    let done = host.run(&["migrate"]).ok();
+    assert!(done.out.contains("it counted backups, not days"), "{}", done.out);
+}
+
+#[test]
+fn a_passphrase_keeps_opening_what_is_sealed_from_now_on() {
+    let host = TestHost::empty();
+    old_env(&host, "ENCRYPT_ARCHIVE=true\nAGE_RECIPIENT_FILE=${BASE_DIR}/identity/age/r.txt\n");
+    let key = "age1c92l66gk6neh8nhxnjah0gf55rjas0pljknfszyqmdr75vfpwgjsl78n4g";
+    let salt = "proxsave/age-passphrase/v2:00112233445566778899aabbccddeeff";
+    host.write("opt/proxsave/identity/age/r.txt", format!("{key}\n"));
+    host.write("opt/proxsave/identity/age/passphrase.salt", format!("{salt}\n"));
+    let expected = format!(
+        "recipient {key} $scrypt$ln=15,r=8,p=1$cHJveHNhdmUvYWdlLXBhc3NwaHJhc2UvdjI6MDAxMTIyMzM0NDU1NjY3Nzg4OTlhYWJiY2NkZGVlZmY"
+    );
+    assert!(configuration(&host.run(&["migrate", "--json"]).ok()).contains(&expected));
+    // A secret key is never repeated, and no recipient.
+    host.write("opt/proxsave/identity/age/r.txt", "AGE-SECRET-KEY-1QQQQ\n");
+    let done = host.run(&["migrate", "--json"]).exits(Exit::Problems);
+    assert!(!done.out.contains("QQQQ") && done.out.contains("no public key"), "{}", done.out);
+}
+
+#[test]
+fn what_the_old_tool_did_not_understand_is_told_as_it_treated_it() {
+    let host = TestHost::empty();
+    old_env(
+        &host,
+        "BACKUP_ENABLED=maybe\nCOMPRESSION_LEVEL=high\nCOMPRESION_TYPE=xz\nWHATEVER=1\nno equals\n\
+        RETENTION_POLICY=gsf\nSECONDARY_ENABLED=true\nSECONDARY_PATH=nas:/x\nMAX_PVE_BACKUP_SIZE=10X\nEMAIL_FROM=\"x\n\
+        SCHEDULER_TIME=25:00\nBACKUP_BLACKLIST=${BASE_DIR}/log,/ok\nUSE_COLOR=1\nUSE_COLOR=0\nGOTIFY_TOKEN=a#b",
+    );
+    let done = host.run(&["migrate", "--json"]).exits(Exit::Problems);
+    for (key, expected) in [
+        ("BACKUP_ENABLED", "invalid: 'maybe' is no yes or no; the old tool took it for no"),
+        (
+            "COMPRESSION_LEVEL",
+            "invalid: 'high' is no whole number; the old tool took it for its default 6, so it is now backup: main / compression-level 6",
+        ),
+        ("COMPRESION_TYPE", "unknown: the old tool knew no such option; was COMPRESSION_TYPE meant?"),
+        ("WHATEVER", "unknown: the old tool knew no such option and passed over it"),
+        ("RETENTION_POLICY", "invalid: 'gsf' is no word of simple, gfs"),
+        ("SECONDARY_ENABLED", "invalid: 'nas:/x' is no folder of this machine; the old tool refused to run"),
+        (
+            "MAX_PVE_BACKUP_SIZE",
+            "invalid: '10X' is no size; the old tool took it for an error that ended its run",
+        ),
+        ("SCHEDULER_TIME", "invalid: '25:00' is no time of day; the old tool took 02:00"),
+        (
+            "BACKUP_BLACKLIST",
+            "invalid: '/${BASE_DIR}/log' holds a variable, which the old tool did not expand in lists",
+        ),
+    ] {
+        assert!(fate(&done, key).starts_with(expected), "{key}: {}", fate(&done, key));
+    }
+    let remarks: Vec<String> = done.json()["remarks"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| format!("{} {}", one["line"], one["what"]))
+        .collect();
+    for expected in [
+        "5 \"has no '='",
+        "10 \"its quote does not end",
+        "13 \"given again in line 14",
+        "15 \"the old tool cut the value",
+        "15 \"the last line has no end",
+    ] {
+        assert!(remarks.iter().any(|remark| remark.starts_with(expected)), "{expected}: {remarks:?}");
+    }
+    for (text, expected) in [
+        (&b"A=1\nBACKUP_BLACKLIST=\"\n/a\n"[..], "backup.env:2: the block of BACKUP_BLACKLIST does not end"),
+        (b"A=\xff\n", "backup.env:1: is not UTF-8"),
+    ] {
+        host.write("opt/proxsave/configs/backup.env", text);
+        let done = host.run(&["migrate"]).exits(Exit::Usage);
+        assert!(done.err.contains(expected), "{}", done.err);
+    }
+    let done = TestHost::empty().run(&["migrate"]).exits(Exit::NotFound);
+    assert!(done.err.contains("looked for"), "{}", done.err);
+    host.run(&["migrate", "/nonexistent/backup.env"]).exits(Exit::NotFound);
+}
+
+#[test]
+fn secrets_go_to_their_file_and_nowhere_else() {
+    let host = TestHost::empty();
+    old_env(
+        &host,
+        "GOTIFY_ENABLED=yes\nGOTIFY_SERVER_URL=https://g.example.org\nGOTIFY_TOKEN=s3cr3t\nPBS_PASSWORD=pw5ecret\n",
+    );
+    for args in [&["migrate"][..], &["migrate", "--json"], &["migrate", "--all"], &["migrate", "--write"]] {
+        let done = host.run(args).ok();
+        for secret in ["s3cr3t", "pw5ecret"] {
+            assert!(!done.out.contains(secret) && !done.err.contains(secret), "{}", done.out);
+        }
+    }
+    assert!(config_file(&host, "secrets.cfg").contains("gotify: gotify\n\ttoken s3cr3t\n"));
+    assert!(!config_file(&host, "pbx-config.cfg").contains("s3cr3t"));
+    let mode =
+        fs::metadata(host.root.join("etc/proxmox-backup-extra/secrets.cfg")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+}
+
+#[test]
+fn another_systems_disk_is_read_from_where_it_is_mounted() {
+    let (old, new) = (TestHost::empty(), TestHost::empty());
+    old.write("opt/proxmox-backup/env/backup.env", "MAX_LOCAL_BACKUPS=3\nLOCAL_BACKUP_PATH=${BASE_DIR}/x\n");
+    old.write(
+        "var/spool/cron/crontabs/root",
+        "0 2 * * * /opt/proxmox-backup/build/proxmox-backup >/dev/null\n",
+    );
+    let done = new.run(&["migrate", "--from-root", old.root.to_str().unwrap(), "--write"]).ok();
+    assert!(done.out.contains("(of /opt/proxmox-backup)"), "{}", done.out);
+    assert!(
+        done.out
+            .contains("crontab -l | sed '\\|/opt/proxmox-backup/build/proxmox-backup|s|^|#|' | crontab -"),
+        "{}",
+        done.out
+    );
+    assert!(config_file(&new, "pbx-config.cfg").contains("keep-last 3"));
 }

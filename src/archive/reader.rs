@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 
 use super::codec::{self, Codec};
 use super::identity::Keys;
+use super::legacy;
 use super::seal::{self, Held, Opening, SEALED_EXT};
 use super::sign::{self, SIGNATURE_MAX_BYTES, SIGNATURE_NAME};
 use super::tar::{self, BLOCK, Member};
@@ -91,13 +92,39 @@ pub struct Archive {
     /// The fingerprint of the key that signed the manifest, when it is signed; the signature holds.
     pub signed_by: Option<String>,
     keys: Keys,
+    /// What an archive of the predecessor says of itself.
+    pub old: Option<legacy::Manifest>,
+    row: Row,
 }
+
+/// The catalogue's row of a path, and whether it is secret: what only old archives do not tell themselves.
+pub type Row = fn(&Name) -> (&'static str, bool);
 
 impl Archive {
     /// Errors: `Verification` when the file is damaged, with its path.
     pub fn open(path: &Path) -> Result<Self> {
         let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
-        Self::from_file(file).map_err(|error| damaged(&error, path))
+        Self::of(path, file).map_err(|error| damaged(&error, path))
+    }
+
+    fn of(path: &Path, mut file: File) -> Result<Self> {
+        let mut block = Vec::new();
+        file.by_ref().take(BLOCK as u64).read_to_end(&mut block)?;
+        file.seek(SeekFrom::Start(0))?;
+        if block.starts_with(MANIFEST_NAME.as_bytes()) || !legacy::is_one(path, &block) {
+            return Self::from_file(file);
+        }
+        let legacy::Found { file, manifest, snapshot, payload_at } = legacy::open(path, file)?;
+        let head = Head { snapshot, manifest_sha256: String::new() };
+        let (keys, old) = (Keys::default(), Some(manifest));
+        Ok(Self { file, head, payload_at, signed_by: None, keys, old, row: |_| (legacy::ITEM, true) })
+    }
+
+    /// Where paths of the predecessor's archives belong.
+    #[must_use]
+    pub fn with_rows(mut self, row: Row) -> Self {
+        self.row = row;
+        self
     }
 
     fn from_file(mut file: File) -> Result<Self> {
@@ -110,7 +137,8 @@ impl Archive {
         let manifest = || bytes.get(BLOCK..Head::needed(&bytes)?);
         let signed_by = signature.zip(manifest()).map(|(signature, text)| sign::check(&signature, text));
         let signed_by = signed_by.transpose()?;
-        Ok(Self { file, head, payload_at, signed_by, keys: Keys::default() })
+        let keys = Keys::default();
+        Ok(Self { file, head, payload_at, signed_by, keys, old: None, row: |_| (legacy::ITEM, true) })
     }
 
     /// What opens it when it is sealed.
@@ -135,12 +163,23 @@ impl Archive {
         let held = self.key(path).map_err(|error| not_opened(&error, path))?;
         self.file.seek(SeekFrom::Start(self.payload_at))?;
         let mut visit_error = None;
-        let index = read_payload(&self.file, &self.head.snapshot, held.as_ref(), &mut |member, content| {
+        let mut visit = |member: &Member, content: &mut dyn Read| {
             visit(member, content).map_err(|error| {
                 visit_error = Some(error);
                 anyhow::anyhow!("stopped")
             })
-        });
+        };
+        let snapshot = &self.head.snapshot;
+        let index = if snapshot.legacy.is_some() {
+            let read =
+                legacy::read(&self.file, self.payload_at, snapshot, held.as_ref(), &self.row, &mut visit);
+            read.inspect(|index| {
+                let bytes = index.entries.iter().map(|entry| entry.size).sum();
+                self.head.snapshot.counts = counted(index, Counts { bytes, ..Counts::default() });
+            })
+        } else {
+            read_payload(&self.file, snapshot, held.as_ref(), &mut visit)
+        };
         if index.is_err() {
             // A stop comes as an error of the reading or of `visit`: it is neither damage nor the visitor's.
             check_stopped()?;
@@ -455,17 +494,22 @@ fn check_manifest(index: &Index, snapshot: &Snapshot) -> Result<()> {
             == (&facts.node, &facts.machine_id, &facts.products, &facts.cluster),
         "its manifest and its index are not of the same host"
     );
-    let counted = Counts {
+    ensure!(
+        counted(index, snapshot.counts) == snapshot.counts,
+        "its manifest does not count what its index lists"
+    );
+    Ok(())
+}
+
+/// What an index counts itself; the rest is told by `others`.
+fn counted(index: &Index, others: Counts) -> Counts {
+    Counts {
         entries: index.entries.len() as u64,
         files: index.entries.iter().filter(|entry| entry.kind == Kind::File).count() as u64,
-        bytes: snapshot.counts.bytes,
         absent: index.absent.len() as u64,
         problems: index.problems.len() as u64,
-        pmxcfs: snapshot.counts.pmxcfs,
-        unexplained: snapshot.counts.unexplained,
-    };
-    ensure!(counted == snapshot.counts, "its manifest does not count what its index lists");
-    Ok(())
+        ..others
+    }
 }
 
 fn check_hard_link(member: &Member, seen: &HashMap<Name, Seen>) -> Result<()> {

@@ -11,6 +11,7 @@ pub mod merges;
 pub mod monitoring;
 pub mod objects;
 mod pbs;
+pub mod predecessor;
 mod pve;
 pub mod references;
 pub mod system;

@@ -134,6 +134,8 @@ pub enum Verb {
     /// Look at the channels that a run is told to, and try them
     #[command(subcommand, after_help = super::notify::EXAMPLES)]
     Notify(super::notify::Notify),
+    /// Turn the predecessor's backup.env into a configuration of pbx-config
+    Migrate(super::migrate::Args),
     /// Look at the configuration, take it out, bring it in
     #[command(
         subcommand,
@@ -280,12 +282,14 @@ pub struct Verify {
 /// Remove this host's old snapshots, as the keep options of each store say
 ///
 /// Each run does the same after it has written. Never removed: the newest one, protected ones, those of another
-/// machine, and what is not ours. Without a keep option a store keeps all.
+/// machine, and what is not ours; the predecessor's archives go by --legacy alone. Without a keep option a store
+/// keeps all.
 #[derive(Debug, Args)]
 #[command(after_help = "EXAMPLES:
   pbx-config prune --dry-run      every snapshot, and why it stays or goes
   pbx-config prune --store nas
-  pbx-config prune --accept       the host was meant to become smaller")]
+  pbx-config prune --accept       the host was meant to become smaller
+  pbx-config prune --legacy keep-last=3 --store nas --dry-run")]
 pub struct Prune {
     /// Show every snapshot with its reason; remove nothing
     #[arg(long)]
@@ -293,6 +297,9 @@ pub struct Prune {
     /// Take the newest snapshot as it is, though it has much less than those before it
     #[arg(long, conflicts_with = "dry_run")]
     pub accept: bool,
+    /// Archives that the predecessor made of this host, and nothing of ours: keep-last=3,keep-monthly=12
+    #[arg(long, value_name = "KEEP", conflicts_with = "accept")]
+    pub legacy: Option<String>,
     #[command(flatten)]
     pub stores: Stores,
 }

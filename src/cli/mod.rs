@@ -8,6 +8,7 @@ mod exchange;
 mod hook;
 mod identity;
 mod key;
+mod migrate;
 mod notify;
 mod paper;
 mod plans;
@@ -216,6 +217,7 @@ impl Words<'_> {
             Verb::Hook(args) => self.hook(args),
             Verb::Check(args) => self.check(&args),
             Verb::Notify(args) => self.notify(args),
+            Verb::Migrate(args) => self.migrate(args),
             Verb::Config(args::Config::Show) => self.config_show(),
             Verb::Config(args::Config::Check) => self.config_check(),
             Verb::Config(args::Config::Export(args)) => self.config_export(&args),

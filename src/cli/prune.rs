@@ -6,8 +6,11 @@ use jiff::tz::TimeZone;
 use super::{Words, args, render};
 use crate::config::Config;
 use crate::model::keep::Keep;
-use crate::model::report::{Exit, Outcome, Problem};
+use crate::model::report::{Exit, Fault, FaultKind, Outcome, Problem};
+use crate::model::section;
 use crate::store::Store;
+use crate::sys::lock::Lock;
+use crate::task::legacy::{self, OldPlan};
 use crate::task::prune::{self, Done, Plan};
 
 impl Words<'_> {
@@ -15,6 +18,9 @@ impl Words<'_> {
         let config = self.config()?;
         let stores = self.kept(&config, &args.stores)?;
         let zone = TimeZone::system();
+        if let Some(words) = &args.legacy {
+            return self.prune_legacy(&stores, words, args.dry_run, &zone);
+        }
         if args.dry_run {
             let plans =
                 stores.iter().map(|(store, keep)| prune::plan(&self.host, store.as_ref(), *keep, &zone));
@@ -36,6 +42,28 @@ impl Words<'_> {
         })
     }
 
+    /// Only archives of the predecessor, only of this host, only by what is said here.
+    fn prune_legacy(
+        &mut self,
+        stores: &[(Box<dyn Store>, Keep)],
+        words: &str,
+        dry_run: bool,
+        zone: &TimeZone,
+    ) -> Result<Exit> {
+        let keep = keep_words(words)?;
+        let lock = if dry_run { None } else { Some(Lock::acquire(&self.host.run_dir())?) };
+        let mut plans = Vec::new();
+        for (store, _) in stores {
+            let mut plan = legacy::plan(&self.host, store.as_ref(), &keep, zone)?;
+            if let Some(lock) = &lock {
+                legacy::carry_out(store.as_ref(), &mut plan, lock);
+            }
+            plans.push(plan);
+        }
+        self.print(&plans, |plans| plans.iter().map(|plan| legacy_table(plan, dry_run)).collect())?;
+        Ok(exit(plans.iter().map(|plan| &plan.problems[..])))
+    }
+
     pub(super) fn kept(&self, config: &Config, args: &args::Stores) -> Result<Vec<(Box<dyn Store>, Keep)>> {
         let stores = self.stores(config, args)?;
         Ok(stores
@@ -50,6 +78,38 @@ impl Words<'_> {
 
 fn exit<'a>(problems: impl Iterator<Item = &'a [Problem]>) -> Exit {
     problems.map(Outcome::of).max().unwrap_or(Outcome::Ok).into()
+}
+
+/// `keep-last=3,keep-monthly=12`. Errors: `Usage`; nothing kept would be nothing left.
+fn keep_words(words: &str) -> Result<Keep> {
+    let lines: Vec<String> = words.split(',').map(|word| word.trim().replacen('=', " ", 1)).collect();
+    let text = format!("prune: legacy\n\t{}\n", lines.join("\n\t"));
+    let sections = section::parse("--legacy", &text).unwrap_or_default();
+    let keep: Keep = sections.iter().find_map(|section| section.read().ok()).unwrap_or_default();
+    if keep.keeps_all() {
+        let fault = Fault::new(FaultKind::Usage, format!("--legacy '{words}': says nothing to keep"));
+        return Err(fault
+            .hint(format!("as in --legacy keep-last=3; the words are {}", Keep::KEYS.join(", ")))
+            .into());
+    }
+    Ok(keep)
+}
+
+fn legacy_table(plan: &OldPlan, dry_run: bool) -> String {
+    let mut text = format!("store {}\n", plan.store);
+    for (one, file) in plan.archives.iter().zip(&plan.files) {
+        let word = match (one.keep, dry_run, plan.removed.contains(file)) {
+            (true, ..) => "keep   ",
+            (false, true, _) => "remove ",
+            (false, false, true) => "removed",
+            (false, false, false) => "left   ",
+        };
+        text.push_str(&format!("  {word}  {}  {}  {}\n", one.id, one.reason, render::one_line(file)));
+    }
+    if plan.others > 0 {
+        text.push_str(&format!("  {} archives of other hosts stay\n", plan.others));
+    }
+    text + &render::problems(&plan.problems)
 }
 
 /// Every snapshot with its reason.

@@ -233,6 +233,13 @@ fn list_row(listed: &Listed) -> Vec<String> {
         }
         None => ("-".to_owned(), "damaged".to_owned(), String::new()),
     };
+    // Their manifest does not tell what is in them.
+    let (files, outcome, note) = match &listed.legacy {
+        Some(file) => {
+            ("-".to_owned(), outcome.replace("ok", "-"), format!("[legacy] {note}{}", one_line(file)))
+        }
+        None => (files, outcome, note),
+    };
     vec![listed.id.to_string(), local, size(listed.size), files, outcome, listed.stores.join(","), note]
 }
 
@@ -271,7 +278,13 @@ pub fn manifest(snapshot: &Snapshot) -> String {
     if snapshot.protected {
         line("protected", "yes");
     }
-    line("written by", &format!("proxmox-backup-extra {}", snapshot.tool));
+    match &snapshot.legacy {
+        None => line("written by", &format!("proxmox-backup-extra {}", snapshot.tool)),
+        Some(legacy) => {
+            line("written by", format!("the predecessor of this program {}", snapshot.tool).trim_end());
+            line("archive", &legacy.archive);
+        }
+    }
     text
 }
 

@@ -3,6 +3,7 @@
 
 pub mod edit;
 pub mod exchange;
+pub mod legacy;
 
 use std::path::Path;
 

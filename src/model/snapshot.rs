@@ -10,6 +10,7 @@ use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 
 use super::facts::{Cluster, Product};
+use super::relic::Legacy;
 use super::report::Outcome;
 
 /// The format this program writes.
@@ -146,6 +147,9 @@ pub struct Snapshot {
     pub selection: Vec<String>,
     #[serde(default)]
     pub protected: bool,
+    /// Set for an archive of the predecessor, which has no manifest of ours; no file of ours can say it.
+    #[serde(skip_deserializing, skip_serializing_if = "Option::is_none")]
+    pub legacy: Option<Legacy>,
 }
 
 /// What really compressed the payload.

@@ -13,6 +13,7 @@ use anyhow::{Context, Result};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::relics::{self, Relic};
 use super::tool::{transfer_limit, usage};
 use super::{Fetched, Found, Placed, Store, bounded, in_batches};
 use crate::model::report::{Fault, FaultKind, Medium, Problem};
@@ -325,6 +326,44 @@ impl Store for Dir {
             copy_file(&place, &copy).with_context(|| self.trouble("read", &place))
         })?;
         Ok(Fetched::downloaded(copy, place, scratch))
+    }
+
+    fn relics(&self) -> Result<Vec<Relic>> {
+        self.check_mounted()?;
+        let files = self.within(self.timeout, || {
+            relics::files(&self.path).with_context(|| self.trouble("read", &self.path))
+        })?;
+        Ok(relics::among(&files))
+    }
+
+    fn relic_head(&self, path: &str, len: usize) -> Result<Vec<u8>> {
+        self.within(self.timeout, || relics::head(&self.path, path, len))
+    }
+
+    fn relic_get(&self, relic: &Relic) -> Result<Fetched> {
+        let place = self.path.join(&relic.path);
+        if !self.may_hang() {
+            return Ok(Fetched::in_place(place));
+        }
+        let scratch = Scratch::new(&self.downloads)?;
+        let copy = scratch.path().join(place.file_name().unwrap_or_default());
+        self.within(self.copy_limit(relic.size), || {
+            for ending in std::iter::once("").chain(relic.beside.iter().copied()) {
+                let named = |path: &Path| PathBuf::from({
+                    let mut named = path.as_os_str().to_owned();
+                    named.push(ending);
+                    named
+                });
+                copy_file(&named(&place), &named(&copy)).with_context(|| self.trouble("read", &place))?;
+            }
+            Ok(())
+        })?;
+        Ok(Fetched::downloaded(copy, place, scratch))
+    }
+
+    fn relic_remove(&self, relic: &Relic) -> Result<()> {
+        self.check_mounted()?;
+        self.within(self.timeout, || relics::remove(&self.path, relic))
     }
 
     fn folder(&self) -> Option<&Path> {

@@ -5,6 +5,7 @@ mod bounded;
 mod dir;
 mod pbs;
 mod rclone;
+mod relics;
 mod remote;
 mod tool;
 
@@ -14,7 +15,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use anyhow::{Result, anyhow};
+use anyhow::{Result, anyhow, bail};
 
 use crate::model::report::{Fault, FaultKind, Medium, Problem};
 use crate::model::section::Section;
@@ -22,6 +23,8 @@ use crate::model::snapshot::SnapshotId;
 use crate::sys::host::Host;
 use crate::sys::lock::check_stopped;
 use crate::sys::scratch::Scratch;
+
+pub use relics::Relic;
 
 pub trait Store: Sync {
     /// The id of its section.
@@ -51,6 +54,26 @@ pub trait Store: Sync {
 
     /// A local file with the whole snapshot.
     fn get(&self, id: &SnapshotId) -> Result<Fetched>;
+
+    /// Archives of the predecessor, in no order. A kind of store that never had any has none.
+    fn relics(&self) -> Result<Vec<Relic>> {
+        Ok(Vec::new())
+    }
+
+    /// The first bytes of a file that `relics` told of, or of one that lies beside it.
+    fn relic_head(&self, path: &str, _: usize) -> Result<Vec<u8>> {
+        bail!("store '{}': {path} is not there", self.name())
+    }
+
+    /// A local file with all of it, and with what belongs to it beside it.
+    fn relic_get(&self, relic: &Relic) -> Result<Fetched> {
+        bail!("store '{}': {} is not there", self.name(), relic.path)
+    }
+
+    /// Removes it and what belongs to it.
+    fn relic_remove(&self, relic: &Relic) -> Result<()> {
+        bail!("store '{}': {} is not there", self.name(), relic.path)
+    }
 
     /// The folder of this machine that it is, when it is one.
     fn folder(&self) -> Option<&Path> {

@@ -13,6 +13,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, ensure};
 use serde::Deserialize;
 
+use super::relics::{self, Relic};
 use super::remote::{self, Checksum, Options};
 use super::tool::{Tool, split_secrets, transfer_limit, usage};
 use super::{Fetched, Found, Placed, Store, in_batches};
@@ -424,6 +425,44 @@ impl Store for Rclone {
             results.extend(self.remove_batch(batch[0].host(), batch));
         }
         results
+    }
+
+    fn relics(&self) -> Result<Vec<Relic>> {
+        let words = ["--recursive", "--max-depth=2", "--include=/*-backup-*", "--include=/*/*-backup-*"];
+        let listed = self.lsjson(&self.options.remote, &words)?;
+        let sized = listed.into_iter().filter_map(|one| Some((one.path, u64::try_from(one.size).ok()?)));
+        Ok(relics::among(&sized.collect()))
+    }
+
+    fn relic_head(&self, path: &str, len: usize) -> Result<Vec<u8>> {
+        let (place, count) = (self.folder(path), format!("--count={len}"));
+        self.done(&format!("read {place}"), &["cat", &place, "--offset=0", &count], self.limit())
+    }
+
+    fn relic_get(&self, relic: &Relic) -> Result<Fetched> {
+        let scratch = Scratch::new(&self.downloads)?;
+        let download = |path: &str, bytes: u64| -> Result<PathBuf> {
+            let place = self.folder(path);
+            let file = scratch.path().join(path.rsplit('/').next().unwrap_or(path));
+            let local = file.to_string_lossy().into_owned();
+            self.done(&format!("download {place}"), &["copyto", &place, &local], self.transfer_limit(bytes))?;
+            fs::set_permissions(&file, fs::Permissions::from_mode(0o600))?;
+            Ok(file)
+        };
+        let file = download(&relic.path, relic.size)?;
+        for ending in &relic.beside {
+            download(&format!("{}{ending}", relic.path), 0)?;
+        }
+        Ok(Fetched::downloaded(file, PathBuf::from(self.folder(&relic.path)), scratch))
+    }
+
+    fn relic_remove(&self, relic: &Relic) -> Result<()> {
+        let beside = relic.beside.iter().map(|ending| format!("{}{ending}", relic.path));
+        for path in std::iter::once(relic.path.clone()).chain(beside) {
+            let place = self.folder(&path);
+            self.done(&format!("remove {place}"), &["deletefile", &place], self.limit())?;
+        }
+        Ok(())
     }
 
     fn get(&self, id: &SnapshotId) -> Result<Fetched> {

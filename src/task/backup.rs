@@ -484,6 +484,7 @@ fn draft(
         note: request.note.clone(),
         selection: request.selection.words(),
         protected: request.protect,
+        legacy: None,
     })
 }
 

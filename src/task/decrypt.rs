@@ -11,10 +11,12 @@ use serde::Serialize;
 
 use super::snapshots::Chosen;
 use super::{extract, verify};
+use crate::archive::legacy::Manifest;
 use crate::archive::reader::Archive;
 use crate::archive::seal::SEALED_EXT;
 use crate::archive::writer::{HOWTO_NAME, MANIFEST_NAME, howto_beside};
 use crate::model::index::Name;
+use crate::model::relic;
 use crate::model::report::Problem;
 use crate::model::snapshot::{Payload, Snapshot, SnapshotId};
 use crate::sys::beneath;
@@ -60,8 +62,38 @@ pub fn run(chosen: &Chosen, to: &Path) -> Result<Decrypted> {
     })
 }
 
+/// As the predecessor leaves them: the archive, its manifest, its checksum.
+fn fill_old(
+    archive: &mut Archive,
+    old: &Manifest,
+    path: &Path,
+    staging: &Path,
+) -> Result<(Snapshot, Vec<(String, u64)>)> {
+    let before = archive.snapshot().clone();
+    let name = before.payload.name.strip_suffix(SEALED_EXT).unwrap_or(&before.payload.name);
+    let mut made = (0, String::new());
+    make(staging, name, |file| {
+        let mut out = BufWriter::with_capacity(BUFFER_BYTES, file);
+        made = archive.unseal(path, &mut out)?;
+        Ok(out.flush()?)
+    })?;
+    let (size, sha256) = made;
+    let manifest = serde_json::to_vec_pretty(&old.cleared(name, size, &sha256))?;
+    let checksum = format!("{sha256}  {name}\n").into_bytes();
+    let mut files = vec![(name.to_owned(), size)];
+    for (ending, text) in [(relic::METADATA, manifest), (relic::SHA256, checksum)] {
+        let name = format!("{name}{ending}");
+        make(staging, &name, |mut file| Ok(file.write_all(&text)?))?;
+        files.push((name, text.len() as u64));
+    }
+    Ok((before, files))
+}
+
 /// Three files. The manifest is the snapshot's, but of the clear payload.
 fn fill(archive: &mut Archive, path: &Path, staging: &Path) -> Result<(Snapshot, Vec<(String, u64)>)> {
+    if let Some(old) = archive.old.clone() {
+        return fill_old(archive, &old, path, staging);
+    }
     let before = archive.snapshot().clone();
     let name = before.payload.name.strip_suffix(SEALED_EXT).unwrap_or(&before.payload.name);
     let mut clear = Snapshot { sealed: None, ..before.clone() };

@@ -8,8 +8,10 @@ use std::thread;
 use anyhow::{Context, Result};
 use serde::Serialize;
 
+use super::legacy;
 use crate::archive::identity::Keys;
 use crate::archive::reader::{Archive, HEAD_BYTES, Head};
+use crate::model::relic::RelicName;
 use crate::model::report::{Fault, FaultKind, Problem};
 use crate::model::snapshot::{SUFFIX, Snapshot, SnapshotId};
 use crate::store::{Fetched, Found, Store};
@@ -34,6 +36,9 @@ pub struct Listed {
     pub stores: Vec<String>,
     /// None when its manifest cannot be read.
     pub snapshot: Option<Snapshot>,
+    /// The file's name, when it is an archive of the predecessor.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub legacy: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -74,12 +79,18 @@ pub fn list(stores: &[Box<dyn Store>], host: Option<&str>) -> Result<Listing> {
             let head = head.inspect_err(|error| problems.push(Problem::warning(format!("{error:#}"))));
             let (id, stores) = (found.id, vec![store.name().to_owned()]);
             let snapshot = head.ok().map(|head| head.snapshot);
-            all.insert(id.clone(), Listed { id, size: found.size, stores, snapshot });
+            all.insert(id.clone(), Listed { id, size: found.size, stores, snapshot, legacy: None });
         }
     }
     match last_error {
         Some(error) if reached == 0 => Err(error),
-        _ => Ok(Listing { snapshots: all.into_values().rev().collect(), problems }),
+        _ => {
+            let (old, unread) = legacy::list(stores, host);
+            problems.extend(unread);
+            let mut snapshots: Vec<Listed> = all.into_values().chain(old).collect();
+            snapshots.sort_by(|a, b| b.id.cmp(&a.id));
+            Ok(Listing { snapshots, problems })
+        }
     }
 }
 
@@ -163,8 +174,16 @@ impl Chosen {
         Ok(Self { store, id, path, place, keys: Keys::default(), _held: Some(fetched) })
     }
 
+    /// The same of an archive of the predecessor.
+    fn take_old(store: &dyn Store, old: &legacy::Old) -> Result<Self> {
+        let fetched = store.relic_get(&old.relic)?;
+        let (path, place) = (fetched.path().to_owned(), fetched.place().to_owned());
+        let (store, id) = (Some(store.name().to_owned()), Some(old.id.clone()));
+        Ok(Self { store, id, path, place, keys: Keys::default(), _held: Some(fetched) })
+    }
+
     pub fn open(&self) -> Result<Archive> {
-        Ok(Archive::open(&self.path)?.with_keys(self.keys.clone()))
+        Ok(Archive::open(&self.path)?.with_keys(self.keys.clone()).with_rows(legacy::row))
     }
 
     #[must_use]
@@ -179,7 +198,7 @@ pub fn is_file_word(word: &str) -> bool {
     let clear =
         word.ends_with(SUFFIX) || path.is_absolute() || word.starts_with("./") || word.starts_with("../");
     // `latest` stays a word, whatever lies in the current folder.
-    clear || word.contains('/') && path.is_file()
+    clear || (word.contains('/') || RelicName::parse(word).is_some()) && path.is_file()
 }
 
 /// Finds the one snapshot that `word` means: a file, `HOST/TIME` or a unique beginning of it,
@@ -206,8 +225,11 @@ pub fn choose(stores: &[Box<dyn Store>], here: &str, word: &str) -> Result<Chose
     let all: Vec<&SnapshotId> = ids.keys().collect();
     let id = match pick(&all, here, word) {
         Ok(id) => id,
-        // What is missing may lie in the store that did not answer.
         Err(fault) => {
+            if let Some(old) = choose_old(stores, here, word)? {
+                return Ok(old);
+            }
+            // What is missing may lie in the store that did not answer.
             return Err(match unreachable {
                 Some(error) => error.context(Fault { kind: FaultKind::Failed, hint: None, ..fault }),
                 None => fault.into(),
@@ -215,6 +237,30 @@ pub fn choose(stores: &[Box<dyn Store>], here: &str, word: &str) -> Result<Chose
         }
     };
     Chosen::take(*ids.get(id).context("listed")?, id)
+}
+
+/// The archive of the predecessor that a word names: the name of its file or the beginning of it, and the words
+/// that snapshots have, where the short name of a host stands for its full one. None: there is none.
+fn choose_old(stores: &[Box<dyn Store>], here: &str, word: &str) -> Result<Option<Chosen>> {
+    let old = legacy::Candidates::of(stores);
+    let named = match &old.by_file(word)[..] {
+        [one] if !word.is_empty() => Some(*one),
+        _ => {
+            let (host, rest) = word.split_once('/').unwrap_or((here, word));
+            let (host, here) = (old.host(host), old.host(here));
+            let word = if word.contains('/') { format!("{host}/{rest}") } else { word.to_owned() };
+            let mut ids: Vec<&SnapshotId> = old.all.iter().map(|(_, old)| &old.id).collect();
+            ids.sort();
+            ids.dedup();
+            match pick(&ids, here, &word) {
+                Ok(id) => old.all.iter().find(|(_, old)| old.id == *id),
+                // Several are told; that there is none is told of the snapshots.
+                Err(fault) if fault.message.contains("means") => return Err(fault.into()),
+                Err(_) => None,
+            }
+        }
+    };
+    named.map(|(store, old)| Chosen::take_old(*store, old)).transpose()
 }
 
 /// Decides by names alone. `all` is sorted, oldest first.

@@ -2,6 +2,7 @@
 //! /etc/pve as a database or really mounted, its tools as shims.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::missing_panics_doc)]
 
+pub mod relics;
 pub mod tree;
 
 use std::ffi::OsString;

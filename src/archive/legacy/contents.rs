@@ -1,0 +1,453 @@
+//! The tar in an old archive, as an index of ours and its members.
+//!
+//! The predecessor replaced files that equal an earlier one by links, and noted which in a file that may stand
+//! behind them. So it is read twice: once for what there is, once to hand it out, where each such link is a file
+//! with the contents of the one it leads to, and its own mode and owner.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fs::File;
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::path::{Component, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+
+use super::places::{DEDUP, output, place};
+use super::tar::{self, Met};
+use crate::archive::codec::CODECS;
+use crate::archive::seal::{self, Held, Opening};
+use crate::archive::tar::Member;
+use crate::model::facts::Facts;
+use crate::model::index::{Entry, Index, Kind, Mtime, Name, Output};
+use crate::model::report::Problem;
+use crate::model::snapshot::{FORMAT, Snapshot};
+use crate::sys::hex;
+use crate::sys::lock::check_stopped;
+
+const READ_BYTES: usize = 256 * 1024;
+/// Far more than any host's configuration, homes included.
+const UNPACKED_MAX_BYTES: u64 = 1 << 40;
+const MEMBERS_MAX: usize = 4_000_000;
+/// What is kept of all members.
+const KEPT_MAX_BYTES: usize = 256 << 20;
+const DEDUP_MAX_BYTES: u64 = 64 << 20;
+/// A file up to here is held while its copies are handed out; for a larger one the archive is read once more.
+const HELD_MAX_BYTES: u64 = 8 << 20;
+/// Copies of one larger file; each costs a pass.
+const PASSES_MAX: usize = 64;
+/// The row of outputs and of what no row of the catalogue claims; the task knows better ones.
+pub const ITEM: &str = "proxsave";
+
+type Visit<'a> = dyn FnMut(&Member, &mut dyn Read) -> Result<()> + 'a;
+
+/// Reads all of it. `row` tells the catalogue's row of a path and whether it is secret.
+/// Errors: a stored byte is not what the checksum says, a damaged or hostile tar, what `visit` says.
+pub fn read(
+    file: &File,
+    payload_at: u64,
+    snapshot: &Snapshot,
+    held: Option<&Held>,
+    row: &dyn Fn(&Name) -> (&'static str, bool),
+    visit: &mut Visit,
+) -> Result<Index> {
+    let source = Source { file, payload_at, snapshot, held };
+    let mut survey = Survey::default();
+    source.pass(&mut |met, content| survey.take(met, content))?;
+    let plan = survey.settle()?;
+    plan.hand_out(&source, visit)?;
+    Ok(plan.index(snapshot, row))
+}
+
+struct Source<'a> {
+    file: &'a File,
+    payload_at: u64,
+    snapshot: &'a Snapshot,
+    held: Option<&'a Held>,
+}
+
+impl Source<'_> {
+    /// Every byte is hashed, unsealed, unpacked and taken apart; the hash is compared at the end.
+    fn pass(&self, visit: &mut dyn FnMut(Met, &mut dyn Read) -> Result<()>) -> Result<()> {
+        let payload = &self.snapshot.payload;
+        let mut file = self.file;
+        file.seek(SeekFrom::Start(self.payload_at))?;
+        let mut stored = Hashing { inner: file.take(payload.size), hash: Sha256::new() };
+        let input = BufReader::with_capacity(READ_BYTES, &mut stored);
+        let walked = match self.held {
+            None => self.unpack(input, visit),
+            Some(held) => Opening::new(input).and_then(|opening| opening.open(held)).and_then(|mut clear| {
+                self.unpack(BufReader::with_capacity(READ_BYTES, &mut clear), visit)?;
+                seal::end(&mut clear)
+            }),
+        };
+        // What was changed is told as such, whatever it does to the reading.
+        check_stopped()?;
+        io::copy(&mut stored, &mut io::sink())?;
+        if hex(&stored.hash.finalize()) != payload.sha256 {
+            bail!("its SHA-256 is not what its checksum says");
+        }
+        walked
+    }
+
+    fn unpack(
+        &self,
+        input: impl Read,
+        visit: &mut dyn FnMut(Met, &mut dyn Read) -> Result<()>,
+    ) -> Result<()> {
+        let name = &self.snapshot.codec.name;
+        let codec =
+            CODECS.iter().find(|codec| codec.name == name).context("a compression that nobody knows")?;
+        let decoded = (codec.decode)(Box::new(input))?;
+        let mut bounded = Bounded { inner: decoded, left: UNPACKED_MAX_BYTES };
+        tar::read(&mut bounded, visit)?;
+        // To the very end, so that what is cut off behind the tar shows too.
+        io::copy(&mut bounded, &mut io::sink()).context("damaged archive")?;
+        Ok(())
+    }
+}
+
+/// What stands in the archive, by its path there.
+#[derive(Default)]
+struct Survey {
+    /// In the archive's order; the hash is a file's.
+    members: Vec<(Member, [u8; 32])>,
+    places: HashMap<Name, usize>,
+    dedup: Option<Vec<Deduped>>,
+    odd: Vec<Name>,
+    kept: usize,
+}
+
+/// A line of the list of replaced files.
+#[derive(Debug, Deserialize)]
+struct Deduped {
+    path: String,
+    mode: u32,
+    #[serde(default)]
+    uid: Option<u32>,
+    #[serde(default)]
+    gid: Option<u32>,
+}
+
+impl Survey {
+    fn take(&mut self, met: Met, content: &mut dyn Read) -> Result<()> {
+        check_stopped()?;
+        let member = match met {
+            Met::Odd(path) => {
+                self.odd.push(path);
+                return Ok(());
+            }
+            Met::Member(member) => member,
+        };
+        ensure!(self.members.len() < MEMBERS_MAX, "has more members than any host has files");
+        self.kept += size_of::<(Member, [u8; 32])>() + 2 * member.memory();
+        ensure!(self.kept <= KEPT_MAX_BYTES, "has more names than fit into {KEPT_MAX_BYTES} bytes");
+        let mut hash = Sha256::new();
+        if member.path.as_bytes() == DEDUP.as_bytes() {
+            ensure!(
+                member.kind == Kind::File && member.size <= DEDUP_MAX_BYTES,
+                "{}: is no sane file",
+                member.path
+            );
+            let mut text = Vec::new();
+            content.read_to_end(&mut text)?;
+            hash.update(&text);
+            let listed = serde_json::from_slice::<Option<Vec<Deduped>>>(&text);
+            self.dedup =
+                Some(listed.with_context(|| format!("{}: is damaged", member.path))?.unwrap_or_default());
+        } else {
+            let size = copy(content, &mut |bytes| hash.update(bytes))?;
+            ensure!(size == member.size, "{}: cut short", member.path);
+        }
+        let at = self.members.len();
+        ensure!(self.places.insert(member.path.clone(), at).is_none(), "{}: stands in it twice", member.path);
+        self.members.push((member, hash.finalize().into()));
+        Ok(())
+    }
+
+    /// Decides what each member is for the reader. Errors: links and folders that lead where they must not.
+    fn settle(mut self) -> Result<Plan> {
+        let mut problems: Vec<Problem> = self
+            .odd
+            .iter()
+            .map(|path| {
+                Problem::notice(format!("{path}: a device or pipe in the archive, which is left out"))
+            })
+            .collect();
+        self.check_folders()?;
+        let mut copies: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        let listed = self.dedup.take();
+        let known = listed.is_some();
+        for one in listed.unwrap_or_default() {
+            let path = one.path.trim_start_matches("./").trim_start_matches('/');
+            let Some(&at) = self.places.get(&Name::new(path)) else {
+                problems.push(Problem::notice(format!(
+                    "{}: is listed as a replaced file and is not there",
+                    Name::new(path)
+                )));
+                continue;
+            };
+            let link = &self.members[at].0;
+            // What the list says and the archive does not is a contradiction of the two.
+            ensure!(link.kind == Kind::Symlink, "{}: is listed as a replaced file and is none", link.path);
+            let target = link.link.as_ref().and_then(|target| resolve(&link.path, target));
+            let first = target.as_ref().and_then(|target| self.places.get(target)).copied();
+            let first = first.filter(|first| self.members[*first].0.kind == Kind::File);
+            let Some(first) = first else {
+                bail!("{}: replaces a file that is not in the archive", link.path)
+            };
+            let (size, sha256) = (self.members[first].0.size, self.members[first].1);
+            let (member, hash) = &mut self.members[at];
+            member.kind = Kind::File;
+            member.link = None;
+            member.mode = one.mode & 0o7777;
+            member.uid = one.uid.unwrap_or(member.uid);
+            member.gid = one.gid.unwrap_or(member.gid);
+            member.size = size;
+            *hash = sha256;
+            let of = copies.entry(first).or_default();
+            ensure!(!of.contains(&at), "{}: is listed as replaced twice", member.path);
+            of.push(at);
+        }
+        if !known {
+            let unnoted = self.links_to_members();
+            if unnoted > 0 {
+                let what = format!(
+                    "{unnoted} links lead to files of the same archive; versions before 2026 put such links in the place of equal files, and did not note which"
+                );
+                problems.push(Problem::notice(what).hint("compare them with the host before they are used"));
+            }
+        }
+        let large = |(first, of): (&usize, &Vec<usize>)| {
+            if self.members[*first].0.size > HELD_MAX_BYTES { of.len() } else { 0 }
+        };
+        ensure!(
+            copies.iter().map(large).max().unwrap_or(0) <= PASSES_MAX,
+            "has more than {PASSES_MAX} copies of one large file"
+        );
+        Ok(Plan { members: self.members, places: self.places, copies, problems })
+    }
+
+    /// Nothing is reached through a link or a file.
+    fn check_folders(&self) -> Result<()> {
+        for (member, _) in &self.members {
+            for above in member.path.as_path().ancestors().skip(1).map(Name::from) {
+                let kind = self.places.get(&above).map(|at| self.members[*at].0.kind);
+                ensure!(
+                    kind.is_none_or(|kind| kind == Kind::Dir),
+                    "{}: lies below {above}, which is no folder",
+                    member.path
+                );
+            }
+            if let (Kind::Hardlink, Some(first)) = (member.kind, &member.link) {
+                let target = self.places.get(first).map(|at| &self.members[*at].0);
+                ensure!(
+                    target.is_some_and(|target| target.kind == Kind::File),
+                    "{}: is a second name of {first}, which is no file of the archive",
+                    member.path
+                );
+            }
+        }
+        Ok(())
+    }
+
+    fn links_to_members(&self) -> usize {
+        let leads = |member: &Member| {
+            let target = member.link.as_ref().filter(|target| !target.as_bytes().starts_with(b"/"));
+            let target = target.and_then(|target| resolve(&member.path, target));
+            target.is_some_and(|target| {
+                self.places.get(&target).is_some_and(|at| self.members[*at].0.kind == Kind::File)
+            })
+        };
+        self.members.iter().filter(|(member, _)| member.kind == Kind::Symlink && leads(member)).count()
+    }
+}
+
+/// Where a relative link leads, by its words; None when that is outside.
+fn resolve(link: &Name, target: &Name) -> Option<Name> {
+    let mut path: PathBuf = link.as_path().parent()?.to_owned();
+    for part in target.as_path().components() {
+        match part {
+            Component::Normal(name) => path.push(name),
+            Component::ParentDir => {
+                if !path.pop() {
+                    return None;
+                }
+            }
+            Component::CurDir => {}
+            _ => return None,
+        }
+    }
+    Some(Name::from(path.as_path()))
+}
+
+/// What is handed out, and how.
+struct Plan {
+    members: Vec<(Member, [u8; 32])>,
+    places: HashMap<Name, usize>,
+    /// Files that stand for others too.
+    copies: BTreeMap<usize, Vec<usize>>,
+    problems: Vec<Problem>,
+}
+
+impl Plan {
+    /// Each member once, the copies right behind the file that they equal.
+    fn hand_out(&self, source: &Source, visit: &mut Visit) -> Result<()> {
+        let copies: HashSet<usize> = self.copies.values().flatten().copied().collect();
+        source.pass(&mut |met, content| {
+            check_stopped()?;
+            let Some((at, member)) = self.known(&met)? else { return Ok(()) };
+            if copies.contains(&at) {
+                return Ok(());
+            }
+            let Some(of) = self.copies.get(&at).filter(|_| member.size <= HELD_MAX_BYTES) else {
+                return self.one(at, content, visit);
+            };
+            let mut held = Vec::new();
+            content.read_to_end(&mut held)?;
+            for at in std::iter::once(&at).chain(of) {
+                self.one(*at, &mut &held[..], visit)?;
+            }
+            Ok(())
+        })?;
+        let large: Vec<(&usize, &Vec<usize>)> =
+            self.copies.iter().filter(|(first, _)| self.members[**first].0.size > HELD_MAX_BYTES).collect();
+        for n in 0..large.iter().map(|(_, of)| of.len()).max().unwrap_or(0) {
+            source.pass(&mut |met, content| {
+                check_stopped()?;
+                let Some((at, _)) = self.known(&met)? else { return Ok(()) };
+                match self.copies.get(&at).and_then(|of| of.get(n)) {
+                    Some(copy) if self.members[at].0.size > HELD_MAX_BYTES => self.one(*copy, content, visit),
+                    _ => Ok(()),
+                }
+            })?;
+        }
+        Ok(())
+    }
+
+    /// The member as it was met the first time. Errors: the file changed meanwhile.
+    fn known(&self, met: &Met) -> Result<Option<(usize, &Member)>> {
+        let Met::Member(member) = met else { return Ok(None) };
+        let at = *self.places.get(&member.path).context("it changed while it was read")?;
+        Ok(Some((at, &self.members[at].0)))
+    }
+
+    /// At its place among ours; folders of outputs are none of the host's.
+    fn one(&self, at: usize, content: &mut dyn Read, visit: &mut Visit) -> Result<()> {
+        let member = &self.members[at].0;
+        let Some(path) = place(&member.path) else { return Ok(()) };
+        if output(&path).is_some() && member.kind != Kind::File {
+            return Ok(());
+        }
+        visit(&Member { path, link: link(member), ..member.clone() }, content)
+    }
+
+    /// Folders before what is in them.
+    fn index(self, snapshot: &Snapshot, row: &dyn Fn(&Name) -> (&'static str, bool)) -> Index {
+        let (mut entries, mut outputs) = (Vec::new(), Vec::new());
+        for (member, sha256) in self.members {
+            let Some(path) = place(&member.path) else { continue };
+            let said = output(&path);
+            if said.is_some() && member.kind != Kind::File {
+                continue;
+            }
+            let (item, secret) = if said.is_some() { (ITEM, true) } else { row(&path) };
+            if let Some(name) = said {
+                let status = "recorded by the predecessor".to_owned();
+                let (item, argv, stderr) = (ITEM.to_owned(), Vec::new(), String::new());
+                outputs.push(Output { item, name, argv, status, stderr });
+            }
+            entries.push(Entry {
+                item: item.to_owned(),
+                kind: member.kind,
+                mode: member.mode,
+                uid: member.uid,
+                gid: member.gid,
+                owner: String::new(),
+                group: String::new(),
+                mtime: Mtime(member.mtime, 0),
+                size: member.size,
+                sha256: if member.kind == Kind::File { hex(&sha256) } else { String::new() },
+                link: link(&member),
+                secret: secret && member.kind != Kind::Dir,
+                xattrs: Vec::new(),
+                path,
+            });
+        }
+        entries.sort_by(|a, b| a.path.cmp(&b.path));
+        let mut problems = self.problems;
+        problems.push(
+            Problem::notice("the predecessor rewrote line ends and JSON in some files, and copied config.db while it was in use")
+                .hint("contents are as they were saved, which need not be as they were on the host"),
+        );
+        let facts = Facts {
+            node: snapshot.node.clone(),
+            products: snapshot.products.clone(),
+            cluster: snapshot.cluster.clone(),
+            ..Facts::default()
+        };
+        Index {
+            format: FORMAT,
+            id: snapshot.id.clone(),
+            facts,
+            entries,
+            outputs,
+            absent: Vec::new(),
+            problems,
+        }
+    }
+}
+
+/// The first name of a file is told by its place among ours; where a symbolic link leads is its contents.
+fn link(member: &Member) -> Option<Name> {
+    match member.kind {
+        Kind::Hardlink => member.link.as_ref().and_then(place),
+        _ => member.link.clone(),
+    }
+}
+
+fn copy(content: &mut dyn Read, take: &mut dyn FnMut(&[u8])) -> Result<u64> {
+    let mut buffer = vec![0; READ_BYTES];
+    let mut size = 0;
+    loop {
+        match content.read(&mut buffer)? {
+            0 => return Ok(size),
+            n => {
+                take(&buffer[..n]);
+                size += n as u64;
+                check_stopped()?;
+            }
+        }
+    }
+}
+
+struct Hashing<R> {
+    inner: R,
+    hash: Sha256,
+}
+
+impl<R: Read> Read for Hashing<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.inner.read(buffer)?;
+        self.hash.update(&buffer[..n]);
+        Ok(n)
+    }
+}
+
+/// Fails when more comes than any host has, so that a small file cannot unpack without end.
+struct Bounded<R> {
+    inner: R,
+    left: u64,
+}
+
+impl<R: Read> Read for Bounded<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        check_stopped().map_err(io::Error::other)?;
+        let n = self.inner.read(buffer)?;
+        self.left = self
+            .left
+            .checked_sub(n as u64)
+            .ok_or_else(|| io::Error::other("it unpacks to more than any host has"))?;
+        Ok(n)
+    }
+}

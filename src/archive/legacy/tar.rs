@@ -1,0 +1,173 @@
+//! Members of an old archive: PAX as Go wrote it, GNU as the Bash version's tar did, sorted out and bounded.
+
+use std::io::{self, Read};
+
+use anyhow::{Context, Result, ensure};
+use tar::EntryType;
+
+use crate::archive::tar::Member;
+use crate::model::index::{Kind, Name};
+
+/// Of one header of names; Linux takes no longer path.
+const NAMES_MAX_BYTES: u64 = 64 * 1024;
+const PATH_MAX_BYTES: usize = 4096;
+
+/// What a header says, and what is to be done with it.
+pub enum Met {
+    Member(Member),
+    /// A device, a pipe or the like, which nothing restores.
+    Odd(Name),
+}
+
+#[derive(Default)]
+struct Ahead {
+    path: Option<Vec<u8>>,
+    link: Option<Vec<u8>>,
+    mtime: Option<i64>,
+    uid: Option<u32>,
+    gid: Option<u32>,
+}
+
+/// Reads to the end. Errors: damaged headers, names that leave the archive.
+pub fn read(input: impl Read, visit: &mut dyn FnMut(Met, &mut dyn Read) -> Result<()>) -> Result<()> {
+    let mut archive = tar::Archive::new(input);
+    let mut ahead = Ahead::default();
+    for raw in archive.entries()?.raw(true) {
+        let mut raw = raw.context("damaged archive")?;
+        let kind = raw.header().entry_type();
+        match kind {
+            EntryType::XGlobalHeader => {}
+            EntryType::XHeader => ahead.pax(&names(&mut raw)?).context("damaged PAX header")?,
+            EntryType::GNULongName => ahead.path = Some(until_nul(names(&mut raw)?)),
+            EntryType::GNULongLink => ahead.link = Some(until_nul(names(&mut raw)?)),
+            _ => {
+                if let Some(met) = member(&raw, std::mem::take(&mut ahead))? {
+                    visit(met, &mut raw)?;
+                }
+            }
+        }
+        // A short stream must not pass for a whole one.
+        io::copy(&mut raw, &mut io::sink())?;
+    }
+    Ok(())
+}
+
+fn names(raw: &mut impl Read) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    raw.take(NAMES_MAX_BYTES + 1).read_to_end(&mut bytes)?;
+    ensure!(bytes.len() as u64 <= NAMES_MAX_BYTES, "a header of names is too large");
+    Ok(bytes)
+}
+
+fn until_nul(mut bytes: Vec<u8>) -> Vec<u8> {
+    bytes.truncate(bytes.iter().position(|b| *b == 0).unwrap_or(bytes.len()));
+    bytes
+}
+
+/// None: the archive's own root.
+fn member(raw: &tar::Entry<impl Read>, ahead: Ahead) -> Result<Option<Met>> {
+    let header = raw.header();
+    let path = ahead.path.unwrap_or_else(|| header.path_bytes().into_owned());
+    let Some(path) = clean(&path) else { return Ok(None) };
+    let shown = path.clone();
+    ensure!(path.as_bytes().len() < PATH_MAX_BYTES, "a name is longer than any path");
+    ensure!(path.is_safe(), "{shown}: an absolute name or one with '..' never belongs in an archive");
+    let kind = match header.entry_type() {
+        EntryType::Regular | EntryType::Continuous => Kind::File,
+        EntryType::Directory => Kind::Dir,
+        EntryType::Symlink => Kind::Symlink,
+        EntryType::Link => Kind::Hardlink,
+        EntryType::Char | EntryType::Block | EntryType::Fifo => return Ok(Some(Met::Odd(path))),
+        other => anyhow::bail!(
+            "{shown}: is of kind {:?}, which the predecessor never wrote",
+            char::from(other.as_byte())
+        ),
+    };
+    let link = ahead.link.or_else(|| header.link_name_bytes().map(std::borrow::Cow::into_owned));
+    let link = link.filter(|_| matches!(kind, Kind::Symlink | Kind::Hardlink));
+    let link = match kind {
+        Kind::Hardlink => link.as_deref().and_then(clean),
+        _ => link.map(Name::new),
+    };
+    ensure!(
+        link.is_some() == matches!(kind, Kind::Symlink | Kind::Hardlink),
+        "{shown}: a link without a target"
+    );
+    let possible = |link: &Name| {
+        let bytes = link.as_bytes();
+        !bytes.is_empty() && !bytes.contains(&0) && bytes.len() < PATH_MAX_BYTES
+    };
+    ensure!(link.as_ref().is_none_or(possible), "{shown}: its target is none that a link can have");
+    let size = if kind == Kind::File { header.entry_size().context("damaged header")? } else { 0 };
+    let number = |value: io::Result<u64>| -> Result<u32> { Ok(u32::try_from(value?)?) };
+    Ok(Some(Met::Member(Member {
+        kind,
+        mode: header.mode().with_context(|| format!("{shown}: mode"))? & 0o7777,
+        uid: ahead.uid.map_or_else(|| number(header.uid()), Ok).with_context(|| format!("{shown}: uid"))?,
+        gid: ahead.gid.map_or_else(|| number(header.gid()), Ok).with_context(|| format!("{shown}: gid"))?,
+        mtime: match ahead.mtime {
+            Some(seconds) => seconds,
+            None => i64::try_from(header.mtime()?)?,
+        },
+        size,
+        link,
+        xattrs: Vec::new(),
+        path,
+    })))
+}
+
+/// Without the `./` in front and the `/` behind. None: nothing is left.
+fn clean(path: &[u8]) -> Option<Name> {
+    let mut path = path;
+    while let Some(rest) = path.strip_prefix(b"./") {
+        path = rest;
+    }
+    while let Some(rest) = path.strip_suffix(b"/") {
+        path = rest;
+    }
+    (!path.is_empty() && path != b".").then(|| Name::new(path))
+}
+
+impl Ahead {
+    fn pax(&mut self, mut data: &[u8]) -> Result<()> {
+        while !data.is_empty() {
+            let space = data.iter().position(|b| *b == b' ').context("no length")?;
+            let length: usize = std::str::from_utf8(&data[..space])?.parse()?;
+            ensure!(length > space + 1 && length <= data.len(), "bad length");
+            let (record, rest) = data.split_at(length);
+            data = rest;
+            let body = record[space + 1..].strip_suffix(b"\n").context("no end")?;
+            let equals = body.iter().position(|b| *b == b'=').context("no '='")?;
+            let (key, value) = (&body[..equals], &body[equals + 1..]);
+            match key {
+                b"path" => self.path = Some(value.to_vec()),
+                b"linkpath" => self.link = Some(value.to_vec()),
+                // Go writes fractions of a second.
+                b"mtime" => {
+                    let text = std::str::from_utf8(value)?;
+                    self.mtime = Some(text.split('.').next().unwrap_or(text).parse()?);
+                }
+                b"uid" => self.uid = Some(std::str::from_utf8(value)?.parse()?),
+                b"gid" => self.gid = Some(std::str::from_utf8(value)?.parse()?),
+                b"atime" | b"ctime" | b"uname" | b"gname" | b"comment" => {}
+                // Two readers must not see two archives.
+                other => ensure!(!hides(other), "a record '{}' that hides the header's", Name::new(other)),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn hides(key: &[u8]) -> bool {
+    [&b"size"[..], b"charset", b"hdrcharset"].contains(&key) || key.starts_with(b"GNU.sparse")
+}
+
+#[cfg(test)]
+mod tests {
+    proptest::proptest! {
+        #[test]
+        fn no_input_makes_the_reader_panic(data in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..4096)) {
+            let _ = super::read(data.as_slice(), &mut |_, _| Ok(()));
+        }
+    }
+}

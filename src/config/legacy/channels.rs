@@ -1,0 +1,434 @@
+//! Converters of what is told, where and how: mail, chats, webhooks, metrics, health checks.
+
+use super::env;
+use super::table::Rule;
+use super::{Account, Draft, Fate, From};
+
+pub const NO_DAEMON: Rule =
+    Rule::NotNeeded("there is no daemon whose heart beats; the runs are what is watched");
+pub const NO_UPDATES: Rule = Rule::NotNeeded("updates are apt's");
+pub const NO_CHANNEL_CHECKS: Rule =
+    Rule::NotNeeded("a channel that fails is a problem of the run, and so of the check of the runs");
+
+const MAIL: (&str, &str) = ("sendmail", "mail");
+const GOTIFY: (&str, &str) = ("gotify", "gotify");
+
+fn set(draft: &mut Draft, section: (&str, &str), key: &str, value: &str) -> Fate {
+    Fate::taken(draft.set(section.0, section.1, key, value))
+}
+
+fn secret(draft: &mut Draft, section: (&str, &str), key: &str, value: &str) -> Fate {
+    Fate::taken(draft.secret(section.0, section.1, key, value))
+}
+
+/// An option of a channel that is off has no effect.
+fn off(switch: &str) -> Fate {
+    Fate::not_needed(format!("the channel is off ({switch})"))
+}
+
+// Telegram
+
+const TELEGRAM: (&str, &str) = ("telegram", "telegram");
+
+fn personal(from: &From) -> bool {
+    from.text("BOT_TELEGRAM_TYPE").eq_ignore_ascii_case("personal")
+}
+
+/// The bot of the old tool's author knows only the old tool.
+fn telegram_key(from: &From, convert: impl FnOnce() -> Fate) -> Fate {
+    if !from.on("TELEGRAM_ENABLED") {
+        return off("TELEGRAM_ENABLED");
+    }
+    if !personal(from) {
+        return Fate::not_needed("the central bot belongs to the old tool");
+    }
+    convert()
+}
+
+pub fn telegram(from: &From, value: &str, _: &mut Draft) -> Fate {
+    if !env::boolean(value) {
+        return Fate::not_needed("it is off");
+    }
+    if personal(from) {
+        return Fate::taken("telegram: telegram");
+    }
+    Fate::instead(
+        "the central bot belongs to the old tool: make one of your own with @BotFather, then `telegram: NAME`",
+    )
+}
+
+pub fn telegram_type(from: &From, value: &str, _: &mut Draft) -> Fate {
+    if !from.on("TELEGRAM_ENABLED") {
+        return off("TELEGRAM_ENABLED");
+    }
+    if value.eq_ignore_ascii_case("personal") {
+        return Fate::not_needed("every bot is your own");
+    }
+    telegram(from, "yes", &mut Draft { sections: Vec::new() })
+}
+
+pub fn telegram_token(from: &From, value: &str, draft: &mut Draft) -> Fate {
+    telegram_key(from, || secret(draft, TELEGRAM, "token", value))
+}
+
+pub fn telegram_chat(from: &From, value: &str, draft: &mut Draft) -> Fate {
+    telegram_key(from, || set(draft, TELEGRAM, "chat", value))
+}
+
+// Mail
+
+/// By which way the old tool sent mail.
+enum Way {
+    Relay,
+    Local,
+    Proxmox,
+}
+
+fn way(from: &From) -> Way {
+    match &*from.text("EMAIL_DELIVERY_METHOD").to_ascii_lowercase() {
+        "sendmail" | "local" | "mta" | "local-mta" => Way::Local,
+        "pmf" | "pfm" | "proxmox" | "proxmox-notifications" | "proxmox-mail-forward" => Way::Proxmox,
+        _ => Way::Relay,
+    }
+}
+
+pub fn email(from: &From, value: &str, draft: &mut Draft) -> Fate {
+    if !env::boolean(value) {
+        return Fate::not_needed("it is off");
+    }
+    match way(from) {
+        Way::Proxmox => {
+            draft.set("proxmox", "proxmox", "when", "always");
+            Fate::taken("proxmox: proxmox")
+        }
+        _ => set(draft, MAIL, "when", "always"),
+    }
+}
+
+pub fn email_method(from: &From, _: &str, _: &mut Draft) -> Fate {
+    if !from.on("EMAIL_ENABLED") {
+        return off("EMAIL_ENABLED");
+    }
+    match way(from) {
+        Way::Local => Fate::taken("sendmail: mail"),
+        Way::Proxmox => Fate::taken("proxmox: proxmox").noted("the host's own notification targets"),
+        Way::Relay => Fate::instead(
+            "the relay is a server of the old tool's author; mail goes out through this host's own mail system now \
+             (sendmail: mail), or through a server that `smtp: NAME` names",
+        ),
+    }
+}
+
+pub fn email_to(from: &From, value: &str, draft: &mut Draft) -> Fate {
+    if !from.on("EMAIL_ENABLED") {
+        return off("EMAIL_ENABLED");
+    }
+    if let Way::Proxmox = way(from) {
+        return Fate::not_needed("Proxmox's own targets say who is told");
+    }
+    let all = env::list(value);
+    if all.is_empty() {
+        return Fate::not_needed("root's address is looked up in Proxmox's users, as before");
+    }
+    Fate::taken(all.iter().map(|one| draft.set(MAIL.0, MAIL.1, "to", one)).collect::<Vec<_>>().join(", "))
+}
+
+pub fn email_from(from: &From, value: &str, draft: &mut Draft) -> Fate {
+    if !from.on("EMAIL_ENABLED") {
+        return off("EMAIL_ENABLED");
+    }
+    // The author's address, which nobody but his relay may use.
+    if value.is_empty() || value.ends_with("tis24.it") {
+        return Fate::not_needed("the host's own address is the sender");
+    }
+    if let Way::Proxmox = way(from) {
+        return Fate::not_needed("Proxmox's own targets say who is told");
+    }
+    set(draft, MAIL, "from", value)
+}
+
+// Gotify
+
+fn gotify_key(from: &From, convert: impl FnOnce() -> Fate) -> Fate {
+    if from.on("GOTIFY_ENABLED") { convert() } else { off("GOTIFY_ENABLED") }
+}
+
+pub fn gotify(from: &From, value: &str, _: &mut Draft) -> Fate {
+    if !env::boolean(value) {
+        return Fate::not_needed("it is off");
+    }
+    if from.is_set("GOTIFY_SERVER_URL") && from.is_set("GOTIFY_TOKEN") {
+        return Fate::taken("gotify: gotify");
+    }
+    Fate::invalid("it has no GOTIFY_SERVER_URL or no GOTIFY_TOKEN; the old tool sent nothing")
+}
+
+fn gotify_whole(from: &From) -> bool {
+    from.is_set("GOTIFY_SERVER_URL") && from.is_set("GOTIFY_TOKEN")
+}
+
+pub fn gotify_url(from: &From, value: &str, draft: &mut Draft) -> Fate {
+    gotify_key(from, || if gotify_whole(from) { set(draft, GOTIFY, "url", value) } else { half() })
+}
+
+pub fn gotify_token(from: &From, value: &str, draft: &mut Draft) -> Fate {
+    gotify_key(from, || if gotify_whole(from) { secret(draft, GOTIFY, "token", value) } else { half() })
+}
+
+fn half() -> Fate {
+    Fate::invalid("the channel is configured by half; the old tool sent nothing")
+}
+
+fn gotify_priority(from: &From, value: &str, default: &str, key: &str, draft: &mut Draft) -> Fate {
+    gotify_key(from, || {
+        let number: i64 = value.parse().unwrap_or(0);
+        let number = if number <= 0 { default.to_owned() } else { number.min(10).to_string() };
+        if gotify_whole(from) { set(draft, GOTIFY, key, &number) } else { half() }
+    })
+}
+
+pub fn gotify_success(from: &From, value: &str, draft: &mut Draft) -> Fate {
+    gotify_priority(from, value, "2", "priority-ok", draft)
+}
+
+pub fn gotify_warning(from: &From, value: &str, draft: &mut Draft) -> Fate {
+    gotify_priority(from, value, "5", "priority-warning", draft)
+}
+
+pub fn gotify_failure(from: &From, value: &str, draft: &mut Draft) -> Fate {
+    gotify_priority(from, value, "8", "priority-failure", draft)
+}
+
+// Webhooks
+
+pub fn webhook(from: &From, value: &str, _: &mut Draft) -> Fate {
+    if !env::boolean(value) {
+        return Fate::not_needed("it is off");
+    }
+    match env::list(&from.text("WEBHOOK_ENDPOINTS")) {
+        names if names.is_empty() => Fate::invalid("WEBHOOK_ENDPOINTS names none; the old tool sent nothing"),
+        names => Fate::taken(
+            names.iter().map(|name| format!("webhook: {}", id(name))).collect::<Vec<_>>().join(", "),
+        ),
+    }
+}
+
+pub fn webhook_endpoints(from: &From, _: &str, _: &mut Draft) -> Fate {
+    if from.on("WEBHOOK_ENABLED") {
+        webhook(from, "yes", &mut Draft { sections: Vec::new() })
+    } else {
+        off("WEBHOOK_ENABLED")
+    }
+}
+
+pub fn webhook_part(from: &From, _: &str, _: &mut Draft) -> Fate {
+    if from.on("WEBHOOK_ENABLED") {
+        Fate::taken("`format` of the webhooks that name none")
+    } else {
+        off("WEBHOOK_ENABLED")
+    }
+}
+
+/// A name as a section's id.
+fn id(name: &str) -> String {
+    let id: String =
+        name.chars().map(|c| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '-' }).collect();
+    let id = id.trim_start_matches(['.', '_', '-']).to_ascii_lowercase();
+    if id.is_empty() { "webhook".to_owned() } else { id }
+}
+
+/// The keys of each endpoint, `WEBHOOK_NAME_KEY`, whose names are the user's.
+pub fn endpoints(from: &From, draft: &mut Draft) -> Vec<Account> {
+    let mut accounts = Vec::new();
+    let on = from.on("WEBHOOK_ENABLED");
+    for name in env::list(&from.text("WEBHOOK_ENDPOINTS")) {
+        let prefix = format!("WEBHOOK_{}_", name.to_uppercase().replace('-', "_"));
+        let endpoint = Endpoint { from, prefix: &prefix, id: id(&name) };
+        for key in Endpoint::KEYS {
+            let full = format!("{prefix}{key}");
+            let Some(value) = from.env.value(&[&full], false, true) else { continue };
+            let fate = if on { endpoint.key(key, &value.text, draft) } else { off("WEBHOOK_ENABLED") };
+            let secret = matches!(key, "URL" | "HEADERS" | "AUTH_TOKEN" | "AUTH_PASS" | "AUTH_SECRET");
+            let shown = if secret { crate::model::secret::MASK.to_owned() } else { value.text };
+            accounts.push(Account { key: full, written_as: None, line: value.line, value: shown, fate });
+        }
+        if on && endpoint.is_whole() {
+            endpoint.standing(draft);
+        }
+    }
+    accounts
+}
+
+struct Endpoint<'a> {
+    from: &'a From<'a>,
+    prefix: &'a str,
+    id: String,
+}
+
+impl Endpoint<'_> {
+    const KEYS: [&'static str; 10] = [
+        "URL",
+        "FORMAT",
+        "METHOD",
+        "HEADERS",
+        "AUTH_TYPE",
+        "AUTH_TOKEN",
+        "AUTH_USER",
+        "AUTH_PASS",
+        "AUTH_SECRET",
+        "PRIORITY",
+    ];
+
+    fn text(&self, key: &str) -> String {
+        let full = format!("{}{key}", self.prefix);
+        self.from.env.value(&[&full], false, true).map(|value| value.text).unwrap_or_default()
+    }
+
+    fn is_whole(&self) -> bool {
+        !self.text("URL").is_empty()
+    }
+
+    fn format(&self) -> String {
+        let own = self.text("FORMAT");
+        let format = if own.is_empty() { self.from.text("WEBHOOK_FORMAT") } else { own };
+        format.to_ascii_lowercase()
+    }
+
+    /// What the section has although no key of its own says so.
+    fn standing(&self, draft: &mut Draft) {
+        let format = self.format();
+        let known = ["discord", "slack", "teams", "generic", "pushover"].contains(&&*format);
+        draft.set("webhook", &self.id, "format", if known { &format } else { "generic" });
+    }
+
+    fn key(&self, key: &str, value: &str, draft: &mut Draft) -> Fate {
+        let section = ("webhook", &*self.id);
+        let auth = self.text("AUTH_TYPE").to_ascii_lowercase();
+        if !self.is_whole() {
+            return Fate::invalid("the endpoint has no URL; the old tool sent nothing to it");
+        }
+        match (key, &*auth) {
+            ("URL", _) => secret(draft, section, "url", value),
+            ("FORMAT", _)
+                if ["discord", "slack", "teams", "generic", "pushover"].contains(&&*self.format()) =>
+            {
+                set(draft, section, "format", &self.format())
+            }
+            ("FORMAT", _) => {
+                Fate::invalid(format!("'{value}' is no format; the old tool sent the generic one"))
+            }
+            ("METHOD", _) => set(draft, section, "method", &value.to_ascii_uppercase()),
+            ("HEADERS", _) => {
+                let headers: Vec<&str> =
+                    value.split(',').map(str::trim).filter(|line| line.contains(':')).collect();
+                let lines = headers.iter().map(|line| draft.secret(section.0, section.1, "header", line));
+                let lines: Vec<String> = lines.collect();
+                if lines.is_empty() {
+                    Fate::not_needed("it names none")
+                } else {
+                    Fate::taken(lines.join(", "))
+                }
+            }
+            ("AUTH_TYPE", "bearer" | "basic" | "hmac") => {
+                Fate::taken(format!("{auth} keys of webhook: {}", self.id))
+            }
+            ("AUTH_TYPE", _) => Fate::not_needed("no authorization"),
+            ("AUTH_TOKEN", "bearer") => secret(draft, section, "bearer", value),
+            ("AUTH_USER", "basic") => set(draft, section, "username", value),
+            ("AUTH_PASS", "basic") => secret(draft, section, "password", value),
+            ("AUTH_SECRET", "hmac") => secret(draft, section, "hmac-secret", value),
+            ("PRIORITY", _) if self.format() == "pushover" => set(draft, section, "priority", value),
+            _ => Fate::not_needed("its AUTH_TYPE or FORMAT does not use it"),
+        }
+    }
+}
+
+// Watching
+
+pub fn metrics(_: &From, value: &str, draft: &mut Draft) -> Fate {
+    if env::boolean(value) {
+        draft.set("prometheus", "textfile", "when", "always");
+        return Fate::taken("prometheus: textfile");
+    }
+    Fate::not_needed("it is off")
+}
+
+pub fn metrics_path(from: &From, value: &str, draft: &mut Draft) -> Fate {
+    if !from.on("METRICS_ENABLED") {
+        return off("METRICS_ENABLED");
+    }
+    if value.is_empty() {
+        return Fate::not_needed("the folder of node_exporter is looked for");
+    }
+    set(draft, ("prometheus", "textfile"), "path", value)
+}
+
+/// `HEALTHCHECK_BACKUP_URL`, or an endpoint with its key and id.
+fn health_place(from: &From) -> Option<String> {
+    let url = from.text("HEALTHCHECK_BACKUP_URL");
+    if !url.is_empty() {
+        return Some(url);
+    }
+    let id = from.text("HEALTHCHECK_BACKUP_ID");
+    if id.is_empty() {
+        return None;
+    }
+    let (endpoint, key) = (from.text("HEALTHCHECK_PING_ENDPOINT"), from.text("HEALTHCHECK_PING_KEY"));
+    let parts = [endpoint.trim_end_matches('/'), &key, &id];
+    Some(parts.iter().filter(|part| !part.is_empty()).copied().collect::<Vec<_>>().join("/"))
+}
+
+const HEALTH: (&str, &str) = ("healthchecks", "backup");
+
+fn health_key(from: &From, convert: impl FnOnce(String) -> Fate) -> Fate {
+    if !from.on("HEALTHCHECK_ENABLED") {
+        return off("HEALTHCHECK_ENABLED");
+    }
+    if !from.text("HEALTHCHECK_MODE").eq_ignore_ascii_case("self") {
+        return Fate::not_needed("the central portal belongs to the old tool");
+    }
+    match health_place(from) {
+        Some(place) => convert(place),
+        None => {
+            Fate::invalid("neither HEALTHCHECK_BACKUP_URL nor HEALTHCHECK_BACKUP_ID is set; nothing was told")
+        }
+    }
+}
+
+pub fn health(from: &From, value: &str, draft: &mut Draft) -> Fate {
+    if !env::boolean(value) {
+        return Fate::not_needed("it is off");
+    }
+    if !from.text("HEALTHCHECK_MODE").eq_ignore_ascii_case("self") {
+        return Fate::instead(
+            "the central portal belongs to the old tool: `healthchecks: NAME` takes the URL of any such service",
+        );
+    }
+    health_key(from, |place| secret(draft, HEALTH, "url", &place))
+}
+
+pub fn health_mode(from: &From, value: &str, draft: &mut Draft) -> Fate {
+    if !from.on("HEALTHCHECK_ENABLED") {
+        return off("HEALTHCHECK_ENABLED");
+    }
+    if value.eq_ignore_ascii_case("self") {
+        Fate::not_needed("every service is your own")
+    } else {
+        health(from, "yes", draft)
+    }
+}
+
+pub fn health_url(from: &From, _: &str, draft: &mut Draft) -> Fate {
+    health_key(from, |place| secret(draft, HEALTH, "url", &place))
+}
+
+pub fn health_part(from: &From, value: &str, draft: &mut Draft) -> Fate {
+    if value.is_empty() || from.is_set("HEALTHCHECK_BACKUP_URL") {
+        return Fate::not_needed("HEALTHCHECK_BACKUP_URL says it whole, or it is empty");
+    }
+    health_url(from, "", draft)
+}
+
+pub fn health_log(from: &From, _: &str, _: &mut Draft) -> Fate {
+    health_key(from, |_| Fate::not_needed("the end of the log goes with it"))
+}

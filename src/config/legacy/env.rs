@@ -1,0 +1,470 @@
+//! The predecessor's `backup.env`, read by its own rules, its surprises included; what each value means is told
+//! by `table`. Nothing is guessed: what its loader passed over in silence becomes a remark here.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::Result;
+
+use super::super::fault;
+use crate::model::section::SyntaxError;
+
+/// Its reader gave up on a longer line.
+const LINE_MAX_BYTES: usize = 64 * 1024;
+/// Options that may be a block: `KEY="`, lines, `"`.
+const BLOCKS: [&str; 2] = ["CUSTOM_BACKUP_PATHS", "BACKUP_BLACKLIST"];
+/// Options whose single-line assignments add up; of every other the last one counts.
+const ADDING: [&str; 4] =
+    ["BACKUP_EXCLUDE_PATTERNS", "CUSTOM_BACKUP_PATHS", "BACKUP_BLACKLIST", "AGE_RECIPIENT"];
+const BASE_DIR: &str = "BASE_DIR";
+/// Of references in references; a loop ends before.
+const DEPTH_MAX: usize = 32;
+
+/// An assignment as the loader kept it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Assigned {
+    line: usize,
+    /// Without its quotes, not expanded.
+    raw: String,
+}
+
+/// Something in the file that the loader passed over, or read otherwise than it looks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Remark {
+    pub line: usize,
+    /// Empty when the line has none.
+    pub key: String,
+    pub what: String,
+    /// What the line wants is lost, not only said twice.
+    pub lost: bool,
+}
+
+#[derive(Debug)]
+pub struct Env {
+    /// Where the old tool is installed: `${BASE_DIR}` whatever the file says.
+    pub base_dir: String,
+    keys: BTreeMap<String, Assigned>,
+    pub remarks: Vec<Remark>,
+    /// The environment of the process, when it is asked for.
+    process: BTreeMap<String, String>,
+    asked: bool,
+}
+
+/// The text of an option, and where it came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Value {
+    /// The name that was read; an old one perhaps.
+    pub name: String,
+    /// None: from the environment of the process.
+    pub line: Option<usize>,
+    pub text: String,
+    /// Variables that stand nowhere: they were empty, or came from the old tool's own environment.
+    pub unknown: Vec<String>,
+}
+
+impl Env {
+    /// `process` is the environment that overrides the file and fills in variables; None leaves it out.
+    /// Errors: `Usage` with file and line for what the old tool refused too, and for text that is not UTF-8.
+    pub fn parse(
+        name: &str,
+        bytes: &[u8],
+        base_dir: &str,
+        process: Option<BTreeMap<String, String>>,
+    ) -> Result<Self> {
+        let refused = |line: usize, what: &str, hint: &str| {
+            fault(SyntaxError::new(&name.into(), line, what).hinted(hint))
+        };
+        let text = std::str::from_utf8(bytes).map_err(|error| {
+            let line = bytes[..error.valid_up_to()].iter().filter(|byte| **byte == b'\n').count() + 1;
+            refused(line, "is not UTF-8", "save it as UTF-8")
+        })?;
+        let mut env = Self {
+            base_dir: base_dir.to_owned(),
+            keys: BTreeMap::new(),
+            remarks: Vec::new(),
+            asked: process.is_some(),
+            process: process.unwrap_or_default(),
+        };
+        let mut lines = (1..).zip(text.strip_prefix('\u{feff}').unwrap_or(text).split('\n'));
+        while let Some((number, line)) = lines.next() {
+            if line.len() > LINE_MAX_BYTES {
+                return Err(refused(
+                    number,
+                    "is longer than 64 KiB",
+                    "the old tool did not read such a file either",
+                ));
+            }
+            let line = line.strip_suffix('\r').unwrap_or(line).trim();
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            let Some((left, right)) = line.split_once('=') else {
+                env.remark(number, "", "has no '=': the old tool passed over it", true);
+                continue;
+            };
+            let exported = left.strip_prefix("export ");
+            let key = exported.unwrap_or(left).trim().to_uppercase();
+            if exported.is_none() && BLOCKS.contains(&&*key) && line[left.len()..] == *"=\"" {
+                let block = block(&mut lines).ok_or_else(|| {
+                    let what = format!("the block of {key} does not end");
+                    refused(number, &what, "it ends with a line that is only \"; is the file whole?")
+                })?;
+                env.assign(key, number, block, true);
+                continue;
+            }
+            env.single(number, key, right);
+        }
+        if !text.is_empty() && !text.ends_with('\n') {
+            let last = text.lines().count();
+            env.remark(last, "", "the last line has no end: is the file whole?", false);
+        }
+        Ok(env)
+    }
+
+    fn remark(&mut self, line: usize, key: &str, what: impl Into<String>, lost: bool) {
+        self.remarks.push(Remark { line, key: key.to_owned(), what: what.into(), lost });
+    }
+
+    fn single(&mut self, number: usize, key: String, right: &str) {
+        match scalar(right.trim()) {
+            Scalar::Whole(value) => self.assign(key, number, value, false),
+            Scalar::Cut(value) => {
+                let what = "the old tool cut the value at the '#', which begins a comment outside quotes";
+                self.remark(number, &key, what, false);
+                self.assign(key, number, value, false);
+            }
+            Scalar::Open if BLOCKS.contains(&&*key) => {
+                let what = "a block is `KEY=\"` alone, without `export` and without a value behind it: the old \
+                            tool did not read this one";
+                self.remark(number, &key, what, true);
+            }
+            Scalar::Open => self.remark(number, &key, "its quote does not end", true),
+        }
+    }
+
+    fn assign(&mut self, key: String, line: usize, raw: String, block: bool) {
+        let earlier = self.keys.get(&key).cloned();
+        if let Some(earlier) = earlier {
+            if ADDING.contains(&&*key) && !block {
+                let joined = format!("{}\n{raw}", earlier.raw);
+                self.keys.insert(key, Assigned { line: earlier.line, raw: joined });
+                return;
+            }
+            let what = format!("given again in line {line}, and the last one counts");
+            self.remark(earlier.line, &key, what, false);
+        }
+        self.keys.insert(key, Assigned { line, raw });
+    }
+
+    /// The keys of the file, each once.
+    pub fn keys(&self) -> impl Iterator<Item = (&str, usize)> {
+        self.keys.iter().map(|(key, assigned)| (key.as_str(), assigned.line))
+    }
+
+    /// The first of `names` that says something. `overridable`: the process may override it.
+    /// Variables are expanded where the old tool did, in texts only.
+    pub fn value(&self, names: &[&str], overridable: bool, expand: bool) -> Option<Value> {
+        let mut empty = None;
+        for name in names {
+            let found = self.one(name, overridable, expand);
+            match found {
+                Some(value) if value.text.is_empty() => empty = empty.or(Some(value)),
+                Some(value) => return Some(value),
+                None => {}
+            }
+        }
+        empty
+    }
+
+    fn one(&self, name: &str, overridable: bool, expand: bool) -> Option<Value> {
+        let process = self.process.get(name).filter(|text| overridable && !text.is_empty());
+        if let Some(text) = process {
+            let (name, text) = (name.to_owned(), text.clone());
+            return Some(Value { name, line: None, text, unknown: Vec::new() });
+        }
+        let Assigned { line, raw } = self.keys.get(name)?;
+        let mut unknown = BTreeSet::new();
+        let text =
+            if expand { self.expand(raw, &mut vec![name.to_owned()], &mut unknown) } else { raw.clone() };
+        let unknown = unknown.into_iter().collect();
+        Some(Value { name: name.to_owned(), line: Some(*line), text: text.trim().to_owned(), unknown })
+    }
+
+    /// `${VAR}` and `$VAR`: the install folder, keys of this file, the process, else nothing.
+    fn expand(&self, raw: &str, within: &mut Vec<String>, unknown: &mut BTreeSet<String>) -> String {
+        let mut text = String::new();
+        let mut rest = raw;
+        while let Some(at) = rest.find('$') {
+            text.push_str(&rest[..at]);
+            rest = &rest[at + 1..];
+            let braced = rest.strip_prefix('{').and_then(|inner| inner.split_once('}'));
+            let (name, after) = braced.unwrap_or_else(|| {
+                let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len());
+                rest.split_at(end)
+            });
+            if name.is_empty() && braced.is_none() {
+                text.push('$');
+                continue;
+            }
+            if !name.is_empty() {
+                text.push_str(&self.variable(name, within, unknown));
+            }
+            rest = after;
+        }
+        text + rest
+    }
+
+    fn variable(&self, name: &str, within: &mut Vec<String>, unknown: &mut BTreeSet<String>) -> String {
+        if name == BASE_DIR {
+            return self.base_dir.clone();
+        }
+        if within.iter().any(|known| known == name) || within.len() > DEPTH_MAX {
+            return String::new();
+        }
+        if let Some(assigned) = self.keys.get(name) {
+            within.push(name.to_owned());
+            let text = self.expand(&assigned.raw, within, unknown);
+            within.pop();
+            return text;
+        }
+        let process = self.process.get(name).cloned();
+        if process.is_none() && !self.asked {
+            unknown.insert(name.to_owned());
+        }
+        process.unwrap_or_default()
+    }
+}
+
+/// The lines of a block, comments and blank ones left out; None when it does not end.
+fn block<'a>(lines: &mut impl Iterator<Item = (usize, &'a str)>) -> Option<String> {
+    let mut kept = Vec::new();
+    for (_, line) in lines {
+        let line = line.strip_suffix('\r').unwrap_or(line).trim();
+        match line {
+            "\"" => return Some(kept.join("\n")),
+            "" => {}
+            _ if line.starts_with('#') => {}
+            _ => kept.push(line),
+        }
+    }
+    None
+}
+
+enum Scalar {
+    Whole(String),
+    /// A comment began right behind a character.
+    Cut(String),
+    /// A quote that does not end.
+    Open,
+}
+
+fn scalar(text: &str) -> Scalar {
+    if let Some(quote) = text.chars().next().filter(|c| matches!(c, '"' | '\'')) {
+        let inner = &text[1..];
+        let mut before = ' ';
+        for (at, c) in inner.char_indices() {
+            if c == quote && before != '\\' {
+                return Scalar::Whole(inner[..at].to_owned());
+            }
+            before = c;
+        }
+        return Scalar::Open;
+    }
+    let (mut before, mut within) = (' ', None);
+    for (at, c) in text.char_indices() {
+        match (c, within) {
+            ('#', None) if before != '\\' => {
+                let value = text[..at].trim().to_owned();
+                let glued = at > 0 && !before.is_whitespace();
+                return if glued { Scalar::Cut(value) } else { Scalar::Whole(value) };
+            }
+            ('"' | '\'', None) if before != '\\' => within = Some(c),
+            (quote, Some(open)) if quote == open && before != '\\' => within = None,
+            _ => {}
+        }
+        before = c;
+    }
+    Scalar::Whole(text.to_owned())
+}
+
+/// `true`, `1`, `yes`, `on`, `enabled`; everything else is no.
+pub fn boolean(text: &str) -> bool {
+    ["true", "1", "yes", "on", "enabled"].contains(&text.trim().to_ascii_lowercase().as_str())
+}
+
+/// A text that says yes or no in words that the loader knew.
+pub fn is_boolean(text: &str) -> bool {
+    boolean(text)
+        || ["false", "0", "no", "off", "disabled", ""].contains(&text.trim().to_ascii_lowercase().as_str())
+}
+
+/// Split at `,` `;` `|` and line ends, never at a blank; outer quotes go.
+pub fn list(text: &str) -> Vec<String> {
+    let trimmed = text.split([',', ';', '|', '\n']).map(|item| {
+        let item = item.trim();
+        let quoted =
+            ['"', '\''].iter().find_map(|q| item.strip_prefix(*q).and_then(|rest| rest.strip_suffix(*q)));
+        quoted.unwrap_or(item).trim().to_owned()
+    });
+    trimmed.filter(|item| !item.is_empty()).collect()
+}
+
+/// As `list`, split at blanks too: the lists of numbers.
+pub fn numbers(text: &str) -> Vec<String> {
+    list(text)
+        .iter()
+        .flat_map(|item| item.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
+        .collect()
+}
+
+/// Go's form, `1h30m` or `90s`, in seconds; None for what it did not take.
+pub fn duration(text: &str) -> Option<u64> {
+    let (mut rest, mut total) = (text.trim(), 0.0);
+    if rest.is_empty() {
+        return None;
+    }
+    while !rest.is_empty() {
+        let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let number: f64 = rest[..end].parse().ok()?;
+        let unit_end = rest[end..].find(|c: char| c.is_ascii_digit()).map_or(rest.len(), |at| end + at);
+        let unit = match &rest[end..unit_end] {
+            "h" => 3600.0,
+            "m" => 60.0,
+            "s" => 1.0,
+            "ms" => 0.001,
+            "us" | "µs" => 0.000_001,
+            "ns" => 0.000_000_001,
+            _ => return None,
+        };
+        total += number * unit;
+        rest = &rest[unit_end..];
+    }
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // bounded right here
+    (1.0..1e9).contains(&total).then_some(total as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn env(text: &str) -> Env {
+        Env::parse("backup.env", text.as_bytes(), "/opt/proxsave", None).unwrap()
+    }
+
+    fn read(text: &str, key: &str) -> String {
+        env(text).value(&[key], false, true).unwrap().text
+    }
+
+    fn told(text: &str) -> Vec<String> {
+        env(text)
+            .remarks
+            .iter()
+            .map(|remark| format!("{} {}: {}", remark.line, remark.key, remark.what))
+            .collect()
+    }
+
+    #[test]
+    fn a_line_is_read_as_its_loader_read_it() {
+        for (text, expected) in [
+            ("KEY=a b", "a b"),
+            ("  export key = a ", "a"),
+            ("KEY=a\r", "a"),
+            ("KEY=\"a # b\" # c", "a # b"),
+            ("KEY='a\\'b' c", "a\\'b"),
+            ("KEY=\"it's\"", "it's"),
+            ("KEY=a # comment", "a"),
+            ("KEY=pw=a#b", "pw=a"),
+            ("KEY=a\\#b", "a\\#b"),
+            ("KEY=--x=\"a#b\" # c", "--x=\"a#b\""),
+            ("KEY=#all", ""),
+            ("KEY=1\nKEY=2", "2"),
+            ("KEY=", ""),
+            ("\u{feff}KEY=a", "a"),
+        ] {
+            assert_eq!(read(text, "KEY"), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_it_passed_over_is_remarked() {
+        assert_eq!(
+            told("A=x#y\n"),
+            ["1 A: the old tool cut the value at the '#', which begins a comment outside quotes"]
+        );
+        assert_eq!(told("A=1\nB=2\nA=3\n"), ["1 A: given again in line 3, and the last one counts"]);
+        assert_eq!(told("nonsense\n"), ["1 : has no '=': the old tool passed over it"]);
+        assert_eq!(told("A=\"x\nB=1\n"), ["1 A: its quote does not end"]);
+        assert_eq!(told("A=1"), ["1 : the last line has no end: is the file whole?"]);
+        assert!(told("export BACKUP_BLACKLIST=\"\n/a\n\"\n")[0].contains("a block is"));
+    }
+
+    #[test]
+    fn blocks_and_repeated_lines_add_up_where_they_did() {
+        let text =
+            "BACKUP_BLACKLIST=/old\nBACKUP_BLACKLIST=\"\n# no\n/a\n\n /b c \n\"\nBACKUP_BLACKLIST=/d\nX=1\n";
+        assert_eq!(read(text, "BACKUP_BLACKLIST"), "/a\n/b c\n/d");
+        assert_eq!(read(text, "X"), "1");
+        assert_eq!(read("AGE_RECIPIENT=a\nAGE_RECIPIENT=\"b\"\n", "AGE_RECIPIENT"), "a\nb");
+        assert_eq!(read("CUSTOM_BACKUP_PATHS=\"/a\" # b\n", "CUSTOM_BACKUP_PATHS"), "/a");
+    }
+
+    #[test]
+    fn what_it_refused_is_refused_with_its_line() {
+        let told = |text: &[u8]| format!("{:#}", Env::parse("f", text, "/", None).unwrap_err());
+        assert_eq!(
+            told(b"A=1\nBACKUP_BLACKLIST=\"\n/a\n"),
+            "f:2: the block of BACKUP_BLACKLIST does not end"
+        );
+        assert_eq!(told(format!("A=1\nB={}\n", "x".repeat(65_536)).as_bytes()), "f:2: is longer than 64 KiB");
+        assert_eq!(told(b"A=1\nB=\xff\n"), "f:2: is not UTF-8");
+    }
+
+    #[test]
+    fn variables_are_looked_up_where_it_looked() {
+        let text = "BASE_DIR=/wrong\nA=${BASE_DIR}/x$B.y\nB=b${C}\nC=$C$A\nD='${HOME}'\nE=5$ ${}\n";
+        assert_eq!(read(text, "A"), "/opt/proxsave/xb.y");
+        assert_eq!(read(text, "E"), "5$");
+        let value = env(text).value(&["D"], false, true).unwrap();
+        assert_eq!((value.text.as_str(), &value.unknown[..]), ("", &["HOME".to_owned()][..]));
+        let process =
+            BTreeMap::from([("HOME".to_owned(), "/root".to_owned()), ("D".to_owned(), "over".to_owned())]);
+        let with = Env::parse("f", text.as_bytes(), "/opt/proxsave", Some(process)).unwrap();
+        assert_eq!(with.value(&["D"], false, true).unwrap().text, "/root");
+        assert_eq!(with.value(&["D"], true, true).unwrap().text, "over");
+        assert_eq!(with.value(&["A"], true, false).unwrap().text, "${BASE_DIR}/x$B.y");
+    }
+
+    #[test]
+    fn the_old_name_that_says_something_wins() {
+        let text = "LOCAL_BACKUP_PATH=\nBACKUP_PATH=/b\n";
+        assert_eq!(env(text).value(&["LOCAL_BACKUP_PATH", "BACKUP_PATH"], true, true).unwrap().text, "/b");
+        assert_eq!(env("").value(&["A"], true, true), None);
+    }
+
+    #[test]
+    fn lists_and_durations_are_its_own() {
+        assert_eq!(list("a b, 'c';\"d\"|e\n\nf"), ["a b", "c", "d", "e", "f"]);
+        assert_eq!(numbers("1 2,3\t4"), ["1", "2", "3", "4"]);
+        for (text, expected) in [
+            ("1h30m", Some(5400)),
+            ("90s", Some(90)),
+            ("1.5m", Some(90)),
+            ("5", None),
+            ("-1s", None),
+            ("0s", None),
+        ] {
+            assert_eq!(duration(text), expected, "{text}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_file_makes_it_panic(text in "([A-E]{1,2}|[= #\"'\\\\${}\n\r]|export |BACKUP_BLACKLIST=\"\n){0,60}") {
+            if let Ok(env) = Env::parse("f", text.as_bytes(), "/opt", None) {
+                for (key, _) in env.keys() {
+                    let _ = env.value(&[key], true, true);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,327 @@
+//! The predecessor's configuration becomes ours: its options one by one, each with what became of it.
+//! Pure: what must be read beside `backup.env` comes in as a value, and nothing is written here.
+//!
+//! `env` reads the file by the old rules, `table` has a row for every option, `files`, `keys` and `channels` hold
+//! the rows' converters.
+
+mod channels;
+pub mod env;
+mod files;
+mod table;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use self::env::{Env, Value};
+use self::table::{Kind, Row};
+use crate::model::secret::MASK;
+use crate::model::section::{Entry, Section, nearest};
+
+/// The table's keys, for whoever walks it.
+pub fn keys() -> impl Iterator<Item = &'static str> {
+    table::ROWS.iter().flat_map(|row| row.names.iter().copied())
+}
+
+/// Key of the file that names the recipients of its encryption.
+pub const RECIPIENT_FILE: &str = "AGE_RECIPIENT_FILE";
+
+/// What lies beside `backup.env` and belongs to it.
+#[derive(Debug, Default)]
+pub struct Beside {
+    /// Text of the recipient file; None when there is none, an error when it cannot be read.
+    pub recipients: Option<Result<String, String>>,
+    /// Text of `passphrase.salt` beside it.
+    pub salt: Option<String>,
+}
+
+/// What became of an option.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case", tag = "fate")]
+pub enum Fate {
+    /// It is a line of ours now.
+    Taken {
+        becomes: String,
+        /// Where the meaning is not quite the same.
+        #[serde(skip_serializing_if = "String::is_empty")]
+        note: String,
+    },
+    /// Nothing has to be done.
+    NotNeeded {
+        why: String,
+    },
+    /// We have no such thing.
+    NoCounterpart {
+        instead: String,
+    },
+    /// What the old tool did not understand, and what it did then.
+    Invalid {
+        what: String,
+    },
+    /// No option that the old tool ever had.
+    Unknown {
+        hint: String,
+    },
+    NotSet,
+}
+
+impl Fate {
+    fn taken(becomes: impl Into<String>) -> Self {
+        Self::Taken { becomes: becomes.into(), note: String::new() }
+    }
+
+    fn not_needed(why: impl Into<String>) -> Self {
+        Self::NotNeeded { why: why.into() }
+    }
+
+    fn instead(what: impl Into<String>) -> Self {
+        Self::NoCounterpart { instead: what.into() }
+    }
+
+    fn invalid(what: impl Into<String>) -> Self {
+        Self::Invalid { what: what.into() }
+    }
+
+    /// What would be a section of a kind that this version does not have, it cannot be.
+    fn limit(&mut self, kinds: &[&str]) {
+        let Self::Taken { becomes, .. } = self else { return };
+        let kind = becomes.split_once(": ").map(|(kind, _)| kind).filter(|kind| !kind.contains(' '));
+        if let Some(kind) = kind.filter(|kind| !kinds.contains(kind)) {
+            *self = Self::instead(format!(
+                "this version has no '{kind}'; `pbx-config notify list` shows what it has"
+            ));
+        }
+    }
+
+    /// An admin has to look at it.
+    pub fn wants_attention(&self) -> bool {
+        matches!(self, Self::NoCounterpart { .. } | Self::Invalid { .. } | Self::Unknown { .. })
+    }
+
+    fn noted(self, more: &str) -> Self {
+        match self {
+            Self::Taken { becomes, note } if note.is_empty() => {
+                Self::Taken { becomes, note: more.to_owned() }
+            }
+            Self::Taken { becomes, note } => Self::Taken { becomes, note: format!("{note}; {more}") },
+            Self::NotNeeded { why } => Self::NotNeeded { why: format!("{why}; {more}") },
+            Self::NoCounterpart { instead } => Self::NoCounterpart { instead: format!("{instead}; {more}") },
+            Self::Invalid { what } => Self::Invalid { what: format!("{what}; {more}") },
+            other => other,
+        }
+    }
+}
+
+/// An option of the old tool, and what became of it.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Account {
+    pub key: String,
+    /// The older name that stands in the file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub written_as: Option<String>,
+    /// None: not in the file.
+    pub line: Option<usize>,
+    /// As it was read; secrets are masked.
+    pub value: String,
+    #[serde(flatten)]
+    pub fate: Fate,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Migration {
+    /// In the order of the file, then what is not in it.
+    pub options: Vec<Account>,
+    /// Lines of the file that the old tool read otherwise than they look.
+    pub remarks: Vec<Told>,
+    /// Ours; secrets are marked private.
+    #[serde(skip)]
+    pub sections: Vec<Section>,
+    /// What changes although no option says so.
+    pub differences: Vec<&'static str>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Told {
+    pub line: usize,
+    pub key: String,
+    pub what: String,
+    #[serde(skip)]
+    pub lost: bool,
+}
+
+/// What the old tool did whatever was set, and we do otherwise.
+const DIFFERENCES: [&str; 3] = [
+    "it always saved all of /home, which is data of users; name what matters with `include`",
+    "its retention counted the archives of all hosts in a folder together; ours counts each host's own",
+    "it ran from cron or as a daemon; ours runs from proxmox-backup-extra.timer, once a day",
+];
+
+/// Every option of the file and of the table, with what became of it. `kinds` are the sections that there are:
+/// no other is ever made.
+pub fn migrate(env: &Env, beside: &Beside, kinds: &[&str]) -> Migration {
+    let mut draft = Draft { sections: Vec::new() };
+    let from = From { env, beside };
+    let mut options: Vec<Account> = table::ROWS.iter().map(|row| account(row, &from, &mut draft)).collect();
+    let mut known: BTreeSet<String> = keys().map(str::to_owned).collect();
+    let endpoints = channels::endpoints(&from, &mut draft);
+    known.extend(endpoints.iter().map(|account| account.key.clone()));
+    options.extend(endpoints);
+    for (key, line) in env.keys().filter(|(key, _)| !known.contains(*key)) {
+        options.push(unknown(key, line));
+    }
+    draft.sections.retain(|section| kinds.contains(&section.kind.as_str()));
+    for account in &mut options {
+        account.fate.limit(kinds);
+    }
+    options.sort_by_key(|account| account.line.unwrap_or(usize::MAX));
+    let told = |remark: &env::Remark| Told {
+        line: remark.line,
+        key: remark.key.clone(),
+        what: remark.what.clone(),
+        lost: remark.lost,
+    };
+    Migration {
+        options,
+        remarks: env.remarks.iter().map(told).collect(),
+        sections: draft.ordered(),
+        differences: DIFFERENCES.to_vec(),
+    }
+}
+
+fn account(row: &Row, from: &From, draft: &mut Draft) -> Account {
+    let given = from.given(row);
+    let (value, set) = match &given {
+        Some(value) => (value.text.clone(), true),
+        None => (row.default.to_owned(), false),
+    };
+    let mut fate =
+        if set || row.rule.speaks_unasked() { judge(row, &value, from, draft) } else { Fate::NotSet };
+    if let Some(value) = given.as_ref().filter(|value| !value.unknown.is_empty()) {
+        let names = value.unknown.join(", ");
+        fate = fate.noted(&format!(
+            "{names} is set nowhere in the file; the old tool took it from its environment, --env does too"
+        ));
+    }
+    let written_as = given.as_ref().filter(|value| value.name != row.key).map(|value| value.name.clone());
+    let shown = if row.secret && !value.is_empty() { MASK.to_owned() } else { value };
+    Account {
+        key: row.key.to_owned(),
+        written_as,
+        line: given.and_then(|value| value.line),
+        value: if set { shown } else { String::new() },
+        fate,
+    }
+}
+
+/// A value that the loader did not understand is its default from here on, and said to be.
+fn judge(row: &Row, value: &str, from: &From, draft: &mut Draft) -> Fate {
+    match row.kind.check(value) {
+        Ok(()) => row.rule.apply(row, value, from, draft),
+        Err(wrong) => {
+            let shown = if row.secret { MASK } else { value };
+            let treated = match row.kind {
+                Kind::Bool => "no".to_owned(),
+                Kind::Size => "an error that ended its run".to_owned(),
+                _ if row.default.is_empty() => "not set".to_owned(),
+                _ => format!("its default {}", row.default),
+            };
+            let what = format!("'{shown}' {wrong}; the old tool took it for {treated}");
+            match row.rule.apply(row, row.kind.fallback(row.default), from, draft) {
+                Fate::Taken { becomes, .. } => Fate::invalid(format!("{what}, so it is now {becomes}")),
+                _ => Fate::invalid(what),
+            }
+        }
+    }
+}
+
+fn unknown(key: &str, line: usize) -> Account {
+    let names: Vec<&str> = keys().collect();
+    let hint = nearest(key, &names).map_or_else(
+        || "the old tool knew no such option and passed over it".to_owned(),
+        |near| format!("the old tool knew no such option; was {near} meant?"),
+    );
+    let (key, value) = (key.to_owned(), String::new());
+    Account { key, written_as: None, line: Some(line), value, fate: Fate::Unknown { hint } }
+}
+
+/// What the converters read from.
+struct From<'a> {
+    env: &'a Env,
+    beside: &'a Beside,
+}
+
+impl From<'_> {
+    fn given(&self, row: &Row) -> Option<Value> {
+        self.env.value(row.names, row.env, row.kind.is_text())
+    }
+
+    /// The text of an option as it took effect, its default when it is not set or not understood.
+    fn text(&self, key: &str) -> String {
+        let Some(row) = table::ROWS.iter().find(|row| row.key == key) else { return String::new() };
+        let given = self.given(row).map(|value| value.text).filter(|text| !text.is_empty());
+        let given = given.filter(|text| row.kind.check(text).is_ok());
+        given.unwrap_or_else(|| self.default(row.default))
+    }
+
+    fn default(&self, text: &str) -> String {
+        text.replace("${BASE_DIR}", &self.env.base_dir)
+    }
+
+    fn on(&self, key: &str) -> bool {
+        env::boolean(&self.text(key))
+    }
+
+    fn is_set(&self, key: &str) -> bool {
+        let row = table::ROWS.iter().find(|row| row.key == key);
+        row.and_then(|row| self.given(row)).is_some_and(|value| !value.text.is_empty())
+    }
+}
+
+/// Our sections as they grow.
+struct Draft {
+    sections: Vec<Section>,
+}
+
+impl Draft {
+    /// The order of the written file; the first store is the primary.
+    const ORDER: [&'static str; 3] = ["backup", "check", "dir"];
+
+    /// Adds a line, and returns how the report names it.
+    fn set(&mut self, kind: &str, id: &str, key: &str, value: &str) -> String {
+        self.add(kind, id, key, value, false);
+        format!("{kind}: {id} / {key} {value}").trim_end().to_owned()
+    }
+
+    fn secret(&mut self, kind: &str, id: &str, key: &str, value: &str) -> String {
+        self.add(kind, id, key, value, true);
+        format!("{kind}: {id} / {key} in secrets.cfg")
+    }
+
+    fn add(&mut self, kind: &str, id: &str, key: &str, value: &str, private: bool) {
+        let file: Arc<str> = "backup.env".into();
+        // One line is one line: what is behind a line end would be another key.
+        let value: String = value.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        let value = value.trim().to_owned();
+        let entry = Entry { key: key.to_owned(), value, file: Arc::clone(&file), line: 0, private };
+        match self.sections.iter_mut().find(|section| section.kind == kind && section.id == id) {
+            Some(section) if section.entries.contains(&entry) => {}
+            Some(section) => section.entries.push(entry),
+            None => {
+                let (kind, id) = (kind.to_owned(), id.to_owned());
+                self.sections.push(Section { kind, id, file, line: 0, entries: vec![entry] });
+            }
+        }
+    }
+
+    fn ordered(mut self) -> Vec<Section> {
+        let place = |section: &Section| {
+            let kind = Self::ORDER.iter().position(|kind| *kind == section.kind).unwrap_or(Self::ORDER.len());
+            (kind, section.kind == "dir" && section.id != files::LOCAL)
+        };
+        self.sections.sort_by_key(place);
+        self.sections
+    }
+}
