@@ -140,8 +140,8 @@ pub mod task {
     pub mod journal;
     pub mod key;
     pub mod legacy;
-    pub mod migrate;
     pub mod metrics;
+    pub mod migrate;
     pub mod notify;
     pub mod observe;
     pub mod perform;
