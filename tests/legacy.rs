@@ -412,3 +412,50 @@ fn retention_of_ours_never_touches_them_and_theirs_only_when_it_is_said() {
     assert_eq!(files().iter().filter(|name| name.starts_with("n1.lan")).count(), 3);
     assert_eq!(common::snapshot_files(&store(&host)).len(), 1, "ours stay as they are");
 }
+
+#[test]
+fn archives_as_they_were_once_made_are_read_for_ever() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/format/legacy");
+    let host = host();
+    let key = host.beside("key.txt");
+    fs::write(&key, format!("{}\n", VECTORS[1].2)).unwrap();
+    let mut names: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    names.retain(|path| {
+        pbx_config::model::relic::RelicName::parse(path.file_name().unwrap().to_str().unwrap()).is_some()
+    });
+    names.sort();
+    assert_eq!(names.len(), 4, "a bundle, a loose one, an encrypted one, one of the Bash version");
+    for file in names {
+        whole(&host, &file, &["--identity", text(&key)]);
+    }
+}
+
+/// Writes tests/format/legacy, once and never anew: what lies there is what was made then.
+#[test]
+#[ignore = "makes the kept archives"]
+fn the_kept_archives_are_made() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/format/legacy");
+    Relic::default().make(&folder);
+    Relic {
+        form: Form::Loose(".manifest.json"),
+        codec: "gz",
+        stamp: "20251101-020000",
+        seed: true,
+        ..Relic::default()
+    }
+    .make(&folder);
+    Relic { form: Form::Bash, codec: "bz2", host: "n1", stamp: "20250101-020000", ..Relic::default() }
+        .make(&folder);
+    let recipients = vec![VECTORS[1].1.to_owned()];
+    Relic { recipients, codec: "zst", stamp: "20260701-020000", ..Relic::default() }.make(&folder);
+}
+
+#[test]
+fn a_live_restore_plans_with_an_old_archive_as_with_a_snapshot() {
+    let host = TestHost::golden("bare");
+    let file = Relic::default().make(&host.beside("old"));
+    let done = host.run(&["restore", text(&file), "--dry-run"]);
+    assert!(matches!(done.exit, Exit::Ok | Exit::Problems), "{}\n{}", done.out, done.err);
+    assert!(done.out.contains("/etc/network/interfaces"), "{}", done.out);
+    assert!(!done.out.contains("proxsave-info") && !done.out.contains(".pbx/state"), "{}", done.out);
+}

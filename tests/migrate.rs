@@ -479,3 +479,62 @@ fn another_systems_disk_is_read_from_where_it_is_mounted() {
     );
     assert!(config_file(&new, "pbx-config.cfg").contains("keep-last 3"));
 }
+
+#[test]
+fn channels_are_taken_over_with_all_that_they_had() {
+    let host = TestHost::empty();
+    old_env(
+        &host,
+        "TELEGRAM_ENABLED=yes\nBOT_TELEGRAM_TYPE=personal\nTELEGRAM_BOT_TOKEN=123456:abc-DEF\nTELEGRAM_CHAT_ID=42\n\
+        EMAIL_ENABLED=true\nEMAIL_DELIVERY_METHOD=relay\nEMAIL_RECIPIENT=root@example.org\n\
+        WEBHOOK_ENABLED=true\nWEBHOOK_ENDPOINTS=my-chat,ops,push,nowhere\nWEBHOOK_MY_CHAT_URL=https://discord.example/api/x\n\
+        WEBHOOK_MY_CHAT_FORMAT=discord\nWEBHOOK_OPS_URL=http://ops.example/hook\nWEBHOOK_OPS_METHOD=PUT\n\
+        WEBHOOK_OPS_AUTH_TYPE=hmac\nWEBHOOK_OPS_AUTH_SECRET=s3cr3t\nWEBHOOK_OPS_HEADERS=X-A:1,X-B:2\n\
+        WEBHOOK_PUSH_URL=https://api.pushover.net/1/messages.json\nWEBHOOK_PUSH_FORMAT=pushover\nWEBHOOK_PUSH_AUTH_TOKEN=apptoken\n\
+        WEBHOOK_PUSH_AUTH_USER=userkey\nWEBHOOK_NOWHERE_FORMAT=slack\n\
+        METRICS_ENABLED=true\nMETRICS_PATH=/srv/metrics\nHEALTHCHECK_ENABLED=true\nHEALTHCHECK_MODE=self\nHEALTHCHECK_PING_KEY=pingkey\nHEALTHCHECK_BACKUP_ID=backup\n",
+    );
+    let done = host.run(&["migrate", "--write", "--json"]).exits(Exit::Problems);
+    for line in [
+        "telegram: telegram\n\tchat 42",
+        "sendmail: mail\n\tto root@example.org",
+        "webhook: my-chat\n\tformat discord",
+        "webhook: ops\n\tallow-http yes\n\tmethod put\n\tauth hmac\n\tformat generic",
+        "webhook: push\n\tformat pushover",
+        "healthchecks: backup",
+        "prometheus: textfile\n\tpath /srv/metrics",
+    ] {
+        assert!(
+            config_file(&host, "pbx-config.cfg").contains(line),
+            "{line}: {}",
+            config_file(&host, "pbx-config.cfg")
+        );
+    }
+    let secrets = config_file(&host, "secrets.cfg");
+    for line in [
+        "\ttoken 123456:abc-DEF",
+        "\turl https://discord.example/api/x",
+        "\tsecret s3cr3t",
+        "\tsecret-header X-A:1",
+        "\ttoken apptoken",
+        "\tuser userkey",
+        "\turl https://hc-ping.com/pingkey/backup",
+    ] {
+        assert!(secrets.contains(line), "{line}: {secrets}");
+    }
+    for secret in ["abc-DEF", "s3cr3t", "apptoken", "userkey", "pingkey", "api/x", "X-A:1"] {
+        assert!(!done.out.contains(secret), "{secret}: {}", done.out);
+    }
+    assert!(fate(&done, "EMAIL_DELIVERY_METHOD").contains("the relay is a server of the old tool's author"));
+    assert!(fate(&done, "WEBHOOK_NOWHERE_FORMAT").contains("the endpoint has no URL"));
+    host.run(&["config", "check"]).ok();
+    // What a channel of ours refuses is told, and not written.
+    old_env(
+        &host,
+        "TELEGRAM_ENABLED=yes\nBOT_TELEGRAM_TYPE=personal\nTELEGRAM_BOT_TOKEN=nonsense\nTELEGRAM_CHAT_ID=42\n",
+    );
+    let done = host.run(&["migrate", "--write", "--force", "--json"]).exits(Exit::Problems);
+    assert!(fate(&done, "TELEGRAM_BOT_TOKEN").contains("this is no token of a bot"), "{}", done.out);
+    assert!(!config_file(&host, "pbx-config.cfg").contains("telegram"));
+    host.run(&["config", "check"]).ok();
+}

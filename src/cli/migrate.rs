@@ -7,15 +7,13 @@ use anyhow::Result;
 
 use super::{Words, render};
 use crate::config::Config;
-use crate::config::legacy::{Account, Fate};
+use crate::config::legacy::{Account, Fate, Refused};
 use crate::model::report::Exit;
+use crate::model::section::Section;
 use crate::notify;
 use crate::store;
 use crate::task::configure;
 use crate::task::migrate::{self, Migrated, Request};
-
-/// Sections that are neither stores nor channels.
-const OWN_KINDS: [&str; 1] = ["backup"];
 
 /// Turn the predecessor's backup.env into a configuration of pbx-config
 ///
@@ -56,20 +54,20 @@ impl Words<'_> {
             let texts = std::env::vars_os();
             texts.filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
         });
-        let channels = notify::kind_names();
-        let kinds = [&store::kind_names()[..], &channels, &OWN_KINDS].concat();
         let request = Request {
             file: args.file,
             root: args.from_root.unwrap_or_else(|| self.host.root().to_owned()),
             process: process.map(Iterator::collect::<BTreeMap<_, _>>),
-            kinds,
         };
-        let migrated = migrate::run(&self.host, request)?;
+        let migrated = migrate::run(&self.host, request, &|section| self.accepts(section))?;
         let files = migrated.files();
         migrate::check_text(&files)?;
         // What is written is accepted by every later run, or is not written.
-        let config =
-            Config::of_sections(migrated.migration.sections.clone(), &store::kind_names(), &channels)?;
+        let config = Config::of_sections(
+            migrated.migration.sections.clone(),
+            &store::kind_names(),
+            &notify::kind_names(),
+        )?;
         self.sound(&config)?;
         let mut paths = Vec::new();
         if args.write {
@@ -86,6 +84,32 @@ impl Words<'_> {
         value["written"] = args.write.into();
         self.print(&value, |_| text(&migrated, &sections, &paths, args.all))?;
         Ok(if migrate::has_problems(&migrated) { Exit::Problems } else { Exit::Ok })
+    }
+}
+
+impl Words<'_> {
+    /// As every later run would take it.
+    fn accepts(&self, section: &Section) -> Result<(), Refused> {
+        let (stores, channels) = (store::kind_names(), notify::kind_names());
+        let because = |error: &anyhow::Error| {
+            let text = error.to_string();
+            if text.contains("unknown kind") {
+                return Refused::Kind;
+            }
+            // Its lines stand in no file yet.
+            let text = text
+                .split_once(&format!("{} '{}': ", section.kind, section.id))
+                .map_or(&*text, |(_, why)| why);
+            Refused::Because(text.to_owned())
+        };
+        let config = Config::of_sections(vec![section.clone()], &stores, &channels)
+            .map_err(|error| because(&error))?;
+        if stores.contains(&section.kind.as_str()) {
+            self.open(&config.stores[0]).map_err(|error| because(&error))?;
+        } else if channels.contains(&section.kind.as_str()) {
+            notify::open(section).map_err(|error| because(&error))?;
+        }
+        Ok(())
     }
 }
 

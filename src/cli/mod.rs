@@ -590,6 +590,9 @@ impl Words<'_> {
         let compression = backup::compression(config)?;
         Selection { skip: config.backup.skip.clone(), ..Selection::default() }.check()?;
         let stores = config.stores.iter().map(|section| self.open(section)).collect::<Result<_>>()?;
+        for section in &config.channels {
+            channels::open(section)?;
+        }
         Ok((compression, stores))
     }
 

@@ -349,11 +349,13 @@ impl Store for Dir {
         let copy = scratch.path().join(place.file_name().unwrap_or_default());
         self.within(self.copy_limit(relic.size), || {
             for ending in std::iter::once("").chain(relic.beside.iter().copied()) {
-                let named = |path: &Path| PathBuf::from({
-                    let mut named = path.as_os_str().to_owned();
-                    named.push(ending);
-                    named
-                });
+                let named = |path: &Path| {
+                    PathBuf::from({
+                        let mut named = path.as_os_str().to_owned();
+                        named.push(ending);
+                        named
+                    })
+                };
                 copy_file(&named(&place), &named(&copy)).with_context(|| self.trouble("read", &place))?;
             }
             Ok(())

@@ -13,7 +13,7 @@ use crate::catalog::predecessor::{
     CRON_DIR, CRONTAB, ENV_FILES, INSTALL_DIRS, ROOT_CRONTAB, SALT_FILE, UNIT_DIR, is_program, named_in,
 };
 use crate::config::legacy::env::Env;
-use crate::config::legacy::{self, Beside, Migration};
+use crate::config::legacy::{self, Beside, Migration, Refused};
 use crate::model::report::{Fault, FaultKind};
 use crate::model::section::{Section, to_text};
 use crate::sys::files;
@@ -32,8 +32,6 @@ pub struct Request {
     pub root: PathBuf,
     /// Variables that override the file; None leaves the environment out.
     pub process: Option<BTreeMap<String, String>>,
-    /// The kinds of sections that there are.
-    pub kinds: Vec<&'static str>,
 }
 
 /// What would be written, and why.
@@ -61,7 +59,11 @@ pub struct Start {
 }
 
 /// Reads everything that is needed. Errors: `NotFound` with the places that were looked at, `Usage`.
-pub fn run(host: &Host, request: Request) -> Result<Migrated> {
+pub fn run(
+    host: &Host,
+    request: Request,
+    accepts: &dyn Fn(&Section) -> Result<(), Refused>,
+) -> Result<Migrated> {
     let (path, others) = match request.file {
         Some(path) => (path, Vec::new()),
         None => find(&request.root)?,
@@ -71,7 +73,7 @@ pub fn run(host: &Host, request: Request) -> Result<Migrated> {
     let base_dir = base_dir(&request.root, &path);
     let env = Env::parse(&name, &bytes, &base_dir, request.process)?;
     let beside = beside(&request.root, &env);
-    let migration = legacy::migrate(&env, &beside, &request.kinds);
+    let migration = legacy::migrate(&env, &beside, accepts);
     let starts = starts(&request.root, host.is_live() && request.root == Path::new("/"));
     let others = others.iter().map(|path| path.display().to_string()).collect();
     Ok(Migrated { file: name, base_dir, others, migration, starts })

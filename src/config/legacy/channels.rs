@@ -21,6 +21,16 @@ fn secret(draft: &mut Draft, section: (&str, &str), key: &str, value: &str) -> F
     Fate::taken(draft.secret(section.0, section.1, key, value))
 }
 
+/// The address of a server. The old tool spoke to any, also without TLS.
+fn address(draft: &mut Draft, section: (&str, &str), private: bool, value: &str) -> Fate {
+    let fate = if private { secret(draft, section, "url", value) } else { set(draft, section, "url", value) };
+    if !value.to_ascii_lowercase().starts_with("http://") {
+        return fate;
+    }
+    draft.set(section.0, section.1, "allow-http", "yes");
+    fate.noted("without TLS, as before: whoever is on the way can read it")
+}
+
 /// An option of a channel that is off has no effect.
 fn off(switch: &str) -> Fate {
     Fate::not_needed(format!("the channel is off ({switch})"))
@@ -97,11 +107,8 @@ pub fn email(from: &From, value: &str, draft: &mut Draft) -> Fate {
         return Fate::not_needed("it is off");
     }
     match way(from) {
-        Way::Proxmox => {
-            draft.set("proxmox", "proxmox", "when", "always");
-            Fate::taken("proxmox: proxmox")
-        }
-        _ => set(draft, MAIL, "when", "always"),
+        Way::Proxmox => Fate::taken(draft.section("proxmox", "proxmox")),
+        _ => Fate::taken(draft.section(MAIL.0, MAIL.1)),
     }
 }
 
@@ -168,7 +175,7 @@ fn gotify_whole(from: &From) -> bool {
 }
 
 pub fn gotify_url(from: &From, value: &str, draft: &mut Draft) -> Fate {
-    gotify_key(from, || if gotify_whole(from) { set(draft, GOTIFY, "url", value) } else { half() })
+    gotify_key(from, || if gotify_whole(from) { address(draft, GOTIFY, false, value) } else { half() })
 }
 
 pub fn gotify_token(from: &From, value: &str, draft: &mut Draft) -> Fate {
@@ -248,7 +255,8 @@ pub fn endpoints(from: &From, draft: &mut Draft) -> Vec<Account> {
             let full = format!("{prefix}{key}");
             let Some(value) = from.env.value(&[&full], false, true) else { continue };
             let fate = if on { endpoint.key(key, &value.text, draft) } else { off("WEBHOOK_ENABLED") };
-            let secret = matches!(key, "URL" | "HEADERS" | "AUTH_TOKEN" | "AUTH_PASS" | "AUTH_SECRET");
+            let secret =
+                matches!(key, "URL" | "HEADERS" | "AUTH_TOKEN" | "AUTH_USER" | "AUTH_PASS" | "AUTH_SECRET");
             let shown = if secret { crate::model::secret::MASK.to_owned() } else { value.text };
             accounts.push(Account { key: full, written_as: None, line: value.line, value: shown, fate });
         }
@@ -308,7 +316,7 @@ impl Endpoint<'_> {
             return Fate::invalid("the endpoint has no URL; the old tool sent nothing to it");
         }
         match (key, &*auth) {
-            ("URL", _) => secret(draft, section, "url", value),
+            ("URL", _) => address(draft, section, true, value),
             ("FORMAT", _)
                 if ["discord", "slack", "teams", "generic", "pushover"].contains(&&*self.format()) =>
             {
@@ -317,11 +325,14 @@ impl Endpoint<'_> {
             ("FORMAT", _) => {
                 Fate::invalid(format!("'{value}' is no format; the old tool sent the generic one"))
             }
-            ("METHOD", _) => set(draft, section, "method", &value.to_ascii_uppercase()),
+            ("METHOD", _) if self.format() != "generic" => Fate::not_needed("the format says how it is sent"),
+            ("METHOD", _) if ["post", "put", "patch", "get"].contains(&&*value.to_ascii_lowercase()) => {
+                set(draft, section, "method", &value.to_ascii_lowercase())
+            }
+            ("METHOD", _) => Fate::instead("post, put, patch and get are what there is"),
             ("HEADERS", _) => {
-                let headers: Vec<&str> =
-                    value.split(',').map(str::trim).filter(|line| line.contains(':')).collect();
-                let lines = headers.iter().map(|line| draft.secret(section.0, section.1, "header", line));
+                let headers = value.split(',').map(str::trim).filter(|line| line.contains(':'));
+                let lines = headers.map(|line| draft.secret(section.0, section.1, "secret-header", line));
                 let lines: Vec<String> = lines.collect();
                 if lines.is_empty() {
                     Fate::not_needed("it names none")
@@ -329,15 +340,16 @@ impl Endpoint<'_> {
                     Fate::taken(lines.join(", "))
                 }
             }
-            ("AUTH_TYPE", "bearer" | "basic" | "hmac") => {
-                Fate::taken(format!("{auth} keys of webhook: {}", self.id))
-            }
+            ("AUTH_TOKEN", _) if self.format() == "pushover" => secret(draft, section, "token", value),
+            ("AUTH_USER", _) if self.format() == "pushover" => secret(draft, section, "user", value),
+            ("AUTH_TYPE", _) if self.format() == "pushover" => Fate::not_needed("its token and user say it"),
+            ("AUTH_TYPE", "bearer" | "basic" | "hmac") => set(draft, section, "auth", &auth),
             ("AUTH_TYPE", _) => Fate::not_needed("no authorization"),
-            ("AUTH_TOKEN", "bearer") => secret(draft, section, "bearer", value),
+            ("AUTH_TOKEN", "bearer") | ("AUTH_PASS", "basic") | ("AUTH_SECRET", "hmac") => {
+                secret(draft, section, "secret", value)
+            }
             ("AUTH_USER", "basic") => set(draft, section, "username", value),
-            ("AUTH_PASS", "basic") => secret(draft, section, "password", value),
-            ("AUTH_SECRET", "hmac") => secret(draft, section, "hmac-secret", value),
-            ("PRIORITY", _) if self.format() == "pushover" => set(draft, section, "priority", value),
+            ("PRIORITY", _) => Fate::not_needed("the outcome of the run says how urgent it is"),
             _ => Fate::not_needed("its AUTH_TYPE or FORMAT does not use it"),
         }
     }
@@ -347,8 +359,7 @@ impl Endpoint<'_> {
 
 pub fn metrics(_: &From, value: &str, draft: &mut Draft) -> Fate {
     if env::boolean(value) {
-        draft.set("prometheus", "textfile", "when", "always");
-        return Fate::taken("prometheus: textfile");
+        return Fate::taken(draft.section("prometheus", "textfile"));
     }
     Fate::not_needed("it is off")
 }
@@ -404,7 +415,7 @@ pub fn health(from: &From, value: &str, draft: &mut Draft) -> Fate {
             "the central portal belongs to the old tool: `healthchecks: NAME` takes the URL of any such service",
         );
     }
-    health_key(from, |place| secret(draft, HEALTH, "url", &place))
+    health_key(from, |place| address(draft, HEALTH, true, &place))
 }
 
 pub fn health_mode(from: &From, value: &str, draft: &mut Draft) -> Fate {
@@ -419,7 +430,7 @@ pub fn health_mode(from: &From, value: &str, draft: &mut Draft) -> Fate {
 }
 
 pub fn health_url(from: &From, _: &str, draft: &mut Draft) -> Fate {
-    health_key(from, |place| secret(draft, HEALTH, "url", &place))
+    health_key(from, |place| address(draft, HEALTH, true, &place))
 }
 
 pub fn health_part(from: &From, value: &str, draft: &mut Draft) -> Fate {

@@ -401,20 +401,43 @@ pub fn of_network(from: &From, value: &str, draft: &mut Draft) -> Fate {
     preflight(from, value, draft)
 }
 
-pub fn ports(_: &From, _: &str, _: &mut Draft) -> Fate {
-    Fate::instead(PREFLIGHT)
+const CHECK: (&str, &str) = ("check", "main");
+
+/// A line for each.
+fn check(draft: &mut Draft, key: &str, values: &[String]) -> Fate {
+    let lines: Vec<String> = values.iter().map(|value| draft.set(CHECK.0, CHECK.1, key, value)).collect();
+    if lines.is_empty() { Fate::not_needed("the list is empty") } else { Fate::taken(lines.join(", ")) }
 }
 
-pub fn allowed_ports(_: &From, _: &str, _: &mut Draft) -> Fate {
-    Fate::instead(PREFLIGHT)
+pub fn ports(_: &From, value: &str, draft: &mut Draft) -> Fate {
+    let ports = env::numbers(value).into_iter().filter(|port| port.parse::<u16>().is_ok_and(|port| port > 0));
+    check(draft, "port-suspicious", &ports.collect::<Vec<_>>())
 }
 
-pub fn processes(_: &From, _: &str, _: &mut Draft) -> Fate {
-    Fate::instead(PREFLIGHT)
+pub fn allowed_ports(_: &From, value: &str, draft: &mut Draft) -> Fate {
+    let named = |text: &String| {
+        text.rsplit(':').next().and_then(|port| port.parse::<u16>().ok()).is_some_and(|port| port > 0)
+            && !text.starts_with(':')
+    };
+    let (good, bad): (Vec<String>, Vec<String>) = env::list(value).into_iter().partition(named);
+    let fate = check(draft, "port-allow", &good);
+    if bad.is_empty() { fate } else { Fate::invalid(format!("{}: no SERVICE:PORT", bad.join(", "))) }
 }
 
-pub fn allowed_processes(_: &From, _: &str, _: &mut Draft) -> Fate {
-    Fate::instead(PREFLIGHT)
+pub fn processes(_: &From, value: &str, draft: &mut Draft) -> Fate {
+    check(draft, "process-suspicious", &env::list(value))
+}
+
+pub fn allowed_processes(_: &From, value: &str, draft: &mut Draft) -> Fate {
+    // Kernel threads are told from programs by what the kernel says, not by their names.
+    let (bad, good): (Vec<String>, Vec<String>) = env::list(value)
+        .into_iter()
+        .partition(|name| name.starts_with("regex:") || name.contains(['^', '$', '\\', '(', '[']));
+    let fate = check(draft, "process-allow", &good);
+    match bad.len() {
+        0 => fate,
+        bad => fate.noted(&format!("{bad} regular expressions are left out: a name may end with a * only")),
+    }
 }
 
 // Retention

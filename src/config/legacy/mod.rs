@@ -83,15 +83,17 @@ impl Fate {
         Self::Invalid { what: what.into() }
     }
 
-    /// What would be a section of a kind that this version does not have, it cannot be.
-    fn limit(&mut self, kinds: &[&str]) {
+    /// What was to become a line of a section that cannot be.
+    fn refuse(&mut self, section: &str, why: &Refused) {
         let Self::Taken { becomes, .. } = self else { return };
-        let kind = becomes.split_once(": ").map(|(kind, _)| kind).filter(|kind| !kind.contains(' '));
-        if let Some(kind) = kind.filter(|kind| !kinds.contains(kind)) {
-            *self = Self::instead(format!(
-                "this version has no '{kind}'; `pbx-config notify list` shows what it has"
-            ));
+        let names = |text: &str| text == section || text.starts_with(&format!("{section} "));
+        if !becomes.split(", ").any(names) {
+            return;
         }
+        *self = match why {
+            Refused::Kind => Self::instead(format!("this version has no such thing as '{section}'")),
+            Refused::Because(why) => Self::invalid(format!("'{section}' cannot be made of it: {why}")),
+        };
     }
 
     /// An admin has to look at it.
@@ -159,9 +161,17 @@ const DIFFERENCES: [&str; 3] = [
     "it ran from cron or as a daemon; ours runs from proxmox-backup-extra.timer, once a day",
 ];
 
-/// Every option of the file and of the table, with what became of it. `kinds` are the sections that there are:
-/// no other is ever made.
-pub fn migrate(env: &Env, beside: &Beside, kinds: &[&str]) -> Migration {
+/// Why a section cannot stand.
+pub enum Refused {
+    /// There is none of its kind.
+    Kind,
+    /// Its line would be refused, and this is why.
+    Because(String),
+}
+
+/// Every option of the file and of the table, with what became of it. What `accepts` refuses is never made, and told
+/// of each option that wanted it.
+pub fn migrate(env: &Env, beside: &Beside, accepts: &dyn Fn(&Section) -> Result<(), Refused>) -> Migration {
     let mut draft = Draft { sections: Vec::new() };
     let from = From { env, beside };
     let mut options: Vec<Account> = table::ROWS.iter().map(|row| account(row, &from, &mut draft)).collect();
@@ -172,9 +182,16 @@ pub fn migrate(env: &Env, beside: &Beside, kinds: &[&str]) -> Migration {
     for (key, line) in env.keys().filter(|(key, _)| !known.contains(*key)) {
         options.push(unknown(key, line));
     }
-    draft.sections.retain(|section| kinds.contains(&section.kind.as_str()));
+    let mut refused = Vec::new();
+    draft.sections.retain(|section| match accepts(section) {
+        Ok(()) => true,
+        Err(why) => {
+            refused.push((format!("{}: {}", section.kind, section.id), why));
+            false
+        }
+    });
     for account in &mut options {
-        account.fate.limit(kinds);
+        refused.iter().for_each(|(section, why)| account.fate.refuse(section, why));
     }
     options.sort_by_key(|account| account.line.unwrap_or(usize::MAX));
     let told = |remark: &env::Remark| Told {
@@ -293,6 +310,15 @@ impl Draft {
     fn set(&mut self, kind: &str, id: &str, key: &str, value: &str) -> String {
         self.add(kind, id, key, value, false);
         format!("{kind}: {id} / {key} {value}").trim_end().to_owned()
+    }
+
+    /// A section without a key.
+    fn section(&mut self, kind: &str, id: &str) -> String {
+        if !self.sections.iter().any(|section| section.kind == kind && section.id == id) {
+            let (kind, id, file) = (kind.to_owned(), id.to_owned(), "backup.env".into());
+            self.sections.push(Section { kind, id, file, line: 0, entries: Vec::new() });
+        }
+        format!("{kind}: {id}")
     }
 
     fn secret(&mut self, kind: &str, id: &str, key: &str, value: &str) -> String {
