@@ -35,6 +35,8 @@ impl Server {
             .arg(&log)
             .args(args)
             .stdout(Stdio::piped())
+            // What a client breaks off, they report at length.
+            .stderr(Stdio::null())
             .spawn()
             .expect("python3 is installed");
         let mut line = String::new();

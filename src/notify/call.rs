@@ -6,6 +6,7 @@ use anyhow::{Context, Result, anyhow};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use ring::hmac;
+use ring::rand::{SecureRandom, SystemRandom};
 use serde::Deserialize;
 
 use super::Failure;
@@ -183,4 +184,15 @@ pub fn cut(text: &str, max_chars: usize) -> String {
         return text.to_owned();
     }
     text.chars().take(max_chars.saturating_sub(1)).chain(['…']).collect()
+}
+
+/// Version 4: 122 bits by chance. Without a source of them it is the same for all, which mixes up names and nothing
+/// else.
+pub fn random_uuid() -> String {
+    let mut bytes = [0; 16];
+    let _ = SystemRandom::new().fill(&mut bytes);
+    bytes[6] = bytes[6] & 0x0f | 0x40;
+    bytes[8] = bytes[8] & 0x3f | 0x80;
+    let text = hex(&bytes);
+    [&text[..8], &text[8..12], &text[12..16], &text[16..20], &text[20..]].join("-")
 }

@@ -3,16 +3,14 @@
 
 use std::time::Duration;
 
-use ring::rand::{SecureRandom, SystemRandom};
 use serde::Deserialize;
 
-use super::call::{Access, Call, below};
+use super::call::{Access, Call, below, random_uuid};
 use super::{Channel, Sent};
 use crate::model::message::Message;
 use crate::model::report::Outcome;
 use crate::model::secret::Secret;
 use crate::model::section::{Section, SyntaxError};
-use crate::sys::hex;
 use crate::sys::host::Host;
 use crate::sys::http::Site;
 
@@ -88,16 +86,4 @@ impl Channel for Healthchecks {
         let body = format!("{}\n{}", message.text, message.log);
         self.ping(event, Some(body), host, limit)
     }
-}
-
-/// Version 4. Without a source of randomness all runs are one, which is a cosmetic matter.
-fn random_uuid() -> String {
-    let mut bytes = [0; 16];
-    let _ = SystemRandom::new().fill(&mut bytes);
-    bytes[6] = bytes[6] & 0x0f | 0x40;
-    bytes[8] = bytes[8] & 0x3f | 0x80;
-    let text = hex(&bytes);
-    let parts =
-        [0..8, 8..12, 12..16, 16..20, 20..32].map(|range| text.get(range).unwrap_or_default().to_owned());
-    parts.join("-")
 }

@@ -75,7 +75,7 @@ impl Channel for Sendmail {
         argv.push(from.to_string());
         argv.push("--".to_owned());
         argv.extend(words);
-        let cmd = Cmd { stdin: Some(mail.formatted()), ..Cmd::new(argv, limit) };
+        let cmd = Cmd { stdin: Some(mail.formatted()), even_when_stopped: true, ..Cmd::new(argv, limit) };
         let output = host.exec.run(&cmd).map_err(Failure::lasting)?;
         let output = output.ok_or_else(|| {
             Failure::lasting(anyhow!("this host has no sendmail: install postfix or another mail system"))

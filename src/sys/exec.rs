@@ -36,6 +36,8 @@ pub struct Cmd {
     pub limit: Duration,
     /// Of standard output, and of standard error; what comes beyond is dropped and said.
     pub max_bytes: usize,
+    /// Goes on within its limit when the program is asked to end: for the last words of a run.
+    pub even_when_stopped: bool,
 }
 
 impl Cmd {
@@ -49,6 +51,7 @@ impl Cmd {
             stdin: None,
             limit,
             max_bytes: Self::MAX_BYTES,
+            even_when_stopped: false,
         }
     }
 }
@@ -149,7 +152,7 @@ pub fn run_at(tool: &Path, args: &[String], cmd: &Cmd) -> Result<Output> {
             let _ = pipe.write_all(&data);
         })
     });
-    let status = watch(&mut child, &mut pipes, &group, cmd.limit)?;
+    let status = watch(&mut child, &mut pipes, &group, cmd)?;
     drop(group);
     if let Some(feeder) = feeder.filter(std::thread::JoinHandle::is_finished) {
         let _ = feeder.join();
@@ -189,8 +192,8 @@ impl Drop for Group {
     }
 }
 
-fn watch(child: &mut Child, pipes: &mut [Pipe; 2], group: &Group, limit: Duration) -> Result<Status> {
-    let mut deadline = Instant::now() + limit;
+fn watch(child: &mut Child, pipes: &mut [Pipe; 2], group: &Group, cmd: &Cmd) -> Result<Status> {
+    let mut deadline = Instant::now() + cmd.limit;
     let mut timed_out = false;
     let mut ended: Option<ExitStatus> = None;
     loop {
@@ -205,7 +208,7 @@ fn watch(child: &mut Child, pipes: &mut [Pipe; 2], group: &Group, limit: Duratio
             break;
         }
         // Who stops us stops what we wait for.
-        if Instant::now() < deadline && (timed_out || check_stopped().is_ok()) {
+        if Instant::now() < deadline && (timed_out || cmd.even_when_stopped || check_stopped().is_ok()) {
             continue;
         }
         if ended.is_some() {

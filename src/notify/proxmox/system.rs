@@ -4,17 +4,16 @@
 use std::time::Duration;
 
 use anyhow::{Result, anyhow};
-use ring::rand::{SecureRandom, SystemRandom};
 use serde_json::json;
 
 use super::TYPE;
 use crate::model::facts::Product;
 use crate::model::message::Message;
-use crate::notify::call::cut;
+use crate::notify::call::{cut, random_uuid};
 use crate::notify::{Failure, Sent};
+use crate::sys::contacts;
 use crate::sys::exec::{Cmd, Status};
 use crate::sys::host::Host;
-use crate::sys::{contacts, hex};
 
 /// Reads all from standard input: nothing of a message stands in the process list.
 const PERL: &str = "use strict; use warnings; use JSON::PP; use PVE::Notify; local $/; \
@@ -43,7 +42,11 @@ fn by_perl(message: &Message, host: &Host, limit: Duration) -> Sent {
     let severity = message.details.severity;
     let input =
         json!({ "severity": severity, "template": TYPE, "data": data(message), "fields": fields(message) });
-    let cmd = Cmd { stdin: Some(input.to_string().into_bytes()), ..Cmd::new(["perl", "-e", PERL], limit) };
+    let cmd = Cmd {
+        stdin: Some(input.to_string().into_bytes()),
+        even_when_stopped: true,
+        ..Cmd::new(["perl", "-e", PERL], limit)
+    };
     let output = host.exec.run(&cmd).map_err(Failure::lasting)?;
     let output = output.ok_or_else(|| Failure::lasting(anyhow!("this host has no perl")))?;
     match output.status {
@@ -63,12 +66,7 @@ fn by_spool(message: &Message, host: &Host) -> Result<()> {
         PBS_VERSIONS.iter().any(|known| version.starts_with(known)),
         "the spool of Proxmox Backup Server {version} is not known; `via direct` does without it"
     );
-    let mut bytes = [0; 16];
-    SystemRandom::new().fill(&mut bytes).map_err(|_| anyhow!("no random number"))?;
-    bytes[6] = bytes[6] & 0x0f | 0x40;
-    bytes[8] = bytes[8] & 0x3f | 0x80;
-    let text = hex(&bytes);
-    let id = [&text[..8], &text[8..12], &text[12..16], &text[16..20], &text[20..]].join("-");
+    let id = random_uuid();
     let details = &message.details;
     let entry = json!({
         "content": { "template": { "template-name": TYPE, "data": data(message) } },
