@@ -9,8 +9,9 @@ double of pmxcfs). Prints a table in Markdown; asserts nothing: speed depends on
   c  the other codecs                        g  memory
   d  /etc/pve of 80 and 12,000 files         h  size of the program
                                              s  sealing
+  m  the predecessor's: migrate, and a list of 1,000 archives
 """
-import argparse, datetime, json, os, platform, random, shutil, statistics, subprocess, tempfile, time
+import argparse, datetime, io, json, os, platform, random, shutil, statistics, subprocess, tarfile, tempfile, time
 
 HEAD = ("what", "ours", "theirs", "ratio", "goal", "beside")
 PVE_ROWS = "guests"
@@ -333,6 +334,31 @@ class Bench:
         self.alone("prune, 9,900 of 10,000 go", ms(timed(self.program, "--root", root, "prune")), "1 s")
         assert len(os.listdir(folder)) == 100
 
+    def m(self):
+        """The predecessor's: its configuration, and a thousand of its archives in a folder."""
+        root, old = f"{self.work}/moved", f"{self.work}/old"
+        os.makedirs(f"{root}/opt/proxsave/configs", exist_ok=True)
+        os.makedirs(f"{root}/etc", exist_ok=True)
+        named(root)
+        with open(f"{root}/opt/proxsave/configs/backup.env", "w") as env:
+            env.writelines(f"BACKUP_EXCLUDE_PATTERNS=/srv/{n}/**\n" for n in range(200))
+            env.write("COMPRESSION_TYPE=xz\nMAX_LOCAL_BACKUPS=15\nSECONDARY_ENABLED=true\nSECONDARY_PATH=/mnt/nas\n")
+        took = statistics.median(timed(self.program, "--root", root, "migrate") for _ in range(self.runs))
+        self.alone("migrate", ms(took), "50 ms")
+        os.makedirs(old)
+        for n in range(1000):
+            at = datetime.datetime(2024, 1, 1) + datetime.timedelta(hours=6 * n)
+            name = f"n1.lan-backup-{at:%Y%m%d-%H%M%S}.tar.xz"
+            manifest = json.dumps({"archive_path": f"/opt/proxsave/backup/{name}", "created_at": f"{at.isoformat()}Z",
+                                   "hostname": "n1.lan", "compression_type": "xz", "sha256": "0" * 64}).encode()
+            with tarfile.open(f"{old}/{name}.bundle.tar", "w") as bundle:
+                for member, data in ((f"{name}.metadata", manifest), (name, random.randbytes(100_000))):
+                    info = tarfile.TarInfo(member)
+                    info.size = len(data)
+                    bundle.addfile(info, io.BytesIO(data))
+        took = statistics.median(timed(self.program, "--root", root, "list", old) for _ in range(self.runs))
+        self.alone("list, 1,000 old archives", ms(took), "1,000 ms")
+
 
 def machine(work):
     with open("/proc/cpuinfo") as lines:
@@ -352,7 +378,7 @@ def main():
     parser.add_argument("--only", default="")
     parser.add_argument("--runs", type=int, default=15)
     args = parser.parse_args()
-    letters = [letter for letter in args.only.replace(",", "").lower()] or list("abcdefghijks")
+    letters = [letter for letter in args.only.replace(",", "").lower()] or list("abcdefghijksm")
     work = tempfile.mkdtemp(prefix="pbx-bench-")
     bench = Bench(os.path.realpath(args.program), os.path.realpath(args.double), args.runs, work)
     about = machine(work)
