@@ -888,6 +888,45 @@ proptest! {
 }
 
 #[test]
+fn a_saved_plan_of_an_object_does_that_and_no_more() {
+    let host = saved("pve-single");
+    // The golden hosts show a lock that is held.
+    for lock in fs::read_dir(host.mount_point().join("priv/lock")).unwrap() {
+        fs::remove_dir_all(lock.unwrap().path()).unwrap();
+    }
+    let guest = host.mount_point().join("nodes/pve1/lxc/102.conf");
+    let users = host.mount_point().join("user.cfg");
+    fs::remove_file(&guest).unwrap();
+    let all = fs::read_to_string(&users).unwrap();
+    fs::write(&users, all.replace("user:api@pve:1:1798758000::::reads only::\n", "")).unwrap();
+    let file = host.beside("plan.json").display().to_string();
+    host.run(&["restore", "latest", "user/api@pve", "ct/102", "--plan", &file]).ok();
+    let before = tree_of(&host);
+    let apply = |host: &TestHost| host.run(&["restore", "--apply", &file, "--yes"]);
+    fs::write(&users, "user:root@pam:1:0::::::\n").unwrap();
+    let refused = apply(&host).exits(Exit::Failed);
+    assert!(refused.err.contains("changed since the plan was made: /etc/pve/user.cfg"), "{}", refused.err);
+    fs::write(&users, &before["user.cfg"]).unwrap();
+    // The time is part of what was planned.
+    host.run(&["restore", "latest", "user/api@pve", "ct/102", "--plan", &file]).ok();
+    let done = apply(&host);
+    assert!(matches!(done.exit, Exit::Ok | Exit::Problems), "{}\n{}", done.out, done.err);
+    assert!(
+        guest.exists()
+            && fs::read_to_string(&users).unwrap().contains("\nuser:api@pve:1:1798758000::::reads only::\n")
+    );
+    let mut after = tree_of(&host);
+    for path in ["user.cfg", "nodes/pve1/lxc/102.conf"] {
+        after.remove(path);
+    }
+    let mut others = before.clone();
+    others.remove("user.cfg");
+    assert_eq!(after, others);
+    host.run(&["undo"]).ok();
+    assert_eq!(tree_of(&host), before);
+}
+
+#[test]
 fn the_manual_knows_every_kind() {
     let manual =
         fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("man/pbx-config.1.in")).unwrap();

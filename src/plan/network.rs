@@ -74,9 +74,15 @@ pub fn cards(json: &[u8]) -> Vec<Card> {
         let is_named_so = NO_CARD_PREFIXES.iter().any(|start| link.ifname.starts_with(start));
         link.medium == "ether" && !is_made && !is_named_so && !link.ifname.contains(['.', '@'])
     });
-    let cards = hardware
-        .map(|link| Card { name: link.ifname, mac: mac(link.permaddr.as_deref().unwrap_or(&link.address)) });
-    cards.filter(|card| !card.mac.is_empty()).collect()
+    let mut cards: Vec<Card> = Vec::new();
+    for link in hardware {
+        let card = Card { mac: mac(link.permaddr.as_deref().unwrap_or(&link.address)), name: link.ifname };
+        // A bridge has the address of its first port, and comes after it.
+        if !card.mac.is_empty() && !cards.iter().any(|other| other.mac == card.mac) {
+            cards.push(card);
+        }
+    }
+    cards
 }
 
 fn mac(text: &str) -> String {
@@ -217,6 +223,7 @@ mod tests {
             {"ifname":"enp3s0","link_type":"ether","address":"02:00:00:00:00:02","linkinfo":{}},
             {"ifname":"cluster0","link_type":"ether","address":"02:00:00:00:00:02","linkinfo":{"info_kind":"bridge"}},
             {"ifname":"vmbr0","link_type":"ether","address":"02:00:00:00:00:02"},
+            {"ifname":"lan","link_type":"ether","address":"02:00:00:00:00:02"},
             {"ifname":"eno1.5","link_type":"ether","address":"02:00:00:00:00:01"},
             {"ifname":"wg0","link_type":"none"}, {"odd":1}, 7]"#;
         assert_eq!(cards(json), [card("eno1", 1), card("enp3s0", 2)]);

@@ -201,8 +201,11 @@ fn on_these_cards(picked: &mut Picked, world: &World) -> Vec<Advice> {
     }
     let mut advice = Vec::new();
     let mut old = Vec::new();
+    // The second tells less, and only where there is no first.
     for name in [CARD_LINKS, ADDRESSES].map(|answer| Name::new(format!("{STATE_DIR}/{answer}"))) {
-        old.extend(picked.contents.get(&name).map(|text| network::cards(text)).unwrap_or_default());
+        if old.is_empty() {
+            old = picked.contents.get(&name).map(|text| network::cards(text)).unwrap_or_default();
+        }
     }
     let mut links: Vec<(&Name, &Vec<u8>)> =
         picked.contents.iter().filter(|(name, _)| is_link_file(name)).collect();
@@ -300,9 +303,10 @@ fn accounts(picked: &Picked, here: &Here) -> Accounts {
 
 /// On the machine that the snapshot is of, nothing of this is to be done unless somebody asks.
 fn by_hand(picked: &Picked, here: &Here, request: &Request) -> Vec<Advice> {
-    let is_other = picked.facts.machine_id != here.facts.machine_id || request.recover;
+    let is_other_machine = picked.facts.machine_id != here.facts.machine_id;
+    let is_other = is_other_machine || request.recover;
     let never = |one: &&Wanted| {
-        let is_foreign = one.item.tied == Tied::Hardware && is_other && !one.is_named;
+        let is_foreign = one.item.tied == Tied::Hardware && is_other_machine && !one.is_named;
         (matches!(one.item.restore, Restore::Never(_)) && (is_other || one.is_named)) || is_foreign
     };
     let items: BTreeSet<&str> = picked.wanted.iter().filter(never).map(|one| one.item.id).collect();

@@ -18,6 +18,8 @@ use crate::sys::pmxcfs;
 
 /// Up to here a member is kept in memory, to be compared and merged.
 pub const SMALL_BYTES: u64 = 256 << 10;
+/// The largest file of /etc/pve.
+const PART_BYTES: u64 = 1 << 20;
 /// Of the database of /etc/pve, where it is to be put in place.
 const DATABASE_BYTES: u64 = 512 << 20;
 /// Of all members together; what does not fit is only hashed.
@@ -37,7 +39,11 @@ pub fn pick(chosen: &Chosen, request: &Request) -> Result<(Picked, String)> {
     let mut archive = chosen.open()?;
     let index = archive.read(&chosen.path, &mut |member, content| {
         let is_database = request.database.is_some() && member.path == database;
-        let is_small = member.size <= SMALL_BYTES && kept < ALL_BYTES;
+        // An object is looked for in files of any size that pmxcfs takes.
+        let is_part = !request.objects.is_empty()
+            && member.size <= PART_BYTES
+            && member.path.as_path().to_str().is_some_and(selector::reads);
+        let is_small = (member.size <= SMALL_BYTES || is_part) && kept < ALL_BYTES;
         if member.kind == Kind::File && (is_small || (is_database && member.size <= DATABASE_BYTES)) {
             let mut bytes = Vec::with_capacity(usize::try_from(member.size).unwrap_or_default());
             content.read_to_end(&mut bytes)?;
