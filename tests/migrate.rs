@@ -538,3 +538,26 @@ fn channels_are_taken_over_with_all_that_they_had() {
     assert!(!config_file(&host, "pbx-config.cfg").contains("telegram"));
     host.run(&["config", "check"]).ok();
 }
+
+#[test]
+fn the_security_look_becomes_the_preflight_where_there_is_one() {
+    let host = TestHost::empty();
+    for (env, word) in [
+        ("SECURITY_CHECK_ENABLED=false\n", "off"),
+        ("SECURITY_CHECK_ENABLED=true\n", "stop"),
+        ("SECURITY_CHECK_ENABLED=true\nCONTINUE_ON_SECURITY_ISSUES=true\n", "warn"),
+        ("ABORT_ON_SECURITY_ISSUES=false\n", "warn"),
+    ] {
+        old_env(&host, &format!("{env}COMPRESSION_TYPE=zst\n"));
+        let done = host.run(&["migrate", "--json"]);
+        let text = configuration(&done);
+        assert!(text.contains("compression zstd"), "{text}");
+        let told = done.json()["options"].as_array().unwrap().iter().any(|one| {
+            one["line"] == 1
+                && (one["becomes"] == format!("backup: main / preflight {word}")
+                    || one["what"].as_str().is_some_and(|what| what.contains("preflight")))
+        });
+        assert!(told, "{env}: {}", done.out);
+        assert_eq!(text.contains("preflight"), text.contains(&format!("preflight {word}")), "{text}");
+    }
+}

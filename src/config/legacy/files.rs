@@ -373,32 +373,49 @@ pub fn space(_: &From, _: &str, _: &mut Draft) -> Fate {
 
 // The security preflight
 
-const PREFLIGHT: &str = "no run depends on such a look; ";
+/// Whether a look at the host comes before each backup, and what it may end.
+pub fn preflight(from: &From, value: &str, draft: &mut Draft) -> Fate {
+    let word = match (env::boolean(value), goes_on(from)) {
+        (false, _) => "off",
+        (true, true) => "warn",
+        (true, false) => "stop",
+    };
+    backup(draft, "preflight", word)
+}
 
-pub fn preflight(_: &From, value: &str, _: &mut Draft) -> Fate {
-    if env::boolean(value) {
-        Fate::instead(format!(
-            "{PREFLIGHT}`pbx-config config check` looks at the configuration and the stores"
-        ))
-    } else {
-        Fate::not_needed("it was off")
+/// The newer of the two names says it, else the older one, whose sense is the other way round.
+fn goes_on(from: &From) -> bool {
+    if from.is_set("CONTINUE_ON_SECURITY_ISSUES") {
+        return from.on("CONTINUE_ON_SECURITY_ISSUES");
     }
+    from.is_set("ABORT_ON_SECURITY_ISSUES") && !from.on("ABORT_ON_SECURITY_ISSUES")
 }
 
-pub fn preflight_stops(from: &From, value: &str, draft: &mut Draft) -> Fate {
-    preflight(from, value, draft)
+pub fn preflight_stops(from: &From, _: &str, draft: &mut Draft) -> Fate {
+    preflight(from, &from.text("SECURITY_CHECK_ENABLED"), draft)
 }
 
-pub fn preflight_aborts(from: &From, value: &str, draft: &mut Draft) -> Fate {
-    preflight(from, value, draft)
+pub fn preflight_aborts(from: &From, _: &str, draft: &mut Draft) -> Fate {
+    if from.is_set("CONTINUE_ON_SECURITY_ISSUES") {
+        return Fate::not_needed("CONTINUE_ON_SECURITY_ISSUES goes before it");
+    }
+    preflight_stops(from, "", draft)
 }
 
-pub fn network(from: &From, value: &str, draft: &mut Draft) -> Fate {
-    preflight(from, value, draft)
+pub fn network(_: &From, value: &str, _: &mut Draft) -> Fate {
+    if env::boolean(value) {
+        return Fate::instead(
+            "`pbx-config check --network` looks at ports, packet filter and programs when it is asked",
+        );
+    }
+    Fate::not_needed("it was off")
 }
 
 pub fn of_network(from: &From, value: &str, draft: &mut Draft) -> Fate {
-    preflight(from, value, draft)
+    if !from.on("CHECK_NETWORK_SECURITY") {
+        return Fate::not_needed("CHECK_NETWORK_SECURITY was off, and this with it");
+    }
+    network(from, value, draft)
 }
 
 const CHECK: (&str, &str) = ("check", "main");

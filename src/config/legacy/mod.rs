@@ -183,6 +183,9 @@ pub fn migrate(env: &Env, beside: &Beside, accepts: &dyn Fn(&Section) -> Result<
         options.push(unknown(key, line));
     }
     let mut refused = Vec::new();
+    for section in draft.sections.iter_mut().filter(|section| section.kind == "backup") {
+        refused.extend(thin_out(section, accepts));
+    }
     draft.sections.retain(|section| match accepts(section) {
         Ok(()) => true,
         Err(why) => {
@@ -206,6 +209,25 @@ pub fn migrate(env: &Env, beside: &Beside, accepts: &dyn Fn(&Section) -> Result<
         sections: draft.ordered(),
         differences: DIFFERENCES.to_vec(),
     }
+}
+
+/// One line that cannot stand must not cost the others: the refused ones go, each with its reason.
+fn thin_out(
+    section: &mut Section,
+    accepts: &dyn Fn(&Section) -> Result<(), Refused>,
+) -> Vec<(String, Refused)> {
+    let mut refused = Vec::new();
+    if accepts(section).is_ok() {
+        return refused;
+    }
+    let header = Section { entries: Vec::new(), ..section.clone() };
+    section.entries.retain(|entry| {
+        let alone = Section { entries: vec![entry.clone()], ..header.clone() };
+        let Err(why) = accepts(&alone) else { return true };
+        refused.push((format!("{}: {} / {}", header.kind, header.id, entry.key), why));
+        false
+    });
+    refused
 }
 
 fn account(row: &Row, from: &From, draft: &mut Draft) -> Account {
