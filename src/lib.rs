@@ -95,9 +95,11 @@ pub mod plan {
     pub mod chain;
     pub mod changes;
     pub mod complete;
+    pub mod datastores;
     pub mod differences;
     pub mod excerpt;
     pub mod guest_conf;
+    pub mod member;
     pub mod merge;
     pub mod message;
     pub mod metrics;

@@ -8,7 +8,7 @@ double of pmxcfs). Prints a table in Markdown; asserts nothing: speed depends on
   b  the same from a cold cache              f  start-up
   c  the other codecs                        g  memory
   d  /etc/pve of 80 and 12,000 files         h  size of the program
-                                             s  sealing
+  l  plan, restore, undo                     s  sealing
   m  the predecessor's: migrate, and a list of 1,000 archives
 """
 import argparse, datetime, io, json, os, platform, random, shutil, statistics, subprocess, tarfile, tempfile, time
@@ -334,6 +334,44 @@ class Bench:
         self.alone("prune, 9,900 of 10,000 go", ms(timed(self.program, "--root", root, "prune")), "1 s")
         assert len(os.listdir(folder)) == 100
 
+    def l(self):
+        """A plan of a whole node, one guest brought back, and undo beside apply: 600 files of /etc, 200 guests."""
+        root = f"{self.work}/restored"
+        generate(root, 600, 4 << 20, 20)
+        configure(root)
+        for folder in ("usr/bin", "var/lib/pve-cluster", "etc/pve", "run"):
+            os.makedirs(f"{root}/{folder}", exist_ok=True)
+        open(f"{root}/usr/bin/pmxcfs", "w").close()
+        node = f"{self.work}/tree/nodes/bench/qemu-server"
+        os.makedirs(node)
+        for n in range(100, 300):
+            open(f"{node}/{n}.conf", "w").write(f"name: vm{n}\nmemory: 2048\nscsi0: local:vm-{n}-disk-0,size=32G\n")
+        subprocess.run([self.double, "--mount", f"{root}/etc/pve", "--db", f"{root}/var/lib/pve-cluster/config.db",
+                        "--node", "bench", "--import", f"{self.work}/tree"], check=True, stdout=subprocess.DEVNULL)
+        ours = [self.program, "--root", root]
+        try:
+            subprocess.run([*ours, "backup"], stdout=subprocess.DEVNULL)
+            plan = [timed(*ours, "restore", "latest", "--dry-run") for _ in range(self.runs)]
+            self.alone("plan of a whole node", ms(statistics.median(plan)), "300 ms", "800 files, 200 of /etc/pve")
+            one, back, all_, undo = [], [], [], []
+            guest = f"{root}/etc/pve/nodes/bench/qemu-server/101.conf"
+            for _ in range(self.runs):
+                os.remove(guest)
+                one.append(timed(*ours, "restore", "latest", "vm/101", "--yes", statuses=(0, 3)))
+                back.append(timed(*ours, "undo", statuses=(0, 3)))
+                subprocess.run([*ours, "restore", "latest", "vm/101", "--yes"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            self.alone("one guest restored", ms(statistics.median(one)), "500 ms", "its plan, copies and journal with it")
+            for _ in range(self.runs):
+                shutil.rmtree(f"{root}/srv/tree/d0001")
+                for n in range(100, 140):
+                    os.remove(f"{root}/etc/pve/nodes/bench/qemu-server/{n}.conf")
+                all_.append(timed(*ours, "restore", "latest", "--yes", statuses=(0, 3)))
+                undo.append(timed(*ours, "undo", statuses=(0, 3)))
+                subprocess.run([*ours, "restore", "latest", "--yes"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            self.row("undo of 70 paths", undo, all_, "their restore", "1.0")
+        finally:
+            subprocess.run(["umount", "-l", f"{root}/etc/pve"])
+
     def m(self):
         """The predecessor's: its configuration, and a thousand of its archives in a folder."""
         root, old = f"{self.work}/moved", f"{self.work}/old"
@@ -378,7 +416,7 @@ def main():
     parser.add_argument("--only", default="")
     parser.add_argument("--runs", type=int, default=15)
     args = parser.parse_args()
-    letters = [letter for letter in args.only.replace(",", "").lower()] or list("abcdefghijksm")
+    letters = [letter for letter in args.only.replace(",", "").lower()] or list("abcdefghijklms")
     work = tempfile.mkdtemp(prefix="pbx-bench-")
     bench = Bench(os.path.realpath(args.program), os.path.realpath(args.double), args.runs, work)
     about = machine(work)

@@ -44,7 +44,9 @@ fn refused(host: &TestHost, bytes: &[u8], exit: Exit, words: &str) {
 
     let to = place.dir.join("target");
     let to = to.to_str().unwrap();
-    let verbs: [&[&str]; 4] = [
+    let verbs: [&[&str]; 6] = [
+        &["restore", path, "--yes"],
+        &["restore", path, "--dry-run"],
         &["show", path],
         &["cat", path, "etc/hostname"],
         &["restore", path, "--to", to],

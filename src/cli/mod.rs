@@ -5,6 +5,7 @@ mod args;
 mod check;
 mod decrypt;
 mod exchange;
+mod guided;
 mod hook;
 mod identity;
 mod key;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 
+use super::args::Format;
 use super::{Words, args, glob, plans, render};
 use crate::config::Api;
 use crate::model::facts::Product;
@@ -16,7 +17,7 @@ use crate::plan::restore::{Database, Request};
 use crate::plan::select::Selection;
 use crate::task::perform::{self, Arming, Restored};
 use crate::task::probe::Probe;
-use crate::task::restore::{self, Prepared, Saved};
+use crate::task::restore::{self, Saved};
 use crate::task::{armed, extract, verify};
 
 /// Each takes some seconds of a round.
@@ -29,6 +30,7 @@ const MAX_PROBES: usize = 8;
 #[allow(clippy::struct_excessive_bools)] // flags
 #[derive(Debug, Args)]
 #[command(after_help = "EXAMPLES:
+  pbx-config restore                              asks for each choice, on a terminal
   pbx-config restore latest --dry-run             what would change here, and what would not and why
   pbx-config restore latest --only guests,storage
   pbx-config restore latest storage/nas user/bob@pve
@@ -42,8 +44,8 @@ const MAX_PROBES: usize = 8;
   pbx-config restore latest --recover             a whole node, on a fresh installation
   pbx-config restore latest --to /tmp/host        only take the files out into a folder")]
 pub struct Restore {
-    /// The snapshot; with --apply the plan names it
-    #[arg(required_unless_present_any = ["apply", "resume"], conflicts_with = "apply")]
+    /// The snapshot; with --apply the plan names it, and on a terminal you are asked
+    #[arg(conflicts_with = "apply")]
     pub snap: Option<String>,
     /// Take the files out into this folder, empty or not there yet, instead of onto this system
     #[arg(long, value_name = "DIR")]
@@ -151,12 +153,14 @@ pub enum Mode {
     Storage,
     /// The host itself: name, network, accounts, SSH, certificates, services
     Base,
+    /// Choose from a list, on a terminal
+    Custom,
 }
 
 impl Mode {
     fn words(self) -> &'static [&'static str] {
         match self {
-            Self::Full => &[],
+            Self::Full | Self::Custom => &[],
             Self::Storage => &["storage", "jobs", "tape"],
             Self::Base => &[
                 "identity",
@@ -175,9 +179,18 @@ impl Mode {
 }
 
 impl Words<'_> {
-    pub(super) fn restore(&mut self, args: Restore) -> Result<Exit> {
+    pub(super) fn restore(&mut self, mut args: Restore) -> Result<Exit> {
         if args.to.is_some() {
             return self.extract(args);
+        }
+        if args.snap.is_none() && args.apply.is_none() && args.resume.is_none() {
+            args.snap = Some(self.guided_snapshot(&mut args.stores)?);
+            if args.mode.is_none() && args.selected.only.is_empty() && args.paths.is_empty() {
+                args.mode = Some(self.guided_mode()?);
+            }
+        }
+        if args.mode == Some(Mode::Custom) {
+            args.selected.only.extend(self.guided_categories()?);
         }
         if let Some(id) = args.resume.clone() {
             return self.resume(&id, &args);
@@ -185,7 +198,8 @@ impl Words<'_> {
         let saved = args.apply.as_deref().map(Saved::read).transpose()?;
         let (word, request) = match &saved {
             Some(saved) => {
-                (saved.snapshot_file.as_path().to_string_lossy().into_owned(), saved.request.clone())
+                args.stores.names = saved.store.clone().into_iter().collect();
+                (saved.word(), saved.request.clone())
             }
             None => (args.snap.clone().unwrap_or_default(), request(&args)?),
         };
@@ -197,11 +211,12 @@ impl Words<'_> {
         if let Some(file) = &args.plan {
             Saved::of(&prepared)?.write(file)?;
         }
-        self.show_plan(&prepared)?;
-        if args.dry_run || args.plan.is_some() {
-            return Ok(Exit::Ok);
+        let only_shown = args.dry_run || args.plan.is_some() || prepared.plan.steps.is_empty();
+        // Of what is done one value is told to programs, not two.
+        if only_shown || self.format == Format::Text {
+            self.print(&prepared.plan, plans::text)?;
         }
-        if prepared.plan.steps.is_empty() {
+        if only_shown {
             return Ok(Exit::Ok);
         }
         self.ask(args.yes)?;
@@ -262,16 +277,16 @@ impl Words<'_> {
         }
     }
 
-    fn show_plan(&mut self, prepared: &Prepared) -> Result<()> {
-        self.print(&prepared.plan, plans::text)
-    }
-
-    fn extract(&mut self, args: Restore) -> Result<Exit> {
+    fn extract(&mut self, mut args: Restore) -> Result<Exit> {
         let paths = args.paths.iter().map(|path| glob(path)).collect::<Result<_>>()?;
         let selection = super::selection(args.selected);
         let to = args.to.unwrap_or_default();
         let request = extract::Request { selection, paths, to };
-        let chosen = self.choose(&args.stores, &args.snap.unwrap_or_default())?;
+        let word = match args.snap {
+            Some(word) => word,
+            None => self.guided_snapshot(&mut args.stores)?,
+        };
+        let chosen = self.choose(&args.stores, &word)?;
         if args.dry_run {
             request.selection.check()?;
             let proven = verify::verify(&chosen)?;

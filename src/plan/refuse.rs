@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use super::differences::release;
+use super::member::is_before_join;
 use super::restore::{Content, Here, PVE, Request, Tree, Wanted, guest_id};
 use crate::catalog::{Category, Item, On, RUN_TIME, Restore, Source, Tied};
 use crate::model::facts::{Facts, Product};
@@ -52,7 +53,7 @@ pub fn refusal(one: &Wanted, from: &Facts, here: &Here, request: &Request) -> Op
         .or_else(|| of_other_host(one, from, here, request))
         .or_else(|| path.starts_with(PVE).then(|| of_tree(one, from, here, request)).flatten())
         .or_else(|| held_back(item, request))
-        .or_else(|| (item.id == DATASTORES && !one.is_named).then(|| of_datastores(one, here)).flatten())
+        .or_else(|| (item.id == DATASTORES).then(|| of_datastores(one)).flatten())
 }
 
 fn of_row(item: &Item, here: &Facts, request: &Request) -> Option<Refusal> {
@@ -158,6 +159,12 @@ fn of_state(tree: Tree, item: &Item) -> Option<Refusal> {
 
 /// On a member only its own and what was named; of other nodes nothing anywhere.
 fn of_cluster(one: &Wanted, below: &Path, from: &Facts, here: &Here, request: &Request) -> Option<Refusal> {
+    if is_before_join(from, here.facts, request) {
+        return Some(Refusal::new(
+            "a join overwrites all of the cluster file system",
+            "`pvecm add` first, then restore again; --recover makes a node of its own instead",
+        ));
+    }
     let node = node_of(below);
     if let Some(node) = node.as_deref().filter(|node| *node != here.facts.node)
         && !one.is_named
@@ -202,12 +209,9 @@ fn of_guest(one: &Wanted, here: &Here) -> Option<Refusal> {
 
 // ---- PBS
 
-/// A datastore whose disk is missing would be made anew on the root disk.
-fn of_datastores(one: &Wanted, here: &Here) -> Option<Refusal> {
-    if one.entry.kind != Kind::File {
-        return None;
-    }
-    here.datastores.is_empty().then(|| {
-        Refusal::new("none of its datastores is mounted", "mount them at their paths, then restore again")
-    })
+/// None of its datastores was left.
+fn of_datastores(one: &Wanted) -> Option<Refusal> {
+    let Content::Bytes(bytes) = &one.content else { return None };
+    let is_empty = bytes.iter().all(u8::is_ascii_whitespace);
+    is_empty.then(|| Refusal::new("none of its datastores is mounted", "mount them, then restore again"))
 }

@@ -1,13 +1,15 @@
 //! The plan of a restore: what a snapshot holds against what is here, step by step, with what is left alone and why.
 //! A pure function; looking at the live side is `task::observe`, doing it `task::apply`.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::datastores;
 use super::differences::{self, Difference};
 use super::excerpt::{self, Excerpt};
+use super::member;
 use super::refuse;
 use super::select::Selection;
 use crate::catalog::{self, Item, Restore, Risk};
@@ -16,6 +18,7 @@ use crate::model::index::{Entry, Kind, Mtime, Name, Xattr};
 use crate::model::snapshot::SnapshotId;
 
 pub use crate::catalog::PVE_TREE as PVE;
+const DATASTORES: &str = "pbs-datastores";
 /// Of a folder that no snapshot describes and a file needs.
 const PLAIN_DIR_MODE: u32 = 0o755;
 
@@ -131,7 +134,7 @@ pub struct Here<'a> {
     pub users: &'a HashMap<String, u32>,
     pub groups: &'a HashMap<String, u32>,
     /// Folders of datastores that are mounted or hold chunks.
-    pub datastores: &'a HashSet<String>,
+    pub datastores: &'a BTreeSet<String>,
     /// Lower-case hex.
     pub sha256: fn(&[u8]) -> String,
     /// Replaces what looks like a secret.
@@ -318,6 +321,16 @@ pub fn plan(picked: &Picked, here: &Here, request: &Request) -> RestorePlan {
     };
     let mut steps = Vec::new();
     for one in wanted {
+        let mounted = (one.item.id == DATASTORES && !one.is_named).then(|| only_mounted(one, contents, here));
+        let (one, missing) = match &mounted {
+            Some((kept, missing)) => (kept, &missing[..]),
+            None => (one, &[][..]),
+        };
+        for name in missing {
+            let reason = format!("the folder of the datastore {name} is not mounted");
+            let hint = "mount it at its path, then restore again".to_owned();
+            refuse_one(&mut plan.refused, &one.entry, reason, Some(hint));
+        }
         let decision = match refuse::refusal(one, from, here, request) {
             Some(refusal) => Decision::Refused { reason: refusal.reason, hint: refusal.hint },
             None => decide(one, contents, here),
@@ -334,8 +347,31 @@ pub fn plan(picked: &Picked, here: &Here, request: &Request) -> RestorePlan {
     plan.steps = with_folders(steps.into_iter().map(|(_, step)| step).collect(), folders, here);
     plan.calm = services(items.iter().copied().filter(|item| item.risk == Risk::None));
     plan.session = services(items.iter().copied().filter(|item| item.risk == Risk::Session));
-    plan.advice = notes(&items);
+    plan.advice = member::advice(from, here.facts, request).into_iter().chain(notes(&items)).collect();
     plan
+}
+
+/// The file with those datastores alone whose disk is here, and the names of the others.
+fn only_mounted(one: &Wanted, contents: &HashMap<Name, Vec<u8>>, here: &Here) -> (Wanted, Vec<String>) {
+    let text = |bytes: Option<&[u8]>| String::from_utf8_lossy(bytes.unwrap_or_default()).into_owned();
+    let new = match &one.content {
+        Content::Bytes(bytes) => Some(&bytes[..]),
+        Content::Member(name) => contents.get(name).map(Vec::as_slice),
+        Content::None => None,
+    };
+    let live = match here.live.get(&one.entry.path) {
+        // Its content is kept only when it is another; the same needs no choice.
+        Some(Live::There { print, content: None, .. }) if print.sha256 == one.entry.sha256 => new,
+        Some(Live::There { content, .. }) => content.as_deref(),
+        _ => None,
+    };
+    let (new, live) = (text(new), text(live));
+    let mounted = datastores::mounted(&new, &live, here.datastores);
+    let mut kept = one.clone();
+    if !mounted.missing.is_empty() {
+        kept.content = Content::Bytes(mounted.text.into_bytes());
+    }
+    (kept, mounted.missing)
 }
 
 /// Members of one row with one reason are one.

@@ -1,7 +1,7 @@
 //! Looks at the live side of a restore: what stands at every path it may touch, the state of /etc/pve and its
 //! guests, the numbers of users, the mounts of datastores. Reads only, and waits for nothing that may hang.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs;
 use std::io::{self, Read, Seek};
 use std::os::unix::ffi::OsStrExt;
@@ -26,7 +26,7 @@ pub struct Observed {
     pub live: HashMap<Name, Live>,
     pub users: HashMap<String, u32>,
     pub groups: HashMap<String, u32>,
-    pub datastores: HashSet<String>,
+    pub datastores: BTreeSet<String>,
 }
 
 impl Observed {
@@ -226,7 +226,7 @@ fn hash(mut file: fs::File, keep: bool) -> io::Result<(u64, String, Option<Vec<u
 }
 
 /// The folders of the snapshot's datastores that are really here: mounted, or with chunks in them.
-fn datastores(host: &Host, picked: &Picked) -> HashSet<String> {
+fn datastores(host: &Host, picked: &Picked) -> BTreeSet<String> {
     let name = Name::new(format!("{}/datastore.cfg", PBS_DIR.trim_start_matches('/')));
     let text = picked.contents.get(&name).map(|text| String::from_utf8_lossy(text)).unwrap_or_default();
     let paths = text.lines().filter_map(|line| line.trim().strip_prefix("path ")).map(str::trim);

@@ -30,8 +30,9 @@ const CHANGES_SHOWN: usize = 5;
 pub struct Prepared {
     pub plan: RestorePlan,
     pub request: Request,
-    /// Where the snapshot lies.
+    /// Where the snapshot lies now: what came from afar goes again.
     pub path: PathBuf,
+    pub store: Option<String>,
     pub manifest_sha256: String,
     /// The same when the snapshot, the request, this host and every byte that would be replaced are the same.
     pub digest: String,
@@ -54,6 +55,7 @@ pub fn prepare(host: &Host, chosen: &Chosen, request: &Request) -> Result<Prepar
         plan,
         request: request.clone(),
         path: chosen.path.clone(),
+        store: chosen.store.clone(),
         manifest_sha256,
         digest,
         picked,
@@ -74,7 +76,9 @@ fn digest(plan: &RestorePlan, request: &Request, manifest: &str) -> Result<Strin
 pub struct Saved {
     format: u32,
     pub snapshot: SnapshotId,
-    pub snapshot_file: Name,
+    /// None: it is the file below.
+    pub store: Option<String>,
+    snapshot_file: Name,
     manifest_sha256: String,
     pub request: Request,
     steps: Vec<SavedStep>,
@@ -109,6 +113,7 @@ impl Saved {
         let mut saved = Self {
             format: FORMAT,
             snapshot: prepared.plan.snapshot.clone(),
+            store: prepared.store.clone(),
             snapshot_file: prepared.path.as_path().into(),
             manifest_sha256: prepared.manifest_sha256.clone(),
             request: prepared.request.clone(),
@@ -118,6 +123,14 @@ impl Saved {
         };
         saved.integrity = sha256(&serde_json::to_vec(&saved)?);
         Ok(saved)
+    }
+
+    /// What names its snapshot on a command line.
+    pub fn word(&self) -> String {
+        match &self.store {
+            Some(_) => self.snapshot.to_string(),
+            None => self.snapshot_file.as_path().to_string_lossy().into_owned(),
+        }
     }
 
     pub fn write(&self, path: &Path) -> Result<()> {

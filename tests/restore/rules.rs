@@ -216,3 +216,67 @@ fn words_that_name_nothing_are_told_with_the_nearest() {
     let done = host.run(&["restore", "latest", "--only", "hosts"]).exits(Exit::Usage);
     assert!(done.err.contains("add --yes"), "{}", done.err);
 }
+
+#[test]
+fn a_datastore_whose_disk_is_missing_waits_for_it() {
+    let host = saved("pbs");
+    let file = host.root.join("etc/proxmox-backup/datastore.cfg");
+    let text = fs::read_to_string(&file).unwrap();
+    let path = text.lines().find_map(|line| line.trim().strip_prefix("path /")).unwrap();
+    fs::create_dir_all(host.root.join(path).join(".chunks")).unwrap();
+    fs::remove_file(&file).unwrap();
+    let plan = host.run(&["restore", "latest", "--dry-run", "--json", "--recover"]).ok().json();
+    assert_eq!(steps(&plan), ["etc/proxmox-backup/datastore.cfg"], "{plan}");
+    assert!(refused(&plan, "pbs-datastores").iter().all(|reason| reason.contains("is not mounted")));
+    host.run(&["restore", "latest", "--yes", "--recover"]);
+    assert!(fs::read_to_string(&file).unwrap().contains(&format!("path /{path}")));
+}
+
+#[test]
+fn a_member_that_was_installed_anew_joins_first() {
+    let host = saved("pve-cluster");
+    let snap = host.beside("snap.pbx.tar");
+    fs::copy(host.snapshot_file(), &snap).unwrap();
+    fs::remove_dir_all(host.root.join("etc/corosync")).unwrap();
+    host.write("etc/hosts", "new\n");
+    let plan = host.run(&["restore", snap.to_str().unwrap(), "--dry-run", "--json"]).ok().json();
+    assert!(plan["advice"][0]["text"].as_str().unwrap().contains("step 2 of 4"), "{plan}");
+    assert!(steps(&plan).contains(&"etc/hosts".to_owned()));
+    assert!(steps(&plan).iter().all(|path| !path.starts_with("etc/pve/")));
+    assert_eq!(refused(&plan, "pve-storage"), ["a join overwrites all of the cluster file system"]);
+}
+
+/// Types into the program on a terminal of its own.
+fn typed(host: &TestHost, args: &str, keys: &str) -> (Option<i32>, String) {
+    use std::io::Write;
+    use std::process::{Command, Stdio};
+    let program = super::common::program();
+    let line = format!("{} --root {} {args}", program.display(), host.root.display());
+    let mut script = Command::new("script")
+        .args(["-qec", &line, "/dev/null"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    script.stdin.take().unwrap().write_all(keys.as_bytes()).unwrap();
+    let done = script.wait_with_output().unwrap();
+    (done.status.code(), String::from_utf8_lossy(&done.stdout).into_owned())
+}
+
+#[test]
+fn without_words_it_asks_for_snapshot_and_choice_and_once_for_the_plan() {
+    let host = saved("bare");
+    change(&host);
+    let before = picture(&host);
+    let (_, said) = typed(&host, "restore", "1\n1\nno\n");
+    assert!(said.contains("Which snapshot?") && said.contains("What of it?"), "{said}");
+    assert!(said.contains("Do this? Type yes:") && said.contains("nothing was changed"), "{said}");
+    tree::assert_same(&picture(&host), &before);
+    let (_, said) = typed(&host, "restore", "1\n4\n1\nyes\n");
+    assert!(said.contains("undo it with: pbx-config undo"), "{said}");
+    assert!(fs::read_to_string(host.root.join("etc/hosts")).unwrap().contains("deb1"));
+    let (code, said) = typed(&host, "restore", "77\n");
+    assert!(code == Some(2) && said.contains("'77' is none of the numbers"), "{code:?} {said}");
+    let done = host.run(&["restore"]).exits(Exit::Usage);
+    assert!(done.err.contains("name a snapshot"), "{}", done.err);
+}
