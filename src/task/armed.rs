@@ -13,6 +13,7 @@ use super::audit;
 use super::journal::{self, Journal, Phase};
 use super::perform;
 use super::probe::Probe;
+use super::undo;
 use crate::config::Api;
 use crate::model::facts::Product;
 use crate::model::report::{Fault, FaultKind, Problem};
@@ -131,7 +132,7 @@ pub fn wait(host: &Host, apis: &[(Product, Api)]) -> Result<Ended> {
             _ => return ended(&dir),
         }
         if armed.is_due() {
-            return undo(host, apis, "nobody confirmed it");
+            return undo_now(host, apis, "nobody confirmed it");
         }
         let now = session::uptime();
         if !armed.probes.is_empty() && now - asked_at >= ROUND_EVERY.as_secs_f64() {
@@ -146,7 +147,7 @@ pub fn wait(host: &Host, apis: &[(Product, Api)]) -> Result<Ended> {
                     return Ok(Ended::Confirmed);
                 }
                 if !is_good && now - since >= PROBE_GRACE.as_secs_f64() {
-                    return undo(host, apis, "its probes failed");
+                    return undo_now(host, apis, "its probes failed");
                 }
             }
         }
@@ -174,17 +175,24 @@ pub fn watch(host: &Host, armed: &Armed, say: &dyn Fn(&str)) -> Result<Ended> {
 /// What a boot and the waiting process do: undoes what is due. Nothing to do is no error.
 pub fn undo_due(host: &Host, apis: &[(Product, Api)]) -> Result<Ended> {
     match read(host) {
-        Some(armed) if armed.is_due() => undo(host, apis, "nobody confirmed it before the end of its time"),
+        Some(armed) if armed.is_due() => {
+            undo_now(host, apis, "nobody confirmed it before the end of its time")
+        }
         _ => Ok(Ended::Nothing),
     }
 }
 
-fn undo(host: &Host, apis: &[(Product, Api)], why: &str) -> Result<Ended> {
+fn undo_now(host: &Host, apis: &[(Product, Api)], why: &str) -> Result<Ended> {
     let _lock = lock_at_last(host)?;
     // Confirmed in the last moment.
     let Some(armed) = read(host) else { return Ok(Ended::Confirmed) };
     let mut journal = journal::find(host, Some(&armed.id))?;
-    let undone = perform::take_back(host, &mut journal, apis, false)?;
+    // A boot starts the services itself, with what is put back; to restart one would wait for the boot to end.
+    let undone = if armed.boot == session::boot_id() {
+        perform::take_back(host, &mut journal, apis, false)?
+    } else {
+        undo::files(host, &mut journal, false)?
+    };
     // At an early boot the cluster file system is not there yet; a later unit comes again.
     if undone.left == 0 {
         disarm(host)?;

@@ -42,10 +42,16 @@ pub struct Restored {
     /// Paths that changed.
     pub changed: usize,
     /// It undoes itself unless it is confirmed.
-    #[serde(skip)]
+    #[serde(serialize_with = "seconds_left")]
     pub armed: Option<Armed>,
     pub phase: Phase,
     pub problems: Vec<Problem>,
+}
+
+/// Of an armed one, how long it waits to be confirmed.
+#[allow(clippy::ref_option)] // serde's signature
+fn seconds_left<S: serde::Serializer>(armed: &Option<Armed>, to: S) -> Result<S::Ok, S::Error> {
+    armed.as_ref().map(Armed::left).serialize(to)
 }
 
 /// Does what the plan says. `tell` hears the id before the first write.
