@@ -3,7 +3,7 @@
 CARGO ?= cargo
 # Build: SQLite's headers. Demo and tests: the tools that read what we wrote.
 PACKAGES := libsqlite3-dev pkg-config gcc zstd xz-utils bzip2 tar attr acl libcap2-bin util-linux openssl e2fsprogs strace mandoc \
-	rclone age openssh-client python3 python3-aiosmtpd dosfstools exfatprogs exfat-fuse ntfs-3g
+	rclone age openssh-client python3 python3-aiosmtpd dosfstools exfatprogs exfat-fuse ntfs-3g nftables
 PROGRAM := target/release/pbx-config
 # What the package takes beside it, and what its tests take.
 DEB_PACKAGES := dpkg-dev binutils

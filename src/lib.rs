@@ -16,6 +16,7 @@
 
 /// Floor 0. Nouns: plain data, no I/O, no clock.
 pub mod model {
+    pub mod exposure;
     pub mod facts;
     pub mod index;
     pub mod keep;
@@ -46,11 +47,16 @@ pub mod sys {
     pub mod locked;
     pub mod log;
     pub mod mounts;
+    pub mod netfilter;
     pub mod pmxcfs;
     pub mod pmxcfs_put;
+    pub mod processes;
     pub mod put;
+    pub mod rights;
     pub mod scratch;
     pub mod session;
+    pub mod sockets;
+    pub mod space;
     pub mod tty;
 
     /// Lower-case hex.
@@ -94,10 +100,12 @@ pub mod plan {
     pub mod advice;
     pub mod chain;
     pub mod changes;
+    pub mod check;
     pub mod complete;
     pub mod datastores;
     pub mod differences;
     pub mod excerpt;
+    pub mod exposure;
     pub mod guest_conf;
     pub mod member;
     pub mod merge;
@@ -130,6 +138,7 @@ pub mod task {
     pub mod audit;
     pub mod backup;
     pub mod changes;
+    pub mod check;
     pub mod collect;
     pub mod complete;
     pub mod configure;

@@ -278,6 +278,24 @@ class Bench:
         alone = [timed("env", "-i", chained, *phase) for _ in range(100)]
         self.row("a phase of vzdump through the hook", through, alone, "the script from before alone", "30 ms more")
 
+    def o(self):
+        """What completeness and the preflight cost, on this machine's own /etc and packages."""
+        root = f"{self.work}/host"
+        for path in ("etc", "var/lib/dpkg"):
+            os.makedirs(os.path.dirname(f"{root}/{path}"), exist_ok=True)
+            subprocess.run(["cp", "-a", f"/{path}", f"{root}/{path}"], check=True)
+        named(root)
+        configure(root)
+        taken = [timed(self.program, "--root", root, "check", "--complete", statuses=(0, 3)) for _ in range(self.runs)]
+        self.alone("completeness of a host, with all of its packages", ms(statistics.median(taken)), "500 ms")
+        prepare = {}
+        for word in ("warn", "off") * self.runs:
+            configure(root, f"\tpreflight {word}\n")
+            self.backup(root, only="hostname", statuses=(0, 3))
+            prepare.setdefault(word, []).append(self.report["phases"]["prepare"])
+        more = statistics.median(prepare["warn"]) - statistics.median(prepare["off"])
+        self.alone("preflight before a backup", ms(max(more, 0)), "50 ms")
+
 
     def stores(self, root, text):
         named(root)
@@ -416,7 +434,7 @@ def main():
     parser.add_argument("--only", default="")
     parser.add_argument("--runs", type=int, default=15)
     args = parser.parse_args()
-    letters = [letter for letter in args.only.replace(",", "").lower()] or list("abcdefghijklms")
+    letters = [letter for letter in args.only.replace(",", "").lower()] or list("abcdefghijklmos")
     work = tempfile.mkdtemp(prefix="pbx-bench-")
     bench = Bench(os.path.realpath(args.program), os.path.realpath(args.double), args.runs, work)
     about = machine(work)

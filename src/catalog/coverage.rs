@@ -24,6 +24,9 @@ pub const GUEST_VOLUMES: [&str; 2] = ["hookscript", "cicustom"];
 /// `lxc.hook.pre-start: /path`, `lxc.include: /path`.
 pub const GUEST_PATHS: [&str; 2] = ["lxc.hook.", "lxc.include"];
 
+/// Folders of the root that are links into /usr on a merged system.
+pub const MERGED: [&str; 4] = ["bin", "sbin", "lib", "lib64"];
+
 /// Named by many and settings of none: made at run time, logs, caches.
 pub const NO_SETTINGS: &[&str] = &[
     "/dev",

@@ -129,7 +129,7 @@ pub enum Verb {
   pbx-config hook disable vzdump     /etc/vzdump.conf is again what it was"
     )]
     Hook(Hook),
-    /// Look at the host, and at what of it is in no backup
+    /// Look at the host, at what of ours is on it and at its stores: how it stands and what to do
     Check(super::check::Check),
     /// Look at the channels that a run is told to, and try them
     #[command(subcommand, after_help = super::notify::EXAMPLES)]

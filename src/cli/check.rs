@@ -1,4 +1,4 @@
-//! `check`: what was looked at, and what to do.
+//! `check`: what was looked at, how it stands, and what to do.
 
 use std::fmt::Write as _;
 
@@ -6,24 +6,95 @@ use anyhow::Result;
 use clap::Args;
 
 use super::{Words, args, render};
-use crate::model::report::Exit;
-use crate::plan::complete::Coverage;
+use crate::config::{Check as Allowed, Config};
+use crate::model::report::{Exit, Fault};
+use crate::plan::check::{self, Area, Finding, State};
+use crate::plan::complete::{Coverage, Place};
 use crate::plan::select::Selection;
+use crate::store::Store;
+use crate::task::check as look;
 use crate::task::complete;
 use crate::task::sources::Sources;
 
-/// Look at the host, and at what of it is in no backup
+/// Look at the host, at what of ours is on it and at its stores: how it stands and what to do
+///
+/// Exit status: 0 nothing to do, 3 warnings, 1 problems. Nothing is changed without --fix.
 #[derive(Debug, Args)]
 #[command(after_help = "EXAMPLES:
-  pbx-config check --complete      every file that is in no backup")]
+  pbx-config check
+  pbx-config check --fix           owners and modes of our files are mended, and told
+  pbx-config check --network       open ports, the firewall, programs that should not run
+  pbx-config check --complete      every file that is in no backup, and why it should be")]
 pub struct Check {
-    /// List what of this host is neither saved nor left out by name
+    /// Mend owners and modes of our own files; links are not followed
     #[arg(long)]
+    pub fix: bool,
+    /// Look also at open ports, the firewall and running programs
+    #[arg(long)]
+    pub network: bool,
+    /// List instead what of this host is neither saved nor left out by name
+    #[arg(long, conflicts_with_all = ["fix", "network"])]
     pub complete: bool,
 }
 
 impl Words<'_> {
     pub(super) fn check(&mut self, args: &Check) -> Result<Exit> {
+        if args.complete {
+            return self.check_complete();
+        }
+        // First of all: with the wrong mode of its secrets the configuration does not load.
+        let mut findings = look::own(&self.host);
+        if args.fix {
+            look::mend(&self.host, &mut findings);
+        }
+        match self.configured() {
+            Ok((config, stores)) => {
+                let files = if config.files.is_empty() {
+                    "none; the defaults are in force".into()
+                } else {
+                    config.files.join(", ")
+                };
+                findings.push(Finding::new(Area::Configuration, State::Ok, format!("valid: {files}")));
+                let problems = config.problems.iter().cloned();
+                findings.extend(problems.map(|problem| check::of_problem(Area::Configuration, problem)));
+                let mut of_stores = look::stores(&self.host, &stores);
+                if args.fix {
+                    look::mend(&self.host, &mut of_stores);
+                }
+                findings.extend(of_stores);
+                findings.extend(look::settings(&self.host, &config));
+                if args.network {
+                    findings.extend(look::network(&self.host, &config.check));
+                }
+                findings.extend(look::coverage(&self.host, &config, &stores)?);
+            }
+            Err(error) => {
+                let hint = error.downcast_ref::<Fault>().and_then(|fault| fault.hint.clone());
+                let finding = Finding::new(Area::Configuration, State::Problem, format!("{error:#}"));
+                findings.push(Finding { hint, ..finding });
+                if args.network {
+                    findings.extend(look::network(&self.host, &Allowed::default()));
+                }
+            }
+        }
+        findings.extend(look::host(&self.host));
+        findings.sort_by_key(|finding| finding.area);
+        let outcome = check::outcome(&findings);
+        let quiet = self.quiet;
+        self.print(&serde_json::json!({ "outcome": outcome, "findings": findings }), |_| {
+            text(&findings, quiet)
+        })?;
+        Ok(outcome.into())
+    }
+
+    /// All that a run would open.
+    fn configured(&self) -> Result<(Config, Vec<Box<dyn Store>>)> {
+        let config = self.config()?;
+        let (_, stores) = self.sound(&config)?;
+        Ok((config, stores))
+    }
+
+    fn check_complete(&mut self) -> Result<Exit> {
         let config = self.config()?;
         let stores = self.stores(&config, &args::Stores { names: Vec::new() })?;
         let sources = Sources::new(&self.host, &config, &stores, &Selection::default())?;
@@ -33,12 +104,25 @@ impl Words<'_> {
             })?;
             return Ok(Exit::Ok);
         };
-        self.print(&coverage, |coverage| text(coverage, args.complete))?;
+        self.print(&coverage, covered)?;
         Ok(if coverage.unexplained > 0 { Exit::Problems } else { Exit::Ok })
     }
 }
 
-fn text(coverage: &Coverage, list: bool) -> String {
+/// A line each with its hint; under `--quiet` only what is to be acted on.
+fn text(findings: &[Finding], quiet: bool) -> String {
+    let mut text = String::new();
+    for finding in findings.iter().filter(|finding| !quiet || finding.state >= State::Warning) {
+        let what = render::one_line(&render::without_errno(&finding.what));
+        let _ = writeln!(text, "{:<8} {:<14} {what}", finding.state, finding.area);
+        if let Some(hint) = &finding.hint {
+            let _ = writeln!(text, "{:<23} hint: {}", "", render::one_line(hint));
+        }
+    }
+    text
+}
+
+fn covered(coverage: &Coverage) -> String {
     let Coverage { files, saved, packaged, unexplained, .. } = coverage;
     let mut text = format!(
         "files        {files}\nsaved        {saved}\nof packages  {packaged}, as they brought them\n"
@@ -47,10 +131,10 @@ fn text(coverage: &Coverage, list: bool) -> String {
     if coverage.truncated {
         text.push_str("             more than is looked at; name what is no configuration in `exclude`\n");
     }
-    if !list || coverage.places.is_empty() {
+    if coverage.places.is_empty() {
         return text;
     }
-    let row = |place: &crate::plan::complete::Place| {
+    let row = |place: &Place| {
         let slash = if place.files > 1 { "/" } else { "" };
         let by = place.by.as_ref().map(|by| format!("  (by {by})")).unwrap_or_default();
         vec![place.why.to_string(), place.files.to_string(), format!("/{}{slash}{by}", place.path)]

@@ -1,6 +1,7 @@
 //! Our own configuration: the section files of the node and of the cluster, laid over each other.
 //! Stores read their own sections (`store::open`); here is what belongs to the run.
 
+mod check;
 pub mod edit;
 pub mod exchange;
 pub mod legacy;
@@ -10,6 +11,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde::Deserialize;
 
+pub use self::check::Check;
 use crate::model::facts::Product;
 use crate::model::keep::Keep;
 use crate::model::report::{Fault, FaultKind, Problem};
@@ -34,6 +36,7 @@ const BACKUP: &str = "backup";
 pub const API: &str = "api";
 const HOOK: &str = "hook";
 const PROMETHEUS: &str = "prometheus";
+const CHECK: &str = "check";
 const VZDUMP: &str = "vzdump";
 const MAIN: &str = "main";
 const SECRET: &str = "secret";
@@ -46,6 +49,7 @@ pub struct Config {
     pub hook: Hook,
     /// Where metrics are written, by name.
     pub prometheus: Vec<(String, Prometheus)>,
+    pub check: Check,
     /// Sections of the stores, the primary first, without their keep-* keys. Never empty.
     pub stores: Vec<Section>,
     /// Sections of the channels.
@@ -86,6 +90,19 @@ pub struct Backup {
     pub readback_key: bool,
     /// Manifests are signed by the host's SSH key, when it has one.
     pub sign: bool,
+    pub preflight: Preflight,
+}
+
+/// What becomes of what a look at the host before each backup finds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Preflight {
+    /// It stands in the report.
+    #[default]
+    Warn,
+    /// What must be mended ends the run.
+    Stop,
+    Off,
 }
 
 impl Default for Backup {
@@ -104,6 +121,7 @@ impl Default for Backup {
             seal: None,
             readback_key: true,
             sign: true,
+            preflight: Preflight::default(),
         }
     }
 }
@@ -198,6 +216,7 @@ impl Config {
         check_kinds(&sections, &[store_kinds, channel_kinds].concat())?;
         sections.iter().try_for_each(check_no_identity)?;
         let (backup, hook) = (only(&sections, BACKUP)?, only(&sections, HOOK)?);
+        let check = only(&sections, CHECK)?;
         let apis = read_apis(&sections)?;
         let metrics = sections.iter().filter(|section| section.kind == PROMETHEUS);
         let prometheus = metrics.map(read_prometheus).collect::<Result<Vec<_>>>()?;
@@ -214,7 +233,7 @@ impl Config {
         let is_channel = |section: &&Section| channel_kinds.contains(&section.kind.as_str());
         let channels = sections.iter().filter(is_channel).cloned().collect();
         let Loader { files, problems } = loader;
-        Ok(Self { backup, apis, hook, prometheus, stores, channels, keeps, sections, files, problems })
+        Ok(Self { backup, apis, hook, prometheus, check, stores, channels, keeps, sections, files, problems })
     }
 
     /// What a store keeps; all, when its section does not say, or when it has none.
@@ -348,7 +367,7 @@ fn overlay(cluster: Vec<Section>, local: Vec<Section>) -> Vec<Section> {
 
 fn check_kinds(sections: &[Section], others: &[&str]) -> Result<()> {
     let known: Vec<&str> =
-        [BACKUP, API, HOOK, PROMETHEUS].into_iter().chain(others.iter().copied()).collect();
+        [BACKUP, API, HOOK, CHECK, PROMETHEUS].into_iter().chain(others.iter().copied()).collect();
     for section in sections {
         let Section { kind, id, file, line, .. } = section;
         if !known.contains(&kind.as_str()) {
@@ -358,7 +377,7 @@ fn check_kinds(sections: &[Section], others: &[&str]) -> Result<()> {
             );
             return Err(fault(SyntaxError::new(file, *line, format!("unknown kind '{kind}'")).hinted(hint)));
         }
-        for (only, name) in [(BACKUP, MAIN), (HOOK, VZDUMP)] {
+        for (only, name) in [(BACKUP, MAIN), (HOOK, VZDUMP), (CHECK, MAIN)] {
             if kind == only && id != name {
                 let error =
                     SyntaxError::new(file, *line, format!("{kind} '{id}': there is only '{only}: {name}'"));

@@ -252,6 +252,33 @@ pub fn read_small(root: &Path, path: impl AsRef<Path>, max: u64) -> io::Result<V
     Ok(content)
 }
 
+/// The same of a file that lies where its path says: a link in it, which may lead onto a mount that hangs, is an
+/// error.
+pub fn read_plain(root: &Path, path: &Path, max: u64) -> io::Result<Vec<u8>> {
+    let file = File::from(open_plain(root, path, OFlag::O_NONBLOCK | OFlag::O_NOCTTY)?);
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("no regular file"));
+    }
+    let mut content = Vec::new();
+    file.take(max).read_to_end(&mut content)?;
+    Ok(content)
+}
+
+/// True when something lies where `path` (relative to the root) says, and no link is on the way.
+pub fn is_plain(root: &Path, path: &Path) -> bool {
+    open_plain(root, path, OFlag::O_PATH | OFlag::O_NOFOLLOW).is_ok()
+}
+
+/// Opens what lies below `root`, through no link.
+pub fn open_plain(root: &Path, path: &Path, flags: OFlag) -> io::Result<OwnedFd> {
+    let root = open(root, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
+    let how = OpenHow::new()
+        .flags(flags | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS);
+    let path = path.strip_prefix("/").unwrap_or(path);
+    Ok(openat2(&root, if path.as_os_str().is_empty() { Path::new(".") } else { path }, how)?)
+}
+
 /// True when the host has something at `path`; its links are followed within `root`.
 pub fn is_there(root: &Path, path: impl AsRef<Path>) -> bool {
     open_in_root(root, path.as_ref(), OFlag::O_PATH).is_ok()
@@ -462,6 +489,29 @@ fn names_by_id(root: &Path, path: &str) -> HashMap<u32, String> {
 /// True when this process may do everything to files.
 pub fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
+}
+
+/// Who runs this.
+pub fn uid() -> u32 {
+    nix::unistd::geteuid().as_raw()
+}
+
+/// Says that a link is in the way.
+pub const LOOP: i32 = libc::ELOOP;
+
+/// True for a path (relative to the root) on a mount that may hang or is another system's data.
+pub fn is_foreign(root: &Path, path: &Path) -> bool {
+    let foreign = foreign_mounts(root);
+    path.ancestors().any(|above| foreign.contains_key(above))
+}
+
+/// False on a file system that knows no owners and modes: what it shows of them was said when it was mounted.
+pub fn has_rights(root: &Path, path: &Path) -> bool {
+    const WITHOUT: [&str; 6] = ["vfat", "exfat", "msdos", "ntfs", "ntfs3", "hfsplus"];
+    let path = fs::canonicalize(root).unwrap_or_else(|_| root.to_owned()).join(path);
+    let mounts = mounts().into_iter().filter(|(point, _)| path.starts_with(point));
+    let kind = mounts.max_by_key(|(point, _)| point.as_os_str().len()).map(|(_, kind)| kind);
+    kind.is_none_or(|kind| !WITHOUT.contains(&kind.as_str()))
 }
 
 /// A file that only root, or who runs this, can read.

@@ -15,6 +15,7 @@ use jiff::tz::TimeZone;
 
 use super::ahead::{self, Progress};
 use super::changes::Picture;
+use super::check;
 use super::collect;
 use super::complete;
 use super::intake::Intake;
@@ -106,6 +107,7 @@ pub fn run(
     let mut sources = Sources::new(host, config, stores, &request.selection)?;
     let mut problems = std::mem::take(&mut sources.problems);
     problems.append(&mut advice);
+    problems.extend(check::preflight(host, config)?);
     let work = Work::new(host, &mut problems)?;
     let (id, parent) = next_id(host, primary.as_ref(), &mut problems)?;
     let spool = work.path.join(id.file_name());

@@ -148,12 +148,22 @@ impl Look<'_> {
         }
         let mut met = HashSet::new();
         for (path, by) in names {
-            let path = path.strip_prefix("/").unwrap_or(&path).to_owned();
+            let path = self.merged(path.strip_prefix("/").unwrap_or(&path));
             if !met.contains(&path) && self.is_candidate(&path) {
                 met.insert(path.clone());
                 self.named.push((path, by));
             }
         }
+    }
+
+    /// `/lib/x` is `/usr/lib/x` where the one is a link to the other.
+    fn merged(&self, path: &Path) -> PathBuf {
+        let first = path.components().next().map(|part| Path::new("").join(part));
+        let linked = first.is_some_and(|first| {
+            coverage::MERGED.iter().any(|name| first == Path::new(name))
+                && fs::read_link(self.scan.host.root().join(first)).is_ok()
+        });
+        if linked { Path::new("usr").join(path) } else { path.to_owned() }
     }
 
     /// A file on this host's own disks that nothing else accounts for.
@@ -164,6 +174,7 @@ impl Look<'_> {
             && !self.seen.contains(path)
             && !path.ancestors().any(|above| self.foreign.contains_key(above))
             && !self.left_out.iter().any(|pattern| pattern.covers(path))
+            && files::is_plain(self.scan.host.root(), path)
             && files::lstat(&self.scan.host.root().join(path))
                 .is_ok_and(|stat| stat.node == Node::Kept(Kind::File))
     }
@@ -171,7 +182,9 @@ impl Look<'_> {
     fn crontabs(&self) -> Vec<PathBuf> {
         let mut found = Vec::new();
         for place in coverage::CRONTABS.iter().map(|place| Path::new(place.trim_start_matches('/'))) {
+            let plain = files::is_plain(self.scan.host.root(), place);
             match fs::read_dir(self.scan.host.root().join(place)) {
+                _ if !plain => {}
                 Ok(entries) => {
                     let names =
                         entries.flatten().take(CRONTABS_MAX).map(|entry| place.join(entry.file_name()));
@@ -185,7 +198,8 @@ impl Look<'_> {
     }
 
     fn text(&self, path: &Path) -> String {
-        let text = files::read_small(self.scan.host.root(), path, TEXT_MAX_BYTES).unwrap_or_default();
+        // Not through a link: it may lead into /etc/pve, which may hang.
+        let text = files::read_plain(self.scan.host.root(), path, TEXT_MAX_BYTES).unwrap_or_default();
         String::from_utf8_lossy(&text).into_owned()
     }
 

@@ -1,0 +1,38 @@
+//! `check: main`: what a check allows and forbids beside what it knows.
+
+use serde::Deserialize;
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Check {
+    /// Open on purpose.
+    pub port_allow: Vec<AllowedPort>,
+    pub port_suspicious: Vec<u16>,
+    /// Names of programs that are meant to run; a `*` at the end stands for the rest.
+    pub process_allow: Vec<String>,
+    pub process_suspicious: Vec<String>,
+}
+
+/// `PORT` or `PROGRAM:PORT`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct AllowedPort {
+    pub program: Option<String>,
+    pub port: u16,
+}
+
+impl TryFrom<String> for AllowedPort {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let (program, port) = match text.rsplit_once(':') {
+            Some(("", _)) => return Err(format!("'{text}' names no program before its colon")),
+            Some((program, port)) => (Some(program.to_owned()), port),
+            None => (None, text.as_str()),
+        };
+        match port.parse() {
+            Ok(port) if port > 0 => Ok(Self { program, port }),
+            _ => Err(format!("'{text}' is not PORT or PROGRAM:PORT, with a port of 1 to 65535")),
+        }
+    }
+}

@@ -1,0 +1,267 @@
+//! What a check comes to: findings, as pure functions of what was seen. Seeing is `task::check`.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+
+use serde::Serialize;
+
+use crate::catalog::own::{Care, SERVICE, TIMER};
+use crate::model::index::Name;
+use crate::model::report::{Outcome, Problem, Rights, Severity};
+
+/// How a thing stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    Ok,
+    /// Worth knowing, nothing to do.
+    Notice,
+    /// To be looked at.
+    Warning,
+    /// To be mended.
+    Problem,
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Ok => "ok",
+            Self::Notice => "notice",
+            Self::Warning => "warning",
+            Self::Problem => "PROBLEM",
+        })
+    }
+}
+
+/// What was looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Area {
+    Configuration,
+    Rights,
+    Keys,
+    Package,
+    Hooks,
+    Timer,
+    Stores,
+    Channels,
+    Space,
+    Clock,
+    Cluster,
+    Coverage,
+    Sockets,
+    Firewall,
+    Processes,
+}
+
+impl fmt::Display for Area {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Configuration => "configuration",
+            Self::Rights => "rights",
+            Self::Keys => "keys",
+            Self::Package => "package",
+            Self::Hooks => "hooks",
+            Self::Timer => "timer",
+            Self::Stores => "stores",
+            Self::Channels => "channels",
+            Self::Space => "space",
+            Self::Clock => "clock",
+            Self::Cluster => "cluster",
+            Self::Coverage => "coverage",
+            Self::Sockets => "sockets",
+            Self::Firewall => "firewall",
+            Self::Processes => "processes",
+        })
+    }
+}
+
+/// One thing, how it stands, and what to do.
+#[derive(Debug, Clone, Serialize)]
+pub struct Finding {
+    pub area: Area,
+    pub state: State,
+    pub what: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+    /// What `--fix` does about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fix: Option<Fix>,
+}
+
+/// Another owner or mode for a file of ours.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Fix {
+    /// Absolute in the host.
+    pub path: Name,
+    pub before: Rights,
+    pub after: Rights,
+    pub done: bool,
+}
+
+impl Finding {
+    pub fn new(area: Area, state: State, what: impl Into<String>) -> Self {
+        Self { area, state, what: what.into(), hint: None, fix: None }
+    }
+
+    #[must_use]
+    pub fn hint(self, hint: impl Into<String>) -> Self {
+        Self { hint: Some(hint.into()), ..self }
+    }
+
+    /// As a report tells it; None when there is nothing to act on.
+    pub fn problem(&self) -> Option<Problem> {
+        let severity = match self.state {
+            State::Ok | State::Notice => return None,
+            State::Warning => Severity::Warning,
+            State::Problem => Severity::Error,
+        };
+        Some(Problem { severity, what: self.what.clone(), hint: self.hint.clone() })
+    }
+}
+
+/// What others found out, as a finding.
+pub fn of_problem(area: Area, problem: Problem) -> Finding {
+    let state = match problem.severity {
+        Severity::Notice => State::Notice,
+        Severity::Warning => State::Warning,
+        Severity::Error => State::Problem,
+    };
+    Finding { hint: problem.hint, ..Finding::new(area, state, problem.what) }
+}
+
+pub fn outcome(findings: &[Finding]) -> Outcome {
+    match findings.iter().map(|finding| finding.state).max() {
+        Some(State::Problem) => Outcome::Failed,
+        Some(State::Warning) => Outcome::Warned,
+        _ => Outcome::Ok,
+    }
+}
+
+/// Whether a file is in the right hands. `me` may own it too, when that is not root.
+pub fn rights(path: &Path, care: Care, seen: Rights, me: u32) -> Finding {
+    const WRITE: u32 = 0o022;
+    const ALL: u32 = 0o077;
+    let shown = path.display();
+    let foreign = seen.uid != 0 && seen.uid != me;
+    let open = seen.mode & if care == Care::Private { ALL } else { WRITE };
+    if !foreign && open == 0 {
+        return Finding::new(Area::Rights, State::Ok, format!("{shown}: {seen}"));
+    }
+    let why = match (foreign, seen.mode & WRITE & open != 0) {
+        (true, _) => format!("belongs to user {}", seen.uid),
+        (_, true) => "others than root may change it".to_owned(),
+        (_, false) => "others than root may read it".to_owned(),
+    };
+    let after = Rights {
+        mode: seen.mode & !open & 0o777,
+        uid: if foreign { 0 } else { seen.uid },
+        gid: if foreign { 0 } else { seen.gid },
+    };
+    let finding = Finding::new(Area::Rights, State::Problem, format!("{shown}: {seen}: {why}"));
+    let finding = finding.hint(format!("`pbx-config check --fix` makes it {after}"));
+    Finding { fix: Some(Fix { path: Name::from(path), before: seen, after, done: false }), ..finding }
+}
+
+/// Room for the next run. `need` in bytes.
+pub fn room(place: &str, bytes: u64, files: Option<u64>, need: u64) -> Finding {
+    /// Some folders, partial files and the snapshot itself.
+    const FILES: u64 = 100;
+    let mib = |bytes: u64| bytes >> 20;
+    if bytes < need {
+        let what =
+            format!("{place}: {} MiB are free, the next snapshot may need {}", mib(bytes), mib(need).max(1));
+        return Finding::new(Area::Space, State::Problem, what)
+            .hint("make room there, or keep fewer snapshots");
+    }
+    match files {
+        Some(files) if files < FILES => {
+            let what = format!("{place}: only {files} more files can be made there");
+            Finding::new(Area::Space, State::Problem, what).hint("`df -i` shows it; remove files, not bytes")
+        }
+        _ => Finding::new(Area::Space, State::Ok, format!("{place}: {} MiB free", mib(bytes))),
+    }
+}
+
+/// `KEY=VALUE` lines of `systemctl show`, one block a unit.
+pub fn units(text: &str) -> Vec<BTreeMap<&str, &str>> {
+    let blocks = text.split("\n\n");
+    blocks.map(|block| block.lines().filter_map(|line| line.split_once('=')).collect()).collect()
+}
+
+/// The timer and how its last run ended, from [`units`].
+pub fn timer(units: &[BTreeMap<&str, &str>]) -> Vec<Finding> {
+    let of = |id: &str, key: &str| {
+        let unit = units.iter().find(|unit| unit.get("Id") == Some(&id));
+        unit.and_then(|unit| unit.get(key)).copied().unwrap_or_default()
+    };
+    let finding = |state, what: String| Finding::new(Area::Timer, state, what);
+    let mut found = Vec::new();
+    if of(TIMER, "LoadState") != "loaded" {
+        let what = format!("{TIMER} is not known to systemd: no backup is made by itself");
+        return vec![
+            finding(State::Problem, what).hint("install the package anew, or `systemctl daemon-reload`"),
+        ];
+    }
+    let (enabled, active) = (of(TIMER, "UnitFileState"), of(TIMER, "ActiveState"));
+    if enabled != "enabled" || active != "active" {
+        let what = format!("{TIMER} is {enabled} and {active}: no backup is made by itself");
+        found.push(finding(State::Problem, what).hint(format!("systemctl enable --now {TIMER}")));
+    } else {
+        let next = of(TIMER, "NextElapseUSecRealtime");
+        found.push(finding(
+            State::Ok,
+            format!("{TIMER}: enabled, next {}", if next.is_empty() { "-" } else { next }),
+        ));
+    }
+    match of(SERVICE, "Result") {
+        "" | "success" => {}
+        result => {
+            let what = format!("its last run failed: {result}, status {}", of(SERVICE, "ExecMainStatus"));
+            found.push(finding(State::Problem, what).hint(format!("journalctl -u {SERVICE} -n 50")));
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen(mode: u32, uid: u32) -> Rights {
+        Rights { mode, uid, gid: 33 }
+    }
+
+    #[test]
+    fn a_private_file_is_roots_alone_and_a_public_one_only_changed_by_root() {
+        let after =
+            |care, mode, uid| rights(Path::new("/x"), care, seen(mode, uid), 0).fix.map(|fix| fix.after);
+        assert_eq!(after(Care::Private, 0o600, 0), None);
+        assert_eq!(after(Care::Public, 0o644, 0), None);
+        assert_eq!(after(Care::Private, 0o640, 0), Some(seen(0o600, 0)));
+        assert_eq!(after(Care::Public, 0o777, 0), Some(seen(0o755, 0)));
+        assert_eq!(after(Care::Public, 0o4755, 1000), Some(Rights { mode: 0o755, uid: 0, gid: 0 }));
+        assert_eq!(rights(Path::new("/x"), Care::Private, seen(0o600, 1000), 1000).state, State::Ok);
+    }
+
+    #[test]
+    fn the_last_run_and_the_timer_are_told_apart() {
+        let text = "Id=proxmox-backup-extra.timer\nLoadState=loaded\nUnitFileState=enabled\nActiveState=active\n\
+                    NextElapseUSecRealtime=Wed 2026-11-25 01:12:00 UTC\n\n\
+                    Id=proxmox-backup-extra.service\nResult=exit-code\nExecMainStatus=1\n";
+        let found = timer(&units(text));
+        assert_eq!(found.iter().map(|one| one.state).collect::<Vec<_>>(), [State::Ok, State::Problem]);
+        let off = text.replace("=enabled", "=disabled").replace("exit-code", "success");
+        assert_eq!(timer(&units(&off)).len(), 1);
+        assert_eq!(timer(&units(&off))[0].state, State::Problem);
+        assert!(timer(&units(""))[0].what.contains("not known"));
+    }
+
+    #[test]
+    fn room_is_reckoned_in_bytes_and_in_files() {
+        assert_eq!(room("/x", 10 << 20, None, 9 << 20).state, State::Ok);
+        assert_eq!(room("/x", 8 << 20, None, 9 << 20).state, State::Problem);
+        assert!(room("/x", 10 << 20, Some(3), 0).what.contains("only 3"));
+    }
+}

@@ -1,0 +1,341 @@
+//! What of a host's sockets, packet filter and processes is to be acted on. Pure; seeing them is `task::check`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use super::check::{Area, Finding, State};
+use crate::catalog::On;
+use crate::catalog::exposure::{
+    MEMORY, NAMELESS, PORTS, SUSPICIOUS_PORTS, SUSPICIOUS_PROGRAMS, THROWAWAY, UDP_SERVICES,
+};
+use crate::model::exposure::{Firewall, Listener, Process, Program, Protocol};
+use crate::model::facts::{Facts, Product};
+
+/// What the configuration allows and forbids beside the catalogue.
+#[derive(Debug, Clone, Default)]
+pub struct Rules {
+    /// A port, of one program when named.
+    pub ports: Vec<(Option<String>, u16)>,
+    pub suspicious_ports: Vec<u16>,
+    /// Names; a `*` at the end stands for the rest.
+    pub programs: Vec<String>,
+    pub suspicious_programs: Vec<String>,
+}
+
+/// The kernel's names end after so many bytes.
+const NAME_BYTES: usize = 15;
+
+/// Who waits for the network on other than loopback addresses, and is neither Proxmox's own nor allowed.
+pub fn sockets(listeners: &[Listener], processes: &[Process], rules: &Rules, facts: &Facts) -> Vec<Finding> {
+    let mut seen: BTreeMap<(Protocol, u16, String), BTreeSet<String>> = BTreeMap::new();
+    let mut public = 0;
+    for one in listeners {
+        let asks = one.protocol == Protocol::Udp && one.port >= UDP_SERVICES;
+        if one.loopback || asks {
+            continue;
+        }
+        public += 1;
+        let holder = processes.iter().find(|process| process.sockets.contains(&one.inode));
+        // A container's ports are on its own addresses, in a network of its own.
+        let name = holder.map(|process| process.name.clone()).unwrap_or_default();
+        if is_meant(one, &name, facts) || is_allowed(one, &name, rules) {
+            continue;
+        }
+        seen.entry((one.protocol, one.port, name)).or_default().insert(one.address.clone());
+    }
+    let finding = |((protocol, port, name), addresses): ((Protocol, u16, String), BTreeSet<String>)| {
+        let who = if name.is_empty() { "the kernel or an unknown process".to_owned() } else { name.clone() };
+        let addresses: Vec<String> = addresses.into_iter().collect();
+        let suspicious = SUSPICIOUS_PORTS.contains(&port) || rules.suspicious_ports.contains(&port);
+        let word = if suspicious { ": a port that intruders like" } else { "" };
+        let what = format!("{}/{port} is open on {} by {who}{word}", protocol.name(), addresses.join(", "));
+        let allow = if name.is_empty() { port.to_string() } else { format!("{name}:{port}") };
+        let hint = format!("close it, or `port-allow {allow}` under 'check: main' when it is meant");
+        let state = if suspicious { State::Problem } else { State::Warning };
+        Finding::new(Area::Sockets, state, what).hint(hint)
+    };
+    let findings: Vec<Finding> = seen.into_iter().map(finding).collect();
+    if findings.is_empty() {
+        let what = format!("{public} sockets are open to the network, all of them known");
+        return vec![Finding::new(Area::Sockets, State::Ok, what)];
+    }
+    findings
+}
+
+fn is_meant(one: &Listener, name: &str, facts: &Facts) -> bool {
+    let on = |on: On| match on {
+        On::Any => true,
+        On::Pve => facts.has(Product::Pve),
+        On::Pbs => facts.has(Product::Pbs),
+    };
+    let by =
+        |programs: &[&str]| name.is_empty() || programs.iter().any(|known| name.starts_with(short(known)));
+    PORTS.iter().any(|port| {
+        on(port.on)
+            && port.protocol == one.protocol
+            && (port.first..=port.last).contains(&one.port)
+            && by(port.programs)
+    })
+}
+
+fn is_allowed(one: &Listener, name: &str, rules: &Rules) -> bool {
+    rules.ports.iter().any(|(program, port)| {
+        *port == one.port && program.as_ref().is_none_or(|program| short(program) == name)
+    })
+}
+
+fn short(name: &str) -> &str {
+    name.get(..NAME_BYTES).unwrap_or(name)
+}
+
+/// Whether anything filters what comes to this host.
+pub fn firewall(seen: &Firewall) -> Vec<Finding> {
+    let finding = |state, what: String| Finding::new(Area::Firewall, state, what);
+    let chains: Vec<_> = seen.nft.iter().flatten().filter(|chain| chain.input).collect();
+    let acting: Vec<_> = chains.iter().filter(|chain| chain.drops || chain.rules > 0).collect();
+    let legacy: u32 = seen.iptables.iter().map(|(_, rules)| rules).sum();
+    let filters = !acting.is_empty() || legacy > 0;
+    let mut parts: Vec<String> = acting
+        .iter()
+        .map(|chain| format!("nftables {} {} ({} rules)", chain.table, chain.name, chain.rules))
+        .collect();
+    parts.extend(
+        seen.iptables
+            .iter()
+            .filter(|(_, n)| *n > 0)
+            .map(|(family, n)| format!("iptables {family} ({n} rules)")),
+    );
+    match (seen.pve_enabled, filters) {
+        (Some(true), false) if seen.nft.is_some() => {
+            vec![
+                finding(
+                    State::Problem,
+                    "the Proxmox firewall is on in its configuration, but nothing filters".into(),
+                )
+                .hint("see `pve-firewall status` and `journalctl -u pve-firewall`"),
+            ]
+        }
+        (_, true) => vec![finding(State::Ok, format!("what comes in is filtered: {}", parts.join(", ")))],
+        (_, false) if seen.nft.is_none() => {
+            vec![
+                finding(State::Notice, "the kernel does not tell about its packet filter".into())
+                    .hint("run it as root"),
+            ]
+        }
+        (Some(false), false) => {
+            vec![
+                finding(State::Warning, "nothing filters what comes in; the Proxmox firewall is off".into())
+                    .hint("set it up under Datacenter > Firewall, allow your own access first"),
+            ]
+        }
+        (_, false) => vec![
+            finding(State::Warning, "nothing filters what comes in".into())
+                .hint("let nftables or a firewall before this host do so"),
+        ],
+    }
+}
+
+/// `enable: N` below `[OPTIONS]` of a file of the Proxmox firewall; None when it does not say.
+pub fn pve_option(text: &str) -> Option<bool> {
+    let options = text.lines().skip_while(|line| !line.trim().eq_ignore_ascii_case("[options]")).skip(1);
+    let mut options = options.take_while(|line| !line.trim_start().starts_with('['));
+    options.find_map(|line| {
+        let (key, value) = line.split_once(':')?;
+        (key.trim() == "enable").then(|| value.trim() != "0")
+    })
+}
+
+/// Programs that should not run, or not from where they run. Containers' processes are theirs to look at.
+pub fn processes(processes: &[Process], rules: &Rules) -> Vec<Finding> {
+    let finding = |state, what: String| Finding::new(Area::Processes, state, what);
+    let own = processes.iter().filter(|process| !process.contained && !process.zombie);
+    // Workers of one program are one finding.
+    let mut said: Vec<((State, String, String), Vec<u32>)> = Vec::new();
+    let mut old = BTreeSet::new();
+    let mut looked_at = 0;
+    for process in own.filter(|process| !process.kernel) {
+        looked_at += 1;
+        let base = base_name(&process.title);
+        if rules.programs.iter().any(|rule| matches(rule, &process.name) || matches(rule, base)) {
+            continue;
+        }
+        let mut say = |state, why: String| {
+            let key = (state, process.name.clone(), why);
+            match said.iter_mut().find(|(known, _)| *known == key) {
+                Some((_, pids)) => pids.push(process.pid),
+                None => said.push((key, vec![process.pid])),
+            }
+        };
+        let forbidden =
+            SUSPICIOUS_PROGRAMS.iter().copied().chain(rules.suspicious_programs.iter().map(String::as_str));
+        let file =
+            process.program.as_ref().map(|program| base_name(program.path.to_str().unwrap_or_default()));
+        for rule in forbidden {
+            if matches(rule, &process.name)
+                || matches(rule, base)
+                || file.is_some_and(|file| matches(rule, file))
+            {
+                say(State::Problem, format!("is a program that should not run here ('{rule}')"));
+            }
+        }
+        if process.title.starts_with('[') {
+            say(
+                State::Problem,
+                format!("calls itself {}, as if it were the kernel's, and is not", process.title),
+            );
+        }
+        let Some(program) = &process.program else { continue };
+        let path = program.path.display();
+        if program.world_writable {
+            say(State::Problem, format!("runs {path}, which everybody may change"));
+        }
+        if is_upgraded(program) {
+            old.insert(process.name.clone());
+        } else if program.deleted && !NAMELESS.iter().any(|known| program.path.starts_with_text(known)) {
+            let why = if program.path.starts_with_text(MEMORY) {
+                "which is in memory only"
+            } else {
+                "which was deleted"
+            };
+            say(State::Problem, format!("runs {path}, {why}"));
+        } else if THROWAWAY.iter().any(|folder| program.path.starts_with(folder)) {
+            say(State::Warning, format!("runs {path}, where nobody installs programs"));
+        }
+    }
+    let shown = |((state, name, why), pids): ((State, String, String), Vec<u32>)| {
+        let word = if pids.len() > 1 { "pids" } else { "pid" };
+        let pids: Vec<String> = pids.iter().map(u32::to_string).collect();
+        finding(state, format!("{name} ({word} {}): {why}", pids.join(", ")))
+            .hint(format!("end it, or `process-allow {name}` under 'check: main' when it is meant"))
+    };
+    let mut findings: Vec<Finding> = said.into_iter().map(shown).collect();
+    if !old.is_empty() {
+        let names: Vec<String> = old.into_iter().collect();
+        let what = format!("still run from before an upgrade: {}", names.join(", "));
+        findings.push(finding(State::Notice, what).hint("restart them, or the host, when it suits"));
+    }
+    if findings.is_empty() {
+        findings.push(finding(
+            State::Ok,
+            format!("{looked_at} processes run from files that are where they should be"),
+        ));
+    }
+    findings
+}
+
+/// Deleted because a package put a new one in its place.
+fn is_upgraded(program: &Program) -> bool {
+    program.deleted && program.replaced && !THROWAWAY.iter().any(|folder| program.path.starts_with(folder))
+}
+
+trait StartsWithText {
+    fn starts_with_text(&self, beginning: &str) -> bool;
+}
+
+impl StartsWithText for Path {
+    fn starts_with_text(&self, beginning: &str) -> bool {
+        self.as_os_str().as_encoded_bytes().starts_with(beginning.as_bytes())
+    }
+}
+
+/// The program's own name in what it calls itself: "nginx: master process /usr/sbin/nginx" is nginx.
+fn base_name(title: &str) -> &str {
+    let word = title.split_whitespace().next().unwrap_or_default().trim_end_matches(':');
+    if word.starts_with('[') { word } else { word.rsplit('/').next().unwrap_or(word) }
+}
+
+/// A name, whole or up to its `*`; the kernel's is cut.
+fn matches(rule: &str, name: &str) -> bool {
+    match rule.strip_suffix('*') {
+        Some(beginning) => !beginning.is_empty() && name.starts_with(short(beginning)),
+        None => name == rule || (name.len() == NAME_BYTES && short(rule) == name),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listener(port: u16, address: &str, inode: u64) -> Listener {
+        let loopback = address.contains("127.0.0.1");
+        Listener { protocol: Protocol::Tcp, address: address.to_owned(), loopback, port, inode }
+    }
+
+    fn process(name: &str, program: Option<Program>) -> Process {
+        let title = name.to_owned();
+        Process { pid: 7, name: name.to_owned(), title, program, sockets: vec![7], ..Process::default() }
+    }
+
+    fn pve() -> Facts {
+        let products = [(Product::Pve, String::new())].into();
+        Facts { products, ..Facts::default() }
+    }
+
+    fn state(findings: &[Finding]) -> State {
+        findings[0].state
+    }
+
+    #[test]
+    fn a_port_is_known_by_its_number_and_by_who_holds_it() {
+        let look = |port, address, name: &str, rules: &Rules| {
+            state(&sockets(&[listener(port, address, 7)], &[process(name, None)], rules, &pve()))
+        };
+        let none = Rules::default();
+        assert_eq!(look(8006, "::", "pveproxy worker", &none), State::Ok);
+        assert_eq!(look(8006, "::", "python3", &none), State::Warning);
+        assert_eq!(look(8006, "::ffff:127.0.0.1", "python3", &none), State::Ok);
+        assert_eq!(look(31337, "0.0.0.0", "sh", &none), State::Problem);
+        assert_eq!(look(9100, "0.0.0.0", "prometheus-node", &none), State::Warning);
+        let allowed =
+            Rules { ports: vec![(Some("prometheus-node-exporter".into()), 9100)], ..Rules::default() };
+        assert_eq!(look(9100, "0.0.0.0", "prometheus-node", &allowed), State::Ok);
+        assert_eq!(look(9100, "0.0.0.0", "sh", &allowed), State::Warning);
+    }
+
+    #[test]
+    fn a_process_is_known_by_its_file_and_by_the_kernels_word() {
+        let program = |path: &str, deleted, replaced| Program {
+            path: path.into(),
+            deleted,
+            replaced,
+            world_writable: false,
+        };
+        let look = |process: Process| state(&processes(&[process], &Rules::default()));
+        assert_eq!(look(process("sshd", Some(program("/usr/sbin/sshd", false, true)))), State::Ok);
+        assert_eq!(look(process("sshd", Some(program("/usr/sbin/sshd", true, true)))), State::Notice);
+        assert_eq!(look(process("x", Some(program("/usr/sbin/x", true, false)))), State::Problem);
+        assert_eq!(look(process("x", Some(program("/tmp/x", true, true)))), State::Problem);
+        assert_eq!(look(process("x", Some(program("/dev/shm/x", false, true)))), State::Warning);
+        assert_eq!(
+            look(process("runc", Some(program("/memfd:runc_cloned:/proc/self/exe", true, false)))),
+            State::Ok
+        );
+        assert_eq!(look(process("xmrig", None)), State::Problem);
+        let mut fake = process("kworker/0:1", None);
+        fake.title = "[kworker/0:1]".into();
+        assert_eq!(look(fake.clone()), State::Problem);
+        fake.kernel = true;
+        assert_eq!(look(fake), State::Ok);
+        let mut guest = process("xmrig", None);
+        guest.contained = true;
+        assert_eq!(look(guest), State::Ok);
+    }
+
+    #[test]
+    fn a_packet_filter_counts_when_it_acts() {
+        let chain = |drops, rules| crate::model::exposure::Chain {
+            table: "inet filter".into(),
+            name: "input".into(),
+            input: true,
+            drops,
+            rules,
+        };
+        let with =
+            |chains: Vec<_>, pve| Firewall { nft: Some(chains), iptables: Vec::new(), pve_enabled: pve };
+        assert_eq!(state(&firewall(&with(vec![chain(false, 0)], None))), State::Warning);
+        assert_eq!(state(&firewall(&with(vec![chain(false, 3)], None))), State::Ok);
+        assert_eq!(state(&firewall(&with(vec![chain(true, 0)], None))), State::Ok);
+        assert_eq!(state(&firewall(&with(Vec::new(), Some(true)))), State::Problem);
+        assert_eq!(state(&firewall(&Firewall::default())), State::Notice);
+    }
+}

@@ -1,0 +1,134 @@
+//! The host itself: keys on it, hooks, the timer, the clock, the cluster file system, room in /var.
+
+use std::time::Duration;
+
+use super::own;
+use crate::catalog::own::{IDENTITY_PLACES, SERVICE, TIMER};
+use crate::model::facts::Product;
+use crate::plan::check::{self, Area, Finding, State, of_problem};
+use crate::sys::exec::{Cmd, Status};
+use crate::sys::host::Host;
+use crate::sys::pmxcfs;
+use crate::sys::space;
+use crate::task::hook::{self, Place};
+
+/// systemd answers at once or not at all.
+const SYSTEMCTL_LIMIT: Duration = Duration::from_secs(5);
+/// A snapshot is written here before it goes to its stores.
+const WORK_BYTES: u64 = 64 << 20;
+const UNIT_PROPERTIES: &str =
+    "--property=Id,LoadState,ActiveState,UnitFileState,Result,ExecMainStatus,NextElapseUSecRealtime";
+
+/// All that needs no configuration of ours.
+pub fn host(host: &Host) -> Vec<Finding> {
+    let mut findings = own::package(host);
+    let identities = own::identities(host, IDENTITY_PLACES);
+    if identities.is_empty() {
+        findings.push(Finding::new(Area::Keys, State::Ok, "no private age identity was found on this host"));
+    }
+    findings.extend(identities);
+    findings.extend(hooks(host));
+    findings.extend(var_space(host));
+    // What follows is asked of a system that runs.
+    if host.exec.is_of_host() {
+        findings.extend(timer(host));
+        findings.extend(cluster(host));
+    }
+    if host.is_live() {
+        findings.extend(clock());
+    }
+    findings
+}
+
+fn hooks(host: &Host) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let finding = |state, what: String| Finding::new(Area::Hooks, state, what);
+    for place in Place::ALL {
+        let name = place.name();
+        // Without vzdump there is nothing to hook into.
+        if matches!(place, Place::Vzdump) && !host.facts.has(Product::Pve) {
+            continue;
+        }
+        let state = match hook::status(host, place) {
+            Ok(state) => state,
+            Err(error) => {
+                findings.push(finding(State::Warning, format!("{name}: {error:#}")));
+                continue;
+            }
+        };
+        findings.push(if state.enabled {
+            finding(State::Ok, format!("{name}: enabled in {}", state.file))
+        } else {
+            finding(State::Notice, format!("{name}: not enabled"))
+                .hint(format!("`pbx-config hook enable {name}`"))
+        });
+        for job in state.bypassed_by.iter().filter(|_| state.enabled) {
+            let what = format!("{name}: job {} runs {} instead of the hook", job.id, job.script);
+            findings.push(
+                finding(State::Warning, what).hint("call the hook from that script, or take it from the job"),
+            );
+        }
+        findings.extend(state.problems.into_iter().map(|problem| of_problem(Area::Hooks, problem)));
+    }
+    findings
+}
+
+fn timer(host: &Host) -> Vec<Finding> {
+    let cmd = Cmd::new(["systemctl", "show", UNIT_PROPERTIES, TIMER, SERVICE], SYSTEMCTL_LIMIT);
+    let finding = |state, what: &str| vec![Finding::new(Area::Timer, state, what)];
+    match host.exec.run(&cmd) {
+        Ok(Some(said)) if said.status == Status::Exit(0) => {
+            check::timer(&check::units(&String::from_utf8_lossy(&said.stdout)))
+        }
+        Ok(None) => finding(State::Notice, "there is no systemctl to ask for the timer"),
+        Ok(Some(said)) => {
+            let why = String::from_utf8_lossy(&said.stderr);
+            let why = why.lines().next().unwrap_or_default();
+            finding(
+                State::Warning,
+                &format!("the timer is not known: systemctl show: {}: {why}", said.status),
+            )
+        }
+        Err(error) => finding(State::Warning, &format!("systemctl show: {error:#}")),
+    }
+}
+
+fn cluster(host: &Host) -> Vec<Finding> {
+    if !host.facts.has(Product::Pve) {
+        return Vec::new();
+    }
+    let mount = pmxcfs::MOUNT;
+    let (state, what, hint) = match pmxcfs::state(host) {
+        pmxcfs::State::Live { quorate: true } => (State::Ok, "mounted, can be written", ""),
+        pmxcfs::State::Live { quorate: false } => (
+            State::Warning,
+            "has no quorum: it can be saved, not restored into",
+            "`pvecm status` tells which nodes are missing",
+        ),
+        pmxcfs::State::NotMounted => (State::Problem, "is not mounted", "see `systemctl status pve-cluster`"),
+        pmxcfs::State::Dead => {
+            (State::Problem, "is mounted, but its daemon is gone", "`systemctl restart pve-cluster`")
+        }
+        pmxcfs::State::Frozen => (State::Problem, "does not answer", "see `journalctl -u pve-cluster`"),
+    };
+    let finding = Finding::new(Area::Cluster, state, format!("{mount} {what}"));
+    vec![if hint.is_empty() { finding } else { finding.hint(hint) }]
+}
+
+fn clock() -> Vec<Finding> {
+    vec![match space::clock_is_synchronised() {
+        Some(true) => Finding::new(Area::Clock, State::Ok, "the clock is kept right"),
+        Some(false) => Finding::new(Area::Clock, State::Warning, "nothing keeps the clock right")
+            .hint("see `timedatectl` and `systemctl status chrony`; snapshots are named and kept by time"),
+        None => Finding::new(Area::Clock, State::Notice, "the kernel does not tell about its clock"),
+    }]
+}
+
+/// Where a snapshot is written before it goes to its stores.
+pub fn var_space(host: &Host) -> Vec<Finding> {
+    let dir = host.state_dir();
+    let found = dir.ancestors().find_map(space::now);
+    let room =
+        found.map(|space| check::room(&dir.display().to_string(), space.bytes, space.files, WORK_BYTES));
+    room.into_iter().collect()
+}

@@ -1,0 +1,187 @@
+//! `check`: looks at the host, at what of ours is on it and at its stores. What is seen becomes findings in
+//! `plan::check`; only `mend` changes anything.
+
+mod host;
+mod network;
+mod own;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use super::complete;
+use super::key;
+use super::proof;
+use super::sources::Sources;
+use crate::config::{Config, Preflight};
+use crate::model::report::{Fault, FaultKind, Problem};
+use crate::model::snapshot::SnapshotId;
+use crate::notify;
+use crate::plan::check::{self, Area, Finding, State};
+use crate::plan::select::Selection;
+use crate::store::Store;
+use crate::sys::child::{self, Answer};
+use crate::sys::host::Host;
+use crate::sys::rights;
+use crate::sys::space;
+
+pub use host::host;
+pub use network::network;
+pub use own::own;
+
+/// A store in a folder; others have limits of their own.
+const STORE_LIMIT: Duration = Duration::from_secs(20);
+/// A new snapshot may be larger than the last one, and lies beside it while it is written.
+const MARGIN: u64 = 3;
+/// When there is no last one.
+const FIRST_BYTES: u64 = 16 << 20;
+
+/// What is quick and local, before each backup: problems of its report.
+/// Errors: with `stop`, when something must be mended first.
+pub fn preflight(host: &Host, config: &Config) -> Result<Vec<Problem>> {
+    if config.backup.preflight == Preflight::Off {
+        return Ok(Vec::new());
+    }
+    let mut findings = own(host);
+    findings.extend(own::identities(host, &own::FEW_PLACES));
+    findings.extend(host::var_space(host));
+    let worst = findings.iter().find(|finding| finding.state == State::Problem);
+    if let Some(worst) = worst.filter(|_| config.backup.preflight == Preflight::Stop) {
+        let fault = Fault::new(FaultKind::Failed, format!("no backup before this is mended: {}", worst.what));
+        let hint = worst.hint.as_deref().unwrap_or("see `pbx-config check`");
+        return Err(fault
+            .hint(format!("{hint}; `preflight warn` under 'backup: main' makes one all the same"))
+            .into());
+    }
+    Ok(findings.iter().filter_map(Finding::problem).collect())
+}
+
+/// Each store: reached, with room for the next snapshot, its snapshots in nobody else's hands.
+pub fn stores(host: &Host, stores: &[Box<dyn Store>]) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for store in stores {
+        let name = format!("store '{}': {}", store.name(), store.place());
+        match list(store.as_ref(), &host.facts.node) {
+            Err(error) => {
+                let hint = error.downcast_ref::<Fault>().and_then(|fault| fault.hint.clone());
+                let finding = Finding::new(Area::Stores, State::Problem, format!("{error:#}"));
+                findings.push(Finding { hint, ..finding });
+            }
+            Ok(found) => {
+                let what = format!("{name}: {} snapshots of this host", found.len());
+                findings.push(Finding::new(Area::Stores, State::Ok, what));
+                let newest = found.iter().max();
+                let need = newest.map_or(FIRST_BYTES, |(_, size)| size.saturating_mul(MARGIN));
+                if let Some(room) = store.folder().and_then(space::of) {
+                    findings.push(check::room(&name, room.bytes, room.files, need));
+                }
+                findings.extend(own::store_rights(host, store.as_ref()));
+            }
+        }
+    }
+    findings
+}
+
+type Sizes = Vec<(SnapshotId, u64)>;
+
+/// A share that hangs must not hang us.
+fn list(store: &dyn Store, node: &str) -> Result<Sizes> {
+    if store.folder().is_none() {
+        let found = store.list(Some(node))?;
+        return Ok(found.into_iter().map(|found| (found.id, found.size)).collect());
+    }
+    let answer = child::run(STORE_LIMIT, |pipe| {
+        let said = store.list(Some(node));
+        let said = said.map(|found| found.into_iter().map(|found| (found.id, found.size)).collect::<Sizes>());
+        let said = said.map_err(|error| {
+            let hint = error.downcast_ref::<Fault>().and_then(|fault| fault.hint.clone());
+            (format!("{error:#}"), hint)
+        });
+        let _ = serde_json::to_writer(pipe, &said);
+    })?;
+    let Answer::Done(said) = answer else {
+        let what = format!(
+            "store '{}': {}: no answer within {} s",
+            store.name(),
+            store.place(),
+            STORE_LIMIT.as_secs()
+        );
+        let fault = Fault::new(FaultKind::Failed, what);
+        return Err(fault.hint("is its share or disk there? `findmnt` shows what is mounted").into());
+    };
+    let said: Result<Sizes, (String, Option<String>)> =
+        serde_json::from_slice(&said).context("the look at a store ended before its time")?;
+    said.map_err(|(message, hint)| Fault { hint, ..Fault::new(FaultKind::Failed, message) }.into())
+}
+
+/// Whether snapshots are sealed, and every channel as its section says.
+pub fn settings(host: &Host, config: &Config) -> Vec<Finding> {
+    let failed = |area, error: &anyhow::Error| {
+        let hint = error.downcast_ref::<Fault>().and_then(|fault| fault.hint.clone());
+        Finding { hint, ..Finding::new(area, State::Problem, format!("{error:#}")) }
+    };
+    let mut findings = Vec::new();
+    let keys = |state, what: String| Finding::new(Area::Keys, state, what);
+    match key::recipients(host, config) {
+        Err(error) => findings.push(failed(Area::Keys, &error)),
+        Ok(all) if all.is_empty() => {
+            let finding = keys(State::Notice, "snapshots are not encrypted".into());
+            findings.push(finding.hint("`pbx-config key setup` leads through it"));
+        }
+        Ok(all) => {
+            findings.push(keys(State::Ok, format!("snapshots are sealed for {} recipients", all.len())));
+            findings.push(match (proof::overdue(host, &all), proof::proof(host)) {
+                (Some(problem), _) => check::of_problem(Area::Keys, problem),
+                (None, Some(proof)) => {
+                    keys(State::Ok, format!("the key that opens them was proven on {}", proof.at))
+                }
+                (None, None) => keys(State::Notice, "the key that opens them was never proven".into()),
+            });
+        }
+    }
+    for section in &config.channels {
+        findings.push(match notify::open(section) {
+            Ok(_) => Finding::new(Area::Channels, State::Ok, format!("{} '{}'", section.kind, section.id)),
+            Err(error) => failed(Area::Channels, &error),
+        });
+    }
+    findings
+}
+
+/// A line about completeness; `check --complete` has the list.
+pub fn coverage(host: &Host, config: &Config, stores: &[Box<dyn Store>]) -> Result<Vec<Finding>> {
+    let sources = Sources::new(host, config, stores, &Selection::default())?;
+    let Some(coverage) = complete::of_host(host, &sources)? else { return Ok(Vec::new()) };
+    let finding = |state, what: String| Finding::new(Area::Coverage, state, what);
+    Ok(vec![match coverage.unexplained {
+        0 => finding(State::Ok, format!("all {} files that are looked at are accounted for", coverage.files)),
+        n => finding(State::Notice, format!("{n} files of this host are in no backup"))
+            .hint("`pbx-config check --complete` lists them"),
+    }])
+}
+
+/// Carries out every fix; what could be mended is a notice afterwards.
+pub fn mend(host: &Host, findings: &mut [Finding]) {
+    for finding in findings {
+        let Some(fix) = &mut finding.fix else { continue };
+        let path: PathBuf = fix.path.as_path().to_owned();
+        let done = rights::of(host.root(), &path).and_then(|held| {
+            if held.rights == fix.before {
+                rights::set(host.root(), &path, &held, &fix.after)
+            } else {
+                Err(std::io::Error::other("has changed meanwhile"))
+            }
+        });
+        let shown = path.display();
+        match done {
+            Ok(()) => {
+                fix.done = true;
+                finding.state = State::Notice;
+                finding.what = format!("{shown}: was {}, is {} now", fix.before, fix.after);
+                finding.hint = None;
+            }
+            Err(error) => finding.hint = Some(format!("{shown} could not be mended: {error}")),
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! `check --network`: sockets, the packet filter and processes of the running system.
+
+use crate::catalog::exposure::{CLUSTER_RULES, NODE_RULES};
+use crate::config::Check;
+use crate::model::exposure::Firewall;
+use crate::model::facts::Product;
+use crate::plan::check::{Area, Finding, State};
+use crate::plan::exposure::{self, Rules};
+use crate::sys::host::Host;
+use crate::sys::{netfilter, pmxcfs, processes, sockets};
+
+/// Of the system whose /proc is below the root.
+pub fn network(host: &Host, config: &Check) -> Vec<Finding> {
+    let rules = Rules {
+        ports: config.port_allow.iter().map(|allowed| (allowed.program.clone(), allowed.port)).collect(),
+        suspicious_ports: config.port_suspicious.clone(),
+        programs: config.process_allow.clone(),
+        suspicious_programs: config.process_suspicious.clone(),
+    };
+    let running = match processes::all(host.root()) {
+        Ok(running) if running.is_empty() => {
+            let what = "there is no /proc here: a system that does not run shows nothing to the network";
+            return vec![Finding::new(Area::Processes, State::Notice, what)];
+        }
+        Ok(running) => running,
+        Err(error) => return vec![Finding::new(Area::Processes, State::Warning, format!("{error:#}"))],
+    };
+    let mut findings = match sockets::listeners(host.root()) {
+        Ok(listeners) => exposure::sockets(&listeners, &running, &rules, &host.facts),
+        Err(error) => vec![Finding::new(Area::Sockets, State::Warning, format!("/proc/net: {error}"))],
+    };
+    if host.is_live() {
+        findings.extend(exposure::firewall(&firewall(host)));
+    }
+    findings.extend(exposure::processes(&running, &rules));
+    findings
+}
+
+fn firewall(host: &Host) -> Firewall {
+    let nft = netfilter::chains().inspect_err(|error| log::debug!("nftables: {error}")).ok();
+    Firewall { nft, iptables: netfilter::legacy(), pve_enabled: pve_enabled(host) }
+}
+
+/// `enable: 1` below [OPTIONS] of the cluster; a node may only say no.
+fn pve_enabled(host: &Host) -> Option<bool> {
+    if !host.facts.has(Product::Pve) {
+        return None;
+    }
+    let node = NODE_RULES.replace("{node}", &host.facts.node);
+    let found = pmxcfs::files(host, &[CLUSTER_RULES, &node]).ok()?;
+    let says = |file: &Option<Vec<u8>>| {
+        exposure::pve_option(&String::from_utf8_lossy(file.as_deref().unwrap_or_default()))
+    };
+    let (cluster, node) = (found.first().and_then(says), found.get(1).and_then(says));
+    Some(cluster == Some(true) && node != Some(false))
+}

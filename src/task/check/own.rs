@@ -1,0 +1,194 @@
+//! What of ours is on the host: in whose hands, and as its package brought it.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io::{ErrorKind, Read};
+use std::path::{Path, PathBuf};
+
+use crate::catalog::hooks::VZDUMP_HOOK;
+use crate::catalog::own::{Care, IDENTITY, IDENTITY_PLACES, PACKAGE, PRIVATE_NAMES, PROGRAM};
+use crate::plan::check::{self, Area, Finding, State};
+use crate::store::Store;
+use crate::sys::dpkg;
+use crate::sys::files;
+use crate::sys::host::{CONFIG_DIR, Host};
+use crate::sys::rights;
+
+/// A folder with more is none of ours.
+const ENTRIES_MAX: usize = 5_000;
+/// An identity is a few lines.
+const IDENTITY_MAX_BYTES: u64 = 64 << 10;
+/// How many letters of the key itself follow its kind.
+const KEY_LETTERS: usize = 40;
+/// For what runs before each backup.
+pub const FEW_PLACES: [(&str, usize); 1] = [IDENTITY_PLACES[0]];
+
+/// Owner and mode of the program, the configuration, its secrets, the work folders. What is not there is silent.
+pub fn own(host: &Host) -> Vec<Finding> {
+    let mut wanted: Vec<(PathBuf, Care)> = vec![
+        (PROGRAM.into(), Care::Public),
+        (VZDUMP_HOOK.into(), Care::Public),
+        (CONFIG_DIR.into(), Care::Public),
+    ];
+    let names = list(host, Path::new(CONFIG_DIR)).into_iter().flatten().flatten().take(ENTRIES_MAX);
+    let mut names: Vec<_> = names.map(|entry| entry.file_name()).collect();
+    names.sort_unstable();
+    wanted.extend(names.into_iter().map(|name| (Path::new(CONFIG_DIR).join(&name), care(&name))));
+    if let Ok(state) = host.state_dir().strip_prefix(host.root()) {
+        wanted.push((Path::new("/").join(state), Care::Private));
+    }
+    let mut findings = Vec::new();
+    for (path, care) in wanted {
+        findings.extend(look(host, &path, care));
+    }
+    if findings.is_empty() {
+        return findings;
+    }
+    // All is well: one line is enough.
+    if findings.iter().all(|finding| finding.state == State::Ok) {
+        let what = format!("{} files and folders of ours are in root's hands", findings.len());
+        return vec![Finding::new(Area::Rights, State::Ok, what)];
+    }
+    findings.retain(|finding| finding.state != State::Ok);
+    findings
+}
+
+/// A folder that is reached through no link: one might lead onto a mount that hangs.
+fn list(host: &Host, folder: &Path) -> Option<fs::ReadDir> {
+    if !files::is_plain(host.root(), folder) {
+        return None;
+    }
+    fs::read_dir(host.path(folder)).ok()
+}
+
+fn care(name: &OsStr) -> Care {
+    let name = name.to_string_lossy();
+    let private = PRIVATE_NAMES.iter().any(|ending| name.ends_with(ending));
+    if private { Care::Private } else { Care::Public }
+}
+
+fn look(host: &Host, path: &Path, care: Care) -> Option<Finding> {
+    match rights::of(host.root(), path) {
+        Ok(held) => Some(check::rights(path, care, held.rights, files::uid())),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => None,
+        Err(error) if error.raw_os_error() == Some(files::LOOP) => {
+            let what = format!("{}: is reached through a link, which is not followed", path.display());
+            Some(Finding::new(Area::Rights, State::Notice, what))
+        }
+        Err(error) => {
+            let what = format!("{}: cannot be looked at: {error}", path.display());
+            Some(Finding::new(Area::Rights, State::Warning, what))
+        }
+    }
+}
+
+/// Snapshots that others than root may read or change. Shares have owners and modes of their own.
+pub fn store_rights(host: &Host, store: &dyn Store) -> Vec<Finding> {
+    let Some(folder) = store.folder().and_then(|folder| fs::canonicalize(folder).ok()) else {
+        return Vec::new();
+    };
+    let Ok(folder) = folder.strip_prefix(host.root()) else { return Vec::new() };
+    if files::is_foreign(host.root(), folder) || !files::has_rights(host.root(), folder) {
+        return Vec::new();
+    }
+    let folder = Path::new("/").join(folder);
+    let mut findings = Vec::new();
+    for place in [folder.clone(), folder.join(&host.facts.node)] {
+        let private = rights::of(host.root(), &place).is_ok_and(|held| held.rights.mode & 0o077 == 0);
+        findings.extend(look(host, &place, Care::Public).filter(|finding| finding.state != State::Ok));
+        if private {
+            // Nobody else gets past it.
+            return findings;
+        }
+        let names = fs::read_dir(host.path(&place)).into_iter().flatten().flatten().take(ENTRIES_MAX);
+        let mut names: Vec<PathBuf> = names.map(|entry| place.join(entry.file_name())).collect();
+        names.sort_unstable();
+        let snapshots = names.iter().filter(|path| {
+            path.file_name()
+                .and_then(OsStr::to_str)
+                .is_some_and(|name| name.ends_with(crate::model::snapshot::SUFFIX))
+        });
+        let found = snapshots.filter_map(|path| look(host, path, Care::Private));
+        findings.extend(found.filter(|finding| finding.state != State::Ok));
+    }
+    findings
+}
+
+/// Every file of the package as it was brought, by dpkg's checksums.
+pub fn package(host: &Host) -> Vec<Finding> {
+    let finding = |state, what: String| Finding::new(Area::Package, state, what);
+    let Some(shipped) = dpkg::shipped(host.root(), PACKAGE) else {
+        return vec![finding(
+            State::Notice,
+            format!("{PACKAGE} is not installed as a package: nothing to compare"),
+        )];
+    };
+    let mut findings = Vec::new();
+    for (path, sum) in &shipped {
+        let why = match dpkg::sum(&host.root().join(path)) {
+            Ok(now) if now == *sum => continue,
+            Ok(_) => "is not as the package brought it".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        let what = format!("/{}: {why}", path.display());
+        findings.push(finding(State::Problem, what).hint(format!("apt install --reinstall {PACKAGE}")));
+    }
+    if findings.is_empty() {
+        findings.push(finding(State::Ok, format!("{} files are as the package brought them", shipped.len())));
+    }
+    findings
+}
+
+/// Private age identities in files: with one, whoever takes this host opens what was sealed for it.
+pub fn identities(host: &Host, places: &[(&str, usize)]) -> Vec<Finding> {
+    let mut found = Vec::new();
+    let mut left = ENTRIES_MAX;
+    for (place, depth) in places {
+        search(host, Path::new(place), *depth, &mut left, &mut found);
+    }
+    found.sort_unstable();
+    found.dedup();
+    let finding = |path: PathBuf| {
+        let what =
+            format!("{}: holds a private age identity: it opens what is sealed for it", path.display());
+        Finding::new(Area::Keys, State::Problem, what).hint(
+            "a host needs recipients only: keep the identity on paper or another machine, and remove it here",
+        )
+    };
+    found.into_iter().map(finding).collect()
+}
+
+fn search(host: &Host, folder: &Path, depth: usize, left: &mut usize, found: &mut Vec<PathBuf>) {
+    if files::is_foreign(host.root(), folder.strip_prefix("/").unwrap_or(folder)) {
+        return;
+    }
+    for entry in list(host, folder).into_iter().flatten().flatten() {
+        if *left == 0 {
+            return;
+        }
+        *left -= 1;
+        let path = folder.join(entry.file_name());
+        let Ok(kind) = entry.file_type() else { continue };
+        if kind.is_dir() && depth > 1 {
+            search(host, &path, depth - 1, left, found);
+        } else if kind.is_file() && holds_identity(&host.path(&path)) {
+            found.push(path);
+        }
+    }
+}
+
+fn holds_identity(path: &Path) -> bool {
+    let Ok((file, _)) = files::open_read(path) else { return false };
+    let mut text = Vec::new();
+    if file.take(IDENTITY_MAX_BYTES).read_to_end(&mut text).is_err() {
+        return false;
+    }
+    let marks = text.windows(IDENTITY.len()).enumerate().filter(|(_, window)| *window == IDENTITY.as_bytes());
+    marks.into_iter().any(|(at, _)| {
+        let rest = &text[at + IDENTITY.len()..];
+        let letters = rest
+            .iter()
+            .take_while(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || **byte == b'-');
+        letters.count() >= KEY_LETTERS
+    })
+}
