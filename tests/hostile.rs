@@ -1008,11 +1008,29 @@ fn what_a_newer_version_wrote_is_not_called_damaged() {
 #[test]
 fn an_encrypted_snapshot_is_not_called_damaged() {
     let host = TestHost::empty();
-    let sealed = Forge::new().manifest(|manifest| {
+    // Its header is whole, so that it is nobody's here, and not damaged.
+    let stanza = "-> X25519 TEiF0ypqr+bpvcqXNyCVJpL7OuwPdVwPL7KQEbFDOCc\n\
+                  EmECAEcKN+n/Vs9SbWiV+Hu0r+E8R77DdWYyd83nw7U\n";
+    let mac = "--- Vn+54jqiiUCE+WZcEVY3f1sqHjlu/z1LCQ/T7Xm7qI0\n";
+    let payload = [format!("age-encryption.org/v1\n{stanza}{mac}").as_bytes(), &[7; 64]].concat();
+    let forge = Forge::new().manifest(|manifest| {
         manifest["sealed"] = json!({ "recipients": 1 });
         manifest["payload"]["name"] = "payload.tar.zst.age".into();
     });
-    refused(&host, &sealed.bytes(), Exit::Unseal, "is encrypted");
+    let (clear, index) = forge.payload();
+    let place = Place::new(&host, &forge.bundle(&payload, clear.len() as u64, &index));
+    let path = place.snap.to_str().unwrap();
+    let done = host.run(&["verify", path]).ok();
+    assert!(done.out.contains("(sealed: not looked into)"), "{}", done.out);
+    let to = place.dir.join("target");
+    for verb in [
+        &["show", path, "--files"][..],
+        &["cat", path, "x"],
+        &["restore", path, "--to", to.to_str().unwrap()],
+    ] {
+        let done = host.run(verb).exits(Exit::Unseal);
+        assert!(done.err.contains("is sealed\nhint: "), "{verb:?}: {}", done.err);
+    }
 }
 
 #[test]
@@ -1177,6 +1195,19 @@ fn terminate(child: &std::process::Child) {
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
 }
 
+/// Until it has filled its pipe: it sleeps each time one looks.
+fn wait_until_it_sleeps(child: &std::process::Child) {
+    const LOOKS: usize = 6;
+    let sleeps =
+        || fs::read_to_string(format!("/proc/{}/stat", child.id())).is_ok_and(|stat| stat.contains(") S "));
+    let deadline = Instant::now() + LIMIT;
+    let mut seen = 0;
+    while seen < LOOKS && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(50));
+        seen = if sleeps() { seen + 1 } else { 0 };
+    }
+}
+
 #[test]
 fn a_signal_stops_a_verb_within_a_member_and_is_not_taken_for_damage() {
     let child = waiting_cat(&TestHost::empty());
@@ -1191,6 +1222,7 @@ fn a_signal_stops_a_verb_within_a_member_and_is_not_taken_for_damage() {
 fn a_second_signal_ends_what_waits_for_something_that_does_not_come() {
     use std::os::unix::process::ExitStatusExt;
     let mut child = waiting_cat(&TestHost::empty());
+    wait_until_it_sleeps(&child);
     terminate(&child);
     std::thread::sleep(Duration::from_millis(300));
     // Nobody reads: it can neither go on nor look for the signal.

@@ -107,7 +107,7 @@ fn reap(child: Pid, stuck: bool) {
 
 /// A small file of the host, as `files::read_small`, that may lie or lead where nothing answers.
 /// Errors: as there, and `TimedOut`.
-pub fn read_small(limit: Duration, root: &Path, path: &str, max: u64) -> io::Result<Vec<u8>> {
+pub fn read_small(limit: Duration, root: &Path, path: impl AsRef<Path>, max: u64) -> io::Result<Vec<u8>> {
     const READ: u8 = b'r';
     const ABSENT: u8 = b'a';
     const REFUSED: u8 = b'x';

@@ -5,7 +5,8 @@ use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
@@ -40,6 +41,22 @@ pub struct Host {
     pub exec: Arc<dyn Exec>,
     /// The tools of the machine that we run on, for what is not the host: moving files to a store.
     pub machine: Arc<dyn Exec>,
+    /// When the cluster file system last hung.
+    pub hangs: Hang,
+}
+
+/// The moment at which something was found to hang.
+#[derive(Default)]
+pub struct Hang(Mutex<Option<Instant>>);
+
+impl Hang {
+    pub fn meet(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    pub fn was_met_within(&self, span: Duration) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|met| met.elapsed() < span)
+    }
 }
 
 impl Host {
@@ -47,7 +64,7 @@ impl Host {
     pub fn detect(root: PathBuf, now: Timestamp, exec: Box<dyn Exec>) -> Self {
         let facts = facts(&root);
         let exec: Arc<dyn Exec> = exec.into();
-        Self { root, now, facts, machine: Arc::clone(&exec), exec }
+        Self { root, now, facts, machine: Arc::clone(&exec), exec, hangs: Hang::default() }
     }
 
     pub fn root(&self) -> &Path {

@@ -41,6 +41,8 @@ pub const UNIT: &str = "pve-cluster";
 const PID_FILE: &str = "/run/pve-cluster.pid";
 
 const PROBE_LIMIT: Duration = Duration::from_secs(3);
+/// Who hung a moment ago is not waited for again by the next who asks.
+const FROZEN_FOR: Duration = Duration::from_secs(30);
 const READ_LIMIT: Duration = Duration::from_secs(60);
 const BUSY_LIMIT: Duration = Duration::from_secs(2);
 const TRIES: usize = 5;
@@ -152,6 +154,9 @@ pub fn state(host: &Host) -> State {
     if !mounted(host) {
         return State::NotMounted;
     }
+    if host.hangs.was_met_within(FROZEN_FOR) {
+        return State::Frozen;
+    }
     let mount = host.path(MOUNT);
     // A stat may be answered from the kernel's cache for a second after the daemon's death; a read is not.
     let answer = child::run(PROBE_LIMIT, |pipe| {
@@ -167,7 +172,10 @@ pub fn state(host: &Host) -> State {
             Some(_) => State::Live { quorate: false },
             None => State::Dead,
         },
-        Ok(Answer::Stuck) | Err(_) => State::Frozen,
+        Ok(Answer::Stuck) | Err(_) => {
+            host.hangs.meet();
+            State::Frozen
+        }
     }
 }
 
