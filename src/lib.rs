@@ -106,6 +106,7 @@ pub mod plan {
     pub mod differences;
     pub mod excerpt;
     pub mod exposure;
+    pub mod fleet;
     pub mod guest_conf;
     pub mod member;
     pub mod merge;
@@ -146,6 +147,7 @@ pub mod task {
     pub mod decrypt;
     pub mod drift;
     pub mod extract;
+    pub mod fleet;
     pub mod hook;
     pub mod intake;
     pub mod journal;

@@ -8,8 +8,11 @@ double of pmxcfs). Prints a table in Markdown; asserts nothing: speed depends on
   b  the same from a cold cache              f  start-up
   c  the other codecs                        g  memory
   d  /etc/pve of 80 and 12,000 files         h  size of the program
-  l  plan, restore, undo                     s  sealing
+  i  a phase of vzdump through the hook      j  three stores at once
+  k  retention of 10,000 snapshots           l  plan, restore, undo
   m  the predecessor's: migrate, and a list of 1,000 archives
+  n  a store of 1,000 hosts with 100 snapshots each
+  s  sealing
 """
 import argparse, datetime, io, json, os, platform, random, shutil, statistics, subprocess, tarfile, tempfile, time
 
@@ -415,6 +418,34 @@ class Bench:
         took = statistics.median(timed(self.program, "--root", root, "list", old) for _ in range(self.runs))
         self.alone("list, 1,000 old archives", ms(took), "1,000 ms")
 
+    def n(self):
+        """A fleet in one store: all hosts and their clusters at a glance, and every snapshot listed."""
+        root = f"{self.work}/fleet"
+        generate(root, 10, 40_000, 2)
+        configure(root)
+        self.backup(root)
+        first = self.report["snapshot"]["id"]
+        folder = f"{self.store}/bench"
+        with open(f"{folder}/{os.listdir(folder)[0]}", "rb") as file:
+            snapshot = file.read()
+        end = 512 + int(snapshot[124:135], 8)
+        at = datetime.datetime.fromisoformat(first.split("/")[1])
+        for host in range(1000):
+            name = f"h{host:04}"
+            os.makedirs(f"{self.store}/{name}")
+            for hour in range(100):
+                then = at - datetime.timedelta(hours=hour)
+                head = snapshot[:end].replace(first.encode(), f"{name}/{then:%Y-%m-%dT%H:%M:%SZ}".encode())
+                with open(f"{self.store}/{name}/{name}_{then:%Y%m%dT%H%M%SZ}.pbx.tar", "wb") as out:
+                    out.write(head)
+        where = ["--store", self.store]
+        for words, goal in (("status --fleet", "1 s"), ("list --host *", "5 s"), ("list --host h0042", "100 ms")):
+            command = [self.program, "--root", root, *words.split(), *where]
+            took = statistics.median(timed(*command, statuses=(0, 1, 2)) for _ in range(3))
+            self.alone(f"{words}, 1,000 hosts x 100 snapshots", ms(took), goal)
+        peak = peak_mib([self.program, "--root", root, "status", "--fleet", "--max-age", "9d", *where])
+        self.alone("peak memory of status --fleet there", f"{peak:.0f} MiB", "64 MiB")
+
 
 def machine(work):
     with open("/proc/cpuinfo") as lines:
@@ -434,7 +465,7 @@ def main():
     parser.add_argument("--only", default="")
     parser.add_argument("--runs", type=int, default=15)
     args = parser.parse_args()
-    letters = [letter for letter in args.only.replace(",", "").lower()] or list("abcdefghijklmos")
+    letters = [letter for letter in args.only.replace(",", "").lower()] or list("abcdefghijklmnos")
     work = tempfile.mkdtemp(prefix="pbx-bench-")
     bench = Bench(os.path.realpath(args.program), os.path.realpath(args.double), args.runs, work)
     about = machine(work)

@@ -470,3 +470,165 @@ fn snapshots_of_a_part_or_of_another_machine_are_no_success_of_this_host() {
     let json = status_at(&mut host, "2026-11-22T04:00:00Z", PLANNED, &["--json"]).exits(Exit::Usage).json();
     assert_eq!(json["stores"][0]["newest"], Value::Null);
 }
+
+/// Makes snapshots of other hosts out of one: the manifest has room for another name.
+fn others(host: &TestHost, store: &str, clusters: &[(&str, &str, &str)]) {
+    let template = common::snapshot_files(&host.root.join(store)).remove(0);
+    let bytes = fs::read(&template).unwrap();
+    let end = 512 + usize::from_str_radix(std::str::from_utf8(&bytes[124..135]).unwrap(), 8).unwrap();
+    for (name, time, nodes) in clusters {
+        let mut manifest: Value = serde_json::from_slice(&bytes[512..end]).unwrap();
+        manifest["id"] = json!(format!("{name}/{time}"));
+        manifest["node"] = json!(name);
+        if !nodes.is_empty() {
+            let (cluster, nodes) = nodes.split_once(':').unwrap();
+            manifest["cluster"] = json!({ "name": cluster, "nodes": nodes.split(',').collect::<Vec<_>>() });
+        }
+        let mut text = serde_json::to_vec(&manifest).unwrap();
+        assert!(text.len() <= end - 512);
+        text.resize(end - 512, b' ');
+        let mut made = bytes.clone();
+        made[512..end].copy_from_slice(&text);
+        let id: pbx_config::model::snapshot::SnapshotId = format!("{name}/{time}").parse().unwrap();
+        fs::create_dir_all(host.root.join(store).join(name)).unwrap();
+        fs::write(host.root.join(store).join(name).join(id.file_name()), made).unwrap();
+    }
+}
+
+#[test]
+fn a_fleet_is_judged_by_the_newest_manifests_and_a_node_that_never_reported_fails_too() {
+    let mut host = TestHost::empty();
+    host.configure("dir: a\n\tpath /srv/a\n");
+    backup_at(&mut host, "2026-11-22T01:00:00Z");
+    others(
+        &host,
+        "srv/a",
+        &[
+            ("pve1", "2026-11-22T01:00:00Z", "prod:pve1,pve2"),
+            // It was a member once; its own manifest does not know that it left.
+            ("pve9", "2026-09-01T01:00:00Z", "prod:pve1,pve2,pve9"),
+            // Another cluster of the same name.
+            ("lab1", "2026-11-22T02:00:00Z", "prod:lab1"),
+            ("pve2", "2026-11-20T01:00:00Z", "prod:pve1,pve2,pve9"),
+            ("pve2", "2026-11-22T01:10:00Z", "prod:pve1,pve2"),
+        ],
+    );
+    let done = status_at(&mut host, "2026-11-22T04:00:00Z", PLANNED, &["--fleet", "--max-age", "26h"]).ok();
+    assert!(done.out.starts_with("OK: 5 hosts\n"), "{}", done.out);
+    assert!(
+        done.out
+            .lines()
+            .any(|line| line.starts_with("pve9 ") && line.ends_with("no member of cluster prod any more"))
+    );
+
+    others(&host, "srv/a", &[("pve2", "2026-11-22T02:30:00Z", "prod:pve1,pve2,pve3")]);
+    let done = status_at(&mut host, "2026-11-22T04:00:00Z", PLANNED, &["--fleet", "--json"])
+        .exits(Exit::Usage)
+        .json();
+    let members = done["members"].as_array().unwrap();
+    let member = |name: &str| members.iter().find(|one| one["host"] == name).unwrap();
+    assert_eq!(member("pve3")["why"], "never reported, though cluster prod has it");
+    assert_eq!((&member("pve2")["level"], &member("pve2")["snapshots"]), (&json!("ok"), &json!(3)));
+    let text = status_at(&mut host, "2026-11-22T04:00:00Z", PLANNED, &["--fleet"]).exits(Exit::Usage).out;
+    assert!(
+        text.starts_with("CRITICAL: 1 of 6 hosts: pve3 never reported, though cluster prod has it\n"),
+        "{text}"
+    );
+
+    let late = status_at(&mut host, "2026-11-23T04:00:00Z", PLANNED, &["--fleet"]).exits(Exit::Usage).out;
+    assert!(late.contains("pve1 late: 1 d 3 h old"), "{late}");
+    status_at(&mut host, "2026-11-23T04:00:00Z", PLANNED, &["--fleet", "--max-age", "2d"]).exits(Exit::Usage);
+}
+
+#[test]
+fn an_empty_or_missing_fleet_is_no_healthy_one() {
+    let mut host = TestHost::empty();
+    host.configure("dir: a\n\tpath /srv/a\n");
+    let none = status_at(&mut host, "2026-11-22T04:00:00Z", PLANNED, &["--fleet"]).exits(Exit::Usage);
+    assert!(none.out.starts_with("CRITICAL: no host has a snapshot\n"), "{}", none.out);
+    backup_at(&mut host, "2026-11-22T01:00:00Z");
+    host.configure("dir: a\n\tpath /srv/a\n\ndir: b\n\tpath /srv/b\n\tmountpoint yes\n");
+    let away = status_at(&mut host, "2026-11-22T04:00:00Z", PLANNED, &["--fleet"]).exits(Exit::Usage);
+    assert!(away.out.contains("nothing is mounted on"), "{}", away.out);
+    // What is no manifest.
+    host.configure("dir: a\n\tpath /srv/a\n");
+    fs::create_dir_all(host.root.join("srv/a/odd")).unwrap();
+    fs::write(host.root.join("srv/a/odd/odd_20261122T010000Z.pbx.tar"), "no tar").unwrap();
+    let odd = status_at(&mut host, "2026-11-22T04:00:00Z", PLANNED, &["--fleet"]).exits(Exit::Usage);
+    assert!(odd.out.contains("odd no manifest of it can be read"), "{}", odd.out);
+}
+
+#[test]
+fn a_listing_takes_globs_for_hosts() {
+    let mut host = TestHost::empty();
+    host.configure("dir: a\n\tpath /srv/a\n");
+    backup_at(&mut host, "2026-11-22T01:00:00Z");
+    others(&host, "srv/a", &[("pve1", "2026-11-22T01:00:00Z", ""), ("pve2", "2026-11-22T01:00:00Z", "")]);
+    let count = |glob: &str| {
+        host.run(&["list", "--host", glob, "--json"]).ok().json()["snapshots"].as_array().unwrap().len()
+    };
+    assert_eq!((count("*"), count("pve*"), count("pve2"), count("pve?"), count("x*")), (3, 2, 1, 2, 0));
+    assert!(host.run(&["list", "--host", "["]).exits(Exit::Usage).err.contains("--host: '[' is no glob"));
+}
+
+#[test]
+fn a_copy_that_was_found_damaged_never_pushes_a_good_one_out() {
+    let mut host = TestHost::empty();
+    host.configure("dir: a\n\tpath /srv/a\n\tkeep-last 1\n");
+    backup_at(&mut host, "2026-11-20T01:00:00Z");
+    let kept = common::snapshot_files(&host.root.join("srv/a")).remove(0);
+    let mut bytes = fs::read(&kept).unwrap();
+    let frame = bytes.windows(4).rposition(|four| four == [0x28, 0xb5, 0x2f, 0xfd]).unwrap();
+    bytes[frame + 20] ^= 1;
+    fs::write(&kept, bytes).unwrap();
+    host.run(&["verify", "--all"]).exits(Exit::Verification);
+    backup_at(&mut host, "2026-11-21T01:00:00Z");
+    backup_at(&mut host, "2026-11-22T01:00:00Z");
+    let table = host.run(&["prune", "--dry-run"]).ok().out;
+    assert!(table.contains("keep    tiny/2026-11-22T01:00:00Z  last 1/1\n"), "{table}");
+    assert!(
+        table.contains("keep    tiny/2026-11-20T01:00:00Z  damaged, as its last verification found\n"),
+        "{table}"
+    );
+    assert_eq!(table.lines().count(), 3, "{table}");
+}
+
+#[test]
+fn no_secret_of_the_host_stands_in_what_is_kept_or_said_of_a_run() {
+    let host = TestHost::golden("pve-single");
+    fs::create_dir_all(host.root.join("var/lib/prometheus/node-exporter")).unwrap();
+    host.configure("prometheus: node\n");
+    let mut said = String::new();
+    for words in
+        [&["backup", "-vv"][..], &["verify", "--all"], &["status"], &["log"], &["log", "latest"], &["prune"]]
+    {
+        let done = host.run(words);
+        said.push_str(&done.out);
+        said.push_str(&done.err);
+    }
+    let state = host.root.join(STATE);
+    let mut kept: Vec<std::path::PathBuf> =
+        ["memory.json", "reports"].iter().map(|name| state.join(name)).collect();
+    kept.push(host.root.join("var/lib/prometheus/node-exporter/pbx_config.prom"));
+    let reports = kept.remove(1);
+    kept.extend(fs::read_dir(reports).unwrap().map(|entry| entry.unwrap().path()));
+    assert!(kept.len() > 3);
+    kept.iter().for_each(|path| said.push_str(&fs::read_to_string(path).unwrap()));
+
+    let entries = host.run(&["show", "latest", "--files", "--json"]).ok().json();
+    let secret: Vec<&Value> =
+        entries["entries"].as_array().unwrap().iter().filter(|entry| entry["secret"] == true).collect();
+    assert!(secret.len() > 5);
+    let mut looked = 0;
+    for entry in secret {
+        let content = host.run(&["cat", "latest", entry["path"].as_str().unwrap()]).out;
+        // A word of a secret file that is long enough to be one.
+        for word in
+            content.split(|c: char| c.is_whitespace() || "\"',:=".contains(c)).filter(|word| word.len() >= 20)
+        {
+            looked += 1;
+            assert!(!said.contains(word), "{}: {word}", entry["path"]);
+        }
+    }
+    assert!(looked > 10, "{looked}");
+}

@@ -205,13 +205,14 @@ pub enum Trigger {
 #[command(after_help = "EXAMPLES:
   pbx-config list
   pbx-config list --host pve2
+  pbx-config list --host 'pve*'
   pbx-config list /media/stick")]
 pub struct List {
     /// A folder of snapshots, instead of the configured stores
     #[arg(conflicts_with = "names")]
     pub folder: Option<PathBuf>,
-    /// Only snapshots of this host
-    #[arg(long, value_name = "NAME")]
+    /// Only snapshots of this host, or of those that a glob meets; without it all hosts
+    #[arg(long, value_name = "NAME|GLOB")]
     pub host: Option<String>,
     #[command(flatten)]
     pub stores: Stores,

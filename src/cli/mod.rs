@@ -49,7 +49,7 @@ use crate::notify as channels;
 use crate::plan::select::{self, Selection};
 use crate::store::{self, Store};
 use crate::sys::exec::{Exec, NoTools, System};
-use crate::sys::glob::Pattern;
+use crate::sys::glob::{Named, Pattern};
 use crate::sys::host::Host;
 use crate::sys::{files, lock, log as talk};
 use crate::task::notify::{Channels, Lines};
@@ -404,7 +404,11 @@ impl Words<'_> {
                 self.stores(&config, &args.stores)?
             }
         };
-        let mut listing = snapshots::list(&stores, args.host.as_deref())?;
+        let usage = |error: anyhow::Error| Fault::new(FaultKind::Usage, format!("--host: {error:#}"));
+        let glob = args.host.as_deref().map(Named::new).transpose().map_err(usage)?.flatten();
+        let host = args.host.as_deref().filter(|_| glob.is_none());
+        let wanted = |host: &str| glob.as_ref().is_none_or(|glob| glob.matches(host));
+        let mut listing = snapshots::list(&stores, host, &wanted)?;
         listing.problems.splice(0..0, problems);
         let bad = !listing.problems.is_empty();
         self.print(&listing, render::listing)?;
@@ -715,6 +719,11 @@ fn every_copy(stores: &[Box<dyn Store>]) -> (Vec<(&dyn Store, SnapshotId)>, Vec<
     (copies, unreachable)
 }
 
+/// Whoever sets `NO_COLOR` to anything wants none.
+fn colours() -> bool {
+    std::env::var_os("NO_COLOR").is_none_or(|word| word.is_empty())
+}
+
 /// A live line on a terminal; nothing elsewhere.
 struct Progress {
     live: bool,
@@ -723,12 +732,16 @@ struct Progress {
 impl Progress {
     const WIDTH: usize = 76;
 
+    /// A step stays on the terminal, and stands in the journal; a detail is overwritten by the next one.
     #[allow(clippy::print_stderr)] // the live line is not a record of the log
     fn say(&self, what: &str) {
-        log::debug!("{what}");
+        let step = what.starts_with(backup::STEP);
+        log::log!(if step { log::Level::Info } else { log::Level::Debug }, "{what}");
         if self.live {
-            let line: String = render::one_line(what).chars().take(Self::WIDTH).collect();
-            eprint!("\r\x1b[K{line}");
+            let shown = talk::mask(what);
+            let line: String = render::one_line(&shown).chars().take(Self::WIDTH).collect();
+            let line = if step { render::step(&line, colours()) } else { line };
+            eprint!("\r\x1b[K{line}{}", if step { "\n" } else { "" });
         }
     }
 

@@ -345,6 +345,15 @@ pub fn verified(one: &Verified) -> String {
     }
 }
 
+/// A step's number in colour: "step 3/8 …".
+pub fn step(line: &str, colours: bool) -> String {
+    let mut words = line.splitn(3, ' ');
+    match (colours, words.next(), words.next(), words.next()) {
+        (true, Some(step), Some(number), Some(rest)) => format!("\x1b[1;36m{step} {number}\x1b[0m {rest}"),
+        _ => line.to_owned(),
+    }
+}
+
 /// Like `ls -l`: mode, owner, size, time, path, target.
 pub fn entry(entry: &Entry) -> String {
     let kind = match entry.kind {
@@ -376,6 +385,15 @@ mod tests {
     fn numbers_stand_right_and_text_left() {
         let rows = vec![vec!["a".into(), "5".into(), "x".into()], vec!["bb".into(), "10".into(), "y".into()]];
         assert_eq!(table(&["ID", "N", "T"], &rows), "ID   N  T\na    5  x\nbb  10  y\n");
+    }
+
+    #[test]
+    fn a_step_has_colour_only_where_it_is_wanted() {
+        assert_eq!(
+            step("step 2/4 reading and packing", true),
+            "\u{1b}[1;36mstep 2/4\u{1b}[0m reading and packing"
+        );
+        assert_eq!(step("step 2/4 reading and packing", false), "step 2/4 reading and packing");
     }
 
     #[test]

@@ -7,7 +7,9 @@ use jiff::{SignedDuration, Span, SpanRelativeTo, Timestamp};
 
 use super::{Words, args, render};
 use crate::model::report::Exit;
+use crate::plan::fleet::Member;
 use crate::plan::status::{self as plan, Finding, Level, StoreState, Timer};
+use crate::task::fleet::{self, Fleet};
 use crate::task::status::{self, Status};
 
 /// How well this host is backed up, at a glance
@@ -17,6 +19,7 @@ use crate::task::status::{self, Status};
 #[command(after_help = "EXAMPLES:
   pbx-config status
   pbx-config status --max-age 8d --quick     from a monitor, every minute
+  pbx-config status --fleet --max-age 26h    every host in the stores, and cluster members that never reported
 
 EXIT STATUS:
   0 ok   1 warning   2 critical, or the configuration is wrong")]
@@ -27,6 +30,9 @@ pub struct StatusArgs {
     /// Do not read the host to tell what differs from the last snapshot; nor is it read with --store
     #[arg(long)]
     pub quick: bool,
+    /// All hosts that the stores have, and the members of their clusters
+    #[arg(long, conflicts_with = "quick")]
+    pub fleet: bool,
     #[command(flatten)]
     pub stores: args::Stores,
 }
@@ -43,6 +49,11 @@ impl Words<'_> {
     pub(super) fn status(&mut self, args: &StatusArgs) -> Result<Exit> {
         let config = self.config()?;
         let stores = self.stores(&config, &args.stores)?;
+        if args.fleet {
+            let fleet = fleet::fleet(&stores, self.host.now, args.max_age)?;
+            self.print(&fleet, fleet_text)?;
+            return Ok(exit(fleet.level));
+        }
         let with_drift = !args.quick && args.stores.names.is_empty();
         let progress = self.progress();
         progress.say("looking at the stores");
@@ -82,11 +93,50 @@ fn text(status: &Status) -> String {
         None => line("last run", "none is recorded".to_owned()),
     }
     line("next run", next(&status.timer, status.now));
+    match status.key_proved {
+        Some(at) => line("key", format!("proven {}, {} ago", local(at), plan::age(status.now, at))),
+        None if status.sealed => line("key", "never proven".to_owned()),
+        None => line("key", "none: snapshots are not sealed".to_owned()),
+    }
     if let Some(drift) = &status.drift {
         line("drift", format!("{} since {}", drift.summary(), drift.since));
         drift.lines().into_iter().for_each(|change| line("", change));
     }
     text + &findings(&status.findings)
+}
+
+fn fleet_text(fleet: &Fleet) -> String {
+    let bad: Vec<String> = fleet
+        .members
+        .iter()
+        .filter(|member| member.level > Level::Ok)
+        .map(|member| format!("{} {}", member.host, member.why))
+        .collect();
+    let all = fleet.members.len();
+    let head = match &bad[..] {
+        [] if all == 0 => "no host has a snapshot".to_owned(),
+        [] => format!("{all} hosts"),
+        bad => format!("{} of {all} hosts: {}", bad.len(), bad.join(", ")),
+    };
+    let mut text = format!("{}: {}\n", fleet.level.word(), render::one_line(&head));
+    let none = || "-".to_owned();
+    let row = |member: &Member| {
+        vec![
+            member.host.clone(),
+            member.cluster.clone().unwrap_or_else(none),
+            member.last.map_or_else(none, local),
+            member.last.map_or_else(none, |at| plan::age(fleet.now, at)),
+            member.snapshots.to_string(),
+            member.stores.join(","),
+            member.why.clone(),
+        ]
+    };
+    if all > 0 {
+        let rows: Vec<_> = fleet.members.iter().map(row).collect();
+        let head = ["HOST", "CLUSTER", "LAST SNAPSHOT", "AGE", "KEPT", "STORES", "STATE"];
+        text.push_str(&format!("\n{}", render::table(&head, &rows)));
+    }
+    text + &render::problems(&fleet.problems)
 }
 
 fn well(status: &Status) -> String {

@@ -44,7 +44,7 @@ impl Ours<'_> {
 
 /// Marks every candidate, newest first.
 ///
-/// Only readable snapshots of this machine take part. Those of a part of the host (`--only`, `--skip`) are a group
+/// Only readable snapshots of this machine take part, and none that its store or a verification holds back. Those of a part of the host (`--only`, `--skip`) are a group
 /// of their own, so that they never take the place of a whole one. The newest of a group always stays: it is the
 /// first that any option meets.
 pub fn prune(candidates: &[Candidate], keep: &Keep, ours: Ours, zone: &TimeZone) -> Vec<Marked> {
@@ -340,6 +340,9 @@ mod tests {
             if kind == 4 {
                 one.snapshot = None;
             }
+            if kind == 5 {
+                one.held = Some("damaged");
+            }
             one
         });
         proptest::collection::vec(one, 0..60).prop_map(|mut all| {
@@ -358,7 +361,7 @@ mod tests {
             prop_assert_eq!(marks.len(), all.len());
             let kept = |one: &Candidate| marks.iter().any(|mark| mark.id == one.id && mark.keep);
             for one in &all {
-                let free = one.snapshot.as_ref().is_some_and(|s| {
+                let free = one.held.is_none() && one.snapshot.as_ref().is_some_and(|s| {
                     !s.protected && s.format == FORMAT && s.machine_id.as_deref() == Some("here")
                 });
                 prop_assert!(free || kept(one));
@@ -371,9 +374,54 @@ mod tests {
             if keep.keeps_all() {
                 prop_assert!(all.iter().all(kept));
             }
+            // What is not verified, not ours or not readable changes nothing for the others.
+            let good: Vec<Candidate> =
+                all.iter().filter(|one| standing(one, HERE).is_none()).cloned().collect();
+            for mark in prune(&good, &keep, HERE, &TimeZone::UTC) {
+                prop_assert!(marks.contains(&mark), "{:?}", mark);
+            }
             // What stays, stays: a second look at the rest removes nothing more.
             let rest: Vec<Candidate> = all.iter().filter(|one| kept(one)).cloned().collect();
             prop_assert!(prune(&rest, &keep, HERE, &TimeZone::UTC).iter().all(|mark| mark.keep));
+        }
+
+        #[test]
+        fn a_host_that_lost_half_of_what_any_snapshot_had_is_frozen_until_that_is_accepted(
+            files in proptest::collection::vec(0_u64..1000, 1..20), accepted in proptest::option::of(0_usize..20),
+        ) {
+            let all: Vec<Candidate> = files.iter().enumerate().map(|(n, files)| {
+                with(&format!("2026-10-{:02}T01:00:00Z", n + 1), |one| one.counts.files = *files)
+            }).collect();
+            let from = accepted.map_or(0, |n| n.min(all.len() - 1));
+            let id = accepted.map(|_| all[from].id.clone());
+            let most = files[from..].iter().max().copied().unwrap();
+            let frozen = *files.last().unwrap() < most.div_ceil(2);
+            prop_assert_eq!(shrunk(&all, HERE, id.as_ref()).is_some(), frozen);
+            // Accepting the newest always ends it.
+            prop_assert_eq!(shrunk(&all, HERE, Some(&all[all.len() - 1].id)), None);
+        }
+
+        #[test]
+        fn the_old_machines_snapshots_take_part_only_once_they_are_adopted(
+            all in history(), n in proptest::array::uniform6(0_u32..4),
+        ) {
+            let keep = Keep { keep_last: n[0], keep_hourly: n[1], keep_daily: n[2], keep_weekly: n[3],
+                keep_monthly: n[4], keep_yearly: n[5] };
+            let here = ["here".to_owned()];
+            let other = |one: &&Candidate| {
+                one.snapshot.as_ref().is_some_and(|s| s.machine_id.as_deref() == Some("here"))
+            };
+            // Seen by the machine that was installed anew: nothing of the old one goes.
+            let new = Ours { machine_id: Some("new"), adopted: &[] };
+            let marks = prune(&all, &keep, new, &TimeZone::UTC);
+            prop_assert!(marks.iter().all(|mark| mark.keep));
+            // Adopted, they are kept as if they were its own.
+            let adopted = prune(&all, &keep, Ours { machine_id: Some("new"), adopted: &here }, &TimeZone::UTC);
+            let own = prune(&all, &keep, HERE, &TimeZone::UTC);
+            for one in all.iter().filter(other) {
+                let of = |marks: &[Marked]| marks.iter().find(|mark| mark.id == one.id).cloned();
+                prop_assert_eq!(of(&adopted), of(&own));
+            }
         }
     }
 }

@@ -37,6 +37,26 @@ impl Part {
     }
 }
 
+/// A glob over one name, as `pve*`.
+pub struct Named(glob::Pattern);
+
+impl Named {
+    /// None for a name without a wildcard. Errors: it is no glob.
+    pub fn new(text: &str) -> Result<Option<Self>> {
+        if !text.contains(['*', '?', '[']) {
+            return Ok(None);
+        }
+        match glob::Pattern::new(text) {
+            Ok(pattern) => Ok(Some(Self(pattern))),
+            Err(error) => bail!("'{text}' is no glob: {}", error.msg),
+        }
+    }
+
+    pub fn matches(&self, name: &str) -> bool {
+        self.0.matches(name)
+    }
+}
+
 impl Pattern {
     /// Errors: not absolute, `..`, or a component that is no glob.
     pub fn new(text: &str) -> Result<Self> {

@@ -17,6 +17,8 @@ const SYSLOG_LIMIT: Duration = Duration::from_millis(200);
 /// syslog gets what an admin looks for later (info and worse).
 pub fn init(level: LevelFilter) {
     let journal = stderr_is_journal();
+    // Nobody watches a service: its steps are looked up in the journal, which sorts by priority.
+    let level = if journal && level == LevelFilter::Warn { LevelFilter::Info } else { level };
     // Under systemd standard error is the journal already; twice the same line helps nobody.
     let syslog = if journal { None } else { connect() };
     let logger = Logger { level, journal, terminal: std::io::stderr().is_terminal(), syslog };

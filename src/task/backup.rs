@@ -22,9 +22,9 @@ use super::intake::Intake;
 use super::key;
 use super::proof;
 use super::prune;
-use super::snapshots;
 use super::sources::{self, Planned, Sources};
 use super::state::{self, Inquiry};
+use super::{record, snapshots, status};
 use crate::archive::codec;
 use crate::archive::identity::Keys;
 use crate::archive::reader::{Archive, Head};
@@ -42,6 +42,10 @@ use crate::sys::host::Host;
 use crate::sys::lock::{Lock, check_stopped, private_dir};
 use crate::sys::scratch;
 
+/// How a line of talk begins that tells of a step, not of a detail.
+pub const STEP: &str = "step ";
+/// To look, to read, to read back, to store; the stores take it side by side.
+const STEPS: usize = 4;
 /// When the configuration leaves it to us: more would cost memory and gain nothing on a few MB.
 const THREADS_MAX: u32 = 4;
 const THREADS_LIMIT: u32 = 64;
@@ -99,6 +103,8 @@ pub fn run(
     check_is_system(host)?;
     let lock = Lock::acquire(&host.run_dir())?;
     let primary = stores.first().context("no store is configured")?;
+    let step = |n: usize, what: &str| say(&format!("{STEP}{n}/{STEPS} {what}"));
+    step(1, "looking at the host");
     let recipients = key::recipients(host, config)?;
     let mut advice: Vec<Problem> = proof::overdue(host, &recipients).into_iter().collect();
     let protection = key::protection(host, &recipients, config, &mut advice)?;
@@ -117,10 +123,11 @@ pub fn run(
     let mut draft = draft(host, config, request, id, parent)?;
     draft.counts.pmxcfs = sources.pmxcfs_files();
     let whole = request.selection.only.is_empty();
+    step(2, "reading and packing");
     let Written { snapshot, read } = write(host, &sources, (draft, protection), &spool, problems, whole, say)
         .map_err(|error| cannot_write(&spool, error))?;
     phases.write = lap.elapsed().as_secs_f64();
-    say("reading it back");
+    step(3, "reading it back");
     lap = Instant::now();
     let index = read_back(&spool, held.map(Keys::of_run).unwrap_or_default(), read)?;
     phases.verify = lap.elapsed().as_secs_f64();
@@ -143,6 +150,8 @@ pub fn run(
             ..Report::blank("backup", &host.facts, start.elapsed().as_secs_f64())
         });
     }
+    let names: Vec<&str> = stores.iter().map(|store| store.name()).collect();
+    step(STEPS, &format!("storing in {}", names.join(", ")));
     let delivery = Delivery { host, config, lock: &lock, spool: &spool, id: &snapshot.id };
     let done = delivery.to_all(stores, &mut problems, say)?;
     phases.store = lap.elapsed().as_secs_f64();
@@ -180,8 +189,12 @@ fn may_skip(
     if !changes.is_none() || asked_for || age < SignedDuration::ZERO || age > UNCHANGED_MAX {
         return false;
     }
+    let Ok(records) = record::all(host) else { return false };
     let mut away = Vec::new();
     for (n, store) in stores.iter().enumerate() {
+        if status::damaged(store.name(), &records).contains(&before.id) {
+            return false;
+        }
         match store.list(Some(&host.facts.node)) {
             Ok(found) => {
                 let newest = found.iter().max_by(|a, b| a.id.cmp(&b.id));

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
-use super::{record, status};
+use super::{proof, record, status};
 use crate::catalog::monitoring::{NODE_EXPORTER_DEFAULTS, TEXTFILE_DIRS, TEXTFILE_OPTION};
 use crate::config::{Config, Prometheus};
 use crate::model::report::{Fault, FaultKind, Problem};
@@ -32,7 +32,11 @@ pub fn write(host: &Host, config: &Config) -> Vec<Problem> {
         .iter()
         .map(|section| (section.id.clone(), status::damaged(&section.id, records).len()))
         .collect();
-    let text = metrics::text(records, &host.facts, More { damaged: &damaged, ..More::default() });
+    let text = metrics::text(
+        records,
+        &host.facts,
+        More { key_proved: proof::proof(host).map(|proof| proof.at), damaged: &damaged },
+    );
     config
         .prometheus
         .iter()

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 
-use super::snapshots;
+use super::{record, snapshots, status};
 use crate::model::keep::Keep;
 use crate::model::record::Place;
 use crate::model::report::{Fault, FaultKind, Problem};
@@ -22,6 +22,7 @@ use crate::sys::lock::{Lock, check_stopped, private_dir};
 const CONFIRMED: &str = "confirmed.json";
 const CONFIRMED_MAX_BYTES: u64 = 1 << 20;
 const PRIVATE: u32 = 0o600;
+const DAMAGED: &str = "damaged, as its last verification found";
 
 /// What an admin confirmed on this host.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -80,13 +81,16 @@ pub fn plan(host: &Host, store: &dyn Store, keep: Keep, zone: &TimeZone) -> Resu
     let confirmed = Confirmed::load(host)?;
     let mut problems = Vec::new();
     let mut candidates = Vec::new();
+    let damaged = status::damaged(store.name(), &record::all(host)?);
     let found = store.list(Some(&host.facts.node))?;
     let heads = snapshots::heads(store, &found);
     check_stopped()?;
     for (found, head) in found.into_iter().zip(heads) {
         let head = head.inspect_err(|error| problems.push(Problem::warning(format!("{error:#}"))));
         let snapshot = head.ok().map(|head| head.snapshot);
-        candidates.push(Candidate { id: found.id, snapshot, held: found.held });
+        // What was found to be damaged never takes the place of a good one; it stays for an admin to look at.
+        let back = found.held.or_else(|| damaged.contains(&found.id).then_some(DAMAGED));
+        candidates.push(Candidate { id: found.id, snapshot, held: back });
     }
     let ours = Ours { machine_id: host.facts.machine_id.as_deref(), adopted: &confirmed.adopted };
     let snapshots = prune::prune(&candidates, &keep, ours, zone);

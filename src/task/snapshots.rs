@@ -48,9 +48,9 @@ pub struct Listing {
     pub problems: Vec<Problem>,
 }
 
-/// Lists every store. A store that cannot be reached or a snapshot that cannot be read is a problem;
+/// Lists every store: of one host, or of those that are wanted. A store that cannot be reached or a snapshot that cannot be read is a problem;
 /// errors only when no store could be reached at all.
-pub fn list(stores: &[Box<dyn Store>], host: Option<&str>) -> Result<Listing> {
+pub fn list(stores: &[Box<dyn Store>], host: Option<&str>, wanted: &dyn Fn(&str) -> bool) -> Result<Listing> {
     let mut problems = Vec::new();
     let mut all: BTreeMap<SnapshotId, Listed> = BTreeMap::new();
     let mut reached = 0;
@@ -66,7 +66,7 @@ pub fn list(stores: &[Box<dyn Store>], host: Option<&str>) -> Result<Listing> {
         };
         reached += 1;
         let mut fresh = Vec::new();
-        for found in found {
+        for found in found.into_iter().filter(|found| wanted(found.id.host())) {
             match all.get_mut(&found.id) {
                 Some(listed) => listed.stores.push(store.name().to_owned()),
                 None => fresh.push(found),

@@ -7,7 +7,7 @@ use anyhow::Result;
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
-use super::{drift, record, snapshots};
+use super::{drift, key, proof, record, snapshots};
 use crate::catalog::hooks::TIMER;
 use crate::config::Config;
 use crate::model::record::Record;
@@ -34,6 +34,10 @@ pub struct Status {
     pub last_run: Option<LastRun>,
     pub timer: Timer,
     pub stores: Vec<StoreState>,
+    /// Snapshots are encrypted.
+    pub sealed: bool,
+    /// When the offline key last opened what is sealed to it.
+    pub key_proved: Option<Timestamp>,
     /// None: not looked at, or there is nothing to compare with.
     pub drift: Option<Changes>,
     pub findings: Vec<Finding>,
@@ -58,6 +62,12 @@ pub fn status(
         .map(|store| state(host, store.as_ref(), primary == Some(store.name()), &records))
         .collect();
     findings.extend(stores.iter().flat_map(|store| status::judge_store(store, host.now, max_age)));
+    let recipients = key::recipients(host, config)?;
+    findings.extend(proof::overdue(host, &recipients).map(|problem| Finding {
+        level: Level::Warning,
+        what: problem.what,
+        hint: problem.hint,
+    }));
     let mut changes = None;
     if with_drift {
         let looked = drift::drift(host, config, boxes);
@@ -74,6 +84,8 @@ pub fn status(
         last_run,
         timer,
         stores,
+        sealed: !recipients.is_empty(),
+        key_proved: proof::proof(host).map(|proof| proof.at),
         drift: changes,
         findings,
     })
