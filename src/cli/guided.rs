@@ -28,7 +28,7 @@ impl Words<'_> {
         }
         let config = self.config()?;
         let opened = self.stores(&config, stores)?;
-        let listing = snapshots::list(&opened, None)?;
+        let listing = snapshots::list(&opened, None, &|_| true)?;
         let usable: Vec<_> = listing
             .snapshots
             .iter()

@@ -48,8 +48,8 @@ pub struct Listing {
     pub problems: Vec<Problem>,
 }
 
-/// Lists every store: of one host, or of those that are wanted. A store that cannot be reached or a snapshot that cannot be read is a problem;
-/// errors only when no store could be reached at all.
+/// Lists every store: of one host, or of those that are wanted. A store that cannot be reached or a snapshot that
+/// cannot be read is a problem; errors only when no store could be reached at all.
 pub fn list(stores: &[Box<dyn Store>], host: Option<&str>, wanted: &dyn Fn(&str) -> bool) -> Result<Listing> {
     let mut problems = Vec::new();
     let mut all: BTreeMap<SnapshotId, Listed> = BTreeMap::new();
