@@ -629,3 +629,20 @@ fn what_seals_and_who_is_told_stands_among_the_findings() {
     let found = faults(&check(&host, &["--json"]).exits(Exit::Failed));
     assert!(found.len() == 1 && found[0].contains("gotify 'phone'"), "{found:?}");
 }
+
+#[test]
+fn the_predecessor_that_still_runs_is_told_with_what_retires_it() {
+    let host = TestHost::golden("pve-single");
+    host.write(
+        "etc/cron.d/old",
+        "# /usr/local/bin/proxsave\n0 2 * * * root /usr/local/bin/proxsave --quiet\n",
+    );
+    let done = check(&host, &["--json"]);
+    let value = done.json();
+    let all = value["findings"].as_array().unwrap();
+    let old: Vec<&Value> = all.iter().filter(|finding| finding["area"] == "predecessor").collect();
+    assert_eq!(old.len(), 1, "{}", done.out);
+    assert_eq!(old[0]["state"], "notice");
+    assert!(old[0]["what"].as_str().unwrap().contains("/etc/cron.d/old:2: "), "{}", old[0]);
+    assert!(old[0]["hint"].as_str().unwrap().contains("sed -i"), "{}", old[0]);
+}

@@ -11,6 +11,7 @@ use crate::sys::host::Host;
 use crate::sys::pmxcfs;
 use crate::sys::space;
 use crate::task::hook::{self, Place};
+use crate::task::migrate;
 
 /// systemd answers at once or not at all.
 const SYSTEMCTL_LIMIT: Duration = Duration::from_secs(5);
@@ -28,6 +29,7 @@ pub fn host(host: &Host) -> Vec<Finding> {
     }
     findings.extend(identities);
     findings.extend(hooks(host));
+    findings.extend(predecessor(host));
     findings.extend(var_space(host));
     // What follows is asked of a system that runs.
     if host.exec.is_of_host() {
@@ -38,6 +40,16 @@ pub fn host(host: &Host) -> Vec<Finding> {
         findings.extend(clock());
     }
     findings
+}
+
+/// Both side by side do each other no harm, but whoever has moved wants one of them.
+fn predecessor(host: &Host) -> Vec<Finding> {
+    let finding = |start: migrate::Start| {
+        let what = format!("the old tool still runs: {}: {}", start.place, start.what);
+        Finding::new(Area::Predecessor, State::Notice, what)
+            .hint(format!("once all is moved (`pbx-config migrate`): `{}`", start.retire))
+    };
+    migrate::starts(host.root(), host.is_live()).into_iter().map(finding).collect()
 }
 
 fn hooks(host: &Host) -> Vec<Finding> {
