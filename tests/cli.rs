@@ -238,7 +238,9 @@ fn links_of_another_system_lead_nothing_of_ours_onto_this_one() {
     let outside = host.beside("outside");
     fs::create_dir(&outside).unwrap();
     fs::write(outside.join("tiny_20260101T000000Z.pbx.tar"), "mine").unwrap();
-    fs::create_dir_all(host.root.join("var/lib/proxmox-backup-extra")).unwrap();
+    let own = host.root.join("var/lib/proxmox-backup-extra");
+    fs::create_dir_all(&own).unwrap();
+    fs::set_permissions(&own, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
     std::os::unix::fs::symlink(&outside, host.root.join("var/lib/proxmox-backup-extra/work")).unwrap();
     host.run(&["backup", "--store", host.beside("stick").to_str().unwrap()]).ok();
     std::os::unix::fs::symlink(&outside, host.root.join("var/lib/proxmox-backup-extra/store")).unwrap();

@@ -93,7 +93,13 @@ fn member(bytes: &[u8], wanted: &str) -> Vec<u8> {
 
 /// Real inputs of a body, to be mutated.
 fn seeds(body: &str) -> Vec<Vec<u8>> {
-    let snapshots = || contents("tests/format");
+    // The predecessor's archives lie in a folder beside them.
+    let snapshots = || -> Vec<Vec<u8>> {
+        let entries = fs::read_dir(here("tests/format")).unwrap().map(|entry| entry.unwrap().path());
+        let mut paths: Vec<PathBuf> = entries.filter(|path| path.is_file()).collect();
+        paths.sort();
+        paths.iter().map(|path| fs::read(path).unwrap()).collect()
+    };
     let payload = || member(&fs::read(here("tests/format/format-1-none.pbx.tar")).unwrap(), "payload");
     let mut seeds = contents(&format!("fuzz/seeds/{body}"));
     seeds.extend(match body {

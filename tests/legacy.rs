@@ -383,6 +383,9 @@ fn retention_of_ours_never_touches_them_and_theirs_only_when_it_is_said() {
         Relic { host: own, stamp, created_at, form, ..Relic::default() }.make(&store(&host));
         Relic { stamp, created_at, ..Relic::default() }.make(&store(&host));
     }
+    // As every run of ours makes it.
+    let own_dir = host.root.join("var/lib/proxmox-backup-extra");
+    fs::set_permissions(own_dir, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
     let place = store(&host);
     let files = || {
         let mut names: Vec<String> =

@@ -764,7 +764,8 @@ fn a_monitor_hears_of_the_beginning_and_of_the_end() {
     assert_eq!((&got[0].0, &got[1].0, got.len()), (&start, &end, 2));
     // Its body is the text of the run and the tail of its log.
     assert!(
-        got[1].2.starts_with("tiny: configuration backup ok\n") && got[1].2.contains("\nreading it back\n"),
+        got[1].2.starts_with("tiny: configuration backup ok\n")
+            && got[1].2.contains("\nstep 3/4 reading it back\n"),
         "{}",
         got[1].2
     );

@@ -34,6 +34,9 @@ const HEAD_THERE: &str = "pbx-head.conf.blob";
 const SIZE: &str = "pbx-size-";
 /// Room for every manifest: 64 KiB and a block of tar, and some.
 const HEAD_BYTES: u64 = 80 << 10;
+/// Whether what could not be removed went all the same: so often, and so long after the look before.
+const LOOKS: u32 = 3;
+const LOOK_AGAIN: Duration = Duration::from_millis(300);
 const LISTING_MAX_BYTES: usize = 64 << 20;
 const SAID_MAX_BYTES: usize = 1 << 20;
 /// Whose the backups are when the repository names nobody.
@@ -271,10 +274,15 @@ impl Pbs {
         let path = Self::path(id);
         let done = self.done(&format!("remove {id}"), &["snapshot", "forget", &path], self.limit());
         match done {
-            // Another run was faster.
-            Err(_) if self.find(id).is_ok_and(|found| found.is_none()) => Ok(()),
+            // Another run was faster, or is about to be.
+            Err(_) if (0..LOOKS).any(|look| self.is_gone(id, look)) => Ok(()),
             done => done.map(drop),
         }
+    }
+
+    fn is_gone(&self, id: &SnapshotId, look: u32) -> bool {
+        std::thread::sleep(LOOK_AGAIN * look);
+        self.find(id).is_ok_and(|found| found.is_none())
     }
 
     fn place_of(&self, id: &SnapshotId) -> String {

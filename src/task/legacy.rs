@@ -104,12 +104,17 @@ fn told(store: &dyn Store, relic: &Relic, zone: &TimeZone) -> Result<Snapshot> {
     legacy::told(&relic.name, &manifest, relic.size, zone)
 }
 
-/// As they stand in a listing.
-pub fn list(stores: &[Box<dyn Store>], host: Option<&str>) -> (Vec<Listed>, Vec<Problem>) {
+/// As they stand in a listing. What cannot be looked at is a problem.
+pub fn list(stores: &[&dyn Store], host: Option<&str>) -> (Vec<Listed>, Vec<Problem>) {
     let (mut all, mut problems): (Vec<Listed>, Vec<Problem>) = (Vec::new(), Vec::new());
     for store in stores {
-        // A store that cannot be reached was told by those who looked for ours.
-        let Ok((found, unread)) = of_store(store.as_ref(), host) else { continue };
+        let (found, unread) = match of_store(*store, host) {
+            Ok(found) => found,
+            Err(error) => {
+                problems.push(Problem::error(format!("{error:#}")));
+                continue;
+            }
+        };
         problems.extend(unread);
         for old in found {
             let name = old.relic.path.rsplit('/').next().unwrap_or_default().to_owned();

@@ -103,6 +103,14 @@ pub fn all(host: &Host) -> Result<Vec<Record>> {
     Ok(names.iter().filter_map(|name| read(&dir, name)).collect())
 }
 
+/// Bytes of the last snapshot that was made, as far as the last few runs know.
+pub fn newest_size(host: &Host) -> Option<u64> {
+    const RUNS: usize = 10;
+    let dir = dir(host);
+    let names = names(&dir).ok()?;
+    names.iter().take(RUNS).find_map(|name| Some(read(&dir, name)?.stats?.size))
+}
+
 fn read(dir: &Path, name: &str) -> Option<Record> {
     let text = files::read_small(dir, name, 2 * RECORD_MAX_BYTES as u64).map_err(anyhow::Error::from);
     let record = text.and_then(|text| Ok(serde_json::from_slice::<Record>(&text)?));

@@ -53,7 +53,7 @@ pub struct Listing {
 pub fn list(stores: &[Box<dyn Store>], host: Option<&str>, wanted: &dyn Fn(&str) -> bool) -> Result<Listing> {
     let mut problems = Vec::new();
     let mut all: BTreeMap<SnapshotId, Listed> = BTreeMap::new();
-    let mut reached = 0;
+    let mut reached: Vec<&dyn Store> = Vec::new();
     let mut last_error = None;
     for store in stores {
         let found = match store.list(host) {
@@ -64,7 +64,7 @@ pub fn list(stores: &[Box<dyn Store>], host: Option<&str>, wanted: &dyn Fn(&str)
                 continue;
             }
         };
-        reached += 1;
+        reached.push(store.as_ref());
         let mut fresh = Vec::new();
         for found in found.into_iter().filter(|found| wanted(found.id.host())) {
             match all.get_mut(&found.id) {
@@ -83,10 +83,11 @@ pub fn list(stores: &[Box<dyn Store>], host: Option<&str>, wanted: &dyn Fn(&str)
         }
     }
     match last_error {
-        Some(error) if reached == 0 => Err(error),
+        Some(error) if reached.is_empty() => Err(error),
         _ => {
-            let (old, unread) = legacy::list(stores, host);
+            let (old, unread) = legacy::list(&reached, host);
             problems.extend(unread);
+            let old = old.into_iter().filter(|old| wanted(old.id.host()));
             let mut snapshots: Vec<Listed> = all.into_values().chain(old).collect();
             snapshots.sort_by(|a, b| b.id.cmp(&a.id));
             Ok(Listing { snapshots, problems })

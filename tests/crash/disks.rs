@@ -60,6 +60,8 @@ fn a_store_without_room_for_another_file_is_told() {
 fn a_full_disk_under_work_folder_and_store_is_told_and_keeps_what_was_there() {
     let bench = Bench::first_run();
     let _disk = Disk::mount(&bench.host.root.join("var"), "size=1M");
+    // It knows before the first run that this is too small.
+    bench.host.configure("backup: main\n\tinclude /srv\n\tpreflight off\n");
     let bench = bench.with_old_snapshot();
     bench.host.write("srv/noise", noise(2 << 20));
     let done = bench.run(&["backup"]);

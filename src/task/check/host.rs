@@ -12,11 +12,13 @@ use crate::sys::pmxcfs;
 use crate::sys::space;
 use crate::task::hook::{self, Place};
 use crate::task::migrate;
+use crate::task::record;
 
 /// systemd answers at once or not at all.
 const SYSTEMCTL_LIMIT: Duration = Duration::from_secs(5);
-/// A snapshot is written here before it goes to its stores.
-const WORK_BYTES: u64 = 64 << 20;
+/// A snapshot is written here before it goes to its stores: when there is no last one, and as a multiple of it.
+const FIRST_BYTES: u64 = 16 << 20;
+const MARGIN: u64 = 3;
 const UNIT_PROPERTIES: &str =
     "--property=Id,LoadState,ActiveState,UnitFileState,Result,ExecMainStatus,NextElapseUSecRealtime";
 
@@ -140,7 +142,8 @@ fn clock() -> Vec<Finding> {
 pub fn var_space(host: &Host) -> Vec<Finding> {
     let dir = host.state_dir();
     let found = dir.ancestors().find_map(space::now);
-    let room =
-        found.map(|space| check::room(&dir.display().to_string(), space.bytes, space.files, WORK_BYTES));
+    let last = record::newest_size(host);
+    let need = last.map_or(FIRST_BYTES, |size| size.saturating_mul(MARGIN));
+    let room = found.map(|space| check::room(&dir.display().to_string(), space.bytes, space.files, need));
     room.into_iter().collect()
 }
