@@ -479,20 +479,21 @@ impl Words<'_> {
 
     fn verify(&mut self, args: &args::Verify) -> Result<Exit> {
         self.noted("verify", |words, record| {
-            let mut unreachable = Vec::new();
             let demand =
                 Demand { deep: args.deep, signers: args.signer.as_deref().map(signers).transpose()? };
             let progress = words.progress();
             let say = |what: &str| progress.say(what);
-            let mut results = if args.all {
+            let results = if args.all {
                 let config = words.config()?;
                 let stores = words.stores(&config, &args.stores)?;
-                let (copies, failed) = every_copy(&stores);
-                unreachable = failed;
+                let (copies, unreachable) = every_copy(&stores);
                 // One after the other: a store that is far away is not downloaded whole.
                 let take = |(store, id): &(&dyn Store, _)| Wanted::take(*store, id, &words.keys);
                 let mut results = verify::verify_all(copies.iter().map(take), &demand, &say)?;
-                results.extend(verify::broken_chains(&stores, &|name| config.keep(name).keeps_all()));
+                results.extend(unreachable);
+                let keeps_all = |name: &str| config.keep(name).keeps_all();
+                let broken = verify::broken_chains(&stores, &keeps_all, &results);
+                results.extend(broken);
                 results
             } else {
                 let latest = ["latest".to_owned()];
@@ -501,12 +502,11 @@ impl Words<'_> {
                 let chosen = chosen.collect::<Result<Vec<_>>>()?;
                 verify::verify_all(chosen.into_iter().map(Wanted::from), &demand, &say)?
             };
-            if results.is_empty() && unreachable.is_empty() {
+            if results.is_empty() {
                 let fault = Fault::new(FaultKind::NotFound, "there are no snapshots");
                 return Err(fault.hint("`pbx-config backup` makes one").into());
             }
             progress.clear();
-            results.extend(unreachable);
             record.verified = verify::verifications(&results, &words.host.facts.node, args.all);
             let kinds: Vec<FaultKind> = results.iter().filter_map(|one| one.kind).collect();
             let damaged = kinds.iter().copied().find(|kind| *kind == FaultKind::Verification);

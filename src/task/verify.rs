@@ -267,13 +267,32 @@ fn find<'a>(index: &'a Index, wanted: &Name) -> Result<&'a Entry> {
 }
 
 /// Where the chains of these stores are broken, by reading their manifests once more: a copy that was swapped between
-/// two listings shows, too. What cannot be read was told already.
-pub fn broken_chains(stores: &[Box<dyn Store>], keeps_all: &dyn Fn(&str) -> bool) -> Vec<Verified> {
-    let mut links = Vec::new();
+/// two listings shows, too. What cannot be read now is told, unless it stands among `told` already.
+pub fn broken_chains(
+    stores: &[Box<dyn Store>],
+    keeps_all: &dyn Fn(&str) -> bool,
+    told: &[Verified],
+) -> Vec<Verified> {
+    let (mut links, mut unread) = (Vec::new(), Vec::new());
+    let is_told = |store: &dyn Store, id: Option<&SnapshotId>| {
+        told.iter().any(|one| !one.ok && one.store.as_deref() == Some(store.name()) && one.id.as_ref() == id)
+    };
     for store in stores {
-        let Ok(found) = store.list(None) else { continue };
+        let found = match store.list(None) {
+            Ok(found) => found,
+            Err(error) => {
+                if !is_told(store.as_ref(), None) {
+                    unread.push(Verified::unreachable(store.as_ref(), &error));
+                }
+                continue;
+            }
+        };
         let heads = snapshots::heads(store.as_ref(), &found);
         links.extend(found.into_iter().zip(heads).map(|(found, head)| {
+            if let (Err(error), false) = (&head, is_told(store.as_ref(), Some(&found.id))) {
+                let unreachable = Verified::unreachable(store.as_ref(), error);
+                unread.push(Verified { id: Some(found.id.clone()), ..unreachable });
+            }
             let (parent, sha256) =
                 head.map_or((None, None), |head| (head.snapshot.parent, Some(head.manifest_sha256)));
             let (store, keeps_all) = (store.name().to_owned(), keeps_all(store.name()));
@@ -299,5 +318,5 @@ pub fn broken_chains(stores: &[Box<dyn Store>], keeps_all: &dyn Fn(&str) -> bool
             kind: Some(FaultKind::Verification),
         }
     });
-    broken.collect()
+    unread.into_iter().chain(broken).collect()
 }
