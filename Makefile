@@ -26,12 +26,15 @@ DENY := target/tools/cargo-deny@0.20.2/bin/cargo-deny
 TARPAULIN := target/tools/cargo-tarpaulin@0.37.5/bin/cargo-tarpaulin
 # What reads our metrics, for the tests.
 PROMETHEUS := target/tools/prometheus
+# An S3 server for the tests of stores.
+MOTO := target/tools/moto
+MOTO_VERSION := 5.2.5
 # At least so many percent of the lines; of what it is about 93 are.
 COVERAGE := 80
 
 FUZZ_SECONDS ?= 60
 
-.PHONY: all demo test test-restore lint coverage bench fuzz build deps clean man deb test-deb test-deb-quick chroot repo
+.PHONY: all demo test test-restore lint coverage bench fuzz build deps test-tools clean man deb test-deb test-deb-quick chroot repo
 
 all: build
 
@@ -40,8 +43,16 @@ INSTALL = @dpkg-query -W --showformat='$${db:Status-Status}\n' $(1) 2>/dev/null 
 	grep -qx $(words $(1)) || { apt-get update -q && \
 	DEBIAN_FRONTEND=noninteractive apt-get install -qy $(1); }
 
-deps: $(PROMETHEUS)
+deps:
 	$(call INSTALL,$(PACKAGES))
+
+# What only the tests take.
+test-tools: $(PROMETHEUS) $(MOTO)
+
+$(MOTO):
+	rm -rf $@.partial
+	python3 -m pip install --quiet --root-user-action=ignore --target $@.partial 'moto[server]==$(MOTO_VERSION)'
+	mv $@.partial $@
 
 # Debian's, unpacked and not installed: the packages would start services.
 $(PROMETHEUS):
@@ -59,7 +70,7 @@ build: deps
 demo: build
 	sh tests/demo.sh $(PROGRAM) demo
 
-test: deps lint
+test: deps test-tools lint
 	$(CARGO) test --locked
 	$(CARGO) test --locked --example pmxcfs-double
 	$(MAKE) test-deb-quick
@@ -76,7 +87,7 @@ lint: deps $(DENY)
 
 # Which lines the tests run, in threads, spawned programs and unit tests; what a child forked by us runs is not seen.
 # Skipped: tests that see each call or variable of the program, and so the measuring, too.
-coverage: deps $(TARPAULIN)
+coverage: deps test-tools $(TARPAULIN)
 	$(CARGO) build --locked --examples
 	install -D -t target/coverage/debug/examples target/debug/examples/pmxcfs-double target/debug/examples/manual
 	$(TARPAULIN) --engine llvm --follow-exec --locked --skip-clean --timeout 900 --exclude-files 'tests/*' 'man/*' \

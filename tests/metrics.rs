@@ -20,11 +20,11 @@ use serde_json::Value;
 const TEXTFILES: &str = "var/lib/prometheus/node-exporter";
 const FILE: &str = "pbx_config.prom";
 
-/// Debian's programs, unpacked by `make deps`: installing the packages would start their services.
+/// Debian's programs, unpacked by `make test-tools`: installing the packages would start their services.
 fn tool(name: &str) -> PathBuf {
     let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/prometheus/usr/bin").join(name);
     let found = [here, Path::new("/usr/bin").join(name)].into_iter().find(|path| path.is_file());
-    found.unwrap_or_else(|| panic!("{name} is not here: `make deps` brings it"))
+    found.unwrap_or_else(|| panic!("{name} is not here: `make test-tools` brings it"))
 }
 
 fn shipped(name: &str) -> PathBuf {

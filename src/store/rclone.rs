@@ -66,6 +66,8 @@ struct Listed {
     path: String,
     size: i64,
     #[serde(default)]
+    is_dir: bool,
+    #[serde(default)]
     hashes: std::collections::BTreeMap<String, String>,
 }
 
@@ -169,8 +171,9 @@ impl Rclone {
         }
         let output = self.run(&command, self.limit(), SAID_MAX_BYTES)?;
         match output.status {
-            Status::Exit(0) => serde_json::from_slice(&output.stdout)
-                .map(Some)
+            // Object stores have a folder of every name.
+            Status::Exit(0) => serde_json::from_slice::<Listed>(&output.stdout)
+                .map(|one| Some(one).filter(|one| !one.is_dir))
                 .with_context(|| format!("store '{}': rclone's answer is no JSON", self.tool.store)),
             NO_FOLDER | NO_FILE => Ok(None),
             _ => Err(self.failed(&format!("look at {place}"), &output)),

@@ -22,7 +22,7 @@ const TREES: [fn() -> Place; 5] = [
 ];
 
 fn each_kind(test: impl Fn(&dyn Store, &Path) + Sync) {
-    each_of(&[&TREES[..], &[kinds::pbs]].concat(), test);
+    each_of(&[&TREES[..], &[kinds::pbs, kinds::rclone_s3]].concat(), test);
 }
 
 fn each_tree(test: impl Fn(&dyn Store, &Path) + Sync) {

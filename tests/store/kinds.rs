@@ -93,6 +93,32 @@ pub fn rclone_sftp() -> Place {
     Place { root: dir.path().join("store"), section: section(&text, &secret), server: Some(server), dir }
 }
 
+/// An object store, by moto's S3 in memory: rclone 1.60 serves none itself.
+pub fn rclone_s3() -> Place {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::s3();
+    let config = dir.path().join("host/rclone.conf");
+    fs::create_dir_all(config.parent().unwrap()).unwrap();
+    let text = format!(
+        "[away]\ntype = s3\nprovider = Other\nendpoint = http://127.0.0.1:{}\naccess_key_id = backup\n",
+        server.port
+    );
+    let pass = word();
+    fs::write(&config, &text).unwrap();
+    let made = Command::new("rclone")
+        .args(["mkdir", "away:bucket", "--config"])
+        .arg(&config)
+        .env("RCLONE_S3_SECRET_ACCESS_KEY", &pass)
+        .env_remove("AWS_CA_BUNDLE")
+        .output()
+        .expect("rclone is installed");
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let text =
+        format!("rclone: it\n\tremote away:bucket/store\n\tconfig /rclone.conf\n\tbatch-pause 0\n{QUICK}");
+    let secret = format!("rclone: it\n\tsecret_access_key {pass}\n");
+    Place { root: dir.path().join("nowhere"), section: section(&text, &secret), server: Some(server), dir }
+}
+
 /// A Proxmox Backup Server: the double of its client, and the folder that is its datastore.
 pub fn pbs() -> Place {
     let dir = tempfile::tempdir().unwrap();
@@ -138,7 +164,7 @@ pub fn obscured(word: &str) -> String {
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
-/// `rclone serve`; ends with this value.
+/// `rclone serve`, or moto; ends with this value.
 pub struct Server {
     child: Child,
     pub port: u16,
@@ -146,25 +172,30 @@ pub struct Server {
 
 impl Server {
     pub fn start(kind: &str, folder: &Path, words: &[&str]) -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let mut child = Command::new("rclone")
-            .args([
-                "serve",
-                kind,
-                "--addr",
-                &format!("127.0.0.1:{port}"),
-                "--dir-cache-time=0",
-                "--poll-interval=0",
-            ])
-            .args(words)
-            .args([folder, Path::new("--config=/notfound")])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("rclone is installed");
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let port = free_port();
+        let mut command = Command::new("rclone");
+        let address = format!("127.0.0.1:{port}");
+        command.args(["serve", kind, "--addr", &address, "--dir-cache-time=0", "--poll-interval=0"]);
+        command.args(words).args([folder, Path::new("--config=/notfound")]);
+        Self::await_port(command, port)
+    }
+
+    fn s3() -> Self {
+        let port = free_port();
+        let moto = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/moto");
+        assert!(moto.join("moto").is_dir(), "`make test-tools` installs moto");
+        let mut command = Command::new("python3");
+        command
+            .args(["-m", "moto.server", "-H", "127.0.0.1", "-p", &port.to_string()])
+            .env("PYTHONPATH", moto);
+        Self::await_port(command, port)
+    }
+
+    fn await_port(mut command: Command, port: u16) -> Self {
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("installed");
+        let deadline = Instant::now() + Duration::from_secs(60);
         while TcpStream::connect(("127.0.0.1", port)).is_err() {
-            assert!(Instant::now() < deadline && child.try_wait().unwrap().is_none(), "rclone serve {kind}");
+            assert!(Instant::now() < deadline && child.try_wait().unwrap().is_none(), "{command:?}");
             std::thread::sleep(Duration::from_millis(20));
         }
         Self { child, port }
@@ -178,6 +209,10 @@ impl Server {
     pub fn pid(&self) -> nix::unistd::Pid {
         nix::unistd::Pid::from_raw(i32::try_from(self.child.id()).unwrap())
     }
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 impl Drop for Server {
