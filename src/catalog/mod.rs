@@ -249,6 +249,9 @@ pub const ELSEWHERE: &[&str] = &[
 ];
 /// Where the cluster file system is, as a payload names it.
 pub const PVE_TREE: &str = "etc/pve";
+/// In its root, made up by pmxcfs; and where its locks are.
+pub use crate::sys::pmxcfs::VIRTUAL as PVE_VIRTUAL;
+pub use crate::sys::pmxcfs_put::LOCKS as PVE_LOCKS;
 /// Made by the kernel or at run time: nothing is ever put there.
 pub const RUN_TIME: &[&str] = &["/proc", "/sys", "/dev", "/run", "/var/run"];
 /// Who has it is a member of a cluster.

@@ -6,26 +6,12 @@ use std::path::Path;
 use super::differences::release;
 use super::member::is_before_join;
 use super::restore::{Content, Here, PVE, Request, Tree, Wanted, guest_id};
-use crate::catalog::{Category, Item, On, RUN_TIME, Restore, Source, Tied};
+use crate::catalog::{Category, Item, On, PVE_LOCKS, PVE_VIRTUAL, RUN_TIME, Restore, Source, Tied};
 use crate::model::facts::{Facts, Product};
 use crate::model::index::Kind;
 
 /// The largest file pmxcfs takes.
 const PMXCFS_MAX_BYTES: u64 = 1 << 20;
-/// What pmxcfs makes up in its root, and where its locks are.
-const VIRTUAL: [&str; 11] = [
-    ".version",
-    ".members",
-    ".vmlist",
-    ".clusterlog",
-    ".rrd",
-    ".debug",
-    "local",
-    "qemu-server",
-    "lxc",
-    "openvz",
-    "priv/lock",
-];
 /// Rows that hold only for a cluster that is built anew, whatever is asked for.
 const OF_A_NEW_CLUSTER: [&str; 2] = ["pve-ca", "pve-www-key"];
 /// Only for the same Debian release.
@@ -116,7 +102,7 @@ fn held_back(item: &Item, request: &Request) -> Option<Refusal> {
 fn of_tree(one: &Wanted, from: &Facts, here: &Here, request: &Request) -> Option<Refusal> {
     let (entry, item) = (&one.entry, one.item);
     let below = entry.path.as_path().strip_prefix(PVE).ok()?;
-    let is_virtual = VIRTUAL.iter().any(|name| below.starts_with(name));
+    let is_virtual = PVE_VIRTUAL.iter().chain([&PVE_LOCKS]).any(|name| below.starts_with(name));
     if is_virtual || below.file_name().is_none() {
         return Some(Refusal::new("pmxcfs makes it", "there is nothing to bring back"));
     }

@@ -67,7 +67,7 @@ const REQUEST_BYTES: usize = 128 * 1024;
 /// The folder of a private copy, followed by the pid of who reads it.
 const COPY: &str = "pmxcfs-";
 /// Entries that the daemon makes up in its root; not in the database.
-const VIRTUAL: [&str; 10] = [
+pub const VIRTUAL: [&str; 10] = [
     ".version",
     ".members",
     ".vmlist",

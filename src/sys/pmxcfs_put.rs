@@ -19,7 +19,7 @@ use super::pmxcfs::MOUNT;
 use crate::model::report::{Fault, FaultKind};
 
 /// Folder of the cluster locks: one folder for each lock that is held.
-const LOCKS: &str = "priv/lock";
+pub const LOCKS: &str = "priv/lock";
 /// As long as Proxmox waits for one.
 pub const LOCK_WAIT: Duration = Duration::from_secs(10);
 /// Beyond the 120 s after which the daemon takes the lock of a holder that died.
