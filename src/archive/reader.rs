@@ -28,6 +28,7 @@ pub const HEAD_BYTES: usize = BLOCK + MANIFEST_MAX_BYTES;
 /// Members before the payload, each once; more is no snapshot.
 const CLEAR_NAMES: [&str; 3] = [MANIFEST_NAME, SIGNATURE_NAME, HOWTO_NAME];
 const READ_BYTES: usize = 256 * 1024;
+const OVER: &str = "its payload unpacks to more than its manifest says";
 const UPGRADE: &str = "upgrade proxmox-backup-extra";
 const INDEX_MAX_BYTES: u64 = 256 << 20;
 /// What is kept of all members until the index comes: far more than any host's configuration needs.
@@ -397,7 +398,7 @@ pub fn read_stream(
     let mut kept = 0;
     let mut index: Option<Index> = None;
     let decoded = (codec.decode)(Box::new(input))?;
-    let mut bounded = Bounded { inner: decoded, left: limits.bytes };
+    let mut bounded = Bounded { inner: decoded, left: limits.bytes, over: OVER };
     let result = tar::read(&mut bounded, &mut |member, content| {
         ensure!(index.is_none(), "{}: stands behind the index", member.path);
         if member.path.as_bytes() == INDEX_PATH.as_bytes() {
@@ -582,19 +583,18 @@ impl<R: Read> Read for Hashing<R> {
 }
 
 /// Fails when more comes than announced, so that a small file cannot unpack without end.
-struct Bounded<R> {
-    inner: R,
-    left: u64,
+pub(super) struct Bounded<R> {
+    pub inner: R,
+    pub left: u64,
+    /// What is said then.
+    pub over: &'static str,
 }
 
 impl<R: Read> Read for Bounded<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         go_on()?;
         let n = self.inner.read(buffer)?;
-        self.left = self
-            .left
-            .checked_sub(n as u64)
-            .ok_or_else(|| io::Error::other("its payload unpacks to more than its manifest says"))?;
+        self.left = self.left.checked_sub(n as u64).ok_or_else(|| io::Error::other(self.over))?;
         Ok(n)
     }
 }

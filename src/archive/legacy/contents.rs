@@ -16,6 +16,7 @@ use sha2::{Digest, Sha256};
 use super::places::{DEDUP, output, place};
 use super::tar::{self, Met};
 use crate::archive::codec::CODECS;
+use crate::archive::reader::Bounded;
 use crate::archive::seal::{self, Held, Opening};
 use crate::archive::tar::Member;
 use crate::model::facts::Facts;
@@ -99,7 +100,11 @@ impl Source<'_> {
         let codec =
             CODECS.iter().find(|codec| codec.name == name).context("a compression that nobody knows")?;
         let decoded = (codec.decode)(Box::new(input))?;
-        let mut bounded = Bounded { inner: decoded, left: UNPACKED_MAX_BYTES };
+        let mut bounded = Bounded {
+            inner: decoded,
+            left: UNPACKED_MAX_BYTES,
+            over: "it unpacks to more than any host has",
+        };
         tar::read(&mut bounded, visit)?;
         // To the very end, so that what is cut off behind the tar shows too.
         io::copy(&mut bounded, &mut io::sink()).context("damaged archive")?;
@@ -430,24 +435,6 @@ impl<R: Read> Read for Hashing<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let n = self.inner.read(buffer)?;
         self.hash.update(&buffer[..n]);
-        Ok(n)
-    }
-}
-
-/// Fails when more comes than any host has, so that a small file cannot unpack without end.
-struct Bounded<R> {
-    inner: R,
-    left: u64,
-}
-
-impl<R: Read> Read for Bounded<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        check_stopped().map_err(io::Error::other)?;
-        let n = self.inner.read(buffer)?;
-        self.left = self
-            .left
-            .checked_sub(n as u64)
-            .ok_or_else(|| io::Error::other("it unpacks to more than any host has"))?;
         Ok(n)
     }
 }
