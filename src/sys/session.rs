@@ -16,17 +16,13 @@ pub struct Session {
     pub audit: Option<u32>,
     /// Number of the controlling terminal, 0 for none.
     pub tty: i64,
-    /// The session leader.
+    /// The session leader, 0 for one outside of this container.
     pub leader: i64,
 }
 
 impl Session {
     pub fn current() -> Self {
-        let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
-        // The name in parentheses may hold anything.
-        let fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
-        let mut fields = fields.split_whitespace().skip(3).map(|field| field.parse().unwrap_or_default());
-        let (leader, tty) = (fields.next().unwrap_or_default(), fields.next().unwrap_or_default());
+        let (leader, tty) = leader_and_tty(&fs::read_to_string("/proc/self/stat").unwrap_or_default());
         Self { audit: number("/proc/self/sessionid"), tty, leader }
     }
 
@@ -38,6 +34,14 @@ impl Session {
             _ => self.leader != first.leader,
         }
     }
+}
+
+/// From `proc_pid_stat(5)`.
+fn leader_and_tty(stat: &str) -> (i64, i64) {
+    // The name in parentheses may hold anything.
+    let fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+    let mut fields = fields.split_whitespace().skip(3).map(|field| field.parse().unwrap_or_default());
+    (fields.next().unwrap_or_default(), fields.next().unwrap_or_default())
 }
 
 fn number(path: &str) -> Option<u32> {
@@ -77,6 +81,9 @@ pub fn uptime() -> f64 {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::process::Command;
+
     use super::*;
 
     #[test]
@@ -91,8 +98,17 @@ mod tests {
     }
 
     #[test]
-    fn this_process_has_a_session_and_a_boot() {
-        assert!(Session::current().leader > 0);
+    fn a_process_that_begins_a_session_leads_it_and_has_no_terminal() {
+        let output = Command::new("setsid").args(["--wait", "cat", "/proc/self/stat"]).output().unwrap();
+        let stat = String::from_utf8(output.stdout).unwrap();
+        let own: i64 = stat.split_whitespace().next().unwrap().parse().unwrap();
+        assert_eq!(leader_and_tty(&stat), (own, 0));
+        assert_eq!(leader_and_tty("7 (a) b ) S 1 7 5 34817 7"), (5, 34817));
+        assert_eq!(leader_and_tty(""), (0, 0));
+    }
+
+    #[test]
+    fn this_process_runs_since_a_boot() {
         assert_eq!(boot_id().len(), 36);
         assert!(uptime() > 0.0);
     }
