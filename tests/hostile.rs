@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod common;
+#[path = "hostile/slash.rs"]
+mod slash;
 
 use std::ffi::OsStr;
 use std::fs;
@@ -61,6 +63,7 @@ fn refused(host: &TestHost, bytes: &[u8], exit: Exit, words: &str) {
         assert_eq!(errors, 1, "{verb:?}, {words}: {}", done.err);
     }
     assert_same(&picture(&place.dir, ""), &before);
+    slash::refused_on_slash(bytes, exit as i32, words);
 }
 
 #[track_caller]
@@ -118,6 +121,7 @@ fn refused_early(host: &TestHost, bytes: &[u8], words: &str) {
         assert!(err.contains(words), "{verb:?}, {words}: {err}");
     }
     assert_same(&picture(&place.dir, ""), &before);
+    slash::refused_on_slash(bytes, 4, words);
 }
 
 // A forger's workshop

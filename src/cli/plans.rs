@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 
 use super::render::{self, one_line, size};
 use crate::catalog::{self, Category};
+use crate::model::index::Kind;
 use crate::plan::restore::{How, RestorePlan, Services, Step};
 use crate::task::perform::Restored;
 use crate::task::undo::Undone;
@@ -74,6 +75,7 @@ fn line(step: &Step) -> String {
     if let Some(diff) = &step.diff {
         let _ = write!(text, "  (+{} -{} lines)", diff.added, diff.removed);
     }
+    text.push_str(&runs_as(step));
     if step.session {
         text.push_str("  [may cut your connection]");
     }
@@ -85,6 +87,21 @@ fn line(step: &Step) -> String {
         if diff.more > 0 {
             let _ = writeln!(text, "      ... {} more lines", diff.more);
         }
+    }
+    text
+}
+
+/// Who runs such a program is somebody else while it runs.
+fn runs_as(step: &Step) -> String {
+    const SETUID: u32 = 0o4000;
+    const SETGID: u32 = 0o2000;
+    let after = &step.after;
+    let mut text = String::new();
+    if after.kind == Kind::File && after.mode & SETUID != 0 {
+        let _ = write!(text, "  [setuid: runs as user {}]", after.uid);
+    }
+    if after.kind == Kind::File && after.mode & SETGID != 0 {
+        let _ = write!(text, "  [setgid: runs as group {}]", after.gid);
     }
     text
 }

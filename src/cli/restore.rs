@@ -217,7 +217,9 @@ impl Words<'_> {
             self.print(&prepared.plan, plans::text)?;
         }
         if only_shown {
-            return Ok(Exit::Ok);
+            let is_to_be_done = !args.dry_run && args.plan.is_none();
+            let falls_short = is_to_be_done && prepared.plan.falls_short();
+            return Ok(if falls_short { Exit::Problems } else { Exit::Ok });
         }
         self.ask(args.yes)?;
         let arming = arming(&args)?;

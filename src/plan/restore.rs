@@ -227,6 +227,9 @@ pub struct Refused {
     /// The first of them.
     pub path: Name,
     pub count: usize,
+    /// One of them was asked for by name.
+    #[serde(default)]
+    pub named: bool,
     pub reason: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
@@ -280,6 +283,12 @@ impl RestorePlan {
     pub fn is_armed(&self) -> bool {
         self.steps.iter().any(|step| step.session)
     }
+
+    /// Something that was asked for by name does not come back, or nothing of all that was asked for.
+    pub fn falls_short(&self) -> bool {
+        let is_nothing = self.steps.is_empty() && self.unchanged == 0;
+        self.refused.iter().any(|refused| refused.named || is_nothing)
+    }
 }
 
 /// What a member is to be, by the rules of its row.
@@ -329,7 +338,7 @@ pub fn plan(picked: &Picked, here: &Here, request: &Request) -> RestorePlan {
         for name in missing {
             let reason = format!("the folder of the datastore {name} is not mounted");
             let hint = "mount it at its path, then restore again".to_owned();
-            refuse_one(&mut plan.refused, &one.entry, reason, Some(hint));
+            refuse_one(&mut plan.refused, &one.entry, one.is_named, reason, Some(hint));
         }
         let decision = match refuse::refusal(one, from, here, request) {
             Some(refusal) => Decision::Refused { reason: refusal.reason, hint: refusal.hint },
@@ -338,7 +347,9 @@ pub fn plan(picked: &Picked, here: &Here, request: &Request) -> RestorePlan {
         match decision {
             Decision::Step(step) => steps.push((one.item, *step)),
             Decision::Unchanged => plan.unchanged += 1,
-            Decision::Refused { reason, hint } => refuse_one(&mut plan.refused, &one.entry, reason, hint),
+            Decision::Refused { reason, hint } => {
+                refuse_one(&mut plan.refused, &one.entry, one.is_named, reason, hint);
+            }
         }
     }
     let order: HashMap<&str, usize> = catalog::items().enumerate().map(|(n, item)| (item.id, n)).collect();
@@ -375,14 +386,24 @@ fn only_mounted(one: &Wanted, contents: &HashMap<Name, Vec<u8>>, here: &Here) ->
 }
 
 /// Members of one row with one reason are one.
-pub fn refuse_one(refused: &mut Vec<Refused>, entry: &Entry, reason: String, hint: Option<String>) {
+pub fn refuse_one(
+    refused: &mut Vec<Refused>,
+    entry: &Entry,
+    named: bool,
+    reason: String,
+    hint: Option<String>,
+) {
     let same = |one: &&mut Refused| one.item == entry.item && one.reason == reason;
     match refused.iter_mut().find(same) {
-        Some(one) => one.count += 1,
+        Some(one) => {
+            one.count += 1;
+            one.named |= named;
+        }
         None => refused.push(Refused {
             item: entry.item.clone(),
             path: entry.path.clone(),
             count: 1,
+            named,
             reason,
             hint,
         }),

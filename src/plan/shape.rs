@@ -122,6 +122,7 @@ fn objects(picked: &mut Picked, here: &Here, request: &Request, moves: &Moves) -
                 item: first.item.id.to_owned(),
                 path: first.entry.path.clone(),
                 count: 1,
+                named: true,
                 reason: fault.to_string(),
                 hint: fault.hint,
             });
@@ -233,14 +234,14 @@ fn on_these_cards(picked: &mut Picked, world: &World) -> Vec<Advice> {
         if let Some(reason) = adapted.refused.filter(|_| one.item.tied != Tied::Nothing) {
             let hint =
                 "write this host's names into it by hand, or leave it out with --skip network".to_owned();
-            refused.push((one.entry.clone(), reason, hint));
+            refused.push((one.entry.clone(), one.is_named, reason, hint));
         } else if adapted.content != before {
             one.content = Content::Bytes(adapted.content);
         }
     }
     picked.wanted.retain(|one| !refused.iter().any(|(entry, ..)| entry.path == one.entry.path));
-    for (entry, reason, hint) in refused {
-        super::restore::refuse_one(&mut picked.refused, &entry, reason, Some(hint));
+    for (entry, is_named, reason, hint) in refused {
+        super::restore::refuse_one(&mut picked.refused, &entry, is_named, reason, Some(hint));
     }
     advice
 }

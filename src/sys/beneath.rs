@@ -56,7 +56,14 @@ impl Beneath {
     fn parent<'a>(&self, path: &'a Path) -> io::Result<(OwnedFd, &'a OsStr)> {
         let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
         let parent = path.parent().unwrap_or(Path::new(""));
-        Ok((self.at(parent, OFlag::O_DIRECTORY | OFlag::O_PATH, Mode::empty())?, name))
+        let opened = self.at(parent, OFlag::O_DIRECTORY | OFlag::O_PATH, Mode::empty());
+        let opened = opened.map_err(|error| match error.raw_os_error() {
+            Some(libc::ELOOP | libc::ENOTDIR) => {
+                io::Error::new(io::ErrorKind::NotADirectory, "its folder is a link or a file now")
+            }
+            _ => error,
+        });
+        Ok((opened?, name))
     }
 
     /// Makes a folder, private until it gets its mode. One that is there is fine.

@@ -69,6 +69,10 @@ pub fn run(
     check_not_armed(host)?;
     let mut problems = journal::sweep(host, None);
     let plan = &prepared.plan;
+    problems.extend(plan.refused.iter().filter(|refused| refused.named).map(|refused| {
+        let problem = Problem::warning(format!("/{}: is left alone: {}", refused.path, refused.reason));
+        Problem { hint: refused.hint.clone(), ..problem }
+    }));
     let units =
         [&plan.calm, &plan.session].into_iter().flat_map(|half| half.stop.iter().chain(&half.restart));
     let mut running = services::running(host, units);

@@ -88,7 +88,7 @@ pub fn pick(chosen: &Chosen, request: &Request) -> Result<(Picked, String)> {
             Ok(item) => picked.wanted.push(wanted(entry, item, is_named, &firsts)),
             Err(reason) => {
                 let hint = "`pbx-config cat SNAP PATH` shows it, to be put in place by hand".to_owned();
-                refuse_one(&mut picked.refused, entry, reason, Some(hint));
+                refuse_one(&mut picked.refused, entry, is_named, reason, Some(hint));
             }
         }
     }
