@@ -1,17 +1,18 @@
 //! Stores under test, each with the folder in which its files really lie.
 
 use std::fs;
-use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use pbx_config::model::exposure::Listener;
 use pbx_config::model::section::{Section, parse};
 use pbx_config::store::{self, Store};
 use pbx_config::sys::exec::{Exec, System};
 use pbx_config::sys::host::Host;
+use pbx_config::sys::sockets;
 use tempfile::TempDir;
 
 use crate::common::Shims;
@@ -172,33 +173,31 @@ pub struct Server {
 
 impl Server {
     pub fn start(kind: &str, folder: &Path, words: &[&str]) -> Self {
-        let port = free_port();
         let mut command = Command::new("rclone");
-        let address = format!("127.0.0.1:{port}");
-        command.args(["serve", kind, "--addr", &address, "--dir-cache-time=0", "--poll-interval=0"]);
+        command.args(["serve", kind, "--addr=127.0.0.1:0", "--dir-cache-time=0", "--poll-interval=0"]);
         command.args(words).args([folder, Path::new("--config=/notfound")]);
-        Self::await_port(command, port)
+        Self::await_port(command)
     }
 
     fn s3() -> Self {
-        let port = free_port();
         let moto = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/moto");
         assert!(moto.join("moto").is_dir(), "`make test-tools` installs moto");
         let mut command = Command::new("python3");
-        command
-            .args(["-m", "moto.server", "-H", "127.0.0.1", "-p", &port.to_string()])
-            .env("PYTHONPATH", moto);
-        Self::await_port(command, port)
+        command.args(["-m", "moto.server", "-H", "127.0.0.1", "-p", "0"]).env("PYTHONPATH", moto);
+        Self::await_port(command)
     }
 
-    fn await_port(mut command: Command, port: u16) -> Self {
+    /// The server chooses: a port we found free may be another's before it gets there.
+    fn await_port(mut command: Command) -> Self {
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("installed");
         let deadline = Instant::now() + Duration::from_secs(60);
-        while TcpStream::connect(("127.0.0.1", port)).is_err() {
+        loop {
+            if let Some(port) = port_of(child.id()) {
+                return Self { child, port };
+            }
             assert!(Instant::now() < deadline && child.try_wait().unwrap().is_none(), "{command:?}");
             std::thread::sleep(Duration::from_millis(20));
         }
-        Self { child, port }
     }
 
     pub fn kill(&mut self) {
@@ -211,8 +210,14 @@ impl Server {
     }
 }
 
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+/// Where this process listens.
+fn port_of(pid: u32) -> Option<u16> {
+    let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).ok()?;
+    let links = descriptors.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
+    let sockets: Vec<String> = links.map(|link| link.to_string_lossy().into_owned()).collect();
+    let listeners = sockets::listeners(Path::new("/")).unwrap();
+    let own = |listener: &&Listener| sockets.contains(&format!("socket:[{}]", listener.inode));
+    listeners.iter().find(own).map(|listener| listener.port)
 }
 
 impl Drop for Server {
