@@ -71,7 +71,7 @@ demo: build
 	sh tests/demo.sh $(PROGRAM) demo
 
 test: deps test-tools lint
-	$(CARGO) test --locked
+	$(CARGO) test --locked --no-fail-fast
 	$(CARGO) test --locked --example pmxcfs-double
 	$(MAKE) test-deb-quick
 

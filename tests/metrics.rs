@@ -7,13 +7,13 @@ mod common;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::TestHost;
+use common::{TestHost, port_of};
 use pbx_config::model::report::Exit;
 use serde_json::Value;
 
@@ -237,11 +237,6 @@ fn start(name: &str, args: &[String]) -> Running {
     Running(child.unwrap())
 }
 
-/// A port that nobody has.
-fn port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
 fn get(port: u16, path: &str) -> Option<String> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
@@ -266,16 +261,16 @@ fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
 #[test]
 fn a_real_prometheus_scrapes_it_from_a_real_node_exporter() {
     let host = rich();
-    let (exporter_port, prometheus_port) = (port(), port());
-    let _exporter = start(
+    let exporter = start(
         "prometheus-node-exporter",
         &[
             "--collector.disable-defaults".to_owned(),
             "--collector.textfile".to_owned(),
             format!("--collector.textfile.directory={}", host.root.join(TEXTFILES).display()),
-            format!("--web.listen-address=127.0.0.1:{exporter_port}"),
+            "--web.listen-address=127.0.0.1:0".to_owned(),
         ],
     );
+    let exporter_port = wait_for("the exporter's port", || port_of(exporter.0.id()));
     let page = wait_for("the exporter's page", || get(exporter_port, "/metrics"));
     assert!(page.contains("node_textfile_scrape_error 0"), "{page}");
     let config = host.beside("prometheus.yml");
@@ -288,14 +283,15 @@ fn a_real_prometheus_scrapes_it_from_a_real_node_exporter() {
         ),
     )
     .unwrap();
-    let _prometheus = start(
+    let prometheus = start(
         "prometheus",
         &[
             format!("--config.file={}", config.display()),
             format!("--storage.tsdb.path={}", host.beside("tsdb").display()),
-            format!("--web.listen-address=127.0.0.1:{prometheus_port}"),
+            "--web.listen-address=127.0.0.1:0".to_owned(),
         ],
     );
+    let prometheus_port = wait_for("Prometheus's port", || port_of(prometheus.0.id()));
     let query = |query: &str| -> Option<Value> {
         let answer: Value =
             serde_json::from_str(&get(prometheus_port, &format!("/api/v1/query?query={query}"))?).ok()?;

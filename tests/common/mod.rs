@@ -16,9 +16,11 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use jiff::Timestamp;
 use pbx_config::cli::{self, World};
+use pbx_config::model::exposure::Listener;
 use pbx_config::model::report::Exit;
 use pbx_config::sys::exec::{self, Cmd, Exec, Output};
 use pbx_config::sys::host::Host;
+use pbx_config::sys::sockets;
 use tempfile::TempDir;
 
 /// The time of every test, unless it says another.
@@ -265,6 +267,17 @@ pub fn double() -> PathBuf {
 
 pub fn program() -> PathBuf {
     PathBuf::from(env!("CARGO_BIN_EXE_pbx-config"))
+}
+
+/// Where this process listens. A server under test chooses its port: one that a test found free may be another's
+/// before the server gets there.
+pub fn port_of(pid: u32) -> Option<u16> {
+    let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).ok()?;
+    let links = descriptors.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
+    let sockets: Vec<String> = links.map(|link| link.to_string_lossy().into_owned()).collect();
+    let listeners = sockets::listeners(Path::new("/")).unwrap();
+    let own = |listener: &&Listener| sockets.contains(&format!("socket:[{}]", listener.inode));
+    listeners.iter().find(own).map(|listener| listener.port)
 }
 
 pub fn copy_tree(from: &Path, to: &Path) {

@@ -7,15 +7,13 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use pbx_config::model::exposure::Listener;
 use pbx_config::model::section::{Section, parse};
 use pbx_config::store::{self, Store};
 use pbx_config::sys::exec::{Exec, System};
 use pbx_config::sys::host::Host;
-use pbx_config::sys::sockets;
 use tempfile::TempDir;
 
-use crate::common::Shims;
+use crate::common::{Shims, port_of};
 
 /// A store and what must outlive it.
 pub struct Place {
@@ -208,16 +206,6 @@ impl Server {
     pub fn pid(&self) -> nix::unistd::Pid {
         nix::unistd::Pid::from_raw(i32::try_from(self.child.id()).unwrap())
     }
-}
-
-/// Where this process listens.
-fn port_of(pid: u32) -> Option<u16> {
-    let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).ok()?;
-    let links = descriptors.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
-    let sockets: Vec<String> = links.map(|link| link.to_string_lossy().into_owned()).collect();
-    let listeners = sockets::listeners(Path::new("/")).unwrap();
-    let own = |listener: &&Listener| sockets.contains(&format!("socket:[{}]", listener.inode));
-    listeners.iter().find(own).map(|listener| listener.port)
 }
 
 impl Drop for Server {
