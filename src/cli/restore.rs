@@ -196,6 +196,7 @@ impl Words<'_> {
             return self.resume(&id, &args);
         }
         let saved = args.apply.as_deref().map(Saved::read).transpose()?;
+        saved.as_ref().map(|saved| saved.check_host(&self.host)).transpose()?;
         let (word, request) = match &saved {
             Some(saved) => {
                 args.stores.names = saved.store.clone().into_iter().collect();
@@ -203,13 +204,15 @@ impl Words<'_> {
             }
             None => (args.snap.clone().unwrap_or_default(), request(&args)?),
         };
-        let chosen = self.choose(&args.stores, &word)?;
+        let chosen = self.choose(&args.stores, &word).map_err(|error| match &saved {
+            Some(saved) => saved.without_snapshot(error),
+            None => error,
+        })?;
+        saved.as_ref().map(|saved| saved.check_snapshot(&chosen)).transpose()?;
         let prepared = restore::prepare(&self.host, &chosen, &request)?;
-        if let Some(saved) = &saved {
-            saved.check(&prepared)?;
-        }
+        saved.as_ref().map(|saved| saved.check(&chosen, &prepared)).transpose()?;
         if let Some(file) = &args.plan {
-            Saved::of(&prepared)?.write(file)?;
+            Saved::of(&self.host, &prepared)?.write(file)?;
         }
         let only_shown = args.dry_run || args.plan.is_some() || prepared.plan.steps.is_empty();
         // Of what is done one value is told to programs, not two.

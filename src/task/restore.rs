@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::database;
 use super::observe;
@@ -25,6 +26,7 @@ const FORMAT: u32 = 1;
 /// Of a saved plan: a hundred thousand steps.
 const PLAN_MAX_BYTES: u64 = 64 << 20;
 const CHANGES_SHOWN: usize = 5;
+const ANEW: &str = "make the plan anew, and look at it again";
 
 /// A plan and what it was made from.
 pub struct Prepared {
@@ -75,6 +77,9 @@ fn digest(plan: &RestorePlan, request: &Request, manifest: &str) -> Result<Strin
 #[serde(rename_all = "kebab-case")]
 pub struct Saved {
     format: u32,
+    /// The host that it is for.
+    node: String,
+    machine_id: Option<String>,
     pub snapshot: SnapshotId,
     /// None: it is the file below.
     pub store: Option<String>,
@@ -109,9 +114,11 @@ impl From<&Step> for SavedStep {
 }
 
 impl Saved {
-    pub fn of(prepared: &Prepared) -> Result<Self> {
+    pub fn of(host: &Host, prepared: &Prepared) -> Result<Self> {
         let mut saved = Self {
             format: FORMAT,
+            node: host.facts.node.clone(),
+            machine_id: host.facts.machine_id.clone(),
             snapshot: prepared.plan.snapshot.clone(),
             store: prepared.store.clone(),
             snapshot_file: prepared.path.as_path().into(),
@@ -145,30 +152,77 @@ impl Saved {
         let name = absolute.file_name().unwrap_or_default();
         let text = files::read_small(folder, name, PLAN_MAX_BYTES);
         let text = text.with_context(|| format!("cannot read {shown}"))?;
-        let mut saved: Self = serde_json::from_slice(&text).map_err(|error| {
+        let no_plan = |error: serde_json::Error| {
             Fault::new(FaultKind::Usage, format!("{shown}: is no plan: {error}"))
                 .hint("`pbx-config restore SNAP --plan FILE` writes one")
-        })?;
-        if saved.format != FORMAT {
-            let message =
-                format!("{shown}: is a plan of format {}, this version knows {FORMAT}", saved.format);
+        };
+        let value: Value = serde_json::from_slice(&text).map_err(no_plan)?;
+        // Another format may have other fields.
+        if let Some(format) = value.get("format").filter(|format| **format != FORMAT) {
+            let message = format!("{shown}: is a plan of format {format}, this version knows {FORMAT}");
             return Err(Fault::new(FaultKind::Usage, message).hint("make the plan anew").into());
         }
-        let integrity = std::mem::take(&mut saved.integrity);
-        if sha256(&serde_json::to_vec(&saved)?) != integrity {
+        let saved: Self = serde_json::from_slice(&text).map_err(no_plan)?;
+        let unsigned = Self { integrity: String::new(), ..saved };
+        let is_whole =
+            sha256(&serde_json::to_vec(&unsigned)?) == value["integrity"].as_str().unwrap_or_default();
+        let saved =
+            Self { integrity: value["integrity"].as_str().unwrap_or_default().to_owned(), ..unsigned };
+        // Nor is there anything in it that would not be read, or that was left out.
+        if !is_whole || serde_json::to_value(&saved)? != value {
             let fault = Fault::new(FaultKind::Usage, format!("{shown}: was changed after it was written"));
             return Err(fault.hint("choose with --only, --skip and --path, and make the plan anew").into());
         }
-        saved.integrity = integrity;
         Ok(saved)
     }
 
+    /// Before anything is looked for: another host may not even have the snapshot.
+    /// Errors: `Failed` for a plan of another host.
+    pub fn check_host(&self, host: &Host) -> Result<(), Fault> {
+        let shown = |node: &str, machine: &Option<String>| {
+            format!("{node} (machine {})", machine.as_deref().unwrap_or("unknown"))
+        };
+        let here = &host.facts;
+        if self.node == here.node && self.machine_id == here.machine_id {
+            return Ok(());
+        }
+        let (of, this) = (shown(&self.node, &self.machine_id), shown(&here.node, &here.machine_id));
+        let fault = Fault::new(FaultKind::Failed, format!("the plan is for {of}, this is {this}"));
+        Err(fault.hint("make a plan on this host, and look at it"))
+    }
+
+    /// Before it is read as a whole.
+    /// Errors: `Failed` when another one has its name now; `Verification`.
+    pub fn check_snapshot(&self, chosen: &Chosen) -> Result<()> {
+        if chosen.open()?.head.manifest_sha256 == self.manifest_sha256 {
+            return Ok(());
+        }
+        Err(self.swapped(chosen).into())
+    }
+
+    /// Of an error in looking for its snapshot: what that means for the plan.
+    pub fn without_snapshot(&self, error: anyhow::Error) -> anyhow::Error {
+        match error.downcast_ref::<Fault>() {
+            Some(fault) if fault.kind == FaultKind::NotFound => {
+                let message = format!("the plan is of {}: {}", self.snapshot, fault.message);
+                Fault::new(FaultKind::NotFound, message)
+                    .hint("put the snapshot back in its place, or plan with another one")
+                    .into()
+            }
+            _ => error,
+        }
+    }
+
+    fn swapped(&self, chosen: &Chosen) -> Fault {
+        let place = chosen.place.display();
+        let message = format!("{place}: is not the {} that the plan was made from", self.snapshot);
+        Fault::new(FaultKind::Failed, message).hint(ANEW)
+    }
+
     /// Errors: `Failed` when the plan of today is another one, with what changed.
-    pub fn check(&self, today: &Prepared) -> Result<()> {
-        let anew = "make the plan anew, and look at it again";
+    pub fn check(&self, chosen: &Chosen, today: &Prepared) -> Result<()> {
         if self.manifest_sha256 != today.manifest_sha256 {
-            let message = format!("{} is not the snapshot that the plan was made from", today.path.display());
-            return Err(Fault::new(FaultKind::Failed, message).hint(anew).into());
+            return Err(self.swapped(chosen).into());
         }
         if self.digest == today.digest {
             return Ok(());
@@ -190,6 +244,6 @@ impl Saved {
             (false, more) => format!("{} and {more} more", changed.join(", ")),
         };
         let message = format!("changed since the plan was made: {what}");
-        Err(Fault::new(FaultKind::Failed, message).hint(anew).into())
+        Err(Fault::new(FaultKind::Failed, message).hint(ANEW).into())
     }
 }

@@ -7,6 +7,7 @@ mod common;
 mod armed;
 mod interrupt;
 mod rules;
+mod saved;
 mod services;
 
 use std::fs;
