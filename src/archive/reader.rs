@@ -12,6 +12,7 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use super::codec::{self, Codec};
+use super::guard::{Bounded, Hashing, READ_BYTES};
 use super::identity::Keys;
 use super::legacy;
 use super::seal::{self, Held, Opening, SEALED_EXT};
@@ -21,13 +22,13 @@ use super::writer::{HOWTO_NAME, MANIFEST_NAME};
 use crate::model::index::{Entry, INDEX_PATH, Index, Kind, Name};
 use crate::model::report::{Fault, FaultKind};
 use crate::model::snapshot::{Counts, FORMAT, MANIFEST_MAX_BYTES, Snapshot};
+use crate::sys::hex;
 use crate::sys::lock::check_stopped;
 
 /// So much of a file's head always holds the manifest.
 pub const HEAD_BYTES: usize = BLOCK + MANIFEST_MAX_BYTES;
 /// Members before the payload, each once; more is no snapshot.
 const CLEAR_NAMES: [&str; 3] = [MANIFEST_NAME, SIGNATURE_NAME, HOWTO_NAME];
-const READ_BYTES: usize = 256 * 1024;
 const OVER: &str = "its payload unpacks to more than its manifest says";
 const UPGRADE: &str = "upgrade proxmox-backup-extra";
 const INDEX_MAX_BYTES: u64 = 256 << 20;
@@ -54,10 +55,7 @@ impl Head {
         let size = usize::try_from(header.entry_size()?)?;
         ensure!(size <= MANIFEST_MAX_BYTES, "its manifest is larger than {MANIFEST_MAX_BYTES} bytes");
         let manifest = bytes.get(BLOCK..BLOCK + size).context("ends within the manifest")?;
-        Ok(Self {
-            snapshot: parse_manifest(manifest)?,
-            manifest_sha256: crate::sys::hex(&Sha256::digest(manifest)),
-        })
+        Ok(Self { snapshot: parse_manifest(manifest)?, manifest_sha256: hex(&Sha256::digest(manifest)) })
     }
 
     /// How many bytes of the head `parse` needs, from the first block. None: no header at all.
@@ -218,7 +216,7 @@ impl Archive {
             None => copy_hashed(input, out),
             Some(held) => Opening::new(input).and_then(|opening| copy_hashed(opening.open(held)?, out)),
         };
-        let copied = copied.and_then(|copied| stored.expect(&self.head.snapshot).map(|()| copied));
+        let copied = copied.and_then(|copied| expect(stored, &self.head.snapshot).map(|()| copied));
         check_stopped()?;
         copied.map_err(|error| match error.downcast_ref::<NotWritten>() {
             Some(_) => error,
@@ -250,7 +248,7 @@ impl Archive {
 
     fn hash_payload(&mut self) -> Result<()> {
         self.file.seek(SeekFrom::Start(self.payload_at))?;
-        Hashing::new((&self.file).take(self.head.snapshot.payload.size)).expect(&self.head.snapshot)
+        expect(Hashing::new((&self.file).take(self.head.snapshot.payload.size)), &self.head.snapshot)
     }
 }
 
@@ -278,10 +276,19 @@ fn copy_hashed(from: impl Read, to: &mut dyn io::Write) -> Result<(u64, String)>
     let mut buffer = vec![0; READ_BYTES];
     loop {
         match from.read(&mut buffer)? {
-            0 => return Ok((from.size, crate::sys::hex(&from.hash.finalize()))),
+            0 => break,
             n => to.write_all(&buffer[..n]).context(NotWritten)?,
         }
     }
+    let (size, sha256) = from.finish()?;
+    Ok((size, hex(&sha256)))
+}
+
+/// Reads what is left of a payload; all of it must be what the manifest says.
+fn expect(stored: Hashing<impl Read>, snapshot: &Snapshot) -> Result<()> {
+    let (_, sha256) = stored.finish()?;
+    ensure!(hex(&sha256) == snapshot.payload.sha256, "the SHA-256 of its payload is not the manifest's");
+    Ok(())
 }
 
 /// Where the payload begins, and the signature that stands before it.
@@ -383,7 +390,7 @@ fn read_payload(
             stream
         }
     };
-    stored.expect(snapshot)?;
+    expect(stored, snapshot)?;
     stream.compare(snapshot)
 }
 
@@ -411,9 +418,9 @@ pub fn read_stream(
         check_hard_link(member, &seen)?;
         let mut hashing = Hashing::new(content);
         visit(member, &mut hashing)?;
-        io::copy(&mut hashing, &mut io::sink()).with_context(|| format!("{}: cut short", member.path))?;
-        ensure!(hashing.size == member.size, "{}: cut short", member.path);
-        let fresh = Seen { member: member.clone(), sha256: hashing.hash.finalize().into() };
+        let (size, sha256) = hashing.finish().with_context(|| format!("{}: cut short", member.path))?;
+        ensure!(size == member.size, "{}: cut short", member.path);
+        let fresh = Seen { member: member.clone(), sha256 };
         ensure!(seen.insert(member.path.clone(), fresh).is_none(), "{}: stands in it twice", member.path);
         Ok(())
     });
@@ -540,61 +547,9 @@ fn check_folders(seen: &HashMap<Name, Seen>) -> Result<()> {
 fn check_entry(entry: &Entry, found: &Seen) -> Result<()> {
     ensure!(tar::same_fields(entry, &found.member), "{}: its header and the index differ", entry.path);
     ensure!(
-        entry.kind != Kind::File || entry.sha256 == crate::sys::hex(&found.sha256),
+        entry.kind != Kind::File || entry.sha256 == hex(&found.sha256),
         "{}: its contents are not what the index says",
         entry.path
     );
     Ok(())
-}
-
-/// Between two blocks, because one member may be all of a snapshot.
-fn go_on() -> io::Result<()> {
-    check_stopped().map_err(io::Error::other)
-}
-
-struct Hashing<R> {
-    inner: R,
-    hash: Sha256,
-    size: u64,
-}
-
-impl<R: Read> Hashing<R> {
-    fn new(inner: R) -> Self {
-        Self { inner, hash: Sha256::new(), size: 0 }
-    }
-
-    /// Reads what is left; all of it must be what the manifest says.
-    fn expect(mut self, snapshot: &Snapshot) -> Result<()> {
-        io::copy(&mut self, &mut io::sink())?;
-        let sha256 = crate::sys::hex(&self.hash.finalize());
-        ensure!(sha256 == snapshot.payload.sha256, "the SHA-256 of its payload is not the manifest's");
-        Ok(())
-    }
-}
-
-impl<R: Read> Read for Hashing<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        go_on()?;
-        let n = self.inner.read(buffer)?;
-        self.hash.update(&buffer[..n]);
-        self.size += n as u64;
-        Ok(n)
-    }
-}
-
-/// Fails when more comes than announced, so that a small file cannot unpack without end.
-pub(super) struct Bounded<R> {
-    pub inner: R,
-    pub left: u64,
-    /// What is said then.
-    pub over: &'static str,
-}
-
-impl<R: Read> Read for Bounded<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        go_on()?;
-        let n = self.inner.read(buffer)?;
-        self.left = self.left.checked_sub(n as u64).ok_or_else(|| io::Error::other(self.over))?;
-        Ok(n)
-    }
 }

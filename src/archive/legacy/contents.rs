@@ -11,12 +11,11 @@ use std::path::{Component, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
-use sha2::{Digest, Sha256};
 
 use super::places::{DEDUP, output, place};
 use super::tar::{self, Met};
 use crate::archive::codec::CODECS;
-use crate::archive::reader::Bounded;
+use crate::archive::guard::{Bounded, Hashing, READ_BYTES};
 use crate::archive::seal::{self, Held, Opening};
 use crate::archive::tar::Member;
 use crate::model::facts::Facts;
@@ -26,7 +25,6 @@ use crate::model::snapshot::{FORMAT, Snapshot};
 use crate::sys::hex;
 use crate::sys::lock::check_stopped;
 
-const READ_BYTES: usize = 256 * 1024;
 /// Far more than any host's configuration, homes included.
 const UNPACKED_MAX_BYTES: u64 = 1 << 40;
 const MEMBERS_MAX: usize = 4_000_000;
@@ -73,7 +71,7 @@ impl Source<'_> {
         let payload = &self.snapshot.payload;
         let mut file = self.file;
         file.seek(SeekFrom::Start(self.payload_at))?;
-        let mut stored = Hashing { inner: file.take(payload.size), hash: Sha256::new() };
+        let mut stored = Hashing::new(file.take(payload.size));
         let input = BufReader::with_capacity(READ_BYTES, &mut stored);
         let walked = match self.held {
             None => self.unpack(input, visit),
@@ -84,10 +82,8 @@ impl Source<'_> {
         };
         // What was changed is told as such, whatever it does to the reading.
         check_stopped()?;
-        io::copy(&mut stored, &mut io::sink())?;
-        if hex(&stored.hash.finalize()) != payload.sha256 {
-            bail!("its SHA-256 is not what its checksum says");
-        }
+        let (_, sha256) = stored.finish()?;
+        ensure!(hex(&sha256) == payload.sha256, "its SHA-256 is not what its checksum says");
         walked
     }
 
@@ -147,7 +143,7 @@ impl Survey {
         ensure!(self.members.len() < MEMBERS_MAX, "has more members than any host has files");
         self.kept += size_of::<(Member, [u8; 32])>() + 2 * member.memory();
         ensure!(self.kept <= KEPT_MAX_BYTES, "has more names than fit into {KEPT_MAX_BYTES} bytes");
-        let mut hash = Sha256::new();
+        let mut hashing = Hashing::new(content);
         if member.path.as_bytes() == DEDUP.as_bytes() {
             ensure!(
                 member.kind == Kind::File && member.size <= DEDUP_MAX_BYTES,
@@ -155,18 +151,16 @@ impl Survey {
                 member.path
             );
             let mut text = Vec::new();
-            content.read_to_end(&mut text)?;
-            hash.update(&text);
+            hashing.read_to_end(&mut text)?;
             let listed = serde_json::from_slice::<Option<Vec<Deduped>>>(&text);
             self.dedup =
                 Some(listed.with_context(|| format!("{}: is damaged", member.path))?.unwrap_or_default());
-        } else {
-            let size = copy(content, &mut |bytes| hash.update(bytes))?;
-            ensure!(size == member.size, "{}: cut short", member.path);
         }
+        let (size, sha256) = hashing.finish()?;
+        ensure!(size == member.size, "{}: cut short", member.path);
         let at = self.members.len();
         ensure!(self.places.insert(member.path.clone(), at).is_none(), "{}: stands in it twice", member.path);
-        self.members.push((member, hash.finalize().into()));
+        self.members.push((member, sha256));
         Ok(())
     }
 
@@ -408,33 +402,5 @@ fn link(member: &Member) -> Option<Name> {
     match member.kind {
         Kind::Hardlink => member.link.as_ref().and_then(place),
         _ => member.link.clone(),
-    }
-}
-
-fn copy(content: &mut dyn Read, take: &mut dyn FnMut(&[u8])) -> Result<u64> {
-    let mut buffer = vec![0; READ_BYTES];
-    let mut size = 0;
-    loop {
-        match content.read(&mut buffer)? {
-            0 => return Ok(size),
-            n => {
-                take(&buffer[..n]);
-                size += n as u64;
-                check_stopped()?;
-            }
-        }
-    }
-}
-
-struct Hashing<R> {
-    inner: R,
-    hash: Sha256,
-}
-
-impl<R: Read> Read for Hashing<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let n = self.inner.read(buffer)?;
-        self.hash.update(&buffer[..n]);
-        Ok(n)
     }
 }
