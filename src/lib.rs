@@ -81,6 +81,7 @@ pub mod archive {
     pub mod guard;
     pub mod identity;
     pub mod legacy;
+    pub mod pax;
     pub mod reader;
     pub mod recipient;
     pub mod seal;

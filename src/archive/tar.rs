@@ -1,11 +1,11 @@
-//! The tar members of a payload: PAX headers out and in, bounded and byte-exact.
-//! The `tar` crate gives the blocks; its PAX reader splits values at newlines, so records are read here.
+//! The tar members of a payload: headers out and in, bounded and byte-exact. The `tar` crate gives the blocks.
 
 use std::io::{self, Read, Write};
 
 use anyhow::{Context, Result, bail, ensure};
 use tar::{EntryType, Header};
 
+use super::pax;
 use crate::model::index::{Entry, Kind, Mtime, Name, Xattr};
 
 pub const BLOCK: usize = 512;
@@ -31,13 +31,13 @@ pub fn header(entry: &Entry) -> Result<Vec<u8>> {
         Kind::Hardlink => EntryType::Link,
     });
     if !set_path(&mut header, &path) {
-        record(&mut records, "path", &path);
+        pax::write(&mut records, "path", &path);
         set_path(&mut header, b"long-name");
     }
     if let Some(link) = &entry.link
         && header.set_link_name_literal(link.as_bytes()).is_err()
     {
-        record(&mut records, "linkpath", link.as_bytes());
+        pax::write(&mut records, "linkpath", link.as_bytes());
     }
     header.set_size(entry.size);
     header.set_mode(entry.mode);
@@ -47,13 +47,13 @@ pub fn header(entry: &Entry) -> Result<Vec<u8>> {
         header.set_mtime(seconds);
     } else {
         header.set_mtime(0);
-        record(&mut records, "mtime", entry.mtime.0.to_string().as_bytes());
+        pax::write(&mut records, "mtime", entry.mtime.0.to_string().as_bytes());
     }
     // Names that do not fit are left to the numbers.
     let _ = header.set_username(&entry.owner);
     let _ = header.set_groupname(&entry.group);
     for xattr in &entry.xattrs {
-        record(&mut records, &format!("{XATTR}{}", escape(&xattr.name)), &xattr.value);
+        pax::write(&mut records, &format!("{XATTR}{}", escape(&xattr.name)), &xattr.value);
     }
     header.set_cksum();
     let mut blocks = Vec::with_capacity(BLOCK);
@@ -62,13 +62,13 @@ pub fn header(entry: &Entry) -> Result<Vec<u8>> {
             records.len() as u64 <= PAX_MAX_BYTES,
             "its name and attributes are larger than {PAX_MAX_BYTES} bytes"
         );
-        let mut pax = Header::new_ustar();
-        pax.set_entry_type(EntryType::XHeader);
-        pax.set_path("pax-header")?;
-        pax.set_size(records.len() as u64);
-        pax.set_mode(0o600);
-        pax.set_cksum();
-        blocks.extend_from_slice(pax.as_bytes());
+        let mut before = Header::new_ustar();
+        before.set_entry_type(EntryType::XHeader);
+        before.set_path("pax-header")?;
+        before.set_size(records.len() as u64);
+        before.set_mode(0o600);
+        before.set_cksum();
+        blocks.extend_from_slice(before.as_bytes());
         blocks.extend_from_slice(&records);
         blocks.extend_from_slice(padding(records.len() as u64));
     }
@@ -80,18 +80,6 @@ fn set_path(header: &mut Header, path: &[u8]) -> bool {
     use std::os::unix::ffi::OsStrExt;
     // The crate would quietly tidy other spellings.
     header.set_path(std::ffi::OsStr::from_bytes(path)).is_ok() && *header.path_bytes() == *path
-}
-
-/// `LENGTH KEY=VALUE\n`, where the length counts itself.
-fn record(records: &mut Vec<u8>, key: &str, value: &[u8]) {
-    let rest = key.len() + value.len() + 3;
-    let mut length = rest + 1;
-    while length != rest + length.to_string().len() {
-        length = rest + length.to_string().len();
-    }
-    records.extend_from_slice(format!("{length} {key}=").as_bytes());
-    records.extend_from_slice(value);
-    records.push(b'\n');
 }
 
 /// A key ends at its first '='. GNU tar writes one inside a name in this way, and reads it back.
@@ -178,26 +166,20 @@ fn member(raw: &tar::Entry<impl Read>, pax: Pax) -> Result<Member> {
         path.pop();
     }
     let path = Name::new(path);
-    ensure!(path.as_bytes().len() < PATH_MAX_BYTES, "a name is longer than any path");
-    ensure!(path.is_safe(), "{shown}: an absolute name or one with '..' never belongs in a snapshot");
+    check_path(&path)?;
     let link = pax.link.or_else(|| header.link_name_bytes().map(std::borrow::Cow::into_owned)).map(Name::new);
     ensure!(
         link.is_some() == matches!(kind, Kind::Symlink | Kind::Hardlink),
         "{shown}: a link without a target, or a target without a link"
     );
-    let possible = |link: &Name| {
-        let bytes = link.as_bytes();
-        !bytes.is_empty() && !bytes.contains(&0) && bytes.len() < PATH_MAX_BYTES
-    };
-    ensure!(link.as_ref().is_none_or(possible), "{shown}: its target is none that a link can have");
+    check_target(&path, link.as_ref())?;
     let size = header.entry_size().context("damaged header")?;
     ensure!(kind == Kind::File || size == 0, "{shown}: only files have contents");
-    let number = |value: io::Result<u64>| -> Result<u32> { Ok(u32::try_from(value?)?) };
     Ok(Member {
         kind,
         mode: header.mode().with_context(|| format!("{shown}: mode"))? & 0o7777,
-        uid: number(header.uid()).with_context(|| format!("{shown}: uid"))?,
-        gid: number(header.gid()).with_context(|| format!("{shown}: gid"))?,
+        uid: id(header.uid()).with_context(|| format!("{shown}: uid"))?,
+        gid: id(header.gid()).with_context(|| format!("{shown}: gid"))?,
         mtime: match pax.mtime {
             Some(seconds) => seconds,
             None => i64::try_from(header.mtime()?)?,
@@ -209,6 +191,28 @@ fn member(raw: &tar::Entry<impl Read>, pax: Pax) -> Result<Member> {
     })
 }
 
+/// Errors: a name that no file below a root can have.
+pub(super) fn check_path(path: &Name) -> Result<()> {
+    ensure!(path.as_bytes().len() < PATH_MAX_BYTES, "a name is longer than any path");
+    ensure!(path.is_safe(), "{path}: an absolute name or one with '..' never belongs in an archive");
+    Ok(())
+}
+
+/// Errors: a target that the kernel would not take.
+pub(super) fn check_target(path: &Name, target: Option<&Name>) -> Result<()> {
+    let possible = |target: &Name| {
+        let bytes = target.as_bytes();
+        !bytes.is_empty() && !bytes.contains(&0) && bytes.len() < PATH_MAX_BYTES
+    };
+    ensure!(target.is_none_or(possible), "{path}: its target is none that a link can have");
+    Ok(())
+}
+
+/// Of a user or a group.
+pub(super) fn id(field: io::Result<u64>) -> Result<u32> {
+    Ok(u32::try_from(field?)?)
+}
+
 #[derive(Default)]
 struct Pax {
     path: Option<Vec<u8>>,
@@ -218,19 +222,10 @@ struct Pax {
 }
 
 impl Pax {
-    fn parse(mut data: &[u8]) -> Result<Self> {
-        let mut pax = Self::default();
-        while !data.is_empty() {
-            let space = data.iter().position(|b| *b == b' ').context("no length")?;
-            let length: usize = std::str::from_utf8(&data[..space])?.parse()?;
-            ensure!(length > space + 1 && length <= data.len(), "bad length");
-            let (record, rest) = data.split_at(length);
-            data = rest;
-            let body = record[space + 1..].strip_suffix(b"\n").context("no end")?;
-            let equals = body.iter().position(|b| *b == b'=').context("no '='")?;
-            pax.take(std::str::from_utf8(&body[..equals])?, &body[equals + 1..])?;
-        }
-        Ok(pax)
+    fn parse(data: &[u8]) -> Result<Self> {
+        let mut found = Self::default();
+        pax::read(data, &mut |key, value| found.take(std::str::from_utf8(key)?, value))?;
+        Ok(found)
     }
 
     fn take(&mut self, key: &str, value: &[u8]) -> Result<()> {

@@ -5,12 +5,12 @@ use std::io::{self, Read};
 use anyhow::{Context, Result, ensure};
 use tar::EntryType;
 
-use crate::archive::tar::Member;
+use crate::archive::pax;
+use crate::archive::tar::{Member, check_path, check_target, id};
 use crate::model::index::{Kind, Name};
 
-/// Of one header of names; Linux takes no longer path.
+/// Of one header of names: far longer than a path may be.
 const NAMES_MAX_BYTES: u64 = 64 * 1024;
-const PATH_MAX_BYTES: usize = 4096;
 
 /// What a header says, and what is to be done with it.
 pub enum Met {
@@ -70,8 +70,7 @@ fn member(raw: &tar::Entry<impl Read>, ahead: Ahead) -> Result<Option<Met>> {
     let path = ahead.path.unwrap_or_else(|| header.path_bytes().into_owned());
     let Some(path) = clean(&path) else { return Ok(None) };
     let shown = path.clone();
-    ensure!(path.as_bytes().len() < PATH_MAX_BYTES, "a name is longer than any path");
-    ensure!(path.is_safe(), "{shown}: an absolute name or one with '..' never belongs in an archive");
+    check_path(&path)?;
     let kind = match header.entry_type() {
         EntryType::Regular | EntryType::Continuous => Kind::File,
         EntryType::Directory => Kind::Dir,
@@ -93,18 +92,13 @@ fn member(raw: &tar::Entry<impl Read>, ahead: Ahead) -> Result<Option<Met>> {
         link.is_some() == matches!(kind, Kind::Symlink | Kind::Hardlink),
         "{shown}: a link without a target"
     );
-    let possible = |link: &Name| {
-        let bytes = link.as_bytes();
-        !bytes.is_empty() && !bytes.contains(&0) && bytes.len() < PATH_MAX_BYTES
-    };
-    ensure!(link.as_ref().is_none_or(possible), "{shown}: its target is none that a link can have");
+    check_target(&path, link.as_ref())?;
     let size = if kind == Kind::File { header.entry_size().context("damaged header")? } else { 0 };
-    let number = |value: io::Result<u64>| -> Result<u32> { Ok(u32::try_from(value?)?) };
     Ok(Some(Met::Member(Member {
         kind,
         mode: header.mode().with_context(|| format!("{shown}: mode"))? & 0o7777,
-        uid: ahead.uid.map_or_else(|| number(header.uid()), Ok).with_context(|| format!("{shown}: uid"))?,
-        gid: ahead.gid.map_or_else(|| number(header.gid()), Ok).with_context(|| format!("{shown}: gid"))?,
+        uid: ahead.uid.map_or_else(|| id(header.uid()), Ok).with_context(|| format!("{shown}: uid"))?,
+        gid: ahead.gid.map_or_else(|| id(header.gid()), Ok).with_context(|| format!("{shown}: gid"))?,
         mtime: match ahead.mtime {
             Some(seconds) => seconds,
             None => i64::try_from(header.mtime()?)?,
@@ -129,16 +123,8 @@ fn clean(path: &[u8]) -> Option<Name> {
 }
 
 impl Ahead {
-    fn pax(&mut self, mut data: &[u8]) -> Result<()> {
-        while !data.is_empty() {
-            let space = data.iter().position(|b| *b == b' ').context("no length")?;
-            let length: usize = std::str::from_utf8(&data[..space])?.parse()?;
-            ensure!(length > space + 1 && length <= data.len(), "bad length");
-            let (record, rest) = data.split_at(length);
-            data = rest;
-            let body = record[space + 1..].strip_suffix(b"\n").context("no end")?;
-            let equals = body.iter().position(|b| *b == b'=').context("no '='")?;
-            let (key, value) = (&body[..equals], &body[equals + 1..]);
+    fn pax(&mut self, data: &[u8]) -> Result<()> {
+        pax::read(data, &mut |key, value| {
             match key {
                 b"path" => self.path = Some(value.to_vec()),
                 b"linkpath" => self.link = Some(value.to_vec()),
@@ -153,8 +139,8 @@ impl Ahead {
                 // Two readers must not see two archives.
                 other => ensure!(!hides(other), "a record '{}' that hides the header's", Name::new(other)),
             }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 }
 
