@@ -78,6 +78,7 @@ pub mod catalog;
 /// Floor 2. The snapshot file.
 pub mod archive {
     pub mod codec;
+    pub mod contents;
     pub mod guard;
     pub mod identity;
     pub mod legacy;

@@ -1,7 +1,6 @@
 //! Reads a snapshot file and treats it as hostile: every size is bounded by the manifest, every byte is hashed,
 //! nothing is believed before it is checked. Memory does not grow with the contents of files.
 
-use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
@@ -12,14 +11,15 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use super::codec::{self, Codec};
-use super::guard::{Bounded, Hashing, READ_BYTES};
+use super::contents::{Limits, counted, read_stream};
+use super::guard::{Hashing, READ_BYTES};
 use super::identity::Keys;
 use super::legacy;
 use super::seal::{self, Held, Opening, SEALED_EXT};
 use super::sign::{self, SIGNATURE_MAX_BYTES, SIGNATURE_NAME};
-use super::tar::{self, BLOCK, Member};
+use super::tar::{BLOCK, Member};
 use super::writer::{HOWTO_NAME, MANIFEST_NAME};
-use crate::model::index::{Entry, INDEX_PATH, Index, Kind, Name};
+use crate::model::index::{Index, Name};
 use crate::model::report::{Fault, FaultKind};
 use crate::model::snapshot::{Counts, FORMAT, MANIFEST_MAX_BYTES, Snapshot};
 use crate::sys::hex;
@@ -29,11 +29,7 @@ use crate::sys::lock::check_stopped;
 pub const HEAD_BYTES: usize = BLOCK + MANIFEST_MAX_BYTES;
 /// Members before the payload, each once; more is no snapshot.
 const CLEAR_NAMES: [&str; 3] = [MANIFEST_NAME, SIGNATURE_NAME, HOWTO_NAME];
-const OVER: &str = "its payload unpacks to more than its manifest says";
 const UPGRADE: &str = "upgrade proxmox-backup-extra";
-const INDEX_MAX_BYTES: u64 = 256 << 20;
-/// What is kept of all members until the index comes: far more than any host's configuration needs.
-const KEPT_MAX_BYTES: usize = 256 << 20;
 
 /// The clear manifest, without a look at the payload.
 #[derive(Debug, Clone)]
@@ -346,31 +342,6 @@ fn damaged(error: &anyhow::Error, path: &Path) -> anyhow::Error {
         .into()
 }
 
-/// What was seen of a member while it streamed by.
-struct Seen {
-    member: Member,
-    sha256: [u8; 32],
-}
-
-/// What a stream held, before it is compared with what the manifest says.
-pub struct Stream {
-    seen: HashMap<Name, Seen>,
-    index: Index,
-    bytes: u64,
-}
-
-/// How much a stream may hold.
-#[derive(Clone, Copy)]
-pub struct Limits {
-    pub entries: u64,
-    pub bytes: u64,
-}
-
-impl Limits {
-    /// Of a stream that we write ourselves.
-    pub const NONE: Self = Self { entries: u64::MAX, bytes: u64::MAX };
-}
-
 fn read_payload(
     file: &File,
     snapshot: &Snapshot,
@@ -394,56 +365,6 @@ fn read_payload(
     stream.compare(snapshot)
 }
 
-/// Reads what a codec wrote, to its end.
-pub fn read_stream(
-    input: impl Read,
-    codec: &Codec,
-    limits: Limits,
-    visit: &mut dyn FnMut(&Member, &mut dyn Read) -> Result<()>,
-) -> Result<Stream> {
-    let mut seen: HashMap<Name, Seen> = HashMap::new();
-    let mut kept = 0;
-    let mut index: Option<Index> = None;
-    let decoded = (codec.decode)(Box::new(input))?;
-    let mut bounded = Bounded { inner: decoded, left: limits.bytes, over: OVER };
-    let result = tar::read(&mut bounded, &mut |member, content| {
-        ensure!(index.is_none(), "{}: stands behind the index", member.path);
-        if member.path.as_bytes() == INDEX_PATH.as_bytes() {
-            index = Some(read_index(member, content)?);
-            return Ok(());
-        }
-        ensure!((seen.len() as u64) < limits.entries, "has more members than its manifest says");
-        kept += size_of::<Seen>() + member.memory();
-        ensure!(kept <= KEPT_MAX_BYTES, "has more names and attributes than fit into {KEPT_MAX_BYTES} bytes");
-        check_hard_link(member, &seen)?;
-        let mut hashing = Hashing::new(content);
-        visit(member, &mut hashing)?;
-        let (size, sha256) = hashing.finish().with_context(|| format!("{}: cut short", member.path))?;
-        ensure!(size == member.size, "{}: cut short", member.path);
-        let fresh = Seen { member: member.clone(), sha256 };
-        ensure!(seen.insert(member.path.clone(), fresh).is_none(), "{}: stands in it twice", member.path);
-        Ok(())
-    });
-    result?;
-    // The archive ends with two blocks of zeros, and reading it stops at the first.
-    let mut rest = Vec::new();
-    bounded.by_ref().take(BLOCK as u64 + 1).read_to_end(&mut rest).context("damaged payload")?;
-    ensure!(
-        rest.len() <= BLOCK && rest.iter().all(|byte| *byte == 0),
-        "its payload has something behind its end"
-    );
-    Ok(Stream { seen, index: index.context("has no index")?, bytes: limits.bytes - bounded.left })
-}
-
-impl Stream {
-    /// Errors: what is not as the manifest or the index says.
-    pub fn compare(self, snapshot: &Snapshot) -> Result<Index> {
-        ensure!(self.bytes == snapshot.counts.bytes, "its payload unpacks to less than its manifest says");
-        compare(&self.index, &self.seen, snapshot)?;
-        Ok(self.index)
-    }
-}
-
 /// By the payload's name, which says too whether it is sealed.
 fn codec_of(snapshot: &Snapshot) -> Result<&'static Codec> {
     let name = &snapshot.payload.name;
@@ -457,99 +378,4 @@ fn codec_of(snapshot: &Snapshot) -> Result<&'static Codec> {
         "its payload's name and its manifest do not agree on whether it is sealed"
     );
     Ok(codec)
-}
-
-fn read_index(member: &Member, content: &mut dyn Read) -> Result<Index> {
-    ensure!(
-        member.kind == Kind::File && member.size <= INDEX_MAX_BYTES,
-        "its index is no file of a sane size"
-    );
-    // From a slice, serde borrows and is several times faster than from a stream.
-    let mut text = Vec::with_capacity(usize::try_from(member.size)?.min(1 << 24));
-    content.read_to_end(&mut text)?;
-    serde_json::from_slice(&text).context("its index is damaged")
-}
-
-fn compare(index: &Index, seen: &HashMap<Name, Seen>, snapshot: &Snapshot) -> Result<()> {
-    ensure!(index.id == snapshot.id, "its index is of {}, its manifest of {}", index.id, snapshot.id);
-    ensure!(
-        index.entries.len() == seen.len(),
-        "holds {} members, its index lists {}",
-        seen.len(),
-        index.entries.len()
-    );
-    ensure!(
-        seen.len() as u64 == snapshot.counts.entries,
-        "holds {} members, its manifest says {}",
-        seen.len(),
-        snapshot.counts.entries
-    );
-    check_manifest(index, snapshot)?;
-    let mut listed = HashSet::with_capacity(index.entries.len());
-    for entry in &index.entries {
-        ensure!(listed.insert(&entry.path), "{}: stands in its index twice", entry.path);
-        let found = seen.get(&entry.path).with_context(|| format!("{}: is in the index only", entry.path))?;
-        check_entry(entry, found)?;
-    }
-    check_folders(seen)
-}
-
-/// The manifest is in the clear and no hash is over it; what the index tells too must be the same.
-fn check_manifest(index: &Index, snapshot: &Snapshot) -> Result<()> {
-    let facts = &index.facts;
-    ensure!(
-        (&snapshot.node, &snapshot.machine_id, &snapshot.products, &snapshot.cluster)
-            == (&facts.node, &facts.machine_id, &facts.products, &facts.cluster),
-        "its manifest and its index are not of the same host"
-    );
-    ensure!(
-        counted(index, snapshot.counts) == snapshot.counts,
-        "its manifest does not count what its index lists"
-    );
-    Ok(())
-}
-
-/// What an index counts itself; the rest is told by `others`.
-fn counted(index: &Index, others: Counts) -> Counts {
-    Counts {
-        entries: index.entries.len() as u64,
-        files: index.entries.iter().filter(|entry| entry.kind == Kind::File).count() as u64,
-        absent: index.absent.len() as u64,
-        problems: index.problems.len() as u64,
-        ..others
-    }
-}
-
-fn check_hard_link(member: &Member, seen: &HashMap<Name, Seen>) -> Result<()> {
-    let (Kind::Hardlink, Some(first)) = (member.kind, &member.link) else { return Ok(()) };
-    ensure!(
-        seen.get(first).is_some_and(|found| found.member.kind == Kind::File),
-        "{}: is a second name of {first}, which is no file that stands before it",
-        member.path
-    );
-    Ok(())
-}
-
-/// What a member, or the index, lies below is a folder, wherever it stands: nothing is reached through a link.
-fn check_folders(seen: &HashMap<Name, Seen>) -> Result<()> {
-    let index = Name::new(INDEX_PATH);
-    for path in seen.keys().chain([&index]) {
-        for above in path.as_path().ancestors().skip(1).map(Name::from) {
-            ensure!(
-                above != index && seen.get(&above).is_none_or(|found| found.member.kind == Kind::Dir),
-                "{path}: lies below {above}, which is no folder"
-            );
-        }
-    }
-    Ok(())
-}
-
-fn check_entry(entry: &Entry, found: &Seen) -> Result<()> {
-    ensure!(tar::same_fields(entry, &found.member), "{}: its header and the index differ", entry.path);
-    ensure!(
-        entry.kind != Kind::File || entry.sha256 == hex(&found.sha256),
-        "{}: its contents are not what the index says",
-        entry.path
-    );
-    Ok(())
 }

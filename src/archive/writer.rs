@@ -10,7 +10,7 @@ use anyhow::{Result, ensure};
 use sha2::{Digest, Sha256};
 
 use super::codec::{self, Encode};
-use super::reader::{self, Limits, Stream};
+use super::contents::{Limits, Stream, read_stream};
 use super::seal::{SEALED_EXT, Seal};
 use super::sign::{NAMESPACE, SIGNATURE_NAME, Signer};
 use super::sink::Sink;
@@ -102,7 +102,7 @@ impl Writer {
         let mut sink = Sink::new(file, seal)?;
         let proof = read_along.then(|| {
             let along = sink.tee();
-            thread::spawn(move || reader::read_stream(along, codec, Limits::NONE, &mut |_, _| Ok(())))
+            thread::spawn(move || read_stream(along, codec, Limits::NONE, &mut |_, _| Ok(())))
         });
         let encoder = (codec.encode)(sink, &draft.codec)?;
         let encoder = BufWriter::with_capacity(COPY_BYTES, encoder);

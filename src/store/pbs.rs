@@ -15,12 +15,14 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, ensure};
 use serde::Deserialize;
 
-use super::tool::{SLOWEST_BYTES_PER_SECOND, Tool, split_secrets, transfer_limit, usage};
+use super::tool::{
+    LISTING_MAX_BYTES, SLOWEST_BYTES_PER_SECOND, Tool, last_line, split_secrets, transfer_limit, usage,
+};
 use super::{Fetched, Found, Placed, Store};
 use crate::model::report::{Fault, FaultKind};
 use crate::model::section::{Section, SyntaxError};
 use crate::model::snapshot::SnapshotId;
-use crate::sys::exec::{Output, Status};
+use crate::sys::exec::Status;
 use crate::sys::host::Host;
 use crate::sys::lock::check_stopped;
 use crate::sys::scratch::Scratch;
@@ -37,8 +39,6 @@ const HEAD_BYTES: u64 = 80 << 10;
 /// Whether what could not be removed went all the same: so often, and so long after the look before.
 const LOOKS: u32 = 3;
 const LOOK_AGAIN: Duration = Duration::from_millis(300);
-const LISTING_MAX_BYTES: usize = 64 << 20;
-const SAID_MAX_BYTES: usize = 1 << 20;
 /// Whose the backups are when the repository names nobody.
 const DEFAULT_USER: &str = "root@pam";
 /// A transfer is tried once; the client itself does not try again.
@@ -160,6 +160,7 @@ pub(super) fn open(section: &Section, host: &Host) -> Result<Box<dyn Store>> {
             .iter()
             .map(|print| ("PBS_FINGERPRINT".to_owned(), print.clone()))
             .collect(),
+        hint,
     };
     let user = options.repository.rsplit_once('@').map_or(DEFAULT_USER, |(user, _)| user).to_owned();
     let keyfile = options.keyfile.as_ref().map(|path| host.path(path));
@@ -209,26 +210,17 @@ impl Pbs {
         format!("host/{id}")
     }
 
-    fn run(&self, words: &[&str], limit: Duration, max_bytes: usize) -> Result<Output> {
+    fn args(&self, words: &[&str]) -> Vec<String> {
         let mut args: Vec<String> = words.iter().map(|&word| word.to_owned()).collect();
         args.extend(["--repository".to_owned(), self.options.repository.clone()]);
         if let Some(namespace) = &self.options.namespace {
             args.extend(["--ns".to_owned(), namespace.clone()]);
         }
-        self.tool.run(&args, limit, max_bytes)
+        args
     }
 
     fn done(&self, what: &str, words: &[&str], limit: Duration) -> Result<Vec<u8>> {
-        let output = self.run(words, limit, SAID_MAX_BYTES)?;
-        match output.status {
-            Status::Exit(0) => Ok(output.stdout),
-            _ => Err(self.failed(what, &output)),
-        }
-    }
-
-    fn failed(&self, what: &str, output: &Output) -> anyhow::Error {
-        let said = self.tool.said(output).to_lowercase();
-        self.tool.failed(what, output, hint(&said))
+        self.tool.done(what, &self.args(words), limit)
     }
 
     /// How contents are read and written: without this word the client takes a key that it finds in root's home.
@@ -257,11 +249,11 @@ impl Pbs {
         let mut command = vec!["snapshot", "list"];
         command.extend(group.as_deref());
         command.extend(["--output-format", "json"]);
-        let output = self.run(&command, self.limit(), LISTING_MAX_BYTES)?;
+        let output = self.tool.run(&self.args(&command), self.limit(), LISTING_MAX_BYTES)?;
         match output.status {
             Status::Exit(0) => serde_json::from_slice(&output.stdout)
                 .with_context(|| format!("store '{}': the client's listing is no JSON", self.tool.store)),
-            _ => Err(self.failed("list its snapshots", &output)),
+            _ => Err(self.tool.failed("list its snapshots", &output)),
         }
     }
 
@@ -397,8 +389,9 @@ impl Store for Pbs {
     }
 }
 
-/// What helps, from what the client said in small letters.
+/// What helps, from what the client said. On its way it also names its datastore: only its last line tells.
 fn hint(said: &str) -> Option<&'static str> {
+    let said = last_line(said);
     let any = |words: &[&str]| words.iter().any(|word| said.contains(word));
     if any(&["older than last backup"]) {
         Some("the server takes only what is newer than the last one of this host; is the clock right?")

@@ -15,7 +15,7 @@ use serde::Deserialize;
 
 use super::relics::{self, Relic};
 use super::remote::{self, Checksum, Options};
-use super::tool::{Tool, split_secrets, transfer_limit, usage};
+use super::tool::{LISTING_MAX_BYTES, SAID_MAX_BYTES, Tool, split_secrets, transfer_limit, usage};
 use super::{Fetched, Found, Placed, Store, in_batches};
 use crate::model::report::{Fault, FaultKind, Problem};
 use crate::model::section::Section;
@@ -28,9 +28,6 @@ use crate::sys::scratch::Scratch;
 /// rclone's exit status for a folder, and for a file, that is not there.
 const NO_FOLDER: Status = Status::Exit(3);
 const NO_FILE: Status = Status::Exit(4);
-/// A listing of a thousand hosts with a hundred snapshots each is a quarter of this.
-const LISTING_MAX_BYTES: usize = 64 << 20;
-const SAID_MAX_BYTES: usize = 1 << 20;
 /// rclone's word for: have no configuration file.
 const NO_CONFIG: &str = "/notfound";
 /// Manifests that one process reads, and such processes at a time.
@@ -88,6 +85,7 @@ pub(super) fn open(section: &Section, host: &Host) -> Result<Box<dyn Store>> {
         store: section.id.clone(),
         env: remote::environment(&options.remote, secrets),
         plain_env: Vec::new(),
+        hint: remote::hint,
     };
     let config = named.or(usual).unwrap_or_else(|| PathBuf::from(NO_CONFIG));
     Ok(Box::new(Rclone { tool, options, config, downloads: host.download_dir(), features: OnceLock::new() }))
@@ -117,7 +115,7 @@ impl Rclone {
         transfer_limit(self.limit(), bytes, self.options.slowest(), u64::from(self.options.retries))
     }
 
-    fn run(&self, words: &[&str], limit: Duration, max_bytes: usize) -> Result<Output> {
+    fn args(&self, words: &[&str]) -> Vec<String> {
         let Options { connect_timeout, timeout, retries, .. } = &self.options;
         let mut args: Vec<String> = words.iter().map(|&word| word.to_owned()).collect();
         args.extend([
@@ -132,21 +130,15 @@ impl Rclone {
             "--stats=0".to_owned(),
         ]);
         args.extend(self.options.flags());
-        self.tool.run(&args, limit, max_bytes)
+        args
     }
 
-    /// A command that must succeed. `what` completes "cannot".
+    fn run(&self, words: &[&str], limit: Duration, max_bytes: usize) -> Result<Output> {
+        self.tool.run(&self.args(words), limit, max_bytes)
+    }
+
     fn done(&self, what: &str, words: &[&str], limit: Duration) -> Result<Vec<u8>> {
-        let output = self.run(words, limit, SAID_MAX_BYTES)?;
-        match output.status {
-            Status::Exit(0) => Ok(output.stdout),
-            _ => Err(self.failed(what, &output)),
-        }
-    }
-
-    fn failed(&self, what: &str, output: &Output) -> anyhow::Error {
-        let said = String::from_utf8_lossy(&output.stderr).to_lowercase();
-        self.tool.failed(what, output, remote::hint(&said))
+        self.tool.done(what, &self.args(words), limit)
     }
 
     /// What a listing shows; empty where the folder is not there.
@@ -157,7 +149,7 @@ impl Rclone {
             Status::Exit(0) => serde_json::from_slice(&output.stdout)
                 .with_context(|| format!("store '{}': rclone's listing is no JSON", self.tool.store)),
             NO_FOLDER => Ok(Vec::new()),
-            _ => Err(self.failed(&format!("list {place}"), &output)),
+            _ => Err(self.tool.failed(&format!("list {place}"), &output)),
         }
     }
 
@@ -176,7 +168,7 @@ impl Rclone {
                 .map(|one| Some(one).filter(|one| !one.is_dir))
                 .with_context(|| format!("store '{}': rclone's answer is no JSON", self.tool.store)),
             NO_FOLDER | NO_FILE => Ok(None),
-            _ => Err(self.failed(&format!("look at {place}"), &output)),
+            _ => Err(self.tool.failed(&format!("look at {place}"), &output)),
         }
     }
 
@@ -286,7 +278,7 @@ impl Rclone {
         let output = self.run(&command, limit, SAID_MAX_BYTES)?;
         match output.status {
             Status::Exit(0) | NO_FOLDER => Ok(()),
-            _ => Err(self.failed(&format!("remove from {folder}"), &output)),
+            _ => Err(self.tool.failed(&format!("remove from {folder}"), &output)),
         }
     }
 

@@ -14,6 +14,10 @@ use crate::sys::lock::check_stopped;
 
 /// Of what a program says in an error, so much is passed on.
 const SAID_MAX_CHARS: usize = 400;
+/// Of what is no listing.
+pub(super) const SAID_MAX_BYTES: usize = 1 << 20;
+/// A listing of a thousand hosts with a hundred snapshots each is a quarter of this.
+pub(super) const LISTING_MAX_BYTES: usize = 64 << 20;
 /// A transfer that is slower is given up: the limit of a transfer grows with its bytes.
 pub(super) const SLOWEST_BYTES_PER_SECOND: u64 = 16 << 10;
 /// Shorter words would tear holes into every message.
@@ -31,6 +35,8 @@ pub(super) struct Tool {
     pub env: Vec<(String, Secret)>,
     /// What is not secret, beside it.
     pub plain_env: Vec<(String, String)>,
+    /// What helps, from all that the program said on standard error, in small letters.
+    pub hint: fn(&str) -> Option<&'static str>,
 }
 
 impl Tool {
@@ -72,22 +78,25 @@ impl Tool {
         Ok(output)
     }
 
+    /// What a command that must succeed said, of at most `SAID_MAX_BYTES`. `what` completes "cannot".
+    pub fn done(&self, what: &str, args: &[String], limit: Duration) -> Result<Vec<u8>> {
+        let output = self.run(args, limit, SAID_MAX_BYTES)?;
+        match output.status {
+            Status::Exit(0) => Ok(output.stdout),
+            _ => Err(self.failed(what, &output)),
+        }
+    }
+
     /// The error of a program that failed, with what it said.
-    pub fn failed(&self, what: &str, output: &Output, hint: Option<&str>) -> anyhow::Error {
-        let said = self.said(output);
+    pub fn failed(&self, what: &str, output: &Output) -> anyhow::Error {
+        let text = String::from_utf8_lossy(&output.stderr);
+        let said = self.without_secrets(without_stamp(last_line(&text)));
+        let said: String = said.chars().filter(|c| !c.is_control()).take(SAID_MAX_CHARS).collect();
         let said = if said.is_empty() { output.status.to_string() } else { said };
         let mut fault =
             Fault::new(FaultKind::Failed, format!("store '{}': cannot {what}: {said}", self.store));
-        fault.hint = hint.map(str::to_owned);
+        fault.hint = (self.hint)(&text.to_lowercase()).map(str::to_owned);
         fault.into()
-    }
-
-    /// The last line of standard error, without time and level.
-    pub fn said(&self, output: &Output) -> String {
-        let text = String::from_utf8_lossy(&output.stderr);
-        let line = text.lines().map(str::trim).rfind(|line| !line.is_empty()).unwrap_or_default();
-        let line = without_stamp(line);
-        self.without_secrets(line).chars().filter(|c| !c.is_control()).take(SAID_MAX_CHARS).collect()
     }
 
     fn without_secrets(&self, text: &str) -> String {
@@ -95,6 +104,11 @@ impl Tool {
         let long = secrets.filter(|secret| secret.len() >= SECRET_MIN_BYTES);
         long.fold(text.to_owned(), |text, secret| text.replace(secret, MASK))
     }
+}
+
+/// Of what a program says on its way, the last line tells why it ended.
+pub(super) fn last_line(text: &str) -> &str {
+    text.lines().map(str::trim).rfind(|line| !line.is_empty()).unwrap_or_default()
 }
 
 /// `2026/11/24 14:02:38 ERROR : what` says only `what` to people.
