@@ -92,7 +92,7 @@ pub struct Medium {
     pub kind: String,
     /// `/dev/sdb1`, `server:/export`.
     pub source: String,
-    /// Bytes, after the snapshot was written.
+    /// Bytes as `df` shows them, after the snapshot was written.
     pub free: Option<u64>,
 }
 

@@ -22,7 +22,7 @@ use crate::model::snapshot::SnapshotId;
 use crate::sys::host::Host;
 use crate::sys::lock::check_stopped;
 use crate::sys::scratch::Scratch;
-use crate::sys::{files, mounts};
+use crate::sys::{files, mounts, space};
 
 /// Between two pieces of a copy a signal is looked for.
 const COPY_STEP_BYTES: u64 = 4 << 20;
@@ -176,7 +176,7 @@ impl Dir {
             // Goes only where it is empty.
             missing.into_iter().for_each(|made| drop(fs::remove_dir(made)));
         }
-        Ok((placed?, mounts::free_bytes(dir).ok()))
+        Ok((placed?, space::now(dir).ok().map(|space| space.bytes)))
     }
 
     fn list_here(&self, host: Option<&str>) -> Result<Vec<Found>> {
@@ -448,7 +448,7 @@ fn link_or_copy(from: &Path, to: &Path, dir: &Path) -> Result<()> {
     }
     let size = fs::metadata(from)?.len();
     // A file system that does not know says nothing, or 0 of 0.
-    if let Some(free) = mounts::free_bytes(dir).ok().filter(|free| (1..size).contains(free)) {
+    if let Some(free) = space::now(dir).ok().map(|space| space.ours).filter(|free| (1..size).contains(free)) {
         let message = format!("no space left on device: it takes {size} bytes, and {free} are free");
         return Err(io::Error::new(io::ErrorKind::StorageFull, message).into());
     }

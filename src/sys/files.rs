@@ -409,12 +409,6 @@ pub fn new_private_file(path: &Path) -> io::Result<File> {
     OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
 }
 
-/// Bytes that a user may still write to the file system of `path`.
-pub fn free_bytes(path: &Path) -> io::Result<u64> {
-    let stat = nix::sys::statvfs::statvfs(path)?;
-    Ok(stat.blocks_available().saturating_mul(stat.fragment_size()))
-}
-
 /// Makes renames and unlinks in a folder survive a power cut.
 pub fn sync_dir(dir: &Path) -> io::Result<()> {
     sync_folder(&File::open(dir)?)

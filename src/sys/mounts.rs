@@ -1,11 +1,8 @@
 //! On which file system a path lies, and whether it may hang: told from the kernel's table, without touching
-//! what may hang. And how much room there is.
+//! what may hang.
 
 use std::fs;
-use std::io;
 use std::path::{Component, Path, PathBuf};
-
-use nix::sys::statvfs::statvfs;
 
 use super::files;
 
@@ -89,13 +86,6 @@ fn parts(path: &Path) -> Vec<PathBuf> {
 fn table(text: &[u8]) -> Vec<Mount> {
     let lines = text.split(|byte| *byte == b'\n').filter_map(files::parse_mount);
     lines.map(|(point, kind, source)| Mount { point, kind, source }).collect()
-}
-
-/// Bytes that we may still write below a folder that is there.
-pub fn free_bytes(folder: &Path) -> io::Result<u64> {
-    let stat = statvfs(folder)?;
-    let blocks = if files::is_root() { stat.blocks_free() } else { stat.blocks_available() };
-    Ok(blocks.saturating_mul(stat.fragment_size()))
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ use crate::sys::files;
 use crate::sys::hash::Hasher;
 use crate::sys::host::Host;
 use crate::sys::pmxcfs;
+use crate::sys::space;
 
 /// For the record, the journal, and what a file system takes for itself.
 const SPARE_BYTES: u64 = 4 << 20;
@@ -62,7 +63,7 @@ fn check_room(host: &Host, steps: &[Step]) -> Result<()> {
         need(&host.path(Path::new("/").join(step.path.as_path())), step.after.size)?;
     }
     for (place, bytes) in needed.into_values() {
-        let free = files::free_bytes(Path::new(&place))?;
+        let free = space::now(Path::new(&place))?.ours;
         if free < bytes {
             let message = format!("{place}: {bytes} bytes are needed there, {free} are free");
             let fault = Fault::new(FaultKind::Failed, message);

@@ -141,7 +141,7 @@ fn clock() -> Vec<Finding> {
 /// Where a snapshot is written before it goes to its stores.
 pub fn var_space(host: &Host) -> Vec<Finding> {
     let dir = host.state_dir();
-    let found = dir.ancestors().find_map(space::now);
+    let found = dir.ancestors().find_map(|dir| space::now(dir).ok());
     let last = record::newest_size(host);
     let need = last.map_or(FIRST_BYTES, |size| size.saturating_mul(MARGIN));
     let room = found.map(|space| check::room(&dir.display().to_string(), space.bytes, space.files, need));
