@@ -16,7 +16,7 @@ pub fn write(records: &mut Vec<u8>, key: &str, value: &[u8]) {
 }
 
 /// Hands out each key with its value. Errors: what is no record, what `take` says.
-pub fn read(mut data: &[u8], take: &mut dyn FnMut(&[u8], &[u8]) -> Result<()>) -> Result<()> {
+pub fn read(mut data: &[u8], mut take: impl FnMut(&[u8], &[u8]) -> Result<()>) -> Result<()> {
     while !data.is_empty() {
         let space = data.iter().position(|b| *b == b' ').context("no length")?;
         let length: usize = std::str::from_utf8(&data[..space])?.parse()?;
@@ -43,7 +43,7 @@ mod tests {
             write(&mut records, "path", value);
         }
         let mut found = Vec::new();
-        read(&records, &mut |key, value| {
+        read(&records, |key, value| {
             assert_eq!(key, b"path");
             found.push(value.to_vec());
             Ok(())
@@ -64,7 +64,7 @@ mod tests {
             "-1 a=b\n",
             "99999999999999999999 a=b\n",
         ] {
-            assert!(read(text.as_bytes(), &mut |_, _| Ok(())).is_err(), "{text}");
+            assert!(read(text.as_bytes(), |_, _| Ok(())).is_err(), "{text}");
         }
     }
 }

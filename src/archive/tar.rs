@@ -224,7 +224,7 @@ struct Pax {
 impl Pax {
     fn parse(data: &[u8]) -> Result<Self> {
         let mut found = Self::default();
-        pax::read(data, &mut |key, value| found.take(std::str::from_utf8(key)?, value))?;
+        pax::read(data, |key, value| found.take(std::str::from_utf8(key)?, value))?;
         Ok(found)
     }
 

@@ -124,7 +124,7 @@ fn clean(path: &[u8]) -> Option<Name> {
 
 impl Ahead {
     fn pax(&mut self, data: &[u8]) -> Result<()> {
-        pax::read(data, &mut |key, value| {
+        pax::read(data, |key, value| {
             match key {
                 b"path" => self.path = Some(value.to_vec()),
                 b"linkpath" => self.link = Some(value.to_vec()),

@@ -1,0 +1,128 @@
+//! A private copy of config.db and its write-ahead log, read in place of the original where that must not be opened.
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use rusqlite::Connection;
+
+use super::database::{Contents, Open, contents};
+use super::{DATABASE, TRIES, with_suffix};
+use crate::model::report::Problem;
+use crate::sys::files;
+use crate::sys::host::Host;
+use crate::sys::lock::private_dir;
+
+/// The database and its log on the disk, of which a copy is made.
+const MAX_COPY_BYTES: u64 = 1 << 30;
+/// The folder of a private copy, followed by the pid of who reads it.
+const COPY: &str = "pmxcfs-";
+
+/// Reads a copy made of the database and its log, so that the original is never opened.
+pub(super) fn private_copy(host: &Host) -> Result<Contents> {
+    let source = host.path(DATABASE);
+    let run_dir = host.run_dir();
+    let dir = run_dir.join(format!("{COPY}{}", std::process::id()));
+    let result = copy_stable(&source, &dir).and_then(|copy| {
+        let db = Connection::open_copy(&copy)?;
+        contents(&db)
+    });
+    let _ = remove_copy(&dir);
+    // Nothing of ours stays in /run; the folder of a run that holds its lock is not empty and does.
+    let _ = fs::remove_dir(&run_dir);
+    result.with_context(|| source.display().to_string())
+}
+
+/// Removes the copies of killed processes: they hold all the keys of the cluster. Only the reading of the whole
+/// tree does it, which can say so.
+pub(super) fn sweep(run_dir: &Path) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for entry in fs::read_dir(run_dir).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let pid = name.to_str().and_then(|name| name.strip_prefix(COPY)?.parse::<u32>().ok());
+        if pid.is_some_and(|pid| !Path::new("/proc").join(pid.to_string()).exists()) {
+            problems.push(files::left(&entry.path(), fs::remove_dir_all(entry.path())));
+        }
+    }
+    problems
+}
+
+/// Copies both files again until neither changed meanwhile: a checkpoint in between would mix two states.
+fn copy_stable(source: &Path, dir: &Path) -> Result<PathBuf> {
+    let wal = with_suffix(source, "-wal");
+    let copy = dir.join("config.db");
+    for _ in 0..TRIES {
+        // A log left from the try before, or from a dead process of the same number, would be replayed into
+        // this database.
+        remove_copy(dir)?;
+        private_dir(dir)?;
+        check_size(source, &wal)?;
+        let before = (stamp(source)?, wal_head(&wal));
+        fs::copy(source, &copy)?;
+        match fs::copy(&wal, with_suffix(&copy, "-wal")) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
+            _ => {}
+        }
+        if before == (stamp(source)?, wal_head(&wal)) {
+            return Ok(copy);
+        }
+    }
+    bail!("changed under every one of {TRIES} copies")
+}
+
+fn remove_copy(dir: &Path) -> std::io::Result<()> {
+    match fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// The copies go to /run, which is memory.
+fn check_size(source: &Path, wal: &Path) -> Result<()> {
+    let mut size = 0;
+    for path in [source, wal] {
+        if let Ok(meta) = fs::metadata(path) {
+            // A pipe would be waited for.
+            ensure!(meta.is_file(), "{} is no file", path.display());
+            size += meta.len();
+        }
+    }
+    ensure!(size <= MAX_COPY_BYTES, "has {size} bytes, more than any cluster file system");
+    Ok(())
+}
+
+fn stamp(path: &Path) -> Result<(i64, i64, u64)> {
+    let meta = fs::metadata(path)?;
+    Ok((meta.mtime(), meta.mtime_nsec(), meta.size()))
+}
+
+fn wal_head(path: &Path) -> Vec<u8> {
+    let mut head = Vec::new();
+    if let Ok(file) = File::open(path) {
+        let _ = file.take(32).read_to_end(&mut head);
+    }
+    head
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_copy_holds_no_log_of_an_earlier_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let (source, copies) = (dir.path().join("config.db"), dir.path().join("copies"));
+        fs::write(&source, "new").unwrap();
+        fs::create_dir(&copies).unwrap();
+        fs::write(copies.join("config.db-wal"), "old").unwrap();
+        let copy = copy_stable(&source, &copies).unwrap();
+        assert_eq!(fs::read(copy).unwrap(), b"new");
+        assert!(!copies.join("config.db-wal").exists());
+        fs::write(dir.path().join("config.db-wal"), "its own").unwrap();
+        copy_stable(&source, &copies).unwrap();
+        assert_eq!(fs::read(copies.join("config.db-wal")).unwrap(), b"its own");
+    }
+}
