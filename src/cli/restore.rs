@@ -20,7 +20,7 @@ use crate::task::probe::Probe;
 use crate::task::restore::{self, Saved};
 use crate::task::{armed, extract, verify};
 
-/// Each takes some seconds of a round.
+/// All are asked at once.
 const MAX_PROBES: usize = 8;
 
 /// Bring a snapshot back: onto this system, or into a folder
@@ -110,7 +110,12 @@ pub struct Restore {
     /// this time: 90s, 3m, 1h [default: 3m]
     #[arg(long, value_name = "TIME", value_parser = time)]
     pub confirm_within: Option<Duration>,
-    /// Confirms when it is good, undoes early when it is not: ping:HOST, quorum, `https://HOST`
+    /// Confirms when it is good, undoes early when it is not: ping:HOST, quorum, `https://HOST[:PORT][/PATH]`
+    ///
+    /// All probes good three times in a row confirm. One that still fails after half of the time to confirm, or a
+    /// minute when that is less, undoes. quorum: /etc/pve takes writes. https: a server answers within 3 s with a
+    /// status below 500, so a login page is as good as a health check. Its certificate is not checked, for nodes sign
+    /// theirs themselves: a probe proves that something is reached, not what.
     #[arg(long = "probe", value_name = "PROBE")]
     pub probes: Vec<Probe>,
     #[command(flatten)]
@@ -273,7 +278,8 @@ impl Words<'_> {
         progress.clear();
         match ended? {
             armed::Ended::Undone => {
-                let message = format!("{}: nobody confirmed it, it is undone", restored.id);
+                let why = armed::why_undone(&self.host, &restored.id);
+                let message = format!("{}: {}", restored.id, why.as_deref().unwrap_or("was undone"));
                 Err(Fault::new(FaultKind::Unconfirmed, message)
                     .hint("the host is as it was; `pbx-config log --restores` tells more")
                     .into())

@@ -1,6 +1,6 @@
 //! HTTP to a server that is known by the fingerprint of its certificate, as Proxmox's own tools know each other,
-//! or by an authority: the host's own roots or a file. No proxy, no redirect followed, every request bounded in
-//! time and size. Not here: what is asked, and what the answer means.
+//! or by an authority: the host's own roots or a file; or by nothing, when it only has to be there. No proxy, no
+//! redirect followed, every request bounded in time and size. Not here: what is asked, and what the answer means.
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,7 +13,8 @@ use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signat
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{
-    ClientConfig, ClientConnection, DigitallySignedStruct, RootCertStore, SignatureScheme, StreamOwned,
+    ClientConfig, ClientConnection, ConfigBuilder, DigitallySignedStruct, RootCertStore, SignatureScheme,
+    StreamOwned, WantsVerifier,
 };
 use sha2::{Digest, Sha256};
 use ureq::unversioned::resolver::DefaultResolver;
@@ -162,8 +163,17 @@ impl Client {
         Self::new(&Trust::Pins(pins), false)
     }
 
+    /// Speaks TLS with whoever answers. Proves that something is reached, not what: nothing secret may be told to it.
+    pub fn of_anyone() -> Result<Self> {
+        Ok(Self::with(by_itself(None)?, false))
+    }
+
     /// `plain`: also without TLS. Errors: a file without a certificate, a machine without roots.
     pub fn new(trust: &Trust, plain: bool) -> Result<Self> {
+        Ok(Self::with(tls(trust)?, plain))
+    }
+
+    fn with(tls: ClientConfig, plain: bool) -> Self {
         let config = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
@@ -174,8 +184,8 @@ impl Client {
             .max_idle_connections_per_host(IDLE_MAX)
             .user_agent(concat!("pbx-config/", env!("CARGO_PKG_VERSION")))
             .build();
-        let connector = TcpConnector::default().chain(Tls(Arc::new(tls(trust)?)));
-        Ok(Self(ureq::Agent::with_parts(config, connector, DefaultResolver::default())))
+        let connector = TcpConnector::default().chain(Tls(Arc::new(tls)));
+        Self(ureq::Agent::with_parts(config, connector, DefaultResolver::default()))
     }
 
     /// `limit` is for all of it, from the name's look-up to the last byte; a body over `max_bytes` is an error.
@@ -244,20 +254,9 @@ fn plain(error: ureq::Error) -> anyhow::Error {
 }
 
 fn tls(trust: &Trust) -> Result<ClientConfig> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
-        .with_safe_default_protocol_versions()
-        .context("TLS")?;
     let mut roots = RootCertStore::empty();
     match trust {
-        Trust::Pins(pins) => {
-            let verifier = Arc::new(Pins { pins: pins.clone(), provider });
-            let mut tls =
-                builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth();
-            // A session that is resumed would not show its certificate again.
-            tls.resumption = rustls::client::Resumption::disabled();
-            return Ok(tls);
-        }
+        Trust::Pins(pins) => return by_itself(Some(pins.clone())),
         Trust::Roots => {
             roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
             anyhow::ensure!(!roots.is_empty(), "this machine trusts no authority (package ca-certificates)");
@@ -269,17 +268,36 @@ fn tls(trust: &Trust) -> Result<ClientConfig> {
             anyhow::ensure!(!roots.is_empty(), "there is no certificate in it");
         }
     }
-    Ok(builder.with_root_certificates(roots).with_no_client_auth())
+    Ok(builder(provider())?.with_root_certificates(roots).with_no_client_auth())
+}
+
+/// A certificate is looked at by itself, whoever signed it. None: any will do.
+fn by_itself(pins: Option<Vec<Fingerprint>>) -> Result<ClientConfig> {
+    let provider = provider();
+    let verifier = Arc::new(ByItself { pins, provider: Arc::clone(&provider) });
+    let dangerous = builder(provider)?.dangerous();
+    let mut tls = dangerous.with_custom_certificate_verifier(verifier).with_no_client_auth();
+    // A session that is resumed would not show its certificate again.
+    tls.resumption = rustls::client::Resumption::disabled();
+    Ok(tls)
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
+
+fn builder(provider: Arc<CryptoProvider>) -> Result<ConfigBuilder<ClientConfig, WantsVerifier>> {
+    ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().context("TLS")
 }
 
 /// Knows a server by its certificate alone; that it holds the key is proven by the handshake's signature.
 #[derive(Debug)]
-struct Pins {
-    pins: Vec<Fingerprint>,
+struct ByItself {
+    pins: Option<Vec<Fingerprint>>,
     provider: Arc<CryptoProvider>,
 }
 
-impl ServerCertVerifier for Pins {
+impl ServerCertVerifier for ByItself {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -289,7 +307,7 @@ impl ServerCertVerifier for Pins {
         _: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
         let shown = Fingerprint::of_der(end_entity);
-        if self.pins.contains(&shown) {
+        if self.pins.as_ref().is_none_or(|pins| pins.contains(&shown)) {
             return Ok(ServerCertVerified::assertion());
         }
         Err(rustls::Error::General(format!("it shows another certificate, with the fingerprint {shown}")))

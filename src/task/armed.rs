@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::audit;
 use super::journal::{self, Journal, Phase};
 use super::perform;
-use super::probe::Probe;
+use super::probe::{self, Probe};
 use super::undo;
 use crate::config::Api;
 use crate::model::facts::Product;
@@ -25,6 +25,8 @@ use crate::sys::session::{self, Session};
 
 const FILE: &str = "armed.json";
 const MAX_BYTES: u64 = 64 << 10;
+/// How its audit line begins.
+const BY_ITSELF: &str = "undone by itself";
 const POLL: Duration = Duration::from_millis(300);
 /// How long a run that still writes is waited for when its time is up.
 const LOCK_WAIT: Duration = Duration::from_secs(300);
@@ -32,8 +34,9 @@ const START_LIMIT: Duration = Duration::from_secs(20);
 /// So many rounds of probes in a row must be good.
 const GOOD_ROUNDS: u32 = 3;
 const ROUND_EVERY: Duration = Duration::from_secs(2);
-/// Probes that are not good so long after the last step will not be.
-const PROBE_GRACE: Duration = Duration::from_secs(60);
+/// Probes that are not good so long after the last step will not be. Of a short time to confirm it is half: what cuts
+/// a connection is undone before somebody has to wait for the end.
+const PROBE_GRACE_MAX: Duration = Duration::from_secs(60);
 
 /// What stands on the disk while a restore is armed.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -43,6 +46,9 @@ pub struct Armed {
     boot: String,
     /// Seconds of uptime.
     deadline: f64,
+    /// Seconds after its last step in which its probes may fail.
+    #[serde(default)]
+    probe_grace: f64,
     /// Who applied it.
     session: Session,
     probes: Vec<Probe>,
@@ -85,6 +91,7 @@ pub fn arm(host: &Host, id: &str, within: Duration, probes: &[Probe]) -> Result<
         id: id.to_owned(),
         boot: session::boot_id(),
         deadline: session::uptime() + within.as_secs_f64(),
+        probe_grace: PROBE_GRACE_MAX.min(within / 2).as_secs_f64(),
         session: Session::current(),
         probes: probes.to_vec(),
     };
@@ -140,19 +147,28 @@ pub fn wait(host: &Host, apis: &[(Product, Api)]) -> Result<Ended> {
             if is_applied {
                 let since = *applied_at.get_or_insert(now);
                 asked_at = now;
-                let is_good = armed.probes.iter().all(|probe| probe.is_good(host));
-                good = if is_good { good + 1 } else { 0 };
+                let asked = probe::ask(host, &armed.probes);
+                good = if asked.is_ok() { good + 1 } else { 0 };
                 if good >= GOOD_ROUNDS {
                     confirm(host, &armed, "by its probes")?;
                     return Ok(Ended::Confirmed);
                 }
-                if !is_good && now - since >= PROBE_GRACE.as_secs_f64() {
-                    return undo_now(host, apis, "its probes failed");
+                if let Err(why) = asked
+                    && now - since >= armed.probe_grace
+                {
+                    return undo_now(host, apis, &format!("its probes failed: {why}"));
                 }
             }
         }
         std::thread::sleep(POLL);
     }
+}
+
+/// Why an armed restore undid itself. None: somebody undid it.
+pub fn why_undone(host: &Host, id: &str) -> Option<String> {
+    let lines = audit::lines(host).ok()?;
+    let last = lines.into_iter().rev().find(|line| line.id == id && line.verb == "undo")?;
+    last.result.starts_with(BY_ITSELF).then_some(last.result)
 }
 
 fn ended(dir: &std::path::Path) -> Result<Ended> {
@@ -194,13 +210,14 @@ fn undo_now(host: &Host, apis: &[(Product, Api)], why: &str) -> Result<Ended> {
         undo::files(host, &mut journal, false)?
     };
     // At an early boot the cluster file system is not there yet; a later unit comes again.
+    for problem in &undone.problems {
+        log::warn!("{}", problem.what);
+    }
     if undone.left == 0 {
+        // Before it is disarmed: who waits for that reads it.
+        audit::note(host, "undo", &journal.record, &format!("{BY_ITSELF}: {why}"));
         disarm(host)?;
-        audit::note(host, "undo", &journal.record, &format!("undone by itself: {why}"));
     } else {
-        for problem in &undone.problems {
-            log::warn!("{}", problem.what);
-        }
         let fault = Fault::new(FaultKind::Failed, format!("{} paths are not put back yet", undone.left));
         return Err(fault.hint(format!("`pbx-config undo {}` tries again", armed.id)).into());
     }

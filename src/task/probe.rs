@@ -1,7 +1,7 @@
-//! What tells by itself whether a host is still reached: a ping, the quorum, an HTTPS server.
+//! What tells by itself whether a host is still reached: a ping, the quorum, an HTTPS server. Reached, not known: a
+//! node of Proxmox shows a certificate that it signed itself, and a probe tells a server nothing but a path.
 
 use std::fmt;
-use std::net::{TcpStream, ToSocketAddrs};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -9,10 +9,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::sys::exec::{Cmd, Status};
 use crate::sys::host::Host;
+use crate::sys::http::{Client, Request, Site};
 use crate::sys::pmxcfs;
 
+/// Of one probe, with the look-up of a name.
 const LIMIT: Duration = Duration::from_secs(3);
 const HTTPS_PORT: u16 = 443;
+/// From here on a server says that it is broken. Below it has answered: a login page, a redirect, or that it wants
+/// to know who asks.
+const BROKEN_STATUS: u16 = 500;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -21,15 +26,15 @@ pub enum Probe {
     Ping(String),
     /// /etc/pve is mounted and takes writes.
     Quorum,
-    /// Something takes a connection there.
-    Https { host: String, port: u16 },
+    /// A server answers there, whatever its certificate; `path` as it was given, with its question mark if any.
+    Https { host: String, port: u16, path: String },
 }
 
 impl FromStr for Probe {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let known = "a probe is ping:HOST, quorum or https://HOST[:PORT]";
+        let known = "a probe is ping:HOST, quorum or https://HOST[:PORT][/PATH]";
         // An argument of ping, too.
         let host = |word: &str| {
             let is_host = |c: char| c.is_ascii_alphanumeric() || "-._:%".contains(c);
@@ -44,14 +49,21 @@ impl FromStr for Probe {
             return host(word).map(Self::Ping);
         }
         let Some(rest) = text.strip_prefix("https://") else { return Err(format!("'{text}': {known}")) };
-        let server = rest.split('/').next().unwrap_or_default();
-        match server.rsplit_once(':') {
-            Some((name, port)) if !port.ends_with(']') => {
-                let port = port.parse().map_err(|_| format!("'{text}': '{port}' is no port"))?;
-                Ok(Self::Https { host: host(name)?, port })
-            }
-            _ => Ok(Self::Https { host: host(server)?, port: HTTPS_PORT }),
+        let (server, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+        if server.contains('@') {
+            return Err(format!("a probe logs in nowhere, and takes no user; {known}"));
         }
+        let (name, port) = match server.rsplit_once(':') {
+            Some((name, port)) if !port.ends_with(']') => {
+                (name, port.parse().map_err(|_| format!("'{text}': '{port}' is no port"))?)
+            }
+            _ => (server, HTTPS_PORT),
+        };
+        let probe = Self::Https { host: host(name)?, port, path: path.to_owned() };
+        if Site::of(&probe.to_string()).is_none() {
+            return Err(format!("'{text}' is no address; {known}"));
+        }
+        Ok(probe)
     }
 }
 
@@ -60,8 +72,10 @@ impl fmt::Display for Probe {
         match self {
             Self::Ping(host) => write!(f, "ping:{host}"),
             Self::Quorum => f.write_str("quorum"),
-            Self::Https { host, port } if host.contains(':') => write!(f, "https://[{host}]:{port}"),
-            Self::Https { host, port } => write!(f, "https://{host}:{port}"),
+            Self::Https { host, port, path } if host.contains(':') => {
+                write!(f, "https://[{host}]:{port}{path}")
+            }
+            Self::Https { host, port, path } => write!(f, "https://{host}:{port}{path}"),
         }
     }
 }
@@ -81,20 +95,55 @@ impl From<Probe> for String {
 }
 
 impl Probe {
-    /// Within a few seconds.
-    pub fn is_good(&self, host: &Host) -> bool {
-        match self {
-            Self::Ping(target) => {
-                let cmd = Cmd::new(["ping", "-c", "1", "-W", "2", target], LIMIT);
-                matches!(host.exec.run(&cmd), Ok(Some(output)) if output.status == Status::Exit(0))
-            }
-            Self::Quorum => pmxcfs::state(host) == pmxcfs::State::Live { quorate: true },
-            Self::Https { host, port } => {
-                let addresses = (host.as_str(), *port).to_socket_addrs();
-                let mut addresses = addresses.into_iter().flatten();
-                addresses.any(|address| TcpStream::connect_timeout(&address, LIMIT).is_ok())
-            }
-        }
+    /// For a log: without what a question after the path may hold.
+    fn told(&self) -> String {
+        let whole = self.to_string();
+        whole.split(['?', '#']).next().unwrap_or_default().to_owned()
+    }
+
+    /// Errors: why it is not good, with its name, within `LIMIT`.
+    fn ask(&self, host: &Host) -> Result<(), String> {
+        let answered = match self {
+            Self::Ping(target) => ping(host, target),
+            Self::Quorum => match pmxcfs::state(host) {
+                pmxcfs::State::Live { quorate: true } => Ok(()),
+                pmxcfs::State::Live { quorate: false } => Err("there is none".to_owned()),
+                _ => Err(format!("{} is not there, or does not answer", pmxcfs::MOUNT)),
+            },
+            Self::Https { .. } => https(&self.to_string()),
+        };
+        answered.map_err(|why| format!("{}: {why}", self.told()))
+    }
+}
+
+/// All at once, so that many take no longer than one. Errors: those that are not good, each with why.
+pub fn ask(host: &Host, probes: &[Probe]) -> Result<(), String> {
+    let failed: Vec<String> = std::thread::scope(|scope| {
+        let asked: Vec<_> = probes.iter().map(|probe| scope.spawn(|| probe.ask(host))).collect();
+        let told = asked.into_iter().zip(probes);
+        let told = told.map(|(asked, probe)| asked.join().unwrap_or_else(|_| Err(probe.told())));
+        told.filter_map(Result::err).collect()
+    });
+    if failed.is_empty() { Ok(()) } else { Err(failed.join("; ")) }
+}
+
+fn ping(host: &Host, target: &str) -> Result<(), String> {
+    let cmd = Cmd::new(["ping", "-c", "1", "-W", "2", target], LIMIT);
+    match host.exec.run(&cmd) {
+        Ok(Some(output)) if output.status == Status::Exit(0) => Ok(()),
+        Ok(Some(output)) => Err(format!("no answer ({})", output.status)),
+        Ok(None) => Err("there is no ping here".to_owned()),
+        Err(error) => Err(format!("{error:#}")),
+    }
+}
+
+fn https(url: &str) -> Result<(), String> {
+    let request = Request { method: "GET", url, headers: &[], body: None, limit: LIMIT, max_bytes: 0 };
+    let client = Client::of_anyone().map_err(|error| format!("{error:#}"))?;
+    match client.send(&request) {
+        Ok(answer) if answer.status < BROKEN_STATUS => Ok(()),
+        Ok(answer) => Err(format!("answers with status {}", answer.status)),
+        Err(trouble) => Err(format!("{:#}", trouble.error)),
     }
 }
 
@@ -109,18 +158,36 @@ mod tests {
             ("quorum", "quorum"),
             ("ping:10.0.0.1", "ping:10.0.0.1"),
             ("ping:fd00::1", "ping:fd00::1"),
-            ("https://nas.lan/health", "https://nas.lan:443"),
+            ("https://nas.lan/health?deep=1", "https://nas.lan:443/health?deep=1"),
             ("https://nas:8006", "https://nas:8006"),
-            ("https://[fd00::1]:8006/", "https://[fd00::1]:8006"),
+            ("https://nas?x", "https://nas:443?x"),
+            ("https://[fd00::1]:8006/", "https://[fd00::1]:8006/"),
+            ("https://fd00::1]/", "https://[fd00::1]:443/"),
         ] {
-            assert_eq!(text.parse::<Probe>().unwrap().to_string(), shown);
+            let probe: Probe = text.parse().unwrap();
+            assert_eq!(probe.to_string(), shown);
+            assert_eq!(shown.parse::<Probe>().unwrap(), probe);
         }
     }
 
     #[test]
     fn what_is_no_probe_is_told() {
-        for text in ["", "ping:", "ping:-f", "ping:a b", "http://x", "https://", "https://x:y", "Quorum"] {
+        for text in [
+            "",
+            "ping:",
+            "ping:-f",
+            "ping:a b",
+            "http://x",
+            "https://",
+            "https:///x",
+            "https://x:y",
+            "https://x:",
+            "https://x/a b",
+            "Quorum",
+        ] {
             assert!(text.parse::<Probe>().is_err(), "{text}");
         }
+        let told = "https://bob:s3cret@nas/".parse::<Probe>().unwrap_err();
+        assert!(!told.contains("s3cret") && told.contains("logs in nowhere"), "{told}");
     }
 }

@@ -3,6 +3,7 @@
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::missing_panics_doc)]
 
 pub mod relics;
+pub mod server;
 pub mod tree;
 
 use std::ffi::OsString;

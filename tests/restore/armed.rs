@@ -8,29 +8,29 @@ use std::time::{Duration, Instant};
 use super::common::{TestHost, program, tree};
 use super::{picture, saved};
 
-fn start(host: &TestHost, words: &[&str]) -> Command {
+pub fn start(host: &TestHost, words: &[&str]) -> Command {
     let mut command = Command::new(words[0]);
     command.args(&words[1..]).arg(program()).arg("--root").arg(&host.root);
     command
 }
 
-fn run(host: &TestHost, words: &[&str], args: &[&str]) -> Output {
+pub fn run(host: &TestHost, words: &[&str], args: &[&str]) -> Output {
     start(host, words).args(args).output().unwrap()
 }
 
-fn text(output: &Output) -> String {
+pub fn text(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 
-fn network(host: &TestHost) -> Vec<u8> {
+pub fn network(host: &TestHost) -> Vec<u8> {
     fs::read(host.root.join("etc/network/interfaces")).unwrap()
 }
 
-fn armed_file(host: &TestHost) -> std::path::PathBuf {
+pub fn armed_file(host: &TestHost) -> std::path::PathBuf {
     host.root.join("var/lib/proxmox-backup-extra/undo/armed.json")
 }
 
-fn wait_for(what: &str, is_so: impl Fn() -> bool) {
+pub fn wait_for(what: &str, is_so: impl Fn() -> bool) {
     let since = Instant::now();
     while !is_so() {
         assert!(since.elapsed() < Duration::from_secs(30), "{what}");
@@ -38,7 +38,7 @@ fn wait_for(what: &str, is_so: impl Fn() -> bool) {
     }
 }
 
-const RESTORE: [&str; 5] = ["restore", "latest", "--yes", "--only", "network"];
+pub const RESTORE: [&str; 5] = ["restore", "latest", "--yes", "--only", "network"];
 
 #[test]
 fn nobody_confirms_and_it_is_undone() {
@@ -120,20 +120,4 @@ fn waiters(root: &Path) -> Vec<i32> {
     }
     assert!(!found.is_empty(), "nobody waits");
     found
-}
-
-#[test]
-fn a_probe_that_is_good_confirms_and_while_it_waits_no_other_restore_begins() {
-    let host = saved("pbs");
-    host.write("etc/network/interfaces", "auto lo\n");
-    let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let probe = format!("https://127.0.0.1:{}", server.local_addr().unwrap().port());
-    let args = [&RESTORE[..], &["--confirm-within", "60s", "--probe", &probe]].concat();
-    let mut restore = start(&host, &["env"]).args(args).spawn().unwrap();
-    wait_for("armed", || armed_file(&host).exists() && network(&host).len() > 10);
-    host.write("etc/hosts", "x\n");
-    let second = run(&host, &["env"], &["restore", "latest", "--yes", "--only", "hosts"]);
-    assert_eq!(second.status.code(), Some(11), "{}", text(&second));
-    assert_eq!(restore.wait().unwrap().code(), Some(0));
-    assert!(network(&host).len() > 10);
 }

@@ -6,6 +6,7 @@ mod common;
 
 mod armed;
 mod interrupt;
+mod probes;
 mod rules;
 mod saved;
 mod services;

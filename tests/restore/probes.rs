@@ -1,0 +1,151 @@
+//! Probes: what counts as reached, with real servers, and what becomes of an armed restore by it.
+
+use std::net::TcpListener;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use jiff::Timestamp;
+use pbx_config::sys::exec::{Cmd, Exec, Output, Status};
+use pbx_config::sys::host::Host;
+use pbx_config::task::probe;
+
+use super::armed::{RESTORE, armed_file, network, run, start, text, wait_for};
+use super::common::TestHost;
+use super::common::server::{Keys, Server};
+use super::{picture, saved};
+
+/// A hang is not seconds.
+const AGES: Duration = Duration::from_secs(30);
+
+/// Answers a ping of one host; anything else it is asked is a failure.
+struct Ping(&'static str);
+
+impl Exec for Ping {
+    fn run(&self, cmd: &Cmd) -> Result<Option<Output>> {
+        let words: Vec<&str> = cmd.argv.iter().map(String::as_str).collect();
+        let ["ping", "-c", "1", "-W", "2", target] = words[..] else { panic!("{words:?}") };
+        let status = Status::Exit(i32::from(target != self.0));
+        Ok(Some(Output { status, ..Output::default() }))
+    }
+}
+
+fn ask(host: &TestHost, probes: &[&str]) -> Result<(), String> {
+    let exec = Box::new(Ping("10.0.0.1"));
+    let host = Host::detect(host.root.clone(), Timestamp::UNIX_EPOCH, exec);
+    let probes: Vec<_> = probes.iter().map(|text| text.parse().unwrap()).collect();
+    probe::ask(&host, &probes)
+}
+
+fn https(host: &TestHost) -> Server {
+    Server::https(host, &Keys::make(host, "web"))
+}
+
+fn at(server: &Server, path: &str) -> String {
+    format!("https://127.0.0.1:{}{path}", server.port)
+}
+
+#[test]
+fn a_server_that_answers_is_reached_whoever_it_is() {
+    let host = TestHost::empty();
+    let server = https(&host);
+    // By an address and by a name that are not in its certificate, which nobody signed that is trusted here.
+    for path in ["", "/", "/ok/health?deep=1", "/401", "/404", "/elsewhere", "/endless"] {
+        assert_eq!(ask(&host, &[&at(&server, path)]), Ok(()), "{path}");
+    }
+    assert_eq!(ask(&host, &[&format!("https://localhost:{}", server.port)]), Ok(()));
+    let asked: Vec<_> = server.got();
+    assert_eq!((&asked[2]["method"], &asked[2]["path"]), (&"GET".into(), &"/ok/health?deep=1".into()));
+    // A redirect is an answer, and nobody follows it.
+    assert!(!asked.iter().any(|request| request["path"] == "/ok/elsewhere"), "{asked:?}");
+    for request in &asked {
+        for header in ["authorization", "cookie"] {
+            assert!(request["headers"].get(header).is_none(), "{request}");
+        }
+    }
+}
+
+#[test]
+fn what_does_not_answer_well_is_told_and_all_of_them_take_no_longer_than_one() {
+    let host = TestHost::empty();
+    let (server, plain) = (https(&host), Server::http(&host));
+    // Takes connections, and never says a word: no handshake comes to its end.
+    let mute = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mute = format!("https://127.0.0.1:{}", mute.local_addr().unwrap().port());
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let probes = [
+        (at(&server, "/503?token=s3cret"), "answers with status 503"),
+        (at(&server, "/junk"), ""),
+        (at(&server, "/silent"), "no answer in time"),
+        (mute, "no answer in time"),
+        (format!("https://127.0.0.1:{}", plain.port), "TLS"),
+        (format!("https://127.0.0.1:{closed}"), "refused"),
+        ("https://no-such-host.invalid".to_owned(), ""),
+        ("ping:10.0.0.9".to_owned(), "no answer (exit 1)"),
+    ];
+    let words: Vec<&str> = probes.iter().map(|(probe, _)| probe.as_str()).collect();
+    let since = Instant::now();
+    let told = ask(&host, &words).unwrap_err();
+    assert!(since.elapsed() < AGES);
+    assert!(!told.contains("s3cret"), "{told}");
+    let told: Vec<&str> = told.split("; ").collect();
+    assert_eq!(told.len(), probes.len(), "{told:?}");
+    for ((probe, why), told) in probes.iter().zip(told) {
+        let name = probe.split('?').next().unwrap();
+        assert!(told.starts_with(name) && told.contains(why), "{probe}: {told}");
+    }
+    // One that is not good is enough, and only that one is told.
+    let told = ask(&host, &["ping:10.0.0.1", &at(&server, "/500")]).unwrap_err();
+    assert!(told.ends_with("/500: answers with status 500") && !told.contains("ping"), "{told}");
+    assert_eq!(ask(&host, &["ping:10.0.0.1"]), Ok(()));
+    assert_eq!(ask(&host, &["quorum"]), Err("quorum: /etc/pve is not there, or does not answer".to_owned()));
+}
+
+#[test]
+fn probes_that_are_good_three_times_in_a_row_confirm_by_themselves() {
+    let host = saved("pbs");
+    host.write("etc/network/interfaces", "auto lo\n");
+    let server = https(&host);
+    let probe = at(&server, "/503-once/x");
+    let args = [&RESTORE[..], &["--confirm-within", "60s", "--probe", &probe]].concat();
+    let mut restore = start(&host, &["env"]).args(args).spawn().unwrap();
+    wait_for("armed", || armed_file(&host).exists() && network(&host).len() > 10);
+    // While it waits no other restore begins.
+    host.write("etc/hosts", "x\n");
+    let second = run(&host, &["env"], &["restore", "latest", "--yes", "--only", "hosts"]);
+    assert_eq!(second.status.code(), Some(11), "{}", text(&second));
+    assert_eq!(restore.wait().unwrap().code(), Some(0));
+    assert!(network(&host).len() > 10 && !armed_file(&host).exists());
+    assert_eq!(server.got().len(), 4, "{:?}", server.got());
+    let log = text(&run(&host, &["env"], &["log", "--restores"]));
+    assert!(log.contains("by its probes"), "{log}");
+}
+
+#[test]
+fn probes_that_are_not_good_undo_before_the_time_to_confirm_is_over() {
+    let host = saved("pbs");
+    host.write("etc/network/interfaces", "auto lo\n");
+    let before = picture(&host);
+    let server = https(&host);
+    let (good, bad) = (at(&server, "/ok"), at(&server, "/503?token=s3cret"));
+    let args = ["--confirm-within", "16s", "--probe", &good, "--probe", &bad];
+    let done = run(&host, &["env"], &[&RESTORE[..], &args].concat());
+    let said = text(&done);
+    assert_eq!(done.status.code(), Some(5), "{said}");
+    assert!(said.contains("undone by itself: its probes failed: https://127.0.0.1:"), "{said}");
+    assert!(said.contains("/503: answers with status 503") && !said.contains("nobody confirmed"), "{said}");
+    super::tree::assert_same(&picture(&host), &before);
+    assert!(!armed_file(&host).exists());
+    let log = text(&run(&host, &["env"], &["log", "--restores"]));
+    assert!(log.contains("its probes failed") && !log.contains("s3cret"), "{log}");
+}
+
+#[test]
+fn a_probe_that_is_none_is_told_and_nothing_is_begun() {
+    let host = saved("pbs");
+    host.write("etc/network/interfaces", "auto lo\n");
+    for probe in ["http://10.0.0.1", "https://bob:s3cret@nas/", "https://nas/a b", "ping:-f", "pong:x"] {
+        let done = run(&host, &["env"], &[&RESTORE[..], &["--probe", probe]].concat());
+        assert_eq!(done.status.code(), Some(2), "{}", text(&done));
+    }
+    assert_eq!(network(&host), b"auto lo\n");
+}
