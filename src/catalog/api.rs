@@ -7,6 +7,8 @@ use crate::model::facts::Product;
 pub struct Api {
     pub product: Product,
     on: On,
+    /// The unit that answers.
+    unit: &'static str,
     /// Of HTTPS.
     pub port: u16,
     /// What the server may show, in PEM: absolute paths, `{node}` is this node's name.
@@ -25,6 +27,7 @@ const APIS: [Api; 2] = [
     Api {
         product: Product::Pve,
         on: On::Pve,
+        unit: "pveproxy",
         port: 8006,
         certificates: &["/etc/pve/nodes/{node}/pveproxy-ssl.pem", "/etc/pve/nodes/{node}/pve-ssl.pem"],
         scheme: "PVEAPIToken",
@@ -36,6 +39,7 @@ const APIS: [Api; 2] = [
     Api {
         product: Product::Pbs,
         on: On::Pbs,
+        unit: "proxmox-backup-proxy",
         port: 8007,
         certificates: &["/etc/proxmox-backup/proxy.pem"],
         scheme: "PBSAPIToken",
@@ -50,6 +54,14 @@ const APIS: [Api; 2] = [
 pub fn of(on: On) -> Option<&'static Api> {
     APIS.iter().find(|api| api.on == on)
 }
+
+/// What answers when this unit runs.
+pub fn of_unit(unit: &str) -> Option<&'static Api> {
+    APIS.iter().find(|api| api.unit == unit)
+}
+
+/// Every API has it; without a token the answer is 401.
+pub const VERSION: &str = "/version";
 
 impl Api {
     pub fn authorization(&self, token: &str, secret: &str) -> String {

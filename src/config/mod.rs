@@ -170,8 +170,11 @@ pub struct Api {
     pub port: Option<u16>,
 }
 
+/// Where a product's API is asked, unless it is said.
+pub const THIS_HOST: &str = "127.0.0.1";
+
 fn this_host() -> String {
-    "127.0.0.1".to_owned()
+    THIS_HOST.to_owned()
 }
 
 /// A checked absolute glob.

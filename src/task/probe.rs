@@ -110,7 +110,7 @@ impl Probe {
                 pmxcfs::State::Live { quorate: false } => Err("there is none".to_owned()),
                 _ => Err(format!("{} is not there, or does not answer", pmxcfs::MOUNT)),
             },
-            Self::Https { .. } => https(&self.to_string()),
+            Self::Https { .. } => answers(&self.to_string(), LIMIT),
         };
         answered.map_err(|why| format!("{}: {why}", self.told()))
     }
@@ -137,8 +137,9 @@ fn ping(host: &Host, target: &str) -> Result<(), String> {
     }
 }
 
-fn https(url: &str) -> Result<(), String> {
-    let request = Request { method: "GET", url, headers: &[], body: None, limit: LIMIT, max_bytes: 0 };
+/// An HTTPS server is there, whoever it is, and is not broken. Errors: why not, without the address.
+pub fn answers(url: &str, limit: Duration) -> Result<(), String> {
+    let request = Request { method: "GET", url, headers: &[], body: None, limit, max_bytes: 0 };
     let client = Client::of_anyone().map_err(|error| format!("{error:#}"))?;
     match client.send(&request) {
         Ok(answer) if answer.status < BROKEN_STATUS => Ok(()),

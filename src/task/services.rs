@@ -1,12 +1,11 @@
 //! Services around a restore: what runs is noted, stopped, started and restarted in the order of the rows, each with
 //! a limit, and looked at afterwards.
 
-use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant};
 
-use crate::catalog::On;
+use super::probe;
 use crate::catalog::api;
-use crate::config::Api;
+use crate::config;
 use crate::model::facts::Product;
 use crate::model::report::Problem;
 use crate::plan::restore::Services;
@@ -21,9 +20,8 @@ const RUN_LIMIT: Duration = Duration::from_secs(120);
 /// How long a unit may take from its start to `active`, and the API from there to its first answer.
 const UP_LIMIT: Duration = Duration::from_secs(15);
 const POLL: Duration = Duration::from_millis(300);
-/// The units that answer on the port of a product's API.
-const API_UNITS: [(&str, Product, On); 2] =
-    [("pveproxy", Product::Pve, On::Pve), ("proxmox-backup-proxy", Product::Pbs, On::Pbs)];
+/// Of one question to it; the last one may begin when the time is nearly over.
+const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 
 /// Those of the units that run now. A host without systemd, or one that is only mounted, has none.
 pub fn running<'a>(host: &Host, units: impl Iterator<Item = &'a String>) -> Vec<String> {
@@ -49,7 +47,12 @@ pub fn stop(host: &Host, services: &Services, running: &[String]) -> Vec<Problem
 
 /// Makes the new files count: commands, then what was stopped is started, then what runs is restarted; and looks
 /// whether all of it came up.
-pub fn settle(host: &Host, services: &Services, running: &[String], apis: &[(Product, Api)]) -> Vec<Problem> {
+pub fn settle(
+    host: &Host,
+    services: &Services,
+    running: &[String],
+    apis: &[(Product, config::Api)],
+) -> Vec<Problem> {
     let mut problems = Vec::new();
     for command in &services.run {
         let words: Vec<&str> = command.iter().map(String::as_str).collect();
@@ -63,11 +66,11 @@ pub fn settle(host: &Host, services: &Services, running: &[String], apis: &[(Pro
         }
     }
     for unit in seen_to {
-        if !within(UP_LIMIT, || is_active(host, unit)) {
+        if within(UP_LIMIT, || is_active(host, unit).then_some(()).ok_or(())).is_err() {
             let problem = Problem::error(format!("{unit}: did not come up"));
             problems.push(problem.hint(format!("see `systemctl status {unit}`")));
-        } else if let Some((_, product, on)) = API_UNITS.iter().find(|(name, ..)| *name == unit) {
-            problems.extend(api_answers(*product, *on, apis));
+        } else if let Some(api) = api::of_unit(unit) {
+            problems.extend(answers(api, unit, apis));
         }
     }
     problems
@@ -92,26 +95,25 @@ fn run(host: &Host, words: &[&str], limit: Duration) -> Option<Problem> {
     Some(problem.hint("the files are in place; see the journal, then run it by hand"))
 }
 
-fn within(limit: Duration, is_so: impl Fn() -> bool) -> bool {
+/// Tries again until it is so. Errors: of the last try.
+fn within<E>(limit: Duration, is_so: impl Fn() -> Result<(), E>) -> Result<(), E> {
     let since = Instant::now();
     loop {
-        if is_so() {
-            return true;
-        }
-        if since.elapsed() >= limit {
-            return false;
+        let tried = is_so();
+        if tried.is_ok() || since.elapsed() >= limit {
+            return tried;
         }
         std::thread::sleep(POLL);
     }
 }
 
-fn api_answers(product: Product, on: On, apis: &[(Product, Api)]) -> Option<Problem> {
-    let known = apis.iter().find(|(of, _)| *of == product).map(|(_, api)| api);
-    let server = known.map_or("127.0.0.1", |api| api.server.as_str());
-    let port = known.and_then(|api| api.port).or_else(|| api::of(on).map(|api| api.port))?;
-    let address = format!("{server}:{port}");
-    let addresses: Vec<SocketAddr> = address.to_socket_addrs().ok()?.collect();
-    let answers = || addresses.iter().any(|address| TcpStream::connect_timeout(address, POLL * 3).is_ok());
-    let problem = Problem::error(format!("{address}: the API of {product} does not answer"));
-    (!within(UP_LIMIT, answers)).then(|| problem.hint("see the journal of its proxy"))
+/// Whether the API is there again; it is told nothing, so that its certificate, which may just have been restored,
+/// proves nothing that matters here.
+fn answers(api: &api::Api, unit: &str, apis: &[(Product, config::Api)]) -> Option<Problem> {
+    let known = apis.iter().find(|(of, _)| *of == api.product).map(|(_, api)| api);
+    let server = known.map_or(config::THIS_HOST, |api| api.server.as_str());
+    let url = api.url(server, known.and_then(|api| api.port), api::VERSION, &[]);
+    let why = within(UP_LIMIT, || probe::answers(&url, ANSWER_LIMIT)).err()?;
+    let problem = Problem::error(format!("{unit}: its API does not answer: {url}: {why}"));
+    Some(problem.hint(format!("see `journalctl -u {unit}`")))
 }

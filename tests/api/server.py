@@ -3,11 +3,14 @@
 
 Usage: server.py CERT KEY LOG AUTHORIZATION MODE PRIVILEGE... Prints its port, then serves until killed.
 LOG gets a line for each request. Modes: well, silent (never answers), junk (no JSON), forbidden (the status
-of the node may not be read), large (an answer without end).
+of the node may not be read), large (an answer without end), broken (its daemon is not there), late (the same, twice).
 """
 import http.server, json, ssl, sys, time
 
 cert, key, log, authorization, mode, *privileges = sys.argv[1:]
+
+
+asked = 0
 
 
 class Api(http.server.BaseHTTPRequestHandler):
@@ -18,6 +21,10 @@ class Api(http.server.BaseHTTPRequestHandler):
             out.write(f"{self.client_address[1]} {self.path}\n")
         if mode == "silent":
             time.sleep(60)
+        global asked
+        asked += 1
+        if mode == "broken" or mode == "late" and asked <= 2:
+            return self.answer(596, b"")
         if self.headers["Authorization"] != authorization:
             return self.answer(401, b"")
         if not self.path.startswith("/api2/json/"):

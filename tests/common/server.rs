@@ -1,5 +1,5 @@
-//! Servers of tests/notify, with TLS by an authority of their own or without: a web server that writes down what it is
-//! asked, a mail server.
+//! Servers of tests/notify and tests/api, with TLS by an authority of their own or without: a web server that writes
+//! down what it is asked, a mail server, a product's API.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::missing_panics_doc)]
 
 use std::fs;
@@ -20,12 +20,28 @@ pub struct Server {
 
 impl Server {
     pub fn start(script: &str, log: PathBuf, args: &[&str]) -> Self {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/notify").join(script);
+        let mut command = Self::script("notify", script);
+        command.arg(&log).args(args);
+        Self::spawn(command, log)
+    }
+
+    /// The API of a Proxmox host, which wants to know who asks.
+    pub fn api(host: &TestHost, mode: &str) -> Self {
+        let (keys, log) = (Keys::make(host, "api"), host.beside("api.log"));
+        let mut command = Self::script("api", "server.py");
+        command.args([&keys.cert, &keys.key]).arg(&log).args(["another token", mode]);
+        Self::spawn(command, log)
+    }
+
+    fn script(folder: &str, name: &str) -> Command {
         // Debian's own: it has Debian's aiosmtpd.
-        let mut child = Command::new("/usr/bin/python3")
-            .arg(path)
-            .arg(&log)
-            .args(args)
+        let mut command = Command::new("/usr/bin/python3");
+        command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(folder).join(name));
+        command
+    }
+
+    fn spawn(mut command: Command, log: PathBuf) -> Self {
+        let mut child = command
             .stdout(Stdio::piped())
             // What a client breaks off, they report at length.
             .stderr(Stdio::null())

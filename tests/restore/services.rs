@@ -4,10 +4,14 @@
 use std::collections::HashSet;
 use std::fs;
 use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use pbx_config::model::report::Exit;
 use pbx_config::sys::exec::{Cmd, Exec, Output, Status};
 
+use super::common::server::Server;
+use super::common::{Done, TestHost};
 use super::saved;
 
 /// Knows units; anything else it is asked is a failure.
@@ -97,7 +101,81 @@ fn a_unit_that_does_not_come_up_is_a_problem_beside_the_way_back() {
     host.write("etc/chrony/chrony.conf", "b\n");
     let (exec, _) = Tools::new(&["chrony"], &["chrony"]);
     let done = host.run_with(&["restore", "latest", "--yes", "--only", "time-sync"], Box::new(exec));
-    assert_eq!(done.exit, pbx_config::model::report::Exit::Problems);
+    assert_eq!(done.exit, Exit::Problems);
     assert!(done.out.contains("chrony: did not come up"), "{}", done.out);
     assert!(done.out.contains("undo it with: pbx-config undo"), "{}", done.out);
+}
+
+/// A server whose daemons a restore restarts, with its API on this port.
+fn with_api(port: u16) -> TestHost {
+    let host = saved("pbs");
+    host.write("etc/proxmox-backup/node.cfg", "email-from: other@example.org\n");
+    host.configure(&format!("api: pbs\n\ttoken pbx@pbs!state\n\tport {port}\n"));
+    host.write("etc/proxmox-backup-extra/secrets.cfg", "api: pbs\n\tsecret 5ec2e7-0f-a11\n");
+    let secrets = host.root.join("etc/proxmox-backup-extra/secrets.cfg");
+    fs::set_permissions(secrets, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    host
+}
+
+fn restart(host: &TestHost) -> Done {
+    let (exec, said) = Tools::new(&["proxmox-backup", "proxmox-backup-proxy"], &[]);
+    let done = host.run_with(&["restore", "latest", "--yes", "--only", "pbs-node"], Box::new(exec));
+    let expected = ["systemctl restart proxmox-backup", "systemctl restart proxmox-backup-proxy"];
+    assert_eq!(*said.lock().unwrap(), expected, "{}", done.out);
+    done
+}
+
+#[test]
+fn an_api_that_answers_after_its_restart_is_fine_and_is_told_nothing() {
+    for mode in ["well", "late"] {
+        let host = TestHost::empty();
+        let server = Server::api(&host, mode);
+        let host = with_api(server.port);
+        let done = restart(&host).ok();
+        assert!(!done.out.contains("API"), "{mode}: {}", done.out);
+        let asked = fs::read_to_string(&server.log).unwrap();
+        assert!(asked.lines().all(|line| line.ends_with(" /api2/json/version")), "{mode}: {asked}");
+        assert_eq!(asked.lines().count(), if mode == "late" { 3 } else { 1 }, "{asked}");
+    }
+}
+
+#[test]
+fn an_api_that_does_not_answer_after_its_restart_is_a_problem_beside_the_way_back() {
+    std::thread::scope(|scope| {
+        scope.spawn(with_no_api);
+        for (mode, why) in [("broken", "status 596"), ("silent", "no answer in time"), ("mute", "in time")] {
+            scope.spawn(move || {
+                let beside = TestHost::empty();
+                let mute = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+                let server = (mode != "mute").then(|| Server::api(&beside, mode));
+                let port = server.as_ref().map_or(mute.local_addr().unwrap().port(), |server| server.port);
+                let host = with_api(port);
+                let since = Instant::now();
+                let done = restart(&host).exits(Exit::Problems);
+                // A hang is not seconds.
+                assert!(since.elapsed() < Duration::from_secs(60), "{mode}");
+                let what = format!("its API does not answer: https://127.0.0.1:{port}/api2/json/version: ");
+                let line = done.out.lines().find(|line| line.contains(&what)).unwrap_or(&done.out);
+                assert!(line.contains("proxmox-backup-proxy: ") && line.contains(why), "{mode}: {line}");
+                assert!(done.out.contains("undo it with: pbx-config undo"), "{}", done.out);
+                assert!(!done.out.contains("5ec2e7"));
+            });
+        }
+    });
+}
+
+/// The proxy of a node is asked where nothing is configured.
+fn with_no_api() {
+    let host = saved("pve-single");
+    let path = host.root.join("etc/pve/nodes/pve1/pveproxy-ssl.pem");
+    fs::write(&path, "another").unwrap();
+    // On a node of Proxmox it answers.
+    if std::net::TcpStream::connect("127.0.0.1:8006").is_ok() {
+        return;
+    }
+    let (exec, said) = Tools::new(&["pveproxy"], &[]);
+    let args = ["restore", "latest", "--yes", "--only", "pve-node-custom-cert"];
+    let done = host.run_with(&args, Box::new(exec)).exits(Exit::Problems);
+    assert_eq!(*said.lock().unwrap(), ["systemctl restart pveproxy"]);
+    assert!(done.out.contains("https://127.0.0.1:8006/api2/json/version: "), "{}", done.out);
 }
