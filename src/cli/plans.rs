@@ -126,11 +126,15 @@ pub fn summary(plan: &RestorePlan) -> String {
     let count = |how| plan.steps.iter().filter(|step| step.how == how).count();
     let refused: usize = plan.refused.iter().map(|refused| refused.count).sum();
     format!(
-        "{} to create, {} to replace, {} to merge, {} to set right; {} are here already; {refused} are left alone",
+        "{} to create, {} to replace, {} to merge, {} to set right{}; {} are here already; {refused} are left alone",
         count(How::Create),
         count(How::Replace),
         count(How::Merge),
         count(How::Attributes),
+        match count(How::Remove) {
+            0 => String::new(),
+            n => format!(", {n} to remove"),
+        },
         plan.unchanged
     )
 }

@@ -174,6 +174,8 @@ pub enum How {
     Merge,
     /// Owner, mode and attributes of a folder that is there.
     Attributes,
+    /// Nothing is to be there. `after` says so as an empty file.
+    Remove,
 }
 
 impl std::fmt::Display for How {
@@ -183,6 +185,7 @@ impl std::fmt::Display for How {
             Self::Replace => "replace",
             Self::Merge => "merge",
             Self::Attributes => "attributes",
+            Self::Remove => "remove",
         })
     }
 }

@@ -10,7 +10,7 @@ use super::journal::Journal;
 use super::observe;
 use crate::model::index::Kind;
 use crate::model::report::{Fault, FaultKind, Problem};
-use crate::plan::restore::{Fingerprint, Live, PVE, Step, Via};
+use crate::plan::restore::{Fingerprint, How, Live, PVE, Step, Via};
 use crate::sys::beneath::Beneath;
 use crate::sys::host::Host;
 use crate::sys::lock::check_stopped;
@@ -69,7 +69,12 @@ fn one(
                 offline::wait_stopped(host)?;
             }
             let live = observe::look(&host.path(Path::new("/").join(path)))?;
-            if matches!(&live, Live::There { print, .. } if print.same(&step.after)) {
+            let is_there_already = match &live {
+                Live::Absent => step.how == How::Remove,
+                Live::There { print, .. } => step.how != How::Remove && print.same(&step.after),
+                Live::Blocked(_) => false,
+            };
+            if is_there_already {
                 return Ok(Vec::new());
             }
             let is_as_planned = match (&step.before, &live) {
@@ -84,6 +89,12 @@ fn one(
             }
             let after = &step.after;
             let temp = journal.temp(n);
+            if step.how == How::Remove {
+                put::remove(root, path, after.kind)?;
+                // It must not come back after a power cut, beside what is written next.
+                root.sync()?;
+                return Ok(Vec::new());
+            }
             Ok(match (after.kind, &after.link) {
                 (Kind::Symlink, Some(link)) => {
                     put::symlink(root, path, &temp, link, &meta(after)).map(|()| Vec::new())?

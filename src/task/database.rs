@@ -2,14 +2,20 @@
 //! within a live cluster.
 //! Not here: what pmxcfs refuses (`sys::pmxcfs::offline`), writing.
 
+use std::path::Path;
+
 use anyhow::Result;
 
-use crate::catalog::{self, CLUSTER_MEMBER, Source};
-use crate::model::index::{Kind, Name};
+use super::observe;
+use crate::catalog::{CLUSTER_MEMBER, Risk};
+use crate::model::index::{Kind, Mtime, Name};
 use crate::model::report::{Fault, FaultKind};
 use crate::plan::relocate;
-use crate::plan::restore::{Advice, Content, Database, PVE, Picked, Request, RestorePlan, Wanted};
+use crate::plan::restore::{
+    Advice, Content, Database, Fingerprint, How, Live, PVE, Picked, Request, RestorePlan, Step, Via, Wanted,
+};
 use crate::sys::files;
+use crate::sys::hash::sha256;
 use crate::sys::host::Host;
 use crate::sys::pmxcfs::offline::{self, Edit, Ready};
 use crate::sys::pmxcfs::{DATABASE, LOGS, UNIT};
@@ -38,14 +44,6 @@ pub fn take(host: &Host, picked: &mut Picked, request: &Request) -> Result<Vec<A
     check(host, &ready)?;
     let advice = advice(&one, &ready, how);
     picked.wanted.retain(|one| !one.entry.path.as_path().starts_with(PVE));
-    // A log that a killed pmxcfs left would be replayed into the new database: it is emptied first. Where there is
-    // none an empty one is made, so that undoing takes away the log of the new database, too.
-    for end in LOGS {
-        let mut log = Wanted { content: Content::Bytes(Vec::new()), is_named: true, ..one.clone() };
-        log.entry.path = Name::new(format!("{name}{end}"));
-        (log.entry.kind, log.entry.mode, log.entry.uid, log.entry.gid) = (Kind::File, 0o600, 0, 0);
-        picked.wanted.push(log);
-    }
     let mut new = Wanted { content: Content::Bytes(ready.database), is_named: true, ..one };
     (new.entry.kind, new.entry.mode, new.entry.uid, new.entry.gid) = (Kind::File, 0o600, 0, 0);
     picked.wanted.push(new);
@@ -106,11 +104,77 @@ fn advice(one: &Wanted, ready: &Ready, how: Database) -> Vec<Advice> {
     advice
 }
 
-/// pmxcfs is stopped now, and is started on its new database.
-pub fn start(plan: &mut RestorePlan) {
-    let is_of =
-        |id: &str| catalog::items().any(|item| item.id == id && matches!(item.source, Source::Database));
-    if plan.steps.iter().any(|step| is_of(&step.item)) {
-        plan.session.start.push(UNIT.to_owned());
+/// pmxcfs is stopped now, and is started on its new database. A log that a killed one left would be replayed into
+/// that: it goes first. Where there is none the step stands all the same, so that undoing takes away the log that
+/// the new database has by then.
+///
+/// Errors: something that is no file has the name of the database or of a log.
+pub fn start(host: &Host, plan: &mut RestorePlan, picked: &Picked, request: &Request) -> Result<()> {
+    let name = Name::new(DATABASE.trim_start_matches('/'));
+    let wanted = picked.wanted.iter().find(|one| one.entry.path == name);
+    let (Some(_), Some(wanted)) = (request.database, wanted) else { return Ok(()) };
+    let at = plan.steps.iter().position(|step| step.path == name);
+    let mut steps = Vec::new();
+    for end in LOGS {
+        let path = Name::new(format!("{name}{end}"));
+        steps.push(Step { how: How::Remove, before: live(host, &path)?, ..step(wanted, path, no_log()) });
+    }
+    let is_logged = steps.iter().any(|step| step.before.is_some());
+    match at {
+        Some(at) => drop(plan.steps.splice(at..at, steps)),
+        // The database itself is as it is to be, but not with its log. pmxcfs will write into it: it is kept, too.
+        None if is_logged => {
+            plan.steps.extend(steps);
+            if let Some(print) = live(host, &name)? {
+                let content = wanted.content.clone();
+                let before = Some(print.clone());
+                plan.steps.push(Step { before, content, ..step(wanted, name, print) });
+            }
+        }
+        None => return Ok(()),
+    }
+    plan.session.start.push(UNIT.to_owned());
+    Ok(())
+}
+
+fn live(host: &Host, path: &Name) -> Result<Option<Fingerprint>> {
+    match observe::look(&host.path(Path::new("/").join(path.as_path())))? {
+        Live::Absent => Ok(None),
+        Live::There { print, .. } if print.kind == Kind::File => Ok(Some(print)),
+        _ => {
+            let fault = Fault::new(FaultKind::Failed, format!("/{path}: is no file"));
+            Err(fault.hint("look what made it, and move it away").into())
+        }
+    }
+}
+
+fn step(wanted: &Wanted, path: Name, after: Fingerprint) -> Step {
+    Step {
+        item: wanted.item.id.to_owned(),
+        path,
+        how: How::Replace,
+        via: Via::Disk,
+        lock: None,
+        before: None,
+        after,
+        secret: true,
+        session: wanted.item.risk == Risk::Session,
+        diff: None,
+        content: Content::None,
+    }
+}
+
+/// As `How::Remove` says it.
+fn no_log() -> Fingerprint {
+    Fingerprint {
+        kind: Kind::File,
+        mode: 0o600,
+        uid: 0,
+        gid: 0,
+        mtime: Mtime::default(),
+        size: 0,
+        sha256: sha256(b""),
+        link: None,
+        xattrs: Vec::new(),
     }
 }

@@ -10,10 +10,10 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 
 use super::picked::SMALL_BYTES;
-use crate::catalog::{PBS_DIR, Restore};
+use crate::catalog::{PBS_DIR, Restore, Source};
 use crate::model::facts::Product;
 use crate::model::index::{Kind, Mtime, Name};
-use crate::plan::restore::{Fingerprint, Here, Live, PVE, Picked, Tree, guest_id};
+use crate::plan::restore::{Content, Fingerprint, Here, Live, PVE, Picked, Tree, guest_id};
 use crate::sys::files::{self, Node, Owners};
 use crate::sys::hash::{Hasher, sha256};
 use crate::sys::host::Host;
@@ -61,7 +61,11 @@ pub fn observe(host: &Host, picked: &Picked) -> Result<Observed> {
         Look { root: host.root(), foreign: files::foreign_mounts(host.root()), seen: HashMap::new() };
     for one in picked.wanted.iter().chain(&picked.parts) {
         let path = one.entry.path.as_path();
-        if path.starts_with(PVE) {
+        // Of a running pmxcfs the database is not opened like any other file, not even to be compared. Whoever puts
+        // one in place has seen that none runs, and has made it anew.
+        let is_live_database =
+            matches!(one.item.source, Source::Database) && !matches!(one.content, Content::Bytes(_));
+        if path.starts_with(PVE) || is_live_database {
             continue;
         }
         let merges = one.item.restore == Restore::AddLines;

@@ -51,7 +51,7 @@ pub fn prepare(host: &Host, chosen: &Chosen, request: &Request) -> Result<Prepar
     let advice = shape::shape(&mut picked, &here, &world, request)?;
     let mut plan = restore::plan(&picked, &here, request);
     plan.advice.extend(advice.into_iter().chain(by_hand));
-    database::start(&mut plan);
+    database::start(host, &mut plan, &picked, request)?;
     let digest = digest(&plan, request, &manifest_sha256)?;
     Ok(Prepared {
         plan,

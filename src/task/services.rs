@@ -65,6 +65,8 @@ pub fn settle(
             seen_to.push(unit.as_str());
         }
     }
+    // Nothing runs on a system that is only mounted here.
+    seen_to.retain(|_| host.exec.is_of_host());
     for unit in seen_to {
         if within(UP_LIMIT, || is_active(host, unit).then_some(()).ok_or(())).is_err() {
             let problem = Problem::error(format!("{unit}: did not come up"));

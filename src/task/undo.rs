@@ -135,6 +135,11 @@ fn disk(host: &Host, root: &Beneath, journal: &mut Journal, n: usize, force: boo
     journal.write(&format!("begin {n}\nundoing\n"))?;
     let temp = journal.temp(n);
     let path = journal.record.steps[n].path.as_path();
+    // The log of the new database must not be beside the old one, not even at a power cut; its own comes later.
+    for log in offline::logs(path) {
+        put::remove(root, &log, Kind::File)?;
+        root.sync()?;
+    }
     match (before.kind, &before.link) {
         (Kind::Symlink, Some(link)) => put::symlink(root, path, &temp, link, &meta(&before))?,
         (Kind::Dir, _) => drop(put::dir(root, path, &meta(&before))?),

@@ -7,16 +7,17 @@ use super::common::{TestHost, program, tree};
 use super::{change, picture, saved};
 
 /// The calls of the process that restores; those that go through the cluster file system are its children's.
-const CALLS: &str = "fdatasync,fsync,renameat,renameat2,mkdirat,symlinkat,unlinkat,fchmod,fchown,utimensat";
+const CALLS: &str = "fdatasync,fsync,renameat,renameat2,mkdirat,symlinkat,unlinkat,fchmod,fchown,utimensat,\
+    syncfs";
 /// In a quick run every so many-th of them.
-const EVERY: usize = 5;
+pub const EVERY: usize = 5;
 
-fn is_long() -> bool {
+pub fn is_long() -> bool {
     std::env::var_os("PBX_TEST_LONG").is_some()
 }
 
 /// Runs the program on the host under strace; what it said, and whether it ended by itself.
-fn traced(host: &TestHost, log: &Path, more: &[&str], args: &[&str]) -> (bool, String) {
+pub fn traced(host: &TestHost, log: &Path, more: &[&str], args: &[&str]) -> (bool, String) {
     let mut command = Command::new("strace");
     command.args(["-qq", "-s", "0", "-o"]).arg(log).args(["-e", &format!("trace={CALLS}")]).args(more);
     command.arg(program()).arg("--root").arg(&host.root).args(args);
@@ -24,36 +25,37 @@ fn traced(host: &TestHost, log: &Path, more: &[&str], args: &[&str]) -> (bool, S
     (done.status.code().is_some(), String::from_utf8_lossy(&done.stderr).into_owned())
 }
 
-fn plain(host: &TestHost, args: &[&str]) -> (Option<i32>, String) {
+pub fn plain(host: &TestHost, args: &[&str]) -> (Option<i32>, String) {
     let done = Command::new(program()).arg("--root").arg(&host.root).args(args).output().unwrap();
     let said = [done.stdout, done.stderr].concat();
     (done.status.code(), String::from_utf8_lossy(&said).into_owned())
 }
 
-/// The contents of a goal: the times of folders are the moment's.
-fn contents(host: &TestHost) -> tree::Tree {
-    let mut tree = picture(host);
-    for (path, seen) in &mut tree {
-        if seen.kind == "folder" || path.starts_with("etc/pve") {
-            seen.mtime = (0, 0);
-        }
-    }
-    tree
-}
-
 fn killed_everywhere(name: &str, args: &[&str], every: usize) {
     let host = saved(name);
     change(&host);
-    let before = picture(&host);
+    killed_at(&host, name, args, every, picture);
+}
+
+/// `picture` is all that the restore may touch.
+pub fn killed_at(
+    host: &TestHost,
+    name: &str,
+    args: &[&str],
+    every: usize,
+    picture: impl Fn(&TestHost) -> tree::Tree,
+) {
+    let before = picture(host);
+    let contents = |host: &TestHost| contents_of(&picture(host));
     let mut restore = vec!["restore", "latest", "--yes"];
     restore.extend(args);
     let log = host.beside("calls");
-    let (ended, said) = traced(&host, &log, &[], &restore);
+    let (ended, said) = traced(host, &log, &[], &restore);
     assert!(ended, "{said}");
-    let goal = contents(&host);
+    let goal = contents(host);
     assert_ne!(goal, contents_of(&before), "{said}");
-    assert_eq!(plain(&host, &["undo"]).0, Some(0));
-    tree::assert_same(&picture(&host), &before);
+    assert_eq!(plain(host, &["undo"]).0, Some(0));
+    tree::assert_same(&picture(host), &before);
 
     let calls = std::fs::read_to_string(&log).unwrap();
     let mut nth: std::collections::HashMap<&str, usize> = std::collections::HashMap::new();
@@ -73,28 +75,29 @@ fn killed_everywhere(name: &str, args: &[&str], every: usize) {
         let inject = format!("inject={call}:signal=KILL:when={n}");
         for goes_on in [false, true] {
             let when = format!("{name}: killed before {call} {n}");
-            let (ended, said) = traced(&host, &log, &["-e", &inject], &restore);
+            let (ended, said) = traced(host, &log, &["-e", &inject], &restore);
             assert!(!ended, "not {when}: {said}");
             met += 1;
             let Some(id) = said.lines().find_map(|line| line.strip_prefix("to undo it: pbx-config undo "))
             else {
                 // Not even the record was whole.
-                tree::assert_same(&picture(&host), &before);
+                tree::assert_same(&picture(host), &before);
                 continue;
             };
             if goes_on {
-                let (_, said) = plain(&host, &["restore", "--resume", id]);
-                assert!(contents(&host) == goal || said.contains("is done already"), "{when}: {said}");
-                tree::assert_same(&contents(&host), &goal);
+                let (_, said) = plain(host, &["restore", "--resume", id]);
+                assert!(contents(host) == goal || said.contains("is done already"), "{when}: {said}");
+                tree::assert_same(&contents(host), &goal);
             }
-            let (code, said) = plain(&host, &["undo", id]);
+            let (code, said) = plain(host, &["undo", id]);
             assert!(code == Some(0), "{when}: {said}");
-            tree::assert_same(&picture(&host), &before);
+            tree::assert_same(&picture(host), &before);
         }
     }
     assert!(met > 3);
 }
 
+/// The contents of a goal: the times of folders are the moment's.
 fn contents_of(before: &tree::Tree) -> tree::Tree {
     let mut tree = before.clone();
     for (path, seen) in &mut tree {

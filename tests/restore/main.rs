@@ -5,6 +5,7 @@
 mod common;
 
 mod armed;
+mod database;
 mod interrupt;
 mod probes;
 mod rules;

@@ -9,7 +9,7 @@ use std::fs;
 use std::io::Cursor;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -289,6 +289,12 @@ fn write(rows: &Rows, version: i64) -> Result<Vec<u8>> {
     }
     all.commit()?;
     Ok(db.serialize("main")?.to_vec())
+}
+
+/// What stands beside the database while it is used; of any other path nothing does.
+pub fn logs(path: &Path) -> Vec<PathBuf> {
+    let is_it = path.strip_prefix("/").unwrap_or(path) == Path::new(DATABASE.trim_start_matches('/'));
+    LOGS.iter().filter(|_| is_it).map(|end| with_suffix(path, end)).collect()
 }
 
 /// The database, and what stands beside it while it is used.
