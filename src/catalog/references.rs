@@ -1,6 +1,8 @@
 //! Where files name a node, a network card, a storage or a bridge, so that a new name can be put there.
 //! Not here: putting it there (`plan::relocate`, `plan::network`).
 
+use std::path::Path;
+
 use super::objects::NODES;
 
 /// A place in a file that holds names.
@@ -91,6 +93,16 @@ const LINK_NAME: Form = Form::Assigned(&["Name", "OriginalName"]);
 pub const LINK_FILES: [&str; 2] = ["usr/local/lib/systemd/network/", "etc/systemd/network/"];
 pub const CARD_LINKS: &str = "ip-link.json";
 pub const ADDRESSES: &str = "ip-address.json";
+
+pub fn is_link_file(path: &str) -> bool {
+    let is_link = Path::new(path).extension().is_some_and(|end| end == "link");
+    is_link && LINK_FILES.iter().any(|folder| path.starts_with(folder))
+}
+
+/// Files that tell cards by their addresses.
+pub fn tells_addresses(path: &str) -> bool {
+    path.starts_with("etc/udev/") || LINK_FILES.iter().any(|folder| path.starts_with(folder))
+}
 
 /// In an interfaces file: what brings a link up by itself, and what it is made of.
 pub const START_KEYS: [&str; 3] = ["auto", "allow-auto", "allow-hotplug"];

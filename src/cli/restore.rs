@@ -37,6 +37,7 @@ const MAX_PROBES: usize = 8;
   pbx-config restore latest vm/101 --as 201 --storage local-lvm=tank --bridge vmbr0=vmbr1
   pbx-config restore latest --recover --node pve1=pve2
   pbx-config restore latest --only network --confirm-within 5m --probe ping:10.0.0.1
+  pbx-config restore latest --only network --nic nic0=enp5s0     the card on the new mainboard
   pbx-config restore latest --recover --database  /etc/pve as its database, with pmxcfs stopped
   pbx-config restore latest --path /etc/network --yes
   pbx-config restore latest --skip network --plan /root/plan.json
@@ -100,6 +101,12 @@ pub struct Restore {
     /// In configurations of guests the bridge OLD becomes NEW
     #[arg(long, value_name = "OLD=NEW", conflicts_with_all = ["to", "apply"])]
     pub bridge: Vec<String>,
+    /// The snapshot's network card OLD is NEW here, where no address tells it: on another mainboard
+    ///
+    /// Cards are matched by their MAC addresses without it. The names are rewritten wherever the network's and the
+    /// firewall's files say them; a .link file gets the address of the new card.
+    #[arg(long, value_name = "OLD=NEW", conflicts_with_all = ["to", "apply"])]
+    pub nic: Vec<String>,
     /// Go on with a restore that was cut short
     #[arg(long, value_name = "ID", conflicts_with_all = ["snap", "to", "apply", "plan", "only", "skip", "paths"])]
     pub resume: Option<String>,
@@ -336,5 +343,6 @@ fn request(args: &Restore) -> Result<Request> {
         node: args.node.as_deref().map(|word| Moves::pair("--node", word)).transpose()?,
         storage: pairs("--storage", &args.storage)?,
         bridge: pairs("--bridge", &args.bridge)?,
+        nic: pairs("--nic", &args.nic)?,
     })
 }

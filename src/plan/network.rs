@@ -7,8 +7,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Deserialize;
 
 use super::pieces;
-use super::relocate::{Pair, matches, references, words};
-use crate::catalog::references::{CARD_NAMES, PORT_KEYS, START_KEYS, is_interfaces, names_cards};
+use super::relocate::{Pair, counted, matches, references, splice, words};
+use crate::catalog::references::{
+    CARD_NAMES, PORT_KEYS, START_KEYS, is_interfaces, is_link_file, names_cards, tells_addresses,
+};
+use crate::model::report::{Fault, FaultKind};
 
 /// Kinds of links that `ip -d` tells and that are no hardware; names that the product gives to such links.
 const NO_CARD_PREFIXES: [&str; 12] =
@@ -33,6 +36,8 @@ pub struct Cards {
     pub new: Vec<Card>,
     /// Of the snapshot, here under the same name.
     pub same: Vec<String>,
+    /// Addresses, old to new, of those that somebody matched by hand.
+    pub addresses: Vec<Pair>,
 }
 
 /// A file of the network as it comes back.
@@ -125,38 +130,121 @@ impl Cards {
         cards
     }
 
-    /// Nothing has to be rewritten, and nothing is missing.
-    pub fn is_same(&self) -> bool {
-        self.renamed.is_empty() && self.missing.is_empty()
+    /// With the pairs of `--nic`, which no address tells; they count more than an address does. `live` is None when
+    /// the cards of this host are not known. `names` tells whether a file that comes back says a name.
+    ///
+    /// Errors: `Usage` for a card that is not there, on either side, and for one that would be two.
+    pub fn by_hand(
+        mut self,
+        old: &[Card],
+        live: Option<&[Card]>,
+        pairs: &[Pair],
+        names: impl Fn(&str) -> bool,
+    ) -> Result<Self, Fault> {
+        let usage = |what: String, hint: String| Err(Fault::new(FaultKind::Usage, what).hint(hint));
+        let all = |cards: &[Card]| cards.iter().map(shown).collect::<Vec<_>>().join(", ");
+        let is_given = |name: &str| pairs.iter().any(|(from, _)| from == name);
+        for (number, (from, to)) in pairs.iter().enumerate() {
+            let rest = &pairs[number + 1..];
+            if rest.iter().any(|(other, _)| other == from) {
+                return usage(format!("--nic gives '{from}' two names"), "each card once".to_owned());
+            }
+            if rest.iter().any(|(_, other)| other == to) {
+                return usage(format!("--nic makes two cards '{to}'"), "each card once".to_owned());
+            }
+            if !old.iter().any(|card| card.name == *from) && !names(from) {
+                let hint = if old.is_empty() {
+                    "nothing that comes back names it".to_owned()
+                } else {
+                    format!("it had {}", all(old))
+                };
+                return usage(format!("--nic {from}={to}: the snapshot knows no card '{from}'"), hint);
+            }
+            let Some(live) = live else { continue };
+            if !live.iter().any(|card| card.name == *to) {
+                let hint = format!("here are {}", all(live));
+                return usage(format!("--nic {from}={to}: this host has no card '{to}'"), hint);
+            }
+            let by_address = |(other, new): &&Pair| new == to && other != from && !is_given(other);
+            let taken = self.renamed.iter().find(by_address).map(|(other, _)| other);
+            let taken = taken.or_else(|| self.same.iter().find(|same| *same == to && !is_given(same)));
+            if let Some(other) = taken.filter(|other| *other != from) {
+                let what = format!("--nic {from}={to}: by its address {to} is the snapshot's {other}");
+                return usage(what, format!("say what becomes of {other}, too: --nic {other}=NAME"));
+            }
+        }
+        self.renamed.retain(|(from, _)| !is_given(from));
+        self.missing.retain(|card| !is_given(&card.name));
+        self.same.retain(|name| !is_given(name));
+        self.new.retain(|card| !pairs.iter().any(|(_, to)| *to == card.name));
+        for (from, to) in pairs {
+            if from == to {
+                self.same.push(from.clone());
+            } else {
+                self.renamed.push((from.clone(), to.clone()));
+            }
+            let address = |cards: &[Card], name: &str| {
+                cards.iter().find(|card| card.name == name).map(|card| card.mac.clone())
+            };
+            if let (Some(was), Some(is)) = (address(old, from), address(live.unwrap_or_default(), to))
+                && was != is
+            {
+                self.addresses.push((was, is));
+            }
+        }
+        Ok(self)
+    }
+
+    /// What an admin does about the cards that are missing and that `names` tells are needed.
+    pub fn to_be_matched(&self, snapshot: &str, names: impl Fn(&str) -> bool) -> Vec<(String, String)> {
+        let here: Vec<String> = self.new.iter().map(shown).collect();
+        let here = if here.is_empty() { "no other".to_owned() } else { here.join(", ") };
+        let one = |card: &Card| {
+            let text = format!(
+                "the snapshot's card {} is not here under any name; say which card takes its place: here are {here}",
+                shown(card)
+            );
+            let to = self.new.first().map_or("CARD", |card| card.name.as_str());
+            (text, format!("pbx-config restore {snapshot} --nic {}={to}", card.name))
+        };
+        self.missing.iter().filter(|card| names(&card.name)).map(one).collect()
     }
 
     /// The file with the names of this host. `path` is relative to the root.
     pub fn adapt(&self, path: &str, content: &[u8]) -> Adapted {
         let mut notes = Vec::new();
+        let refused = is_interfaces(path).then(|| self.cut_off(content)).flatten();
+        let refused = refused.or_else(|| self.of_no_card(path, content));
         let (content, places) = references(path, content, CARD_NAMES, &self.renamed);
+        let (content, addresses) =
+            if tells_addresses(path) { replaced(content, &self.addresses) } else { (content, 0) };
+        if addresses > 0 {
+            notes.push("it has the addresses of the cards that are here".to_owned());
+        }
         if places > 0 {
             let pairs: Vec<String> =
                 self.renamed.iter().map(|(old, new)| format!("{old} is {new} here")).collect();
-            notes.push(format!("{} ({places} places rewritten)", pairs.join(", ")));
+            let places = counted(places, "place");
+            notes.push(format!("{} ({places} rewritten)", pairs.join(", ")));
         } else if names_cards(path) {
             let named = self.renamed.iter().filter(|(old, _)| mentions(&content, old));
             notes.extend(named.map(|(old, new)| format!("names {old}, which is {new} here: look at it")));
         }
-        let refused = is_interfaces(path).then(|| self.cut_off(&content)).flatten();
         Adapted { content, notes, refused }
+    }
+
+    /// A .link file would take the name of a card that is here away, at the next boot.
+    fn of_no_card(&self, path: &str, content: &[u8]) -> Option<String> {
+        let card = linked(content).filter(|_| is_link_file(path))?;
+        let is_missing = self.missing.iter().any(|missing| missing.mac == card.mac);
+        is_missing.then(|| format!("it names the card {}, which is not here", shown(&card)))
     }
 
     /// Cards that the file needs and that are not here under any name.
     fn cut_off(&self, content: &[u8]) -> Option<String> {
         let needed = needed(content);
-        let missing: Vec<String> = self
-            .missing
-            .iter()
-            .filter(|card| {
-                needed.contains(&card.name) && !self.renamed.iter().any(|(_, new)| *new == card.name)
-            })
-            .map(shown)
-            .collect();
+        let missing: Vec<String> =
+            self.missing.iter().filter(|card| needed.contains(&card.name)).map(shown).collect();
         if missing.is_empty() {
             return None;
         }
@@ -174,7 +262,25 @@ fn shown(card: &Card) -> String {
     format!("{} ({})", card.name, card.mac)
 }
 
-fn mentions(content: &[u8], name: &str) -> bool {
+/// The text with the new addresses, in whatever case and with whatever between the bytes the old ones stand.
+fn replaced(text: Vec<u8>, pairs: &[Pair]) -> (Vec<u8>, usize) {
+    if pairs.is_empty() {
+        return (text, 0);
+    }
+    let shown = match String::from_utf8(text) {
+        Ok(shown) => shown,
+        Err(error) => return (error.into_bytes(), 0),
+    };
+    let plain = shown.to_ascii_lowercase().replace('-', ":");
+    let mut edits = Vec::new();
+    for (old, new) in pairs {
+        edits.extend(plain.match_indices(old.as_str()).map(|(at, _)| (at..at + old.len(), new.clone())));
+    }
+    let places = edits.len();
+    (splice(shown.as_bytes(), edits), places)
+}
+
+pub(super) fn mentions(content: &[u8], name: &str) -> bool {
     let text = String::from_utf8_lossy(content);
     let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
     let mut lines = text.lines().filter(|line| !line.trim_start().starts_with('#'));
@@ -294,9 +400,40 @@ mod tests {
     }
 
     #[test]
+    fn what_is_matched_by_hand_counts_more_than_an_address() {
+        let old = [card("nic0", 1), card("nic1", 2), card("nic2", 3)];
+        let live = [card("enp1s0", 9), card("enp2s0", 2), card("nic2", 3)];
+        let pair = |old: &str, new: &str| (old.to_owned(), new.to_owned());
+        let by_hand = |pairs: &[Pair]| {
+            Cards::compare(&old, &live).by_hand(&old, Some(&live), pairs, |name| name == "usb0")
+        };
+        let cards = by_hand(&[pair("nic0", "enp1s0")]).unwrap();
+        assert_eq!(cards.renamed, [pair("nic1", "enp2s0"), pair("nic0", "enp1s0")]);
+        assert_eq!((cards.missing, cards.new, cards.same), (vec![], vec![], vec!["nic2".to_owned()]));
+        assert_eq!(cards.addresses, [pair("02:00:00:00:00:01", "02:00:00:00:00:09")]);
+        // Two are swapped against what their addresses say.
+        let cards = by_hand(&[pair("nic1", "nic2"), pair("nic2", "enp2s0")]).unwrap();
+        assert_eq!(cards.renamed, [pair("nic1", "nic2"), pair("nic2", "enp2s0")]);
+        for (pairs, said) in [
+            (&[pair("nic0", "enp2s0")][..], "by its address enp2s0 is the snapshot's nic1"),
+            (&[pair("nic0", "nic2")], "by its address nic2 is the snapshot's nic2"),
+            (&[pair("nic9", "enp1s0")], "the snapshot knows no card 'nic9'"),
+            (&[pair("nic0", "enp9s0")], "this host has no card 'enp9s0'"),
+        ] {
+            let fault = by_hand(pairs).unwrap_err();
+            assert!(fault.message.contains(said), "{said}: {}", fault.message);
+        }
+        // One that was pulled out when the snapshot was made, and that files name.
+        assert!(by_hand(&[pair("usb0", "enp1s0")]).is_ok());
+        // Nobody knows the cards of a system that is only mounted here.
+        let unknown = Cards::default().by_hand(&old, None, &[pair("nic0", "x")], |_| false).unwrap();
+        assert_eq!((unknown.renamed, unknown.addresses), (vec![pair("nic0", "x")], vec![]));
+    }
+
+    #[test]
     fn an_address_that_two_cards_have_tells_neither() {
         let cards = Cards::compare(&[card("nic0", 1)], &[card("a", 1), card("b", 1)]);
         assert_eq!(cards.missing, [card("nic0", 1)]);
-        assert!(Cards::compare(&[card("nic0", 1)], &[card("nic0", 1)]).is_same());
+        assert!(Cards::compare(&[card("nic0", 1)], &[card("nic0", 1)]).missing.is_empty());
     }
 }

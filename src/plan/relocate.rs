@@ -116,7 +116,7 @@ pub fn file(path: &str, content: &[u8], moves: &Moves) -> Moved {
     Moved { path, content: guest.content, notes }
 }
 
-fn counted(number: usize, what: &str) -> String {
+pub(super) fn counted(number: usize, what: &str) -> String {
     format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 

@@ -46,6 +46,8 @@ pub struct Request {
     pub storage: Vec<(String, String)>,
     /// OLD=NEW.
     pub bridge: Vec<(String, String)>,
+    /// OLD=NEW: network cards that no address matches.
+    pub nic: Vec<(String, String)>,
 }
 
 /// How the database of /etc/pve comes back.

@@ -8,12 +8,12 @@ use super::advice;
 use super::merge::{self, Accounts};
 use super::network::{self, Card, Cards};
 use super::object::{self, Chosen};
-use super::relocate::{self, Moves};
+use super::relocate::{self, Moves, Pair};
 use super::restore::{Advice, Content, Here, Live, Picked, Refused, Request, Wanted};
 use super::selector::{Selector, Tree};
 use crate::catalog::merges::{self, GROUP, Merge, PASSWD};
 use crate::catalog::objects::NODES;
-use crate::catalog::references::{ADDRESSES, CARD_LINKS, LINK_FILES};
+use crate::catalog::references::{ADDRESSES, CARD_LINKS, is_link_file};
 use crate::catalog::{Restore, Tied};
 use crate::model::index::{Kind, Name, STATE_DIR};
 use crate::model::report::{Fault, FaultKind};
@@ -67,16 +67,22 @@ pub fn shape(
         advice = objects(picked, here, request, &moves)?;
     }
     // The new id is that object's alone.
-    advice.extend(adapt(picked, here, world, &Moves { as_id: None, ..moves }, request));
+    advice.extend(adapt(picked, here, world, &Moves { as_id: None, ..moves }, request)?);
     Ok(advice)
 }
 
-fn adapt(picked: &mut Picked, here: &Here, world: &World, moves: &Moves, request: &Request) -> Vec<Advice> {
+fn adapt(
+    picked: &mut Picked,
+    here: &Here,
+    world: &World,
+    moves: &Moves,
+    request: &Request,
+) -> Result<Vec<Advice>, Fault> {
     let mut advice = relocated(picked, moves);
-    advice.extend(on_these_cards(picked, world));
+    advice.extend(on_these_cards(picked, here, world, &request.nic)?);
     advice.extend(merged(picked, here, world));
     advice.extend(by_hand(picked, here, request));
-    advice
+    Ok(advice)
 }
 
 fn text_of(name: &Name) -> Option<&str> {
@@ -196,11 +202,8 @@ fn relocated(picked: &mut Picked, moves: &Moves) -> Vec<Advice> {
     advice
 }
 
-fn on_these_cards(picked: &mut Picked, world: &World) -> Vec<Advice> {
-    if !needs_cards(picked) {
-        return Vec::new();
-    }
-    let mut advice = Vec::new();
+/// The cards that the snapshot knows: of its record of links and its .link files.
+fn cards_of(picked: &Picked) -> Vec<Card> {
     let mut old = Vec::new();
     // The second tells less, and only where there is no first.
     for name in [CARD_LINKS, ADDRESSES].map(|answer| Name::new(format!("{STATE_DIR}/{answer}"))) {
@@ -209,18 +212,49 @@ fn on_these_cards(picked: &mut Picked, world: &World) -> Vec<Advice> {
         }
     }
     let mut links: Vec<(&Name, &Vec<u8>)> =
-        picked.contents.iter().filter(|(name, _)| is_link_file(name)).collect();
+        picked.contents.iter().filter(|(name, _)| text_of(name).is_some_and(is_link_file)).collect();
     links.sort_by_key(|(name, _)| *name);
     old.extend(links.into_iter().filter_map(|(_, text)| network::linked(text)));
-    let Some(live) = &world.cards else {
-        let text = "the cards of this host could not be read: look whether the names are right".to_owned();
-        return vec![Advice {
-            item: "network".to_owned(),
-            text,
-            commands: vec!["ip -d link show".to_owned()],
-        }];
+    let mut seen = HashSet::new();
+    old.retain(|card| seen.insert(card.name.clone()));
+    old
+}
+
+/// Errors: `Usage`, as `Cards::by_hand` says; a pair where nothing names a card.
+fn on_these_cards(
+    picked: &mut Picked,
+    here: &Here,
+    world: &World,
+    by_hand: &[Pair],
+) -> Result<Vec<Advice>, Fault> {
+    if !needs_cards(picked) {
+        if let Some((old, new)) = by_hand.first() {
+            let what = format!("--nic {old}={new}: nothing of what is selected names a network card");
+            return Err(Fault::new(FaultKind::Usage, what).hint("leave it away, or select the network, too"));
+        }
+        return Ok(Vec::new());
+    }
+    let mut advice = Vec::new();
+    let old = cards_of(picked);
+    let live = world.cards.as_deref();
+    let cards = live.map(|live| Cards::compare(&old, live)).unwrap_or_default();
+    let named = |name: &str| {
+        let texts = picked.wanted.iter().filter(|one| text_of(&one.entry.path).is_some_and(network::reads));
+        let mut texts = texts.filter_map(|one| bytes(&one.content, &picked.contents));
+        texts.any(|text| network::mentions(text, name))
     };
-    let cards = Cards::compare(&old, live);
+    let cards = cards.by_hand(&old, live, by_hand, named)?;
+    let network = |text: String, commands| Advice { item: "network".to_owned(), text, commands };
+    if live.is_none() {
+        let text = "the cards of this host could not be read: look whether the names are right".to_owned();
+        advice.push(network(text, vec!["ip -d link show".to_owned()]));
+    }
+    let to_be_matched = cards.to_be_matched(&picked.id.to_string(), named);
+    let hint = to_be_matched.first().map(|(_, command)| {
+        let pair = command.rsplit(' ').next().unwrap_or_default();
+        format!("say which card takes its place, as with --nic {pair}; or leave it out with --skip network")
+    });
+    advice.extend(to_be_matched.into_iter().map(|(text, command)| network(text, vec![command])));
     let mut refused = Vec::new();
     for one in &mut picked.wanted {
         let Some(path) = text_of(&one.entry.path).map(str::to_owned).filter(|path| network::reads(path))
@@ -229,26 +263,25 @@ fn on_these_cards(picked: &mut Picked, world: &World) -> Vec<Advice> {
         };
         let Some(before) = bytes(&one.content, &picked.contents) else { continue };
         let adapted = cards.adapt(&path, before);
+        // Of a card that is pulled out, and that is named here just so, nothing changes.
+        let is_here = is_link_file(&path)
+            && matches!(here.live.get(&one.entry.path), Some(Live::There { print, .. }) if print.sha256 == one.entry.sha256);
+        if is_here && adapted.refused.is_some() {
+            continue;
+        }
         let tell = |note| Advice { item: one.item.id.to_owned(), text: note, commands: Vec::new() };
         advice.extend(adapted.notes.into_iter().map(|note| tell(format!("/{path}: {note}"))));
         if let Some(reason) = adapted.refused.filter(|_| one.item.tied != Tied::Nothing) {
-            let hint =
-                "write this host's names into it by hand, or leave it out with --skip network".to_owned();
-            refused.push((one.entry.clone(), one.is_named, reason, hint));
+            refused.push((one.entry.clone(), one.is_named, reason));
         } else if adapted.content != before {
             one.content = Content::Bytes(adapted.content);
         }
     }
     picked.wanted.retain(|one| !refused.iter().any(|(entry, ..)| entry.path == one.entry.path));
-    for (entry, is_named, reason, hint) in refused {
-        super::restore::refuse_one(&mut picked.refused, &entry, is_named, reason, Some(hint));
+    for (entry, is_named, reason) in refused {
+        super::restore::refuse_one(&mut picked.refused, &entry, is_named, reason, hint.clone());
     }
-    advice
-}
-
-fn is_link_file(name: &Name) -> bool {
-    let is_link = name.as_path().extension().is_some_and(|extension| extension == "link");
-    is_link && text_of(name).is_some_and(|path| LINK_FILES.iter().any(|folder| path.starts_with(folder)))
+    Ok(advice)
 }
 
 // ---- merges

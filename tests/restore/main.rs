@@ -5,6 +5,7 @@
 mod common;
 
 mod armed;
+mod cards;
 mod database;
 mod interrupt;
 mod probes;
