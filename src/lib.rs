@@ -39,6 +39,7 @@ pub mod sys {
     pub mod exec;
     pub mod files;
     pub mod glob;
+    pub mod guests;
     pub mod hash;
     pub mod host;
     pub mod http;
@@ -111,6 +112,7 @@ pub mod plan {
     pub mod exposure;
     pub mod fleet;
     pub mod guest_conf;
+    pub mod guests;
     pub mod member;
     pub mod merge;
     pub mod message;

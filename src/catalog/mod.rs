@@ -7,6 +7,7 @@ pub mod by_hand;
 pub mod changing;
 pub mod coverage;
 pub mod exposure;
+pub mod guests;
 pub mod hooks;
 pub mod merges;
 pub mod monitoring;

@@ -9,6 +9,8 @@ use crate::catalog::references::{
     DISK_WORDS, FILE_LISTS, GUEST_CARD, NUMBERED_DISKS, SINGLE_DISKS, SINGLE_FILES,
 };
 
+const LOCK: &str = "lock";
+
 /// `key: value` of the configuration itself, or of a snapshot or the pending changes in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry<'a> {
@@ -55,6 +57,12 @@ pub fn entries(text: &str) -> Vec<Entry<'_>> {
         }
     }
     found
+}
+
+/// What of its own works on the guest, or did when it was saved: "backup", "migrate", "snapshot" ...
+pub fn lock(text: &str) -> Option<&str> {
+    let lock = entries(text).into_iter().find(|entry| entry.section.is_none() && entry.key == LOCK);
+    lock.map(|entry| entry.value)
 }
 
 fn is_key(word: &str) -> bool {

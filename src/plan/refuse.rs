@@ -4,8 +4,10 @@
 use std::path::Path;
 
 use super::differences::release;
+use super::guest_conf;
 use super::member::is_before_join;
-use super::restore::{Content, Here, PVE, Request, Tree, Wanted, guest_id};
+use super::restore::{Content, Here, Live, PVE, Request, Tree, Wanted};
+use crate::catalog::guests::Guest;
 use crate::catalog::{Category, Item, On, PVE_LOCKS, PVE_VIRTUAL, RUN_TIME, Restore, Source, Tied};
 use crate::model::facts::{Facts, Product};
 use crate::model::index::Kind;
@@ -184,12 +186,25 @@ fn node_of(below: &Path) -> Option<String> {
 }
 
 fn of_guest(one: &Wanted, here: &Here) -> Option<Refusal> {
-    let id = guest_id(one.entry.path.as_path())?;
-    let other = here.guests.get(&id).filter(|path| **path != one.entry.path)?;
-    let shown = format!("guest {id} is here already as /{other}");
+    let guest = Guest::of(one.entry.path.as_path())?;
+    let Guest { kind, id, .. } = guest;
+    if let Some(other) = here.guests.get(&id).filter(|path| **path != one.entry.path) {
+        return Some(Refusal::new(
+            format!("guest {id} is here already as /{other}"),
+            format!("remove that one, or bring this one back as another: --as NEWID vm/{id}"),
+        ));
+    }
+    let Some(Live::There { print, content: Some(text), .. }) = here.live.get(&one.entry.path) else {
+        return None;
+    };
+    let is_as_it_is = match &one.content {
+        Content::Bytes(bytes) => bytes == text,
+        _ => print.sha256 == one.entry.sha256,
+    };
+    let lock = guest_conf::lock(std::str::from_utf8(text).ok()?).filter(|_| !is_as_it_is)?;
     Some(Refusal::new(
-        shown,
-        format!("remove that one, or bring this one back as another: --as NEWID vm/{id}"),
+        format!("{guest} is locked: {lock}"),
+        format!("wait for the end of its task; when none runs any more, `{} unlock {id}`", kind.tool),
     ))
 }
 

@@ -2,7 +2,6 @@
 //! A pure function; looking at the live side is `task::observe`, doing it `task::apply`.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
@@ -649,19 +648,6 @@ fn notes(items: &[&'static Item]) -> Vec<Advice> {
         .collect()
 }
 
-/// The guest that a path below /etc/pve defines: `etc/pve/nodes/N/{qemu-server,lxc}/ID.conf`.
-pub fn guest_id(path: &Path) -> Option<u32> {
-    let mut parts = path.strip_prefix(PVE).ok()?.iter().map(|part| part.to_str());
-    let (Some(Some("nodes")), Some(_), Some(Some("qemu-server" | "lxc")), Some(Some(file)), None) =
-        (parts.next(), parts.next(), parts.next(), parts.next(), parts.next())
-    else {
-        return None;
-    };
-    let digits = file.strip_suffix(".conf")?;
-    let is_id = !digits.starts_with('0') && digits.bytes().all(|b| b.is_ascii_digit());
-    is_id.then(|| digits.parse().ok())?
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -671,23 +657,5 @@ mod tests {
         let merged = add_lines(b"a\n# c\nb", b"# other\nb\n\nc\na\nc\n");
         assert_eq!(merged, b"a\n# c\nb\nc\n");
         assert_eq!(add_lines(b"a\n", b"a"), b"a\n");
-    }
-
-    #[test]
-    fn a_guest_is_told_by_its_path() {
-        let id = |path: &str| guest_id(Path::new(path));
-        assert_eq!(id("etc/pve/nodes/a/qemu-server/101.conf"), Some(101));
-        assert_eq!(id("etc/pve/nodes/a/lxc/102.conf"), Some(102));
-        for path in [
-            "etc/pve/nodes/a/lxc/0102.conf",
-            "etc/pve/nodes/a/lxc/x.conf",
-            "etc/pve/nodes/a/lxc/102.conf/x",
-            "etc/pve/nodes/a/openvz/102.conf",
-            "etc/pve/firewall/102.fw",
-            "root/nodes/a/lxc/102.conf",
-            "etc/pve/nodes/a/lxc/99999999999.conf",
-        ] {
-            assert_eq!(id(path), None, "{path}");
-        }
     }
 }

@@ -8,10 +8,12 @@ use anyhow::{Context, Result};
 
 use super::journal::Journal;
 use super::observe;
+use crate::catalog::guests::Guest;
 use crate::model::index::Kind;
 use crate::model::report::{Fault, FaultKind, Problem};
 use crate::plan::restore::{Fingerprint, How, Live, PVE, Step, Via};
 use crate::sys::beneath::Beneath;
+use crate::sys::guests;
 use crate::sys::host::Host;
 use crate::sys::lock::check_stopped;
 use crate::sys::pmxcfs::offline;
@@ -123,7 +125,16 @@ fn tree(host: &Host, journal: &Journal, n: usize, lock_wait: std::time::Duration
         to: if step.after.kind == Kind::File { To::File(&content) } else { To::Dir },
         mtime: None,
     };
+    let _guest = hold_guest(host, step)?;
     pmxcfs_put::put(host, &change)
+}
+
+/// While the configuration of a guest of this node is changed, nothing else of this node changes it. None: the step
+/// is no guest's, or nobody here takes such a lock. Errors: `Locked`.
+pub fn hold_guest(host: &Host, step: &Step) -> Result<Option<guests::Held>> {
+    let guest = Guest::of(step.path.as_path()).filter(|guest| guest.node == host.facts.node);
+    let held = guest.map(|guest| guests::lock(host.root(), &guest.lock(), pmxcfs_put::LOCK_WAIT));
+    Ok(held.transpose()?.flatten())
 }
 
 /// Relative to /etc/pve.

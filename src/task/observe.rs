@@ -10,10 +10,11 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 
 use super::picked::SMALL_BYTES;
+use crate::catalog::guests::Guest;
 use crate::catalog::{PBS_DIR, Restore, Source};
 use crate::model::facts::Product;
 use crate::model::index::{Kind, Mtime, Name};
-use crate::plan::restore::{Content, Fingerprint, Here, Live, PVE, Picked, Tree, guest_id};
+use crate::plan::restore::{Content, Fingerprint, Here, Live, PVE, Picked, Tree};
 use crate::sys::files::{self, Node, Owners};
 use crate::sys::hash::{Hasher, sha256};
 use crate::sys::host::Host;
@@ -101,8 +102,8 @@ fn observe_tree(host: &Host, observed: &mut Observed) -> Result<()> {
         let path = Path::new(PVE).join(&node.path);
         let print = tree_print(node.mtime, node.data.as_deref());
         let print = Fingerprint { mode: node.mode(), ..print };
-        if let Some(id) = guest_id(&path) {
-            observed.guests.insert(id, path.as_path().into());
+        if let Some(guest) = Guest::of(&path) {
+            observed.guests.insert(guest.id, path.as_path().into());
         }
         observed.live.insert(path.as_path().into(), there(print, node.data));
     }

@@ -15,6 +15,7 @@ use super::surroundings;
 use crate::model::index::{Mtime, Name};
 use crate::model::report::{Fault, FaultKind};
 use crate::model::snapshot::SnapshotId;
+use crate::plan::guests;
 use crate::plan::restore::{self, How, Picked, Request, RestorePlan, Step};
 use crate::plan::shape;
 use crate::sys::files;
@@ -53,6 +54,10 @@ pub fn prepare(host: &Host, chosen: &Chosen, request: &Request) -> Result<Prepar
     plan.advice.extend(advice.into_iter().chain(by_hand));
     database::start(host, &mut plan, &picked, request)?;
     let digest = digest(&plan, request, &manifest_sha256)?;
+    // Hints that come and go with what runs: the plan is the same without them.
+    let running = surroundings::running(host, &plan.steps);
+    let hints: Vec<_> = guests::advice(&plan.steps, &picked, &running).collect();
+    plan.advice.extend(hints);
     Ok(Prepared {
         plan,
         request: request.clone(),

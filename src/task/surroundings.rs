@@ -1,14 +1,18 @@
-//! What a restore looks for on this host besides its files: devices that mounts name, and network cards.
+//! What a restore looks for on this host besides its files: devices that mounts name, network cards, guests that run.
 //! Not here: the files (`observe`), what follows from it (`plan::shape`).
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
+use crate::catalog::guests::{Guest, Sign};
 use crate::catalog::{self, Source};
-use crate::plan::restore::Picked;
+use crate::model::index::Name;
+use crate::plan::restore::{Picked, Step};
 use crate::plan::shape::{self, World};
 use crate::plan::{merge, network};
 use crate::sys::exec::{Cmd, Status};
 use crate::sys::files;
+use crate::sys::guests;
 use crate::sys::host::Host;
 
 /// The kernel answers at once.
@@ -24,6 +28,18 @@ pub fn look(host: &Host, picked: &Picked) -> World {
     let devices = shape::devices(picked).into_iter().filter(is_there).collect();
     let cards = shape::needs_cards(picked).then(|| cards(host)).flatten();
     World { devices, cards }
+}
+
+/// Of the steps, those that are the configuration of a guest that runs on this node.
+pub fn running(host: &Host, steps: &[Step]) -> BTreeSet<Name> {
+    let runs = |step: &&Step| {
+        let guest = Guest::of(step.path.as_path()).filter(|guest| guest.node == host.facts.node);
+        guest.is_some_and(|guest| match guest.sign() {
+            Sign::Process { file, argument } => guests::has_process(host.root(), &file, &argument),
+            Sign::Socket(name) => guests::has_socket(host.root(), &name),
+        })
+    };
+    steps.iter().filter(runs).map(|step| step.path.clone()).collect()
 }
 
 /// As a backup of this host would record them.

@@ -9,7 +9,7 @@ use std::path::Path;
 use anyhow::Result;
 use serde::Serialize;
 
-use super::apply::{below, meta};
+use super::apply::{below, hold_guest, meta};
 use super::journal::{Journal, Phase};
 use super::observe;
 use crate::model::index::{Kind, Name};
@@ -208,6 +208,7 @@ fn node(host: &Host, live: Option<&pmxcfs::Node>, journal: &Journal, n: usize, f
     if !(is_ours || force) {
         return Ok(Back::Changed);
     }
+    let _guest = hold_guest(host, step)?;
     pmxcfs_put::put(host, &change)?;
     Ok(Back::Again)
 }

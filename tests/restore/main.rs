@@ -7,6 +7,7 @@ mod common;
 mod armed;
 mod cards;
 mod database;
+mod guests;
 mod interrupt;
 mod probes;
 mod rules;

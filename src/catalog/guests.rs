@@ -1,0 +1,116 @@
+//! Guests of a node: where their configuration is, the lock that Proxmox's own tools change it under, and what shows
+//! that one runs. Not here: what the configuration says (`plan::guest_conf`).
+
+use std::path::Path;
+
+use super::PVE_TREE;
+
+/// Virtual machines, or containers.
+#[derive(Debug)]
+pub struct Kind {
+    pub word: &'static str,
+    pub tool: &'static str,
+    /// Of the configurations, in the folder of a node.
+    folder: &'static str,
+    /// What stands before and behind the id.
+    lock: (&'static str, &'static str),
+    sign: fn(u32) -> Sign,
+}
+
+/// What shows that a guest runs on this node.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Sign {
+    /// The process in this file lives, and has this on its command line.
+    Process { file: String, argument: String },
+    /// Something listens on this abstract socket.
+    Socket(String),
+}
+
+// /var/lock and /var/run, by which Proxmox names them, are links to these on every Debian.
+const KINDS: [Kind; 2] = [
+    Kind {
+        word: "VM",
+        tool: "qm",
+        folder: "qemu-server",
+        lock: ("/run/lock/qemu-server/lock-", ".conf"),
+        sign: |id| Sign::Process {
+            file: format!("/run/qemu-server/{id}.pid"),
+            argument: format!("/var/run/qemu-server/{id}.pid"),
+        },
+    },
+    Kind {
+        word: "CT",
+        tool: "pct",
+        folder: "lxc",
+        lock: ("/run/lock/lxc/pve-config-", ".lock"),
+        sign: |id| Sign::Socket(format!("@/var/lib/lxc/{id}/command")),
+    },
+];
+
+/// A guest, by the path of its configuration.
+#[derive(Debug)]
+pub struct Guest<'a> {
+    pub kind: &'static Kind,
+    pub node: &'a str,
+    pub id: u32,
+}
+
+impl<'a> Guest<'a> {
+    /// `etc/pve/nodes/N/{qemu-server,lxc}/ID.conf`.
+    pub fn of(path: &'a Path) -> Option<Self> {
+        let mut parts = path.strip_prefix(PVE_TREE).ok()?.iter().map(|part| part.to_str());
+        let (Some(Some("nodes")), Some(Some(node)), Some(Some(folder)), Some(Some(file)), None) =
+            (parts.next(), parts.next(), parts.next(), parts.next(), parts.next())
+        else {
+            return None;
+        };
+        let kind = KINDS.iter().find(|kind| kind.folder == folder)?;
+        let digits = file.strip_suffix(".conf")?;
+        let is_id = !digits.starts_with('0') && digits.bytes().all(|b| b.is_ascii_digit());
+        Some(Self { kind, node, id: is_id.then(|| digits.parse().ok())?? })
+    }
+
+    /// The file whose flock is held while the configuration is changed: of this node alone. Its folder is there when
+    /// the kind is installed, the file once something locked it.
+    pub fn lock(&self) -> String {
+        let (before, behind) = self.kind.lock;
+        format!("{before}{}{behind}", self.id)
+    }
+
+    pub fn sign(&self) -> Sign {
+        (self.kind.sign)(self.id)
+    }
+}
+
+impl std::fmt::Display for Guest<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}", self.kind.word, self.id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_guest_is_told_by_its_path() {
+        let of = |path: &'static str| Guest::of(Path::new(path)).map(|guest| (guest.id, guest.lock()));
+        let vm = of("etc/pve/nodes/a/qemu-server/101.conf");
+        assert_eq!(vm, Some((101, "/run/lock/qemu-server/lock-101.conf".to_owned())));
+        let ct = of("etc/pve/nodes/a/lxc/102.conf");
+        assert_eq!(ct, Some((102, "/run/lock/lxc/pve-config-102.lock".to_owned())));
+        for path in [
+            "etc/pve/nodes/a/lxc/0102.conf",
+            "etc/pve/nodes/a/lxc/x.conf",
+            "etc/pve/nodes/a/lxc/.conf",
+            "etc/pve/nodes/a/lxc/102.conf/x",
+            "etc/pve/nodes/a/openvz/102.conf",
+            "etc/pve/firewall/102.fw",
+            "root/nodes/a/lxc/102.conf",
+            "etc/pve/nodes/a/lxc/99999999999.conf",
+        ] {
+            assert_eq!(of(path), None, "{path}");
+        }
+    }
+}
