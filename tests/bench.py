@@ -128,12 +128,17 @@ class Bench:
         self.row("write a snapshot, warm", write, pipe, "tar | zstd -3 -T0; sync", "1.05")
         self.row("whole run with reading back", whole, proof, "the same; zstd -dc | sha256sum", "0.90")
 
-    def s(self):
-        """To two recipients, as most would; 3: nobody has proven a key."""
+    def recipients(self):
+        """Two, as most would have."""
         root, _ = self.tree()
-        keys = "".join(
+        return "".join(
             "\trecipient %s\n" % json.loads(subprocess.check_output(
                 [self.program, "--root", root, "key", "generate", "--json"]))["recipient"] for _ in range(2))
+
+    def s(self):
+        """3: nobody has proven a key."""
+        root, _ = self.tree()
+        keys = self.recipients()
         clear, sealed, blind = [], [], []
         for _ in range(self.runs):
             configure(root)
@@ -254,6 +259,10 @@ class Bench:
             shutil.rmtree(self.store, ignore_errors=True)
             peak = peak_mib([self.program, "--root", tree, "backup", "--store", self.store, "--only", "include", "--json"])
             self.alone(f"peak memory, {size}", f"{peak:.0f} MiB", "40 MiB", "zstd -3")
+        stores = "".join(f"dir: {name}\n\tpath {self.work}/stores/{name}\n" for name in "abc")
+        configure(many, self.recipients() + stores)
+        peak = peak_mib([self.program, "--root", many, "backup", "--only", "include", "--json"], statuses=(3,))
+        self.alone("peak memory, 1 GB, sealed, three stores", f"{peak:.0f} MiB", "40 MiB", "zstd -3")
 
     def h(self):
         self.alone("program", f"{os.path.getsize(self.program) / 2**20:.1f} MiB", "6 MiB", "stripped")
