@@ -178,6 +178,7 @@ pub mod task {
     pub mod surroundings;
     pub mod trial;
     pub mod undo;
+    pub mod unfinished;
     pub mod verify;
 }
 

@@ -17,6 +17,7 @@ from deb_build import BUILD_TESTS, CLEAN_BUILD_TESTS
 from deb_chroot import base
 from deb_life import HOST_TESTS, LIFE_TESTS
 from deb_boot import BOOT_TESTS, boots
+from deb_armed import ARMED_TESTS
 
 QUICK = ["bookworm"]
 ALL = ["bookworm", "trixie"]
@@ -45,14 +46,14 @@ def main():
     parser.add_argument("--boot", nargs="+", metavar="SUITE", help="only boot these")
     parser.add_argument("--chroots", nargs="+", metavar="SUITE", help="only make these base systems")
     args = parser.parse_args()
-    if args.chroots:
-        for suite in args.chroots:
-            base(suite)
-        return 0
     if "PBX_DEB_TEST" not in os.environ:
         # In a mount namespace of its own: whatever happens, no mount is left behind.
         os.environ["PBX_DEB_TEST"] = "yes"
         os.execvp("unshare", ["unshare", "--mount", sys.executable, *sys.argv])
+    if args.chroots:
+        for suite in args.chroots:
+            base(suite)
+        return 0
     if args.boot:
         return sum(boot(suite) for suite in args.boot)
     failed = run(BUILD_TESTS)
@@ -71,7 +72,7 @@ def boot(suite):
     if not boots(suite):
         print(f"{suite}: systemd could NOT be booted here: units were verified offline only")
         return 0
-    failed = run(BOOT_TESTS, suite)
+    failed = run(BOOT_TESTS + ARMED_TESTS, suite)
     print(f"{suite}: systemd was booted; what is said above of timers and services really happened")
     return failed
 

@@ -88,7 +88,7 @@ class Host:
         return done
 
     def journal(self, unit):
-        return self.run(f"journalctl --no-pager -o cat -u {unit}").stdout
+        return self.run(f"journalctl --no-pager --boot -o cat -u {unit}").stdout
 
     def ran(self, unit):
         return "Starting" in self.journal(unit)

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import zlib
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -12,7 +13,9 @@ PACKAGE = "proxmox-backup-extra"
 # What a bare system is missing for the package: fetched once, so that every test goes without a network.
 FETCHED = ["libsqlite3-0"]
 # What a host has that is booted, beside a bare system: tools the program asks for the state of it.
-HOST_TOOLS = ["lvm2", "nftables", "iptables", "fdisk", "pciutils", "iproute2", "kmod", "python3"]
+HOST_TOOLS = ["lvm2", "nftables", "iptables", "fdisk", "pciutils", "iproute2", "kmod", "python3",
+              # To log in for real, and what a restore restarts or reloads.
+              "openssh-server", "libpam-systemd", "cron", "ifupdown2"]
 HANG_S = 600
 
 
@@ -49,13 +52,14 @@ def mirror():
 
 
 def base(suite, tools=False):
-    """target/chroots/SUITE, or SUITE-tools with HOST_TOOLS: nobody writes to it any more."""
-    root = CACHE / f"{suite}{'-tools' if tools else ''}"
+    """target/chroots/SUITE, or one with HOST_TOOLS, named after them: nobody writes to it any more."""
+    extra = f"-{zlib.crc32(' '.join(HOST_TOOLS).encode()):08x}" if tools else ""
+    root = CACHE / f"{suite}{extra}"
     if root.exists():
         return root
     part = Path(f"{root}.part")
-    if part.exists():
-        shutil.rmtree(part)
+    # What was interrupted may have this machine's /dev, /proc and /sys mounted in it: none of that is entered.
+    sh("rm", "-rf", "--one-file-system", part)
     CACHE.mkdir(parents=True, exist_ok=True)
     include = ["systemd", "systemd-sysv", "dbus"] + (HOST_TOOLS if tools else [])
     fetch = "chroot \"$1\" apt-get -qq --download-only install " + " ".join(FETCHED)

@@ -6,6 +6,7 @@ pub mod api;
 pub mod by_hand;
 pub mod changing;
 pub mod coverage;
+pub mod early;
 pub mod exposure;
 pub mod guests;
 pub mod hooks;

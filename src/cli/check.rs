@@ -15,6 +15,7 @@ use crate::store::Store;
 use crate::task::check as look;
 use crate::task::complete;
 use crate::task::sources::Sources;
+use crate::task::unfinished;
 
 /// Look at the host, at what of ours is on it and at its stores: how it stands and what to do
 ///
@@ -77,6 +78,8 @@ impl Words<'_> {
                 }
             }
         }
+        let restores = unfinished::restores(&self.host).into_iter();
+        findings.extend(restores.map(|problem| check::of_problem(Area::Restores, problem)));
         findings.extend(look::host(&self.host));
         findings.sort_by_key(|finding| finding.area);
         let outcome = check::outcome(&findings);

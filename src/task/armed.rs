@@ -1,6 +1,5 @@
 //! An armed restore undoes itself unless somebody who could log in anew confirms it. Armed on disk before the first
-//! step that may cut a connection; a process of its own waits beside it, and a unit of the package looks at every
-//! boot.
+//! step that may cut a connection; a process of its own waits beside it, and units of the package look at every boot.
 
 use std::fs;
 use std::path::PathBuf;
@@ -11,25 +10,32 @@ use serde::{Deserialize, Serialize};
 
 use super::audit;
 use super::journal::{self, Journal, Phase};
-use super::perform;
+use super::perform::{self, Alone};
 use super::probe::{self, Probe};
+use super::services;
 use super::undo;
 use crate::config::Api;
 use crate::model::facts::Product;
+use crate::model::index::Name;
 use crate::model::report::{Fault, FaultKind, Problem};
 use crate::sys::exec::{self, Cmd, Status};
 use crate::sys::files;
 use crate::sys::host::Host;
-use crate::sys::lock::Lock;
-use crate::sys::session::{self, Session};
+use crate::sys::lock::{self, Lock};
+use crate::sys::session::{self, Newness, Session};
 
 const FILE: &str = "armed.json";
 const MAX_BYTES: u64 = 64 << 10;
 /// How its audit line begins.
 const BY_ITSELF: &str = "undone by itself";
 const POLL: Duration = Duration::from_millis(300);
-/// How long a run that still writes is waited for when its time is up.
+/// How long a restore that still writes is waited for when its time is up.
 const LOCK_WAIT: Duration = Duration::from_secs(300);
+/// How long a backup is waited for: one that hangs on the network that was cut must not keep it cut.
+const BACKUP_WAIT: Duration = Duration::from_secs(15);
+/// An undo that could not put back all is tried again so soon, then after twice that, and so on.
+const AGAIN_FIRST: Duration = Duration::from_secs(15);
+const AGAIN_MAX: Duration = Duration::from_secs(300);
 const START_LIMIT: Duration = Duration::from_secs(20);
 /// So many rounds of probes in a row must be good.
 const GOOD_ROUNDS: u32 = 3;
@@ -44,6 +50,9 @@ const PROBE_GRACE_MAX: Duration = Duration::from_secs(60);
 pub struct Armed {
     pub id: String,
     boot: String,
+    /// Seconds of uptime, of the arming.
+    #[serde(default)]
+    at: f64,
     /// Seconds of uptime.
     deadline: f64,
     /// Seconds after its last step in which its probes may fail.
@@ -87,10 +96,12 @@ pub fn read(host: &Host) -> Option<Armed> {
 /// From here on it undoes itself. The one who waits is started first: without one nothing is armed.
 /// Errors: nobody could be started to wait.
 pub fn arm(host: &Host, id: &str, within: Duration, probes: &[Probe]) -> Result<Armed> {
+    let at = session::uptime();
     let armed = Armed {
         id: id.to_owned(),
         boot: session::boot_id(),
-        deadline: session::uptime() + within.as_secs_f64(),
+        at,
+        deadline: at + within.as_secs_f64(),
         probe_grace: PROBE_GRACE_MAX.min(within / 2).as_secs_f64(),
         session: Session::current(),
         probes: probes.to_vec(),
@@ -107,6 +118,18 @@ fn disarm(host: &Host) -> Result<()> {
     }
 }
 
+/// What systemd is to do for the one who waits: started before we go on, and again whatever ends it; only `confirm`
+/// and `undo` end the waiting, and a shutdown.
+const UNIT: [&str; 7] = [
+    "--collect",
+    "--quiet",
+    "--property=Type=exec",
+    "--property=Restart=on-failure",
+    "--property=RestartSec=2s",
+    "--property=OOMScoreAdjust=-1000",
+    "--property=RefuseManualStop=yes",
+];
+
 /// systemd keeps it when the session that applied goes; without systemd a session of its own does.
 fn start_waiting(host: &Host, id: &str) -> Result<()> {
     let own = std::env::current_exe().context("cannot find this program")?;
@@ -115,12 +138,21 @@ fn start_waiting(host: &Host, id: &str) -> Result<()> {
         words.extend(["--root".to_owned(), host.root().display().to_string()]);
     }
     words.extend(["undo", "--armed", "--wait"].map(str::to_owned));
-    let unit = format!("--unit=pbx-config-armed-{id}");
-    let run =
-        ["systemd-run", &unit, "--collect", "--quiet"].map(str::to_owned).into_iter().chain(words.clone());
-    let started = host.exec.run(&Cmd::new(run, START_LIMIT));
-    if matches!(started, Ok(Some(output)) if output.status == Status::Exit(0)) {
-        return Ok(());
+    let named = [
+        "systemd-run".to_owned(),
+        format!("--unit=pbx-config-armed-{id}"),
+        format!("--description=Undo the restore {id} unless it is confirmed"),
+    ];
+    let run = named.into_iter().chain(UNIT.map(str::to_owned)).chain(words.clone());
+    match host.exec.run(&Cmd::new(run, START_LIMIT)) {
+        Ok(Some(output)) if output.status == Status::Exit(0) => return Ok(()),
+        // No systemd.
+        Ok(None) => {}
+        Ok(Some(output)) => {
+            let said = String::from_utf8_lossy(&output.stderr);
+            log::warn!("systemd-run: {}: {}", output.status, said.trim());
+        }
+        Err(error) => log::warn!("systemd-run: {error:#}"),
     }
     exec::start_in_own_session(&words).map_err(|error| {
         let message = format!("nobody could be started to undo it when it is not confirmed: {error}");
@@ -128,21 +160,35 @@ fn start_waiting(host: &Host, id: &str) -> Result<()> {
     })
 }
 
-/// Waits beside an armed restore until it is confirmed, its time is up, or its probes decide.
+/// Waits beside an armed restore until it is confirmed, its time is up, or its probes decide. Errors: a signal ended
+/// the waiting; what is armed stays so, for the next boot.
 pub fn wait(host: &Host, apis: &[(Product, Api)]) -> Result<Ended> {
     let Some(armed) = read(host) else { return Ok(Ended::Nothing) };
     let dir = journal::folder(host).join(&armed.id);
     let (mut good, mut applied_at, mut asked_at) = (0, None, f64::MIN);
+    let (mut again_at, mut again_after) = (f64::MIN, AGAIN_FIRST);
+    // Probes speak once; from then on it is undone until it is.
+    let mut why = None;
     loop {
+        lock::check_stopped()?;
         match read(host) {
             Some(now) if now.id == armed.id => {}
             _ => return ended(&dir),
         }
-        if armed.is_due() {
-            return undo_now(host, apis, "nobody confirmed it");
-        }
         let now = session::uptime();
-        if !armed.probes.is_empty() && now - asked_at >= ROUND_EVERY.as_secs_f64() {
+        if armed.is_due() {
+            why.get_or_insert_with(|| "nobody confirmed it".to_owned());
+        }
+        if let Some(why) = &why {
+            if now >= again_at {
+                match undo_now(host, apis, why) {
+                    Ok(ended) => return Ok(ended),
+                    Err(error) => log::error!("{}: {error:#}", armed.id),
+                }
+                again_at = session::uptime() + again_after.as_secs_f64();
+                again_after = AGAIN_MAX.min(again_after * 2);
+            }
+        } else if !armed.probes.is_empty() && now - asked_at >= ROUND_EVERY.as_secs_f64() {
             let is_applied = Journal::open(&dir).is_ok_and(|journal| journal.phase >= Phase::Done);
             if is_applied {
                 let since = *applied_at.get_or_insert(now);
@@ -153,10 +199,10 @@ pub fn wait(host: &Host, apis: &[(Product, Api)]) -> Result<Ended> {
                     confirm(host, &armed, "by its probes")?;
                     return Ok(Ended::Confirmed);
                 }
-                if let Err(why) = asked
+                if let Err(failed) = asked
                     && now - since >= armed.probe_grace
                 {
-                    return undo_now(host, apis, &format!("its probes failed: {why}"));
+                    why = Some(format!("its probes failed: {failed}"));
                 }
             }
         }
@@ -179,7 +225,7 @@ fn ended(dir: &std::path::Path) -> Result<Ended> {
 /// Looks only on, for the one who applied it: the end is the waiting process's.
 pub fn watch(host: &Host, armed: &Armed, say: &dyn Fn(&str)) -> Result<Ended> {
     loop {
-        crate::sys::lock::check_stopped()?;
+        lock::check_stopped()?;
         if read(host).is_none_or(|now| now.id != armed.id) {
             return ended(&journal::folder(host).join(&armed.id));
         }
@@ -199,7 +245,7 @@ pub fn undo_due(host: &Host, apis: &[(Product, Api)]) -> Result<Ended> {
 }
 
 fn undo_now(host: &Host, apis: &[(Product, Api)], why: &str) -> Result<Ended> {
-    let _lock = lock_at_last(host)?;
+    let _alone = alone_at_last(host)?;
     // Confirmed in the last moment.
     let Some(armed) = read(host) else { return Ok(Ended::Confirmed) };
     let mut journal = journal::find(host, Some(&armed.id))?;
@@ -207,29 +253,44 @@ fn undo_now(host: &Host, apis: &[(Product, Api)], why: &str) -> Result<Ended> {
     let undone = if armed.boot == session::boot_id() {
         perform::take_back(host, &mut journal, apis, false)?
     } else {
-        undo::files(host, &mut journal, false)?
+        let undone = undo::files(host, &mut journal, false)?;
+        services::read_again_at_boot(host, undone.again.iter().map(Name::as_path));
+        undone
     };
-    // At an early boot the cluster file system is not there yet; a later unit comes again.
     for problem in &undone.problems {
         log::warn!("{}", problem.what);
     }
-    if undone.left == 0 {
-        // Before it is disarmed: who waits for that reads it.
-        audit::note(host, "undo", &journal.record, &format!("{BY_ITSELF}: {why}"));
-        disarm(host)?;
-    } else {
+    // At an early boot, or without quorum, the cluster file system takes nothing: whoever called comes again.
+    if undone.left > undone.changed {
         let fault = Fault::new(FaultKind::Failed, format!("{} paths are not put back yet", undone.left));
         return Err(fault.hint(format!("`pbx-config undo {}` tries again", armed.id)).into());
     }
+    let left = match undone.left {
+        0 => String::new(),
+        n => format!("; {n} paths that were changed since are left"),
+    };
+    // Before it is disarmed: who waits for that reads it.
+    audit::note(host, "undo", &journal.record, &format!("{BY_ITSELF}: {why}{left}"));
+    disarm(host)?;
     Ok(Ended::Undone)
 }
 
-fn lock_at_last(host: &Host) -> Result<Lock> {
+/// A restore that still writes is waited for, a backup only so long: it reads.
+fn alone_at_last(host: &Host) -> Result<(Option<Lock>, Alone)> {
+    let alone = patiently(LOCK_WAIT, || perform::alone(host))?;
+    let lock = patiently(BACKUP_WAIT, || Lock::acquire(&host.run_dir()));
+    if let Err(error) = &lock {
+        log::warn!("undoing beside another run: {error:#}");
+    }
+    Ok((lock.ok(), alone))
+}
+
+fn patiently<T>(limit: Duration, acquire: impl Fn() -> Result<T>) -> Result<T> {
     let since = std::time::Instant::now();
     loop {
-        match Lock::acquire(&host.run_dir()) {
-            Err(_) if since.elapsed() < LOCK_WAIT => std::thread::sleep(POLL),
-            locked => return locked,
+        match acquire() {
+            Err(_) if since.elapsed() < limit => std::thread::sleep(POLL),
+            acquired => return acquired,
         }
     }
 }
@@ -247,9 +308,25 @@ pub fn confirm_from_here(host: &Host, id: Option<&str>) -> Result<(String, Optio
             Fault::new(FaultKind::Unconfirmed, format!("{}: its time is over, it is undone", armed.id));
         return Err(fault.hint("restore again, with a longer --confirm-within").into());
     }
-    if !Session::current().is_another_than(&armed.session) {
-        let fault = Fault::new(FaultKind::Usage, "this is the session that applied it: it proves nothing");
-        return Err(fault.hint("log in anew (not a window of tmux or screen), and confirm there").into());
+    let (what, hint) = match Session::current().newness(&armed.session, armed.at) {
+        Newness::New => ("", ""),
+        Newness::Same => (
+            "this is the session that applied it: it proves nothing",
+            "log in anew (not a window of tmux or screen), and confirm there",
+        ),
+        Newness::Older => (
+            "this session is older than the restore: it proves nothing",
+            "log in anew, and confirm there: an open connection lives on where no new one is let in",
+        ),
+        Newness::NoLogin => (
+            "nobody logged in to this system here: it proves nothing",
+            "log in to it itself (ssh, its console, its web shell), not from outside of its container nor by a \
+             service, and confirm there; where that cannot be, restore with --probe, which confirms by itself",
+        ),
+    };
+    if !what.is_empty() {
+        let back = format!("{hint}; `pbx-config undo {}` goes back", armed.id);
+        return Err(Fault::new(FaultKind::Usage, what).hint(back).into());
     }
     let problem = confirm(host, &armed, "from a new session")?;
     Ok((armed.id, problem))

@@ -54,6 +54,15 @@ fn seconds_left<S: serde::Serializer>(armed: &Option<Armed>, to: S) -> Result<S:
     armed.as_ref().map(Armed::left).serialize(to)
 }
 
+/// Held while files of the host are written or put back, beside the lock of every run: what undoes itself waits for
+/// this one only, not for a backup that hangs.
+pub type Alone = Lock;
+
+/// Errors: `Locked` while another restores or undoes.
+pub fn alone(host: &Host) -> Result<Alone> {
+    Lock::acquire(&host.run_dir().join("restore"))
+}
+
 /// Does what the plan says. `tell` hears the id before the first write.
 /// Errors: `Locked`, no room, a step that cannot be done: then what was done before it is undone again.
 pub fn run(
@@ -66,6 +75,7 @@ pub fn run(
 ) -> Result<Restored> {
     check_root()?;
     let _lock = Lock::acquire(&host.run_dir())?;
+    let _alone = alone(host)?;
     check_not_armed(host)?;
     let mut problems = journal::sweep(host, None);
     let plan = &prepared.plan;
@@ -90,6 +100,7 @@ pub fn run(
 pub fn resume(host: &Host, id: &str, apis: &[(Product, Api)], arming: &Arming) -> Result<Restored> {
     check_root()?;
     let _lock = Lock::acquire(&host.run_dir())?;
+    let _alone = alone(host)?;
     check_not_armed(host)?;
     let mut journal = journal::find(host, Some(id))?;
     let wrong = match journal.phase {
@@ -181,6 +192,7 @@ fn conclude(
 pub fn undo(host: &Host, id: Option<&str>, apis: &[(Product, Api)], force: bool) -> Result<Undone> {
     check_root()?;
     let _lock = Lock::acquire(&host.run_dir())?;
+    let _alone = alone(host)?;
     let mut journal = journal::find(host, id)?;
     let mut undone = take_back(host, &mut journal, apis, force)?;
     if undone.left == 0 {

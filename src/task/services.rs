@@ -3,8 +3,11 @@
 
 use std::time::{Duration, Instant};
 
+use std::path::Path;
+
 use super::probe;
 use crate::catalog::api;
+use crate::catalog::early::READ_EARLY;
 use crate::config;
 use crate::model::facts::Product;
 use crate::model::report::Problem;
@@ -76,6 +79,18 @@ pub fn settle(
         }
     }
     problems
+}
+
+/// What this boot had read of these paths before they were put back; the services themselves it has yet to start.
+pub fn read_again_at_boot<'a>(host: &Host, touched: impl Iterator<Item = &'a Path>) {
+    let touched: Vec<&Path> = touched.collect();
+    for row in READ_EARLY.iter().filter(|row| touched.iter().any(|path| row.meets(path))) {
+        for words in row.again {
+            if let Some(problem) = run(host, words, UNIT_LIMIT) {
+                log::warn!("{}", problem.what);
+            }
+        }
+    }
 }
 
 /// None: it was done, or the host has no such tool.

@@ -7,11 +7,11 @@ use anyhow::Result;
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
-use super::{drift, key, proof, record, snapshots};
+use super::{drift, key, proof, record, snapshots, unfinished};
 use crate::catalog::hooks::TIMER;
 use crate::config::Config;
 use crate::model::record::Record;
-use crate::model::report::Changes;
+use crate::model::report::{Changes, Severity};
 use crate::model::snapshot::SnapshotId;
 use crate::plan::status::{self, Finding, LastRun, Level, StoreState, Timer};
 use crate::store::Store;
@@ -65,6 +65,14 @@ pub fn status(
     let recipients = key::recipients(host, config)?;
     findings.extend(proof::overdue(host, &recipients).map(|problem| Finding {
         level: Level::Warning,
+        what: problem.what,
+        hint: problem.hint,
+    }));
+    // One that waits to be confirmed is in its admin's hands.
+    let cut_short =
+        unfinished::restores(host).into_iter().filter(|problem| problem.severity > Severity::Notice);
+    findings.extend(cut_short.map(|problem| Finding {
+        level: Level::Critical,
         what: problem.what,
         hint: problem.hint,
     }));

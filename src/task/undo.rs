@@ -32,7 +32,12 @@ pub struct Undone {
     pub put_back: usize,
     /// Paths that still are not.
     pub left: usize,
+    /// Of those: paths that somebody changed since, which no later undo puts back unless it is forced.
+    pub changed: usize,
     pub problems: Vec<Problem>,
+    /// Which were put back just now.
+    #[serde(skip)]
+    pub again: Vec<Name>,
 }
 
 /// What became of one step.
@@ -52,7 +57,9 @@ pub fn files(host: &Host, journal: &mut Journal, force: bool) -> Result<Undone> 
         snapshot: journal.record.snapshot.clone(),
         put_back: 0,
         left: 0,
+        changed: 0,
         problems: Vec::new(),
+        again: Vec::new(),
     };
     let mut begun: Vec<usize> = journal.begun.iter().copied().collect();
     begun.sort_unstable_by(|a, b| b.cmp(a));
@@ -76,9 +83,13 @@ pub fn files(host: &Host, journal: &mut Journal, force: bool) -> Result<Undone> 
         };
         match back {
             Ok(Back::AsBefore) => {}
-            Ok(Back::Again) => undone.put_back += 1,
+            Ok(Back::Again) => {
+                undone.put_back += 1;
+                undone.again.push(journal.record.steps[n].path.clone());
+            }
             Ok(Back::Changed) => {
                 undone.left += 1;
+                undone.changed += 1;
                 let problem =
                     Problem::warning(format!("{shown}: was changed after the restore, and is left"));
                 undone.problems.push(problem.hint("look at it; --force puts back what was there before"));

@@ -1,0 +1,58 @@
+//! Restores that are not at their end: armed, half done, half undone; what `check` and `status` say of them. Only looks.
+
+use super::armed;
+use super::journal::{self, Journal, Phase};
+use super::perform;
+use crate::model::report::{Fault, FaultKind, Problem};
+use crate::sys::host::Host;
+
+/// Empty for who may not look into the memory of restores.
+pub fn restores(host: &Host) -> Vec<Problem> {
+    let armed = armed::read(host);
+    let ids = journal::ids(host);
+    if ids.is_empty() {
+        return Vec::new();
+    }
+    // One that is at work is not half done.
+    let is_locked = |fault: &Fault| fault.kind == FaultKind::Locked;
+    let is_busy = perform::alone(host).is_err_and(|error| error.downcast_ref().is_some_and(is_locked));
+    let mut problems = Vec::new();
+    for id in ids {
+        match &armed {
+            Some(armed) if armed.id == id => problems.push(waits(armed)),
+            _ if is_busy => {}
+            _ => problems.extend(half(host, &id)),
+        }
+    }
+    problems
+}
+
+fn waits(armed: &armed::Armed) -> Problem {
+    let id = &armed.id;
+    if armed.is_due() {
+        let problem = Problem::error(format!("the restore {id} was not confirmed, and is not undone yet"));
+        return problem
+            .hint(format!("`pbx-config undo {id}` does it, and says what keeps it from being done"));
+    }
+    let what = format!("the restore {id} undoes itself in {} s", armed.left());
+    Problem::notice(what).hint("`pbx-config confirm` from a new login keeps it")
+}
+
+fn half(host: &Host, id: &str) -> Option<Problem> {
+    let back = format!("`pbx-config undo {id}` goes back");
+    let journal = match Journal::open(&journal::folder(host).join(id)) {
+        Ok(journal) => journal,
+        Err(error) => return Some(Problem::warning(format!("the restore {id}: {error:#}"))),
+    };
+    match journal.phase {
+        Phase::Begun | Phase::Written => {
+            let problem = Problem::error(format!("the restore {id} was cut short: {}", journal.phase));
+            Some(problem.hint(format!("{back}, `pbx-config restore --resume {id}` goes on")))
+        }
+        Phase::Undoing => {
+            let problem = Problem::error(format!("the restore {id} is {}", journal.phase));
+            Some(problem.hint(format!("`pbx-config undo {id}` goes on, and says what is left")))
+        }
+        Phase::Prepared | Phase::Done | Phase::Confirmed | Phase::Undone => None,
+    }
+}
