@@ -117,6 +117,7 @@ pub mod plan {
     pub mod merge;
     pub mod message;
     pub mod metrics;
+    pub mod moves;
     pub mod network;
     pub mod object;
     mod page;

@@ -75,7 +75,15 @@ fn of_place(path: &Path) -> Option<Refusal> {
 /// Names of the old host and its hardware must not come to another one unnoticed.
 fn of_other_host(one: &Wanted, from: &Facts, here: &Here, request: &Request) -> Option<Refusal> {
     let item = one.item;
-    if one.is_named || one.entry.path.as_path().starts_with(PVE) || item.restore == Restore::AddLines {
+    if one.entry.path.as_path().starts_with(PVE) || item.restore == Restore::AddLines {
+        return None;
+    }
+    let node = node_now(from, request);
+    if item.tied == Tied::Node && node != from.node && node != here.facts.node {
+        let hint = format!("restore it on {node}");
+        return Some(Refusal::new(format!("would name this host {node}"), hint));
+    }
+    if one.is_named {
         return None;
     }
     let only = format!("`--only {}` brings it back all the same", item.id);
@@ -84,7 +92,7 @@ fn of_other_host(one: &Wanted, from: &Facts, here: &Here, request: &Request) -> 
     }
     let is_other_machine = from.machine_id != here.facts.machine_id;
     match item.tied {
-        Tied::Node if from.node != here.facts.node && !request.recover && request.node.is_none() => {
+        Tied::Node if node != here.facts.node && !request.recover => {
             Some(Refusal::new(format!("names the host {}", from.node), only))
         }
         Tied::Hardware if is_other_machine && item.id != DATASTORES => {
@@ -92,6 +100,12 @@ fn of_other_host(one: &Wanted, from: &Facts, here: &Here, request: &Request) -> 
         }
         _ => None,
     }
+}
+
+/// The name that the snapshot's host has from now on.
+fn node_now<'a>(from: &'a Facts, request: &'a Request) -> &'a str {
+    let renamed = request.node.as_ref().filter(|(old, _)| *old == from.node);
+    renamed.map_or(&from.node, |(_, new)| new)
 }
 
 fn held_back(item: &Item, request: &Request) -> Option<Refusal> {
@@ -155,12 +169,12 @@ fn of_cluster(one: &Wanted, below: &Path, from: &Facts, here: &Here, request: &R
     }
     let node = node_of(below);
     if let Some(node) = node.as_deref().filter(|node| *node != here.facts.node)
-        && !one.is_named
+        && !one.is_exact
     {
         let hint = if node == from.node {
             format!("`--node {node}={}` makes it this node's", here.facts.node)
         } else {
-            "restore it on that node, or name it".to_owned()
+            "restore it on that node, or name it: an object, or --path with its own path".to_owned()
         };
         return Some(Refusal::new(format!("belongs to the node {node}"), hint));
     }
@@ -171,10 +185,10 @@ fn of_cluster(one: &Wanted, below: &Path, from: &Facts, here: &Here, request: &R
             "`pvecm updatecerts` keeps it",
         ));
     }
-    if node.is_none() && !one.is_named && !request.cluster_wide {
+    if node.is_none() && !one.is_exact && !request.cluster_wide {
         return Some(Refusal::new(
             "all nodes of the cluster share it",
-            "name the object, or take all of it with --cluster-wide",
+            "name the object or its own path, or take all of it with --cluster-wide",
         ));
     }
     None

@@ -162,6 +162,8 @@ pub struct Wanted {
     pub content: Content,
     /// Asked for by name: an object, a literal path, `--only ITEM`.
     pub is_named: bool,
+    /// Asked for by a name that is its alone: an object, or its own path.
+    pub is_exact: bool,
     /// `content` is the whole new file, made from the live one: it is not merged again.
     pub is_merged: bool,
 }

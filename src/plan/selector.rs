@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::pieces::{self, Piece};
 use crate::catalog::On;
 use crate::catalog::objects::{
-    ALIASES, GUEST_DIRS, GUEST_KINDS, GUEST_WORD, Grammar, JOB_KINDS, JOB_WORD, KINDS, Kind, NODES, Whose,
+    ALIASES, GUEST_DIRS, GUEST_KINDS, GUEST_WORD, Grammar, JOB_KINDS, JOB_WORD, KINDS, Kind, NODES, Part, Whose,
 };
 use crate::model::report::{Fault, FaultKind};
 use crate::model::section::nearest;
@@ -155,15 +155,26 @@ pub fn all(tree: &Tree) -> Vec<String> {
     KINDS.iter().flat_map(|kind| ids(kind, tree).into_iter().map(|id| full_name(kind, &id))).collect()
 }
 
+/// A file that is a kind's own by its name, whatever pattern it fits besides.
+fn is_literal(path: &str) -> bool {
+    KINDS.iter().any(|kind| kind.parts.iter().any(|part| part.path == path))
+}
+
+/// Whether a file is one object and nothing else, as a guest's configuration is.
+pub fn is_whole(path: &str) -> bool {
+    let mut parts = KINDS.iter().flat_map(|kind| kind.parts);
+    let fits = |part: &Part| part.grammar == Grammar::Whole && capture(part.path, path).is_some();
+    !is_literal(path) && parts.any(fits)
+}
+
 /// The objects of a kind, by the first of its parts.
 pub(super) fn ids(kind: &Kind, tree: &Tree) -> Vec<String> {
     let Some(part) = kind.parts.first() else { return Vec::new() };
     if part.grammar == Grammar::Whole {
         // A file that another kind knows by its own name is none of these.
-        let literal = |path: &str| KINDS.iter().any(|kind| kind.parts.iter().any(|part| part.path == path));
         return tree
             .keys()
-            .filter(|path| !literal(path))
+            .filter(|path| !is_literal(path))
             .filter_map(|path| capture(part.path, path)?.id)
             .collect();
     }

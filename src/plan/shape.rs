@@ -6,13 +6,14 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::advice;
 use super::merge::{self, Accounts};
+use super::moves;
 use super::network::{self, Card, Cards};
 use super::object::{self, Chosen};
 use super::relocate::{self, Moves, Pair};
 use super::restore::{Advice, Content, Here, Live, Picked, Refused, Request, Wanted};
-use super::selector::{Selector, Tree};
+use super::select::Selection;
+use super::selector::{self, Selector, Tree};
 use crate::catalog::merges::{self, GROUP, Merge, PASSWD};
-use crate::catalog::objects::NODES;
 use crate::catalog::references::{ADDRESSES, CARD_LINKS, is_link_file};
 use crate::catalog::{Restore, Tied};
 use crate::model::index::{Kind, Name, STATE_DIR};
@@ -62,9 +63,10 @@ pub fn shape(
 ) -> Result<Vec<Advice>, Fault> {
     let moves = request.moves();
     moves.check()?;
-    let mut advice = Vec::new();
+    moves::check_nodes(picked, here, &moves)?;
+    let mut advice = moves::unmet(picked, request);
     if !request.objects.is_empty() {
-        advice = objects(picked, here, request, &moves)?;
+        advice.extend(objects(picked, here, request, &moves)?);
     }
     // The new id is that object's alone.
     advice.extend(adapt(picked, here, world, &Moves { as_id: None, ..moves }, request)?);
@@ -110,17 +112,24 @@ fn objects(picked: &mut Picked, here: &Here, request: &Request, moves: &Moves) -
     let members = picked.parts.iter().map(|one| &one.entry.path).collect();
     let snapshot = tree(&|name| picked.contents.get(name).cloned(), members);
     let live = tree(&|name| live_text(name, picked, here), here.live.keys().collect());
-    let nodes: BTreeSet<String> = here.live.keys().filter_map(node_of).collect();
-    let nodes: Vec<String> = nodes.into_iter().collect();
+    let nodes: BTreeSet<&str> = here.live.keys().filter_map(moves::node_of).collect();
+    let nodes: Vec<String> = nodes.into_iter().map(str::to_owned).collect();
     let place = object::Here { node: &here.facts.node, nodes: &nodes };
     let chosen = object::choose(&selectors, moves, &snapshot, &live, place)?;
     let parts: HashMap<&Name, &Wanted> = picked.parts.iter().map(|one| (&one.entry.path, one)).collect();
     // A file that comes back whole holds its objects.
     let whole: HashSet<Name> = picked.wanted.iter().map(|one| one.entry.path.clone()).collect();
+    // What is named need not be of the categories that come back whole.
+    let comes_along = Selection { only: Vec::new(), skip: request.selection.skip.clone() };
     let mut files: BTreeMap<Name, Wanted> = BTreeMap::new();
     let mut advice = Vec::new();
     for one in chosen {
         let Some(first) = parts.get(&Name::new(one.from.as_str())).copied() else { continue };
+        let skipped = |part: &Wanted| !comes_along.takes(part.item.id);
+        if skipped(first) {
+            let what = format!("{} stands in '{}', which --skip leaves out", one.name, first.item.id);
+            return Err(Fault::new(FaultKind::Usage, what).hint("leave one of the two out"));
+        }
         let tell = |text: String| Advice { item: first.item.id.to_owned(), text, commands: Vec::new() };
         advice.extend(one.notes.iter().map(|note| tell(format!("{}: {note}", one.name))));
         if let Some(fault) = one.refused {
@@ -136,11 +145,14 @@ fn objects(picked: &mut Picked, here: &Here, request: &Request, moves: &Moves) -
         }
         for change in as_files(one) {
             let (path, from) = (Name::new(change.path.as_str()), Name::new(change.from.as_str()));
-            let Some(part) = parts.get(&from).filter(|_| !whole.contains(&path)) else { continue };
-            let mut wanted = Wanted { is_named: true, ..(*part).clone() };
+            let part = parts.get(&from).filter(|part| !whole.contains(&path) && !skipped(part));
+            let Some(part) = part else { continue };
+            let mut wanted = Wanted { is_named: true, is_exact: true, ..(*part).clone() };
             wanted.entry.path = path.clone();
-            // A file that is made of the live one stays whose it is.
-            wanted.is_merged = live.contains_key(&change.path) && change.path == change.from;
+            // A file that is made of the live one stays whose it is; of one that is the object nothing stays.
+            wanted.is_merged = live.contains_key(&change.path)
+                && change.path == change.from
+                && !selector::is_whole(&change.path);
             wanted.content = Content::Bytes(change.content);
             files.insert(path, wanted);
         }
@@ -170,11 +182,6 @@ fn live_text(name: &Name, picked: &Picked, here: &Here) -> Option<Vec<u8>> {
         is_same.then(|| picked.contents.get(name).cloned()).flatten()
     };
     content.clone().or_else(same)
-}
-
-fn node_of(name: &Name) -> Option<String> {
-    let rest = text_of(name)?.strip_prefix(NODES)?;
-    rest.split('/').next().filter(|node| !node.is_empty()).map(str::to_owned)
 }
 
 // ---- names

@@ -79,13 +79,15 @@ pub fn pick(chosen: &Chosen, request: &Request) -> Result<(Picked, String)> {
         if !(is_wanted || is_database) {
             continue;
         }
-        let named = |word: &String| *word == entry.item;
-        let is_named = request.selection.only.iter().any(named)
-            || request.paths.iter().any(|path| !path.contains(['*', '?', '[']));
+        let is_exact = request.paths.iter().any(|word| is_path_of(word, path));
+        let is_named = is_exact || request.selection.only.contains(&entry.item);
         match rows.of(entry) {
             // A folder on the way to a row's files is made when they need it.
             Err(_) if entry.kind == Kind::Dir => {}
-            Ok(item) => picked.wanted.push(wanted(entry, item, is_named, &firsts)),
+            Ok(item) => {
+                let one = wanted(entry, item, is_named, &firsts);
+                picked.wanted.push(Wanted { is_exact, ..one });
+            }
             Err(reason) => {
                 let hint = "`pbx-config cat SNAP PATH` shows it, to be put in place by hand".to_owned();
                 refuse_one(&mut picked.refused, entry, is_named, reason, Some(hint));
@@ -105,6 +107,11 @@ fn glob(text: &str) -> Result<Pattern> {
     Pattern::new(&absolute).map_err(|error| Fault::new(FaultKind::Usage, format!("--path: {error:#}")).into())
 }
 
+/// Whether a word of `--path` is this very path: neither a folder above it nor a glob.
+fn is_path_of(word: &str, path: &Path) -> bool {
+    !word.contains(['*', '?', '[']) && Path::new(word.trim_start_matches('/')) == path
+}
+
 /// A second name of a file comes back as a file of its own: to link across what changes and what stays would tie
 /// together what is not tied here.
 fn wanted(entry: &Entry, item: &'static Item, is_named: bool, all: &HashMap<&Name, &Entry>) -> Wanted {
@@ -122,7 +129,7 @@ fn wanted(entry: &Entry, item: &'static Item, is_named: bool, all: &HashMap<&Nam
         entry.xattrs.clone_from(&source.xattrs);
         content = Content::Member(first);
     }
-    Wanted { entry, item, content, is_named, is_merged: false }
+    Wanted { entry, item, content, is_named, is_exact: false, is_merged: false }
 }
 
 struct Row {
@@ -245,6 +252,17 @@ mod tests {
         assert_eq!(row("include", "etc/pve/own.cfg"), Ok("pve-other"));
         assert_eq!(row("pve-other", "etc/pve/user.cfg"), Ok("pve-users"));
         assert_eq!(row("pve-other", "etc/pve/own.cfg"), Ok("pve-other"));
+    }
+
+    #[test]
+    fn a_path_is_named_by_itself_alone() {
+        let path = Path::new("etc/pve/storage.cfg");
+        for word in ["/etc/pve/storage.cfg", "etc/pve/storage.cfg", "/etc/pve/storage.cfg/"] {
+            assert!(is_path_of(word, path), "{word}");
+        }
+        for word in ["/etc/hosts", "/etc/pve", "/etc/pve/", "/etc/pve/**", "/etc/pve/storage.cf?", "/", ""] {
+            assert!(!is_path_of(word, path), "{word}");
+        }
     }
 
     #[test]

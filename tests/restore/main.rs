@@ -9,6 +9,7 @@ mod cards;
 mod database;
 mod guests;
 mod interrupt;
+mod names;
 mod probes;
 mod rules;
 mod saved;
