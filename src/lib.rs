@@ -47,6 +47,7 @@ pub mod sys {
     pub mod lock;
     pub mod locked;
     pub mod log;
+    pub mod mask;
     pub mod mounts;
     pub mod netfilter;
     pub mod pmxcfs;

@@ -51,7 +51,7 @@ use crate::store::{self, Store};
 use crate::sys::exec::{Exec, NoTools, System};
 use crate::sys::glob::{Named, Pattern};
 use crate::sys::host::Host;
-use crate::sys::{files, lock, log as talk};
+use crate::sys::{files, lock, log as talk, mask};
 use crate::task::notify::{Channels, Lines};
 use crate::task::snapshots::{self, Chosen};
 use crate::task::verify::{Demand, Looked, Wanted};
@@ -149,7 +149,7 @@ fn usage(error: &clap::Error, args: &[OsString], world: &mut World) -> Exit {
 fn failed(error: &anyhow::Error, format: Format, err: &mut dyn Write) -> Exit {
     let fault = error.downcast_ref::<Fault>();
     let exit = fault.map_or(Exit::Failed, |fault| fault.kind.into());
-    let message = render::one_line(&talk::mask(&render::without_errno(&format!("{error:#}"))));
+    let message = render::one_line(&mask::mask(&render::without_errno(&format!("{error:#}"))));
     let hint = fault.and_then(|fault| fault.hint.as_deref()).or_else(|| usual_hint(error));
     let written = if format == Format::Text {
         let hint = hint.map(|hint| format!("hint: {}\n", render::one_line(hint))).unwrap_or_default();
@@ -738,7 +738,7 @@ impl Progress {
         let step = what.starts_with(backup::STEP);
         log::log!(if step { log::Level::Info } else { log::Level::Debug }, "{what}");
         if self.live {
-            let shown = talk::mask(what);
+            let shown = mask::mask(what);
             let line: String = render::one_line(&shown).chars().take(Self::WIDTH).collect();
             let line = if step { render::step(&line, colours()) } else { line };
             eprint!("\r\x1b[K{line}{}", if step { "\n" } else { "" });

@@ -65,11 +65,10 @@ fn by_category(plan: &RestorePlan) -> Vec<(Category, Vec<&Step>)> {
 
 fn line(step: &Step) -> String {
     let mut text = format!("  {:<10} /{}", step.how, step.path);
-    if step.after.sha256.is_empty() {
-        if let Some(link) = &step.after.link {
-            let _ = write!(text, " -> {link}");
-        }
-    } else if step.how == How::Create {
+    if let Some(link) = &step.after.link {
+        let _ = write!(text, " -> {link}");
+    }
+    if step.how == How::Create && step.after.kind == Kind::File {
         let _ = write!(text, "  ({})", size(step.after.size));
     }
     if let Some(diff) = &step.diff {

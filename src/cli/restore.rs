@@ -72,7 +72,7 @@ pub struct Restore {
     #[arg(long, value_name = "FILE", conflicts_with_all = ["to", "apply"])]
     pub plan: Option<PathBuf>,
     /// Do exactly what this plan says; refused when anything changed since
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["to", "only", "skip", "paths"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["to", "only", "skip", "paths", "names"])]
     pub apply: Option<PathBuf>,
     /// On a member of a cluster: also what all nodes share
     #[arg(long, conflicts_with_all = ["to", "apply"])]
@@ -111,11 +111,11 @@ pub struct Restore {
     #[arg(long, value_name = "ID", conflicts_with_all = ["snap", "to", "apply", "plan", "only", "skip", "paths"])]
     pub resume: Option<String>,
     /// Do not ask
-    #[arg(long)]
+    #[arg(long, conflicts_with = "to")]
     pub yes: bool,
     /// What may cut your connection undoes itself unless `pbx-config confirm` is typed from a new session within
     /// this time: 90s, 3m, 1h [default: 3m]
-    #[arg(long, value_name = "TIME", value_parser = time)]
+    #[arg(long, value_name = "TIME", value_parser = time, conflicts_with = "to")]
     pub confirm_within: Option<Duration>,
     /// Confirms when it is good, undoes early when it is not: ping:HOST, quorum, `https://HOST[:PORT][/PATH]`
     ///
@@ -123,7 +123,7 @@ pub struct Restore {
     /// minute when that is less, undoes. quorum: /etc/pve takes writes. https: a server answers within 3 s with a
     /// status below 500, so a login page is as good as a health check. Its certificate is not checked, for nodes sign
     /// theirs themselves: a probe proves that something is reached, not what.
-    #[arg(long = "probe", value_name = "PROBE")]
+    #[arg(long = "probe", value_name = "PROBE", conflicts_with = "to")]
     pub probes: Vec<Probe>,
     #[command(flatten)]
     pub stores: args::Stores,
@@ -192,8 +192,8 @@ impl Mode {
 
 impl Words<'_> {
     pub(super) fn restore(&mut self, mut args: Restore) -> Result<Exit> {
-        if args.to.is_some() {
-            return self.extract(args);
+        if let Some(to) = args.to.clone() {
+            return self.extract(args, to);
         }
         if args.snap.is_none() && args.apply.is_none() && args.resume.is_none() {
             args.snap = Some(self.guided_snapshot(&mut args.stores)?);
@@ -229,7 +229,7 @@ impl Words<'_> {
         let only_shown = args.dry_run || args.plan.is_some() || prepared.plan.steps.is_empty();
         // Of what is done one value is told to programs, not two.
         if only_shown || self.format == Format::Text {
-            self.print(&prepared.plan, plans::text)?;
+            self.print(&prepared.plan.told(), plans::text)?;
         }
         if only_shown {
             let is_to_be_done = !args.dry_run && args.plan.is_none();
@@ -295,11 +295,12 @@ impl Words<'_> {
         }
     }
 
-    fn extract(&mut self, mut args: Restore) -> Result<Exit> {
+    fn extract(&mut self, mut args: Restore, to: PathBuf) -> Result<Exit> {
+        if args.mode == Some(Mode::Custom) {
+            args.selected.only.extend(self.guided_categories()?);
+        }
         let paths = args.paths.iter().map(|path| glob(path)).collect::<Result<_>>()?;
-        let selection = super::selection(args.selected);
-        let to = args.to.unwrap_or_default();
-        let request = extract::Request { selection, paths, to };
+        let request = extract::Request { selection: selection(&args), paths, to };
         let word = match args.snap {
             Some(word) => word,
             None => self.guided_snapshot(&mut args.stores)?,
@@ -319,16 +320,20 @@ impl Words<'_> {
     }
 }
 
-fn request(args: &Restore) -> Result<Request> {
+/// The words and what a choice adds to them.
+fn selection(args: &Restore) -> Selection {
     let mut only = args.selected.only.clone();
-    if let Some(mode) = args.mode {
-        only.extend(mode.words().iter().map(|word| (*word).to_owned()));
-    }
+    let words = args.mode.map(Mode::words).unwrap_or_default();
+    only.extend(words.iter().map(|word| (*word).to_owned()));
+    Selection { only, skip: args.selected.skip.clone() }
+}
+
+fn request(args: &Restore) -> Result<Request> {
     let pairs = |option: &str, words: &[String]| -> Result<Vec<Pair>> {
         Ok(words.iter().map(|word| Moves::pair(option, word)).collect::<Result<_, Fault>>()?)
     };
     Ok(Request {
-        selection: Selection { only, skip: args.selected.skip.clone() },
+        selection: selection(args),
         paths: args.paths.clone(),
         cluster_wide: args.cluster_wide,
         recover: args.recover,

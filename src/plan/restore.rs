@@ -290,6 +290,16 @@ impl RestorePlan {
         self.steps.iter().any(|step| step.session)
     }
 
+    /// As it is told: of a short secret its hash is the secret.
+    #[must_use]
+    pub fn told(&self) -> Self {
+        let mut told = self.clone();
+        for step in told.steps.iter_mut().filter(|step| step.secret) {
+            step.before.iter_mut().chain([&mut step.after]).for_each(|print| print.sha256.clear());
+        }
+        told
+    }
+
     /// Something that was asked for by name does not come back, or nothing of all that was asked for.
     pub fn falls_short(&self) -> bool {
         let is_nothing = self.steps.is_empty() && self.unchanged == 0;

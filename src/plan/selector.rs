@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::pieces::{self, Piece};
 use crate::catalog::On;
 use crate::catalog::objects::{
-    ALIASES, GUEST_DIRS, GUEST_KINDS, GUEST_WORD, Grammar, JOB_KINDS, JOB_WORD, KINDS, Kind, NODES, Part, Whose,
+    ALIASES, GUEST_DIRS, GUEST_KINDS, GUEST_WORD, Grammar, JOB_KINDS, JOB_WORD, KINDS, Kind, NODES, Part,
+    Whose,
 };
 use crate::model::report::{Fault, FaultKind};
 use crate::model::section::nearest;

@@ -1,7 +1,6 @@
 //! Talk of the program: `log` records to standard error (with `<N>` prefixes for the journal) and to syslog,
 //! secrets masked. Data of a verb never goes this way.
 
-use std::borrow::Cow;
 use std::io::{IsTerminal, Write};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixDatagram;
@@ -9,6 +8,8 @@ use std::time::Duration;
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use syslog::{Facility, Formatter3164, LogFormat, Severity};
+
+use super::mask::mask;
 
 /// A syslog daemon that does not read must not hold a run up.
 const SYSLOG_LIMIT: Duration = Duration::from_millis(200);
@@ -113,100 +114,4 @@ fn connect() -> Option<UnixDatagram> {
 fn stderr_is_journal() -> bool {
     let Ok(named) = std::env::var("JOURNAL_STREAM") else { return false };
     std::fs::metadata("/proc/self/fd/2").is_ok_and(|meta| named == format!("{}:{}", meta.dev(), meta.ino()))
-}
-
-const MASK: &str = "***";
-/// Words after which (and `=` or `:`) a value is a secret.
-const SECRET_KEYS: [&str; 8] =
-    ["password", "passwd", "passphrase", "secret", "token", "private-key", "authorization", "apikey"];
-/// Beginnings that are secrets in themselves.
-const SECRET_HEADS: [&str; 3] = ["AGE-SECRET-KEY-", "PVEAPIToken=", "PBSAPIToken="];
-
-/// Replaces what looks like a secret. A last line of defence: our own values never get as far as a text.
-pub fn mask(text: &str) -> Cow<'_, str> {
-    let lower = text.to_ascii_lowercase();
-    let suspicious = SECRET_KEYS.iter().any(|key| lower.contains(key))
-        || SECRET_HEADS.iter().any(|head| text.contains(head))
-        || text.contains("://");
-    if !suspicious {
-        return Cow::Borrowed(text);
-    }
-    let mut out = String::with_capacity(text.len());
-    let mut hide_next = false;
-    for word in text.split_inclusive(char::is_whitespace) {
-        let body = word.trim_end();
-        let space = &word[body.len()..];
-        if hide_next && !body.is_empty() {
-            out.push_str(MASK);
-            hide_next = body.eq_ignore_ascii_case("bearer") || body.eq_ignore_ascii_case("basic");
-        } else {
-            let (shown, hide) = mask_word(body);
-            out.push_str(&shown);
-            hide_next = hide;
-        }
-        out.push_str(space);
-    }
-    Cow::Owned(out)
-}
-
-/// A word with its secret replaced, and whether the next word is the secret.
-fn mask_word(word: &str) -> (String, bool) {
-    if let Some((head, at)) = SECRET_HEADS.iter().find_map(|head| Some((head, word.find(head)?))) {
-        return (format!("{}{head}{MASK}", &word[..at]), false);
-    }
-    let lower = word.to_ascii_lowercase();
-    for key in SECRET_KEYS {
-        let Some(at) = lower.find(key) else { continue };
-        // "/etc/pam.d/passwd: permission denied" speaks of a file.
-        if lower[..at].contains('/') && !lower[..at].contains(['=', '?']) {
-            continue;
-        }
-        let end = at + key.len();
-        let rest = word[end..].trim_start_matches('"');
-        if let Some(value) = rest.strip_prefix(['=', ':']) {
-            let kept = &word[..word.len() - value.len()];
-            return if value.is_empty() { (word.to_owned(), true) } else { (format!("{kept}{MASK}"), false) };
-        }
-    }
-    // user:secret@ in an address. The last @ before the path ends the secret; when there is none, a secret
-    // with a slash in it may lie before the first one behind.
-    if let Some((scheme, rest)) = word.split_once("://")
-        && let authority = rest.split(['/', '?', '#']).next().unwrap_or(rest)
-        && let Some(at) = authority.rfind('@').or_else(|| rest.find('@'))
-        && let (credentials, host) = (&rest[..at], &rest[at + 1..])
-        && let Some((user, _)) = credentials.split_once(':')
-    {
-        return (format!("{scheme}://{user}:{MASK}@{host}"), false);
-    }
-    (word.to_owned(), false)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn secrets_are_masked_in_every_usual_shape() {
-        for (text, masked) in [
-            ("password=hunter2 user=bob", "password=*** user=bob"),
-            ("Password: hunter2", "Password: ***"),
-            ("\"token\":\"abc\"", "\"token\":***"),
-            ("Authorization: Bearer abc.def", "Authorization: *** ***"),
-            ("https://bob:pw@host/x", "https://bob:***@host/x"),
-            ("https://bob:p@ss@host", "https://bob:***@host"),
-            ("https://bob:p@ss@host/x@y?z@a", "https://bob:***@host/x@y?z@a"),
-            ("https://bob:p/ss@host/x", "https://bob:***@host/x"),
-            ("key AGE-SECRET-KEY-1ABC", "key AGE-SECRET-KEY-***"),
-            ("PVEAPIToken=root@pam!x=0-1", "PVEAPIToken=***"),
-        ] {
-            assert_eq!(mask(text), masked);
-        }
-    }
-
-    #[test]
-    fn ordinary_talk_is_left_alone() {
-        for text in ["snapshot pve1/2026 written", "https://example.org/x", "/etc/pam.d/passwd: gone"] {
-            assert_eq!(mask(text), text);
-        }
-    }
 }

@@ -15,7 +15,7 @@ pub fn failure(host: &Host, verb: &'static str, took: f64, error: &anyhow::Error
 }
 
 fn problem(error: &anyhow::Error) -> Problem {
-    let mut problem = Problem::error(crate::sys::log::mask(&format!("{error:#}")));
+    let mut problem = Problem::error(crate::sys::mask::mask(&format!("{error:#}")));
     problem.hint = error.downcast_ref::<Fault>().and_then(|fault| fault.hint.clone());
     problem
 }

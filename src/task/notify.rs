@@ -15,7 +15,7 @@ use crate::notify::{self, Delivery, Target};
 use crate::plan::message;
 use crate::sys::host::Host;
 use crate::sys::lock::check_stopped;
-use crate::sys::log::mask;
+use crate::sys::mask::mask;
 
 /// Of the lines of a run that are kept for its message.
 const LINES_MAX: usize = 500;

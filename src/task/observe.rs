@@ -18,7 +18,7 @@ use crate::plan::restore::{Content, Fingerprint, Here, Live, PVE, Picked, Tree};
 use crate::sys::files::{self, Node, Owners};
 use crate::sys::hash::{Hasher, sha256};
 use crate::sys::host::Host;
-use crate::sys::{log, pmxcfs};
+use crate::sys::{mask, pmxcfs};
 
 /// All that a plan asks of this host.
 pub struct Observed {
@@ -41,7 +41,7 @@ impl Observed {
             groups: &self.groups,
             datastores: &self.datastores,
             sha256: |bytes| sha256(bytes),
-            mask: |text| log::mask(text).into_owned(),
+            mask: mask::mask_line,
         }
     }
 }

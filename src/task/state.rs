@@ -16,7 +16,7 @@ use crate::model::report::Problem;
 use crate::sys::exec::{self, Cmd, Status};
 use crate::sys::host::Host;
 use crate::sys::lock::check_stopped;
-use crate::sys::log::mask;
+use crate::sys::mask::mask;
 
 /// One question.
 const QUESTION_LIMIT: Duration = Duration::from_secs(20);

@@ -18,7 +18,7 @@ fn steps(plan: &Value) -> Vec<&str> {
 
 fn advice(plan: &Value) -> String {
     let all = plan["advice"].as_array().unwrap().iter();
-    all.map(|one| format!("{}\n", one["text"].as_str().unwrap())).collect()
+    all.map(|one| one["text"].as_str().unwrap()).collect::<Vec<_>>().join("\n")
 }
 
 /// A member of a cluster without one of its own files, one that all share and one of another node.
@@ -97,7 +97,11 @@ fn what_is_skipped_does_not_come_along_with_an_object() {
     let less = plan(&host, "latest", &["storage/nas", "--skip", "pve-storage-passwords"]);
     assert_eq!(steps(&less), ["etc/pve/storage.cfg"], "{less}");
     let done = host.run(&["restore", "latest", "storage/nas", "--skip", "storage"]).exits(Exit::Usage);
-    assert!(done.err.contains("storage/nas stands in 'pve-storage', which --skip leaves out"), "{}", done.err);
+    assert!(
+        done.err.contains("storage/nas stands in 'pve-storage', which --skip leaves out"),
+        "{}",
+        done.err
+    );
 }
 
 #[test]
@@ -112,4 +116,45 @@ fn a_guest_replaces_its_file_and_a_storage_is_merged_into_its_own() {
     };
     assert_eq!(how("etc/pve/nodes/pve1/qemu-server/100.conf").unwrap(), "replace");
     assert_eq!(how("etc/pve/storage.cfg").unwrap(), "merge");
+}
+
+#[test]
+fn a_plan_tells_no_secret() {
+    let host = saved("pve-single");
+    fs::write(host.root.join("etc/pve/priv/storage/nas.pw"), "password=other\n").unwrap();
+    host.write("etc/network/interfaces", "iface wlan0 inet dhcp\n    wpa-psk hunter2\n");
+    host.write("etc/cron.d/own", "0 1 * * * root curl -u admin:hunter2 h; mysqldump -phunter2 -P 3306\n");
+    host.run(&["backup"]);
+    fs::write(host.root.join("etc/pve/priv/storage/nas.pw"), "password=hunter2\n").unwrap();
+    host.write("etc/network/interfaces", "iface wlan0 inet dhcp\n    wpa-psk hunter3\n");
+    host.write("etc/cron.d/own", "0 2 * * * root curl -u admin:hunter3 h; mysqldump -phunter3 -P 3306\n");
+    let plan = plan(&host, "latest", &["--only", "network,cron,pve-storage-passwords"]);
+    let step = |path: &str| {
+        plan["steps"].as_array().unwrap().iter().find(|step| step["path"] == path).unwrap().clone()
+    };
+    let secret = step("etc/pve/priv/storage/nas.pw");
+    assert!(secret["after"]["sha256"].is_null() && secret["before"]["sha256"].is_null(), "{secret}");
+    assert!(step("etc/cron.d/own")["after"]["sha256"].is_string(), "{plan}");
+    for mode in [&[][..], &["--json"]] {
+        let args = ["restore", "latest", "--dry-run", "--only", "network,cron,pve-storage-passwords"];
+        let said = host.run(&[&args[..], mode].concat()).ok().out;
+        assert!(!said.contains("hunter"), "{said}");
+        assert!(said.contains("wpa-psk ***") && said.contains("-P 3306"), "{said}");
+    }
+}
+
+#[test]
+fn a_choice_is_heard_when_files_are_only_taken_out() {
+    let host = saved("pve-single");
+    let to = host.beside("out");
+    let path = to.to_str().unwrap();
+    host.run(&["restore", "latest", "--to", path, "--mode", "storage"]).ok();
+    assert!(to.join("etc/pve/storage.cfg").exists());
+    assert!(!to.join("etc/hosts").exists() && !to.join("etc/pve/user.cfg").exists());
+    for option in [&["--yes"][..], &["--confirm-within", "3m"], &["--probe", "quorum"]] {
+        let done = host.run(&[&["restore", "latest", "--to", "/nowhere/x"], option].concat());
+        assert!(done.exits(Exit::Usage).err.contains(option[0]), "{option:?}");
+    }
+    let done = host.run(&["restore", "--apply", "/nowhere", "--store", "nosuch"]).exits(Exit::Usage);
+    assert!(done.err.contains("--store"), "{}", done.err);
 }
