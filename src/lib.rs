@@ -21,6 +21,7 @@ pub mod model {
     pub mod index;
     pub mod keep;
     pub mod message;
+    pub mod nearest;
     pub mod record;
     pub mod relic;
     pub mod report;

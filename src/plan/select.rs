@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::catalog::{self, Category, Item, On, Source};
 use crate::model::facts::{Facts, Product};
+use crate::model::nearest::nearest;
 use crate::model::report::{Fault, FaultKind};
-use crate::model::section::nearest;
 
 /// Words of `--only` and `--skip`: item ids or categories.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -9,8 +9,8 @@ use crate::catalog::objects::{
     ALIASES, GUEST_DIRS, GUEST_KINDS, GUEST_WORD, Grammar, JOB_KINDS, JOB_WORD, KINDS, Kind, NODES, Part,
     Whose,
 };
+use crate::model::nearest::nearest;
 use crate::model::report::{Fault, FaultKind};
-use crate::model::section::nearest;
 
 /// Contents by path, relative to the root: `etc/pve/storage.cfg`.
 pub type Tree = BTreeMap<String, Vec<u8>>;

@@ -12,8 +12,8 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::model::index::{Mtime, Name};
+use crate::model::nearest::nearest;
 use crate::model::report::{Fault, FaultKind, Problem};
-use crate::model::section::nearest;
 use crate::model::snapshot::SnapshotId;
 use crate::plan::restore::{Services, Step};
 use crate::sys::files;

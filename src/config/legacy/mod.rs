@@ -16,8 +16,9 @@ use serde::Serialize;
 
 use self::env::{Env, Value};
 use self::table::{Kind, Row};
+use crate::model::nearest::nearest;
 use crate::model::secret::MASK;
-use crate::model::section::{Entry, Section, nearest};
+use crate::model::section::{Entry, Section};
 
 /// The table's keys, for whoever walks it.
 pub fn keys() -> impl Iterator<Item = &'static str> {

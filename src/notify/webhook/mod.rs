@@ -12,8 +12,9 @@ use super::call::{Access, Call, signature};
 use super::template::{Template, Writing};
 use super::{Channel, Failure, Sent};
 use crate::model::message::Message;
+use crate::model::nearest::nearest;
 use crate::model::secret::Secret;
-use crate::model::section::{Entry, Section, SyntaxError, nearest};
+use crate::model::section::{Entry, Section, SyntaxError};
 use crate::sys::host::Host;
 use crate::sys::http::Site;
 
