@@ -51,6 +51,7 @@ pub mod sys {
     pub mod mask;
     pub mod mounts;
     pub mod netfilter;
+    pub mod owners;
     pub mod pmxcfs;
     pub mod pmxcfs_put;
     pub mod processes;
@@ -61,6 +62,7 @@ pub mod sys {
     pub mod sockets;
     pub mod space;
     pub mod tty;
+    pub mod walk;
 
     /// Lower-case hex.
     pub fn hex(bytes: &[u8]) -> String {

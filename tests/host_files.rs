@@ -13,8 +13,8 @@ use common::TestHost;
 use jiff::Timestamp;
 use pbx_config::model::facts::{Facts, Product};
 use pbx_config::sys::exec::NoTools;
-use pbx_config::sys::files::Owners;
 use pbx_config::sys::host::Host;
+use pbx_config::sys::owners::Owners;
 
 fn facts(root: &Path) -> Facts {
     Host::detect(root.to_owned(), Timestamp::default(), Box::new(NoTools)).facts

@@ -1,13 +1,12 @@
-//! The host's files: found by globs and read without following a link, written whole or not at all.
+//! The host's files: read without following a link, written whole or not at all. Not here: which are met (`walk`).
 
-use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result};
 use nix::errno::Errno;
@@ -17,7 +16,6 @@ use nix::fcntl::{
 };
 use nix::sys::stat::Mode;
 
-use super::glob::{Part, Pattern};
 use crate::model::index::{Kind, Mtime, Xattr};
 use crate::model::report::Problem;
 
@@ -69,132 +67,6 @@ impl From<&fs::Metadata> for Stat {
 /// Follows nothing, not even the last component.
 pub fn lstat(path: &Path) -> io::Result<Stat> {
     fs::symlink_metadata(path).map(|meta| Stat::from(&meta))
-}
-
-/// What a walk meets. Paths are relative to the root.
-#[derive(Debug)]
-pub enum Met<'a> {
-    Entry(&'a Path, &'a Stat),
-    /// Cannot be looked at.
-    Unreadable(&'a Path, io::Error),
-    /// A folder on the pattern's way is a symbolic link: the link is met as an entry, its target is not entered.
-    LinkOnTheWay(&'a Path),
-}
-
-/// Walks everything a pattern meets below `root`, folders before what is in them, names in byte order.
-/// `enter` says whether a path is wanted; a folder that is not is not entered. A path that is not there is silent.
-pub fn walk(
-    root: &Path,
-    pattern: &Pattern,
-    enter: &dyn Fn(&Path) -> bool,
-    visit: &mut dyn FnMut(Met) -> Result<()>,
-) -> Result<()> {
-    Walk { root, enter, visit }.step(&mut PathBuf::new(), pattern.parts())
-}
-
-struct Walk<'a> {
-    root: &'a Path,
-    enter: &'a dyn Fn(&Path) -> bool,
-    visit: &'a mut dyn FnMut(Met) -> Result<()>,
-}
-
-impl Walk<'_> {
-    fn step(&mut self, at: &mut PathBuf, parts: &[Part]) -> Result<()> {
-        let Some((part, rest)) = parts.split_first() else { return self.tree(at) };
-        match part {
-            Part::Literal(name) => self.child(at, name, rest),
-            Part::Glob(_) => {
-                for name in self.names(at)? {
-                    if part.matches(&name) {
-                        self.child(at, &name, rest)?;
-                    }
-                }
-                Ok(())
-            }
-            Part::Any if rest.is_empty() => {
-                for name in self.names(at)? {
-                    self.child(at, &name, &[])?;
-                }
-                Ok(())
-            }
-            Part::Any => {
-                self.step(at, rest)?;
-                for name in self.names(at)? {
-                    at.push(&name);
-                    if (self.enter)(at) && lstat(&self.root.join(&*at)).is_ok_and(|stat| is_dir(&stat)) {
-                        self.step(at, parts)?;
-                    }
-                    at.pop();
-                }
-                Ok(())
-            }
-        }
-    }
-
-    fn child(&mut self, at: &mut PathBuf, name: &OsString, rest: &[Part]) -> Result<()> {
-        at.push(name);
-        if (self.enter)(at) {
-            if rest.is_empty() {
-                self.tree(at)?;
-            } else {
-                match lstat(&self.root.join(&*at)) {
-                    Ok(stat) if is_dir(&stat) => self.step(at, rest)?,
-                    Ok(stat) if stat.node == Node::Kept(Kind::Symlink) => {
-                        (self.visit)(Met::LinkOnTheWay(at))?;
-                    }
-                    Ok(_) => {}
-                    Err(error) => self.failed(at, error)?,
-                }
-            }
-        }
-        at.pop();
-        Ok(())
-    }
-
-    fn tree(&mut self, at: &mut PathBuf) -> Result<()> {
-        let stat = match lstat(&self.root.join(&*at)) {
-            Ok(stat) => stat,
-            Err(error) => return self.failed(at, error),
-        };
-        (self.visit)(Met::Entry(at, &stat))?;
-        if !is_dir(&stat) {
-            return Ok(());
-        }
-        for name in self.names(at)? {
-            at.push(name);
-            if (self.enter)(at) {
-                self.tree(at)?;
-            }
-            at.pop();
-        }
-        Ok(())
-    }
-
-    fn names(&mut self, at: &Path) -> Result<Vec<OsString>> {
-        let read = fs::read_dir(self.root.join(at))
-            .and_then(|dir| dir.map(|entry| entry.map(|e| e.file_name())).collect::<io::Result<Vec<_>>>());
-        match read {
-            Ok(mut names) => {
-                names.sort_unstable();
-                Ok(names)
-            }
-            Err(error) => {
-                self.failed(at, error)?;
-                Ok(Vec::new())
-            }
-        }
-    }
-
-    fn failed(&mut self, at: &Path, error: io::Error) -> Result<()> {
-        match error.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Ok(()),
-            _ => (self.visit)(Met::Unreadable(at, error)),
-        }
-    }
-}
-
-fn is_dir(stat: &Stat) -> bool {
-    stat.node == Node::Kept(Kind::Dir)
 }
 
 /// Opens a regular file for reading; never follows a link, never waits on a FIFO, leaves the access time alone.
@@ -441,45 +313,6 @@ pub fn is_device_error(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EIO | libc::EREMOTEIO | libc::ENXIO | libc::ENODEV))
 }
 
-/// Names of a host's users and groups by number.
-pub struct Owners {
-    pub users: HashMap<u32, String>,
-    pub groups: HashMap<u32, String>,
-}
-
-impl Owners {
-    /// A file that is missing or cannot be read gives no names.
-    pub fn of(root: &Path) -> Self {
-        Self { users: names_by_id(root, "/etc/passwd"), groups: names_by_id(root, "/etc/group") }
-    }
-
-    pub fn user(&self, uid: u32) -> String {
-        self.users.get(&uid).cloned().unwrap_or_default()
-    }
-
-    pub fn group(&self, gid: u32) -> String {
-        self.groups.get(&gid).cloned().unwrap_or_default()
-    }
-
-    pub fn gid(&self, group: &str) -> Option<u32> {
-        self.groups.iter().find(|(_, name)| *name == group).map(|(gid, _)| *gid)
-    }
-}
-
-fn names_by_id(root: &Path, path: &str) -> HashMap<u32, String> {
-    /// A hundred thousand users.
-    const MAX_BYTES: u64 = 16 << 20;
-    let text = read_small(root, path, MAX_BYTES).unwrap_or_default();
-    text.split(|b| *b == b'\n')
-        .filter_map(|line| {
-            let mut fields = line.split(|b| *b == b':');
-            let name = fields.next()?;
-            let id = std::str::from_utf8(fields.nth(1)?).ok()?.parse().ok()?;
-            Some((id, String::from_utf8_lossy(name).into_owned()))
-        })
-        .collect()
-}
-
 /// True when this process may do everything to files.
 pub fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
@@ -493,78 +326,11 @@ pub fn uid() -> u32 {
 /// Says that a link is in the way.
 pub const LOOP: i32 = libc::ELOOP;
 
-/// True for a path (relative to the root) on a mount that may hang or is another system's data.
-pub fn is_foreign(root: &Path, path: &Path) -> bool {
-    let foreign = foreign_mounts(root);
-    path.ancestors().any(|above| foreign.contains_key(above))
-}
-
-/// False on a file system that knows no owners and modes: what it shows of them was said when it was mounted.
-pub fn has_rights(root: &Path, path: &Path) -> bool {
-    const WITHOUT: [&str; 6] = ["vfat", "exfat", "msdos", "ntfs", "ntfs3", "hfsplus"];
-    let path = fs::canonicalize(root).unwrap_or_else(|_| root.to_owned()).join(path);
-    let mounts = mounts().into_iter().filter(|(point, _)| path.starts_with(point));
-    let kind = mounts.max_by_key(|(point, _)| point.as_os_str().len()).map(|(_, kind)| kind);
-    kind.is_none_or(|kind| !WITHOUT.contains(&kind.as_str()))
-}
-
 /// A file that only root, or who runs this, can read.
 pub fn is_private(path: &Path) -> io::Result<bool> {
     let meta = fs::metadata(path)?;
     let owner = meta.uid() == 0 || meta.uid() == nix::unistd::geteuid().as_raw();
     Ok(owner && meta.mode() & 0o077 == 0)
-}
-
-/// The mounts below a folder, as /proc/self/mountinfo tells them without touching one: mount point and type.
-pub fn mounts() -> Vec<(PathBuf, String)> {
-    mounts_of(&fs::read("/proc/self/mountinfo").unwrap_or_default())
-}
-
-/// The same from the text.
-pub fn mounts_of(text: &[u8]) -> Vec<(PathBuf, String)> {
-    text.split(|b| *b == b'\n').filter_map(parse_mount).map(|(point, kind, _)| (point, kind)).collect()
-}
-
-/// Mounts below `root` that may hang or are another system's data: network, FUSE, automounts.
-/// Paths are relative to the root.
-pub fn foreign_mounts(root: &Path) -> HashMap<PathBuf, String> {
-    const KINDS: [&str; 12] = [
-        "nfs", "cifs", "smb", "ceph", "gluster", "9p", "afs", "lustre", "beegfs", "fuse", "autofs",
-        "virtiofs",
-    ];
-    let root = fs::canonicalize(root).unwrap_or_else(|_| root.to_owned());
-    let foreign = mounts().into_iter().filter(|(_, kind)| KINDS.iter().any(|known| kind.starts_with(known)));
-    foreign.filter_map(|(point, kind)| Some((point.strip_prefix(&root).ok()?.to_owned(), kind))).collect()
-}
-
-/// `36 35 98:0 /root /mount/point opts - type source super`, octal escapes in the path, which is any bytes.
-/// Mount point, type and source.
-pub(super) fn parse_mount(line: &[u8]) -> Option<(PathBuf, String, String)> {
-    let mut fields = line.split(|b| *b == b' ');
-    let point = fields.nth(4)?;
-    let mut after = fields.skip_while(|field| *field != b"-").skip(1);
-    let kind = String::from_utf8_lossy(after.next()?).into_owned();
-    let source = unescape(after.next().unwrap_or_default()).to_string_lossy().into_owned();
-    Some((unescape(point), kind, source))
-}
-
-/// Octal escapes, as mountinfo and fstab write blanks.
-pub fn unescape(mut rest: &[u8]) -> PathBuf {
-    let mut bytes = Vec::new();
-    while let Some((&first, tail)) = rest.split_first() {
-        match tail {
-            // Three digits of one byte; `from_str_radix` would take a sign for one.
-            [a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', after @ ..] if first == b'\\' => {
-                bytes.push((a - b'0') << 6 | (b - b'0') << 3 | (c - b'0'));
-                rest = after;
-            }
-            _ => {
-                bytes.push(first);
-                rest = tail;
-            }
-        }
-    }
-    PathBuf::from(std::ffi::OsStr::from_bytes(&bytes))
 }
 
 #[cfg(test)]
@@ -580,35 +346,6 @@ mod tests {
             fs::write(path, "x").unwrap();
         }
         dir
-    }
-
-    fn met(root: &Path, pattern: &str) -> Vec<String> {
-        let mut found = Vec::new();
-        walk(root, &Pattern::new(pattern).unwrap(), &|path| !path.ends_with("skip"), &mut |met| {
-            if let Met::Entry(path, _) = met {
-                found.push(path.display().to_string());
-            }
-            Ok(())
-        })
-        .unwrap();
-        found
-    }
-
-    #[test]
-    fn a_walk_meets_what_the_pattern_names_in_order() {
-        let dir = tree(&["etc/b.conf", "etc/a.conf", "etc/x/c.conf", "etc/skip/d.conf"]);
-        assert_eq!(met(dir.path(), "/etc/*.conf"), ["etc/a.conf", "etc/b.conf"]);
-        assert_eq!(met(dir.path(), "/etc/**/*.conf"), ["etc/a.conf", "etc/b.conf", "etc/x/c.conf"]);
-        assert_eq!(met(dir.path(), "/etc/x"), ["etc/x", "etc/x/c.conf"]);
-        assert!(met(dir.path(), "/nowhere/*").is_empty());
-    }
-
-    #[test]
-    fn a_walk_never_follows_a_link() {
-        let dir = tree(&["secret/a"]);
-        std::os::unix::fs::symlink(dir.path().join("secret"), dir.path().join("etc")).unwrap();
-        assert_eq!(met(dir.path(), "/etc"), ["etc"]);
-        assert!(met(dir.path(), "/etc/*").is_empty());
     }
 
     #[test]
@@ -668,35 +405,5 @@ mod tests {
         assert_eq!(fs::read_link(&to).unwrap(), Path::new("nowhere"));
         rename_new(&from, &dir.path().join("free")).unwrap();
         assert!(!from.exists());
-    }
-
-    #[test]
-    fn a_mount_point_with_a_space_is_read() {
-        let line = br"36 35 0:42 / /mnt/my\040disk rw - fuse /dev/fuse rw";
-        assert_eq!(parse_mount(line).unwrap().0, Path::new("/mnt/my disk"));
-        assert_eq!(parse_mount(line).unwrap().1, "fuse");
-    }
-
-    #[test]
-    fn only_three_octal_digits_are_an_escape() {
-        for (text, should) in [
-            (&b"a\\040b"[..], &b"a b"[..]),
-            (b"\\134040", b"\\040"),
-            (b"\\377", b"\xff"),
-            (b"\\400\\+12\\08", b"\\400\\+12\\08"),
-            (b"\\04", b"\\04"),
-        ] {
-            assert_eq!(unescape(text).as_os_str().as_bytes(), should);
-        }
-    }
-
-    #[test]
-    fn a_mount_point_is_any_bytes() {
-        let line = b"36 35 0:42 / /mnt/m\xfcll rw shared:1 master:2 - nfs4 host:/ rw";
-        let point = PathBuf::from(std::ffi::OsStr::from_bytes(b"/mnt/m\xfcll"));
-        let (there, kind, _) = parse_mount(line).unwrap();
-        assert_eq!((there, kind.as_str()), (point, "nfs4"));
-        assert_eq!(parse_mount(b"36 35 0:42 / /mnt rw"), None);
-        assert_eq!(parse_mount(b""), None);
     }
 }

@@ -1,10 +1,10 @@
 //! On which file system a path lies, and whether it may hang: told from the kernel's table, without touching
 //! what may hang.
 
+use std::collections::HashMap;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
-
-use super::files;
 
 /// File systems of this machine's own disks and memory. All others are taken for ones that may hang: networks, FUSE,
 /// automounts, and what is not known.
@@ -12,6 +12,8 @@ const LOCAL: [&str; 19] = [
     "ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "bcachefs", "f2fs", "reiserfs", "jfs", "tmpfs", "ramfs",
     "rootfs", "overlay", "vfat", "msdos", "exfat", "ntfs3", "squashfs",
 ];
+/// This process's mounts, told without touching one.
+const TABLE: &str = "/proc/self/mountinfo";
 /// Links on the way to a path, as the kernel counts them.
 const LINKS_MAX: usize = 40;
 
@@ -40,7 +42,7 @@ impl std::fmt::Display for Mount {
 
 /// Where a path leads, with the links before the first file system that may hang, and the mount it lies on.
 pub fn resolve(path: &Path) -> (PathBuf, Option<Mount>) {
-    resolve_in(path, &table(&fs::read("/proc/self/mountinfo").unwrap_or_default()))
+    resolve_in(path, &table(&fs::read(TABLE).unwrap_or_default()))
 }
 
 fn resolve_in(path: &Path, mounts: &[Mount]) -> (PathBuf, Option<Mount>) {
@@ -84,8 +86,75 @@ fn parts(path: &Path) -> Vec<PathBuf> {
 }
 
 fn table(text: &[u8]) -> Vec<Mount> {
-    let lines = text.split(|byte| *byte == b'\n').filter_map(files::parse_mount);
+    let lines = text.split(|byte| *byte == b'\n').filter_map(parse_mount);
     lines.map(|(point, kind, source)| Mount { point, kind, source }).collect()
+}
+
+/// True for a path (relative to the root) on a mount that may hang or is another system's data.
+pub fn is_foreign(root: &Path, path: &Path) -> bool {
+    let foreign = foreign_mounts(root);
+    path.ancestors().any(|above| foreign.contains_key(above))
+}
+
+/// False on a file system that knows no owners and modes: what it shows of them was said when it was mounted.
+pub fn has_rights(root: &Path, path: &Path) -> bool {
+    const WITHOUT: [&str; 6] = ["vfat", "exfat", "msdos", "ntfs", "ntfs3", "hfsplus"];
+    let path = fs::canonicalize(root).unwrap_or_else(|_| root.to_owned()).join(path);
+    let mounts = mounts().into_iter().filter(|(point, _)| path.starts_with(point));
+    let kind = mounts.max_by_key(|(point, _)| point.as_os_str().len()).map(|(_, kind)| kind);
+    kind.is_none_or(|kind| !WITHOUT.contains(&kind.as_str()))
+}
+
+/// The mounts below a folder, as /proc/self/mountinfo tells them without touching one: mount point and type.
+pub fn mounts() -> Vec<(PathBuf, String)> {
+    mounts_of(&fs::read(TABLE).unwrap_or_default())
+}
+
+/// The same from the text.
+pub fn mounts_of(text: &[u8]) -> Vec<(PathBuf, String)> {
+    text.split(|b| *b == b'\n').filter_map(parse_mount).map(|(point, kind, _)| (point, kind)).collect()
+}
+
+/// Mounts below `root` that may hang or are another system's data: network, FUSE, automounts.
+/// Paths are relative to the root.
+pub fn foreign_mounts(root: &Path) -> HashMap<PathBuf, String> {
+    const KINDS: [&str; 12] = [
+        "nfs", "cifs", "smb", "ceph", "gluster", "9p", "afs", "lustre", "beegfs", "fuse", "autofs",
+        "virtiofs",
+    ];
+    let root = fs::canonicalize(root).unwrap_or_else(|_| root.to_owned());
+    let foreign = mounts().into_iter().filter(|(_, kind)| KINDS.iter().any(|known| kind.starts_with(known)));
+    foreign.filter_map(|(point, kind)| Some((point.strip_prefix(&root).ok()?.to_owned(), kind))).collect()
+}
+
+/// `36 35 98:0 /root /mount/point opts - type source super`, octal escapes in the path, which is any bytes.
+/// Mount point, type and source.
+fn parse_mount(line: &[u8]) -> Option<(PathBuf, String, String)> {
+    let mut fields = line.split(|b| *b == b' ');
+    let point = fields.nth(4)?;
+    let mut after = fields.skip_while(|field| *field != b"-").skip(1);
+    let kind = String::from_utf8_lossy(after.next()?).into_owned();
+    let source = unescape(after.next().unwrap_or_default()).to_string_lossy().into_owned();
+    Some((unescape(point), kind, source))
+}
+
+/// Octal escapes, as mountinfo and fstab write blanks.
+pub fn unescape(mut rest: &[u8]) -> PathBuf {
+    let mut bytes = Vec::new();
+    while let Some((&first, tail)) = rest.split_first() {
+        match tail {
+            // Three digits of one byte; `from_str_radix` would take a sign for one.
+            [a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', after @ ..] if first == b'\\' => {
+                bytes.push((a - b'0') << 6 | (b - b'0') << 3 | (c - b'0'));
+                rest = after;
+            }
+            _ => {
+                bytes.push(first);
+                rest = tail;
+            }
+        }
+    }
+    PathBuf::from(std::ffi::OsStr::from_bytes(&bytes))
 }
 
 #[cfg(test)]
@@ -122,5 +191,35 @@ mod tests {
         // One that leads to itself ends too.
         std::os::unix::fs::symlink("loop", dir.join("loop")).unwrap();
         resolve_in(&dir.join("loop/x"), &table(text.as_bytes()));
+    }
+
+    #[test]
+    fn a_mount_point_with_a_space_is_read() {
+        let line = br"36 35 0:42 / /mnt/my\040disk rw - fuse /dev/fuse rw";
+        assert_eq!(parse_mount(line).unwrap().0, Path::new("/mnt/my disk"));
+        assert_eq!(parse_mount(line).unwrap().1, "fuse");
+    }
+
+    #[test]
+    fn only_three_octal_digits_are_an_escape() {
+        for (text, should) in [
+            (&b"a\\040b"[..], &b"a b"[..]),
+            (b"\\134040", b"\\040"),
+            (b"\\377", b"\xff"),
+            (b"\\400\\+12\\08", b"\\400\\+12\\08"),
+            (b"\\04", b"\\04"),
+        ] {
+            assert_eq!(unescape(text).as_os_str().as_bytes(), should);
+        }
+    }
+
+    #[test]
+    fn a_mount_point_is_any_bytes() {
+        let line = b"36 35 0:42 / /mnt/m\xfcll rw shared:1 master:2 - nfs4 host:/ rw";
+        let point = PathBuf::from(std::ffi::OsStr::from_bytes(b"/mnt/m\xfcll"));
+        let (there, kind, _) = parse_mount(line).unwrap();
+        assert_eq!((there, kind.as_str()), (point, "nfs4"));
+        assert_eq!(parse_mount(b"36 35 0:42 / /mnt rw"), None);
+        assert_eq!(parse_mount(b""), None);
     }
 }

@@ -23,8 +23,8 @@ use self::copy::{private_copy, sweep};
 use self::database::{DIR, FILE, Open, bytes, check_is_table, contents, limited, row_data};
 use self::mount::{some_through_mount, through_mount};
 use super::child::{self, Answer};
-use super::files;
 use super::host::Host;
+use super::mounts;
 use crate::model::facts::Product;
 use crate::model::report::Problem;
 
@@ -170,7 +170,7 @@ fn mounted(host: &Host) -> bool {
     // Only the root is resolved: touching the mount itself could hang.
     let root = fs::canonicalize(host.root()).unwrap_or_else(|_| host.root().to_owned());
     let point = root.join(MOUNT.trim_start_matches('/'));
-    files::mounts().iter().any(|(path, kind)| *path == point && kind.starts_with("fuse"))
+    mounts::mounts().iter().any(|(path, kind)| *path == point && kind.starts_with("fuse"))
 }
 
 /// Reads the whole tree. Errors only when there is no way to it at all.

@@ -14,11 +14,13 @@ use crate::model::index::{Absence, Kind, Name};
 use crate::model::record::NOT_SAVED;
 use crate::model::report::Problem;
 use crate::model::section;
-use crate::sys::files::{self, Met, Node, Stat};
+use crate::sys::files::{self, Node, Stat};
 use crate::sys::glob::Pattern;
 use crate::sys::host::Host;
 use crate::sys::lock::check_stopped;
+use crate::sys::mounts;
 use crate::sys::pmxcfs::{self, Picture};
+use crate::sys::walk::{self, Met};
 
 /// No configuration is larger; a disk image or a sparse file that strayed into a collected folder is.
 const LARGE_BYTES: u64 = 512 << 20;
@@ -73,7 +75,7 @@ pub fn walk(scan: &Scan, items: &[&'static Item], take: Take) -> Result<Leftover
     let mut walk = Walk {
         scan,
         left_out: left_out()?,
-        foreign: files::foreign_mounts(scan.host.root()),
+        foreign: mounts::foreign_mounts(scan.host.root()),
         seen: HashSet::new(),
         above: HashSet::new(),
         large: Vec::new(),
@@ -228,7 +230,7 @@ impl Walk<'_, '_> {
                 }
                 wanted && !foreign
             };
-            files::walk(scan.host.root(), glob, &enter, &mut |met| {
+            walk::walk(scan.host.root(), glob, &enter, &mut |met| {
                 let (path, stat) = match met {
                     Met::Entry(path, stat) => (path, stat.clone()),
                     Met::LinkOnTheWay(path) => {
@@ -439,7 +441,7 @@ pub(super) fn mount_secrets(host: &Host) -> Vec<Pattern> {
     }
     // A device as a key (/dev/urandom for swap) is nothing to keep.
     let files = paths.iter().filter(|path| !path.starts_with("/dev/"));
-    files.filter_map(|path| Pattern::literal(&files::unescape(path.as_bytes()))).collect()
+    files.filter_map(|path| Pattern::literal(&mounts::unescape(path.as_bytes()))).collect()
 }
 
 /// One field of every line of a table like fstab.

@@ -15,11 +15,13 @@ use crate::model::section;
 use crate::plan::complete::{self, Coverage, Place, Why};
 use crate::plan::select;
 use crate::sys::dpkg;
-use crate::sys::files::{self, Met, Node};
+use crate::sys::files::{self, Node};
 use crate::sys::glob::Pattern;
 use crate::sys::host::Host;
 use crate::sys::lock::check_stopped;
+use crate::sys::mounts;
 use crate::sys::pmxcfs;
+use crate::sys::walk::{self, Met};
 
 /// A tree that strayed into /usr/local must not keep a run: what comes beyond is not looked at.
 const FILES_MAX: u64 = 60_000;
@@ -40,7 +42,7 @@ pub fn look(scan: &Scan, taken: &[&'static Item], left: &Leftover) -> Result<Opt
     let root = scan.host.root();
     let Some(conffiles) = dpkg::conffiles(root) else { return Ok(None) };
     let (seen, left_out) = (&left.seen, left_out(scan, taken)?);
-    let foreign = files::foreign_mounts(root);
+    let foreign = mounts::foreign_mounts(root);
     let mut look =
         Look { scan, seen, left_out, foreign, all: Vec::new(), named: Vec::new(), truncated: false };
     look.trees()?;
@@ -99,7 +101,7 @@ impl Look<'_> {
                     && !collect::is_pictured(scan.host, path)
                     && (seen.contains(path) || !left_out.iter().any(|pattern| pattern.covers(path)))
             };
-            files::walk(scan.host.root(), &tree, &enter, &mut |met| {
+            walk::walk(scan.host.root(), &tree, &enter, &mut |met| {
                 let Met::Entry(path, stat) = met else { return Ok(()) };
                 if stat.node == Node::Kept(Kind::Dir) || (is_not_in_use(path) && !seen.contains(path)) {
                     return Ok(());

@@ -16,9 +16,10 @@ use crate::catalog::{self, Item};
 use crate::model::index::{Entry, Kind, Mtime, Name, Output, STATE_DIR, Xattr};
 use crate::model::record::NOT_SAVED;
 use crate::model::report::Problem;
-use crate::sys::files::{self, Owners, Stat};
+use crate::sys::files::{self, Stat};
 use crate::sys::host::Host;
 use crate::sys::lock::check_stopped;
+use crate::sys::owners::Owners;
 
 /// Up to here a file is read whole before it is written, so that a change meanwhile is noticed and read again.
 const SMALL_BYTES: u64 = 1 << 20;

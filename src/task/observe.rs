@@ -15,9 +15,11 @@ use crate::catalog::{PBS_DIR, Restore, Source};
 use crate::model::facts::Product;
 use crate::model::index::{Kind, Mtime, Name};
 use crate::plan::restore::{Content, Fingerprint, Here, Live, PVE, Picked, Tree};
-use crate::sys::files::{self, Node, Owners};
+use crate::sys::files::{self, Node};
 use crate::sys::hash::{Hasher, sha256};
 use crate::sys::host::Host;
+use crate::sys::mounts;
+use crate::sys::owners::Owners;
 use crate::sys::{mask, pmxcfs};
 
 /// All that a plan asks of this host.
@@ -59,7 +61,7 @@ pub fn observe(host: &Host, picked: &Picked) -> Result<Observed> {
     };
     observe_tree(host, &mut observed)?;
     let mut look =
-        Look { root: host.root(), foreign: files::foreign_mounts(host.root()), seen: HashMap::new() };
+        Look { root: host.root(), foreign: mounts::foreign_mounts(host.root()), seen: HashMap::new() };
     for one in picked.wanted.iter().chain(&picked.parts) {
         let path = one.entry.path.as_path();
         // Of a running pmxcfs the database is not opened like any other file, not even to be compared. Whoever puts
@@ -236,7 +238,7 @@ fn datastores(host: &Host, picked: &Picked) -> BTreeSet<String> {
     let text = picked.contents.get(&name).map(|text| String::from_utf8_lossy(text)).unwrap_or_default();
     let paths = text.lines().filter_map(|line| line.trim().strip_prefix("path ")).map(str::trim);
     let root = fs::canonicalize(host.root()).unwrap_or_else(|_| host.root().to_owned());
-    let mounts: HashSet<PathBuf> = files::mounts().into_iter().map(|(point, _)| point).collect();
+    let mounts: HashSet<PathBuf> = mounts::mounts().into_iter().map(|(point, _)| point).collect();
     let is_here = |path: &&str| {
         let point = root.join(path.trim_start_matches('/'));
         // A mount is not touched: it may hang.

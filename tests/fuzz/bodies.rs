@@ -31,6 +31,7 @@ use pbx_config::model::section::{self, Section};
 use pbx_config::model::snapshot::SnapshotId;
 use pbx_config::sys::files;
 use pbx_config::sys::glob::{Part, Pattern};
+use pbx_config::sys::mounts;
 use pbx_config::task::collect;
 
 pub use self::forge::snapshot;
@@ -303,11 +304,11 @@ fn covers_slowly(parts: &[Part], names: &[&OsStr]) -> bool {
 /// /proc/self/mountinfo, and the octal escapes that fstab has too.
 pub fn mounts(data: &[u8]) {
     let escaped = data.windows(4).any(|digits| digits == b"\\012");
-    for (point, kind) in files::mounts_of(data) {
+    for (point, kind) in mounts::mounts_of(data) {
         assert!(escaped || !point.as_os_str().as_bytes().contains(&b'\n'));
         assert!(!kind.contains([' ', '\n']));
     }
-    let is = files::unescape(data);
+    let is = mounts::unescape(data);
     assert_eq!(is.as_os_str().as_bytes(), unescaped(data));
     // As the kernel writes it.
     let mut line = b"36 35 98:0 / ".to_vec();
@@ -319,7 +320,7 @@ pub fn mounts(data: &[u8]) {
     }
     line.extend_from_slice(b" rw,noatime master:1 - fuse.x /dev/x rw");
     let point = PathBuf::from(OsStr::from_bytes(data));
-    assert_eq!(files::mounts_of(&line), [(point, "fuse.x".to_owned())]);
+    assert_eq!(mounts::mounts_of(&line), [(point, "fuse.x".to_owned())]);
 }
 
 /// A backslash and three octal digits of one byte are that byte; all else is itself.

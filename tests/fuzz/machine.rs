@@ -13,8 +13,8 @@ use pbx_config::model::index::is_harmful;
 use pbx_config::model::report::Exit;
 use pbx_config::model::snapshot::SnapshotId;
 use pbx_config::sys::exec::NoTools;
-use pbx_config::sys::files::Owners;
 use pbx_config::sys::host::Host;
+use pbx_config::sys::owners::Owners;
 use pbx_config::sys::pmxcfs::offline::{self, Edit};
 use tempfile::TempDir;
 

@@ -12,6 +12,7 @@ use crate::store::Store;
 use crate::sys::dpkg;
 use crate::sys::files;
 use crate::sys::host::{CONFIG_DIR, Host};
+use crate::sys::mounts;
 use crate::sys::rights;
 
 /// A folder with more is none of ours.
@@ -88,7 +89,7 @@ pub fn store_rights(host: &Host, store: &dyn Store) -> Vec<Finding> {
         return Vec::new();
     };
     let Ok(folder) = folder.strip_prefix(host.root()) else { return Vec::new() };
-    if files::is_foreign(host.root(), folder) || !files::has_rights(host.root(), folder) {
+    if mounts::is_foreign(host.root(), folder) || !mounts::has_rights(host.root(), folder) {
         return Vec::new();
     }
     let folder = Path::new("/").join(folder);
@@ -159,7 +160,7 @@ pub fn identities(host: &Host, places: &[(&str, usize)]) -> Vec<Finding> {
 }
 
 fn search(host: &Host, folder: &Path, depth: usize, left: &mut usize, found: &mut Vec<PathBuf>) {
-    if files::is_foreign(host.root(), folder.strip_prefix("/").unwrap_or(folder)) {
+    if mounts::is_foreign(host.root(), folder.strip_prefix("/").unwrap_or(folder)) {
         return;
     }
     for entry in list(host, folder).into_iter().flatten().flatten() {
