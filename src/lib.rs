@@ -155,6 +155,7 @@ pub mod task {
     pub mod configure;
     pub mod database;
     pub mod decrypt;
+    mod deliver;
     pub mod drift;
     pub mod extract;
     pub mod fleet;

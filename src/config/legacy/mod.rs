@@ -1,12 +1,13 @@
 //! The predecessor's configuration becomes ours: its options one by one, each with what became of it.
 //! Pure: what must be read beside `backup.env` comes in as a value, and nothing is written here.
 //!
-//! `env` reads the file by the old rules, `table` has a row for every option, `files`, `keys` and `channels` hold
+//! `env` reads the file by the old rules, `table` has a row for every option, `files`, `stores` and `channels` hold
 //! the rows' converters.
 
 mod channels;
 pub mod env;
 mod files;
+mod stores;
 mod table;
 
 use std::collections::BTreeSet;
@@ -368,7 +369,7 @@ impl Draft {
     fn ordered(mut self) -> Vec<Section> {
         let place = |section: &Section| {
             let kind = Self::ORDER.iter().position(|kind| *kind == section.kind).unwrap_or(Self::ORDER.len());
-            (kind, section.kind == "dir" && section.id != files::LOCAL)
+            (kind, section.kind == "dir" && section.id != stores::LOCAL)
         };
         self.sections.sort_by_key(place);
         self.sections

@@ -4,6 +4,7 @@
 use super::channels as ch;
 use super::env;
 use super::files as fi;
+use super::stores as st;
 use super::{Draft, Fate, From};
 
 pub struct Row {
@@ -195,9 +196,9 @@ pub const ROWS: &[Row] = &[
     row!("SET_BACKUP_PERMISSIONS", Bool, "false", Unless("false", "snapshots are root's and for root only"), env: true),
 
     // Space
-    row!("MIN_DISK_SPACE_PRIMARY_GB", Float, "10", By(fi::space), env: true),
-    row!("MIN_DISK_SPACE_SECONDARY_GB", Float, "10", By(fi::space), env: true),
-    row!("MIN_DISK_SPACE_CLOUD_GB", Float, "10", By(fi::space), env: true),
+    row!("MIN_DISK_SPACE_PRIMARY_GB", Float, "10", By(st::space), env: true),
+    row!("MIN_DISK_SPACE_SECONDARY_GB", Float, "10", By(st::space), env: true),
+    row!("MIN_DISK_SPACE_CLOUD_GB", Float, "10", By(st::space), env: true),
     row!("STORAGE_WARNING_THRESHOLD_PRIMARY", Text, "", IGNORED),
     row!("STORAGE_WARNING_THRESHOLD_SECONDARY", Text, "", IGNORED),
 
@@ -219,40 +220,40 @@ pub const ROWS: &[Row] = &[
 
     // Places
     row!("BASE_DIR", Text, "", NotNeeded("the old tool took the folder that it is installed in, whatever stood here")),
-    row!("LOCAL_BACKUP_PATH" > "BACKUP_PATH", Text, "${BASE_DIR}/backup", Always(fi::local), env: true),
+    row!("LOCAL_BACKUP_PATH" > "BACKUP_PATH", Text, "${BASE_DIR}/backup", Always(st::local), env: true),
     row!("LOCAL_LOG_PATH" > "LOG_PATH", Text, "${BASE_DIR}/log", LOGS, env: true),
-    row!("ENABLE_SECONDARY_BACKUP" > "SECONDARY_ENABLED", Bool, "false", By(fi::secondary), env: true),
-    row!("SECONDARY_BACKUP_PATH" > "SECONDARY_PATH", Text, "", By(fi::secondary_path), env: true),
+    row!("ENABLE_SECONDARY_BACKUP" > "SECONDARY_ENABLED", Bool, "false", By(st::secondary), env: true),
+    row!("SECONDARY_BACKUP_PATH" > "SECONDARY_PATH", Text, "", By(st::secondary_path), env: true),
     row!("SECONDARY_LOG_PATH", Text, "", LOGS, env: true),
-    row!("ENABLE_CLOUD_BACKUP" > "CLOUD_ENABLED", Bool, "false", By(fi::cloud), env: true),
-    row!("RCLONE_REMOTE" > "CLOUD_REMOTE", Text, "", By(fi::cloud_remote), env: true),
-    row!("CLOUD_REMOTE_PATH" | "CLOUD_BACKUP_PATH", Text, "", By(fi::cloud_path), env: true),
+    row!("ENABLE_CLOUD_BACKUP" > "CLOUD_ENABLED", Bool, "false", By(st::cloud), env: true),
+    row!("RCLONE_REMOTE" > "CLOUD_REMOTE", Text, "", By(st::cloud_remote), env: true),
+    row!("CLOUD_REMOTE_PATH" | "CLOUD_BACKUP_PATH", Text, "", By(st::cloud_path), env: true),
     row!("CLOUD_LOG_PATH", Text, "", LOGS, env: true),
     row!("CLOUD_UPLOAD_MODE", Choice(&["sequential", "parallel"]), "parallel", UPLOAD, env: true),
     row!("CLOUD_PARALLEL_MAX_JOBS", Int, "2", UPLOAD, env: true),
     row!("CLOUD_PARALLEL_VERIFICATION", Bool, "true", UPLOAD, env: true),
     row!("CLOUD_WRITE_HEALTHCHECK", Bool, "false", NotNeeded("the upload itself is the test"), env: true),
-    row!("CLOUD_VERIFY_CHECKSUM", Bool, "true", By(fi::cloud_checksum)),
-    row!("CLOUD_VERIFY_DOWNLOAD", Bool, "false", By(fi::cloud_download)),
-    row!("CLOUD_BATCH_SIZE", Int, "20", By(fi::cloud_batch), env: true),
-    row!("CLOUD_BATCH_PAUSE", Int, "1", By(fi::cloud_pause), env: true),
-    row!("RCLONE_TIMEOUT_CONNECTION" | "CLOUD_CONNECTIVITY_TIMEOUT", Int, "30", By(fi::cloud_connect), env: true),
-    row!("RCLONE_TIMEOUT_OPERATION", Int, "300", By(fi::cloud_timeout), env: true),
-    row!("RCLONE_BANDWIDTH_LIMIT", Text, "", By(fi::cloud_bandwidth), env: true),
-    row!("RCLONE_TRANSFERS", Int, "4", By(fi::cloud_transfers), env: true),
-    row!("RCLONE_RETRIES", Int, "3", By(fi::cloud_retries), env: true),
+    row!("CLOUD_VERIFY_CHECKSUM", Bool, "true", By(st::cloud_checksum)),
+    row!("CLOUD_VERIFY_DOWNLOAD", Bool, "false", By(st::cloud_download)),
+    row!("CLOUD_BATCH_SIZE", Int, "20", By(st::cloud_batch), env: true),
+    row!("CLOUD_BATCH_PAUSE", Int, "1", By(st::cloud_pause), env: true),
+    row!("RCLONE_TIMEOUT_CONNECTION" | "CLOUD_CONNECTIVITY_TIMEOUT", Int, "30", By(st::cloud_connect), env: true),
+    row!("RCLONE_TIMEOUT_OPERATION", Int, "300", By(st::cloud_timeout), env: true),
+    row!("RCLONE_BANDWIDTH_LIMIT", Text, "", By(st::cloud_bandwidth), env: true),
+    row!("RCLONE_TRANSFERS", Int, "4", By(st::cloud_transfers), env: true),
+    row!("RCLONE_RETRIES", Int, "3", By(st::cloud_retries), env: true),
     row!("RCLONE_VERIFY_METHOD", Choice(&["primary", "alternative"]), "primary", NotNeeded("a copy is compared by the remote's own checksum"), env: true),
-    row!("RCLONE_FLAGS", Text, "", By(fi::cloud_flags), env: true),
+    row!("RCLONE_FLAGS", Text, "", By(st::cloud_flags), env: true),
 
     // Retention
-    row!("RETENTION_POLICY", Choice(&["simple", "gfs"]), "simple", By(fi::policy)),
-    row!("MAX_LOCAL_BACKUPS" | "LOCAL_RETENTION_DAYS", Int, "7", Always(fi::keep_local), env: true),
-    row!("MAX_SECONDARY_BACKUPS" | "SECONDARY_RETENTION_DAYS", Int, "14", Always(fi::keep_secondary), env: true),
-    row!("MAX_CLOUD_BACKUPS" | "CLOUD_RETENTION_DAYS", Int, "30", Always(fi::keep_cloud), env: true),
-    row!("RETENTION_DAILY", Int, "0", By(fi::gfs_daily), env: true),
-    row!("RETENTION_WEEKLY", Int, "0", By(fi::gfs_weekly), env: true),
-    row!("RETENTION_MONTHLY", Int, "0", By(fi::gfs_monthly), env: true),
-    row!("RETENTION_YEARLY", Int, "0", By(fi::gfs_yearly), env: true),
+    row!("RETENTION_POLICY", Choice(&["simple", "gfs"]), "simple", By(st::policy)),
+    row!("MAX_LOCAL_BACKUPS" | "LOCAL_RETENTION_DAYS", Int, "7", Always(st::keep_local), env: true),
+    row!("MAX_SECONDARY_BACKUPS" | "SECONDARY_RETENTION_DAYS", Int, "14", Always(st::keep_secondary), env: true),
+    row!("MAX_CLOUD_BACKUPS" | "CLOUD_RETENTION_DAYS", Int, "30", Always(st::keep_cloud), env: true),
+    row!("RETENTION_DAILY", Int, "0", By(st::gfs_daily), env: true),
+    row!("RETENTION_WEEKLY", Int, "0", By(st::gfs_weekly), env: true),
+    row!("RETENTION_MONTHLY", Int, "0", By(st::gfs_monthly), env: true),
+    row!("RETENTION_YEARLY", Int, "0", By(st::gfs_yearly), env: true),
 
     // Bundle and encryption
     row!("BUNDLE_ASSOCIATED_FILES", Bool, "true", NotNeeded("a snapshot is one file"), env: true),

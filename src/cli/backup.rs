@@ -1,0 +1,94 @@
+//! `backup`: made and told of, or only planned.
+
+use std::time::Instant;
+
+use anyhow::Result;
+
+use super::{Words, args, render, selection, worth};
+use crate::config::Config;
+use crate::model::report::{Exit, Outcome, Report};
+use crate::model::snapshot::Trigger;
+use crate::store::Store;
+use crate::task::notify::{Channels, Lines};
+use crate::task::{after, backup};
+
+impl Words<'_> {
+    pub(super) fn backup(&mut self, args: args::Backup) -> Result<Exit> {
+        if args.dry_run {
+            let config = self.config()?;
+            let (stores, request) = self.backup_request(&config, args)?;
+            let plan = backup::plan(&self.host, &config, &stores, &request)?;
+            self.print(&plan, render::plan)?;
+            return Ok(Outcome::of(&plan.problems).into());
+        }
+        let (clock, trigger) = (Instant::now(), trigger(args.trigger));
+        let config = self.config();
+        let channels = Channels::open(&self.host, config.as_ref().ok());
+        let lines = Lines::default();
+        let (done, begun) = channels.around(&self.host, || self.make_backup(&config?, args, &lines));
+        let mut report = match &done {
+            Ok(report) => report.clone(),
+            Err(error) => {
+                log::info!("backup failed: {error:#}");
+                after::failure(&self.host, "backup", clock.elapsed().as_secs_f64(), error)
+            }
+        };
+        let own = report.problems.len();
+        report.problems.extend(begun);
+        channels.tell_backup(&self.host, &mut report, &lines, &done, trigger);
+        after::backup(&self.host, &mut report, trigger, &done);
+        report.problems.extend(self.metrics());
+        report.outcome = report.outcome.max(Outcome::of(&report.problems));
+        if let Err(error) = done {
+            self.tell(&report.problems[own..]);
+            return Err(error);
+        }
+        let quiet = self.quiet;
+        self.print(&report, |report| {
+            if quiet { render::problems(&worth(&report.problems)) } else { render::report(report) }
+        })?;
+        Ok(report.outcome.into())
+    }
+
+    fn make_backup(&self, config: &Config, args: args::Backup, lines: &Lines) -> Result<Report> {
+        let (stores, request) = self.backup_request(config, args)?;
+        log::info!("backup of {} begins", self.host.facts.summary());
+        let progress = self.progress();
+        let report = backup::run(&self.host, config, &stores, &request, &|what| {
+            lines.add(what);
+            progress.say(what);
+        })?;
+        progress.clear();
+        let (id, outcome) =
+            (report.snapshot.as_ref().map(|snapshot| snapshot.id.to_string()), report.outcome);
+        let id = id.as_deref().unwrap_or("of what is unchanged");
+        log::info!("backup {id}: {outcome}, {} problems", report.problems.len());
+        Ok(report)
+    }
+
+    #[allow(clippy::type_complexity)] // two things that a backup takes
+    fn backup_request(
+        &self,
+        config: &Config,
+        args: args::Backup,
+    ) -> Result<(Vec<Box<dyn Store>>, backup::Request)> {
+        let stores = self.stores(config, &args.stores)?;
+        let request = backup::Request {
+            selection: selection(args.selected),
+            note: args.note.map(|note| render::one_line(&note)),
+            protect: args.protect,
+            trigger: trigger(args.trigger),
+        };
+        backup::compression(config)?;
+        Ok((stores, request))
+    }
+}
+
+fn trigger(word: args::Trigger) -> Trigger {
+    match word {
+        args::Trigger::Manual => Trigger::Manual,
+        args::Trigger::Timer => Trigger::Timer,
+        args::Trigger::Vzdump => Trigger::Vzdump,
+        args::Trigger::Apt => Trigger::Apt,
+    }
+}
