@@ -9,8 +9,8 @@ use super::restore::{Advice, Here, Picked, Request};
 use super::selector::guest_id;
 use crate::catalog::objects::NODES;
 use crate::model::index::Name;
+use crate::model::nearest::nearest;
 use crate::model::report::{Fault, FaultKind};
-use crate::model::section::nearest;
 
 /// The row that storages and bridges are named in.
 const GUESTS: &str = "pve-guests";
