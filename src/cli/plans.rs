@@ -143,9 +143,10 @@ pub fn restored(done: &Restored) -> String {
     let mut text =
         format!("restored   {changed} paths from {}; undo it with: pbx-config undo {id}\n", done.snapshot);
     if let Some(armed) = &done.armed {
+        let probes = if armed.has_probes() { "; its probes may decide before" } else { "" };
         let _ = writeln!(
             text,
-            "armed      it undoes itself in {} s, unless from a NEW session: pbx-config confirm",
+            "armed      it undoes itself in {} s, unless from a NEW session: pbx-config confirm{probes}",
             armed.left()
         );
     }

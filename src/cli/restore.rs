@@ -236,14 +236,19 @@ impl Words<'_> {
             let falls_short = is_to_be_done && prepared.plan.falls_short();
             return Ok(if falls_short { Exit::Problems } else { Exit::Ok });
         }
-        self.ask(args.yes)?;
         let arming = arming(&args)?;
+        let beforehand = perform::beforehand(&self.host, &prepared.plan, &arming);
+        self.tell(beforehand.as_slice());
+        self.ask(args.yes)?;
         let apis = self.apis();
         let err = &mut self.err;
         let mut tell = |id: &str| -> Result<()> {
             Ok(writeln!(err, "to undo it: pbx-config undo {id}").and_then(|()| err.flush())?)
         };
-        let restored = perform::run(&self.host, &chosen, &prepared, &apis, &arming, &mut tell)?;
+        let mut restored = perform::run(&self.host, &chosen, &prepared, &apis, &arming, &mut tell)?;
+        if self.format != Format::Text {
+            restored.problems.splice(0..0, beforehand);
+        }
         self.conclude(&restored)
     }
 
@@ -283,16 +288,18 @@ impl Words<'_> {
         let progress = self.progress();
         let ended = armed::watch(&self.host, armed, &|what| progress.say(what));
         progress.clear();
-        match ended? {
-            armed::Ended::Undone => {
-                let why = armed::why_undone(&self.host, &restored.id);
-                let message = format!("{}: {}", restored.id, why.as_deref().unwrap_or("was undone"));
-                Err(Fault::new(FaultKind::Unconfirmed, message)
-                    .hint("the host is as it was; `pbx-config log --restores` tells more")
-                    .into())
-            }
-            _ => Ok(outcome.into()),
+        if ended? == armed::Ended::Undone {
+            let why = armed::why_undone(&self.host, &restored.id);
+            let message = format!("{}: {}", restored.id, why.as_deref().unwrap_or("was undone"));
+            return Err(Fault::new(FaultKind::Unconfirmed, message)
+                .hint("the host is as it was; `pbx-config log --restores` tells more")
+                .into());
         }
+        if self.format == Format::Text {
+            let id = &restored.id;
+            writeln!(self.out, "confirmed  it stays; `pbx-config undo {id}` still goes back")?;
+        }
+        Ok(outcome.into())
     }
 
     fn extract(&mut self, mut args: Restore, to: PathBuf) -> Result<Exit> {

@@ -68,6 +68,10 @@ impl Armed {
         self.boot != session::boot_id() || session::uptime() >= self.deadline
     }
 
+    pub fn has_probes(&self) -> bool {
+        !self.probes.is_empty()
+    }
+
     /// Seconds until it undoes itself.
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // bounded
     pub fn left(&self) -> u64 {

@@ -10,7 +10,7 @@ use super::apply;
 use super::armed::{self, Armed};
 use super::audit;
 use super::journal::{self, Journal, Phase};
-use super::probe::Probe;
+use super::probe::{self, Probe};
 use super::restore::Prepared;
 use super::safety;
 use super::services;
@@ -20,6 +20,7 @@ use crate::config::Api;
 use crate::model::facts::Product;
 use crate::model::report::{Fault, FaultKind, Problem};
 use crate::model::snapshot::SnapshotId;
+use crate::plan::restore::RestorePlan;
 use crate::sys::files;
 use crate::sys::host::Host;
 use crate::sys::lock::{self, Lock};
@@ -61,6 +62,20 @@ pub type Alone = Lock;
 /// Errors: `Locked` while another restores or undoes.
 pub fn alone(host: &Host) -> Result<Alone> {
     Lock::acquire(&host.run_dir().join("restore"))
+}
+
+/// What of the arming will not be as it is meant, for who decides whether to go on.
+pub fn beforehand(host: &Host, plan: &RestorePlan, arming: &Arming) -> Option<Problem> {
+    if !plan.is_armed() {
+        let is_asked_for = arming.always || !arming.probes.is_empty();
+        return is_asked_for.then(|| {
+            Problem::notice("nothing of this may cut your connection: it is not armed, no probe is asked")
+                .hint("`pbx-config undo` goes back at any time")
+        });
+    }
+    let why = probe::ask(host, &arming.probes).err()?;
+    let problem = Problem::notice(format!("not good before the restore either: {why}"));
+    Some(problem.hint("if it is not good afterwards, the restore undoes itself"))
 }
 
 /// Does what the plan says. `tell` hears the id before the first write.

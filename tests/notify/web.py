@@ -3,13 +3,15 @@
 
 Usage: web.py LOG [CERT KEY]. Prints its port, then serves until killed. LOG gets a JSON line for each request:
 method, path, headers, body. Paths: /ok, /silent (never answers), /slow (a byte now and then, without end), /junk
-(no HTTP), /N (that status), /N-once (that status once, then 200), /elsewhere (a redirect), /echo-N (that status,
-with headers and body of the request), /endless (an answer without end). Each of them may go on with anything.
+(no HTTP), /N (that status), /N-once (that status once, then 200), /N-second (that status the second time only),
+/elsewhere (a redirect), /echo-N (that status, with headers and body of the request), /endless (an answer without
+end). Each of them may go on with anything.
 """
 import http.server, json, ssl, sys, time
 
 log, *tls = sys.argv[1:]
 seen = set()
+times = {}
 
 
 class Recorder(http.server.BaseHTTPRequestHandler):
@@ -37,6 +39,9 @@ class Recorder(http.server.BaseHTTPRequestHandler):
             first = self.path not in seen
             seen.add(self.path)
             self.answer(int(word[:3]) if first else 200, b"")
+        elif word.endswith("-second"):
+            times[self.path] = times.get(self.path, 0) + 1
+            self.answer(int(word[:3]) if times[self.path] == 2 else 200, b"")
         elif word.startswith("echo-"):
             self.answer(int(word[5:]), (str(self.headers) + body).encode())
         elif word.isdigit():

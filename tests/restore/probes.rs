@@ -1,6 +1,7 @@
 //! Probes: what counts as reached, with real servers, and what becomes of an armed restore by it.
 
 use std::net::TcpListener;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -105,19 +106,36 @@ fn probes_that_are_good_three_times_in_a_row_confirm_by_themselves() {
     let host = saved("pbs");
     host.write("etc/network/interfaces", "auto lo\n");
     let server = https(&host);
-    let probe = at(&server, "/503-once/x");
+    // Asked once beforehand: good. Then not good once, and good three times.
+    let probe = at(&server, "/503-second/x");
     let args = [&RESTORE[..], &["--confirm-within", "60s", "--probe", &probe]].concat();
-    let mut restore = start(&host, &["env"]).args(args).spawn().unwrap();
+    let restore = start(&host, &["env"]).args(args).stdout(Stdio::piped()).spawn().unwrap();
     wait_for("armed", || armed_file(&host).exists() && network(&host).len() > 10);
     // While it waits no other restore begins.
     host.write("etc/hosts", "x\n");
     let second = run(&host, &["env"], &["restore", "latest", "--yes", "--only", "hosts"]);
     assert_eq!(second.status.code(), Some(11), "{}", text(&second));
-    assert_eq!(restore.wait().unwrap().code(), Some(0));
+    let done = restore.wait_with_output().unwrap();
+    assert_eq!(done.status.code(), Some(0));
+    assert!(text(&done).contains("confirmed  it stays"), "{}", text(&done));
     assert!(network(&host).len() > 10 && !armed_file(&host).exists());
-    assert_eq!(server.got().len(), 4, "{:?}", server.got());
+    assert_eq!(server.got().len(), 5, "{:?}", server.got());
     let log = text(&run(&host, &["env"], &["log", "--restores"]));
     assert!(log.contains("by its probes"), "{log}");
+}
+
+#[test]
+fn probes_that_will_not_do_what_they_are_meant_for_are_told_beforehand() {
+    let host = saved("pbs");
+    host.write("etc/hosts", "x\n");
+    let args = ["restore", "latest", "--yes", "--only", "hosts", "--probe", "ping:10.0.0.1"];
+    let done = run(&host, &["env"], &args);
+    assert_eq!(done.status.code(), Some(0));
+    assert!(text(&done).contains("it is not armed, no probe is asked"), "{}", text(&done));
+    host.write("etc/hosts", "y\n");
+    let done = run(&host, &["env"], &[&args[..], &["--json"]].concat());
+    let restored: serde_json::Value = serde_json::from_slice(&done.stdout).unwrap();
+    assert!(restored["problems"][0]["what"].as_str().unwrap().contains("no probe is asked"), "{restored}");
 }
 
 #[test]
@@ -131,6 +149,7 @@ fn probes_that_are_not_good_undo_before_the_time_to_confirm_is_over() {
     let done = run(&host, &["env"], &[&RESTORE[..], &args].concat());
     let said = text(&done);
     assert_eq!(done.status.code(), Some(5), "{said}");
+    assert!(said.contains("not good before the restore either: https://127.0.0.1:"), "{said}");
     assert!(said.contains("undone by itself: its probes failed: https://127.0.0.1:"), "{said}");
     assert!(said.contains("/503: answers with status 503") && !said.contains("nobody confirmed"), "{said}");
     super::tree::assert_same(&picture(&host), &before);
