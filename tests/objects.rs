@@ -4,6 +4,7 @@
 
 mod common;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,6 +12,7 @@ use std::sync::{Arc, Mutex};
 
 use common::{Shims, TestHost};
 use pbx_config::catalog::objects::Grammar;
+use pbx_config::catalog::references::NODE_NAMES;
 use pbx_config::model::report::{Exit, FaultKind};
 use pbx_config::plan::object::{self, Chosen, Here};
 use pbx_config::plan::pieces;
@@ -370,6 +372,7 @@ fn a_renamed_node_is_renamed_wherever_files_name_it() {
         let file = relocate::file(path, text.as_bytes(), &swap);
         (file.path, String::from_utf8(file.content).unwrap())
     };
+    let mut seen = BTreeSet::new();
     for (path, before, after) in [
         (
             "etc/pve/storage.cfg",
@@ -390,6 +393,43 @@ fn a_renamed_node_is_renamed_wherever_files_name_it() {
             "etc/pve/ha/groups.cfg",
             "group: g\n\tnodes pve1:2,pve10,pve2\n",
             "group: g\n\tnodes pve2:2,pve10,pve1\n",
+        ),
+        (
+            "etc/pve/ha/rules.cfg",
+            "node-affinity: r\n\tnodes pve1:2,pve2\n\tresources vm:100\n",
+            "node-affinity: r\n\tnodes pve2:2,pve1\n\tresources vm:100\n",
+        ),
+        (
+            "etc/pve/mapping/pci.cfg",
+            "gpu\n\tmap id=10de:1,node=pve1,path=0000:01:00.0\n\tmap node=pve2,path=pve1\n",
+            "gpu\n\tmap id=10de:1,node=pve2,path=0000:01:00.0\n\tmap node=pve1,path=pve1\n",
+        ),
+        (
+            "etc/pve/sdn/zones.cfg",
+            "evpn: z\n\tnodes pve1,pve2\n\texitnodes pve1\n\texitnodes-primary pve1\n\tmtu 1450\n",
+            "evpn: z\n\tnodes pve2,pve1\n\texitnodes pve2\n\texitnodes-primary pve2\n\tmtu 1450\n",
+        ),
+        (
+            "etc/pve/sdn/controllers.cfg",
+            "bgp: bgppve1\n\tnode pve1\n\tasn 65000\n",
+            "bgp: bgppve1\n\tnode pve2\n\tasn 65000\n",
+        ),
+        (
+            "etc/pve/sdn/.running-config",
+            r#"{"zones":{"ids":{"pve1":{"nodes":{"pve1":1,"pve3":1},"exitnodes":["pve1","pve2"],"exitnodes-primary":"pve1","type":"pve1"}}},"controllers":{"ids":{"bgppve1":{"node":"pve1","comment":"node pve1"}}},"more":{"nodes": "pve1:2,pve10"}}"#,
+            r#"{"zones":{"ids":{"pve1":{"nodes":{"pve2":1,"pve3":1},"exitnodes":["pve2","pve1"],"exitnodes-primary":"pve2","type":"pve1"}}},"controllers":{"ids":{"bgppve1":{"node":"pve2","comment":"node pve1"}}},"more":{"nodes": "pve2:2,pve10"}}"#,
+        ),
+        ("etc/pve/sdn/.running-config", r#"{"nodes":"pve1""#, r#"{"nodes":"pve1""#),
+        (
+            "etc/proxmox-backup/notifications.cfg",
+            "matcher: m\n\tmatch-field exact:hostname=pve1\n",
+            "matcher: m\n\tmatch-field exact:hostname=pve2\n",
+        ),
+        ("etc/mailname", "pve1.example.org\n", "pve2.example.org\n"),
+        (
+            "etc/postfix/main.cf",
+            "myhostname = pve1.example.org\nmydestination = $myhostname, pve1, localhost\n",
+            "myhostname = pve2.example.org\nmydestination = $myhostname, pve2, localhost\n",
         ),
         (
             "etc/pve/sdn/fabrics.cfg",
@@ -415,6 +455,11 @@ fn a_renamed_node_is_renamed_wherever_files_name_it() {
         ("etc/resolv.conf", "search pve1\n", "search pve1\n"),
     ] {
         assert_eq!(renamed(path, before), (path.to_owned(), after.to_owned()), "{path}");
+        seen.insert(path);
+    }
+    // Every row of the table is seen here to work.
+    for row in NODE_NAMES {
+        assert!(seen.contains(row.path.replace("{file}", "pci").as_str()), "{}", row.path);
     }
     assert_eq!(renamed("etc/pve/nodes/pve1/host.fw", "x").0, "etc/pve/nodes/pve2/host.fw");
 }

@@ -25,6 +25,8 @@ pub enum Form {
     AclPath(&'static str),
     /// `… -option name …`: a rule of the firewall.
     RuleOption(&'static [&'static str]),
+    /// JSON: below one of these keys, a text, a list of them, or the keys of an object.
+    Json(&'static [&'static str]),
     /// Anywhere as a whole word; a domain may follow.
     Words,
     /// As `Words`, but in lines with one of these before `=` only.
@@ -63,6 +65,10 @@ pub const NODE_NAMES: &[Reference] = &[
     key(pve!("sdn/zones.cfg"), "exitnodes-primary"),
     key(pve!("sdn/controllers.cfg"), "node"),
     Reference { path: pve!("sdn/fabrics.cfg"), form: Form::HeaderEnd("_node") },
+    Reference {
+        path: pve!("sdn/.running-config"),
+        form: Form::Json(&["nodes", "exitnodes", "exitnodes-primary", "node", "node_id"]),
+    },
     property(pve!("notifications.cfg"), "match-field", "exact:hostname"),
     property("etc/proxmox-backup/notifications.cfg", "match-field", "exact:hostname"),
     Reference { path: pve!("user.cfg"), form: Form::AclPath("/nodes/") },
@@ -71,6 +77,24 @@ pub const NODE_NAMES: &[Reference] = &[
     words("etc/mailname"),
     words("etc/postfix/main.cf"),
 ];
+
+/// A file in which a node's name is more than a word, so that a new one cannot be put there.
+#[derive(Debug, Clone, Copy)]
+pub struct Fixed {
+    /// Relative to the root.
+    pub path: &'static str,
+    pub why: &'static str,
+    /// `{old}` and `{new}` are the node's names.
+    pub hint: &'static str,
+}
+
+/// A monitor's name is in its store and in the map of all monitors.
+pub const FIXED_NODE_NAMES: &[Fixed] = &[Fixed {
+    path: pve!("ceph.conf"),
+    why: "names its Ceph daemons, and those cannot be renamed",
+    hint: "while that Ceph cluster lives: `pveceph mon create` on {new}, then `pveceph mon destroy {old}`; \
+           `--only pve-ceph` brings it back as it is",
+}];
 
 /// Network cards.
 pub const CARD_NAMES: &[Reference] = &[

@@ -286,7 +286,7 @@ impl Words<'_> {
         self.print(restored, plans::restored)?;
         let Some(armed) = &restored.armed else { return Ok(outcome.into()) };
         let progress = self.progress();
-        let ended = armed::watch(&self.host, armed, &|what| progress.say(what));
+        let ended = armed::watch(&self.host, &self.apis(), armed, &|what| progress.say(what));
         progress.clear();
         if ended? == armed::Ended::Undone {
             let why = armed::why_undone(&self.host, &restored.id);

@@ -2,13 +2,16 @@
 //! say the old one. Texts to texts, no I/O.
 //! Not here: the places (`catalog::references`), network cards (`network`).
 
+use std::ops::Range;
+
 use serde::{Deserialize, Serialize};
 
 use super::guest_conf::{self, Named};
+use super::network::mentions;
 use super::pieces;
 use super::selector::guest_id;
 use crate::catalog::objects::NODES;
-use crate::catalog::references::{Form, NODE_NAMES, OWNED, Reference, of_node};
+use crate::catalog::references::{FIXED_NODE_NAMES, Form, NODE_NAMES, OWNED, Reference, of_node};
 use crate::model::report::{Fault, FaultKind};
 
 /// `OLD=NEW` of the command line.
@@ -36,6 +39,8 @@ pub struct Moved {
     pub content: Vec<u8>,
     /// What was rewritten, and what an admin must do besides.
     pub notes: Vec<String>,
+    /// Why it should not come back under the new name, and what to do instead.
+    pub refused: Option<(String, String)>,
 }
 
 impl Moves {
@@ -102,18 +107,43 @@ pub fn file(path: &str, content: &[u8], moves: &Moves) -> Moved {
         let pairs: Vec<String> = moves.nodes.iter().map(|(old, new)| format!("{old} is {new}")).collect();
         notes.push(format!("{} in {}", pairs.join(", "), counted(places, "place")));
     }
+    let refused = fixed(path, &content, &moves.nodes);
+    notes.extend(left_over(path, &content, &moves.nodes));
     let mut path = path.to_owned();
     if let Some(rest) = of_node(&path).map(|(node, rest)| (moves.node(node), rest)) {
         path = format!("{NODES}{}/{}", rest.0, rest.1);
     }
-    let Some(id) = guest_id(&path).map(str::to_owned) else { return Moved { path, content, notes } };
+    let Some(id) = guest_id(&path).map(str::to_owned) else {
+        return Moved { path, content, notes, refused };
+    };
     let guest = guest(&content, &id, moves);
     notes.extend(guest.notes);
     if let Some(new) = &moves.as_id {
         path =
             path.strip_suffix(&format!("{id}.conf")).map_or(path.clone(), |dir| format!("{dir}{new}.conf"));
     }
-    Moved { path, content: guest.content, notes }
+    Moved { path, content: guest.content, notes, refused }
+}
+
+fn fixed(path: &str, content: &[u8], nodes: &[Pair]) -> Option<(String, String)> {
+    let row = FIXED_NODE_NAMES.iter().find(|row| row.path == path)?;
+    let (old, new) = nodes.iter().find(|(old, _)| mentions(content, old))?;
+    let hint = row.hint.replace("{old}", old).replace("{new}", new);
+    Some((format!("by the name of {old} it {}", row.why), hint))
+}
+
+/// What is known of a machine's own file is not all that may stand in it.
+fn left_over(path: &str, content: &[u8], nodes: &[Pair]) -> Option<String> {
+    let is_json = |row: &&Reference| row.path == path && matches!(row.form, Form::Json(_));
+    NODE_NAMES.iter().find(is_json)?;
+    let text = String::from_utf8_lossy(content);
+    let is_name = |c: char| c.is_ascii_alphanumeric() || c == '-';
+    let names = |old: &str| words(&text, is_name).any(|at| &text[at] == old);
+    // Of two that were swapped each is there by right.
+    let (old, _) = nodes.iter().find(|(old, _)| !nodes.iter().any(|(_, new)| new == old) && names(old))?;
+    Some(format!(
+        "says {old} in other places still; the product makes it anew when its configuration is applied"
+    ))
 }
 
 pub(super) fn counted(number: usize, what: &str) -> String {
@@ -192,7 +222,7 @@ fn owned_by(volume: &str, id: &str, new: &str) -> Option<String> {
 }
 
 /// Edits do not overlap.
-pub(super) fn splice(text: &[u8], mut edits: Vec<(std::ops::Range<usize>, String)>) -> Vec<u8> {
+pub(super) fn splice(text: &[u8], mut edits: Vec<(Range<usize>, String)>) -> Vec<u8> {
     edits.sort_by_key(|(at, _)| at.start);
     let mut out = Vec::with_capacity(text.len());
     let mut done = 0;
@@ -216,7 +246,13 @@ pub(super) fn references(path: &str, text: &[u8], table: &[Reference], pairs: &[
     let Some(text) = std::str::from_utf8(text).ok().filter(|_| !forms.is_empty() && !pairs.is_empty()) else {
         return (text.to_vec(), 0);
     };
-    let mut edits: Vec<(std::ops::Range<usize>, String)> = Vec::new();
+    let mut edits: Vec<(Range<usize>, String)> = Vec::new();
+    for form in &forms {
+        let Form::Json(keys) = form else { continue };
+        for word in json_names(text, keys) {
+            edits.extend(renamed(pairs, &text[word.clone()]).map(|new| (word, new.to_owned())));
+        }
+    }
     for at in pieces::lines(text.as_bytes()) {
         let line = &text[at.clone()];
         if line.trim_start().starts_with('#') {
@@ -252,7 +288,7 @@ pub(super) fn matches(pattern: &str, path: &str) -> bool {
 }
 
 /// Where in a line names may stand.
-fn named(form: Form, line: &str) -> Vec<std::ops::Range<usize>> {
+fn named(form: Form, line: &str) -> Vec<Range<usize>> {
     let value_of = |key: &str| {
         let content = line.trim_start();
         let value = content.strip_prefix(key)?.strip_prefix([' ', '\t'])?.trim_start();
@@ -301,10 +337,12 @@ fn named(form: Form, line: &str) -> Vec<std::ops::Range<usize>> {
             let pairs = all.windows(2).filter(|pair| options.contains(&&line[pair[0].clone()]));
             pairs.map(|pair| pair[1].clone()).collect()
         }
+        // Not a matter of lines.
+        Form::Json(_) => Vec::new(),
         Form::Assigned(keys) => match line.split_once('=') {
             Some((key, _)) if keys.contains(&key.trim()) => {
                 let start = key.len() + 1;
-                let shift = |at: std::ops::Range<usize>| at.start + start..at.end + start;
+                let shift = |at: Range<usize>| at.start + start..at.end + start;
                 named(Form::Words, &line[start..]).into_iter().map(shift).collect()
             }
             _ => Vec::new(),
@@ -312,14 +350,75 @@ fn named(form: Form, line: &str) -> Vec<std::ops::Range<usize>> {
         Form::Words => {
             let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
             // What follows a dot is part of another name.
-            let own = |at: &std::ops::Range<usize>| at.start == 0 || line.as_bytes()[at.start - 1] != b'.';
+            let own = |at: &Range<usize>| at.start == 0 || line.as_bytes()[at.start - 1] != b'.';
             words(line, is_name).filter(own).collect()
         }
     }
 }
 
+/// Names below one of these keys. Text that is no JSON has none.
+fn json_names(text: &str, keys: &[&str]) -> Vec<Range<usize>> {
+    /// An object or a list that is open.
+    #[derive(Clone, Copy)]
+    #[allow(clippy::struct_excessive_bools)] // where it is
+    struct Open {
+        is_object: bool,
+        /// It is the value of one of the keys.
+        is_below: bool,
+        /// The key that was read last is one of them.
+        is_key: bool,
+        awaits_key: bool,
+    }
+    let mut found = Vec::new();
+    if serde_json::from_str::<serde::de::IgnoredAny>(text).is_err() {
+        return found;
+    }
+    let mut open: Vec<Open> = Vec::new();
+    let is_value_below = |open: &[Open]| {
+        open.last().is_some_and(|last| if last.is_object { last.is_key } else { last.is_below })
+    };
+    let bytes = text.as_bytes();
+    let mut at = 0;
+    while at < bytes.len() {
+        match bytes[at] {
+            begin @ (b'{' | b'[') => {
+                let is_object = begin == b'{';
+                let is_below = is_value_below(&open);
+                open.push(Open { is_object, is_below, is_key: false, awaits_key: is_object });
+            }
+            b'}' | b']' => drop(open.pop()),
+            b',' => {
+                if let Some(last) = open.last_mut() {
+                    last.awaits_key = last.is_object;
+                }
+            }
+            b'"' => {
+                let start = at + 1;
+                at = start;
+                while at < bytes.len() && bytes[at] != b'"' {
+                    at += if bytes[at] == b'\\' { 2 } else { 1 };
+                }
+                let string = start..at.min(bytes.len());
+                let mut is_name = is_value_below(&open);
+                if let Some(last) = open.last_mut().filter(|last| last.awaits_key) {
+                    is_name = last.is_below;
+                    (last.is_key, last.awaits_key) = (keys.contains(&&text[string.clone()]), false);
+                }
+                if is_name {
+                    let inner = &text[string.clone()];
+                    let listed = words(inner, |c| !matches!(c, ',' | ';' | ' ' | ':'));
+                    found.extend(listed.map(|word| start + word.start..start + word.end));
+                }
+            }
+            _ => {}
+        }
+        at += 1;
+    }
+    found
+}
+
 /// The longest runs of such characters.
-pub(super) fn words(text: &str, is: impl Fn(char) -> bool) -> impl Iterator<Item = std::ops::Range<usize>> {
+pub(super) fn words(text: &str, is: impl Fn(char) -> bool) -> impl Iterator<Item = Range<usize>> {
     let mut from = 0;
     std::iter::from_fn(move || {
         let start = from + text.get(from..)?.find(&is)?;

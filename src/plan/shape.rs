@@ -191,6 +191,7 @@ fn relocated(picked: &mut Picked, moves: &Moves) -> Vec<Advice> {
         return Vec::new();
     }
     let mut advice = Vec::new();
+    let mut refused = Vec::new();
     for one in &mut picked.wanted {
         let Some(path) = text_of(&one.entry.path).map(str::to_owned) else { continue };
         // What was chosen as an object has its new names already.
@@ -200,11 +201,26 @@ fn relocated(picked: &mut Picked, moves: &Moves) -> Vec<Advice> {
         let known = bytes(&one.content, &picked.contents);
         let there = relocate::file(&path, known.unwrap_or_default(), moves);
         one.entry.path = Name::new(there.path.as_str());
+        let tell = |note| Advice { item: one.item.id.to_owned(), text: note, commands: Vec::new() };
+        match there.refused {
+            // Asked for by its name it comes back as it is.
+            Some((reason, hint)) if one.is_named => {
+                advice.push(tell(format!("/{}: {reason}: {hint}", there.path)));
+            }
+            Some((reason, hint)) => {
+                refused.push((one.entry.clone(), reason, hint));
+                continue;
+            }
+            None => {}
+        }
         if known.is_some_and(|before| there.content != before) {
             one.content = Content::Bytes(there.content);
-            let tell = |note| Advice { item: one.item.id.to_owned(), text: note, commands: Vec::new() };
-            advice.extend(there.notes.into_iter().map(|note| tell(format!("/{}: {note}", there.path))));
         }
+        advice.extend(there.notes.into_iter().map(|note| tell(format!("/{}: {note}", there.path))));
+    }
+    picked.wanted.retain(|one| !refused.iter().any(|(entry, ..)| entry.path == one.entry.path));
+    for (entry, reason, hint) in refused {
+        super::restore::refuse_one(&mut picked.refused, &entry, false, reason, Some(hint));
     }
     advice
 }

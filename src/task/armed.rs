@@ -36,6 +36,9 @@ const BACKUP_WAIT: Duration = Duration::from_secs(15);
 /// An undo that could not put back all is tried again so soon, then after twice that, and so on.
 const AGAIN_FIRST: Duration = Duration::from_secs(15);
 const AGAIN_MAX: Duration = Duration::from_secs(300);
+/// So long after the end of its time the waiting process is gone: it looks every `POLL`, and waits no longer than
+/// `BACKUP_WAIT`.
+const OVERDUE: Duration = Duration::from_secs(20);
 const START_LIMIT: Duration = Duration::from_secs(20);
 /// So many rounds of probes in a row must be good.
 const GOOD_ROUNDS: u32 = 3;
@@ -226,12 +229,17 @@ fn ended(dir: &std::path::Path) -> Result<Ended> {
     Ok(if matches!(phase, Phase::Undone | Phase::Undoing) { Ended::Undone } else { Ended::Confirmed })
 }
 
-/// Looks only on, for the one who applied it: the end is the waiting process's.
-pub fn watch(host: &Host, armed: &Armed, say: &dyn Fn(&str)) -> Result<Ended> {
+/// Looks only on, for the one who applied it: the end is the waiting process's. Who is long overdue was killed.
+pub fn watch(host: &Host, apis: &[(Product, Api)], armed: &Armed, say: &dyn Fn(&str)) -> Result<Ended> {
+    let dir = journal::folder(host).join(&armed.id);
     loop {
         lock::check_stopped()?;
         if read(host).is_none_or(|now| now.id != armed.id) {
-            return ended(&journal::folder(host).join(&armed.id));
+            return ended(&dir);
+        }
+        if session::uptime() >= armed.deadline + OVERDUE.as_secs_f64() {
+            undo_now(host, apis, "nobody confirmed it")?;
+            return ended(&dir);
         }
         say(&format!("waiting for `pbx-config confirm` from a new session: {} s", armed.left()));
         std::thread::sleep(POLL);

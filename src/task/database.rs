@@ -2,6 +2,7 @@
 //! within a live cluster.
 //! Not here: what pmxcfs refuses (`sys::pmxcfs::offline`), writing.
 
+use std::cell::RefCell;
 use std::path::Path;
 
 use anyhow::Result;
@@ -40,9 +41,12 @@ pub fn take(host: &Host, picked: &mut Picked, request: &Request) -> Result<Vec<A
             "join with pvecm add instead; or `systemctl stop corosync` and move /etc/corosync/* away first";
         return Err(fault(FaultKind::Failed, what, hint).into());
     }
-    let ready = offline::prepare(bytes, &edit(how, request))?;
+    let told = RefCell::new(Vec::new());
+    let ready = offline::prepare(bytes, &edit(how, request, &told))?;
     check(host, &ready)?;
-    let advice = advice(&one, &ready, how);
+    let mut advice = advice(&one, &ready, how);
+    let tell = |text| Advice { item: one.item.id.to_owned(), text, commands: Vec::new() };
+    advice.extend(told.into_inner().into_iter().map(tell));
     picked.wanted.retain(|one| !one.entry.path.as_path().starts_with(PVE));
     let mut new = Wanted { content: Content::Bytes(ready.database), is_named: true, ..one };
     (new.entry.kind, new.entry.mode, new.entry.uid, new.entry.gid) = (Kind::File, 0o600, 0, 0);
@@ -50,13 +54,24 @@ pub fn take(host: &Host, picked: &mut Picked, request: &Request) -> Result<Vec<A
     Ok(advice)
 }
 
-/// The names of the nodes are put wherever files say them, as they are file by file.
-fn edit(how: Database, request: &Request) -> Edit<'_> {
+/// The names of the nodes are put wherever files say them, as they are file by file; `told` is what is to be known
+/// of that.
+fn edit<'a>(how: Database, request: &'a Request, told: &'a RefCell<Vec<String>>) -> Edit<'a> {
     let moves = request.moves();
+    let contents = move |path: &str, data: &[u8]| {
+        if moves.is_empty() {
+            return data.to_vec();
+        }
+        let there = relocate::file(&format!("{PVE}/{path}"), data, &moves);
+        let refused = there.refused.map(|(reason, hint)| format!("{reason}: {hint}"));
+        let notes = refused.into_iter().chain(there.notes);
+        told.borrow_mut().extend(notes.map(|note| format!("/{PVE}/{path}: {note}")));
+        there.content
+    };
     Edit {
         leave_cluster: how == Database::WithoutCluster,
         node: request.node.as_ref().map(|(old, new)| (old.as_str(), new.as_str())),
-        contents: Box::new(move |path, data| relocate::file(&format!("{PVE}/{path}"), data, &moves).content),
+        contents: Box::new(contents),
     }
 }
 

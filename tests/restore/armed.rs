@@ -55,6 +55,33 @@ fn nobody_confirms_and_it_is_undone() {
 }
 
 #[test]
+fn the_one_who_waits_is_killed_and_it_is_undone_all_the_same() {
+    let host = saved("pbs");
+    host.write("etc/network/interfaces", "auto lo\n");
+    let before = picture(&host);
+    let args = [&RESTORE[..], &["--confirm-within", "2s"]].concat();
+    let restore = start(&host, &["env"]).args(args).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    wait_for("armed", || armed_file(&host).exists() && network(&host).len() > 10);
+    let root = host.root.to_str().unwrap().to_owned();
+    let is_waiting = |pid: &str| {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let line = String::from_utf8_lossy(&line).into_owned();
+        line.contains(&root) && line.contains("--wait")
+    };
+    let names =
+        fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.file_name().into_string().unwrap());
+    let waiting: Vec<String> = names.filter(|pid| is_waiting(pid)).collect();
+    assert_eq!(waiting.len(), 1, "{waiting:?}");
+    let pid = nix::unistd::Pid::from_raw(waiting[0].parse().unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+    let done = restore.wait_with_output().unwrap();
+    assert_eq!(done.status.code(), Some(5), "{}", text(&done));
+    assert!(text(&done).contains("nobody confirmed it"), "{}", text(&done));
+    tree::assert_same(&picture(&host), &before);
+    assert!(!armed_file(&host).exists());
+}
+
+#[test]
 fn a_new_session_confirms_and_the_one_that_applied_cannot() {
     let host = saved("pbs");
     host.write("etc/network/interfaces", "auto lo\n");

@@ -11,6 +11,7 @@ mod guests;
 mod interrupt;
 mod names;
 mod probes;
+mod renamed;
 mod rules;
 mod saved;
 mod services;
