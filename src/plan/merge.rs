@@ -170,6 +170,12 @@ mod tests {
         let world = World { accounts: none, ..World::default() };
         assert_eq!(merge("etc/shadow", b"", b"mara:$y$m:1::::::\n", &world).content, b"");
         assert_eq!(merge("etc/subuid", b"", b"mara:1:1\nroot:9:1\n", &world).content, b"root:9:1\n");
+        let world = accounts(
+            ["mara:x:1000:1000::/:/x\n", "lab:x:1500:\nlab:x:1500:mara\n"],
+            ["mara:x:1000:1000::/:/x\n", ""],
+        );
+        let twice = merge("etc/group", b"", b"lab:x:1500:\nlab:x:1500:mara\n", &world);
+        assert_eq!(text(&twice.content), "lab:x:1500:mara\n");
         // A user who is new comes with the password, or locked.
         let live = ["root:x:0:0::/root:/bin/sh\n", "root:x:0:\nsudo:x:27:\n"];
         let world = accounts(SAVED, live);

@@ -121,8 +121,13 @@ pub(super) fn groups(live: &[u8], saved: &[u8], accounts: &Accounts, members: us
         let text = String::from_utf8_lossy(field(line, members)).into_owned();
         text.split(',').filter(|member| accounts.users.contains(*member)).map(str::to_owned).collect()
     };
-    let known = lines(saved).filter(|line| !accounts.other_groups.contains(name(line)));
-    let mut wanted: BTreeMap<&str, Vec<String>> = known.map(|line| (name(line), list(line))).collect();
+    // Two lines of one name are one group.
+    let mut wanted: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for line in lines(saved).filter(|line| !accounts.other_groups.contains(name(line))) {
+        let all = wanted.entry(name(line)).or_default();
+        let more: Vec<String> = list(line).into_iter().filter(|member| !all.contains(member)).collect();
+        all.extend(more);
+    }
     let mut out = Vec::with_capacity(live.len());
     for line in live.split_inclusive(|byte| *byte == b'\n') {
         let bare = line.trim_ascii_end();
@@ -140,15 +145,15 @@ pub(super) fn groups(live: &[u8], saved: &[u8], accounts: &Accounts, members: us
         }
         out.extend_from_slice(&line[bare.len()..]);
     }
-    let new = lines(saved)
-        .filter(|line| accounts.new_groups.contains(name(line)) && wanted.contains_key(name(line)));
+    let new = lines(saved).filter(|line| accounts.new_groups.contains(name(line)));
     let new: Vec<Vec<u8>> = new
-        .map(|line| {
+        .filter_map(|line| {
+            let all = wanted.remove(name(line))?;
             let mut fields: Vec<Vec<u8>> = line.split(|byte| *byte == b':').map(<[u8]>::to_vec).collect();
             if let Some(last) = fields.get_mut(members) {
-                *last = list(line).join(",").into_bytes();
+                *last = all.join(",").into_bytes();
             }
-            fields.join(&b':')
+            Some(fields.join(&b':'))
         })
         .collect();
     add(&out, new.iter().map(Vec::as_slice))
