@@ -310,11 +310,12 @@ def a_unit_that_never_stops_is_bounded(suite):
         pid = host.show("ssh", "MainPID")
         host.drop_in("ssh.service", "[Service]\nExecStop=/bin/sleep infinity\nTimeoutStopSec=infinity")
         began = time.monotonic()
-        done = host.run("pbx-config restore latest --yes --only network,ssh --confirm-within 10m --probe ping:127.0.0.1 "
+        done = host.run("pbx-config restore latest --yes --only network,ssh --confirm-within 10m "
                         "--probe https://127.0.0.1:22", check=False, timeout=300)
         took = time.monotonic() - began
         assert "systemctl restart ssh: timed out" in done.stdout and "ssh: did not come up" in done.stdout, done.stdout
-        assert took < 200, took
+        # Its old process still listens: that confirms. What could not be restarted is told all the same.
+        assert done.returncode == 3 and took < 200, (done, took)
         host.run(f"systemctl kill --signal=KILL ssh.service; kill -KILL {pid}", check=False)
         return f"{took:.0f} s, exit {done.returncode}"
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from deb_chroot import PACKAGE, PROJECT, architecture, deb, sh
 
 # The goal of the first days was 2.5 MB, without sealing, mail, TLS to anywhere, and restoring.
-SIZE_MAX = 3_700_000
+SIZE_MAX = 3_500_000
 CARGO_DEB = next(PROJECT.glob("target/tools/cargo-deb-*/bin/cargo-deb"), "cargo-deb")
 
 
@@ -82,7 +82,7 @@ def the_program_tells_nothing_of_its_builder():
         for place in (f"{PROJECT}/", f"{home}/registry", ".rustup/toolchains"):
             assert place.encode() not in content, place
         sections = sh("readelf", "--wide", "--sections", program).stdout
-        assert ".comment" not in sections and ".symtab" not in sections, sections
+        assert not any(name in sections for name in (".comment", ".symtab", ".eh_frame")), sections
 
 
 def dependencies_are_computed_and_met_by_both_releases():
