@@ -128,9 +128,9 @@ def boots(suite):
         return False
 
 
-# What the state rows say of the moment, not of the host: times, use of disks, and lsblk's mount points (see
+# What the state rows say of the moment, not of the host: times, counters, use of disks, and lsblk's mount points (see
 # debian/sandbox.conf).
-OF_THE_MOMENT = {"timedatectl.txt", "timers.json", "services.json", "lsblk.json"}
+OF_THE_MOMENT = {"timedatectl.txt", "timers.json", "services.json", "lsblk.json", "sysctl.txt"}
 # Mounts where proxmox-boot-tool does: in a mount namespace of its own.
 BOOT_TOOL = """#!/bin/sh
 [ "$1" = status ] || exit 0

@@ -32,8 +32,8 @@ pub struct Undo {
 
 /// Keep a restore that is armed
 ///
-/// From a new login, which proves that one can still be made: not from the session that restored, and not from a
-/// window of tmux or screen that was there before.
+/// From a new login, which proves that one can still be made: not from the session that restored, not from one that
+/// was open before it, in a window of tmux or screen or not, and not from outside of a container.
 #[derive(Debug, Args)]
 #[command(after_help = "EXAMPLES:
   pbx-config confirm")]
