@@ -170,6 +170,7 @@ pub mod task {
     pub mod observe;
     pub mod perform;
     pub mod picked;
+    pub mod preview;
     pub mod probe;
     pub mod proof;
     pub mod prune;

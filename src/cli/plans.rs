@@ -8,7 +8,8 @@ use crate::catalog::{self, Category};
 use crate::model::index::Kind;
 use crate::plan::restore::{How, RestorePlan, Services, Step};
 use crate::task::perform::Restored;
-use crate::task::undo::Undone;
+use crate::task::preview::{Does, Preview};
+use crate::task::undo::{Back, Undone};
 
 pub fn text(plan: &RestorePlan) -> String {
     let mut text =
@@ -138,6 +139,21 @@ pub fn summary(plan: &RestorePlan) -> String {
     )
 }
 
+/// What an undo or a resumed restore would do.
+pub fn preview(ahead: &Preview) -> String {
+    let mut text = format!("restore    {} of {}: {}\n", ahead.id, ahead.snapshot, ahead.phase);
+    for one in &ahead.paths {
+        let changed = if one.does == Does::Back(Back::Changed) { "  (was changed since)" } else { "" };
+        let _ = writeln!(text, "  {:<10} /{}{changed}", one.does, one.path);
+    }
+    if ahead.paths.is_empty() {
+        text.push_str("no path is left to be changed\n");
+    }
+    text.push_str(&services("then", &ahead.calm));
+    text.push_str(&services("then, what may cut your connection", &ahead.session));
+    text
+}
+
 pub fn restored(done: &Restored) -> String {
     let Restored { id, changed, .. } = done;
     let mut text =
@@ -155,7 +171,14 @@ pub fn restored(done: &Restored) -> String {
 }
 
 pub fn undone(done: &Undone) -> String {
-    let mut text = format!("undone     {} paths of {} are again what they were\n", done.put_back, done.id);
+    let mut text = if done.already {
+        format!("undone     {} was undone already; nothing is done again\n", done.id)
+    } else {
+        format!("undone     {} paths of {} are again what they were\n", done.put_back, done.id)
+    };
+    if let Some(older) = &done.older {
+        let _ = writeln!(text, "older      {older} is not undone: pbx-config undo {older}");
+    }
     if done.left > 0 {
         let _ = writeln!(text, "left       {} paths", done.left);
     }

@@ -18,7 +18,7 @@ use crate::plan::select::Selection;
 use crate::task::perform::{self, Arming, Restored};
 use crate::task::probe::Probe;
 use crate::task::restore::{self, Saved};
-use crate::task::{armed, extract, verify};
+use crate::task::{armed, extract, preview, verify};
 
 /// All are asked at once.
 const MAX_PROBES: usize = 8;
@@ -107,8 +107,9 @@ pub struct Restore {
     /// firewall's files say them; a .link file gets the address of the new card.
     #[arg(long, value_name = "OLD=NEW", conflicts_with_all = ["to", "apply"])]
     pub nic: Vec<String>,
-    /// Go on with a restore that was cut short
-    #[arg(long, value_name = "ID", conflicts_with_all = ["snap", "to", "apply", "plan", "only", "skip", "paths"])]
+    /// Go on with a restore that was cut short; with --dry-run, show what is left of it
+    #[arg(long, value_name = "ID", conflicts_with_all = ["snap", "to", "apply", "plan", "only", "skip", "paths",
+        "mode", "cluster_wide", "recover", "start_jobs", "as_id", "node", "storage", "bridge", "nic", "names"])]
     pub resume: Option<String>,
     /// Do not ask
     #[arg(long, conflicts_with = "to")]
@@ -201,11 +202,11 @@ impl Words<'_> {
                 args.mode = Some(self.guided_mode()?);
             }
         }
-        if args.mode == Some(Mode::Custom) {
-            args.selected.only.extend(self.guided_categories()?);
-        }
         if let Some(id) = args.resume.clone() {
             return self.resume(&id, &args);
+        }
+        if args.mode == Some(Mode::Custom) {
+            args.selected.only.extend(self.guided_categories()?);
         }
         let saved = args.apply.as_deref().map(Saved::read).transpose()?;
         saved.as_ref().map(|saved| saved.check_host(&self.host)).transpose()?;
@@ -253,6 +254,11 @@ impl Words<'_> {
     }
 
     fn resume(&mut self, id: &str, args: &Restore) -> Result<Exit> {
+        if args.dry_run {
+            let ahead = preview::resume(&self.host, id)?;
+            self.print(&ahead, plans::preview)?;
+            return Ok(Exit::Ok);
+        }
         let restored = perform::resume(&self.host, id, &self.apis(), &arming(args)?)?;
         self.conclude(&restored)
     }
@@ -285,8 +291,9 @@ impl Words<'_> {
         let outcome = Outcome::of(&restored.problems);
         self.print(restored, plans::restored)?;
         let Some(armed) = &restored.armed else { return Ok(outcome.into()) };
+        let apis = self.apis();
         let progress = self.progress();
-        let ended = armed::watch(&self.host, &self.apis(), armed, &|what| progress.say(what));
+        let ended = armed::watch(&self.host, &apis, armed, &|what| progress.say(what));
         progress.clear();
         if ended? == armed::Ended::Undone {
             let why = armed::why_undone(&self.host, &restored.id);

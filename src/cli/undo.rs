@@ -5,7 +5,7 @@ use clap::Args;
 
 use super::{Words, plans};
 use crate::model::report::{Exit, Outcome};
-use crate::task::{armed, perform};
+use crate::task::{armed, perform, preview};
 
 /// Put back exactly what a restore changed
 ///
@@ -15,13 +15,18 @@ use crate::task::{armed, perform};
 #[command(after_help = "EXAMPLES:
   pbx-config undo                      the last restore
   pbx-config undo 20261122T151740Z
+  pbx-config undo --dry-run            what it would put back, and what was changed since
   pbx-config undo --force              also where somebody changed a file since")]
+#[allow(clippy::struct_excessive_bools)] // flags
 pub struct Undo {
-    /// As `restore` told it; the last one when it is left out
+    /// As `restore` told it; the last one when it is left out, and no older one when that is undone
     pub id: Option<String>,
-    /// Also what was changed after the restore: those changes are lost
+    /// Also what was changed after the restore; a copy of that is kept, and told
     #[arg(long)]
     pub force: bool,
+    /// Show what it would put back; write nothing
+    #[arg(long, conflicts_with = "armed")]
+    pub dry_run: bool,
     /// Only an armed restore whose time is over: what the unit at boot does
     #[arg(long, hide = true, conflicts_with = "id")]
     pub armed: bool,
@@ -49,6 +54,11 @@ impl Words<'_> {
             let ended =
                 if args.wait { armed::wait(&self.host, &apis)? } else { armed::undo_due(&self.host, &apis)? };
             log::info!("armed restore: {ended:?}");
+            return Ok(Exit::Ok);
+        }
+        if args.dry_run {
+            let ahead = preview::undo(&self.host, args.id.as_deref(), args.force)?;
+            self.print(&ahead, plans::preview)?;
             return Ok(Exit::Ok);
         }
         let undone = perform::undo(&self.host, args.id.as_deref(), &self.apis(), args.force)?;

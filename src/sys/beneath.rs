@@ -1,6 +1,7 @@
 //! Writing a tree below a folder that nothing in its names can leave: every path is opened with openat2,
 //! beneath the folder and through no link; what is there already is never touched.
 
+use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
@@ -12,7 +13,7 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, OpenHow, ResolveFlag, open, openat2, renameat};
 use nix::sys::signal::kill;
-use nix::sys::stat::{Mode, UtimensatFlags, fchmod, mkdirat, utimensat};
+use nix::sys::stat::{Mode, UtimensatFlags, fchmod, fstat, mkdirat, utimensat};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{
     Gid, Pid, Uid, UnlinkatFlags, fchown, fchownat, geteuid, linkat, symlinkat, syncfs, unlinkat,
@@ -40,6 +41,22 @@ impl Beneath {
     /// once, where a sync of every file would write it for each.
     pub fn sync(&self) -> io::Result<()> {
         Ok(syncfs(&self.dir)?)
+    }
+
+    /// The same of every file system that one of these paths lies on.
+    pub fn sync_around<'a>(&self, paths: impl Iterator<Item = &'a Path>) -> io::Result<()> {
+        let folders: HashSet<&Path> = paths.filter_map(Path::parent).collect();
+        let mut synced = HashSet::new();
+        for folder in folders {
+            // One that is gone was removed from the first above it that is there.
+            let there =
+                folder.ancestors().find_map(|above| self.at(above, OFlag::O_DIRECTORY, Mode::empty()).ok());
+            let there = there.map_or_else(|| self.dir.try_clone(), Ok)?;
+            if synced.insert(fstat(&there)?.st_dev) {
+                syncfs(&there)?;
+            }
+        }
+        Ok(())
     }
 
     fn at(&self, path: &Path, flags: OFlag, mode: Mode) -> io::Result<OwnedFd> {

@@ -2,14 +2,16 @@
 //! be is passed over, so that the same goes on where a run was killed.
 
 use std::fs::{self, File};
+use std::io;
 use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use super::journal::Journal;
+use super::journal::{Journal, Record};
 use super::observe;
+use super::undo;
 use crate::catalog::guests::Guest;
-use crate::model::index::Kind;
+use crate::model::index::{Kind, Name};
 use crate::model::report::{Fault, FaultKind, Problem};
 use crate::plan::restore::{Fingerprint, How, Live, PVE, Step, Via};
 use crate::sys::beneath::Beneath;
@@ -71,30 +73,19 @@ fn one(
                 offline::wait_stopped(host)?;
             }
             let live = observe::look(&host.path(Path::new("/").join(path)))?;
-            let is_there_already = match &live {
-                Live::Absent => step.how == How::Remove,
-                Live::There { print, .. } => step.how != How::Remove && print.same(&step.after),
-                Live::Blocked(_) => false,
-            };
-            if is_there_already {
-                return Ok(Vec::new());
-            }
-            let is_as_planned = match (&step.before, &live) {
-                (None, Live::Absent) => true,
-                (Some(before), Live::There { print, .. }) => before.same(print),
-                _ => false,
-            };
-            // A folder may have been made and not yet have its mode.
-            let is_half = is_in_flight && step.after.kind == Kind::Dir;
-            if !is_as_planned && !is_half {
-                return Err(Fault::new(FaultKind::Failed, "it was changed meanwhile").into());
+            match ahead(step, &live, is_in_flight) {
+                Ahead::IsThere => return Ok(Vec::new()),
+                Ahead::Changed => {
+                    return Err(Fault::new(FaultKind::Failed, "it was changed meanwhile").into());
+                }
+                Ahead::Write => {}
             }
             let after = &step.after;
             let temp = journal.temp(n);
             if step.how == How::Remove {
                 put::remove(root, path, after.kind)?;
                 // It must not come back after a power cut, beside what is written next.
-                root.sync()?;
+                root.sync_around([path].into_iter())?;
                 return Ok(Vec::new());
             }
             Ok(match (after.kind, &after.link) {
@@ -106,6 +97,67 @@ fn one(
             })
         }
     }
+}
+
+enum Ahead {
+    IsThere,
+    Write,
+    /// It is neither what it was nor what it is to be.
+    Changed,
+}
+
+fn ahead(step: &Step, live: &Live, is_in_flight: bool) -> Ahead {
+    let is_there = match live {
+        Live::Absent => step.how == How::Remove,
+        Live::There { print, .. } => step.how != How::Remove && print.same(&step.after),
+        Live::Blocked(_) => false,
+    };
+    if is_there {
+        return Ahead::IsThere;
+    }
+    let is_as_planned = match (&step.before, live) {
+        (None, Live::Absent) => true,
+        (Some(before), Live::There { print, .. }) => before.same(print),
+        _ => false,
+    };
+    // A folder may have been made and not yet have its mode.
+    let is_half = is_in_flight && step.after.kind == Kind::Dir;
+    if is_as_planned || is_half { Ahead::Write } else { Ahead::Changed }
+}
+
+/// What is left to be written, by looking only; None at a path that somebody changed meanwhile, where it would end.
+/// Errors: the host cannot be looked at.
+pub fn look(host: &Host, journal: &Journal) -> Result<Vec<(Name, Option<How>)>> {
+    let steps = &journal.record.steps;
+    let tree = undo::tree(host, journal, 0..steps.len()).map_err(anyhow::Error::msg)?;
+    let mut left = Vec::new();
+    // Those that may cut a connection come last.
+    for session in [false, true] {
+        for (n, step) in steps.iter().enumerate().filter(|(_, step)| step.session == session) {
+            let ahead = match step.via {
+                Via::Disk => {
+                    let live = observe::look(&host.path(Path::new("/").join(step.path.as_path())))
+                        .with_context(|| format!("/{}", step.path))?;
+                    ahead(step, &live, journal.begun.contains(&n))
+                }
+                Via::Pmxcfs => {
+                    let live = tree.get(&step.path).map(undo::sum_now);
+                    let before = step.before.as_ref().map(undo::sum_of);
+                    match live {
+                        live if live == Some(undo::sum_of(&step.after)) => Ahead::IsThere,
+                        live if live == before => Ahead::Write,
+                        _ => Ahead::Changed,
+                    }
+                }
+            };
+            match ahead {
+                Ahead::IsThere => {}
+                Ahead::Write => left.push((step.path.clone(), Some(step.how))),
+                Ahead::Changed => left.push((step.path.clone(), None)),
+            }
+        }
+    }
+    Ok(left)
 }
 
 pub fn meta(print: &Fingerprint) -> Meta<'_> {
@@ -150,6 +202,11 @@ pub fn settle(host: &Host, journal: &mut Journal) -> Result<()> {
             put::set_time(&root, step.path.as_path(), step.after.mtime)?;
         }
     }
-    root.sync()?;
+    sync(&root, &journal.record)?;
     journal.write("written\n")
+}
+
+/// All that steps did on disks survives a power cut; pmxcfs sees to its own.
+pub fn sync(root: &Beneath, record: &Record) -> io::Result<()> {
+    root.sync_around(record.steps.iter().filter(|step| step.via == Via::Disk).map(|step| step.path.as_path()))
 }

@@ -17,7 +17,7 @@ use super::undo;
 use crate::config::Api;
 use crate::model::facts::Product;
 use crate::model::index::Name;
-use crate::model::report::{Fault, FaultKind, Problem};
+use crate::model::report::{Fault, FaultKind, Problem, Severity};
 use crate::sys::exec::{self, Cmd, Status};
 use crate::sys::files;
 use crate::sys::host::Host;
@@ -28,6 +28,7 @@ const FILE: &str = "armed.json";
 const MAX_BYTES: u64 = 64 << 10;
 /// How its audit line begins.
 const BY_ITSELF: &str = "undone by itself";
+const NOBODY: &str = "nobody confirmed it";
 const POLL: Duration = Duration::from_millis(300);
 /// How long a restore that still writes is waited for when its time is up.
 const LOCK_WAIT: Duration = Duration::from_secs(300);
@@ -36,9 +37,10 @@ const BACKUP_WAIT: Duration = Duration::from_secs(15);
 /// An undo that could not put back all is tried again so soon, then after twice that, and so on.
 const AGAIN_FIRST: Duration = Duration::from_secs(15);
 const AGAIN_MAX: Duration = Duration::from_secs(300);
-/// So long after the end of its time the waiting process is gone: it looks every `POLL`, and waits no longer than
-/// `BACKUP_WAIT`.
-const OVERDUE: Duration = Duration::from_secs(20);
+/// How long `confirm` waits for the restore to do its last, or for an undo to end.
+const CONFIRM_WAIT: Duration = Duration::from_secs(20);
+/// How long after the end of its time the one who waits may take to begin; then who watches does it.
+const WATCH_GRACE: Duration = Duration::from_secs(5);
 const START_LIMIT: Duration = Duration::from_secs(20);
 /// So many rounds of probes in a row must be good.
 const GOOD_ROUNDS: u32 = 3;
@@ -56,8 +58,11 @@ pub struct Armed {
     /// Seconds of uptime, of the arming.
     #[serde(default)]
     at: f64,
-    /// Seconds of uptime.
+    /// Seconds of uptime. While it is applied, of one that is killed; set anew when all is done.
     deadline: f64,
+    /// Seconds from there on.
+    #[serde(default)]
+    within: f64,
     /// Seconds after its last step in which its probes may fail.
     #[serde(default)]
     probe_grace: f64,
@@ -73,6 +78,10 @@ impl Armed {
 
     pub fn has_probes(&self) -> bool {
         !self.probes.is_empty()
+    }
+
+    fn is_overdue(&self) -> bool {
+        self.is_due() && session::uptime() >= self.deadline + WATCH_GRACE.as_secs_f64()
     }
 
     /// Seconds until it undoes itself.
@@ -95,12 +104,44 @@ fn path(host: &Host) -> PathBuf {
     journal::folder(host).join(FILE)
 }
 
+/// What cannot be read counts as due, for the last restore that it can be of: who cannot be let in must not be shut
+/// out by a broken file.
 pub fn read(host: &Host) -> Option<Armed> {
-    let text = files::read_small(&journal::folder(host), FILE, MAX_BYTES).ok()?;
-    serde_json::from_slice(&text).ok()
+    let text = match files::read_small(&journal::folder(host), FILE, MAX_BYTES) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
+        // Who may not look has nothing that waits for him.
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied && !files::is_root() => {
+            return None;
+        }
+        text => text.ok(),
+    };
+    text.and_then(|text| serde_json::from_slice(&text).ok()).or_else(|| unreadable(host))
 }
 
-/// From here on it undoes itself. The one who waits is started first: without one nothing is armed.
+fn unreadable(host: &Host) -> Option<Armed> {
+    let folder = journal::folder(host);
+    let ids = journal::ids(host).into_iter().rev();
+    let mut journals = ids.filter_map(|id| Journal::open(&folder.join(id)).ok());
+    let journal = journals.find(|journal| {
+        let may_cut = journal.begun.iter().any(|n| journal.record.steps[*n].session);
+        may_cut && !matches!(journal.phase, Phase::Undone | Phase::Confirmed)
+    })?;
+    #[allow(clippy::cast_precision_loss)] // seconds
+    let is_of_this_boot = journal.record.at as f64 >= host.now.as_second() as f64 - session::uptime();
+    Some(Armed {
+        id: journal.record.id,
+        boot: if is_of_this_boot { session::boot_id() } else { String::new() },
+        at: 0.0,
+        deadline: 0.0,
+        within: 0.0,
+        probe_grace: 0.0,
+        session: Session::current(),
+        probes: Vec::new(),
+    })
+}
+
+/// From here on it undoes itself, should this process die. The one who waits is started first: without one nothing
+/// is armed. The time to confirm begins when all is done (`begin`).
 /// Errors: nobody could be started to wait.
 pub fn arm(host: &Host, id: &str, within: Duration, probes: &[Probe]) -> Result<Armed> {
     let at = session::uptime();
@@ -109,13 +150,26 @@ pub fn arm(host: &Host, id: &str, within: Duration, probes: &[Probe]) -> Result<
         boot: session::boot_id(),
         at,
         deadline: at + within.as_secs_f64(),
+        within: within.as_secs_f64(),
         probe_grace: PROBE_GRACE_MAX.min(within / 2).as_secs_f64(),
         session: Session::current(),
         probes: probes.to_vec(),
     };
-    files::replace(&path(host), 0o600, &serde_json::to_vec(&armed)?)?;
+    write(host, &armed)?;
     start_waiting(host, id).inspect_err(|_| drop(disarm(host)))?;
     Ok(armed)
+}
+
+/// All is done and the services are settled, however long they took: from now on somebody can confirm.
+pub fn begin(host: &Host, armed: Armed) -> Result<Armed> {
+    let armed = Armed { deadline: session::uptime() + armed.within, ..armed };
+    write(host, &armed)?;
+    Ok(armed)
+}
+
+fn write(host: &Host, armed: &Armed) -> Result<()> {
+    files::replace(&path(host), 0o600, &serde_json::to_vec(armed)?)
+        .with_context(|| format!("cannot write {}", path(host).display()))
 }
 
 fn disarm(host: &Host) -> Result<()> {
@@ -170,7 +224,7 @@ fn start_waiting(host: &Host, id: &str) -> Result<()> {
 /// Waits beside an armed restore until it is confirmed, its time is up, or its probes decide. Errors: a signal ended
 /// the waiting; what is armed stays so, for the next boot.
 pub fn wait(host: &Host, apis: &[(Product, Api)]) -> Result<Ended> {
-    let Some(armed) = read(host) else { return Ok(Ended::Nothing) };
+    let Some(mut armed) = read(host) else { return Ok(Ended::Nothing) };
     let dir = journal::folder(host).join(&armed.id);
     let (mut good, mut applied_at, mut asked_at) = (0, None, f64::MIN);
     let (mut again_at, mut again_after) = (f64::MIN, AGAIN_FIRST);
@@ -179,18 +233,23 @@ pub fn wait(host: &Host, apis: &[(Product, Api)]) -> Result<Ended> {
     loop {
         lock::check_stopped()?;
         match read(host) {
-            Some(now) if now.id == armed.id => {}
+            Some(now) if now.id == armed.id => armed = now,
             _ => return ended(&dir),
         }
         let now = session::uptime();
         if armed.is_due() {
-            why.get_or_insert_with(|| "nobody confirmed it".to_owned());
+            why.get_or_insert_with(|| NOBODY.to_owned());
         }
-        if let Some(why) = &why {
+        if let Some(because) = &why {
             if now >= again_at {
-                match undo_now(host, apis, why) {
+                match undo_now(host, apis, because) {
+                    // It was still being applied.
+                    Ok(Ended::Nothing) => {
+                        why = None;
+                        continue;
+                    }
                     Ok(ended) => return Ok(ended),
-                    Err(error) => log::error!("{}: {error:#}", armed.id),
+                    Err(error) => log::error!("{error:#}"),
                 }
                 again_at = session::uptime() + again_after.as_secs_f64();
                 again_after = AGAIN_MAX.min(again_after * 2);
@@ -203,8 +262,10 @@ pub fn wait(host: &Host, apis: &[(Product, Api)]) -> Result<Ended> {
                 let asked = probe::ask(host, &armed.probes);
                 good = if asked.is_ok() { good + 1 } else { 0 };
                 if good >= GOOD_ROUNDS {
-                    confirm(host, &armed, "by its probes")?;
-                    return Ok(Ended::Confirmed);
+                    match confirm(host, &armed, "by its probes") {
+                        Ok(_) => return Ok(Ended::Confirmed),
+                        Err(error) => log::warn!("{error:#}"),
+                    }
                 }
                 if let Err(failed) = asked
                     && now - since >= armed.probe_grace
@@ -229,19 +290,25 @@ fn ended(dir: &std::path::Path) -> Result<Ended> {
     Ok(if matches!(phase, Phase::Undone | Phase::Undoing) { Ended::Undone } else { Ended::Confirmed })
 }
 
-/// Looks only on, for the one who applied it: the end is the waiting process's. Who is long overdue was killed.
+/// Looks on, for the one who applied it: the end is the waiting process's, and only where that one is gone this one's.
+/// Errors: it could not be undone; a signal ended the watching, and it is still armed.
 pub fn watch(host: &Host, apis: &[(Product, Api)], armed: &Armed, say: &dyn Fn(&str)) -> Result<Ended> {
-    let dir = journal::folder(host).join(&armed.id);
+    let id = &armed.id;
     loop {
-        lock::check_stopped()?;
-        if read(host).is_none_or(|now| now.id != armed.id) {
-            return ended(&dir);
+        let Some(now) = read(host).filter(|now| now.id == *id) else {
+            return ended(&journal::folder(host).join(id));
+        };
+        if let Err(stopped) = lock::check_stopped() {
+            let message = format!("{stopped:#}; {id} is still armed, and undoes itself in {} s", now.left());
+            let hint = format!(
+                "`pbx-config confirm` from a new session keeps it, `pbx-config undo {id}` goes back at once"
+            );
+            return Err(Fault::new(FaultKind::Failed, message).hint(hint).into());
         }
-        if session::uptime() >= armed.deadline + OVERDUE.as_secs_f64() {
-            undo_now(host, apis, "nobody confirmed it")?;
-            return ended(&dir);
+        if now.is_overdue() {
+            return undo_due(host, apis);
         }
-        say(&format!("waiting for `pbx-config confirm` from a new session: {} s", armed.left()));
+        say(&format!("waiting for `pbx-config confirm` from a new session: {} s", now.left()));
         std::thread::sleep(POLL);
     }
 }
@@ -249,23 +316,29 @@ pub fn watch(host: &Host, apis: &[(Product, Api)], armed: &Armed, say: &dyn Fn(&
 /// What a boot and the waiting process do: undoes what is due. Nothing to do is no error.
 pub fn undo_due(host: &Host, apis: &[(Product, Api)]) -> Result<Ended> {
     match read(host) {
-        Some(armed) if armed.is_due() => {
-            undo_now(host, apis, "nobody confirmed it before the end of its time")
-        }
+        Some(armed) if armed.is_due() => undo_now(host, apis, NOBODY),
         _ => Ok(Ended::Nothing),
     }
 }
 
+/// Also over what somebody changed since: it is there to win a connection back, and keeps a copy of that.
+/// `Nothing`: its time began only now. Errors: what could not be put back.
 fn undo_now(host: &Host, apis: &[(Product, Api)], why: &str) -> Result<Ended> {
+    let Some(first) = read(host) else { return Ok(Ended::Nothing) };
     let _alone = alone_at_last(host)?;
-    // Confirmed in the last moment.
-    let Some(armed) = read(host) else { return Ok(Ended::Confirmed) };
+    // Confirmed or undone in the last moment.
+    let Some(armed) = read(host).filter(|armed| armed.id == first.id) else {
+        return ended(&journal::folder(host).join(&first.id));
+    };
+    if why == NOBODY && !armed.is_due() {
+        return Ok(Ended::Nothing);
+    }
     let mut journal = journal::find(host, Some(&armed.id))?;
     // A boot starts the services itself, with what is put back; to restart one would wait for the boot to end.
     let undone = if armed.boot == session::boot_id() {
-        perform::take_back(host, &mut journal, apis, false)?
+        perform::take_back(host, &mut journal, apis, true)?
     } else {
-        let undone = undo::files(host, &mut journal, false)?;
+        let undone = undo::files(host, &mut journal, true)?;
         services::read_again_at_boot(host, undone.again.iter().map(Name::as_path));
         undone
     };
@@ -273,16 +346,19 @@ fn undo_now(host: &Host, apis: &[(Product, Api)], why: &str) -> Result<Ended> {
         log::warn!("{}", problem.what);
     }
     // At an early boot, or without quorum, the cluster file system takes nothing: whoever called comes again.
-    if undone.left > undone.changed {
-        let fault = Fault::new(FaultKind::Failed, format!("{} paths are not put back yet", undone.left));
-        return Err(fault.hint(format!("`pbx-config undo {}` tries again", armed.id)).into());
+    if undone.left > 0 {
+        let errors = undone.problems.iter().filter(|problem| problem.severity > Severity::Notice);
+        let first = errors.map(|problem| format!(": {}", problem.what)).next().unwrap_or_default();
+        let message = format!("{}: {} paths are not put back yet{first}", armed.id, undone.left);
+        let hint = format!("`pbx-config undo {}` tries again and tells all", armed.id);
+        return Err(Fault::new(FaultKind::Failed, message).hint(hint).into());
     }
-    let left = match undone.left {
+    let kept = match undone.kept {
         0 => String::new(),
-        n => format!("; {n} paths that were changed since are left"),
+        n => format!("; of {n} paths that were changed since there are copies"),
     };
     // Before it is disarmed: who waits for that reads it.
-    audit::note(host, "undo", &journal.record, &format!("{BY_ITSELF}: {why}{left}"));
+    audit::note(host, "undo", &journal.record, &format!("{BY_ITSELF}: {why}{kept}"));
     disarm(host)?;
     Ok(Ended::Undone)
 }
@@ -307,8 +383,10 @@ fn patiently<T>(limit: Duration, acquire: impl Fn() -> Result<T>) -> Result<T> {
     }
 }
 
-/// Keeps the armed restore. Errors: `NotFound` when none is armed, `Usage` from the session that applied it.
+/// Keeps the armed restore. Errors: `NotFound` when none is armed, `Usage` from the session that applied it,
+/// `Unconfirmed` when its time is over or it is not whole.
 pub fn confirm_from_here(host: &Host, id: Option<&str>) -> Result<(String, Option<Problem>)> {
+    perform::check_root()?;
     let nothing = || Fault::new(FaultKind::NotFound, "no restore waits to be confirmed");
     let armed = read(host).ok_or_else(nothing)?;
     if let Some(word) = id.filter(|word| *word != armed.id) {
@@ -316,9 +394,7 @@ pub fn confirm_from_here(host: &Host, id: Option<&str>) -> Result<(String, Optio
         return Err(Fault::new(FaultKind::NotFound, message).hint(format!("{} does", armed.id)).into());
     }
     if armed.is_due() {
-        let fault =
-            Fault::new(FaultKind::Unconfirmed, format!("{}: its time is over, it is undone", armed.id));
-        return Err(fault.hint("restore again, with a longer --confirm-within").into());
+        return Err(too_late(host, &armed.id).into());
     }
     let (what, hint) = match Session::current().newness(&armed.session, armed.at) {
         Newness::New => ("", ""),
@@ -345,10 +421,39 @@ pub fn confirm_from_here(host: &Host, id: Option<&str>) -> Result<(String, Optio
 }
 
 fn confirm(host: &Host, armed: &Armed, how: &str) -> Result<Option<Problem>> {
+    // Nobody undoes it meanwhile, and nobody still applies it.
+    let _alone = patiently(CONFIRM_WAIT, || perform::alone(host))?;
+    if read(host).is_none_or(|now| now.id != armed.id || now.is_due()) {
+        return Err(too_late(host, &armed.id).into());
+    }
     let mut journal = journal::find(host, Some(&armed.id))?;
+    if !matches!(journal.phase, Phase::Done | Phase::Confirmed) {
+        let message = format!("{}: it is {}, and cannot be kept like that", armed.id, journal.phase);
+        return Err(Fault::new(FaultKind::Unconfirmed, message).hint(ways(&armed.id, journal.phase)).into());
+    }
     journal.write("confirmed\n")?;
     disarm(host)?;
     Ok(audit::note(host, "confirm", &journal.record, how))
+}
+
+/// Of one whose time is over, what it is now.
+fn too_late(host: &Host, id: &str) -> Fault {
+    let phase = Journal::open(&journal::folder(host).join(id)).map(|journal| journal.phase);
+    let (is, hint) = match phase {
+        Ok(Phase::Undone) => ("it is undone", "restore again, with a longer --confirm-within".to_owned()),
+        Ok(Phase::Confirmed) => ("it was confirmed", format!("`pbx-config undo {id}` still goes back")),
+        _ => (
+            "it is not undone yet",
+            format!("`pbx-config undo {id}` does it now, and says what is in its way"),
+        ),
+    };
+    Fault::new(FaultKind::Unconfirmed, format!("{id}: its time is over, {is}")).hint(hint)
+}
+
+/// Back and on from where it was cut short.
+fn ways(id: &str, phase: Phase) -> String {
+    let back = format!("`pbx-config undo {id}` goes back");
+    if phase == Phase::Undoing { back } else { format!("{back}, `pbx-config restore --resume {id}` goes on") }
 }
 
 /// An undo by hand ends the waiting.

@@ -1,6 +1,7 @@
 //! The memory of a restore on disk, `undo/<id>/`: what it does (`record.json`), copies of all it touches
 //! (`before/N`) and of all it puts there (`after/N`), and how far it came (`journal`). Whatever happens to the
-//! process or the power, these tell how to go back and how to go on.
+//! process or the power, these tell how to go back and how to go on. An undo that is forced keeps here what it found
+//! (`found/N`).
 
 use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
@@ -131,17 +132,17 @@ impl Journal {
             finished: HashSet::new(),
             file,
         };
-        let text = fs::read_to_string(dir.join(JOURNAL)).context("cannot read the journal")?;
-        // A line that the power cut short has no end.
-        for line in text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n')) {
-            journal.replay(line);
+        let text = fs::read(dir.join(JOURNAL)).context("cannot read the journal")?;
+        // A line that the power cut short has no end; what is no line of ours says nothing.
+        for line in text.split_inclusive(|b| *b == b'\n').filter_map(|line| line.strip_suffix(b"\n")) {
+            journal.replay(&String::from_utf8_lossy(line));
         }
         Ok(journal)
     }
 
     fn replay(&mut self, line: &str) {
         let (word, number) = line.split_once(' ').unwrap_or((line, ""));
-        let number = number.parse::<usize>().ok();
+        let number = number.parse::<usize>().ok().filter(|n| *n < self.record.steps.len());
         match (word, number) {
             ("begin", Some(n)) => {
                 self.phase = Phase::Begun;
@@ -175,6 +176,23 @@ impl Journal {
 
     pub fn after(&self, n: usize) -> PathBuf {
         self.dir.join("after").join(n.to_string())
+    }
+
+    /// A new file for what somebody put in the place of step `n` since.
+    pub fn new_found(&self, n: usize) -> Result<(PathBuf, File)> {
+        let folder = self.dir.join("found");
+        files::make_private_dir(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        for again in 1.. {
+            let path = folder.join(if again == 1 { n.to_string() } else { format!("{n}-{again}") });
+            match files::new_private_file(&path) {
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+                made => {
+                    let file = made.with_context(|| format!("cannot make {}", path.display()))?;
+                    return Ok((path, file));
+                }
+            }
+        }
+        unreachable!("numbers do not end")
     }
 
     /// The name under which step `n` writes beside its file: of digits, as pmxcfs's own readers pass over.
@@ -226,23 +244,35 @@ pub fn ids(host: &Host) -> Vec<String> {
     ids
 }
 
-/// The restore of this id; without one the last that is not undone, or the last of all.
-/// Errors: `NotFound` with what there is.
+/// The last restore before this one that is not undone and can be read.
+pub fn older(host: &Host, id: &str) -> Option<String> {
+    let ids = ids(host);
+    let at = ids.iter().position(|known| known == id)?;
+    let is_not_undone = |id: &&String| {
+        Journal::open(&folder(host).join(id)).is_ok_and(|journal| journal.phase != Phase::Undone)
+    };
+    ids[..at].iter().rev().find(is_not_undone).cloned()
+}
+
+/// The restore of this id; without one the last of all, whether it is undone or not: that another one is undone than
+/// the one before is never a surprise.
+/// Errors: `NotFound` with what there is; it cannot be read, with what to undo instead.
 pub fn find(host: &Host, id: Option<&str>) -> Result<Journal> {
     let ids = ids(host);
     let open = |id: &str| Journal::open(&folder(host).join(id));
     let Some(word) = id else {
-        let mut last = None;
-        for id in ids.iter().rev() {
-            let journal = open(id)?;
-            if journal.phase != Phase::Undone {
-                return Ok(journal);
-            }
-            last.get_or_insert(journal);
-        }
-        return last.ok_or_else(|| {
+        let Some(last) = ids.last() else {
             let fault = Fault::new(FaultKind::NotFound, "there is no restore to undo");
-            fault.hint("`pbx-config restore` makes one").into()
+            return Err(fault.hint("`pbx-config restore` makes one").into());
+        };
+        return open(last).map_err(|error| {
+            let fault =
+                Fault::new(FaultKind::Failed, format!("the last restore {last} cannot be read: {error:#}"));
+            let copies =
+                format!("copies of what it changed are in {}/before", folder(host).join(last).display());
+            let older =
+                older(host, last).map(|id| format!("; `pbx-config undo {id}` undoes the one before it"));
+            fault.hint(copies + &older.unwrap_or_default()).into()
         });
     };
     if ids.iter().any(|known| known == word) {

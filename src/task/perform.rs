@@ -91,7 +91,7 @@ pub fn run(
     check_root()?;
     let _lock = Lock::acquire(&host.run_dir())?;
     let _alone = alone(host)?;
-    check_not_armed(host)?;
+    check_not_armed(host, None)?;
     let mut problems = journal::sweep(host, None);
     let plan = &prepared.plan;
     problems.extend(plan.refused.iter().filter(|refused| refused.named).map(|refused| {
@@ -111,26 +111,32 @@ pub fn run(
     })
 }
 
-/// Goes on with a restore that was cut short.
+/// Goes on with a restore that was cut short. One that is armed already gets its whole time again.
 pub fn resume(host: &Host, id: &str, apis: &[(Product, Api)], arming: &Arming) -> Result<Restored> {
     check_root()?;
     let _lock = Lock::acquire(&host.run_dir())?;
     let _alone = alone(host)?;
-    check_not_armed(host)?;
     let mut journal = journal::find(host, Some(id))?;
+    check_not_armed(host, Some(id))?;
+    check_unfinished(&journal)?;
+    // What a power cut took back although the journal has it is done again: all is looked at anew.
+    journal.finished.clear();
+    let done = go(host, &mut journal, apis, arming, LOCK_OUTLIVED);
+    conclude(host, &mut journal, apis, "resume", done)
+}
+
+/// Errors: `Usage` when nothing of it is left to be done.
+pub fn check_unfinished(journal: &Journal) -> Result<()> {
     let wrong = match journal.phase {
         Phase::Prepared | Phase::Begun | Phase::Written => None,
         Phase::Done | Phase::Confirmed => Some("is done already"),
         Phase::Undoing | Phase::Undone => Some("was undone"),
     };
     if let Some(wrong) = wrong {
-        let fault = Fault::new(FaultKind::Usage, format!("{id}: {wrong}"));
+        let fault = Fault::new(FaultKind::Usage, format!("{}: {wrong}", journal.record.id));
         return Err(fault.hint("`pbx-config restore SNAP` makes a new plan").into());
     }
-    // What a power cut took back although the journal has it is done again: all is looked at anew.
-    journal.finished.clear();
-    let done = go(host, &mut journal, apis, arming, LOCK_OUTLIVED);
-    conclude(host, &mut journal, apis, "resume", done)
+    Ok(())
 }
 
 type Gone = Result<(Vec<Problem>, Option<Armed>)>;
@@ -152,7 +158,7 @@ fn go(host: &Host, journal: &mut Journal, apis: &[(Product, Api)], arming: &Armi
     }
     apply::settle(host, journal)?;
     journal.write("done\n")?;
-    Ok((problems, armed))
+    Ok((problems, armed.map(|armed| armed::begin(host, armed)).transpose()?))
 }
 
 fn conclude(
@@ -186,20 +192,23 @@ fn conclude(
     }
     let kind = error.downcast_ref::<Fault>().map_or(FaultKind::Failed, |fault| fault.kind);
     let hint = error.downcast_ref::<Fault>().and_then(|fault| fault.hint.clone());
-    let (what, hint) = match take_back(host, journal, apis, false) {
+    let (what, result, hint) = match take_back(host, journal, apis, false) {
         Ok(undone) if undone.left == 0 => {
             armed::forget(host, &id)?;
-            ("all that was done before is undone again".to_owned(), hint)
+            ("all that was done before is undone again".to_owned(), "failed; undone".to_owned(), hint)
         }
         Ok(undone) => (
             format!("and {} paths could not be put back", undone.left),
+            format!("failed; {} paths could not be put back", undone.left),
             Some(format!("`pbx-config undo {id}` says which, and tries again")),
         ),
-        Err(undo) => {
-            (format!("and undoing failed: {undo:#}"), Some(format!("`pbx-config undo {id}` tries again")))
-        }
+        Err(undo) => (
+            format!("and undoing failed: {undo:#}"),
+            format!("failed; undoing failed: {undo:#}"),
+            Some(format!("`pbx-config undo {id}` tries again")),
+        ),
     };
-    audit::note(host, verb, &journal.record, "failed; undone");
+    audit::note(host, verb, &journal.record, &result);
     Err(Fault { kind, message: format!("{error:#}; {what}"), hint }.into())
 }
 
@@ -209,8 +218,13 @@ pub fn undo(host: &Host, id: Option<&str>, apis: &[(Product, Api)], force: bool)
     let _lock = Lock::acquire(&host.run_dir())?;
     let _alone = alone(host)?;
     let mut journal = journal::find(host, id)?;
+    if journal.phase == Phase::Undone && !(force && id.is_some()) {
+        armed::forget(host, &journal.record.id)?;
+        return Ok(Undone { older: journal::older(host, &journal.record.id), ..Undone::already(&journal) });
+    }
     let mut undone = take_back(host, &mut journal, apis, force)?;
-    if undone.left == 0 {
+    // Whoever forces it sees what is left; it must not keep every later restore out.
+    if undone.left == 0 || force {
         armed::forget(host, &journal.record.id)?;
     }
     let result = if undone.left == 0 { "ok".to_owned() } else { format!("{} paths are left", undone.left) };
@@ -251,7 +265,7 @@ pub fn take_back(host: &Host, journal: &mut Journal, apis: &[(Product, Api)], fo
     Ok(undone)
 }
 
-fn check_root() -> Result<()> {
+pub fn check_root() -> Result<()> {
     if files::is_root() {
         return Ok(());
     }
@@ -259,8 +273,11 @@ fn check_root() -> Result<()> {
     Err(fault.hint("run it as root; --dry-run and --to DIR need no root").into())
 }
 
-fn check_not_armed(host: &Host) -> Result<()> {
-    let Some(armed) = armed::read(host) else { return Ok(()) };
+/// `own` is the one that goes on.
+fn check_not_armed(host: &Host, own: Option<&str>) -> Result<()> {
+    let Some(armed) = armed::read(host).filter(|armed| Some(armed.id.as_str()) != own) else {
+        return Ok(());
+    };
     let fault = Fault::new(FaultKind::Locked, format!("the restore {} waits to be confirmed", armed.id));
     Err(fault.hint(format!("`pbx-config confirm` keeps it, `pbx-config undo {}` goes back", armed.id)).into())
 }

@@ -1,8 +1,9 @@
 //! What may cut the admin's own connection undoes itself unless a new session confirms it.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use super::common::{TestHost, program, tree};
@@ -118,9 +119,7 @@ fn a_power_cut_while_it_is_armed_is_undone_at_the_next_boot() {
     // The power cut takes all of them.
     let _ = restore.kill();
     let _ = restore.wait();
-    for pid in waiters(&host.root) {
-        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).unwrap();
-    }
+    kill_waiters(&host);
     // What a boot runs does nothing while it is the same boot ...
     assert_eq!(run(&host, &["env"], &["undo", "--armed"]).status.code(), Some(0));
     assert!(network(&host).len() > 10);
@@ -132,6 +131,228 @@ fn a_power_cut_while_it_is_armed_is_undone_at_the_next_boot() {
     assert_eq!(run(&host, &["env"], &["undo", "--armed"]).status.code(), Some(0));
     tree::assert_same(&picture(&host), &before);
     assert!(!armed_file(&host).exists());
+}
+
+#[test]
+fn a_folder_that_holds_something_of_others_by_now_does_not_keep_it_armed() {
+    let host = saved("pbs");
+    fs::remove_dir_all(host.root.join("etc/network")).unwrap();
+    let args = [&RESTORE[..], &["--confirm-within", "1s"]].concat();
+    let restore = start(&host, &["env"]).args(args).stderr(Stdio::piped()).spawn().unwrap();
+    wait_for("armed", || armed_file(&host).exists() && host.root.join("etc/network/interfaces").exists());
+    host.write("etc/network/ifstate", "lo=lo\n");
+    let done = restore.wait_with_output().unwrap();
+    assert_eq!(done.status.code(), Some(5), "{}", text(&done));
+    assert!(!armed_file(&host).exists());
+    assert!(!host.root.join("etc/network/interfaces").exists());
+    assert_eq!(fs::read(host.root.join("etc/network/ifstate")).unwrap(), b"lo=lo\n");
+    // The next one is not kept out.
+    host.write("etc/hosts", "changed\n");
+    let again = run(&host, &["env"], &["restore", "latest", "--yes", "--only", "hosts"]);
+    assert_eq!(again.status.code(), Some(0), "{}", text(&again));
+}
+
+#[test]
+fn what_was_changed_while_it_was_armed_is_put_back_and_a_copy_is_kept() {
+    let host = saved("pbs");
+    host.write("etc/network/interfaces", "auto lo\n");
+    let before = picture(&host);
+    let args = [&RESTORE[..], &["--confirm-within", "1s"]].concat();
+    let mut restore = start(&host, &["env"]).args(args).spawn().unwrap();
+    wait_for("armed", || armed_file(&host).exists() && network(&host).len() > 10);
+    let mine = [network(&host), b"# mine\n".to_vec()].concat();
+    host.write("etc/network/interfaces", &mine);
+    assert_eq!(restore.wait().unwrap().code(), Some(5));
+    tree::assert_same(&picture(&host), &before);
+    assert!(!armed_file(&host).exists());
+    let id = armed_file(&host).with_file_name("");
+    let mut ids = fs::read_dir(id).unwrap().flatten();
+    let found = ids.next().unwrap().path().join("found");
+    let copy = fs::read_dir(found).unwrap().next().unwrap().unwrap().path();
+    assert_eq!(fs::read(copy).unwrap(), mine);
+    let log = run(&host, &["env"], &["log", "--restores"]);
+    assert!(text(&log).contains("of 1 paths that were changed since there are copies"), "{}", text(&log));
+}
+
+#[test]
+fn when_the_one_who_waits_is_killed_the_one_who_watches_undoes() {
+    let host = saved("pbs");
+    host.write("etc/network/interfaces", "auto lo\n");
+    let before = picture(&host);
+    let args = [&RESTORE[..], &["--confirm-within", "2s"]].concat();
+    let mut restore = start(&host, &["env"]).args(args).spawn().unwrap();
+    wait_for("armed", || armed_file(&host).exists() && network(&host).len() > 10);
+    kill_waiters(&host);
+    assert_eq!(restore.wait().unwrap().code(), Some(5));
+    tree::assert_same(&picture(&host), &before);
+    assert!(!armed_file(&host).exists());
+}
+
+#[test]
+fn who_stops_watching_hears_that_it_is_still_armed() {
+    let host = saved("pbs");
+    host.write("etc/network/interfaces", "auto lo\n");
+    let args = [&RESTORE[..], &["--confirm-within", "60s"]].concat();
+    let mut command = start(&host, &["env"]);
+    command.args(args).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut restore = command.spawn().unwrap();
+    first_lines(&mut restore);
+    let pid = nix::unistd::Pid::from_raw(restore.id().cast_signed());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
+    let done = restore.wait_with_output().unwrap();
+    assert_eq!(done.status.code(), Some(1), "{}", text(&done));
+    assert!(text(&done).contains("is still armed, and undoes itself in "), "{}", text(&done));
+    assert!(text(&done).contains("`pbx-config confirm` from a new session keeps it"), "{}", text(&done));
+    assert!(armed_file(&host).exists());
+    assert_eq!(run(&host, &["env"], &["undo"]).status.code(), Some(0));
+}
+
+/// A host on which two files of the network differ, and a restore of them that is killed before the second.
+fn killed_half_way() -> (TestHost, String) {
+    let host = saved("pbs");
+    host.write("etc/network/interfaces", "auto lo\n");
+    host.write("etc/resolv.conf", "nameserver 198.51.100.7\n");
+    let strace = ["strace", "-qq", "-o", "/dev/null", "-e", "inject=renameat:signal=KILL:when=2"];
+    let killed = run(&host, &strace, &[&RESTORE[..], &["--confirm-within", "60s"]].concat());
+    assert_eq!(killed.status.code(), None, "{}", text(&killed));
+    let line = text(&killed);
+    let id =
+        line.lines().find_map(|line| line.strip_prefix("to undo it: pbx-config undo ")).unwrap().to_owned();
+    (host, id)
+}
+
+#[test]
+fn what_is_half_done_cannot_be_kept_but_goes_on_and_is_armed_anew() {
+    let (host, id) = killed_half_way();
+    let kept = run(&host, &["setsid", "--wait"], &["confirm"]);
+    assert_eq!(kept.status.code(), Some(5), "{}", text(&kept));
+    assert!(text(&kept).contains("it is half done"), "{}", text(&kept));
+    assert!(text(&kept).contains(&format!("`pbx-config restore --resume {id}` goes on")), "{}", text(&kept));
+    assert!(armed_file(&host).exists());
+    // Another one is still kept out.
+    assert_eq!(run(&host, &["env"], &RESTORE).status.code(), Some(11));
+    let args = ["restore", "--resume", &id, "--confirm-within", "60s"];
+    let mut resume = start(&host, &["env"]).args(args).stdout(Stdio::piped()).spawn().unwrap();
+    let said = first_lines(&mut resume);
+    assert!(said.contains("armed "), "{said}");
+    let kept = run(&host, &["setsid", "--wait"], &["confirm"]);
+    assert_eq!(kept.status.code(), Some(0), "{}", text(&kept));
+    assert_eq!(resume.wait().unwrap().code(), Some(0));
+    let resolv = fs::read_to_string(host.root.join("etc/resolv.conf")).unwrap();
+    assert!(network(&host).len() > 10 && !resolv.contains("198.51.100.7"), "{resolv}");
+}
+
+#[test]
+fn a_dry_run_of_going_on_shows_what_is_left_and_writes_nothing() {
+    let (host, id) = killed_half_way();
+    let before = tree::picture(&host.root, "");
+    let shown = run(&host, &["env"], &["restore", "--resume", &id, "--dry-run"]);
+    assert_eq!(shown.status.code(), Some(0), "{}", text(&shown));
+    let (done, left) = ("/etc/network/interfaces", "/etc/resolv.conf");
+    assert!(text(&shown).contains("half done"), "{}", text(&shown));
+    let named = |path: &str| text(&shown).contains(path);
+    assert!(named(done) != named(left), "one of them was written: {}", text(&shown));
+    let back = run(&host, &["env"], &["undo", "--dry-run"]);
+    assert!(text(&back).contains("put back") && text(&back).contains("/etc/"), "{}", text(&back));
+    tree::assert_same(&tree::picture(&host.root, ""), &before);
+    for more in [
+        "--mode=full",
+        "--as=7",
+        "--node=a=b",
+        "--cluster-wide",
+        "--recover",
+        "--storage=a=b",
+        "--bridge=a=b",
+    ] {
+        let refused = run(&host, &["env"], &["restore", "--resume", &id, more]);
+        assert_eq!(refused.status.code(), Some(2), "{more}: {}", text(&refused));
+    }
+    tree::assert_same(&tree::picture(&host.root, ""), &before);
+    assert_eq!(run(&host, &["env"], &["undo"]).status.code(), Some(0));
+}
+
+#[test]
+fn a_confirmation_waits_for_an_undo_and_is_told_of_it() {
+    let host = saved("pbs");
+    host.write("etc/network/interfaces", "auto lo\n");
+    let args = [&RESTORE[..], &["--confirm-within", "60s"]].concat();
+    let mut restore = start(&host, &["env"]).args(args).stdout(Stdio::piped()).spawn().unwrap();
+    first_lines(&mut restore);
+    let strace = ["strace", "-qq", "-o", "/dev/null", "-e", "inject=renameat:delay_enter=2000000"];
+    let mut undo = start(&host, &strace).arg("undo").spawn().unwrap();
+    let journals = armed_file(&host).with_file_name("");
+    wait_for("undoing", || {
+        let mut dirs = fs::read_dir(&journals).unwrap().flatten();
+        dirs.any(|dir| {
+            fs::read_to_string(dir.path().join("journal")).is_ok_and(|text| text.contains("undoing"))
+        })
+    });
+    let kept = run(&host, &["setsid", "--wait"], &["confirm"]);
+    assert_eq!(undo.wait().unwrap().code(), Some(0));
+    assert_eq!(kept.status.code(), Some(5), "{}", text(&kept));
+    assert!(text(&kept).contains("it is undone"), "{}", text(&kept));
+    assert_eq!(network(&host), b"auto lo\n");
+    restore.wait().unwrap();
+}
+
+#[test]
+fn the_time_to_confirm_begins_when_all_is_done() {
+    let host = saved("pbs");
+    host.write("etc/network/interfaces", "auto lo\n");
+    // Longer than the time to confirm.
+    let strace = ["strace", "-qq", "-o", "/dev/null", "-e", "inject=renameat:delay_enter=5000000"];
+    let args = [&RESTORE[..], &["--confirm-within", "4s"]].concat();
+    let mut restore = start(&host, &strace).args(args).stdout(Stdio::piped()).spawn().unwrap();
+    first_lines(&mut restore);
+    let kept = run(&host, &["setsid", "--wait"], &["confirm"]);
+    assert_eq!(kept.status.code(), Some(0), "{}", text(&kept));
+    assert_eq!(restore.wait().unwrap().code(), Some(0));
+    assert!(network(&host).len() > 10);
+}
+
+#[test]
+fn a_file_that_cannot_be_read_any_more_counts_as_due() {
+    let host = saved("pbs");
+    host.write("etc/network/interfaces", "auto lo\n");
+    let before = picture(&host);
+    let args = [&RESTORE[..], &["--confirm-within", "60s"]].concat();
+    let mut restore = start(&host, &["env"]).args(args).stdout(Stdio::piped()).spawn().unwrap();
+    first_lines(&mut restore);
+    fs::write(armed_file(&host), "").unwrap();
+    assert_eq!(restore.wait().unwrap().code(), Some(5));
+    tree::assert_same(&picture(&host), &before);
+    assert!(!armed_file(&host).exists());
+}
+
+#[test]
+fn who_is_not_root_is_told_so_and_not_that_nothing_waits() {
+    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::process::CommandExt;
+    // Where nobody else may look, too.
+    let dir = tempfile::tempdir().unwrap();
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let own = dir.path().join("pbx-config");
+    fs::hard_link(program(), &own).or_else(|_| fs::copy(program(), &own).map(drop)).unwrap();
+    let done =
+        Command::new(&own).args(["--root"]).arg(dir.path()).arg("confirm").uid(65534).output().unwrap();
+    assert_eq!(done.status.code(), Some(1), "{}", text(&done));
+    assert!(text(&done).contains("only root"), "{}", text(&done));
+}
+
+/// What it says until it waits to be confirmed.
+fn first_lines(restore: &mut Child) -> String {
+    let mut out = BufReader::new(restore.stdout.as_mut().unwrap());
+    let mut said = String::new();
+    while !said.contains("\narmed ") {
+        assert!(out.read_line(&mut said).unwrap() > 0, "{said}");
+    }
+    said
+}
+
+fn kill_waiters(host: &TestHost) {
+    for pid in waiters(&host.root) {
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).unwrap();
+    }
 }
 
 /// Processes of the program that wait for this root.

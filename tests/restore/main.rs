@@ -15,6 +15,7 @@ mod renamed;
 mod rules;
 mod saved;
 mod services;
+mod undo;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

@@ -1,0 +1,124 @@
+//! Back from a restore: which one, from a memory that is damaged, on more than one disk, and when it cannot be done.
+
+use std::fs;
+use std::process::Command;
+
+use pbx_config::model::report::Exit;
+
+use super::common::{TestHost, tree};
+use super::interrupt::{plain, traced};
+use super::{change, picture, saved};
+
+/// Restores what these items are, and says its id.
+fn restored(host: &TestHost, items: &str) -> String {
+    let done = host.run(&["restore", "latest", "--yes", "--only", items]);
+    let line = done.err.lines().find_map(|line| line.strip_prefix("to undo it: pbx-config undo "));
+    line.unwrap_or_else(|| panic!("{}", done.err)).to_owned()
+}
+
+fn memory(host: &TestHost, id: &str) -> std::path::PathBuf {
+    host.root.join("var/lib/proxmox-backup-extra/undo").join(id)
+}
+
+#[test]
+fn an_undo_without_words_is_of_the_last_restore_and_never_of_one_before() {
+    let host = saved("bare");
+    change(&host);
+    let first = restored(&host, "hosts");
+    let between = picture(&host);
+    let second = restored(&host, "cron");
+    let shown = host.run(&["undo", "--dry-run"]).exits(Exit::Ok);
+    assert!(shown.out.contains(&second) && shown.out.contains("remove     /etc/cron.d"), "{}", shown.out);
+    assert!(!shown.out.contains("/etc/hosts"), "{}", shown.out);
+    host.run(&["undo"]).ok();
+    tree::assert_same(&picture(&host), &between);
+    let again = host.run(&["undo"]).exits(Exit::Ok);
+    assert!(again.out.contains(&format!("{second} was undone already")), "{}", again.out);
+    assert!(again.out.contains(&format!("pbx-config undo {first}")), "{}", again.out);
+    tree::assert_same(&picture(&host), &between);
+    host.run(&["undo", &first]).ok();
+    assert_eq!(fs::read(host.root.join("etc/hosts")).unwrap(), b"127.0.0.1 localhost\n10.0.0.9 other\n");
+}
+
+#[test]
+fn a_dry_run_tells_what_was_changed_since_and_a_forced_undo_keeps_it() {
+    let host = saved("bare");
+    change(&host);
+    let before = picture(&host);
+    let id = restored(&host, "hosts,cron");
+    host.write("etc/hosts", "mine\n");
+    let shown = host.run(&["undo", "--dry-run"]).exits(Exit::Ok);
+    assert!(shown.out.contains("leave      /etc/hosts  (was changed since)"), "{}", shown.out);
+    let shown = host.run(&["undo", "--dry-run", "--force", "--json"]).exits(Exit::Ok).json();
+    let does: Vec<_> =
+        shown["paths"].as_array().unwrap().iter().filter(|one| one["path"] == "etc/hosts").collect();
+    assert_eq!(does[0]["does"], "overwrite", "{shown}");
+    assert_eq!(fs::read(host.root.join("etc/hosts")).unwrap(), b"mine\n");
+    let done = host.run(&["undo", "--force"]).ok();
+    tree::assert_same(&picture(&host), &before);
+    let copy = fs::read_dir(memory(&host, &id).join("found")).unwrap().next().unwrap().unwrap().path();
+    assert_eq!(fs::read(&copy).unwrap(), b"mine\n");
+    assert!(done.out.contains(&copy.display().to_string()), "{}", done.out);
+}
+
+#[test]
+fn what_is_no_line_of_a_journal_says_nothing() {
+    let host = saved("bare");
+    change(&host);
+    let before = picture(&host);
+    let id = restored(&host, "hosts,cron");
+    let journal = memory(&host, &id).join("journal");
+    let mut text = fs::read(&journal).unwrap();
+    text.extend(b"begin 999\nend 999\nbegin 18446744073709551615\n\xff\xfe\n\n");
+    fs::write(&journal, text).unwrap();
+    let (code, said) = plain(&host, &["undo", &id]);
+    assert_eq!(code, Some(0), "{said}");
+    tree::assert_same(&picture(&host), &before);
+}
+
+#[test]
+fn a_record_that_cannot_be_read_is_told_with_the_one_before_it() {
+    let host = saved("bare");
+    change(&host);
+    let first = restored(&host, "hosts");
+    let second = restored(&host, "cron");
+    fs::write(memory(&host, &second).join("record.json"), "{}").unwrap();
+    let before = picture(&host);
+    let done = host.run(&["undo"]).exits(Exit::Failed);
+    assert!(done.err.contains(&format!("the last restore {second} cannot be read")), "{}", done.err);
+    assert!(done.err.contains(&format!("`pbx-config undo {first}`")), "{}", done.err);
+    tree::assert_same(&picture(&host), &before);
+    host.run(&["undo", &first]).ok();
+}
+
+#[test]
+fn every_file_system_that_was_written_to_is_on_its_disk_before_that_is_said() {
+    let host = saved("bare");
+    let other = host.root.join("etc/cron.d");
+    let mount =
+        |words: &[&str]| Command::new(words[0]).args(&words[1..]).arg(&other).status().unwrap().success();
+    assert!(mount(&["mount", "-t", "tmpfs", "tmpfs"]));
+    let synced = |args: &[&str]| -> usize {
+        let log = host.beside("calls");
+        let (_, said) = traced(&host, &log, &["-y", "-e", "trace=syncfs"], args);
+        assert!(!said.contains("error"), "{said}");
+        let calls = fs::read_to_string(&log).unwrap();
+        calls.lines().filter(|line| line.starts_with("syncfs(") && line.contains("/etc/cron.d>")).count()
+    };
+    let counts = [synced(&["restore", "latest", "--yes", "--only", "cron"]), synced(&["undo"])];
+    assert!(mount(&["umount", "-l"]));
+    assert_eq!(counts, [1, 1]);
+}
+
+#[test]
+fn the_audit_says_when_a_restore_that_failed_could_not_be_undone() {
+    let host = saved("bare");
+    change(&host);
+    let log = host.beside("calls");
+    let inject = ["-e", "inject=renameat,renameat2:error=EIO:when=2+"];
+    let (_, said) = traced(&host, &log, &inject, &["restore", "latest", "--yes", "--only", "hosts,network"]);
+    assert!(said.contains("could not be put back"), "{said}");
+    let lines = host.run(&["log", "--restores"]).ok().out;
+    assert!(lines.contains("failed; 1 paths could not be put back") && !lines.contains("undone"), "{lines}");
+    host.run(&["undo"]).ok();
+}
