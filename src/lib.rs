@@ -39,6 +39,7 @@ pub mod sys {
     pub mod dpkg;
     pub mod exec;
     pub mod files;
+    pub mod flags;
     pub mod glob;
     pub mod guests;
     pub mod hash;
@@ -124,6 +125,7 @@ pub mod plan {
     pub mod moves;
     pub mod network;
     pub mod object;
+    pub mod owners;
     mod page;
     pub mod passphrase;
     pub mod permissions;
@@ -158,6 +160,7 @@ pub mod task {
     mod deliver;
     pub mod drift;
     pub mod extract;
+    pub mod fixed;
     pub mod fleet;
     pub mod hook;
     pub mod intake;

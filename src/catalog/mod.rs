@@ -49,6 +49,8 @@ pub struct Item {
     pub risk: Risk,
     /// What an admin must know or do when it comes back; empty when nothing.
     pub note: &'static str,
+    /// Where that matters.
+    pub note_on: On,
 }
 
 /// The product a row belongs to; `Any` is every Debian host.
@@ -277,6 +279,7 @@ const BASE: Item = Item {
     restart: &[],
     risk: Risk::None,
     note: "",
+    note_on: On::Any,
 };
 
 /// All rows. Their order is the order of restore.

@@ -1,7 +1,7 @@
 //! What every Debian host has: rows that hold with or without a Proxmox product.
 //! Not here: files that exist only with a product (`pve`, `pbs`).
 
-use super::{BASE, Category, Item, Restore, Risk, Source, Tied};
+use super::{BASE, Category, Item, On, Restore, Risk, Source, Tied};
 
 /// The private half of the key by which others know this host.
 pub const SSH_HOST_KEY: &str = "/etc/ssh/ssh_host_ed25519_key";
@@ -40,7 +40,7 @@ pub(super) const ITEMS: &[Item] = &[
     Item { id: "hostname", title: "Host name", source: Source::Files(&["/etc/hostname", "/etc/machine-info"]), tied: Tied::Node,
         note: "a new name also means hosts, mailname, and on PVE nodes/<name>", ..IDENTITY },
     Item { id: "hosts", title: "Host table", source: Source::Files(&["/etc/hosts"]), tied: Tied::Node,
-        note: "PVE starts only if the node name stands here with a non-loopback address", ..IDENTITY },
+        note: "PVE starts only if the node name stands here with a non-loopback address", note_on: On::Pve, ..IDENTITY },
     Item { id: "machine-id", title: "Machine id",
         source: Source::Files(&["/etc/machine-id", "/var/lib/dbus/machine-id"]),
         restore: Restore::Never("unique to an installation; two hosts must not share it"), tied: Tied::Node,

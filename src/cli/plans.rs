@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use super::render::{self, one_line, size};
 use crate::catalog::{self, Category};
 use crate::model::index::Kind;
-use crate::plan::restore::{How, RestorePlan, Services, Step};
+use crate::plan::restore::{How, Refused, RestorePlan, Services, Step};
 use crate::task::perform::Restored;
 use crate::task::preview::{Does, Preview};
 use crate::task::undo::{Back, Undone};
@@ -25,20 +25,7 @@ pub fn text(plan: &RestorePlan) -> String {
             text.push_str(&line(step));
         }
     }
-    if !plan.refused.is_empty() {
-        text.push_str("\nleft alone\n");
-        for refused in &plan.refused {
-            let more = match refused.count {
-                1 => String::new(),
-                n => format!(" and {} more", n - 1),
-            };
-            let _ =
-                writeln!(text, "  {}: /{}{more}: {}", refused.item, refused.path, one_line(&refused.reason));
-            if let Some(hint) = &refused.hint {
-                let _ = writeln!(text, "      {}", one_line(hint));
-            }
-        }
-    }
+    text.push_str(&left_alone(&plan.refused));
     text.push_str(&services("then", &plan.calm));
     text.push_str(&services("then, armed", &plan.session));
     if !plan.advice.is_empty() {
@@ -52,6 +39,44 @@ pub fn text(plan: &RestorePlan) -> String {
     }
     let _ = writeln!(text, "\n{}", summary(plan));
     text
+}
+
+/// What one reason keeps back stands together.
+fn left_alone(refused: &[Refused]) -> String {
+    let mut groups: Vec<(&str, Vec<&Refused>)> = Vec::new();
+    for one in refused {
+        match groups.iter_mut().find(|(reason, _)| *reason == one.reason) {
+            Some((_, group)) => group.push(one),
+            None => groups.push((&one.reason, vec![one])),
+        }
+    }
+    let mut text = String::new();
+    for (reason, group) in groups {
+        let reason = one_line(reason);
+        let which = |one: &Refused| match one.count {
+            1 => format!("{}: /{}", one.item, one.path),
+            n => format!("{}: /{} and {} more", one.item, one.path, n - 1),
+        };
+        let hint = |one: &Refused| one.hint.as_deref().map(|hint| format!("      {}\n", one_line(hint)));
+        if let [one] = group[..] {
+            let _ = writeln!(text, "  {}: {reason}", which(one));
+            text.push_str(&hint(one).unwrap_or_default());
+            continue;
+        }
+        // A hint that names its own row is the same for all.
+        let general = |one: &Refused| {
+            hint(one).map(|hint| hint.replace(&format!("--only {}`", one.item), "--only ITEM`"))
+        };
+        let of_all = group.first().and_then(|one| general(one));
+        let is_one = group.iter().all(|one| general(one) == of_all);
+        let _ = writeln!(text, "  {reason}");
+        for one in &group {
+            let _ = writeln!(text, "    {}", which(one));
+            text.push_str(&hint(one).filter(|_| !is_one).unwrap_or_default());
+        }
+        text.push_str(&of_all.filter(|_| is_one).unwrap_or_default());
+    }
+    if text.is_empty() { text } else { format!("\nleft alone\n{text}") }
 }
 
 fn by_category(plan: &RestorePlan) -> Vec<(Category, Vec<&Step>)> {
@@ -121,22 +146,25 @@ fn services(title: &str, services: &Services) -> String {
     format!("\n{title}\n  {}\n", lines.join("\n  "))
 }
 
-/// "12 to create, 3 to replace, 1 to merge; 840 are here already; 5 are left alone"
+/// "12 to create, 3 to replace; 840 are here already; 5 are left alone"
 pub fn summary(plan: &RestorePlan) -> String {
-    let count = |how| plan.steps.iter().filter(|step| step.how == how).count();
+    let counted = |(how, what)| match plan.steps.iter().filter(|step| step.how == how).count() {
+        0 => None,
+        number => Some(format!("{number} {what}")),
+    };
+    let kinds = [
+        (How::Create, "to create"),
+        (How::Replace, "to replace"),
+        (How::Merge, "to merge"),
+        (How::Attributes, "to set right"),
+        (How::Remove, "to remove"),
+    ];
+    let steps: Vec<String> = kinds.into_iter().filter_map(counted).collect();
     let refused: usize = plan.refused.iter().map(|refused| refused.count).sum();
-    format!(
-        "{} to create, {} to replace, {} to merge, {} to set right{}; {} are here already; {refused} are left alone",
-        count(How::Create),
-        count(How::Replace),
-        count(How::Merge),
-        count(How::Attributes),
-        match count(How::Remove) {
-            0 => String::new(),
-            n => format!(", {n} to remove"),
-        },
-        plan.unchanged
-    )
+    let mut parts = vec![if steps.is_empty() { "nothing to do".to_owned() } else { steps.join(", ") }];
+    parts.extend((plan.unchanged > 0).then(|| format!("{} are here already", plan.unchanged)));
+    parts.extend((refused > 0).then(|| format!("{refused} are left alone")));
+    parts.join("; ")
 }
 
 /// What an undo or a resumed restore would do.

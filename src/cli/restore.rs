@@ -1,7 +1,7 @@
 //! `restore`: into a folder, or onto this system as a plan that is shown, asked for and done.
 
 use std::io::{self, IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Result;
@@ -13,7 +13,7 @@ use crate::config::Api;
 use crate::model::facts::Product;
 use crate::model::report::{Exit, Fault, FaultKind, Outcome};
 use crate::plan::relocate::{Moves, Pair};
-use crate::plan::restore::{Database, Request};
+use crate::plan::restore::{Database, Request, RestorePlan};
 use crate::plan::select::Selection;
 use crate::task::perform::{self, Arming, Restored};
 use crate::task::probe::Probe;
@@ -233,6 +233,9 @@ impl Words<'_> {
             self.print(&prepared.plan.told(), plans::text)?;
         }
         if only_shown {
+            if let Some(file) = args.plan.as_deref().map(Path::display) {
+                writeln!(self.err, "written to {file}; do it with: pbx-config restore --apply {file}")?;
+            }
             let is_to_be_done = !args.dry_run && args.plan.is_none();
             let falls_short = is_to_be_done && prepared.plan.falls_short();
             return Ok(if falls_short { Exit::Problems } else { Exit::Ok });
@@ -240,7 +243,7 @@ impl Words<'_> {
         let arming = arming(&args)?;
         let beforehand = perform::beforehand(&self.host, &prepared.plan, &arming);
         self.tell(beforehand.as_slice());
-        self.ask(args.yes)?;
+        self.ask(args.yes, &prepared.plan)?;
         let apis = self.apis();
         let err = &mut self.err;
         let mut tell = |id: &str| -> Result<()> {
@@ -269,13 +272,17 @@ impl Words<'_> {
     }
 
     /// One question on a terminal; elsewhere the answer is a flag.
-    fn ask(&mut self, yes: bool) -> Result<()> {
+    fn ask(&mut self, yes: bool, plan: &RestorePlan) -> Result<()> {
         if yes {
             return Ok(());
         }
         if !io::stdin().is_terminal() {
             let fault = Fault::new(FaultKind::Usage, "there is no terminal to ask on");
             return Err(fault.hint("look at the plan with --dry-run, then add --yes").into());
+        }
+        // Programs get what was done; who is asked must see what is to be.
+        if self.format != Format::Text {
+            write!(self.err, "{}", plans::text(plan))?;
         }
         write!(self.err, "Do this? Type yes: ").and_then(|()| self.err.flush())?;
         let mut answer = String::new();

@@ -24,7 +24,8 @@ pub fn release(facts: &Facts) -> &str {
     os.split_whitespace().find(|word| word.bytes().all(|b| b.is_ascii_digit())).unwrap_or_default()
 }
 
-pub fn between(from: &Facts, here: &Facts) -> Vec<Difference> {
+/// `is_renamed`: the old host has this one's name from now on.
+pub fn between(from: &Facts, here: &Facts, is_renamed: bool) -> Vec<Difference> {
     let mut found = Vec::new();
     let mut add = |what: &str, there: &str, here: &str, means| {
         found.push(Difference {
@@ -53,7 +54,11 @@ pub fn between(from: &Facts, here: &Facts) -> Vec<Difference> {
         add("system", &os(from), &os(here), "package sources are left alone; others may not fit");
     }
     if from.node != here.node {
-        let means = "what names the old host is left alone unless it is named, or `--node OLD=NEW` says so";
+        let means = if is_renamed {
+            "the node's files come to this one, and what names the old host names it"
+        } else {
+            "what names the old host is left alone unless it is named, or `--node OLD=NEW` says so"
+        };
         add("host name", &from.node, &here.node, means);
     }
     if let (Some(there), Some(machine)) = (&from.machine_id, &here.machine_id)
@@ -88,14 +93,16 @@ mod tests {
     #[test]
     fn what_differs_is_told_and_nothing_else() {
         let old = facts("pve1", "8.4.1", "Debian GNU/Linux 12 (bookworm)");
-        assert!(between(&old, &old).is_empty());
+        assert!(between(&old, &old, false).is_empty());
         let minor = facts("pve1", "8.3.0", "Debian GNU/Linux 12 (bookworm)");
-        assert!(between(&old, &minor).is_empty());
+        assert!(between(&old, &minor, false).is_empty());
         let new = facts("pve2", "9.1.2", "Debian GNU/Linux 13 (trixie)");
-        let found = between(&old, &new);
+        let found = between(&old, &new, false);
         let what: Vec<&str> = found.iter().map(|difference| difference.what.as_str()).collect();
         assert_eq!(what, ["Proxmox VE", "system", "host name"]);
-        let bare = between(&old, &Facts { products: BTreeMap::default(), ..old.clone() });
+        assert!(found[2].means.contains("`--node OLD=NEW` says so"));
+        assert!(!between(&old, &new, true)[2].means.contains("--node"), "it was said");
+        let bare = between(&old, &Facts { products: BTreeMap::default(), ..old.clone() }, false);
         assert_eq!(bare[0].here, "not here");
     }
 }

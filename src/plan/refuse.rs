@@ -21,14 +21,14 @@ const APT_SOURCES: &str = "apt-sources";
 const DATASTORES: &str = "pbs-datastores";
 
 /// Why a member is left alone, and what to do instead.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
     pub reason: String,
     pub hint: Option<String>,
 }
 
 impl Refusal {
-    fn new(reason: impl Into<String>, hint: impl Into<String>) -> Self {
+    pub fn new(reason: impl Into<String>, hint: impl Into<String>) -> Self {
         Self { reason: reason.into(), hint: Some(hint.into()) }
     }
 }
@@ -42,6 +42,7 @@ pub fn refusal(one: &Wanted, from: &Facts, here: &Here, request: &Request) -> Op
         .or_else(|| path.starts_with(PVE).then(|| of_tree(one, from, here, request)).flatten())
         .or_else(|| held_back(item, request))
         .or_else(|| (item.id == DATASTORES).then(|| of_datastores(one)).flatten())
+        .or_else(|| here.fixed.get(&one.entry.path).cloned())
 }
 
 fn of_row(item: &Item, here: &Facts, request: &Request) -> Option<Refusal> {
@@ -103,7 +104,7 @@ fn of_other_host(one: &Wanted, from: &Facts, here: &Here, request: &Request) -> 
 }
 
 /// The name that the snapshot's host has from now on.
-fn node_now<'a>(from: &'a Facts, request: &'a Request) -> &'a str {
+pub(super) fn node_now<'a>(from: &'a Facts, request: &'a Request) -> &'a str {
     let renamed = request.node.as_ref().filter(|(old, _)| *old == from.node);
     renamed.map_or(&from.node, |(_, new)| new)
 }
@@ -143,7 +144,7 @@ fn of_state(tree: Tree, item: &Item) -> Option<Refusal> {
         Tree::Live { quorate: true } => None,
         Tree::Live { quorate: false } => Some(Refusal::new(
             "the cluster has no quorum: /etc/pve is read-only",
-            "`pvecm status` shows why; `pvecm expected 1` makes a lone node quorate",
+            "`pvecm status` shows why; `pvecm expected 1` only when the other nodes are off for good",
         )),
         Tree::NotMounted => Some(Refusal::new(
             "the cluster file system is not mounted: files put there would keep it from starting",

@@ -9,8 +9,9 @@ use super::datastores;
 use super::differences::{self, Difference};
 use super::excerpt::{self, Excerpt};
 use super::member;
-use super::refuse;
-use super::select::Selection;
+use super::owners::Owners;
+use super::refuse::{self, Refusal};
+use super::select::{self, Selection};
 use crate::catalog::{self, Item, Restore, Risk};
 use crate::model::facts::Facts;
 use crate::model::index::{Entry, Kind, Mtime, Name, Xattr};
@@ -136,6 +137,8 @@ pub struct Here<'a> {
     pub groups: &'a HashMap<String, u32>,
     /// Folders of datastores that are mounted or hold chunks.
     pub datastores: &'a BTreeSet<String>,
+    /// What cannot be changed whoever asks.
+    pub fixed: &'a HashMap<Name, Refusal>,
     /// Lower-case hex.
     pub sha256: fn(&[u8]) -> String,
     /// Replaces what looks like a secret.
@@ -336,7 +339,11 @@ pub fn plan(picked: &Picked, here: &Here, request: &Request) -> RestorePlan {
         snapshot: id.clone(),
         from: from.summary(),
         here: here.facts.summary(),
-        differences: differences::between(from, here.facts),
+        differences: differences::between(
+            from,
+            here.facts,
+            refuse::node_now(from, request) == here.facts.node,
+        ),
         steps: Vec::new(),
         unchanged: 0,
         refused: refused.clone(),
@@ -344,6 +351,7 @@ pub fn plan(picked: &Picked, here: &Here, request: &Request) -> RestorePlan {
         calm: Services::default(),
         session: Services::default(),
     };
+    let owners = Owners::new(here, wanted);
     let mut steps = Vec::new();
     for one in wanted {
         let mounted = (one.item.id == DATASTORES && !one.is_named).then(|| only_mounted(one, contents, here));
@@ -356,9 +364,13 @@ pub fn plan(picked: &Picked, here: &Here, request: &Request) -> RestorePlan {
             let hint = "mount it at its path, then restore again".to_owned();
             refuse_one(&mut plan.refused, &one.entry, one.is_named, reason, Some(hint));
         }
-        let decision = match refuse::refusal(one, from, here, request) {
-            Some(refusal) => Decision::Refused { reason: refusal.reason, hint: refusal.hint },
-            None => decide(one, contents, here),
+        let decision = match decide(one, contents, here, &owners) {
+            // What is as it was needs nobody's leave.
+            Decision::Unchanged => Decision::Unchanged,
+            decision => match refuse::refusal(one, from, here, request) {
+                Some(refusal) => Decision::Refused { reason: refusal.reason, hint: refusal.hint },
+                None => decision,
+            },
         };
         match decision {
             Decision::Step(step) => steps.push((one.item, *step)),
@@ -371,10 +383,13 @@ pub fn plan(picked: &Picked, here: &Here, request: &Request) -> RestorePlan {
     let order: HashMap<&str, usize> = catalog::items().enumerate().map(|(n, item)| (item.id, n)).collect();
     steps.sort_by_key(|(item, step)| (step.session, order.get(item.id).copied()));
     let items: Vec<&'static Item> = steps.iter().map(|(item, _)| *item).collect();
-    plan.steps = with_folders(steps.into_iter().map(|(_, step)| step).collect(), folders, here);
+    plan.steps = with_folders(steps.into_iter().map(|(_, step)| step).collect(), folders, here, &owners);
     plan.calm = services(items.iter().copied().filter(|item| item.risk == Risk::None));
     plan.session = services(items.iter().copied().filter(|item| item.risk == Risk::Session));
-    plan.advice = member::advice(from, here.facts, request).into_iter().chain(notes(&items)).collect();
+    plan.advice = member::advice(from, here.facts, request).into_iter().chain(notes(&items, here)).collect();
+    let mut entries: HashMap<&Name, &Entry> = folders.iter().collect();
+    entries.extend(wanted.iter().map(|one| (&one.entry.path, &one.entry)));
+    plan.advice.extend(owners.advice(&plan.steps, &entries).into_iter().chain(linked(&plan.steps, here)));
     plan
 }
 
@@ -426,7 +441,7 @@ pub fn refuse_one(
     }
 }
 
-fn decide(one: &Wanted, contents: &HashMap<Name, Vec<u8>>, here: &Here) -> Decision {
+fn decide(one: &Wanted, contents: &HashMap<Name, Vec<u8>>, here: &Here, owners: &Owners) -> Decision {
     let Wanted { entry, item, .. } = one;
     let absent = Live::Absent;
     let live = here.live.get(&entry.path).unwrap_or(&absent);
@@ -438,10 +453,15 @@ fn decide(one: &Wanted, contents: &HashMap<Name, Vec<u8>>, here: &Here) -> Decis
             };
         }
         Live::Absent => (None, None),
-        Live::There { print, content, .. } => (Some(print), content.as_deref()),
+        Live::There { print, content, .. } => {
+            // What is the same as in the snapshot is not kept twice.
+            let is_same = print.kind == Kind::File && print.sha256 == entry.sha256;
+            let same = contents.get(&entry.path).filter(|_| is_same);
+            (Some(print), content.as_ref().or(same).map(Vec::as_slice))
+        }
     };
     let via = if entry.path.as_path().starts_with(PVE) { Via::Pmxcfs } else { Via::Disk };
-    let mut after = goal(entry, here);
+    let mut after = owners.goal(entry, before);
     let mut content = one.content.clone();
     let mut how = if before.is_some() { How::Replace } else { How::Create };
     if let (Content::Bytes(bytes), Kind::File) = (&content, entry.kind) {
@@ -511,21 +531,6 @@ fn decide(one: &Wanted, contents: &HashMap<Name, Vec<u8>>, here: &Here) -> Decis
     }))
 }
 
-/// Owners go by name: a service's number is another one on another installation.
-fn goal(entry: &Entry, here: &Here) -> Fingerprint {
-    Fingerprint {
-        kind: entry.kind,
-        mode: entry.mode & 0o7777,
-        uid: here.users.get(&entry.owner).copied().unwrap_or(entry.uid),
-        gid: here.groups.get(&entry.group).copied().unwrap_or(entry.gid),
-        mtime: entry.mtime,
-        size: entry.size,
-        sha256: entry.sha256.clone(),
-        link: entry.link.clone(),
-        xattrs: entry.xattrs.clone(),
-    }
-}
-
 /// The live file with what it lacks. None: it lacks nothing.
 fn merged(
     one: &Wanted,
@@ -574,7 +579,7 @@ pub fn add_lines(live: &[u8], new: &[u8]) -> Vec<u8> {
 }
 
 /// Every folder before what is in it; those that nobody asked for and that are not here are steps, too.
-fn with_folders(steps: Vec<Step>, folders: &HashMap<Name, Entry>, here: &Here) -> Vec<Step> {
+fn with_folders(steps: Vec<Step>, folders: &HashMap<Name, Entry>, here: &Here, owners: &Owners) -> Vec<Step> {
     let mut asked: HashMap<Name, Step> = HashMap::new();
     for step in steps.iter().filter(|step| step.how == How::Create && step.after.kind == Kind::Dir) {
         asked.insert(step.path.clone(), step.clone());
@@ -591,7 +596,7 @@ fn with_folders(steps: Vec<Step>, folders: &HashMap<Name, Entry>, here: &Here) -
             }
             ordered.push(match asked.get(&path) {
                 Some(folder) => folder.clone(),
-                None => folder_step(&path, &step, folders, here),
+                None => folder_step(&path, &step, folders, owners),
             });
         }
         let is_new_folder = step.how == How::Create && step.after.kind == Kind::Dir;
@@ -602,7 +607,7 @@ fn with_folders(steps: Vec<Step>, folders: &HashMap<Name, Entry>, here: &Here) -
     ordered
 }
 
-fn folder_step(path: &Name, of: &Step, folders: &HashMap<Name, Entry>, here: &Here) -> Step {
+fn folder_step(path: &Name, of: &Step, folders: &HashMap<Name, Entry>, owners: &Owners) -> Step {
     let plain = Fingerprint {
         kind: Kind::Dir,
         mode: PLAIN_DIR_MODE,
@@ -620,7 +625,7 @@ fn folder_step(path: &Name, of: &Step, folders: &HashMap<Name, Entry>, here: &He
         how: How::Create,
         lock: None,
         before: None,
-        after: known.map_or(plain, |entry| goal(entry, here)),
+        after: known.map_or(plain, |entry| owners.goal(entry, None)),
         secret: false,
         diff: None,
         content: Content::None,
@@ -652,9 +657,27 @@ fn services(items: impl Iterator<Item = &'static Item>) -> Services {
     all
 }
 
-fn notes(items: &[&'static Item]) -> Vec<Advice> {
+/// One name of a file gets another file.
+fn linked(steps: &[Step], here: &Here) -> Vec<Advice> {
+    let is_linked = |step: &&Step| {
+        let live = here.live.get(&step.path);
+        step.via == Via::Disk && matches!(live, Some(Live::There { is_linked: true, .. }))
+    };
+    let tell = |step: &Step| Advice {
+        item: step.item.clone(),
+        text: format!(
+            "/{}: has other names here (hard links); they keep the old file, and undo does not tie them together again",
+            step.path
+        ),
+        commands: vec![format!("find / -xdev -samefile /{}", step.path)],
+    };
+    steps.iter().filter(is_linked).map(tell).collect()
+}
+
+fn notes(items: &[&'static Item], here: &Here) -> Vec<Advice> {
     let mut seen = HashSet::new();
-    let noted = items.iter().filter(|item| !item.note.is_empty() && seen.insert(item.id));
+    let is_told = |item: &Item| !item.note.is_empty() && select::is_on(item.note_on, here.facts);
+    let noted = items.iter().filter(|item| is_told(item) && seen.insert(item.id));
     noted
         .map(|item| Advice { item: item.id.to_owned(), text: item.note.to_owned(), commands: Vec::new() })
         .collect()

@@ -57,11 +57,16 @@ impl Selection {
 
 /// The rows that belong to this host's products.
 pub fn of_host(facts: &Facts) -> impl Iterator<Item = &'static Item> {
-    catalog::items().filter(|item| match item.on {
+    catalog::items().filter(|item| is_on(item.on, facts))
+}
+
+/// Whether this host has that product.
+pub fn is_on(on: On, facts: &Facts) -> bool {
+    match on {
         On::Any => true,
         On::Pve => facts.has(Product::Pve),
         On::Pbs => facts.has(Product::Pbs),
-    })
+    }
 }
 
 fn words() -> impl Iterator<Item = &'static str> {

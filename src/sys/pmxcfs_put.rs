@@ -58,7 +58,7 @@ const CHANGED: &str = "changed meanwhile";
 const LOCKED: &str = "locked";
 
 /// Errors: `Locked` when another holds the lock, `Failed` for what was changed by somebody else, for the daemon's
-/// own refusals, and when nothing came back.
+/// own refusals, and when nothing came back. None says the path: callers do.
 pub fn put(host: &Host, put: &Put) -> Result<()> {
     let mount = host.path(MOUNT);
     let limit = CHANGE_LIMIT + if put.lock.is_some() { put.lock_wait } else { Duration::ZERO };
@@ -69,22 +69,20 @@ pub fn put(host: &Host, put: &Put) -> Result<()> {
         };
         let _ = pipe.write_all(said.as_bytes());
     })?;
-    let shown = format!("{MOUNT}/{}", put.path.display());
     match answer {
         Answer::Done(said) if said == b"ok" => Ok(()),
         Answer::Done(said) if said == LOCKED.as_bytes() => {
             let lock = put.lock.unwrap_or_default();
-            let fault =
-                Fault::new(FaultKind::Locked, format!("{shown}: something else holds the lock '{lock}'"));
+            let fault = Fault::new(FaultKind::Locked, format!("something else holds the lock '{lock}'"));
             Err(fault.hint("a task of the cluster changes it now: wait for its end, then try again").into())
         }
         Answer::Done(said) if said == CHANGED.as_bytes() => {
-            Err(Fault::new(FaultKind::Failed, format!("{shown}: was changed meanwhile")).into())
+            Err(Fault::new(FaultKind::Failed, "it was changed meanwhile").into())
         }
-        Answer::Done(said) if said.is_empty() => Err(anyhow!("{shown}: the change was cut short")),
-        Answer::Done(said) => Err(anyhow!("{shown}: {}", String::from_utf8_lossy(&said))),
+        Answer::Done(said) if said.is_empty() => Err(anyhow!("the change was cut short")),
+        Answer::Done(said) => Err(anyhow!("{}", String::from_utf8_lossy(&said))),
         Answer::Stuck => {
-            let message = format!("{shown}: pmxcfs did not answer within {} s", limit.as_secs());
+            let message = format!("pmxcfs did not answer within {} s", limit.as_secs());
             Err(Fault::new(FaultKind::Failed, message).hint("see `systemctl status pve-cluster`").into())
         }
     }

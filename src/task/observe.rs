@@ -9,11 +9,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
+use super::fixed;
 use super::picked::SMALL_BYTES;
 use crate::catalog::guests::Guest;
 use crate::catalog::{PBS_DIR, Restore, Source};
 use crate::model::facts::Product;
 use crate::model::index::{Kind, Mtime, Name};
+use crate::plan::refuse::Refusal;
 use crate::plan::restore::{Content, Fingerprint, Here, Live, PVE, Picked, Tree};
 use crate::sys::files::{self, Node};
 use crate::sys::hash::{Hasher, sha256};
@@ -30,6 +32,7 @@ pub struct Observed {
     pub users: HashMap<String, u32>,
     pub groups: HashMap<String, u32>,
     pub datastores: BTreeSet<String>,
+    pub fixed: HashMap<Name, Refusal>,
 }
 
 impl Observed {
@@ -42,6 +45,7 @@ impl Observed {
             users: &self.users,
             groups: &self.groups,
             datastores: &self.datastores,
+            fixed: &self.fixed,
             sha256: |bytes| sha256(bytes),
             mask: mask::mask_line,
         }
@@ -58,6 +62,7 @@ pub fn observe(host: &Host, picked: &Picked) -> Result<Observed> {
         users: by_name(owners.users),
         groups: by_name(owners.groups),
         datastores: datastores(host, picked),
+        fixed: HashMap::new(),
     };
     observe_tree(host, &mut observed)?;
     let mut look =
@@ -79,6 +84,7 @@ pub fn observe(host: &Host, picked: &Picked) -> Result<Observed> {
         let live = look.at(path, Some((&one.entry.sha256, merges)));
         observed.live.entry(one.entry.path.clone()).or_insert(live);
     }
+    observed.fixed = fixed::look(host, picked, &observed);
     Ok(observed)
 }
 

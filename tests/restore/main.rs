@@ -15,6 +15,7 @@ mod renamed;
 mod rules;
 mod saved;
 mod services;
+mod shown;
 mod undo;
 
 use std::fs;

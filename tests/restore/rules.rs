@@ -50,6 +50,9 @@ fn on_a_member_only_what_is_its_own_or_named_comes_back() {
         refused(&plan, "pve-guests").iter().any(|reason| reason.contains("belongs to the node")),
         "{plan}"
     );
+    for path in ["pve/corosync.conf", "corosync/authkey", "pve/pve-root-ca.pem", "pve/authkey.pub"] {
+        fs::write(host.root.join("etc").join(path), "another one\n").unwrap();
+    }
     let wide = host.run(&["restore", "latest", "--dry-run", "--json", "--cluster-wide"]).ok().json();
     assert!(steps(&wide).contains(&"etc/pve/storage.cfg".to_owned()), "{wide}");
     for item in ["pve-corosync", "pve-corosync-node", "pve-ca", "pve-auth-key"] {
@@ -239,6 +242,7 @@ fn a_member_that_was_installed_anew_joins_first() {
     fs::copy(host.snapshot_file(), &snap).unwrap();
     fs::remove_dir_all(host.root.join("etc/corosync")).unwrap();
     host.write("etc/hosts", "new\n");
+    fs::write(host.root.join("etc/pve/storage.cfg"), "dir: local\n\tpath /var/lib/vz\n").unwrap();
     let plan = host.run(&["restore", snap.to_str().unwrap(), "--dry-run", "--json"]).ok().json();
     assert!(plan["advice"][0]["text"].as_str().unwrap().contains("step 2 of 4"), "{plan}");
     assert!(steps(&plan).contains(&"etc/hosts".to_owned()));
