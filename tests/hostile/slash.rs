@@ -99,6 +99,15 @@ impl Slash {
         (out, err)
     }
 
+    /// What can be undone, the oldest first.
+    fn undos(&self) -> Vec<String> {
+        let folders = fs::read_dir(self.root().join("var/lib/proxmox-backup-extra/undo")).unwrap();
+        let mut names: Vec<String> =
+            folders.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
     fn whole(&self) -> Tree {
         picture(self.root(), "")
     }
@@ -265,9 +274,10 @@ fn links_are_put_back_as_links_and_never_written_through() {
             ("new\n".into(), "untouched\n".into())
         );
         // Back to the link, then to nothing.
-        slash.exits(0, &["undo"]);
+        let [.., of_link, of_file] = &slash.undos()[..] else { panic!("two restores") };
+        slash.exits(0, &["undo", of_file]);
         assert_eq!(fs::read_link(slash.root().join("etc/motd")).unwrap(), Path::new(target));
-        slash.exits(0, &["undo"]);
+        slash.exits(0, &["undo", of_link]);
         assert!(fs::symlink_metadata(slash.root().join("etc/motd")).is_err());
     }
 }
@@ -327,8 +337,8 @@ fn kinds_that_could_be_opened_instead_of_read_reach_no_disk() {
     }
 }
 
-/// Swaps the folder for a link, at the moment when systemd is told of the first files.
-const SWAP: &str = "if [ \"$1\" = daemon-reload ] && [ ! -L /etc/network ]; then mv /etc/network /etc/old && ln -s /srv/out /etc/network; fi";
+/// Swaps the folder for a link, at the moment when systemd is told of the first files. An undo tells it of them, too.
+const SWAP: &str = "if [ \"$1\" = daemon-reload ] && [ ! -e /run/swapped ]; then : > /run/swapped; mv /etc/network /etc/old && ln -s /srv/out /etc/network; fi";
 
 #[test]
 fn a_folder_swapped_for_a_link_in_the_midst_of_a_restore_stops_it() {
