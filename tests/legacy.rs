@@ -185,6 +185,51 @@ fn old_archives_stand_beside_snapshots_in_every_list() {
 }
 
 #[test]
+fn old_archives_in_a_cloud_are_listed_read_and_let_go_as_in_a_folder() {
+    let host = TestHost::golden("bare");
+    let cloud = host.beside("cloud");
+    host.write("rclone.conf", &format!("[away]\ntype = alias\nremote = {}\n", text(&cloud)));
+    host.configure("rclone: cloud\n\tremote away:\n\tconfig /rclone.conf\n");
+    let bundle = Relic::default().make(&cloud);
+    let form = Form::Loose(".metadata");
+    let loose =
+        Relic { form, stamp: "20260802-020000", created_at: "2026-08-02T02:00:00+02:00", ..Relic::default() }
+            .make(&cloud.join("sub"));
+    fs::write(cloud.join("holiday.tar.xz"), "is no backup").unwrap();
+    let out = host.run(&["list"]).ok().out;
+    assert_eq!(out.lines().count(), 3, "{out}");
+    assert!(out.contains("[legacy] n1.lan-backup-20260801-020000.tar.xz.bundle.tar"), "{out}");
+    for word in ["n1.lan/2026-08-01", "n1/latest"] {
+        host.run(&["verify", word]).ok();
+        assert_eq!(host.run(&["cat", word, "etc/hostname"]).ok().out, "n1\n", "{word}");
+    }
+    // A byte changed on the other side.
+    let mut bytes = fs::read(&loose).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&loose, bytes).unwrap();
+    host.run(&["verify", "n1/latest"]).exits(Exit::Verification);
+    let plan = host.run(&["prune", "--legacy", "keep-last=1", "--dry-run"]).ok().out;
+    assert!(plan.contains("other hosts stay") && bundle.exists(), "{plan}");
+}
+
+#[test]
+fn the_verification_of_all_says_which_archives_it_leaves_out() {
+    let host = TestHost::golden("bare");
+    host.run(&["backup"]).ok();
+    let out = host.run(&["verify", "--all"]).ok();
+    assert!(!out.err.contains("old archives"), "{}", out.err);
+    Relic::default().make(&store(&host));
+    let mut real = std::process::Command::new(common::program());
+    let done = real.arg("--root").arg(&host.root).args(["verify", "--all"]).output().unwrap();
+    let said = String::from_utf8(done.stderr).unwrap();
+    assert!(
+        done.status.success() && said.contains("store 'local': 1 old archives are not read by --all"),
+        "{said}"
+    );
+}
+
+#[test]
 fn what_opens_an_encrypted_one_is_an_identity_or_the_old_passphrase() {
     let host = host();
     for (n, (salt, recipient, identity)) in VECTORS.into_iter().enumerate() {

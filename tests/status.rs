@@ -541,6 +541,23 @@ fn a_fleet_is_judged_by_the_newest_manifests_and_a_node_that_never_reported_fail
 }
 
 #[test]
+fn in_a_fleet_a_host_that_skips_what_is_unchanged_is_late_a_week_later() {
+    let mut host = TestHost::empty();
+    host.configure(SKIP);
+    backup_at(&mut host, "2026-11-01T01:00:00Z");
+    let done = status_at(&mut host, "2026-11-06T01:00:00Z", PLANNED, &["--fleet"]).ok().out;
+    assert!(done.contains("ok: nothing changed, or no run, for 5 d"), "{done}");
+    status_at(&mut host, "2026-11-09T02:00:00Z", PLANNED, &["--fleet"]).ok();
+    let late = status_at(&mut host, "2026-11-09T04:00:00Z", PLANNED, &["--fleet"]).exits(Exit::Usage).out;
+    assert!(late.contains("late: 8 d 3 h old"), "{late}");
+    // Without the option the same manifest would be late after a day.
+    host.configure("");
+    host.write("etc/fstab", "new");
+    backup_at(&mut host, "2026-11-10T01:00:00Z");
+    status_at(&mut host, "2026-11-12T01:00:00Z", PLANNED, &["--fleet"]).exits(Exit::Usage);
+}
+
+#[test]
 fn an_empty_or_missing_fleet_is_no_healthy_one() {
     let mut host = TestHost::empty();
     host.configure("dir: a\n\tpath /srv/a\n");

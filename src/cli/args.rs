@@ -261,7 +261,7 @@ pub struct Cat {
   pbx-config verify --all --signer /etc/ssh/ssh_host_ed25519_key.pub")]
 pub struct Verify {
     pub snaps: Vec<String>,
-    /// Every snapshot of every host, in every store
+    /// Every snapshot of every host, in every store; archives of the predecessor are only counted
     #[arg(long, conflicts_with_all = ["snaps", "newest"])]
     pub all: bool,
     /// Also look into what is sealed: fails where nothing opens it

@@ -30,7 +30,7 @@ pub struct StatusArgs {
     /// Do not read the host to tell what differs from the last snapshot; nor is it read with --store
     #[arg(long)]
     pub quick: bool,
-    /// All hosts that the stores have, and the members of their clusters
+    /// All hosts that the stores have, and the members of their clusters; one with `skip-unchanged` may be a week older
     #[arg(long, conflicts_with = "quick")]
     pub fleet: bool,
     #[command(flatten)]

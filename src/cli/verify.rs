@@ -27,6 +27,7 @@ impl Words<'_> {
                 let keeps_all = |name: &str| config.keep(name).keeps_all();
                 let broken = verify::broken_chains(&stores, &keeps_all, &results);
                 results.extend(broken);
+                words.tell(&old_ones(&stores));
                 results
             } else {
                 let latest = ["latest".to_owned()];
@@ -68,6 +69,22 @@ fn signers(word: &str) -> Result<Signers> {
     Some(Signers::of_file(&text))
         .filter(|signers| !signers.is_empty())
         .ok_or_else(|| fault("has no ed25519 key".into()).into())
+}
+
+/// Archives of the predecessor: nothing can be added to them any more, and each would be downloaded whole.
+fn old_ones(stores: &[Box<dyn Store>]) -> Vec<Problem> {
+    let of_store = |store: &Box<dyn Store>| match store.relics() {
+        Ok(old) if old.is_empty() => None,
+        Ok(old) => {
+            let what = format!("store '{}': {} old archives are not read by --all", store.name(), old.len());
+            Some(
+                Problem::notice(what)
+                    .hint("`pbx-config verify SNAP` reads one, `pbx-config list` names them"),
+            )
+        }
+        Err(error) => Some(Problem::warning(format!("{error:#}"))),
+    };
+    stores.iter().filter_map(of_store).collect()
 }
 
 /// Every copy in every store, newest first, and what could not be listed.

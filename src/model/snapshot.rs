@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
-use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::facts::{Cluster, Product};
@@ -113,6 +113,9 @@ impl<'de> Deserialize<'de> for SnapshotId {
     }
 }
 
+/// A snapshot without a change is enough for so long: then a new one is made, and proven.
+pub const UNCHANGED_MAX: SignedDuration = SignedDuration::from_hours(7 * 24);
+
 /// The clear manifest. It names no file of the host and no hash of a single file:
 /// a hash of a short secret is the secret. Unknown keys are ignored, so that the format can grow.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -147,6 +150,9 @@ pub struct Snapshot {
     pub selection: Vec<String>,
     #[serde(default)]
     pub protected: bool,
+    /// A run of this host that finds nothing changed makes no snapshot, for at most `UNCHANGED_MAX`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub skips_unchanged: bool,
     /// Set for an archive of the predecessor, which has no manifest of ours; no file of ours can say it.
     #[serde(skip_deserializing, skip_serializing_if = "Option::is_none")]
     pub legacy: Option<Legacy>,

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::status::{Level, age, late};
 use crate::model::report::Outcome;
-use crate::model::snapshot::Snapshot;
+use crate::model::snapshot::{Snapshot, UNCHANGED_MAX};
 
 /// A host that stores have snapshots of.
 #[derive(Debug, Clone)]
@@ -67,8 +67,13 @@ fn member(one: &Reported, clusters: &[Cluster], now: Timestamp, max_age: SignedD
         (None, _) => (Level::Critical, "no manifest of it can be read".to_owned()),
         (Some(_), Some(cluster)) => (Level::Ok, format!("no member of cluster {} any more", cluster.name)),
         // A host that is late is what the question is after.
-        (Some(snapshot), None) if late(now.duration_since(snapshot.id.at()), max_age).is_some() => {
+        (Some(snapshot), None) if is_late(snapshot, now, max_age) => {
             (Level::Critical, format!("late: {} old", age(now, snapshot.id.at())))
+        }
+        (Some(snapshot @ Snapshot { outcome: Outcome::Ok, .. }), None)
+            if late(now.duration_since(snapshot.id.at()), max_age).is_some() =>
+        {
+            (Level::Ok, format!("ok: nothing changed, or no run, for {}", age(now, snapshot.id.at())))
         }
         (Some(Snapshot { outcome: Outcome::Ok, .. }), None) => (Level::Ok, "ok".to_owned()),
         (Some(_), None) => (Level::Warning, "with problems".to_owned()),
@@ -83,6 +88,13 @@ fn member(one: &Reported, clusters: &[Cluster], now: Timestamp, max_age: SignedD
         level,
         why,
     }
+}
+
+/// A host that skips what is unchanged has a new snapshot after `UNCHANGED_MAX` at the latest; nothing in a store tells
+/// sooner that it runs no more.
+fn is_late(snapshot: &Snapshot, now: Timestamp, max_age: SignedDuration) -> bool {
+    let unchanged = if snapshot.skips_unchanged { UNCHANGED_MAX } else { SignedDuration::ZERO };
+    late(now.duration_since(snapshot.id.at()), max_age.saturating_add(unchanged)).is_some()
 }
 
 /// A cluster as its newest manifest tells it. Two of one name are told apart by their nodes.

@@ -216,6 +216,7 @@ mod tests {
             note: None,
             selection: Vec::new(),
             protected: false,
+            skips_unchanged: false,
             legacy: None,
         };
         Candidate { id, snapshot: Some(snapshot), held: None }

@@ -30,7 +30,9 @@ use crate::archive::writer::{Protection, Writer, Written};
 use crate::config::{Backup, Config};
 use crate::model::index::Index;
 use crate::model::report::{Changes, Fault, FaultKind, Outcome, Phases, Problem, Report, Severity};
-use crate::model::snapshot::{Compression, Counts, FORMAT, Parent, Payload, Snapshot, SnapshotId, Trigger};
+use crate::model::snapshot::{
+    Compression, Counts, FORMAT, Parent, Payload, Snapshot, SnapshotId, Trigger, UNCHANGED_MAX,
+};
 use crate::plan::changes::Memory;
 use crate::plan::select::Selection;
 use crate::store::Store;
@@ -167,9 +169,6 @@ pub fn run(
         ..Report::blank("backup", &host.facts, start.elapsed().as_secs_f64())
     })
 }
-
-/// A snapshot without a change is enough for so long: then a new one is made, and proven.
-const UNCHANGED_MAX: SignedDuration = SignedDuration::from_hours(7 * 24);
 
 /// True when the last snapshot says all that a new one would, and lies in every store that can be reached. The
 /// primary store must have it, readable.
@@ -377,6 +376,7 @@ fn draft(
         note: request.note.clone(),
         selection: request.selection.words(),
         protected: request.protect,
+        skips_unchanged: config.backup.skip_unchanged,
         legacy: None,
     })
 }

@@ -95,6 +95,44 @@ fn the_keys_of_a_cluster_that_a_killed_run_copied_are_removed_and_said() {
     assert!(left_some > 0);
 }
 
+#[test]
+fn what_was_accepted_is_the_old_or_the_new_after_a_kill_or_an_error_at_any_change() {
+    const OLD: &str = r#"{"adopted":["another-machine"],"accepted":null}"#;
+    const VERB: [&str; 2] = ["prune", "--accept"];
+    let bench = Bench::first_run().with_old_snapshot();
+    let file = bench.state_dir().join("confirmed.json");
+    let reset = || {
+        bench.reset();
+        fs::write(&file, OLD).unwrap();
+    };
+    reset();
+    let calls = bench.watched(&[], &VERB).ok().calls;
+    let new = fs::read_to_string(&file).unwrap();
+    assert!(new.contains("another-machine") && new.contains("tiny/"), "{new}");
+    let calls = crate::strace::changes(&calls, &[&bench.host.root, &bench.run_dir()]);
+    assert!(calls.iter().any(|call| call.name.starts_with("rename")) && calls.len() >= 8, "{calls:?}");
+    let mut met = [0, 0];
+    for call in &calls {
+        for harm in ["signal=KILL", "error=ENOSPC", "error=EIO"] {
+            reset();
+            let done = bench.tampered(call, harm, &VERB);
+            let when = format!("{harm} at {call}\n{}\n{}", done.out, done.err);
+            assert_eq!(done.was_killed(), harm == "signal=KILL", "{when}");
+            let now = fs::read_to_string(&file).unwrap();
+            assert!(now == OLD || now == new, "{now}: {when}");
+            met[usize::from(now == new)] += 1;
+            // What is read is what stands there, and nothing half stays beside it.
+            bench.run(&["prune", "--dry-run"]).ok();
+            bench.run(&VERB).ok();
+            assert_eq!(fs::read_to_string(&file).unwrap(), new, "{when}");
+            let names = fs::read_dir(bench.state_dir()).unwrap().map(|entry| entry.unwrap().file_name());
+            let beside: Vec<_> = names.filter(|name| name.to_string_lossy().ends_with(".partial")).collect();
+            assert!(beside.is_empty(), "{beside:?} {when}");
+        }
+    }
+    assert!(met.iter().all(|times| *times > 0), "{met:?}");
+}
+
 /// The folders beside a target that runs left.
 pub fn half(target: &Path) -> Vec<PathBuf> {
     let beside = fs::read_dir(target.parent().unwrap()).unwrap().map(|entry| entry.unwrap().path());

@@ -186,6 +186,7 @@ impl Manifest {
             note: None,
             selection: Vec::new(),
             protected: false,
+            skips_unchanged: false,
         })
     }
 
