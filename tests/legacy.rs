@@ -186,9 +186,10 @@ fn old_archives_stand_beside_snapshots_in_every_list() {
 
 #[test]
 fn old_archives_in_a_cloud_are_listed_read_and_let_go_as_in_a_folder() {
-    let host = TestHost::golden("bare");
+    let host = host();
     let cloud = host.beside("cloud");
-    host.write("rclone.conf", &format!("[away]\ntype = alias\nremote = {}\n", text(&cloud)));
+    host.tool("rclone", Path::new("/usr/bin/rclone"));
+    host.write("rclone.conf", format!("[away]\ntype = alias\nremote = {}\n", text(&cloud)));
     host.configure("rclone: cloud\n\tremote away:\n\tconfig /rclone.conf\n");
     let bundle = Relic::default().make(&cloud);
     let form = Form::Loose(".metadata");

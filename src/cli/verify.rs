@@ -73,7 +73,7 @@ fn signers(word: &str) -> Result<Signers> {
 
 /// Archives of the predecessor: nothing can be added to them any more, and each would be downloaded whole.
 fn old_ones(stores: &[Box<dyn Store>]) -> Vec<Problem> {
-    let of_store = |store: &Box<dyn Store>| match store.relics() {
+    let of_store = |store: &dyn Store| match store.relics() {
         Ok(old) if old.is_empty() => None,
         Ok(old) => {
             let what = format!("store '{}': {} old archives are not read by --all", store.name(), old.len());
@@ -84,7 +84,7 @@ fn old_ones(stores: &[Box<dyn Store>]) -> Vec<Problem> {
         }
         Err(error) => Some(Problem::warning(format!("{error:#}"))),
     };
-    stores.iter().filter_map(of_store).collect()
+    stores.iter().filter_map(|store| of_store(store.as_ref())).collect()
 }
 
 /// Every copy in every store, newest first, and what could not be listed.
