@@ -151,8 +151,9 @@ pub fn mask_line(line: &str) -> String {
         end = at.end;
         match hide {
             Hide::Nothing => {
-                options = options_of(word, options);
                 let shown = named(word).or_else(|| attached(word, options));
+                // A word with a semicolon is the last of its program, and still its own.
+                options = options_of(word, options);
                 out.push_str(shown.as_deref().unwrap_or(word));
                 if shown.is_none() {
                     hide = following(word, options, line, &words[..n], &words[n + 1..]);
@@ -225,11 +226,13 @@ fn named(word: &str) -> Option<String> {
 /// `-pX`, `-uname:X`, `--user=name:X`
 fn attached(word: &str, options: Option<Options>) -> Option<String> {
     let options = options?;
-    let name = options.names.iter().find(|name| word.starts_with(**name) && word != **name)?;
-    match options.takes {
+    let bare = word.trim_end_matches(';');
+    let name = options.names.iter().find(|name| bare.starts_with(**name) && bare != **name)?;
+    let shown = match options.takes {
         Takes::Attached | Takes::Word => Some(format!("{name}{MASK}")),
-        Takes::After(letter) => word.contains(letter).then(|| after(word, letter)),
-    }
+        Takes::After(letter) => bare.contains(letter).then(|| after(bare, letter)),
+    };
+    shown.map(|shown| format!("{shown}{}", &word[bare.len()..]))
 }
 
 /// Whose options the next words are.
@@ -349,6 +352,8 @@ mod tests {
             ("redis-cli -a x ping", "redis-cli -a *** ping"),
             ("smbclient -U bob%x //h/s", "smbclient -U bob%*** //h/s"),
             ("tool --password x --user y", "tool --password *** --user y"),
+            ("mysqldump -px; ssh -p 22 h", "mysqldump -p***; ssh -p 22 h"),
+            ("curl -ua:x; ssh -p 22 h", "curl -ua:***; ssh -p 22 h"),
             ("mysql -px | gzip -p", "mysql -p*** | gzip -p"),
         ] {
             assert_eq!(mask_line(line), masked);

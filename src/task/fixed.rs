@@ -23,7 +23,7 @@ pub fn look(host: &Host, picked: &Picked, observed: &Observed) -> HashMap<Name, 
             Some(Live::There { .. }) => true,
             Some(Live::Absent) => false,
         };
-        let own = is_there.then(|| flagged(host, path)).flatten();
+        let own = is_there.then(|| flagged(host, path, "it")).flatten();
         let is_folder = |folder: &&Path| matches!(live.get(&Name::from(*folder)), Some(Live::There { .. }));
         let above = path.ancestors().skip(1).find(is_folder).unwrap_or(Path::new(""));
         let above = || folders.entry(above.into()).or_insert_with(|| of_folder(host, above)).clone();
@@ -34,15 +34,16 @@ pub fn look(host: &Host, picked: &Picked, observed: &Observed) -> HashMap<Name, 
     fixed
 }
 
-fn flagged(host: &Host, path: &Path) -> Option<Refusal> {
+/// `what` is what the path is of the one that is wanted.
+fn flagged(host: &Host, path: &Path, what: &str) -> Option<Refusal> {
     let shown = Path::new("/").join(path);
-    let (what, letter) = match flags::flag(&host.path(&shown)).ok()?? {
+    let (how, letter) = match flags::flag(&host.path(&shown)).ok()?? {
         Flag::Immutable => ("immutable", 'i'),
         Flag::AppendOnly => ("append-only", 'a'),
     };
     let shown = Name::from(shown.as_path());
     Some(Refusal::new(
-        format!("{shown} is {what}"),
+        format!("{what} is {how}"),
         format!("somebody meant it: `chattr -{letter} {shown}`, then restore again"),
     ))
 }
@@ -57,5 +58,5 @@ fn of_folder(host: &Host, path: &Path) -> Option<Refusal> {
             format!("`findmnt -T {shown}` shows it; `mount -o remount,rw` and its mount point"),
         )
     };
-    flagged(host, path).or_else(|| is_read_only.then(read_only))
+    flagged(host, path, &format!("its folder {shown}")).or_else(|| is_read_only.then(read_only))
 }
