@@ -18,7 +18,7 @@ use crate::plan::select::Selection;
 use crate::task::perform::{self, Arming, Restored};
 use crate::task::probe::Probe;
 use crate::task::restore::{self, Saved};
-use crate::task::{armed, extract, preview, verify};
+use crate::task::{armed, extract, preview, unfinished, verify};
 
 /// All are asked at once.
 const MAX_PROBES: usize = 8;
@@ -227,6 +227,8 @@ impl Words<'_> {
         if let Some(file) = &args.plan {
             Saved::of(&self.host, &prepared)?.write(file)?;
         }
+        // A new one begins over what one that was killed left.
+        self.tell(&unfinished::restores(&self.host));
         let only_shown = args.dry_run || args.plan.is_some() || prepared.plan.steps.is_empty();
         // Of what is done one value is told to programs, not two.
         if only_shown || self.format == Format::Text {

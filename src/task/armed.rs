@@ -451,7 +451,7 @@ fn too_late(host: &Host, id: &str) -> Fault {
 }
 
 /// Back and on from where it was cut short.
-fn ways(id: &str, phase: Phase) -> String {
+pub fn ways(id: &str, phase: Phase) -> String {
     let back = format!("`pbx-config undo {id}` goes back");
     if phase == Phase::Undoing { back } else { format!("{back}, `pbx-config restore --resume {id}` goes on") }
 }

@@ -21,6 +21,7 @@ use crate::model::facts::Product;
 use crate::model::report::{Fault, FaultKind, Problem};
 use crate::model::snapshot::SnapshotId;
 use crate::plan::restore::RestorePlan;
+use crate::plan::restore::Services;
 use crate::sys::files;
 use crate::sys::host::Host;
 use crate::sys::lock::{self, Lock};
@@ -104,6 +105,8 @@ pub fn run(
     running.extend(plan.calm.start.iter().chain(&plan.session.start).cloned());
     let mut journal = safety::keep(host, chosen, prepared, running)?;
     tell(&journal.record.id)?;
+    // One that is killed says nothing afterwards.
+    problems.extend(audit::note(host, "restore", &journal.record, "begun"));
     let done = go(host, &mut journal, apis, arming, LOCK_WAIT);
     conclude(host, &mut journal, apis, "restore", done).map(|mut restored| {
         restored.problems.splice(0..0, problems.drain(..));
@@ -235,6 +238,10 @@ pub fn undo(host: &Host, id: Option<&str>, apis: &[(Product, Api)], force: bool)
 /// Files, then the services that read them.
 pub fn take_back(host: &Host, journal: &mut Journal, apis: &[(Product, Api)], force: bool) -> Result<Undone> {
     let running = journal.record.running.clone();
+    let record = &journal.record;
+    let stood: Vec<String> = record.calm.start.iter().chain(&record.session.start).cloned().collect();
+    // What the restore started for the first time is stopped, and stays so.
+    let ran: Vec<String> = running.iter().filter(|unit| !stood.contains(unit)).cloned().collect();
     let was_begun = |journal: &Journal, session: bool| {
         journal.begun.iter().any(|n| journal.record.steps[*n].session == session)
     };
@@ -244,22 +251,27 @@ pub fn take_back(host: &Host, journal: &mut Journal, apis: &[(Product, Api)], fo
         .filter(|(session, _)| was_begun(journal, *session) && journal.phase != Phase::Undone)
         .collect();
     let was_prepared = journal.phase == Phase::Prepared;
+    let both = [journal.record.session.clone(), journal.record.calm.clone()];
     let mut problems = Vec::new();
     for (_, half) in &halves {
         problems.extend(services::stop(host, half, &running));
     }
     let mut undone = undo::files(host, journal, force)?;
     for (_, half) in &halves {
-        problems.extend(services::settle(host, half, &running, apis));
+        problems.extend(services::settle(host, half, &ran, apis));
     }
     // A service that was stopped before the first step was begun.
     if was_prepared {
-        problems.extend(services::settle(
-            host,
-            &crate::plan::restore::Services { run: Vec::new(), ..journal.record.calm.clone() },
-            &running,
-            apis,
-        ));
+        for half in both {
+            let stopped = Services { stop: half.stop, ..Services::default() };
+            problems.extend(services::settle(host, &stopped, &ran, apis));
+        }
+    }
+    if host.exec.is_of_host() && !halves.is_empty() {
+        problems.extend(stood.iter().map(|unit| {
+            let problem = Problem::notice(format!("{unit}: was stopped before the restore, and is again"));
+            problem.hint(format!("`systemctl start {unit}` starts it"))
+        }));
     }
     undone.problems.extend(problems);
     Ok(undone)

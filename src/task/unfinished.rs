@@ -19,7 +19,7 @@ pub fn restores(host: &Host) -> Vec<Problem> {
     let mut problems = Vec::new();
     for id in ids {
         match &armed {
-            Some(armed) if armed.id == id => problems.push(waits(armed)),
+            Some(armed) if armed.id == id => problems.push(waits(host, armed, is_busy)),
             _ if is_busy => {}
             _ => problems.extend(half(host, &id)),
         }
@@ -27,19 +27,23 @@ pub fn restores(host: &Host) -> Vec<Problem> {
     problems
 }
 
-fn waits(armed: &armed::Armed) -> Problem {
+fn waits(host: &Host, armed: &armed::Armed, is_busy: bool) -> Problem {
     let id = &armed.id;
+    let phase = Journal::open(&journal::folder(host).join(id)).map(|journal| journal.phase);
     if armed.is_due() {
         let problem = Problem::error(format!("the restore {id} was not confirmed, and is not undone yet"));
         return problem
             .hint(format!("`pbx-config undo {id}` does it, and says what keeps it from being done"));
+    }
+    if let (Ok(phase @ (Phase::Begun | Phase::Written | Phase::Undoing)), false) = (phase, is_busy) {
+        let what = format!("the restore {id} was cut short: {phase}; it undoes itself in {} s", armed.left());
+        return Problem::error(what).hint(armed::ways(id, phase));
     }
     let what = format!("the restore {id} undoes itself in {} s", armed.left());
     Problem::notice(what).hint("`pbx-config confirm` from a new login keeps it")
 }
 
 fn half(host: &Host, id: &str) -> Option<Problem> {
-    let back = format!("`pbx-config undo {id}` goes back");
     let journal = match Journal::open(&journal::folder(host).join(id)) {
         Ok(journal) => journal,
         Err(error) => return Some(Problem::warning(format!("the restore {id}: {error:#}"))),
@@ -47,7 +51,7 @@ fn half(host: &Host, id: &str) -> Option<Problem> {
     match journal.phase {
         Phase::Begun | Phase::Written => {
             let problem = Problem::error(format!("the restore {id} was cut short: {}", journal.phase));
-            Some(problem.hint(format!("{back}, `pbx-config restore --resume {id}` goes on")))
+            Some(problem.hint(armed::ways(id, journal.phase)))
         }
         Phase::Undoing => {
             let problem = Problem::error(format!("the restore {id} is {}", journal.phase));

@@ -15,7 +15,8 @@ use super::interrupt::{EVERY, is_long, killed_at, plain, traced};
 use super::{picture, saved, tree};
 
 const FOLDER: &str = "var/lib/pve-cluster";
-const RESTORE: [&str; 6] = ["--recover", "--database", "--only", "pve-database,cron", "--skip", "network"];
+pub const RESTORE: [&str; 6] =
+    ["--recover", "--database", "--only", "pve-database,cron", "--skip", "network"];
 
 type Files = BTreeMap<PathBuf, Vec<u8>>;
 
@@ -64,7 +65,7 @@ fn stop(host: &TestHost, signal: Signal) {
 
 /// A saved node whose tree was changed since, and whose pmxcfs was killed: its log lies beside its database.
 /// With what it showed when it was saved, and at last.
-fn dead() -> (TestHost, Files, Files) {
+pub fn dead() -> (TestHost, Files, Files) {
     let host = saved("pve-single");
     let then = shown(&host);
     fs::remove_file(host.mount_point().join("storage.cfg")).unwrap();

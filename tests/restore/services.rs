@@ -179,3 +179,28 @@ fn with_no_api() {
     assert_eq!(*said.lock().unwrap(), ["systemctl restart pveproxy"]);
     assert!(done.out.contains("https://127.0.0.1:8006/api2/json/version: "), "{}", done.out);
 }
+
+/// A host on which systemd keeps the one who waits.
+struct Kept(Tools);
+
+impl Exec for Kept {
+    fn run(&self, cmd: &Cmd) -> Result<Option<Output>> {
+        if cmd.argv[0] == "systemd-run" { Ok(Some(answer(0))) } else { self.0.run(cmd) }
+    }
+}
+
+#[test]
+fn what_was_stopped_before_a_restore_is_stopped_again_after_its_undo() {
+    let (host, ..) = super::database::dead();
+    let (exec, said) = Tools::new(&["pvestatd"], &[]);
+    let args =
+        [&["restore", "latest", "--yes", "--confirm-within", "1s"], &super::database::RESTORE[..]].concat();
+    // Nobody waits there: the one who watches undoes it.
+    let done = host.run_with(&args, Box::new(Kept(exec))).exits(Exit::Unconfirmed);
+    let said = said.lock().unwrap();
+    let started = said.iter().filter(|line| *line == "systemctl start pve-cluster").count();
+    let last = said.iter().rfind(|line| line.ends_with(" pve-cluster")).unwrap();
+    assert_eq!((started, last.as_str()), (1, "systemctl stop pve-cluster"), "{said:?}\n{}", done.err);
+    let last = said.iter().rfind(|line| line.ends_with(" pvestatd")).unwrap();
+    assert_eq!(last, "systemctl start pvestatd", "{said:?}");
+}

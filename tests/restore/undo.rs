@@ -111,6 +111,26 @@ fn every_file_system_that_was_written_to_is_on_its_disk_before_that_is_said() {
 }
 
 #[test]
+fn one_that_was_killed_is_told_by_the_audit_by_check_by_status_and_by_the_next() {
+    let host = saved("bare");
+    change(&host);
+    let inject = ["-e", "inject=renameat:signal=KILL:when=2"];
+    let (_, said) = traced(&host, &host.beside("calls"), &inject, &["restore", "latest", "--yes"]);
+    let id = said.lines().find_map(|line| line.strip_prefix("to undo it: pbx-config undo ")).unwrap();
+    let lines = host.run(&["log", "--restores"]).ok().out;
+    assert!(lines.contains(id) && lines.contains("begun"), "{lines}");
+    let ways = format!("`pbx-config undo {id}` goes back, `pbx-config restore --resume {id}` goes on");
+    for args in [&["check"][..], &["status"], &["restore", "latest", "--dry-run"]] {
+        let (_, said) = plain(&host, args);
+        assert!(said.contains(&format!("{id} was cut short: half done")), "{args:?}: {said}");
+        assert!(said.contains(&ways), "{args:?}: {said}");
+    }
+    host.run(&["undo"]).ok();
+    let (_, said) = plain(&host, &["restore", "latest", "--dry-run"]);
+    assert!(!said.contains("cut short"), "{said}");
+}
+
+#[test]
 fn the_audit_says_when_a_restore_that_failed_could_not_be_undone() {
     let host = saved("bare");
     change(&host);
