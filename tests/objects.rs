@@ -9,6 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use common::{Shims, TestHost};
 use pbx_config::catalog::objects::Grammar;
@@ -693,7 +694,7 @@ struct Systemd {
     shims: Shims,
     start: Vec<String>,
     pidfile: PathBuf,
-    armed: PathBuf,
+    root: PathBuf,
     asked: Arc<Mutex<Vec<String>>>,
 }
 
@@ -706,8 +707,8 @@ impl Systemd {
         let mut start: Vec<String> = start.map(str::to_owned).to_vec();
         start.extend(["--pidfile".to_owned(), path(&host.beside("pmxcfs.pid"))]);
         let shims = Shims { bin: common::golden(name).join("bin") };
-        let armed = host.root.join("var/lib/proxmox-backup-extra/undo/armed.json");
-        Self { shims, start, pidfile: host.beside("pmxcfs.pid"), armed, asked: Arc::default() }
+        let root = host.root.clone();
+        Self { shims, start, pidfile: host.beside("pmxcfs.pid"), root, asked: Arc::default() }
     }
 }
 
@@ -730,9 +731,16 @@ impl Exec for Systemd {
                 Command::new("kill").arg(pid.trim()).output().unwrap();
                 exit(0)
             }
-            // Who waits for the confirmation: it is given at once.
+            // Who waits for the confirmation: a new session gives it as soon as all is done.
             ["systemd-run", ..] => {
-                fs::remove_file(&self.armed).unwrap();
+                let mut confirm = Command::new("setsid");
+                confirm.arg("--wait").arg(common::program()).arg("--root").arg(&self.root).arg("confirm");
+                std::thread::spawn(move || {
+                    let deadline = Instant::now() + Duration::from_secs(120);
+                    while !confirm.output().unwrap().status.success() && Instant::now() < deadline {
+                        std::thread::sleep(Duration::from_millis(100));
+                    }
+                });
                 exit(0)
             }
             ["systemctl" | "pvecm", ..] => panic!("{words:?}"),
@@ -800,7 +808,12 @@ fn the_database_comes_back_while_pmxcfs_is_stopped_starts_and_is_undone() {
     // It lives, and writes into its database; undo stops it first.
     fs::write(host.mount_point().join("datacenter.cfg"), "keyboard: fr\n").unwrap();
     let systemd = Systemd::of(&host, "pve-single");
-    host.run_with(&["undo"], Box::new(systemd)).ok();
+    let undone = host.run_with(&["undo"], Box::new(systemd));
+    assert!(undone.out.contains("pve-cluster: was stopped before the restore, and is again"), "{undone:?}");
+    // As it was before: stopped, until the admin starts it.
+    assert_eq!(tree_of(&host), Tree::new());
+    let systemd = Systemd::of(&host, "pve-single");
+    systemd.run(&Cmd::new(["systemctl", "start", "pve-cluster"], Duration::from_secs(60))).unwrap();
     assert_eq!(tree_of(&host), changed);
     assert_eq!(before.iter().map(Vec::len).filter(|len| *len > 0).count(), 2);
 }

@@ -13,7 +13,7 @@ use anyhow::{Context, Result, ensure};
 use bech32::{Bech32, Hrp};
 use zeroize::{Zeroize, Zeroizing};
 
-use super::recipient::{Derivation, Recipient, at, derive, no_plugin};
+use super::recipient::{Derivation, Recipient, at, no_plugin};
 use super::seal::{self, Clear, Held, Opening};
 use crate::model::report::{Fault, FaultKind};
 use crate::model::snapshot::Sealed;
@@ -295,11 +295,6 @@ impl Identity {
         Self::of_bytes(&*derivation.derive(passphrase)?)
     }
 
-    /// The key of scrypt over `salt`, as other tools make it; `(ln, r, p)`.
-    pub fn of_scrypt(passphrase: &str, salt: &[u8], cost: (u8, u32, u32)) -> Result<Self> {
-        Self::of_bytes(&*derive(passphrase, salt, cost)?)
-    }
-
     /// age takes a key by its text only.
     fn of_bytes(bytes: &[u8; 32]) -> Result<Self> {
         let mut text = bech32::encode::<Bech32>(Hrp::parse("age-secret-key-")?, bytes)?;
@@ -483,13 +478,15 @@ impl Identity {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use super::super::recipient::derive;
     use super::*;
 
     /// Checked with `age-keygen -y` by those who wrote them down.
     #[test]
     fn a_passphrase_becomes_the_key_that_others_derive_from_it() {
         let salt = b"proxsave/age-passphrase/v2:00112233445566778899aabbccddeeff";
-        let identity = Identity::of_scrypt("Correct-Horse-42!", salt, (15, 8, 1)).unwrap();
+        let derived = derive("Correct-Horse-42!", salt, (15, 8, 1)).unwrap();
+        let identity = Identity::of_bytes(&derived).unwrap();
         assert_eq!(
             identity.recipient().unwrap().to_string(),
             "age1c92l66gk6neh8nhxnjah0gf55rjas0pljknfszyqmdr75vfpwgjsl78n4g"

@@ -161,9 +161,12 @@ pub fn summary(plan: &RestorePlan) -> String {
     ];
     let steps: Vec<String> = kinds.into_iter().filter_map(counted).collect();
     let refused: usize = plan.refused.iter().map(|refused| refused.count).sum();
+    let are = |number| if number == 1 { "is" } else { "are" };
     let mut parts = vec![if steps.is_empty() { "nothing to do".to_owned() } else { steps.join(", ") }];
-    parts.extend((plan.unchanged > 0).then(|| format!("{} are here already", plan.unchanged)));
-    parts.extend((refused > 0).then(|| format!("{refused} are left alone")));
+    parts.extend(
+        (plan.unchanged > 0).then(|| format!("{} {} here already", plan.unchanged, are(plan.unchanged))),
+    );
+    parts.extend((refused > 0).then(|| format!("{refused} {} left alone", are(refused))));
     parts.join("; ")
 }
 

@@ -19,15 +19,15 @@ impl Words<'_> {
             let results = if args.all {
                 let config = words.config()?;
                 let stores = words.stores(&config, &args.stores)?;
-                let (copies, unreachable) = every_copy(&stores);
+                let all = Everything::of(&stores);
                 // One after the other: a store that is far away is not downloaded whole.
                 let take = |(store, id): &(&dyn Store, _)| Wanted::take(*store, id, &words.keys);
-                let mut results = verify::verify_all(copies.iter().map(take), &demand, &say)?;
-                results.extend(unreachable);
+                let mut results = verify::verify_all(all.copies.iter().map(take), &demand, &say)?;
+                results.extend(all.unreachable);
                 let keeps_all = |name: &str| config.keep(name).keeps_all();
                 let broken = verify::broken_chains(&stores, &keeps_all, &results);
                 results.extend(broken);
-                words.tell(&old_ones(&stores));
+                words.tell(&all.left_out);
                 results
             } else {
                 let latest = ["latest".to_owned()];
@@ -71,35 +71,43 @@ fn signers(word: &str) -> Result<Signers> {
         .ok_or_else(|| fault("has no ed25519 key".into()).into())
 }
 
-/// Archives of the predecessor: nothing can be added to them any more, and each would be downloaded whole.
-fn old_ones(stores: &[Box<dyn Store>]) -> Vec<Problem> {
-    let of_store = |store: &dyn Store| match store.relics() {
-        Ok(old) if old.is_empty() => None,
-        Ok(old) => {
-            let what = format!("store '{}': {} old archives are not read by --all", store.name(), old.len());
-            Some(
-                Problem::notice(what)
-                    .hint("`pbx-config verify SNAP` reads one, `pbx-config list` names them"),
-            )
-        }
-        Err(error) => Some(Problem::warning(format!("{error:#}"))),
-    };
-    stores.iter().filter_map(|store| of_store(store.as_ref())).collect()
+/// What the stores hold for `--all`.
+#[derive(Default)]
+struct Everything<'a> {
+    /// Newest first in each store.
+    copies: Vec<(&'a dyn Store, SnapshotId)>,
+    /// Archives of the predecessor: nothing can be added to them any more, and each would be downloaded whole.
+    left_out: Vec<Problem>,
+    unreachable: Vec<verify::Verified>,
 }
 
-/// Every copy in every store, newest first, and what could not be listed.
-fn every_copy(stores: &[Box<dyn Store>]) -> (Vec<(&dyn Store, SnapshotId)>, Vec<verify::Verified>) {
-    let (mut copies, mut unreachable) = (Vec::new(), Vec::new());
-    for store in stores {
-        let mut found = match store.list(None) {
-            Ok(found) => found,
-            Err(error) => {
-                unreachable.push(verify::Verified::unreachable(store.as_ref(), &error));
-                continue;
+impl<'a> Everything<'a> {
+    fn of(stores: &'a [Box<dyn Store>]) -> Self {
+        let mut all = Self::default();
+        for store in stores {
+            let store = store.as_ref();
+            let mut found = match store.list(None) {
+                Ok(found) => found,
+                Err(error) => {
+                    all.unreachable.push(verify::Verified::unreachable(store, &error));
+                    continue;
+                }
+            };
+            let old = match store.relics() {
+                Ok(old) => old.len(),
+                Err(error) => {
+                    all.unreachable.push(verify::Verified::unreachable(store, &error));
+                    0
+                }
+            };
+            if old > 0 {
+                let what = format!("store '{}': {old} old archives are not read by --all", store.name());
+                let hint = "`pbx-config verify SNAP` reads one, `pbx-config list` names them";
+                all.left_out.push(Problem::notice(what).hint(hint));
             }
-        };
-        found.sort_by(|a, b| b.id.cmp(&a.id));
-        copies.extend(found.into_iter().map(|one| (store.as_ref(), one.id)));
+            found.sort_by(|a, b| b.id.cmp(&a.id));
+            all.copies.extend(found.into_iter().map(|one| (store, one.id)));
+        }
+        all
     }
-    (copies, unreachable)
 }

@@ -91,10 +91,6 @@ impl Selector {
         Ok(Self { word: word.to_owned(), id: id.to_owned(), kinds })
     }
 
-    pub fn is_guest(&self) -> bool {
-        self.kinds.iter().any(|kind| GUEST_KINDS.contains(&kind.name))
-    }
-
     /// Errors: `Usage` when the snapshot has none of this name, or more than one.
     pub(super) fn kind(&self, snapshot: &Tree) -> Result<&'static Kind, Fault> {
         let found: Vec<&Kind> =

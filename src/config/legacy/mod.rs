@@ -98,11 +98,6 @@ impl Fate {
         };
     }
 
-    /// An admin has to look at it.
-    pub fn wants_attention(&self) -> bool {
-        matches!(self, Self::NoCounterpart { .. } | Self::Invalid { .. } | Self::Unknown { .. })
-    }
-
     fn noted(self, more: &str) -> Self {
         match self {
             Self::Taken { becomes, note } if note.is_empty() => {
