@@ -46,6 +46,12 @@ impl Lock {
         Err(gone.unwrap_or_else(|| anyhow!("{}: is replaced again and again", path.display())))
     }
 
+    /// Whether a run holds it now. Makes nothing.
+    pub fn is_held(run_dir: &Path) -> bool {
+        let file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(run_dir.join("lock"));
+        file.is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+    }
+
     fn flock(path: &Path) -> Result<File> {
         let mut file = OpenOptions::new()
             .read(true)

@@ -10,6 +10,9 @@ use serde::{Deserialize, Serialize};
 /// What the kernel says for "none".
 const UNSET: u32 = u32::MAX;
 
+/// Seconds: so much later may a process have begun than the kernel says.
+const TICK: f64 = 0.01;
+
 /// A login.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -61,7 +64,7 @@ impl Session {
             _ => {}
         }
         match self.since {
-            Some(since) if since >= moment => Newness::New,
+            Some(since) if since + TICK > moment => Newness::New,
             Some(_) => Newness::Older,
             None => Newness::NoLogin,
         }

@@ -1,6 +1,7 @@
 //! Does a plan and undoes it, services and all: one run at a time, everything in the journal, and back to where it
 //! began when a step cannot be done.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -62,7 +63,16 @@ pub type Alone = Lock;
 
 /// Errors: `Locked` while another restores or undoes.
 pub fn alone(host: &Host) -> Result<Alone> {
-    Lock::acquire(&host.run_dir().join("restore"))
+    Lock::acquire(&alone_dir(host))
+}
+
+/// Whether somebody restores or undoes now.
+pub fn is_busy(host: &Host) -> bool {
+    Lock::is_held(&alone_dir(host))
+}
+
+fn alone_dir(host: &Host) -> PathBuf {
+    host.run_dir().join("restore")
 }
 
 /// What of the arming will not be as it is meant, for who decides whether to go on.

@@ -3,7 +3,7 @@
 use super::armed;
 use super::journal::{self, Journal, Phase};
 use super::perform;
-use crate::model::report::{Fault, FaultKind, Problem};
+use crate::model::report::Problem;
 use crate::sys::host::Host;
 
 /// Empty for who may not look into the memory of restores.
@@ -14,8 +14,7 @@ pub fn restores(host: &Host) -> Vec<Problem> {
         return Vec::new();
     }
     // One that is at work is not half done.
-    let is_locked = |fault: &Fault| fault.kind == FaultKind::Locked;
-    let is_busy = perform::alone(host).is_err_and(|error| error.downcast_ref().is_some_and(is_locked));
+    let is_busy = perform::is_busy(host);
     let mut problems = Vec::new();
     for id in ids {
         match &armed {
