@@ -65,7 +65,7 @@ fn a_full_disk_under_work_folder_and_store_is_told_and_keeps_what_was_there() {
     let bench = bench.with_old_snapshot();
     bench.host.write("srv/noise", noise(2 << 20));
     let done = bench.run(&["backup"]);
-    assert!(done.err.contains("/work/"), "{}", done.err);
+    assert!(done.err.contains("proxmox-backup-extra/work/"), "{}", done.err);
     failed_well(&bench, &done, FULL, "a full work folder");
     fs::remove_file(bench.host.root.join("srv/noise")).unwrap();
     bench.next_run_cleans_up("with room again");
