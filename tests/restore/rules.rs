@@ -255,7 +255,7 @@ fn typed(host: &TestHost, args: &str, keys: &str) -> (Option<i32>, String) {
     use std::io::Write;
     use std::process::{Command, Stdio};
     let program = super::common::program();
-    let line = format!("{} --root {} {args}", program.display(), host.root.display());
+    let line = format!("exec {} --root {} {args}", program.display(), host.root.display());
     let mut script = Command::new("script")
         .args(["-qec", &line, "/dev/null"])
         .stdin(Stdio::piped())

@@ -20,7 +20,8 @@ fn configuration(host: &TestHost) -> String {
 /// Runs the program on a terminal of its own, and types each answer when its question is there.
 /// What the terminal showed, and the exit code.
 fn typed(host: &TestHost, args: &[&str], talk: &[(&str, &str)]) -> (String, i32) {
-    let line = format!("{} --root {} {}", program().display(), host.root.display(), args.join(" "));
+    // Without `exec` a shell that stays between them answers Ctrl-C with its own code, as dash does.
+    let line = format!("exec {} --root {} {}", program().display(), host.root.display(), args.join(" "));
     let shown = host.beside("terminal");
     let _ = fs::remove_file(&shown);
     let mut child = Command::new("setsid")
