@@ -75,11 +75,11 @@ test: deps test-tools lint
 	$(CARGO) test --locked --example pmxcfs-double
 	$(MAKE) test-deb-quick
 
-# ADVISORY_DB=FOLDER, a copy of the RustSec advisory database, also checks against that.
 # Restores killed before every single change, on every golden host: minutes.
 test-restore: deps
 	PBX_TEST_LONG=1 $(CARGO) test --locked --test restore
 
+# ADVISORY_DB=FOLDER, a copy of the RustSec advisory database, also checks against that.
 lint: deps $(DENY)
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
