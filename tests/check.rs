@@ -631,6 +631,37 @@ fn what_seals_and_who_is_told_stands_among_the_findings() {
 }
 
 #[test]
+fn one_mistake_in_the_configuration_does_not_hide_the_others_and_each_says_what_to_do() {
+    let host = node();
+    fs::remove_file(host.root.join(PASSWORDS)).unwrap();
+    host.configure(
+        "backup: main\n\tcompression lzma 3\ngotify: phone\n\turl https://example.org\nprometheus: node\n\tpath /srv/metrics\n\
+         dir: nas\n\tpath /srv/nas\n\tmountpoint yes\nrclone: far\n\tremote /x\n",
+    );
+    let done = check(&host, &["--json", "--network"]).exits(Exit::Failed);
+    let found = faults(&done);
+    for part in [
+        "problem configuration ",
+        "pbx-config.cfg:3: gotify 'phone': 'token' is missing",
+        "warning channels prometheus 'node': ",
+        "problem stores store 'nas': nothing is mounted on ",
+    ] {
+        assert!(found.iter().any(|one| one.contains(part)), "{part}: {found:?}");
+    }
+    let value = done.json();
+    for finding in value["findings"].as_array().unwrap() {
+        let is_fault = ["warning", "problem"].contains(&finding["state"].as_str().unwrap());
+        assert!(!is_fault || finding["hint"].is_string(), "{finding}");
+    }
+    assert!(!done.out.contains("valid: "), "{}", done.out);
+    fs::create_dir_all(host.root.join("srv/metrics")).unwrap();
+    host.configure("prometheus: node\n\tpath /srv/metrics\n");
+    let done = check(&host, &["--json"]).ok();
+    assert!(done.out.contains("prometheus 'node': "), "{}", done.out);
+    assert!(done.out.contains("nobody is told when a backup fails"), "{}", done.out);
+}
+
+#[test]
 fn the_predecessor_that_still_runs_is_told_with_what_retires_it() {
     let host = TestHost::golden("pve-single");
     host.write(

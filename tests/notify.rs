@@ -151,7 +151,8 @@ fn what_a_channel_meets_never_fails_a_run() {
     for (path, more, attempts, part) in [
         ("401", "", 1, "status 401: no [2J more"),
         ("echo-403", "", 1, "status 403"),
-        ("elsewhere", "", 1, "it sends us elsewhere"),
+        ("elsewhere", "", 1, "status 302: it redirects to another path of its own, which is not followed"),
+        ("away", "", 1, "status 301: it redirects to https://other.example.org, which is not followed"),
         ("500", "\tretries 1\n", 2, "status 500"),
         ("429", "\tretries 1\n", 2, "status 429: quota exceeded"),
         ("junk", "\tretries 0\n", 1, "http://127.0.0.1"),
@@ -377,6 +378,11 @@ fn a_channel_that_is_not_complete_is_an_error_to_check_and_a_warning_to_a_run() 
     let (host, server) = with_gotify("ok", "gotify: half\n\turl https://example.org\n");
     let all = said(&host.run(&["config", "check"]).exits(Exit::Usage));
     assert!(all.contains("pbx-config.cfg:3: gotify 'half': 'token' is missing"), "{all}");
+    let (alone, _) = with_gotify("ok", "");
+    alone.configure("gotify: half\n\turl https://example.org\n");
+    alone.write("etc/proxmox-backup-extra/secrets.cfg", "");
+    let listed = said(&alone.run(&["notify", "list"]).exits(Exit::Problems));
+    assert!(listed.contains("nobody is told: no channel can be used\n"), "{listed}");
     let all = said(&host.run(&["backup"]).exits(Exit::Problems));
     assert!(
         all.contains("warning: gotify 'half' was not told: ") && all.contains("'token' is missing"),
@@ -484,12 +490,13 @@ fn a_relay_that_has_enough_of_us_is_asked_once_and_mail_goes_another_way() {
 #[test]
 fn every_service_gets_what_it_wants() {
     let (url, secret) = ("\turl http://127.0.0.1:PORT/ok\n", "\tsecret SECRET\n");
+    let server = "\turl http://127.0.0.1:PORT\n";
     for (name, public, private) in [
         ("gotify", format!("gotify: x\n{url}\tpriority-ok 1\n"), "gotify: x\n\ttoken SECRET\n".to_owned()),
-        ("ntfy-token", format!("ntfy: x\n{url}\ttopic backups\n"), "ntfy: x\n\ttoken SECRET\n".to_owned()),
+        ("ntfy-token", format!("ntfy: x\n{server}\ttopic backups\n"), "ntfy: x\n\ttoken SECRET\n".to_owned()),
         (
             "ntfy-login",
-            format!("ntfy: x\n{url}\tusername bob\n"),
+            format!("ntfy: x\n{server}\tusername bob\n"),
             "ntfy: x\n\ttopic backups\n\tpassword SECRET\n".to_owned(),
         ),
         (
@@ -554,18 +561,23 @@ fn every_service_gets_what_it_wants() {
 fn a_server_that_repeats_a_secret_does_not_print_it() {
     for (public, private) in [
         ("gotify: x\n\turl URL\n", "gotify: x\n\ttoken SECRET\n"),
-        ("ntfy: x\n\turl URL\n\tusername bob\n", "ntfy: x\n\ttopic SECRET\n\tpassword SECRET\n"),
+        (
+            "ntfy: x\n\turl http://127.0.0.1:PORT\n\tusername bob\n",
+            "ntfy: x\n\ttopic echo-403-SECRET\n\tpassword SECRET\n",
+        ),
         ("telegram: x\n\turl URL\n\tchat 1\n", "telegram: x\n\ttoken 1:SECRET\n"),
         ("webhook: x\n\tformat discord\n", "webhook: x\n\turl URL/SECRET\n"),
         ("webhook: x\n\tformat pushover\n\turl URL\n", "webhook: x\n\ttoken SECRET\n\tuser SECRET\n"),
         ("webhook: x\n\turl URL\n\tauth basic\n\tusername b\n", "webhook: x\n\tsecret SECRET\n"),
         ("webhook: x\n\turl URL\n", "webhook: x\n\tsecret-header X-B: SECRET\n"),
         ("healthchecks: x\n", "healthchecks: x\n\turl URL/SECRET\n"),
+        ("healthchecks: x\n", "healthchecks: x\n\turl URL/SECRET/slug?create=1\n"),
     ] {
         let host = TestHost::empty();
         let server = Server::http(&host);
         let url = format!("http://127.0.0.1:{}/echo-403", server.port);
-        let fill = |text: &str| text.replace("URL", &url).replace("SECRET", SECRET);
+        let port = server.port.to_string();
+        let fill = |text: &str| text.replace("URL", &url).replace("PORT", &port).replace("SECRET", SECRET);
         configure(&host, &fill(public), &fill(private));
         for args in [
             &["-vv", "notify", "test"][..],
@@ -580,6 +592,9 @@ fn a_server_that_repeats_a_secret_does_not_print_it() {
         for file in fs::read_dir(reports).unwrap() {
             let text = fs::read_to_string(file.unwrap().path()).unwrap();
             assert!(text.contains("status 403") && !text.contains(SECRET), "{text}");
+            // Nor what a user and a password make together.
+            assert!(!text.contains(&base64(&format!("b:{SECRET}"))), "{text}");
+            assert!(!text.contains(&base64(&format!("bob:{SECRET}"))), "{text}");
         }
     }
 }
@@ -625,6 +640,19 @@ fn mistakes_in_a_channel_are_told_with_line_and_remedy() {
         ("telegram: x\n", 1, "'token' is missing", "secrets.cfg"),
         ("telegram: x\n\tgateway https://e.org\n\tchat 5\n", 3, "this is the gateway's to know", "delete"),
         ("telegram: x\n\tserver-id 5\n", 2, "this goes with 'gateway' only", "delete"),
+        (
+            "ntfy: x\n\ttopic a\n\turl https://e.org/a\n",
+            3,
+            "url: the server alone",
+            "as https://e.org; the topic",
+        ),
+        (
+            "smtp: x\n\tserver e.org:25\n\tfrom a@b\n\tto a@b\n",
+            2,
+            "server: a name or an address, and nothing else",
+            "port N",
+        ),
+        ("sendmail: x\n\tto a@e.org, b@e.org\n", 2, "to: this is no mail address", "one in a line"),
         ("ntfy: x\n\ttopic a b\n", 2, "topic: letters, digits, _ and -", ""),
         ("ntfy: x\n\ttopic a\n\tusername b\n", 3, "a login is a token, or a username with its password", ""),
         ("healthchecks: x\n", 1, "'url' is missing", ""),
@@ -774,6 +802,29 @@ fn a_target_that_cannot_be_told_does_not_keep_the_others() {
         assert!(all.contains(part), "{part}: {all}");
     }
     assert_eq!(server.got().len(), 1);
+}
+
+#[test]
+fn a_test_that_no_matcher_passes_on_is_no_success_and_a_run_is() {
+    let public = "gotify: phone\n\tserver http://127.0.0.1:PORT/ok\n\nmatcher: default-matcher\n\tmatch-severity error\n\ttarget phone\n";
+    let (host, server) = with_targets(public, "gotify: phone\n\ttoken x\n");
+    let all = said(&host.run(&["notify", "test"]).exits(Exit::Failed));
+    assert!(all.contains("FAILED  proxmox 'system': no matcher of this host sends"), "{all}");
+    said(&host.run(&["backup"]).ok());
+    assert!(server.got().is_empty());
+}
+
+#[test]
+fn a_mail_of_a_target_is_from_whom_the_product_says_and_goes_to_those_who_have_an_address() {
+    let public = "sendmail: mail\n\tmailto ops@example.org\n\tmailto-user root@pam\n\tmailto-user nobody@pbs\n\n\
+                  sendmail: alone\n\tmailto-user nobody@pbs\n\n\
+                  matcher: default-matcher\n\ttarget mail\n\ttarget alone\n";
+    let (host, _server) = with_targets(public, "");
+    let done = host.run_with(&["notify", "test"], mail_system(&host, ""));
+    let all = said(&done.exits(Exit::Failed));
+    assert!(all.contains("target 'alone': user nobody@pbs has no mail address"), "{all}");
+    let words = fs::read_to_string(host.beside("words")).unwrap();
+    assert_eq!(words, "-i -f pbs1@example.org -- admin@example.org ops@example.org\n");
 }
 
 #[test]

@@ -406,6 +406,26 @@ fn status_ends_as_monitors_want_it() {
     host.configure("dir: a\n\tpath /srv/a\n\ndir: b\n\tpath /srv/b\n\tmountpoint yes\n");
     let away = status_at(&mut host, "2026-11-22T02:00:00Z", PLANNED, &[]).exits(Exit::Failed);
     assert!(away.out.contains("b      -") && away.out.contains("cannot be reached"), "{}", away.out);
+    assert!(away.out.contains("hint: mount it, or see why it is not"), "{}", away.out);
+    // What cannot be looked at at all is no warning, and its first line is where a monitor looks.
+    host.configure("dir: a\n\tpat /srv/a\n");
+    let wrong = status_at(&mut host, "2026-11-22T02:00:00Z", PLANNED, &[]).exits(Exit::Usage);
+    assert!(
+        wrong.out.starts_with("CRITICAL: tiny: ") && wrong.out.contains("did you mean 'path'?"),
+        "{}",
+        wrong.out
+    );
+    assert_eq!(wrong.err, "");
+    host.configure("dir: a\n\tpath /srv/a\n");
+    let reports = host.root.join("var/lib/proxmox-backup-extra/reports");
+    fs::rename(&reports, host.beside("reports")).unwrap();
+    fs::write(&reports, "x").unwrap();
+    let blind = status_at(&mut host, "2026-11-22T02:00:00Z", PLANNED, &[]).exits(Exit::Usage);
+    assert!(blind.out.starts_with("CRITICAL: tiny: cannot read "), "{}", blind.out);
+    let blind = status_at(&mut host, "2026-11-22T02:00:00Z", PLANNED, &["--json"]).exits(Exit::Usage);
+    assert!(blind.err.contains("\"exit\":2"), "{}", blind.err);
+    fs::remove_file(&reports).unwrap();
+    fs::rename(host.beside("reports"), &reports).unwrap();
     for bad in ["soon", "-3h", "0h"] {
         let done = status_at(&mut host, "2026-11-22T02:00:00Z", PLANNED, &[&format!("--max-age={bad}")]);
         assert!(done.exits(Exit::Usage).err.contains("is no time; use 90m, 26h, 2d or 1w"));

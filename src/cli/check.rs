@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::{Words, args, render};
 use crate::config::{Check as Allowed, Config};
-use crate::model::report::{Exit, Fault};
+use crate::model::report::Exit;
 use crate::plan::check::{self, Area, Finding, State};
 use crate::plan::complete::{Coverage, Place};
 use crate::plan::select::Selection;
@@ -48,14 +48,19 @@ impl Words<'_> {
         if args.fix {
             look::mend(&self.host, &mut findings);
         }
-        match self.configured() {
-            Ok((config, stores)) => {
-                let files = if config.files.is_empty() {
-                    "none; the defaults are in force".into()
-                } else {
-                    config.files.join(", ")
-                };
-                findings.push(Finding::new(Area::Configuration, State::Ok, format!("valid: {files}")));
+        match self.config() {
+            Ok(config) => {
+                let (stores, wrong) = self.configured(&config);
+                let is_valid = wrong.is_empty();
+                if is_valid {
+                    let files = if config.files.is_empty() {
+                        "none; the defaults are in force".into()
+                    } else {
+                        config.files.join(", ")
+                    };
+                    findings.push(Finding::new(Area::Configuration, State::Ok, format!("valid: {files}")));
+                }
+                findings.extend(wrong);
                 let problems = config.problems.iter().cloned();
                 findings.extend(problems.map(|problem| check::of_problem(Area::Configuration, problem)));
                 let mut of_stores = look::stores(&self.host, &stores);
@@ -67,12 +72,13 @@ impl Words<'_> {
                 if args.network {
                     findings.extend(look::network(&self.host, &config.check));
                 }
-                findings.extend(look::coverage(&self.host, &config, &stores)?);
+                // A store that is not known is no store that may be left out.
+                if is_valid {
+                    findings.extend(look::coverage(&self.host, &config, &stores)?);
+                }
             }
             Err(error) => {
-                let hint = error.downcast_ref::<Fault>().and_then(|fault| fault.hint.clone());
-                let finding = Finding::new(Area::Configuration, State::Problem, format!("{error:#}"));
-                findings.push(Finding { hint, ..finding });
+                findings.push(look::failed(Area::Configuration, &error));
                 if args.network {
                     findings.extend(look::network(&self.host, &Allowed::default()));
                 }
@@ -90,11 +96,19 @@ impl Words<'_> {
         Ok(outcome.into())
     }
 
-    /// All that a run would open.
-    fn configured(&self) -> Result<(Config, Vec<Box<dyn Store>>)> {
-        let config = self.config()?;
-        let (_, stores) = self.sound(&config)?;
-        Ok((config, stores))
+    /// The stores that a run would open, and what is wrong with its settings: one mistake does not keep the rest
+    /// from being looked at.
+    fn configured(&self, config: &Config) -> (Vec<Box<dyn Store>>, Vec<Finding>) {
+        let (mut stores, mut wrong) = (Vec::new(), Vec::new());
+        let failed = |error: anyhow::Error| look::failed(Area::Configuration, &error);
+        wrong.extend(super::settings(config).err().map(failed));
+        for section in &config.stores {
+            match self.open(section) {
+                Ok(store) => stores.push(store),
+                Err(error) => wrong.push(failed(error)),
+            }
+        }
+        (stores, wrong)
     }
 
     fn check_complete(&mut self) -> Result<Exit> {

@@ -336,14 +336,19 @@ impl Words<'_> {
     /// What a configuration must be beside its grammar, decided without touching a store: its compression, its
     /// stores. Errors: `Usage`.
     fn sound(&self, config: &Config) -> Result<(Compression, Vec<Box<dyn Store>>)> {
-        let compression = compression(config)?;
-        Selection { skip: config.backup.skip.clone(), ..Selection::default() }.check()?;
+        let compression = settings(config)?;
         let stores = config.stores.iter().map(|section| self.open(section)).collect::<Result<_>>()?;
         for section in &config.channels {
             channels::open(section)?;
         }
         Ok((compression, stores))
     }
+}
+
+/// The rules of `backup: main` that its grammar does not hold.
+fn settings(config: &Config) -> Result<Compression> {
+    Selection { skip: config.backup.skip.clone(), ..Selection::default() }.check()?;
+    compression(config)
 }
 
 fn is_interrupted(error: &anyhow::Error) -> bool {

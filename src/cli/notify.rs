@@ -64,7 +64,8 @@ impl Words<'_> {
                 vec![row.channel.to_owned(), row.kind.to_owned(), when, row.place.clone()]
             };
             match &rows[..] {
-                [] => "nobody is told: no channel is configured\n".to_owned(),
+                [] if channels.problems.is_empty() => "nobody is told: no channel is configured\n".to_owned(),
+                [] => "nobody is told: no channel can be used\n".to_owned(),
                 rows => {
                     let cells: Vec<_> = rows.iter().map(cells).collect();
                     render::table(&["CHANNEL", "KIND", "WHEN", "WHERE"], &cells)

@@ -5,10 +5,11 @@ use clap::Args;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Span, SpanRelativeTo, Timestamp};
 
-use super::{Words, args, render};
-use crate::model::report::Exit;
+use super::{Format, Words, args, render};
+use crate::model::report::{Exit, Fault, FaultKind};
 use crate::plan::fleet::Member;
 use crate::plan::status::{self as plan, Finding, Level, StoreState, Timer};
+use crate::sys::mask::mask;
 use crate::task::fleet::{self, Fleet};
 use crate::task::status::{self, Status};
 
@@ -46,7 +47,33 @@ fn duration(text: &str) -> Result<SignedDuration, String> {
 }
 
 impl Words<'_> {
+    /// A monitor shows the first line of standard output, and takes an exit status of 1 for a warning: also that
+    /// nothing could be looked at is told there, as critical.
     pub(super) fn status(&mut self, args: &StatusArgs) -> Result<Exit> {
+        let error = match self.look(args) {
+            Err(error) => error,
+            done => return done,
+        };
+        let fault = error.downcast_ref::<Fault>();
+        let hint = fault.and_then(|fault| fault.hint.clone());
+        let kind = fault.map(|fault| fault.kind).filter(|kind| *kind != FaultKind::Failed);
+        let kind = kind.unwrap_or(FaultKind::Usage);
+        let what = mask(&format!("{error:#}")).into_owned();
+        if self.format != Format::Text {
+            return Err(Fault { hint, ..Fault::new(kind, what) }.into());
+        }
+        let head = format!(
+            "{}: {}: {}",
+            Level::Critical.word(),
+            self.host.facts.node,
+            render::one_line(&render::without_errno(&what))
+        );
+        let hint = hint.map(|hint| format!("    hint: {}\n", render::one_line(&hint))).unwrap_or_default();
+        self.print(&(), |()| format!("{head}\n{hint}"))?;
+        Ok(kind.into())
+    }
+
+    fn look(&mut self, args: &StatusArgs) -> Result<Exit> {
         let config = self.config()?;
         let stores = self.stores(&config, &args.stores)?;
         if args.fleet {

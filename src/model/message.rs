@@ -76,6 +76,13 @@ fn as_text<S: serde::Serializer>(at: &Timestamp, serializer: S) -> Result<S::Ok,
 }
 
 impl Message {
+    /// The verb of a message that tells of no run: `notify test`.
+    pub const TEST: &'static str = "test";
+
+    pub fn is_test(&self) -> bool {
+        self.details.verb == Self::TEST
+    }
+
     /// The names that templates may use.
     pub const VARIABLES: [&'static str; 21] = [
         "subject",

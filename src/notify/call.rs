@@ -20,6 +20,10 @@ const ANSWER_MAX_BYTES: u64 = 64 * 1024;
 const CA_FILE_MAX_BYTES: u64 = 4 << 20;
 /// Of what a server says to an error.
 const SAID_MAX_CHARS: usize = 200;
+/// Parts of a secret address that are shorter are words, as "services" and "webhooks", not what makes it secret; its
+/// end is that in any case.
+const PART_MIN_BYTES: usize = 9;
+const WHOLE_MIN_BYTES: usize = 4;
 
 /// Keys of every channel that speaks to a server over TLS.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -136,9 +140,11 @@ impl<'a> Call<'a> {
         match answer.status {
             200..=299 => Ok(answer),
             300..=399 => Err(Failure::lasting(anyhow!(
-                "{}: status {}: it sends us elsewhere, where nothing of ours goes",
+                "{}: status {}: it redirects to {}, which is not followed: nothing was told; \
+                 the section has to name the final address",
                 site.name,
-                answer.status
+                answer.status,
+                target(&site, answer.location.as_deref())
             ))),
             status => {
                 let error = anyhow!("{}: status {status}{}", site.name, self.said(&answer.body));
@@ -151,20 +157,43 @@ impl<'a> Call<'a> {
 
     /// `: ` and what the server said, on one short line without secrets; empty when it said nothing.
     pub fn said(&self, body: &[u8]) -> String {
-        let text = hide(&String::from_utf8_lossy(body), &self.secrets);
+        let logins = self.headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case("authorization"));
+        // A user with a password in base64 is none of the secrets in base64.
+        let logins = logins.filter_map(|(_, value)| value.split_once(' ')).map(|(_, login)| login);
+        let secrets: Vec<&str> = self.secrets.iter().copied().chain(logins).collect();
+        let text = hide(&String::from_utf8_lossy(body), &secrets);
         let words: Vec<&str> = text.split_whitespace().collect();
         let line: String = words.join(" ").chars().take(SAID_MAX_CHARS).collect();
         if line.is_empty() { line } else { format!(": {line}") }
     }
 }
 
-/// The text without the secrets, plain or in base64, when a server repeats them.
+/// The text without the secrets, plain or in base64, when a server repeats them. Of a secret address a server
+/// repeats what is behind its own name, or a part of that.
 pub fn hide(text: &str, secrets: &[&str]) -> String {
     let mut text = text.to_owned();
     for secret in secrets.iter().filter(|secret| !secret.is_empty()) {
         text = text.replace(secret, MASK).replace(&STANDARD.encode(secret), MASK);
+        let Some((_, behind)) = secret.split_once("://").and_then(|(_, rest)| rest.split_once('/')) else {
+            continue;
+        };
+        let path = behind.split('?').next().unwrap_or_default().trim_end_matches('/');
+        let last = path.rsplit('/').next().unwrap_or_default();
+        let parts = behind.split(['/', '?', '&', '=']).filter(|part| part.len() >= PART_MIN_BYTES);
+        let wholes = [behind, path, last].into_iter().filter(|whole| whole.len() >= WHOLE_MIN_BYTES);
+        for part in wholes.chain(parts) {
+            text = text.replace(part, MASK);
+        }
     }
     text
+}
+
+/// The server that a redirect names; of its path nothing is told.
+fn target(from: &Site, location: Option<&str>) -> String {
+    match location.and_then(Site::of) {
+        Some(to) if to.name != from.name => to.name,
+        _ => "another path of its own".to_owned(),
+    }
 }
 
 /// Hex of HMAC-SHA256.
@@ -180,10 +209,22 @@ pub fn below(base: &str, path: &str) -> String {
 
 /// At most so many characters, the end marked.
 pub fn cut(text: &str, max_chars: usize) -> String {
-    if text.chars().count() <= max_chars {
+    fit(text, max_chars, |_| 1)
+}
+
+/// At most so much, as `size` measures a character, the end marked.
+pub fn fit(text: &str, max: usize, size: fn(char) -> usize) -> String {
+    const MARK: char = '…';
+    if text.chars().map(size).sum::<usize>() <= max {
         return text.to_owned();
     }
-    text.chars().take(max_chars.saturating_sub(1)).chain(['…']).collect()
+    let mut left = max.saturating_sub(size(MARK));
+    let fits = |c: &char| {
+        let rest = left.checked_sub(size(*c));
+        left = rest.unwrap_or_default();
+        rest.is_some()
+    };
+    text.chars().take_while(fits).chain([MARK]).collect()
 }
 
 /// Version 4: 122 bits by chance. Without a source of them it is the same for all, which mixes up names and nothing
@@ -195,4 +236,32 @@ pub fn random_uuid() -> String {
     bytes[8] = bytes[8] & 0x3f | 0x80;
     let text = hex(&bytes);
     [&text[..8], &text[8..12], &text[12..16], &text[16..20], &text[20..]].join("-")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_repeats_a_part_of_a_secret_address_tells_nothing() {
+        let url = "https://hooks.example.org/services/T00000000/B00000000/s3cret-s3cret?sig=an0ther-one";
+        for said in [
+            "Cannot POST /services/T00000000/B00000000/s3cret-s3cret",
+            r#"{"path":"\/services\/T00000000\/B00000000\/s3cret-s3cret"}"#,
+            "no such hook: s3cret-s3cret; sig an0ther-one",
+            url,
+        ] {
+            let shown = hide(said, &[url]);
+            assert!(!shown.contains("s3cret") && !shown.contains("an0ther"), "{shown}");
+        }
+        assert_eq!(hide("Cannot POST /services", &[url]), "Cannot POST /services");
+    }
+
+    #[test]
+    fn a_text_is_cut_by_what_a_service_counts() {
+        assert_eq!(fit("aé😀", 7, char::len_utf8), "aé😀");
+        assert_eq!(fit("aé😀b", 7, char::len_utf8), "aé…");
+        assert_eq!(fit("a😀b", 3, char::len_utf16), "a…");
+        assert_eq!(cut("abc", 2), "a…");
+    }
 }

@@ -51,8 +51,7 @@ pub(super) fn open(section: &Section) -> Result<Box<dyn Channel>, SyntaxError> {
 
 impl Healthchecks {
     fn ping(&self, event: &str, body: Option<String>, host: &Host, limit: Duration) -> Sent {
-        let base = below(self.options.url.reveal(), event);
-        let url = format!("{}?rid={}", base.trim_end_matches('/'), self.run);
+        let url = address(self.options.url.reveal(), event, &self.run);
         let body = body.map(String::into_bytes);
         let headers = vec![("Content-Type".to_owned(), "text/plain; charset=utf-8".to_owned())];
         let secrets = vec![self.options.url.reveal()];
@@ -61,6 +60,13 @@ impl Healthchecks {
             .make(host, limit)
             .map(drop)
     }
+}
+
+/// The event belongs to the path, before what the administrator asks for (`?create=1`).
+fn address(url: &str, event: &str, run: &str) -> String {
+    let (path, query) = url.split_once('?').unwrap_or((url, ""));
+    let joint = if query.is_empty() { "" } else { "&" };
+    format!("{}?{query}{joint}rid={run}", below(path, event).trim_end_matches('/'))
 }
 
 impl Channel for Healthchecks {
@@ -77,13 +83,35 @@ impl Channel for Healthchecks {
             FailOn::Warning => message.details.outcome >= Outcome::Warned,
             FailOn::Failure => message.details.outcome == Outcome::Failed,
         };
-        let event = match message.details.verb.as_str() {
-            // Neither good nor bad news.
-            "test" => "log",
-            _ if failed => "fail",
-            _ => "",
+        // A test is neither good nor bad news.
+        let event = if message.is_test() {
+            "log"
+        } else if failed {
+            "fail"
+        } else {
+            ""
         };
         let body = format!("{}\n{}", message.text, message.log);
         self.ping(event, Some(body), host, limit)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::address;
+
+    #[test]
+    fn an_event_stands_in_the_path_and_the_administrators_query_stays() {
+        for (url, event, asked) in [
+            ("https://hc.example.org/ID", "", "https://hc.example.org/ID?rid=R"),
+            ("https://hc.example.org/ID/", "start", "https://hc.example.org/ID/start?rid=R"),
+            (
+                "https://hc.example.org/KEY/slug?create=1",
+                "fail",
+                "https://hc.example.org/KEY/slug/fail?create=1&rid=R",
+            ),
+        ] {
+            assert_eq!(address(url, event, "R"), asked);
+        }
     }
 }

@@ -191,7 +191,8 @@ pub fn open(section: &Section) -> Result<Target> {
 }
 
 fn read(kind: &Kind, section: &Section) -> Result<Target, SyntaxError> {
-    section.refuse_public((kind.secrets)(section))?;
+    let secrets = (kind.secrets)(section);
+    section.refuse_public(secrets)?;
     let (manner, rest) = section.split(&Manner::KEYS);
     let manner: Manner = manner.read()?;
     if !(1..=TIMEOUT_MAX_SECONDS).contains(&manner.timeout) {
@@ -202,7 +203,17 @@ fn read(kind: &Kind, section: &Section) -> Result<Target, SyntaxError> {
     if manner.retries > RETRIES_MAX {
         return Err(section.error_at("retries", &format!("retries: at most {RETRIES_MAX}")));
     }
-    Ok(Target { kind: kind.name, name: section.id.clone(), manner, channel: (kind.open)(&rest)? })
+    let channel = (kind.open)(&rest).map_err(|error| {
+        let lacking = secrets.iter().find(|key| error.message.ends_with(&format!("'{key}' is missing")));
+        match lacking {
+            // Never into the file that others may read, which is what any other key would be told.
+            Some(key) => {
+                error.hinted(format!("put `{key}` under '{}: {}' in secrets.cfg", section.kind, section.id))
+            }
+            None => error,
+        }
+    })?;
+    Ok(Target { kind: kind.name, name: section.id.clone(), manner, channel })
 }
 
 /// What became of telling a channel.
@@ -354,6 +365,26 @@ mod tests {
         assert_eq!(said("sendmail: a\n\tto x@y\n\tot x"), "pbx.cfg:3: sendmail 'a': unknown key 'ot'");
         assert_eq!(said("sendmail: a\n\tto -x@y"), "pbx.cfg:2: sendmail 'a': to: this is no mail address");
         assert_eq!(said("smtp: a\n\tserver x\n\tto a@b"), "pbx.cfg:1: smtp 'a': 'from' is missing");
+    }
+
+    #[test]
+    fn a_secret_that_is_missing_is_asked_for_where_it_belongs() {
+        for (text, key) in [
+            ("gotify: a\n\turl https://x\n", "token"),
+            ("relay: a\n\turl https://x\n\tto a@b\n", "token"),
+            ("healthchecks: a\n", "url"),
+            ("telegram: a\n\tchat 1\n", "token"),
+            ("telegram: a\n\tgateway https://x\n\tserver-id 1\n", "secret"),
+            ("webhook: a\n\tformat slack\n", "url"),
+            ("webhook: a\n\tformat pushover\n", "token"),
+            ("webhook: a\n\turl https://x\n\tauth bearer\n", "secret"),
+            ("smtp: a\n\tserver x\n\tfrom a@b\n\tto a@b\n\tusername u\n", "password"),
+        ] {
+            let error = target(text).err().unwrap();
+            let hint = error.downcast_ref::<Fault>().unwrap().hint.clone().unwrap();
+            let (kind, _) = text.split_once(':').unwrap();
+            assert_eq!(hint, format!("put `{key}` under '{kind}: a' in secrets.cfg"), "{text}");
+        }
     }
 
     #[test]

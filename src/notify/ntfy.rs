@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::call::{Access, Call, cut};
+use super::call::{Access, Call, fit};
 use super::{Channel, Sent};
 use crate::model::message::Message;
 use crate::model::report::Outcome;
@@ -19,7 +19,7 @@ use crate::sys::http::Site;
 
 pub(super) const SECRETS: &[&str] = &["token", "password"];
 const PUBLIC: &str = "https://ntfy.sh";
-/// Beyond 4096 bytes a message becomes a file; a character has at most four.
+/// Beyond this a message becomes a file.
 const TEXT_MAX_BYTES: usize = 4096;
 
 /// `ntfy: ID`.
@@ -46,6 +46,11 @@ pub(super) fn open(section: &Section) -> Result<Box<dyn Channel>, SyntaxError> {
     let options: Options = rest.read()?;
     let url = options.url.unwrap_or_else(|| PUBLIC.to_owned());
     let site = access.site(section, "url", &url)?;
+    // Sent to a topic's own address all of the JSON would be its message.
+    if url.trim_end_matches('/') != site.name {
+        let error = section.error_at("url", "url: the server alone, without the topic");
+        return Err(error.hinted(format!("as {}; the topic has a line of its own", site.name)));
+    }
     let topic = options.topic.reveal();
     let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"_-".contains(&byte);
     if !(1..=64).contains(&topic.len()) || !topic.bytes().all(is_name) {
@@ -80,8 +85,7 @@ impl Channel for Ntfy {
             Outcome::Warned => (4, "warning"),
             Outcome::Failed => (5, "rotating_light"),
         };
-        let text = &message.text;
-        let text = if text.len() <= TEXT_MAX_BYTES { text.clone() } else { cut(text, TEXT_MAX_BYTES / 4) };
+        let text = fit(&message.text, TEXT_MAX_BYTES, char::len_utf8);
         let body = json!({
             "topic": self.topic.reveal(), "title": message.subject, "message": text, "priority": priority, "tags": [tag],
         });

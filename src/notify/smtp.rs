@@ -60,6 +60,11 @@ pub(super) fn open(section: &Section) -> Result<Box<dyn Channel>, SyntaxError> {
     if options.server.contains(['/', '@']) || options.server.is_empty() {
         return Err(section.error_at("server", "server: a name or an address, and nothing else"));
     }
+    // An address of IPv6 has more than one colon.
+    if options.server.matches(':').count() == 1 || options.server.starts_with('[') {
+        let error = section.error_at("server", "server: a name or an address, and nothing else");
+        return Err(error.hinted("the port has a line of its own: port N"));
+    }
     let login = match (options.username, options.password) {
         (Some(user), Some(password)) => Some((user, password)),
         (None, None) => None,

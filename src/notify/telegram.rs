@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::call::{Access, Call, below, cut};
+use super::call::{Access, Call, below, fit};
 use super::{Channel, Sent};
 use crate::model::message::Message;
 use crate::model::secret::Secret;
@@ -102,7 +102,7 @@ impl Channel for Telegram {
 
     fn send(&self, message: &Message, host: &Host, limit: Duration) -> Sent {
         // Plain text: a name of the host can be no markup.
-        let text = fit(&message.text);
+        let text = fit(&message.text, TEXT_MAX_UNITS, char::len_utf16);
         let answer = match &self.way {
             Way::Bot { url, token, chat, thread } => {
                 let mut body = json!({ "chat_id": chat, "text": text, "disable_web_page_preview": true });
@@ -122,9 +122,4 @@ impl Channel for Telegram {
         };
         answer.map(drop)
     }
-}
-
-fn fit(text: &str) -> String {
-    let units = |text: &str| text.encode_utf16().count();
-    if units(text) <= TEXT_MAX_UNITS { text.to_owned() } else { cut(text, TEXT_MAX_UNITS / 2) }
 }

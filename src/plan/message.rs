@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use jiff::Timestamp;
+use jiff::{Timestamp, Unit};
 
 use super::page;
 use crate::model::facts::Facts;
@@ -21,11 +21,10 @@ const SUBJECT_MAX_CHARS: usize = 150;
 /// Of the log's tail.
 const LOG_MAX_BYTES: usize = 8 * 1024;
 
-/// The verb of a Report that `notify test` makes up.
-pub const TEST: &str = "test";
-
 /// `log`: lines of the run, the last of which are told.
 pub fn of(report: &Report, facts: &Facts, log: &str, at: Timestamp) -> Message {
+    // Not every service reads fractions of a second, and no person does.
+    let at = at.round(Unit::Second).unwrap_or(at);
     let details = details(report, facts, at);
     let subject = cut(&format!("{}: {}", details.host, headline(&details)), SUBJECT_MAX_CHARS);
     let text = text(&subject, &details);
@@ -89,7 +88,7 @@ fn headline(details: &Details) -> String {
     let what = match details.verb.as_str() {
         "backup" => "configuration backup",
         "verify" => "verification of configuration backups",
-        TEST => return "this is a test of pbx-config".to_owned(),
+        Message::TEST => return "this is a test of pbx-config".to_owned(),
         other => other,
     };
     match details.outcome {
@@ -236,6 +235,14 @@ mod tests {
         assert_eq!(message.subject, "pve1  Bcc: evil@example.org: configuration backup FAILED");
         assert!(message.text.chars().chain(message.log.chars()).all(|c| c == '\n' || !is_harmful(c)));
         assert_eq!(message.details.problems[0].what, "x  Bcc: a@b [2J ");
+    }
+
+    #[test]
+    fn a_time_is_told_in_seconds() {
+        let at = "2026-11-24T20:20:05.778779813Z".parse().unwrap();
+        let message = of(&report(Outcome::Ok, Vec::new()), &Facts::default(), "", at);
+        assert_eq!(message.variable("at").unwrap(), "2026-11-24T20:20:06Z");
+        assert!(message.html.contains(", 2026-11-24T20:20:06Z</p>"), "{}", message.html);
     }
 
     #[test]

@@ -40,6 +40,9 @@ pub struct StoreState {
     pub primary: bool,
     /// Why it cannot be looked at.
     pub error: Option<String>,
+    /// What to do about that.
+    #[serde(skip)]
+    pub hint: Option<String>,
     /// The newest whole snapshot of this machine.
     pub newest: Option<SnapshotId>,
     pub oldest: Option<SnapshotId>,
@@ -98,11 +101,8 @@ pub fn judge_store(store: &StoreState, now: Timestamp, max_age: SignedDuration) 
     let name = &store.store;
     let grave = if store.primary { Level::Critical } else { Level::Warning };
     if let Some(error) = &store.error {
-        return vec![Finding::new(
-            grave,
-            error.clone(),
-            "see that it can be reached; `pbx-config store list`",
-        )];
+        let usual = || "see that it can be reached; `pbx-config store list`".to_owned();
+        return vec![Finding::new(grave, error.clone(), store.hint.clone().unwrap_or_else(usual))];
     }
     let mut findings = Vec::new();
     match store.last_success {
@@ -195,6 +195,7 @@ mod tests {
             place: "/mnt".to_owned(),
             primary: true,
             error: None,
+            hint: None,
             last_success: newest.as_ref().map(SnapshotId::at),
             oldest: newest.clone(),
             newest,

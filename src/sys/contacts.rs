@@ -15,6 +15,9 @@ const PBS_USERS: &str = "/etc/proxmox-backup/user.cfg";
 const PVE_NOTIFICATIONS: [&str; 2] = ["notifications.cfg", "priv/notifications.cfg"];
 const PBS_NOTIFICATIONS: [&str; 2] =
     ["/etc/proxmox-backup/notifications.cfg", "/etc/proxmox-backup/notifications-priv.cfg"];
+/// Below /etc/pve.
+const PVE_OPTIONS: &str = "datacenter.cfg";
+const PBS_OPTIONS: &str = "/etc/proxmox-backup/node.cfg";
 /// The privileged daemon of PBS looks for `*.json` in it every few seconds.
 const PBS_SPOOL: &str = "/var/lib/proxmox-backup/notifications";
 const MAIL_NAME: &str = "/etc/mailname";
@@ -42,6 +45,19 @@ pub fn address(host: &Host, product: Product, user: &str) -> Option<String> {
         }
     };
     found.filter(|address| !address.is_empty())
+}
+
+/// Whom a product's mails are from; None unless its administrator says so.
+pub fn mail_from(host: &Host, product: Product) -> Option<String> {
+    let (data, key) = match product {
+        Product::Pve => {
+            (pmxcfs::files(host, &[PVE_OPTIONS]).ok()?.into_iter().next().flatten()?, "email_from")
+        }
+        Product::Pbs => (files::read_small(host.root(), PBS_OPTIONS, USERS_MAX_BYTES).ok()?, "email-from"),
+    };
+    let text = String::from_utf8_lossy(&data);
+    let value = text.lines().filter_map(|line| line.split_once(':')).find(|(name, _)| *name == key)?.1.trim();
+    (!value.is_empty()).then(|| value.to_owned())
 }
 
 /// A product's notification configuration, the public and the private part; empty what is not there.

@@ -135,6 +135,8 @@ pub struct Answer {
     pub body: Vec<u8>,
     /// Seconds of a `Retry-After`.
     pub retry_after: Option<u64>,
+    /// The `Location` of a redirect, as the server wrote it; it may repeat what is secret.
+    pub location: Option<String>,
 }
 
 /// What is asked. Headers may be secret; they are in no error.
@@ -194,7 +196,7 @@ impl Client {
         let request = self.0.get(url).header("Authorization", authorization);
         let mut response = request.config().timeout_global(Some(limit)).build().call().map_err(plain)?;
         let body = response.body_mut().with_config().limit(max_bytes).read_to_vec().map_err(plain)?;
-        Ok(Answer { status: response.status().as_u16(), body, retry_after: None })
+        Ok(Answer { status: response.status().as_u16(), body, retry_after: None, location: None })
     }
 
     /// Errors tell the cause, never the address or a header: they may be secret.
@@ -218,12 +220,13 @@ impl Client {
         };
         let response = answered.map_err(failed)?;
         let status = response.status().as_u16();
-        let seconds = response.headers().get("Retry-After").and_then(|value| value.to_str().ok());
-        let retry_after = seconds.and_then(|text| text.trim().parse().ok());
+        let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
+        let retry_after = header("Retry-After").and_then(|text| text.trim().parse().ok());
+        let location = header("Location").map(str::to_owned);
         let mut body = Vec::new();
         // The status has told; what of its explanation does not come is not missed.
         let _ = response.into_body().into_reader().take(request.max_bytes).read_to_end(&mut body);
-        Ok(Answer { status, body, retry_after })
+        Ok(Answer { status, body, retry_after, location })
     }
 }
 

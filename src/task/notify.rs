@@ -8,6 +8,7 @@ use anyhow::Result;
 
 use crate::config::Config;
 use crate::model::facts::Facts;
+use crate::model::message::Message;
 use crate::model::report::{Fault, FaultKind, Outcome, Problem, Report};
 use crate::model::section::{self, Section};
 use crate::model::snapshot::Trigger;
@@ -22,6 +23,14 @@ const LINES_MAX: usize = 500;
 
 /// What stands where no channel is configured: the host's own targets hear of what is not well.
 const DEFAULT: &str = "proxmox: system\n\twhen warning\n";
+
+/// Who is told of a run: what is configured, or what stands in its place.
+pub fn sections(host: &Host, configured: &[Section]) -> Vec<Section> {
+    if configured.is_empty() && is_told_by_itself(host.is_live(), &host.facts) {
+        return section::parse("(default)", DEFAULT).unwrap_or_default();
+    }
+    configured.to_vec()
+}
 
 /// Only the running system tells its own targets without being asked to.
 fn is_told_by_itself(is_live: bool, facts: &Facts) -> bool {
@@ -41,10 +50,7 @@ impl Channels {
     /// None: a configuration that cannot be read.
     pub fn open(host: &Host, config: Option<&Config>) -> Self {
         let mut channels = Self { targets: Vec::new(), problems: Vec::new() };
-        let mut sections = config.map(|config| config.channels.clone()).unwrap_or_default();
-        if sections.is_empty() && is_told_by_itself(host.is_live(), &host.facts) {
-            sections = section::parse("(default)", DEFAULT).unwrap_or_default();
-        }
+        let sections = sections(host, config.map_or(&[], |config| &config.channels));
         for section in sections.iter().filter(|_| host.exec.is_of_host()) {
             match notify::open(section) {
                 Ok(target) => channels.targets.push(target),
@@ -99,7 +105,7 @@ impl Channels {
 
     /// Tries these, whatever outcome they wait for.
     pub fn test(targets: &[&Target], host: &Host) -> Vec<Delivery> {
-        let report = Report::blank(message::TEST, &host.facts, 0.0);
+        let report = Report::blank(Message::TEST, &host.facts, 0.0);
         let lines = Lines::default();
         lines.add("this is a test of pbx-config");
         let message = message::of(&report, &host.facts, &lines.text(), host.now);

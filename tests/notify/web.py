@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""A server that writes down what it is asked, and answers as the first part of the path says.
+"""A server that writes down what it is asked, and answers as the first part of the path says, or without
+one, the topic of ntfy.
 
 Usage: web.py LOG [CERT KEY]. Prints its port, then serves until killed. LOG gets a JSON line for each request:
 method, path, headers, body. Paths: /ok, /silent (never answers), /slow (a byte now and then, without end), /junk
 (no HTTP), /N (that status), /N-once (that status once, then 200), /N-second (that status the second time only),
-/elsewhere (a redirect), /echo-N (that status, with headers and body of the request), /endless (an answer without
+/elsewhere (a redirect), /away (one to another server), /echo-N (that status, with path, headers and body of the request), /endless (an answer without
 end). Each of them may go on with anything.
 """
 import http.server, json, ssl, sys, time
@@ -23,7 +24,7 @@ class Recorder(http.server.BaseHTTPRequestHandler):
         headers = {name.lower(): value for name, value in self.headers.items()}
         with open(log, "a") as out:
             out.write(json.dumps({"method": self.command, "path": self.path, "headers": headers, "body": body}) + "\n")
-        word = self.path.split("/")[1].split("?")[0]
+        word = self.path.split("/")[1].split("?")[0] or self.topic(body)
         if word == "silent":
             time.sleep(60)
         elif word == "slow":
@@ -35,6 +36,8 @@ class Recorder(http.server.BaseHTTPRequestHandler):
             self.close_connection = True
         elif word == "elsewhere":
             self.answer(302, b"", Location="/ok/elsewhere")
+        elif word == "away":
+            self.answer(301, b"", Location="https://other.example.org/ok/" + self.path)
         elif word.endswith("-once"):
             first = self.path not in seen
             seen.add(self.path)
@@ -43,13 +46,20 @@ class Recorder(http.server.BaseHTTPRequestHandler):
             times[self.path] = times.get(self.path, 0) + 1
             self.answer(int(word[:3]) if times[self.path] == 2 else 200, b"")
         elif word.startswith("echo-"):
-            self.answer(int(word[5:]), (str(self.headers) + body).encode())
+            self.answer(int(word[5:8]), (self.path + str(self.headers) + body).encode())
         elif word.isdigit():
             self.answer(int(word), b"quota exceeded" if word == "429" else b"no\x1b[2J\nmore")
         else:
             self.answer(200, b'{"ok":true,"success":true}')
 
     do_GET = do_POST = do_PUT = do_PATCH = asked
+
+    @staticmethod
+    def topic(body):
+        try:
+            return json.loads(body)["topic"]
+        except (ValueError, KeyError):
+            return ""
 
     def endless(self, piece, pause):
         self.send_response(200)

@@ -55,7 +55,8 @@ impl Rules {
         }
         let default = if product == Product::Pve { PVE_DEFAULT } else { PBS_DEFAULT };
         for section in parse("(built in)", &format!("{BUILT_IN}\n{default}")).map_err(error)? {
-            if find(&mut sections, &section.kind, &section.id).is_none() {
+            // By its name alone: an administrator may have put another kind of target in its place.
+            if !sections.iter().any(|own| own.id == section.id) {
                 sections.push(section);
             }
         }
@@ -287,6 +288,61 @@ mod tests {
             of(Product::Pve, "sendmail: mail-to-root\n\tmailto-user root@pam\n\tdisable 1\n", "error")
                 .is_empty()
         );
+        let other = Rules::read(Product::Pve, "smtp: mail-to-root\n\tserver x\n", "").unwrap();
+        assert_eq!(other.targets.iter().map(|target| target.kind.as_str()).collect::<Vec<_>>(), ["smtp"]);
+        // On a PBS all but prunes that went well.
+        let prune = |severity| {
+            let event = Event { fields: vec![("type", "prune")], ..event(severity) };
+            Rules::read(Product::Pbs, "", "").unwrap().choose(&event, &TimeZone::UTC).targets
+        };
+        assert_eq!((prune("info").len(), prune("error").len()), (0, 1));
+    }
+
+    #[test]
+    fn every_matcher_adds_its_targets_once_and_what_is_off_is_silent() {
+        let text = "gotify: one\n\nsmtp: two\n\ngotify: off\n\tdisable 1\n\n\
+                    matcher: default-matcher\n\ttarget mail-to-root\n\tmatch-severity error\n\n\
+                    matcher: a\n\ttarget two\n\ttarget one\n\ttarget off\n\n\
+                    matcher: b\n\ttarget one\n\tmatch-severity info,notice, warning\n\n\
+                    matcher: c\n\tdisable true\n\ttarget gone\n\tmatch-field nonsense\n";
+        let rules = Rules::read(Product::Pve, text, "").unwrap();
+        let chosen = rules.choose(&event("warning"), &TimeZone::UTC);
+        assert_eq!(chosen, Chosen { targets: vec!["two".into(), "one".into()], errors: Vec::new() });
+        let chosen = rules.choose(&event("error"), &TimeZone::UTC);
+        assert_eq!(chosen.targets, ["mail-to-root", "two", "one"]);
+    }
+
+    #[test]
+    fn the_kinds_of_rules_are_joined_as_their_lines_are() {
+        const FIELD: [&str; 2] =
+            ["\tmatch-field exact:type=vzdump\n", "\tmatch-field exact:type=pbx-config\n"];
+        const SEVERITY: [&str; 2] = ["\tmatch-severity error\n", "\tmatch-severity warning\n"];
+        const CALENDAR: [&str; 2] =
+            ["\tmatch-calendar mon 0:00-23:59\n", "\tmatch-calendar sun 0:00-23:59\n"];
+        for n in 0..8 {
+            let met = [n & 1, n >> 1 & 1, n >> 2 & 1];
+            let rules = [FIELD[met[0]], SEVERITY[met[1]], CALENDAR[met[2]]].concat();
+            for (mode, result) in [("all", n == 7), ("any", n > 0)] {
+                for invert in ["", "\tinvert-match true\n", "\tinvert-match false\n"] {
+                    let done = chosen(&format!("\tmode {mode}\n{invert}{rules}"), "warning");
+                    let expected = result != invert.contains("true");
+                    assert_eq!(
+                        (done.targets.len(), done.errors.len()),
+                        (usize::from(expected), 0),
+                        "{mode} {invert}{rules}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_hours_of_a_calendar_are_those_of_the_host() {
+        let zone = TimeZone::fixed(jiff::tz::offset(9));
+        let text = "matcher: default-matcher\n\ttarget mail-to-root\n\tmatch-calendar mon 0:10-0:20\n";
+        let rules = Rules::read(Product::Pve, text, "").unwrap();
+        assert_eq!(rules.choose(&event("info"), &zone).targets.len(), 1);
+        assert!(rules.choose(&event("info"), &TimeZone::UTC).targets.is_empty());
     }
 
     #[test]

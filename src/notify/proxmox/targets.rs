@@ -31,7 +31,8 @@ pub fn open(section: &Section, product: Product, host: &Host) -> Result<Box<dyn 
     let access = Access { allow_http: true, ..Access::default() };
     match section.kind.as_str() {
         "sendmail" => {
-            let from = section.get("from-address").map(address).transpose()?;
+            let usual = contacts::mail_from(host, product);
+            let from = section.get("from-address").or(usual.as_deref()).map(address).transpose()?;
             Ok(Box::new(Sendmail { to: recipients(section, product, host)?, from }))
         }
         "smtp" => smtp(section, product, host, access),
@@ -60,17 +61,23 @@ fn address(text: &str) -> Result<Address, String> {
     text.parse().map_err(|_| "this is no mail address".to_owned())
 }
 
-/// Empty: root's own, as `sendmail` finds it.
+/// Who has no address does not keep the mail from the others. Empty: root's own, as `sendmail` finds it.
 fn recipients(section: &Section, product: Product, host: &Host) -> Result<Vec<Address>, String> {
     let mut to: Vec<Address> = values(section, "mailto").map(address).collect::<Result<_, _>>()?;
+    let mut without = None;
     for user in values(section, "mailto-user") {
         match contacts::address(host, product, user) {
             Some(text) => to.push(address(&text)?),
             None if user == "root@pam" => {}
-            None => return Err(format!("user {user} has no mail address")),
+            None => without = Some(user),
         }
     }
-    Ok(to)
+    to.sort_unstable_by_key(ToString::to_string);
+    to.dedup();
+    match without {
+        Some(user) if to.is_empty() => Err(format!("user {user} has no mail address")),
+        _ => Ok(to),
+    }
 }
 
 fn smtp(
@@ -118,7 +125,9 @@ struct Webhook {
 }
 
 fn webhook(section: &Section, access: Access) -> Result<Box<dyn Channel>, String> {
-    let template = |key: &str, text: &str| Template::parse(text).map_err(|why| format!("{key}: {why}"));
+    let template = |key: &str, text: &str| {
+        Template::parse(text).map_err(|why| format!("{key}: {why}; `via system` leaves it to Proxmox"))
+    };
     let method = match required(section, "method")? {
         "post" => "POST",
         "put" => "PUT",

@@ -9,6 +9,9 @@ use crate::notify::call::cut;
 /// Problems in a card; the mail has more of them.
 const PROBLEMS_MAX: usize = 10;
 const PROBLEM_MAX_CHARS: usize = 250;
+/// Signs of Markdown, as the services know it.
+const DISCORD_SIGNS: &str = "[]*_`~|<\\";
+const TEAMS_SIGNS: &str = "[]*`\\";
 
 /// One of three, by outcome.
 fn by_outcome<T>(message: &Message, ok: T, warned: T, failed: T) -> T {
@@ -34,15 +37,24 @@ fn problems(message: &Message) -> Vec<String> {
 }
 
 pub fn discord(message: &Message) -> Value {
-    let field = |(name, value): (&str, String)| json!({ "name": name, "value": cut(&value, 1024) });
-    let fields: Vec<Value> = message.details.rows().into_iter().take(25).map(field).collect();
-    let problems = problems(message);
+    /// Of title, description and fields together; the foot has the rest of Discord's 6000.
+    const ALL_MAX_CHARS: usize = 5900;
+    let title = cut(&unmarked(&message.subject, DISCORD_SIGNS), 256);
+    let description = cut(&unmarked(&problems(message).join("\n"), DISCORD_SIGNS), 4000);
+    let chars = |text: &str| text.chars().count();
+    let mut left = ALL_MAX_CHARS - chars(&title) - chars(&description);
+    let field = |(name, value): (&str, String)| {
+        let value = cut(&unmarked(&value, DISCORD_SIGNS), 1024);
+        left = left.checked_sub(chars(name) + chars(&value))?;
+        Some(json!({ "name": name, "value": value }))
+    };
+    let fields: Vec<Value> = message.details.rows().into_iter().take(25).map_while(field).collect();
     json!({
         // A host that is called @everyone calls nobody.
         "allowed_mentions": { "parse": [] },
         "embeds": [{
-            "title": cut(&message.subject, 256),
-            "description": (!problems.is_empty()).then(|| cut(&problems.join("\n"), 4000)),
+            "title": title,
+            "description": (!description.is_empty()).then_some(description),
             "color": by_outcome(message, 0x1a_7f37, 0x9a_6700, 0xb4_2318),
             "fields": fields,
             "footer": { "text": format!("pbx-config {}", message.details.version) },
@@ -81,7 +93,7 @@ pub fn slack(message: &Message) -> Value {
 /// A card for the webhooks of Teams' Workflows.
 pub fn teams(message: &Message) -> Value {
     let text = |text: &str, more: Value| {
-        let mut block = json!({ "type": "TextBlock", "text": unmarked(text), "wrap": true });
+        let mut block = json!({ "type": "TextBlock", "text": unmarked(text, TEAMS_SIGNS), "wrap": true });
         for (key, value) in more.as_object().into_iter().flatten() {
             block[key] = value.clone();
         }
@@ -92,7 +104,7 @@ pub fn teams(message: &Message) -> Value {
         .details
         .rows()
         .iter()
-        .map(|(title, value)| json!({ "title": title, "value": unmarked(value) }))
+        .map(|(title, value)| json!({ "title": title, "value": unmarked(value, TEAMS_SIGNS) }))
         .collect();
     let mut body = vec![
         text(&message.subject, json!({ "size": "Large", "weight": "Bolder", "color": colour })),
@@ -115,11 +127,11 @@ pub fn teams(message: &Message) -> Value {
     })
 }
 
-/// Teams reads Markdown in texts: links and emphasis of a hostile name are shown as they are written.
-fn unmarked(text: &str) -> String {
+/// Both read Markdown in texts: links, emphasis and mentions of a hostile name are shown as they are written.
+fn unmarked(text: &str, signs: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for c in text.chars() {
-        if "[]*`\\".contains(c) {
+        if signs.contains(c) {
             safe.push('\\');
         }
         safe.push(c);
@@ -195,6 +207,9 @@ mod tests {
         assert!(length(&embed["title"]) <= 256 && length(&embed["description"]) <= 4096);
         let fields = embed["fields"].as_array().unwrap();
         assert!(fields.len() <= 25 && fields.iter().all(|field| length(&field["value"]) <= 1024));
+        let texts = fields.iter().flat_map(|field| [&field["name"], &field["value"]]);
+        let texts = texts.chain([&embed["title"], &embed["description"], &embed["footer"]["text"]]);
+        assert!(!fields.is_empty() && texts.map(length).sum::<usize>() <= 6000);
         let blocks = slack(&message)["blocks"].clone();
         assert!(length(&blocks[0]["text"]["text"]) <= 150 && length(&blocks[3]["text"]["text"]) <= 3000);
         let fields = blocks[1]["fields"].as_array().unwrap();
@@ -208,6 +223,9 @@ mod tests {
     fn names_of_a_host_call_nobody_and_link_nowhere() {
         let message = large();
         assert_eq!(discord(&message)["allowed_mentions"], json!({ "parse": [] }));
+        let embed = discord(&message)["embeds"][0].to_string();
+        assert!(embed.contains(r"\\[x\\](http://evil) \\*b") && embed.contains(r"\\<!channel>"), "{embed}");
+        assert!(!embed.contains(" [x]"), "{embed}");
         let card = slack(&message);
         assert!(!card["text"].as_str().unwrap().contains('<'));
         assert!(!card["blocks"].to_string().contains("mrkdwn"));

@@ -66,7 +66,11 @@ fn hooks(host: &Host) -> Vec<Finding> {
         let state = match hook::status(host, place) {
             Ok(state) => state,
             Err(error) => {
-                findings.push(finding(State::Warning, format!("{name}: {error:#}")));
+                let failed = super::failed(Area::Hooks, &error);
+                let what = format!("{name}: {}", failed.what);
+                let hint =
+                    failed.hint.unwrap_or_else(|| format!("`pbx-config hook status {name}` tells more"));
+                findings.push(finding(State::Warning, what).hint(hint));
                 continue;
             }
         };
@@ -89,7 +93,10 @@ fn hooks(host: &Host) -> Vec<Finding> {
 
 fn timer(host: &Host) -> Vec<Finding> {
     let cmd = Cmd::new(["systemctl", "show", UNIT_PROPERTIES, TIMER, SERVICE], SYSTEMCTL_LIMIT);
-    let finding = |state, what: &str| vec![Finding::new(Area::Timer, state, what)];
+    let finding = |state, what: &str| {
+        let finding = Finding::new(Area::Timer, state, what);
+        vec![finding.hint("`systemctl list-timers` shows what starts by itself; without systemd cron has to")]
+    };
     match host.exec.run(&cmd) {
         Ok(Some(said)) if said.status == Status::Exit(0) => {
             check::timer(&check::units(&String::from_utf8_lossy(&said.stdout)))

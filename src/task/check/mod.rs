@@ -12,10 +12,13 @@ use anyhow::{Context, Result};
 
 use super::complete;
 use super::key;
+use super::metrics;
+use super::notify as told;
 use super::proof;
 use super::sources::Sources;
 use crate::config::{Config, Preflight};
 use crate::model::report::{Fault, FaultKind, Problem};
+use crate::model::section::Section;
 use crate::model::snapshot::SnapshotId;
 use crate::notify;
 use crate::plan::check::{self, Area, Finding, State};
@@ -63,11 +66,7 @@ pub fn stores(host: &Host, stores: &[Box<dyn Store>]) -> Vec<Finding> {
     for store in stores {
         let name = format!("store '{}': {}", store.name(), store.place());
         match list(store.as_ref(), &host.facts.node) {
-            Err(error) => {
-                let hint = error.downcast_ref::<Fault>().and_then(|fault| fault.hint.clone());
-                let finding = Finding::new(Area::Stores, State::Problem, format!("{error:#}"));
-                findings.push(Finding { hint, ..finding });
-            }
+            Err(error) => findings.push(failed(Area::Stores, &error)),
             Ok(found) => {
                 let what = format!("{name}: {} snapshots of this host", found.len());
                 findings.push(Finding::new(Area::Stores, State::Ok, what));
@@ -115,12 +114,14 @@ fn list(store: &dyn Store, node: &str) -> Result<Sizes> {
     said.map_err(|(message, hint)| Fault { hint, ..Fault::new(FaultKind::Failed, message) }.into())
 }
 
-/// Whether snapshots are sealed, and every channel as its section says.
+/// An error, with what it says is to be done.
+pub fn failed(area: Area, error: &anyhow::Error) -> Finding {
+    let hint = error.downcast_ref::<Fault>().and_then(|fault| fault.hint.clone());
+    Finding { hint, ..Finding::new(area, State::Problem, format!("{error:#}")) }
+}
+
+/// Whether snapshots are sealed, every channel as its section says, and where metrics go.
 pub fn settings(host: &Host, config: &Config) -> Vec<Finding> {
-    let failed = |area, error: &anyhow::Error| {
-        let hint = error.downcast_ref::<Fault>().and_then(|fault| fault.hint.clone());
-        Finding { hint, ..Finding::new(area, State::Problem, format!("{error:#}")) }
-    };
     let mut findings = Vec::new();
     let keys = |state, what: String| Finding::new(Area::Keys, state, what);
     match key::recipients(host, config) {
@@ -140,13 +141,41 @@ pub fn settings(host: &Host, config: &Config) -> Vec<Finding> {
             });
         }
     }
-    for section in &config.channels {
-        findings.push(match notify::open(section) {
-            Ok(_) => Finding::new(Area::Channels, State::Ok, format!("{} '{}'", section.kind, section.id)),
-            Err(error) => failed(Area::Channels, &error),
+    findings.extend(channels(host, config));
+    for (name, section) in &config.prometheus {
+        let found = metrics::folder(host, section);
+        findings.push(match found {
+            Ok(folder) => {
+                Finding::new(Area::Channels, State::Ok, format!("prometheus '{name}': {}", folder.display()))
+            }
+            Err(error) => {
+                let finding = failed(Area::Channels, &error);
+                let what = format!("prometheus '{name}': {}", finding.what);
+                Finding { what, state: State::Warning, ..finding }
+            }
         });
     }
     findings
+}
+
+/// Who is told of a run. Nothing is sent.
+fn channels(host: &Host, config: &Config) -> Vec<Finding> {
+    let finding = |state, what: &str| Finding::new(Area::Channels, state, what);
+    let sections = told::sections(host, &config.channels);
+    if sections.is_empty() && host.exec.is_of_host() {
+        return vec![
+            finding(State::Notice, "nobody is told when a backup fails: no channel is configured")
+                .hint("pbx-config.cfg(5), CHANNELS; a line `sendmail: root` mails to root"),
+        ];
+    }
+    let one = |section: &Section| match notify::open(section) {
+        Ok(target) => {
+            let place = target.channel.place();
+            finding(State::Ok, &format!("{} '{}': {place}", section.kind, section.id))
+        }
+        Err(error) => failed(Area::Channels, &error),
+    };
+    sections.iter().map(one).collect()
 }
 
 /// A line about completeness; `check --complete` has the list.

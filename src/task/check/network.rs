@@ -23,11 +23,17 @@ pub fn network(host: &Host, config: &Check) -> Vec<Finding> {
             return vec![Finding::new(Area::Processes, State::Notice, what)];
         }
         Ok(running) => running,
-        Err(error) => return vec![Finding::new(Area::Processes, State::Warning, format!("{error:#}"))],
+        Err(error) => {
+            let finding = Finding::new(Area::Processes, State::Warning, format!("{error:#}"));
+            return vec![finding.hint("run it as root")];
+        }
     };
     let mut findings = match sockets::listeners(host.root()) {
         Ok(listeners) => exposure::sockets(&listeners, &running, &rules, &host.facts),
-        Err(error) => vec![Finding::new(Area::Sockets, State::Warning, format!("/proc/net: {error}"))],
+        Err(error) => {
+            let finding = Finding::new(Area::Sockets, State::Warning, format!("/proc/net: {error}"));
+            vec![finding.hint("run it as root")]
+        }
     };
     if host.is_live() {
         findings.extend(exposure::firewall(&firewall(host)));

@@ -78,7 +78,7 @@ fn look(host: &Host, path: &Path, care: Care) -> Option<Finding> {
         }
         Err(error) => {
             let what = format!("{}: cannot be looked at: {error}", path.display());
-            Some(Finding::new(Area::Rights, State::Warning, what))
+            Some(Finding::new(Area::Rights, State::Warning, what).hint("run it as root; `ls -ld` tells more"))
         }
     }
 }
