@@ -117,6 +117,32 @@ fn every_fact_of_a_run_is_there_and_promtool_is_content() {
 }
 
 #[test]
+fn a_part_of_the_host_is_no_success_and_a_store_that_is_not_configured_is_forgotten() {
+    let mut host = host("prometheus: node\n\ndir: a\n\tpath /srv/a\n\ndir: b\n\tpath /srv/b\n");
+    host.write("etc/fstab", "# nothing\n");
+    backup_at(&mut host, "2026-11-20T12:00:00Z", Exit::Ok);
+    let before = metrics(&host);
+    let success = |text: &str| -> Vec<String> {
+        let lines =
+            text.lines().filter(|line| !line.starts_with('#') && line.contains("_success_time_seconds"));
+        lines.map(str::to_owned).collect()
+    };
+    assert_eq!(success(&before).len(), 3, "{before}");
+    host.now = "2026-11-21T12:00:00Z".to_owned();
+    let folder = host.root.join("media/stick");
+    fs::create_dir_all(&folder).unwrap();
+    host.run(&["backup", "--only", "fstab", "--store", folder.to_str().unwrap()]).ok();
+    host.run(&["backup", "--only", "fstab"]).ok();
+    let after = metrics(&host);
+    assert_eq!(success(&after), success(&before));
+    assert!(!after.contains("stick"), "{after}");
+    has(&after, "store_snapshots{store=\"b\"} 2");
+    host.configure("prometheus: node\n\ndir: a\n\tpath /srv/a\n");
+    host.run(&["verify", "--all"]).ok();
+    assert!(!metrics(&host).contains("store=\"b\""), "{}", metrics(&host));
+}
+
+#[test]
 fn others_may_read_it_though_the_service_has_a_narrow_umask() {
     let host = host("prometheus: node\n");
     let line =

@@ -637,6 +637,21 @@ fn mistakes_in_a_channel_are_told_with_line_and_remedy() {
         ("webhook: x\n\turl https://e.org\n\tmethod get\n\tbody x\n", 3, "a GET has no body", ""),
         ("webhook: x\n\turl https://e.org\n\theader Host: e.org\n", 3, "Host is not ours to choose", ""),
         ("webhook: x\n\turl https://e.org\n\theader X\n", 3, "this is no header", "as Name: value"),
+        (
+            "webhook: x\n\turl https://e.org\n\theader Authorization: Bearer pl4nted-5ecret\n",
+            3,
+            "a secret (header Authorization) has no place",
+            "as `secret-header Authorization: VALUE`",
+        ),
+        (
+            "telegram: x\n\turl https://bot.e.org/bot1:2\n",
+            2,
+            "url: the address of the server",
+            "as https://bot.e.org",
+        ),
+        ("sendmail: x\n\tto root\n", 2, "to: this is no mail address", "without this line it is root"),
+        ("check: main\n\tprocess-allow *\n", 2, "process-allow: '*' names every program", ""),
+        ("check: main\n\tprocess-suspicious a*b\n", 2, "process-suspicious: 'a*b' has a *", ""),
         ("telegram: x\n", 1, "'token' is missing", "secrets.cfg"),
         ("telegram: x\n\tgateway https://e.org\n\tchat 5\n", 3, "this is the gateway's to know", "delete"),
         ("telegram: x\n\tserver-id 5\n", 2, "this goes with 'gateway' only", "delete"),
@@ -664,6 +679,17 @@ fn mistakes_in_a_channel_are_told_with_line_and_remedy() {
         let all = said(&host.run(&["config", "check"]).exits(Exit::Usage));
         assert!(all.contains(&format!("pbx-config.cfg:{line}: ")), "{text}: {all}");
         assert!(all.contains(message) && all.contains(hint), "{text}: {all}");
+    }
+    for (url, good) in [
+        ("https://e.org/gotify/message", false),
+        ("https://e.org/?token=x", false),
+        ("https://message.e.org/gotify/", true),
+    ] {
+        let host = TestHost::empty();
+        configure(&host, &format!("gotify: x\n\turl {url}\n"), &gotify_secret().replace("phone", "x"));
+        let done = host.run(&["config", "check"]);
+        assert_eq!(done.exit == Exit::Ok, good, "{}", done.err);
+        assert!(good || said(&done).contains("hint: as https://e.org\n"), "{}", done.err);
     }
 }
 

@@ -55,6 +55,9 @@ pub const SUSPICIOUS_PORTS: [u16; 12] =
 pub const SUSPICIOUS_PROGRAMS: [&str; 7] =
     ["ncat", "cryptominer", "xmrig", "kdevtmpfsi", "kinsing", "minerd", "mr.sh"];
 
+/// Who calls itself in brackets as threads of the kernel do, and is none: the word, and the program that may.
+pub const BRACKETED: [(&str, &str); 1] = [("[lxc monitor]", "/usr/bin/lxc-start")];
+
 /// How the kernel calls a file that has never been on a disk.
 pub const MEMORY: &str = "/memfd:";
 /// Programs that run from a copy that has no name by design.

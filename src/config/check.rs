@@ -9,8 +9,25 @@ pub struct Check {
     pub port_allow: Vec<AllowedPort>,
     pub port_suspicious: Vec<u16>,
     /// Names of programs that are meant to run; a `*` at the end stands for the rest.
-    pub process_allow: Vec<String>,
-    pub process_suspicious: Vec<String>,
+    pub process_allow: Vec<ProgramName>,
+    pub process_suspicious: Vec<ProgramName>,
+}
+
+/// A name, or its beginning and a `*`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct ProgramName(pub String);
+
+impl TryFrom<String> for ProgramName {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        match text.strip_suffix('*').unwrap_or(&text) {
+            "" => Err(format!("'{text}' names every program, which is none")),
+            name if name.contains('*') => Err(format!("'{text}' has a * that is not its end")),
+            _ => Ok(Self(text)),
+        }
+    }
 }
 
 /// `PORT` or `PROGRAM:PORT`.

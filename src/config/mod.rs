@@ -11,7 +11,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde::Deserialize;
 
-pub use self::check::Check;
+pub use self::check::{Check, ProgramName};
 use crate::model::facts::Product;
 use crate::model::keep::Keep;
 use crate::model::nearest::nearest;

@@ -29,6 +29,9 @@ pub struct Record {
     pub trigger: Option<Trigger>,
     #[serde(default)]
     pub snapshot: Option<SnapshotId>,
+    /// A part of the host was asked for: whatever came of it, the host was not saved.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub part: bool,
     /// Nothing had changed since this one, and no new one was made.
     #[serde(default)]
     pub unchanged: Option<SnapshotId>,
@@ -149,6 +152,7 @@ impl Record {
             tool: env!("CARGO_PKG_VERSION").to_owned(),
             trigger,
             snapshot: report.snapshot.as_ref().map(|snapshot| snapshot.id.clone()),
+            part: report.snapshot.as_ref().is_some_and(|snapshot| !snapshot.selection.is_empty()),
             unchanged: report.unchanged.clone(),
             stats,
             stores: report.stores.iter().map(place).collect(),

@@ -63,6 +63,19 @@ impl Access {
         })
     }
 
+    /// The address of a server under `key`, to which we add the rest. `added`: that rest, which some
+    /// paste along, as they do with a token of Telegram.
+    pub fn base(&self, section: &Section, key: &str, url: &str, added: &str) -> Result<Site, SyntaxError> {
+        let site = self.site(section, key, url)?;
+        let path = url.splitn(4, '/').nth(3).unwrap_or_default().trim_end_matches('/');
+        if path.contains(['?', '#', ':']) || format!("/{path}").ends_with(added) {
+            let error =
+                section.error_at(key, &format!("{key}: the address of the server, and nothing behind it"));
+            return Err(error.hinted(format!("as {}", site.name)));
+        }
+        Ok(site)
+    }
+
     /// The address under `key`, which may be secret itself. What it says is in no error.
     pub fn site(&self, section: &Section, key: &str, url: &str) -> Result<Site, SyntaxError> {
         let site = Site::of(url).ok_or_else(|| {

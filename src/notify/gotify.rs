@@ -61,7 +61,7 @@ pub(super) fn open(section: &Section) -> Result<Box<dyn Channel>, SyntaxError> {
             return Err(section.error_at(key, &format!("{key}: at most {PRIORITY_MAX}")));
         }
     }
-    let site = access.site(section, "url", &options.url)?;
+    let site = access.base(section, "url", &options.url, "/message")?;
     Ok(Box::new(Gotify { options, access, site }))
 }
 

@@ -22,9 +22,12 @@ pub fn address(section: &Section, key: &str, text: &str) -> Result<Address, Synt
     // A leading dash would be an option to whatever gets it as a word.
     let parsed = text.parse::<Address>().ok().filter(|_| !text.starts_with('-'));
     parsed.ok_or_else(|| {
-        section
-            .error_at(key, &format!("{key}: this is no mail address"))
-            .hinted("as admin@example.org, without a name, one in a line")
+        let hint = if section.kind == "sendmail" && !text.contains('@') {
+            "as admin@example.org; without this line it is root of this host"
+        } else {
+            "as admin@example.org, without a name, one in a line"
+        };
+        section.error_at(key, &format!("{key}: this is no mail address")).hinted(hint)
     })
 }
 

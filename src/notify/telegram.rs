@@ -64,7 +64,7 @@ pub(super) fn open(section: &Section) -> Result<Box<dyn Channel>, SyntaxError> {
                     .hinted("delete this line"));
             }
         }
-        let site = access.site(section, "gateway", &gateway)?;
+        let site = access.base(section, "gateway", &gateway, "/api/notify")?;
         let server_id = options.server_id.ok_or_else(|| public("server-id"))?;
         let secret = options.secret.ok_or_else(|| private("secret"))?;
         return Ok(Box::new(Telegram {
@@ -79,7 +79,7 @@ pub(super) fn open(section: &Section) -> Result<Box<dyn Channel>, SyntaxError> {
         }
     }
     let url = options.url.unwrap_or_else(|| BOT_API.to_owned());
-    let site = access.site(section, "url", &url)?;
+    let site = access.base(section, "url", &url, "/sendMessage")?;
     let token = options.token.ok_or_else(|| private("token"))?;
     let number = token.reveal().split_once(':').map(|(number, _)| number).unwrap_or_default();
     let whole = token.reveal().bytes().all(|byte| byte.is_ascii_alphanumeric() || b":_-".contains(&byte));

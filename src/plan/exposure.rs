@@ -6,7 +6,7 @@ use std::path::Path;
 use super::check::{Area, Finding, State};
 use crate::catalog::On;
 use crate::catalog::exposure::{
-    MEMORY, NAMELESS, PORTS, SUSPICIOUS_PORTS, SUSPICIOUS_PROGRAMS, THROWAWAY, UDP_SERVICES,
+    BRACKETED, MEMORY, NAMELESS, PORTS, SUSPICIOUS_PORTS, SUSPICIOUS_PROGRAMS, THROWAWAY, UDP_SERVICES,
 };
 use crate::model::exposure::{Firewall, Listener, Process, Program, Protocol};
 use crate::model::facts::{Facts, Product};
@@ -178,7 +178,7 @@ pub fn processes(processes: &[Process], rules: &Rules) -> Vec<Finding> {
                 say(State::Problem, format!("is a program that should not run here ('{rule}')"));
             }
         }
-        if process.title.starts_with('[') {
+        if process.title.starts_with('[') && !is_bracketed(process) {
             say(
                 State::Problem,
                 format!("calls itself {}, as if it were the kernel's, and is not", process.title),
@@ -221,6 +221,11 @@ pub fn processes(processes: &[Process], rules: &Rules) -> Vec<Finding> {
         ));
     }
     findings
+}
+
+fn is_bracketed(process: &Process) -> bool {
+    let runs = |path: &str| process.program.as_ref().is_some_and(|program| program.path == Path::new(path));
+    BRACKETED.iter().any(|(title, path)| process.title.starts_with(title) && runs(path))
 }
 
 /// Deleted because a package put a new one in its place.
@@ -314,6 +319,11 @@ mod tests {
         let mut fake = process("kworker/0:1", None);
         fake.title = "[kworker/0:1]".into();
         assert_eq!(look(fake.clone()), State::Problem);
+        // The monitor of a container calls itself so; what only says that it is one does not run lxc-start.
+        fake.title = "[lxc monitor] /var/lib/lxc 101".into();
+        assert_eq!(look(fake.clone()), State::Problem);
+        fake.program = Some(program("/usr/bin/lxc-start", false, true));
+        assert_eq!(look(fake.clone()), State::Ok);
         fake.kernel = true;
         assert_eq!(look(fake), State::Ok);
         let mut guest = process("xmrig", None);

@@ -18,8 +18,8 @@ const BACKUP: &str = "backup";
 pub struct More<'a> {
     /// Of the last proof that the offline key opens what is sealed to it.
     pub key_proved: Option<Timestamp>,
-    /// By store: damaged copies that the last verification left.
-    pub damaged: &'a [(String, usize)],
+    /// The stores that are configured, and how many copies in each are known to be damaged.
+    pub stores: &'a [(String, usize)],
 }
 
 /// The text of a `.prom` file. Families without a value are left out.
@@ -33,7 +33,7 @@ pub fn text(records: &[Record], facts: &Facts, more: More) -> String {
         ("version", env!("CARGO_PKG_VERSION")),
     ];
     page.family("info", "Host, products and version of the program; always 1", [(labels(&about), 1.0)]);
-    let runs: Vec<&Record> = records.iter().filter(|record| record.verb == BACKUP).collect();
+    let runs: Vec<&Record> = records.iter().filter(|record| record.verb == BACKUP && !record.part).collect();
     if let Some(last) = runs.first() {
         last_run(&mut page, last);
     }
@@ -47,7 +47,7 @@ pub fn text(records: &[Record], facts: &Facts, more: More) -> String {
     if let Some(made) = runs.iter().find(|record| record.stats.is_some()) {
         snapshot(&mut page, made);
     }
-    stores(&mut page, &runs, records, more.damaged);
+    stores(&mut page, &runs, records, more.stores);
     if let Some(at) = more.key_proved {
         page.one(
             "key_proved_time_seconds",
@@ -128,7 +128,9 @@ struct Known<'a> {
     verified: Option<(Timestamp, &'a Verification)>,
 }
 
-fn stores(page: &mut Page, runs: &[&Record], records: &[Record], damaged: &[(String, usize)]) {
+/// Of no other store: one that was taken out of the configuration, or a folder that was named once, would grow old in
+/// an alert for ever.
+fn stores(page: &mut Page, runs: &[&Record], records: &[Record], configured: &[(String, usize)]) {
     let mut stores: BTreeMap<&str, Known> = BTreeMap::new();
     for record in records {
         for place in &record.stores {
@@ -136,7 +138,7 @@ fn stores(page: &mut Page, runs: &[&Record], records: &[Record], damaged: &[(Str
             if record.verb == BACKUP {
                 known.up.get_or_insert(place.place.is_some());
             }
-            if place.place.is_some() && known.newest.is_none() {
+            if place.place.is_some() && known.newest.is_none() && !record.part {
                 known.success = Some(end(record));
                 known.newest = record.snapshot.as_ref();
             }
@@ -150,6 +152,7 @@ fn stores(page: &mut Page, runs: &[&Record], records: &[Record], damaged: &[(Str
             known.verified = known.verified.or(Some((end(record), one)));
         }
     }
+    stores.retain(|name, _| configured.iter().any(|(known, _)| known == name));
     // A run that found nothing new is a success of each store that has the last snapshot.
     for known in stores.values_mut() {
         let looked =
@@ -191,7 +194,7 @@ fn stores(page: &mut Page, runs: &[&Record], records: &[Record], damaged: &[(Str
         "Copies that the last verification found to be good",
         of(&|known| known.verified.map(|(_, one)| count(one.good))),
     );
-    let damaged = damaged.iter().map(|(store, n)| (labels(&[("store", store)]), count(*n)));
+    let damaged = configured.iter().map(|(store, n)| (labels(&[("store", store)]), count(*n)));
     page.family("store_damaged_snapshots", "Copies that a verification found to be damaged", damaged);
 }
 

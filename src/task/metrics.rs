@@ -27,7 +27,7 @@ pub fn write(host: &Host, config: &Config) -> Vec<Problem> {
         Err(error) => return vec![Problem::warning(format!("metrics were not written: {error:#}"))],
     };
     let records = &records[..];
-    let damaged: Vec<(String, usize)> = config
+    let stores: Vec<(String, usize)> = config
         .stores
         .iter()
         .map(|section| (section.id.clone(), status::damaged(&section.id, records).len()))
@@ -35,7 +35,7 @@ pub fn write(host: &Host, config: &Config) -> Vec<Problem> {
     let text = metrics::text(
         records,
         &host.facts,
-        More { key_proved: proof::proof(host).map(|proof| proof.at), damaged: &damaged },
+        More { key_proved: proof::proof(host).map(|proof| proof.at), stores: &stores },
     );
     config
         .prometheus

@@ -220,9 +220,25 @@ fn headers(section: &Section, options: &Options) -> Result<Vec<(String, String)>
                 .error_at(key, &format!("{key}: {name} is not ours to choose"))
                 .hinted("content-type is a key of its own"));
         }
+        if key == "header" && is_login(name) {
+            let what = format!("a secret (header {name}) has no place in a file that others may read");
+            let hint = format!(
+                "put it under 'webhook: {}' in secrets.cfg as `secret-header {name}: VALUE`, and make a new one",
+                section.id
+            );
+            return Err(section.error_at(key, &what).hinted(hint));
+        }
         headers.push((name.to_owned(), value.to_owned()));
     }
     Ok(headers)
+}
+
+/// By what a server knows who asks, as services call it.
+fn is_login(name: &str) -> bool {
+    const WHOLE: [&str; 3] = ["authorization", "proxy-authorization", "cookie"];
+    const PARTS: [&str; 6] = ["token", "secret", "password", "api-key", "apikey", "access-key"];
+    let name = name.to_ascii_lowercase();
+    WHOLE.contains(&name.as_str()) || PARTS.iter().any(|part| name.contains(part))
 }
 
 impl Webhook {

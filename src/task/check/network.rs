@@ -1,7 +1,7 @@
 //! `check --network`: sockets, the packet filter and processes of the running system.
 
 use crate::catalog::exposure::{CLUSTER_RULES, NODE_RULES};
-use crate::config::Check;
+use crate::config::{Check, ProgramName};
 use crate::model::exposure::Firewall;
 use crate::model::facts::Product;
 use crate::plan::check::{Area, Finding, State};
@@ -11,11 +11,12 @@ use crate::sys::{netfilter, pmxcfs, processes, sockets};
 
 /// Of the system whose /proc is below the root.
 pub fn network(host: &Host, config: &Check) -> Vec<Finding> {
+    let names = |programs: &[ProgramName]| programs.iter().map(|program| program.0.clone()).collect();
     let rules = Rules {
         ports: config.port_allow.iter().map(|allowed| (allowed.program.clone(), allowed.port)).collect(),
         suspicious_ports: config.port_suspicious.clone(),
-        programs: config.process_allow.clone(),
-        suspicious_programs: config.process_suspicious.clone(),
+        programs: names(&config.process_allow),
+        suspicious_programs: names(&config.process_suspicious),
     };
     let running = match processes::all(host.root()) {
         Ok(running) if running.is_empty() => {
