@@ -62,6 +62,8 @@ pub mod sys {
     pub mod session;
     pub mod sockets;
     pub mod space;
+    #[cfg(test)]
+    mod trees;
     pub mod tty;
     pub mod walk;
 
@@ -87,6 +89,7 @@ pub mod archive {
     pub mod contents;
     pub mod guard;
     pub mod identity;
+    pub mod keys;
     pub mod legacy;
     pub mod pax;
     pub mod reader;
@@ -112,10 +115,12 @@ pub mod plan {
     pub mod check;
     pub mod complete;
     pub mod datastores;
+    mod decide;
     pub mod differences;
     pub mod excerpt;
     pub mod exposure;
     pub mod fleet;
+    mod folders;
     pub mod guest_conf;
     pub mod guests;
     pub mod member;
@@ -169,6 +174,7 @@ pub mod task {
     pub mod legacy;
     pub mod metrics;
     pub mod migrate;
+    pub mod mounted;
     pub mod notify;
     pub mod observe;
     pub mod perform;

@@ -258,7 +258,7 @@ fn what_opens_an_encrypted_one_is_an_identity_or_the_old_passphrase() {
 
 #[test]
 fn the_old_passphrase_is_the_key_with_each_salt_that_there_was() {
-    use pbx_config::archive::identity::{Keys, Question};
+    use pbx_config::archive::keys::{Keys, Question};
     use pbx_config::task::snapshots::Chosen;
     use pbx_config::task::verify;
     let host = host();

@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use super::codec::{self, Codec};
 use super::contents::{Limits, counted, read_stream};
 use super::guard::{Hashing, READ_BYTES};
-use super::identity::Keys;
+use super::keys::Keys;
 use super::legacy;
 use super::seal::{self, Held, Opening, SEALED_EXT};
 use super::sign::{self, SIGNATURE_MAX_BYTES, SIGNATURE_NAME};

@@ -6,7 +6,8 @@ use anyhow::Result;
 use zeroize::Zeroizing;
 
 use super::render;
-use crate::archive::identity::{Identity, Keys, Question};
+use crate::archive::identity::Identity;
+use crate::archive::keys::{Keys, Question};
 use crate::model::report::{Fault, FaultKind};
 use crate::sys::tty;
 

@@ -43,7 +43,7 @@ use serde::Serialize;
 
 use self::args::{Cli, Format, Verb};
 use self::progress::Progress;
-use crate::archive::identity::Keys;
+use crate::archive::keys::Keys;
 use crate::config::Config;
 use crate::model::record::Record;
 use crate::model::report::{Exit, Fault, FaultKind, Outcome, Problem};

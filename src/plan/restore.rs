@@ -1,13 +1,15 @@
 //! The plan of a restore: what a snapshot holds against what is here, step by step, with what is left alone and why.
-//! A pure function; looking at the live side is `task::observe`, doing it `task::apply`.
+//! A pure function. Not here: what becomes of one member (`decide`), looking at the live side (`task::observe`),
+//! doing it (`task::apply`).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::datastores;
+use super::decide::{Decision, decide, only_mounted};
 use super::differences::{self, Difference};
-use super::excerpt::{self, Excerpt};
+use super::excerpt::Excerpt;
+use super::folders::with_folders;
 use super::member;
 use super::owners::Owners;
 use super::refuse::{self, Refusal};
@@ -19,8 +21,6 @@ use crate::model::snapshot::SnapshotId;
 
 pub use crate::catalog::PVE_TREE as PVE;
 const DATASTORES: &str = "pbs-datastores";
-/// Of a folder that no snapshot describes and a file needs.
-const PLAIN_DIR_MODE: u32 = 0o755;
 
 /// What was asked for. Saved with a plan, so that the same plan can be made again.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -310,13 +310,6 @@ impl RestorePlan {
     }
 }
 
-/// What a member is to be, by the rules of its row.
-enum Decision {
-    Step(Box<Step>),
-    Unchanged,
-    Refused { reason: String, hint: Option<String> },
-}
-
 /// What a snapshot has of what was asked for.
 pub struct Picked {
     pub id: SnapshotId,
@@ -393,29 +386,6 @@ pub fn plan(picked: &Picked, here: &Here, request: &Request) -> RestorePlan {
     plan
 }
 
-/// The file with those datastores alone whose disk is here, and the names of the others.
-fn only_mounted(one: &Wanted, contents: &HashMap<Name, Vec<u8>>, here: &Here) -> (Wanted, Vec<String>) {
-    let text = |bytes: Option<&[u8]>| String::from_utf8_lossy(bytes.unwrap_or_default()).into_owned();
-    let new = match &one.content {
-        Content::Bytes(bytes) => Some(&bytes[..]),
-        Content::Member(name) => contents.get(name).map(Vec::as_slice),
-        Content::None => None,
-    };
-    let live = match here.live.get(&one.entry.path) {
-        // Its content is kept only when it is another; the same needs no choice.
-        Some(Live::There { print, content: None, .. }) if print.sha256 == one.entry.sha256 => new,
-        Some(Live::There { content, .. }) => content.as_deref(),
-        _ => None,
-    };
-    let (new, live) = (text(new), text(live));
-    let mounted = datastores::mounted(&new, &live, here.datastores);
-    let mut kept = one.clone();
-    if !mounted.missing.is_empty() {
-        kept.content = Content::Bytes(mounted.text.into_bytes());
-    }
-    (kept, mounted.missing)
-}
-
 /// Members of one row with one reason are one.
 pub fn refuse_one(
     refused: &mut Vec<Refused>,
@@ -438,198 +408,6 @@ pub fn refuse_one(
             reason,
             hint,
         }),
-    }
-}
-
-fn decide(one: &Wanted, contents: &HashMap<Name, Vec<u8>>, here: &Here, owners: &Owners) -> Decision {
-    let Wanted { entry, item, .. } = one;
-    let absent = Live::Absent;
-    let live = here.live.get(&entry.path).unwrap_or(&absent);
-    let (before, live_content) = match live {
-        Live::Blocked(reason) => {
-            return Decision::Refused {
-                reason: reason.clone(),
-                hint: Some("make room for it by hand".into()),
-            };
-        }
-        Live::Absent => (None, None),
-        Live::There { print, content, .. } => {
-            // What is the same as in the snapshot is not kept twice.
-            let is_same = print.kind == Kind::File && print.sha256 == entry.sha256;
-            let same = contents.get(&entry.path).filter(|_| is_same);
-            (Some(print), content.as_ref().or(same).map(Vec::as_slice))
-        }
-    };
-    let via = if entry.path.as_path().starts_with(PVE) { Via::Pmxcfs } else { Via::Disk };
-    let mut after = owners.goal(entry, before);
-    let mut content = one.content.clone();
-    let mut how = if before.is_some() { How::Replace } else { How::Create };
-    if let (Content::Bytes(bytes), Kind::File) = (&content, entry.kind) {
-        (after.size, after.sha256) = (bytes.len() as u64, (here.sha256)(bytes));
-        how = if before.is_some() && one.is_merged { How::Merge } else { how };
-    }
-    if item.restore == Restore::AddLines && !one.is_merged && before.is_some() {
-        match merged(one, before, live_content, contents) {
-            Ok(None) => return Decision::Unchanged,
-            Ok(Some(bytes)) => {
-                (after.size, after.sha256) = (bytes.len() as u64, (here.sha256)(&bytes));
-                content = Content::Bytes(bytes);
-                how = How::Merge;
-            }
-            Err(reason) => return Decision::Refused { reason, hint: Some("compare them by hand".into()) },
-        }
-    }
-    if let Some(before) = before {
-        // A file that is only added to stays whose it is.
-        if how == How::Merge {
-            (after.mode, after.uid, after.gid) = (before.mode, before.uid, before.gid);
-            after.xattrs.clone_from(&before.xattrs);
-        }
-        if via == Via::Pmxcfs {
-            (after.mode, after.uid, after.gid) = (before.mode, before.uid, before.gid);
-            after.xattrs.clear();
-        }
-        if before.same(&after) {
-            return Decision::Unchanged;
-        }
-        let dirs = (before.kind == Kind::Dir, after.kind == Kind::Dir);
-        match dirs {
-            (true, true) => how = How::Attributes,
-            (true, false) => {
-                let reason = "there is a folder of this name here".to_owned();
-                return Decision::Refused { reason, hint: Some("move it away first".into()) };
-            }
-            (false, true) => {
-                let reason = "it is a folder in the snapshot and a file here".to_owned();
-                return Decision::Refused { reason, hint: Some("move it away first".into()) };
-            }
-            (false, false) => {}
-        }
-    }
-    let new = match &content {
-        Content::Bytes(bytes) => Some(&bytes[..]),
-        Content::Member(name) => contents.get(name).map(Vec::as_slice),
-        Content::None => None,
-    };
-    let is_text = entry.kind == Kind::File && before.is_some_and(|before| before.kind == Kind::File);
-    let diff = match (is_text, live_content, new) {
-        (true, Some(old), Some(new)) => excerpt::between(old, new, entry.secret || item.secret, here.mask),
-        _ => None,
-    };
-    Decision::Step(Box::new(Step {
-        item: item.id.to_owned(),
-        path: entry.path.clone(),
-        how,
-        via,
-        lock: item.lock.filter(|_| via == Via::Pmxcfs).map(str::to_owned),
-        before: before.cloned(),
-        after,
-        secret: entry.secret || item.secret,
-        session: item.risk == Risk::Session,
-        diff,
-        content,
-    }))
-}
-
-/// The live file with what it lacks. None: it lacks nothing.
-fn merged(
-    one: &Wanted,
-    before: Option<&Fingerprint>,
-    live: Option<&[u8]>,
-    contents: &HashMap<Name, Vec<u8>>,
-) -> Result<Option<Vec<u8>>, String> {
-    let entry = &one.entry;
-    let is_file = |kind| kind == Kind::File;
-    if !before.is_some_and(|before| is_file(before.kind)) || !is_file(entry.kind) {
-        let same = before.is_some_and(|before| (before.kind, &before.link) == (entry.kind, &entry.link));
-        // Folders and the very same link need no lines.
-        return if same { Ok(None) } else { Err("it is a link here or in the snapshot".to_owned()) };
-    }
-    let new = match &one.content {
-        Content::Bytes(bytes) => Some(&bytes[..]),
-        Content::Member(name) => contents.get(name).map(Vec::as_slice),
-        Content::None => None,
-    };
-    let (Some(live), Some(new)) = (live, new) else {
-        return Err("it is too large to be merged".to_owned());
-    };
-    let bytes = add_lines(live, new);
-    Ok((bytes != live).then_some(bytes))
-}
-
-/// The live lines, then those of the snapshot that are not among them. Comments and blank lines are not taken.
-pub fn add_lines(live: &[u8], new: &[u8]) -> Vec<u8> {
-    let lines = |text: &[u8]| -> HashSet<Vec<u8>> {
-        text.split(|b| *b == b'\n').map(|line| line.trim_ascii().to_vec()).collect()
-    };
-    let mut have = lines(live);
-    let mut merged = live.to_vec();
-    for line in new.split(|b| *b == b'\n') {
-        let bare = line.trim_ascii();
-        if bare.is_empty() || bare.starts_with(b"#") || !have.insert(bare.to_vec()) {
-            continue;
-        }
-        if merged.last().is_some_and(|last| *last != b'\n') {
-            merged.push(b'\n');
-        }
-        merged.extend_from_slice(line);
-        merged.push(b'\n');
-    }
-    merged
-}
-
-/// Every folder before what is in it; those that nobody asked for and that are not here are steps, too.
-fn with_folders(steps: Vec<Step>, folders: &HashMap<Name, Entry>, here: &Here, owners: &Owners) -> Vec<Step> {
-    let mut asked: HashMap<Name, Step> = HashMap::new();
-    for step in steps.iter().filter(|step| step.how == How::Create && step.after.kind == Kind::Dir) {
-        asked.insert(step.path.clone(), step.clone());
-    }
-    let mut made: HashSet<Name> = HashSet::new();
-    let mut ordered = Vec::with_capacity(steps.len());
-    for step in steps {
-        let mut above: Vec<Name> = step.path.as_path().ancestors().skip(1).map(Name::from).collect();
-        above.reverse();
-        for path in above.into_iter().filter(|path| !path.as_bytes().is_empty()) {
-            let is_here = !matches!(here.live.get(&path), None | Some(Live::Absent));
-            if is_here || !made.insert(path.clone()) {
-                continue;
-            }
-            ordered.push(match asked.get(&path) {
-                Some(folder) => folder.clone(),
-                None => folder_step(&path, &step, folders, owners),
-            });
-        }
-        let is_new_folder = step.how == How::Create && step.after.kind == Kind::Dir;
-        if !is_new_folder || made.insert(step.path.clone()) {
-            ordered.push(step);
-        }
-    }
-    ordered
-}
-
-fn folder_step(path: &Name, of: &Step, folders: &HashMap<Name, Entry>, owners: &Owners) -> Step {
-    let plain = Fingerprint {
-        kind: Kind::Dir,
-        mode: PLAIN_DIR_MODE,
-        uid: 0,
-        gid: 0,
-        mtime: of.after.mtime,
-        size: 0,
-        sha256: String::new(),
-        link: None,
-        xattrs: Vec::new(),
-    };
-    let known = folders.get(path).filter(|entry| entry.kind == Kind::Dir);
-    Step {
-        path: path.clone(),
-        how: How::Create,
-        lock: None,
-        before: None,
-        after: known.map_or(plain, |entry| owners.goal(entry, None)),
-        secret: false,
-        diff: None,
-        content: Content::None,
-        ..of.clone()
     }
 }
 
@@ -681,16 +459,4 @@ fn notes(items: &[&'static Item], here: &Here) -> Vec<Advice> {
     noted
         .map(|item| Advice { item: item.id.to_owned(), text: item.note.to_owned(), commands: Vec::new() })
         .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_lines_that_are_missing_are_added() {
-        let merged = add_lines(b"a\n# c\nb", b"# other\nb\n\nc\na\nc\n");
-        assert_eq!(merged, b"a\n# c\nb\nc\n");
-        assert_eq!(add_lines(b"a\n", b"a"), b"a\n");
-    }
 }

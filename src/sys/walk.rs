@@ -140,17 +140,8 @@ fn is_dir(stat: &Stat) -> bool {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use super::super::trees::tree;
     use super::*;
-
-    fn tree(paths: &[&str]) -> tempfile::TempDir {
-        let dir = tempfile::tempdir().unwrap();
-        for path in paths {
-            let path = dir.path().join(path);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, "x").unwrap();
-        }
-        dir
-    }
 
     fn met(root: &Path, pattern: &str) -> Vec<String> {
         let mut found = Vec::new();

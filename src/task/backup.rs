@@ -23,7 +23,7 @@ use super::sources::{self, Planned, Sources};
 use super::state::{self, Inquiry};
 use super::{record, snapshots, status};
 use crate::archive::codec;
-use crate::archive::identity::Keys;
+use crate::archive::keys::Keys;
 use crate::archive::reader::{Archive, Head};
 use crate::archive::recipient::Recipient;
 use crate::archive::writer::{Protection, Writer, Written};

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 
 use super::collect::{self, Leftover, Scan};
+use super::mounted;
 use super::sources::Sources;
 use crate::catalog::{self, Item, Source, coverage};
 use crate::model::index::{Kind, Name};
@@ -68,7 +69,7 @@ fn left_out(scan: &Scan, taken: &[&'static Item]) -> Result<Vec<Pattern>> {
             Source::Files(globs) => collect::patterns(globs)?,
             Source::Pmxcfs(globs) => collect::pve_patterns(globs)?,
             Source::PmxcfsRest => collect::pve_patterns(&["**"])?,
-            Source::MountSecrets => collect::mount_secrets(scan.host),
+            Source::MountSecrets => mounted::secrets(scan.host),
             _ => Vec::new(),
         });
     }
@@ -145,7 +146,7 @@ impl Look<'_> {
             names.extend(complete::in_crontab(&text).into_iter().map(|name| (name.into(), by.clone())));
         }
         names.extend(self.of_cluster());
-        for pattern in collect::mount_secrets(self.scan.host) {
+        for pattern in mounted::secrets(self.scan.host) {
             names.push((pattern.text().into(), format!("{} or {}", catalog::FSTAB, catalog::CRYPTTAB)));
         }
         let mut met = HashSet::new();
@@ -226,7 +227,7 @@ impl Look<'_> {
                     let path = if name.starts_with('/') {
                         Some(PathBuf::from(name))
                     } else {
-                        collect::snippet(&storages, name)
+                        mounted::snippet(&storages, name)
                     };
                     names.extend(path.map(|path| (path, by.clone())));
                 }

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::key;
-use crate::archive::identity::Keys;
+use crate::archive::keys::Keys;
 use crate::archive::recipient::Recipient;
 use crate::archive::seal::Seal;
 use crate::config::Config;

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 
 use super::legacy;
-use crate::archive::identity::Keys;
+use crate::archive::keys::Keys;
 use crate::archive::reader::{Archive, HEAD_BYTES, Head};
 use crate::model::relic::RelicName;
 use crate::model::report::{Fault, FaultKind, Problem};

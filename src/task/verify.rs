@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 
 use super::snapshots::{self, Chosen};
-use crate::archive::identity::Keys;
+use crate::archive::keys::Keys;
 use crate::archive::reader::Archive;
 use crate::archive::sign::Signers;
 use crate::model::index::{Entry, Index, Kind, Name};

@@ -104,11 +104,8 @@ pub(super) fn volumes(live: &[u8], saved: &[u8], world: &World) -> Merged {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::super::merge;
+    use super::super::tests::text;
     use super::*;
-
-    fn text(bytes: &[u8]) -> &str {
-        std::str::from_utf8(bytes).unwrap()
-    }
 
     #[test]
     fn a_mount_is_added_only_where_its_device_is() {
