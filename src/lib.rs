@@ -172,6 +172,7 @@ pub mod task {
     pub mod journal;
     pub mod key;
     pub mod legacy;
+    pub mod limit;
     pub mod metrics;
     pub mod migrate;
     pub mod mounted;

@@ -116,6 +116,9 @@ pub struct Restore {
     pub yes: bool,
     /// What may cut your connection undoes itself unless `pbx-config confirm` is typed from a new session within
     /// this time: 90s, 3m, 1h [default: 3m]
+    ///
+    /// The time begins when all is done. What may cut your connection and is not done within 5 minutes, its services
+    /// included, is undone at once.
     #[arg(long, value_name = "TIME", value_parser = time, conflicts_with = "to")]
     pub confirm_within: Option<Duration>,
     /// Confirms when it is good, undoes early when it is not: ping:HOST, quorum, `https://HOST[:PORT][/PATH]`

@@ -9,8 +9,8 @@ use super::merge::{self, Accounts};
 use super::moves;
 use super::network::{self, Card, Cards};
 use super::object::{self, Chosen};
-use super::relocate::{self, Moves, Pair};
-use super::restore::{Advice, Content, Here, Live, Picked, Refused, Request, Wanted};
+use super::relocate::{self, Moves};
+use super::restore::{Advice, Content, Here, Live, PVE, Picked, Refused, Request, Wanted};
 use super::select::Selection;
 use super::selector::{self, Selector, Tree};
 use crate::catalog::merges::{self, GROUP, Merge, PASSWD};
@@ -48,8 +48,27 @@ pub fn devices(picked: &Picked) -> BTreeSet<String> {
 }
 
 /// Whether the cards of this host matter for what is wanted.
-pub fn needs_cards(picked: &Picked) -> bool {
-    picked.wanted.iter().any(|one| text_of(&one.entry.path).is_some_and(network::reads))
+pub fn needs_cards(picked: &Picked, request: &Request) -> bool {
+    let names = |one: &Wanted| text_of(&one.entry.path).is_some_and(network::reads);
+    request.database.is_some() || picked.wanted.iter().any(names)
+}
+
+/// How the snapshot's cards are named here. Errors: `Usage`, as `Cards::by_hand` says.
+pub fn cards(picked: &Picked, world: &World, request: &Request) -> Result<Cards, Fault> {
+    let old = cards_of(picked);
+    let live = world.cards.as_deref();
+    let cards = live.map(|live| Cards::compare(&old, live)).unwrap_or_default();
+    cards.by_hand(&old, live, &request.nic, |name| is_named(picked, request, name))
+}
+
+/// Whether something that comes back says a card's name; within the database what would come back of /etc/pve.
+fn is_named(picked: &Picked, request: &Request, name: &str) -> bool {
+    let wanted = picked.wanted.iter();
+    let wanted = wanted.filter_map(|one| Some((&one.entry.path, bytes(&one.content, &picked.contents)?)));
+    let within = picked.contents.iter().map(|(path, text)| (path, text.as_slice()));
+    let within = within.filter(|(path, _)| request.database.is_some() && path.as_path().starts_with(PVE));
+    let mut texts = wanted.chain(within).filter(|(path, _)| text_of(path).is_some_and(network::reads));
+    texts.any(|(_, text)| network::mentions(text, name))
 }
 
 /// Changes what is wanted in place, and tells what an admin must know.
@@ -81,7 +100,7 @@ fn adapt(
     request: &Request,
 ) -> Result<Vec<Advice>, Fault> {
     let mut advice = relocated(picked, moves);
-    advice.extend(on_these_cards(picked, here, world, &request.nic)?);
+    advice.extend(on_these_cards(picked, here, world, request)?);
     advice.extend(merged(picked, here, world));
     advice.extend(by_hand(picked, here, request));
     Ok(advice)
@@ -248,30 +267,23 @@ fn on_these_cards(
     picked: &mut Picked,
     here: &Here,
     world: &World,
-    by_hand: &[Pair],
+    request: &Request,
 ) -> Result<Vec<Advice>, Fault> {
-    if !needs_cards(picked) {
-        if let Some((old, new)) = by_hand.first() {
+    if !needs_cards(picked, request) {
+        if let Some((old, new)) = request.nic.first() {
             let what = format!("--nic {old}={new}: nothing of what is selected names a network card");
             return Err(Fault::new(FaultKind::Usage, what).hint("leave it away, or select the network, too"));
         }
         return Ok(Vec::new());
     }
     let mut advice = Vec::new();
-    let old = cards_of(picked);
-    let live = world.cards.as_deref();
-    let cards = live.map(|live| Cards::compare(&old, live)).unwrap_or_default();
-    let named = |name: &str| {
-        let texts = picked.wanted.iter().filter(|one| text_of(&one.entry.path).is_some_and(network::reads));
-        let mut texts = texts.filter_map(|one| bytes(&one.content, &picked.contents));
-        texts.any(|text| network::mentions(text, name))
-    };
-    let cards = cards.by_hand(&old, live, by_hand, named)?;
+    let cards = cards(picked, world, request)?;
     let network = |text: String, commands| Advice { item: "network".to_owned(), text, commands };
-    if live.is_none() {
+    if world.cards.is_none() {
         let text = "the cards of this host could not be read: look whether the names are right".to_owned();
         advice.push(network(text, vec!["ip -d link show".to_owned()]));
     }
+    let named = |name: &str| is_named(picked, request, name);
     let to_be_matched = cards.to_be_matched(&picked.id.to_string(), named);
     let hint = to_be_matched.first().map(|(_, command)| {
         let pair = command.rsplit(' ').next().unwrap_or_default();

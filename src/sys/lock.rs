@@ -5,11 +5,20 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
-use super::files;
+use super::{files, processes};
 use crate::model::report::{Fault, FaultKind};
+
+/// Of every run.
+const RUN: &str = "lock";
+/// Who only looks whether it is held takes it for an instant: that is no run.
+const LOOK_LIMIT: Duration = Duration::from_millis(200);
+const LOOK_POLL: Duration = Duration::from_millis(10);
 
 /// Held while a run writes; the kernel releases it however the process ends.
 pub struct Lock {
@@ -20,9 +29,14 @@ pub struct Lock {
 impl Lock {
     /// Errors: `Locked` when another run holds it, with that run's pid.
     pub fn acquire(run_dir: &Path) -> Result<Self> {
+        Self::acquire_named(run_dir, RUN)
+    }
+
+    /// One beside that of every run. Errors: as of `acquire`.
+    pub fn acquire_named(run_dir: &Path, name: &str) -> Result<Self> {
         /// Runs that end just now; so many in a row is something else.
         const ATTEMPTS: usize = 1000;
-        let path = run_dir.join("lock");
+        let path = run_dir.join(name);
         let mut gone = None;
         for _ in 0..ATTEMPTS {
             // The run before us may have removed the folder before we opened the file in it,
@@ -46,10 +60,21 @@ impl Lock {
         Err(gone.unwrap_or_else(|| anyhow!("{}: is replaced again and again", path.display())))
     }
 
-    /// Whether a run holds it now. Makes nothing.
-    pub fn is_held(run_dir: &Path) -> bool {
-        let file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(run_dir.join("lock"));
+    /// Whether it is held now. Makes nothing.
+    pub fn is_held(run_dir: &Path, name: &str) -> bool {
+        let file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(run_dir.join(name));
         file.is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+    }
+
+    /// Ends the process that holds it, which can do nothing against that; its pid. None: nobody else does, or it
+    /// cannot be seen from here.
+    pub fn kill_holder(run_dir: &Path, name: &str) -> Option<u32> {
+        let path = run_dir.join(name);
+        let pid: u32 = fs::read_to_string(&path).ok()?.trim().parse().ok()?;
+        // The number may be another's by now: its holder has the file open.
+        let holds = Self::is_held(run_dir, name) && processes::has_open(pid, &path);
+        let target = Pid::from_raw(i32::try_from(pid).ok()?);
+        (holds && pid != std::process::id() && kill(target, Signal::SIGKILL).is_ok()).then_some(pid)
     }
 
     fn flock(path: &Path) -> Result<File> {
@@ -62,17 +87,23 @@ impl Lock {
             .custom_flags(libc::O_NOFOLLOW)
             .open(path)
             .with_context(|| format!("cannot open {}", path.display()))?;
-        match file.try_lock() {
-            Ok(()) => Ok(file),
-            Err(TryLockError::WouldBlock) => {
-                let mut pid = String::new();
-                let _ = file.read_to_string(&mut pid);
-                let message = format!("another run (pid {}) holds the lock", pid.trim());
-                let fault = Fault::new(FaultKind::Locked, message);
-                Err(fault.hint("wait for it to end, then try again").into())
+        let since = Instant::now();
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(file),
+                Err(TryLockError::WouldBlock) if since.elapsed() < LOOK_LIMIT => {
+                    std::thread::sleep(LOOK_POLL);
+                }
+                Err(TryLockError::WouldBlock) => break,
+                Err(TryLockError::Error(error)) => {
+                    return Err(error).context(format!("cannot lock {}", path.display()));
+                }
             }
-            Err(TryLockError::Error(error)) => Err(error).context(format!("cannot lock {}", path.display())),
         }
+        let mut pid = String::new();
+        let _ = file.read_to_string(&mut pid);
+        let message = format!("another run (pid {}) holds the lock", pid.trim());
+        Err(Fault::new(FaultKind::Locked, message).hint("wait for it to end, then try again").into())
     }
 
     /// Tells others who holds it.
@@ -167,5 +198,48 @@ mod tests {
             }
         });
         assert!(!run_dir.exists());
+    }
+
+    #[test]
+    fn who_only_looks_is_no_run_and_two_locks_leave_nothing_behind() {
+        let dir = tempfile::tempdir().unwrap();
+        let run_dir = dir.path().join("run");
+        private_dir(&run_dir).unwrap();
+        let look = File::create(run_dir.join("other")).unwrap();
+        look.try_lock_shared().unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                std::thread::sleep(LOOK_LIMIT / 4);
+                drop(look);
+            });
+            let other = Lock::acquire_named(&run_dir, "other").unwrap();
+            let lock = Lock::acquire(&run_dir).unwrap();
+            assert!(Lock::is_held(&run_dir, "other"));
+            drop((other, lock));
+        });
+        assert!(!run_dir.exists());
+    }
+
+    #[test]
+    fn a_holder_is_ended_and_nobody_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let held = dir.path().join("held");
+        let mut child = std::process::Command::new("flock");
+        let mut child = child.arg("--no-fork").arg(&held).args(["sleep", "60"]).spawn().unwrap();
+        let pid = child.id();
+        let since = Instant::now();
+        while !Lock::is_held(dir.path(), "held") {
+            assert!(since.elapsed() < Duration::from_secs(30));
+            std::thread::sleep(LOOK_POLL);
+        }
+        // A number that is another's, and one that is none.
+        for wrong in [std::process::id().to_string(), "1".to_owned(), String::new()] {
+            fs::write(&held, wrong).unwrap();
+            assert_eq!(Lock::kill_holder(dir.path(), "held"), None);
+        }
+        fs::write(&held, format!("{pid}\n")).unwrap();
+        assert_eq!(Lock::kill_holder(dir.path(), "held"), Some(pid));
+        assert!(!child.wait().unwrap().success());
+        assert_eq!(Lock::kill_holder(dir.path(), "none"), None);
     }
 }

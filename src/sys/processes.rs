@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -36,6 +36,19 @@ pub fn all(root: &Path) -> Result<Vec<Process>> {
     })?;
     let Answer::Done(data) = answer else { bail!("/proc: no answer within {} s", LIMIT.as_secs()) };
     serde_json::from_slice(&data).context("the look at /proc ended before its time")
+}
+
+/// Whether a process of this machine has the file of this path open. What has another name is not looked at: a file of
+/// a dead network mount would be waited for.
+pub fn has_open(pid: u32, path: &Path) -> bool {
+    let id = |path: &Path| fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()));
+    let Some(wanted) = id(path) else { return false };
+    let entries = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    let mut fds = entries.take(DESCRIPTORS_MAX).map(|entry| entry.path());
+    fds.any(|fd| {
+        let is_named = fs::read_link(&fd).is_ok_and(|link| link.file_name() == path.file_name());
+        is_named && id(&fd) == Some(wanted)
+    })
 }
 
 /// None when it has ended meanwhile.

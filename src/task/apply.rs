@@ -8,6 +8,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 use super::journal::{Journal, Record};
+use super::limit::Limit;
 use super::observe;
 use super::undo;
 use crate::catalog::guests::Guest;
@@ -23,12 +24,13 @@ use crate::sys::pmxcfs_put::{self, Put, To};
 use crate::sys::put::{self, Meta};
 
 /// One half of the steps: those that risk nothing, or those that may cut the admin's connection.
-/// Errors: of the first step that cannot be done, with its path.
+/// Errors: of the first step that cannot be done, with its path; of the limit.
 pub fn half(
     host: &Host,
     journal: &mut Journal,
     session: bool,
     lock_wait: std::time::Duration,
+    limit: Limit,
 ) -> Result<Vec<Problem>> {
     let root = Beneath::open(host.root())?;
     let mut problems = Vec::new();
@@ -38,12 +40,13 @@ pub fn half(
             continue;
         }
         check_stopped()?;
+        limit.check()?;
         let is_in_flight = journal.begun.contains(&n);
         // The end of one and the beginning of the next are one write to the disk.
         let end = ended.take().map(|last| format!("end {last}\n")).unwrap_or_default();
         journal.write(&format!("{end}begin {n}\n"))?;
         let step = &journal.record.steps[n];
-        let lost = one(host, &root, journal, n, is_in_flight, lock_wait)
+        let lost = one(host, &root, journal, n, is_in_flight, limit.cut(lock_wait))
             .with_context(|| format!("cannot put back /{}", step.path))?;
         let lost =
             lost.into_iter().map(|name| format!("/{}: {name}: this attribute cannot be kept", step.path));

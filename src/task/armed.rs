@@ -30,8 +30,11 @@ const MAX_BYTES: u64 = 64 << 10;
 const BY_ITSELF: &str = "undone by itself";
 const NOBODY: &str = "nobody confirmed it";
 const POLL: Duration = Duration::from_millis(300);
-/// How long a restore that still writes is waited for when its time is up.
+/// How long who restores or undoes is waited for when the time is up.
 const LOCK_WAIT: Duration = Duration::from_secs(300);
+/// A restore that still is not done so long after it should have undone itself (`perform::ARMED_LIMIT`) hangs, and is
+/// ended.
+const HANG_GRACE: Duration = Duration::from_secs(60);
 /// How long a backup is waited for: one that hangs on the network that was cut must not keep it cut.
 const BACKUP_WAIT: Duration = Duration::from_secs(15);
 /// An undo that could not put back all is tried again so soon, then after twice that, and so on.
@@ -58,7 +61,7 @@ pub struct Armed {
     /// Seconds of uptime, of the arming.
     #[serde(default)]
     at: f64,
-    /// Seconds of uptime. While it is applied, of one that is killed; set anew when all is done.
+    /// Seconds of uptime. While it is applied, of one that is killed or hangs; set anew when all is done.
     deadline: f64,
     /// Seconds from there on.
     #[serde(default)]
@@ -78,6 +81,12 @@ impl Armed {
 
     pub fn has_probes(&self) -> bool {
         !self.probes.is_empty()
+    }
+
+    /// When it has to be done, or to have undone itself, in seconds of uptime of this boot.
+    fn done_by(&self) -> Option<f64> {
+        (self.boot == session::boot_id())
+            .then_some(self.at + (perform::ARMED_LIMIT + HANG_GRACE).as_secs_f64())
     }
 
     fn is_overdue(&self) -> bool {
@@ -131,7 +140,8 @@ fn unreadable(host: &Host) -> Option<Armed> {
     Some(Armed {
         id: journal.record.id,
         boot: if is_of_this_boot { session::boot_id() } else { String::new() },
-        at: 0.0,
+        // Of one that is applied just now nobody says that it hangs.
+        at: session::uptime(),
         deadline: 0.0,
         within: 0.0,
         probe_grace: 0.0,
@@ -149,7 +159,7 @@ pub fn arm(host: &Host, id: &str, within: Duration, probes: &[Probe]) -> Result<
         id: id.to_owned(),
         boot: session::boot_id(),
         at,
-        deadline: at + within.as_secs_f64(),
+        deadline: at + within.min(perform::ARMED_LIMIT + HANG_GRACE).as_secs_f64(),
         within: within.as_secs_f64(),
         probe_grace: PROBE_GRACE_MAX.min(within / 2).as_secs_f64(),
         session: Session::current(),
@@ -325,7 +335,7 @@ pub fn undo_due(host: &Host, apis: &[(Product, Api)]) -> Result<Ended> {
 /// `Nothing`: its time began only now. Errors: what could not be put back.
 fn undo_now(host: &Host, apis: &[(Product, Api)], why: &str) -> Result<Ended> {
     let Some(first) = read(host) else { return Ok(Ended::Nothing) };
-    let _alone = alone_at_last(host)?;
+    let _alone = alone_at_last(host, &first)?;
     // Confirmed or undone in the last moment.
     let Some(armed) = read(host).filter(|armed| armed.id == first.id) else {
         return ended(&journal::folder(host).join(&first.id));
@@ -363,14 +373,31 @@ fn undo_now(host: &Host, apis: &[(Product, Api)], why: &str) -> Result<Ended> {
     Ok(Ended::Undone)
 }
 
-/// A restore that still writes is waited for, a backup only so long: it reads.
-fn alone_at_last(host: &Host) -> Result<(Option<Lock>, Alone)> {
-    let alone = patiently(LOCK_WAIT, || perform::alone(host))?;
+/// A restore that still writes is waited for until it hangs, a backup only so long: it reads.
+fn alone_at_last(host: &Host, armed: &Armed) -> Result<(Option<Lock>, Alone)> {
+    let done_by = armed.done_by();
+    let left = done_by.map(|at| Duration::from_secs_f64((at - session::uptime()).clamp(0.0, 1e9)));
+    let wait = left.map_or(LOCK_WAIT, |left| left.min(LOCK_WAIT));
+    let alone = patiently(wait, || perform::alone(host)).or_else(|error| {
+        if !hangs(host, armed) {
+            return Err(error);
+        }
+        let pid = perform::kill(host).ok_or(error)?;
+        log::error!("{}: the process {pid} that applies it hangs, and is ended", armed.id);
+        patiently(CONFIRM_WAIT, || perform::alone(host))
+    })?;
     let lock = patiently(BACKUP_WAIT, || Lock::acquire(&host.run_dir()));
     if let Err(error) = &lock {
         log::warn!("undoing beside another run: {error:#}");
     }
     Ok((lock.ok(), alone))
+}
+
+/// Who undoes it is not ended: that is what is wanted.
+fn hangs(host: &Host, armed: &Armed) -> bool {
+    let phase = Journal::open(&journal::folder(host).join(&armed.id)).map(|journal| journal.phase);
+    let is_late = armed.done_by().is_some_and(|at| session::uptime() >= at);
+    is_late && matches!(phase, Ok(Phase::Prepared | Phase::Begun | Phase::Written))
 }
 
 fn patiently<T>(limit: Duration, acquire: impl Fn() -> Result<T>) -> Result<T> {
@@ -436,18 +463,23 @@ fn confirm(host: &Host, armed: &Armed, how: &str) -> Result<Option<Problem>> {
     Ok(audit::note(host, "confirm", &journal.record, how))
 }
 
-/// Of one whose time is over, what it is now.
+/// Of one that waits no more, or whose time is over, what it is now.
 fn too_late(host: &Host, id: &str) -> Fault {
     let phase = Journal::open(&journal::folder(host).join(id)).map(|journal| journal.phase);
     let (is, hint) = match phase {
-        Ok(Phase::Undone) => ("it is undone", "restore again, with a longer --confirm-within".to_owned()),
-        Ok(Phase::Confirmed) => ("it was confirmed", format!("`pbx-config undo {id}` still goes back")),
+        Ok(Phase::Undone) => match why_undone(host, id) {
+            Some(why) => (why, "restore again, with a longer --confirm-within or other probes".to_owned()),
+            None => ("it is undone, by `pbx-config undo`".to_owned(), "restore again".to_owned()),
+        },
+        Ok(Phase::Confirmed) => {
+            ("it was confirmed".to_owned(), format!("`pbx-config undo {id}` still goes back"))
+        }
         _ => (
-            "it is not undone yet",
+            "its time is over, it is not undone yet".to_owned(),
             format!("`pbx-config undo {id}` does it now, and says what is in its way"),
         ),
     };
-    Fault::new(FaultKind::Unconfirmed, format!("{id}: its time is over, {is}")).hint(hint)
+    Fault::new(FaultKind::Unconfirmed, format!("{id}: {is}")).hint(hint)
 }
 
 /// Back and on from where it was cut short.

@@ -9,12 +9,15 @@ use anyhow::Result;
 
 use super::observe;
 use crate::catalog::{CLUSTER_MEMBER, Risk};
+use crate::model::facts::Product;
 use crate::model::index::{Kind, Mtime, Name};
 use crate::model::report::{Fault, FaultKind};
+use crate::plan::network::{self, Cards};
 use crate::plan::relocate;
 use crate::plan::restore::{
     Advice, Content, Database, Fingerprint, How, Live, PVE, Picked, Request, RestorePlan, Step, Via, Wanted,
 };
+use crate::plan::shape::{self, World};
 use crate::sys::files;
 use crate::sys::hash::sha256;
 use crate::sys::host::Host;
@@ -25,15 +28,24 @@ use crate::sys::pmxcfs::{DATABASE, LOGS, UNIT};
 ///
 /// Errors: `NotFound` when the snapshot has none; `Failed` while pmxcfs runs, and for what it would not start on;
 /// `Usage` for a tree of another node or of a cluster.
-pub fn take(host: &Host, picked: &mut Picked, request: &Request) -> Result<Vec<Advice>> {
+pub fn take(host: &Host, picked: &mut Picked, world: &World, request: &Request) -> Result<Vec<Advice>> {
     let Some(how) = request.database else { return Ok(Vec::new()) };
     let name = Name::new(DATABASE.trim_start_matches('/'));
     let fault = |kind, what: String, hint: &str| Fault::new(kind, what).hint(hint);
     let one = picked.wanted.iter().position(|one| one.entry.path == name).map(|at| picked.wanted.remove(at));
     let (Some(one), Some(bytes)) = (one, picked.contents.get(&name)) else {
-        let what = format!("{} has no database of /etc/pve: it was read file by file", picked.id);
+        let id = &picked.id;
+        let what = if !picked.facts.has(Product::Pve) {
+            format!("{id} is of a host without Proxmox VE: it has no database of /etc/pve")
+        } else {
+            format!("{id} has no database of /etc/pve: it could not be read then, or was left out")
+        };
         return Err(fault(FaultKind::NotFound, what, "restore without --database").into());
     };
+    if !host.facts.has(Product::Pve) {
+        let what = "Proxmox VE is not installed here: nothing would start on its database".to_owned();
+        return Err(fault(FaultKind::Failed, what, "install it, then restore again").into());
+    }
     offline::check_stopped(host)?;
     if files::is_there(host.root(), CLUSTER_MEMBER.trim_start_matches('/')) {
         let what = format!("this host is a member of a cluster: {CLUSTER_MEMBER} is here");
@@ -42,7 +54,8 @@ pub fn take(host: &Host, picked: &mut Picked, request: &Request) -> Result<Vec<A
         return Err(fault(FaultKind::Failed, what, hint).into());
     }
     let told = RefCell::new(Vec::new());
-    let ready = offline::prepare(bytes, &edit(how, request, &told))?;
+    let cards = shape::cards(picked, world, request)?;
+    let ready = offline::prepare(bytes, &edit(how, request, cards, &told))?;
     check(host, &ready)?;
     let mut advice = advice(&one, &ready, how);
     let tell = |text| Advice { item: one.item.id.to_owned(), text, commands: Vec::new() };
@@ -54,19 +67,27 @@ pub fn take(host: &Host, picked: &mut Picked, request: &Request) -> Result<Vec<A
     Ok(advice)
 }
 
-/// The names of the nodes are put wherever files say them, as they are file by file; `told` is what is to be known
-/// of that.
-fn edit<'a>(how: Database, request: &'a Request, told: &'a RefCell<Vec<String>>) -> Edit<'a> {
+/// The names of nodes and cards are put wherever files say them, as they are file by file; `told` is what is to be
+/// known of that.
+fn edit<'a>(how: Database, request: &'a Request, cards: Cards, told: &'a RefCell<Vec<String>>) -> Edit<'a> {
     let moves = request.moves();
     let contents = move |path: &str, data: &[u8]| {
-        if moves.is_empty() {
-            return data.to_vec();
+        let path = format!("{PVE}/{path}");
+        let mut content = data.to_vec();
+        let mut notes = Vec::new();
+        if !moves.is_empty() {
+            let there = relocate::file(&path, data, &moves);
+            notes.extend(there.refused.map(|(reason, hint)| format!("{reason}: {hint}")));
+            notes.extend(there.notes);
+            content = there.content;
         }
-        let there = relocate::file(&format!("{PVE}/{path}"), data, &moves);
-        let refused = there.refused.map(|(reason, hint)| format!("{reason}: {hint}"));
-        let notes = refused.into_iter().chain(there.notes);
-        told.borrow_mut().extend(notes.map(|note| format!("/{PVE}/{path}: {note}")));
-        there.content
+        if network::reads(&path) {
+            let adapted = cards.adapt(&path, &content);
+            notes.extend(adapted.notes);
+            content = adapted.content;
+        }
+        told.borrow_mut().extend(notes.into_iter().map(|note| format!("/{path}: {note}")));
+        content
     };
     Edit {
         leave_cluster: how == Database::WithoutCluster,

@@ -1,7 +1,6 @@
 //! Does a plan and undoes it, services and all: one run at a time, everything in the journal, and back to where it
 //! began when a step cannot be done.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -11,6 +10,7 @@ use super::apply;
 use super::armed::{self, Armed};
 use super::audit;
 use super::journal::{self, Journal, Phase};
+use super::limit::Limit;
 use super::probe::{self, Probe};
 use super::restore::Prepared;
 use super::safety;
@@ -57,22 +57,29 @@ fn seconds_left<S: serde::Serializer>(armed: &Option<Armed>, to: S) -> Result<S:
     armed.as_ref().map(Armed::left).serialize(to)
 }
 
+/// How long that may take which may cut the admin's own connection, its services and the limits of their commands
+/// together; then it is undone. `ifreload` waits a minute for an address.
+pub const ARMED_LIMIT: Duration = Duration::from_secs(5 * 60);
+/// The lock below.
+const RESTORE: &str = "restore.lock";
+
 /// Held while files of the host are written or put back, beside the lock of every run: what undoes itself waits for
 /// this one only, not for a backup that hangs.
 pub type Alone = Lock;
 
 /// Errors: `Locked` while another restores or undoes.
 pub fn alone(host: &Host) -> Result<Alone> {
-    Lock::acquire(&alone_dir(host))
+    Lock::acquire_named(&host.run_dir(), RESTORE)
 }
 
 /// Whether somebody restores or undoes now.
 pub fn is_busy(host: &Host) -> bool {
-    Lock::is_held(&alone_dir(host))
+    Lock::is_held(&host.run_dir(), RESTORE)
 }
 
-fn alone_dir(host: &Host) -> PathBuf {
-    host.run_dir().join("restore")
+/// Ends a restore that hangs: all it did is in its journal. None: nobody restores or undoes now.
+pub fn kill(host: &Host) -> Option<u32> {
+    Lock::kill_holder(&host.run_dir(), RESTORE)
 }
 
 /// What of the arming will not be as it is meant, for who decides whether to go on.
@@ -157,17 +164,20 @@ type Gone = Result<(Vec<Problem>, Option<Armed>)>;
 fn go(host: &Host, journal: &mut Journal, apis: &[(Product, Api)], arming: &Arming, wait: Duration) -> Gone {
     let running = journal.record.running.clone();
     let (calm, session) = (journal.record.calm.clone(), journal.record.session.clone());
-    let mut problems = services::stop(host, &calm, &running);
-    problems.extend(apply::half(host, journal, false, wait)?);
-    problems.extend(services::settle(host, &calm, &running, apis));
+    let mut problems = services::stop(host, &calm, &running, Limit::NONE);
+    problems.extend(apply::half(host, journal, false, wait, Limit::NONE)?);
+    problems.extend(services::settle(host, &calm, &running, apis, Limit::NONE));
     let mut armed = None;
     if journal.record.steps.iter().any(|step| step.session) {
+        let mut limit = Limit::NONE;
         if host.exec.is_of_host() || arming.always {
             armed = Some(armed::arm(host, &journal.record.id, arming.within, &arming.probes)?);
+            limit = Limit::of(ARMED_LIMIT);
         }
-        problems.extend(services::stop(host, &session, &running));
-        problems.extend(apply::half(host, journal, true, wait)?);
-        problems.extend(services::settle(host, &session, &running, apis));
+        problems.extend(services::stop(host, &session, &running, limit));
+        problems.extend(apply::half(host, journal, true, wait, limit)?);
+        problems.extend(services::settle(host, &session, &running, apis, limit));
+        limit.check()?;
     }
     apply::settle(host, journal)?;
     journal.write("done\n")?;
@@ -264,17 +274,17 @@ pub fn take_back(host: &Host, journal: &mut Journal, apis: &[(Product, Api)], fo
     let both = [journal.record.session.clone(), journal.record.calm.clone()];
     let mut problems = Vec::new();
     for (_, half) in &halves {
-        problems.extend(services::stop(host, half, &running));
+        problems.extend(services::stop(host, half, &running, Limit::NONE));
     }
     let mut undone = undo::files(host, journal, force)?;
     for (_, half) in &halves {
-        problems.extend(services::settle(host, half, &ran, apis));
+        problems.extend(services::settle(host, half, &ran, apis, Limit::NONE));
     }
     // A service that was stopped before the first step was begun.
     if was_prepared {
         for half in both {
             let stopped = Services { stop: half.stop, ..Services::default() };
-            problems.extend(services::settle(host, &stopped, &ran, apis));
+            problems.extend(services::settle(host, &stopped, &ran, apis, Limit::NONE));
         }
     }
     if host.exec.is_of_host() && !halves.is_empty() {

@@ -45,10 +45,10 @@ pub struct Prepared {
 /// Errors: `Verification`, `Usage`, `NotFound`, as the picking says.
 pub fn prepare(host: &Host, chosen: &Chosen, request: &Request) -> Result<Prepared> {
     let (mut picked, manifest_sha256) = picked::pick(chosen, request)?;
-    let by_hand = database::take(host, &mut picked, request)?;
+    let world = surroundings::look(host, &picked, request);
+    let by_hand = database::take(host, &mut picked, &world, request)?;
     let observed = observe::observe(host, &picked)?;
     let here = observed.here(host);
-    let world = surroundings::look(host, &picked);
     let advice = shape::shape(&mut picked, &here, &world, request)?;
     let mut plan = restore::plan(&picked, &here, request);
     plan.advice.extend(advice.into_iter().chain(by_hand));
@@ -56,7 +56,7 @@ pub fn prepare(host: &Host, chosen: &Chosen, request: &Request) -> Result<Prepar
     let digest = digest(&plan, request, &manifest_sha256)?;
     // Hints that come and go with what runs: the plan is the same without them.
     let running = surroundings::running(host, &plan.steps);
-    let hints: Vec<_> = guests::advice(&plan.steps, &picked, &running).collect();
+    let hints: Vec<_> = guests::advice(&plan.steps, &picked, &host.facts.node, &running).collect();
     plan.advice.extend(hints);
     Ok(Prepared {
         plan,

@@ -1,10 +1,11 @@
 //! Services around a restore: what runs is noted, stopped, started and restarted in the order of the rows, each with
-//! a limit, and looked at afterwards.
+//! a limit and all within another, and looked at afterwards.
 
 use std::time::{Duration, Instant};
 
 use std::path::Path;
 
+use super::limit::Limit;
 use super::probe;
 use crate::catalog::api;
 use crate::catalog::early::READ_EARLY;
@@ -43,9 +44,9 @@ fn is_active(host: &Host, unit: &str) -> bool {
 }
 
 /// Stops those that ran; in the order of the rows.
-pub fn stop(host: &Host, services: &Services, running: &[String]) -> Vec<Problem> {
+pub fn stop(host: &Host, services: &Services, running: &[String], limit: Limit) -> Vec<Problem> {
     let wanted = services.stop.iter().filter(|unit| running.contains(unit));
-    wanted.filter_map(|unit| run(host, &["systemctl", "stop", unit], UNIT_LIMIT)).collect()
+    wanted.filter_map(|unit| run(host, &["systemctl", "stop", unit], limit.cut(UNIT_LIMIT))).collect()
 }
 
 /// Makes the new files count: commands, then what was stopped is started, then what runs is restarted; and looks
@@ -55,27 +56,28 @@ pub fn settle(
     services: &Services,
     running: &[String],
     apis: &[(Product, config::Api)],
+    limit: Limit,
 ) -> Vec<Problem> {
     let mut problems = Vec::new();
     for command in &services.run {
         let words: Vec<&str> = command.iter().map(String::as_str).collect();
-        problems.extend(run(host, &words, RUN_LIMIT));
+        problems.extend(run(host, &words, limit.cut(RUN_LIMIT)));
     }
     let mut seen_to = Vec::new();
     for (units, verb) in [(&services.stop, "start"), (&services.restart, "restart")] {
         for unit in units.iter().filter(|unit| running.contains(unit)) {
-            problems.extend(run(host, &["systemctl", verb, unit], UNIT_LIMIT));
+            problems.extend(run(host, &["systemctl", verb, unit], limit.cut(UNIT_LIMIT)));
             seen_to.push(unit.as_str());
         }
     }
     // Nothing runs on a system that is only mounted here.
     seen_to.retain(|_| host.exec.is_of_host());
     for unit in seen_to {
-        if within(UP_LIMIT, || is_active(host, unit).then_some(()).ok_or(())).is_err() {
+        if within(limit.cut(UP_LIMIT), || is_active(host, unit).then_some(()).ok_or(())).is_err() {
             let problem = Problem::error(format!("{unit}: did not come up"));
             problems.push(problem.hint(format!("see `systemctl status {unit}`")));
         } else if let Some(api) = api::of_unit(unit) {
-            problems.extend(answers(api, unit, apis));
+            problems.extend(answers(api, unit, apis, limit));
         }
     }
     problems
@@ -93,8 +95,11 @@ pub fn read_again_at_boot<'a>(host: &Host, touched: impl Iterator<Item = &'a Pat
     }
 }
 
-/// None: it was done, or the host has no such tool.
+/// None: it was done, or the host has no such tool; or no time is left, which the whole restore fails of.
 fn run(host: &Host, words: &[&str], limit: Duration) -> Option<Problem> {
+    if limit.is_zero() {
+        return None;
+    }
     let shown = words.join(" ");
     log::info!("{shown}");
     let problem = match host.exec.run(&Cmd::new(words.iter().copied(), limit)) {
@@ -126,11 +131,11 @@ fn within<E>(limit: Duration, is_so: impl Fn() -> Result<(), E>) -> Result<(), E
 
 /// Whether the API is there again; it is told nothing, so that its certificate, which may just have been restored,
 /// proves nothing that matters here.
-fn answers(api: &api::Api, unit: &str, apis: &[(Product, config::Api)]) -> Option<Problem> {
+fn answers(api: &api::Api, unit: &str, apis: &[(Product, config::Api)], limit: Limit) -> Option<Problem> {
     let known = apis.iter().find(|(of, _)| *of == api.product).map(|(_, api)| api);
     let server = known.map_or(config::THIS_HOST, |api| api.server.as_str());
     let url = api.url(server, known.and_then(|api| api.port), api::VERSION, &[]);
-    let why = within(UP_LIMIT, || probe::answers(&url, ANSWER_LIMIT)).err()?;
+    let why = within(limit.cut(UP_LIMIT), || probe::answers(&url, ANSWER_LIMIT)).err()?;
     let problem = Problem::error(format!("{unit}: its API does not answer: {url}: {why}"));
     Some(problem.hint(format!("see `journalctl -u {unit}`")))
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::catalog::guests::{Guest, Sign};
 use crate::catalog::{self, Source};
 use crate::model::index::Name;
-use crate::plan::restore::{Picked, Step};
+use crate::plan::restore::{Picked, Request, Step};
 use crate::plan::shape::{self, World};
 use crate::plan::{merge, network};
 use crate::sys::exec::{Cmd, Status};
@@ -20,13 +20,13 @@ const LINKS_LIMIT: Duration = Duration::from_secs(10);
 /// The rows that tell cards, the better one first.
 const CARD_ROWS: [&str; 2] = ["state-links", "state-addresses"];
 
-pub fn look(host: &Host, picked: &Picked) -> World {
+pub fn look(host: &Host, picked: &Picked, request: &Request) -> World {
     let is_there = |device: &String| {
         merge::device_path(device)
             .is_some_and(|path| files::is_there(host.root(), path.trim_start_matches('/')))
     };
     let devices = shape::devices(picked).into_iter().filter(is_there).collect();
-    let cards = shape::needs_cards(picked).then(|| cards(host)).flatten();
+    let cards = shape::needs_cards(picked, request).then(|| cards(host)).flatten();
     World { devices, cards }
 }
 

@@ -290,7 +290,8 @@ fn a_confirmation_waits_for_an_undo_and_is_told_of_it() {
     let kept = run(&host, &["setsid", "--wait"], &["confirm"]);
     assert_eq!(undo.wait().unwrap().code(), Some(0));
     assert_eq!(kept.status.code(), Some(5), "{}", text(&kept));
-    assert!(text(&kept).contains("it is undone"), "{}", text(&kept));
+    let said = text(&kept);
+    assert!(said.contains("it is undone, by `pbx-config undo`") && !said.contains("time"), "{said}");
     assert_eq!(network(&host), b"auto lo\n");
     restore.wait().unwrap();
 }
@@ -308,6 +309,40 @@ fn the_time_to_confirm_begins_when_all_is_done() {
     assert_eq!(kept.status.code(), Some(0), "{}", text(&kept));
     assert_eq!(restore.wait().unwrap().code(), Some(0));
     assert!(network(&host).len() > 10);
+}
+
+#[test]
+fn one_that_hangs_while_it_is_applied_is_ended_and_undone() {
+    let host = saved("pbs");
+    host.write("etc/network/interfaces", "auto lo\n");
+    host.write("etc/resolv.conf", "nameserver 198.51.100.7\n");
+    let before = picture(&host);
+    let strace = ["strace", "-qq", "-o", "/dev/null", "-e", "inject=renameat:signal=STOP:when=2"];
+    let args = [&RESTORE[..], &["--confirm-within", "1h"]].concat();
+    let mut restore = start(&host, &strace).args(args).stderr(Stdio::null()).spawn().unwrap();
+    let journals = armed_file(&host).with_file_name("");
+    wait_for("the second step", || {
+        let mut dirs = fs::read_dir(&journals).into_iter().flatten().flatten();
+        dirs.any(|dir| {
+            fs::read_to_string(dir.path().join("journal")).is_ok_and(|text| text.contains("begin 1"))
+        })
+    });
+    // The time of all of it is over.
+    let text = fs::read_to_string(armed_file(&host)).unwrap();
+    let mut armed: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let waits = armed["deadline"].as_f64().unwrap() - armed["at"].as_f64().unwrap();
+    assert!((301.0..600.0).contains(&waits), "not for an hour: {waits}");
+    for key in ["at", "deadline"] {
+        armed[key] = (armed[key].as_f64().unwrap() - 1000.0).into();
+    }
+    let new = armed_file(&host).with_extension("new");
+    fs::write(&new, armed.to_string()).unwrap();
+    fs::rename(&new, armed_file(&host)).unwrap();
+    assert!(!restore.wait().unwrap().success());
+    wait_for("undone", || !armed_file(&host).exists());
+    tree::assert_same(&picture(&host), &before);
+    let log = run(&host, &["env"], &["log", "--restores"]);
+    assert!(self::text(&log).contains("undone by itself"), "{}", self::text(&log));
 }
 
 #[test]

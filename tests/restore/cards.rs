@@ -2,11 +2,13 @@
 
 use std::fs;
 
+use nix::sys::signal::Signal;
 use pbx_config::model::report::Exit;
 use pbx_config::sys::exec::{Cmd, Exec, Output};
 use serde_json::Value;
 
 use super::common::{Done, Shims, TestHost, golden};
+use super::database::stop;
 use super::{picture, tree};
 
 /// The snapshot's one card.
@@ -190,6 +192,27 @@ fn a_card_that_is_matched_by_hand_has_its_name_and_its_address_everywhere() {
     let done = host.run_with(&["restore", "--apply", &file, "--yes"], Box::new(NEW_BOARD));
     assert!(matches!(done.exit, Exit::Ok | Exit::Problems), "{}\n{}", done.out, done.err);
     assert_named(&host, "enp9s0", "02:00:00:00:00:99");
+}
+
+#[test]
+fn within_the_database_cards_are_renamed_just_as_file_by_file() {
+    let host = host();
+    stop(&host, Signal::SIGTERM);
+    let args = ["--recover", "--database", "--only", "pve-database", "--nic", "nic0=enp9s0"];
+    let plan = restore(&host, NEW_BOARD, &[&args[..], &["--dry-run"]].concat()).ok();
+    let note = "/etc/pve/firewall/cluster.fw: nic0 is enp9s0 here (1 place rewritten)";
+    assert!(plan.out.contains(note), "{}", plan.out);
+    let without = restore(&host, NEW_BOARD, &[&args[..4], &["--dry-run"]].concat()).ok();
+    assert!(without.out.contains("say which card takes its place: here are enp9s0"), "{}", without.out);
+    let wrong = [&args[..5], &["nic7=enp9s0", "--dry-run"]].concat();
+    restore(&host, NEW_BOARD, &wrong).exits(Exit::Usage);
+    let done = restore(&host, NEW_BOARD, &[&args[..], &["--yes"]].concat());
+    assert!(matches!(done.exit, Exit::Ok | Exit::Problems), "{}\n{}", done.out, done.err);
+    host.mount(&[]);
+    for (path, of) in NAMED.iter().filter(|(path, _)| path.starts_with("etc/pve/")) {
+        let is = fs::read_to_string(host.root.join(path)).unwrap();
+        assert_eq!(is, text(of, "enp9s0", "02:00:00:00:00:99"), "{path}");
+    }
 }
 
 #[test]

@@ -58,7 +58,7 @@ fn log(host: &TestHost) -> PathBuf {
     host.root.join(FOLDER).join("config.db-wal")
 }
 
-fn stop(host: &TestHost, signal: Signal) {
+pub fn stop(host: &TestHost, signal: Signal) {
     host.signal_daemon(signal);
     Command::new("umount").arg("-l").arg(host.mount_point()).output().unwrap();
 }
@@ -219,4 +219,17 @@ fn no_room_for_the_copy_of_the_database_is_told_before_the_first_write() {
     assert_eq!((done.exit, left), (Exit::Failed, 0), "{}", done.err);
     assert!(done.err.contains("bytes are needed there"), "{}", done.err);
     tree::assert_same(&whole(&host), &before);
+}
+
+#[test]
+fn what_has_no_database_is_told_by_its_own_words() {
+    let host = saved("pbs");
+    let done = host.run(&["restore", "latest", "--recover", "--database", "--dry-run"]).exits(Exit::NotFound);
+    assert!(done.err.contains("is of a host without Proxmox VE"), "{}", done.err);
+    let (with, ..) = dead();
+    let snap = host.beside("snap.pbx.tar");
+    fs::copy(with.snapshot_file(), &snap).unwrap();
+    let snap = snap.to_str().unwrap();
+    let done = host.run(&["restore", snap, "--recover", "--database", "--dry-run"]).exits(Exit::Failed);
+    assert!(done.err.contains("Proxmox VE is not installed here"), "{}", done.err);
 }

@@ -201,3 +201,18 @@ fn a_guest_that_runs_is_named_and_its_plan_is_the_same_when_it_stopped() {
     host.run(&["restore", "--apply", file.to_str().unwrap(), "--yes"]).ok();
     assert_ne!(fs::read(host.root.join(VM)).unwrap(), b"memory: 512\n");
 }
+
+#[test]
+fn of_a_guest_of_another_node_it_is_told_that_nothing_locks_it() {
+    let host = saved("pve-cluster");
+    fs::write(host.root.join("etc/pve/nodes/pve2/qemu-server/201.conf"), "memory: 512\n").unwrap();
+    let plan = host.run(&["restore", "latest", "vm/201", "--dry-run", "--json"]).ok().json();
+    let told = advice(&plan);
+    let (text, command) = told.iter().find(|(text, _)| text.contains("lives on pve2")).expect("told");
+    assert!(text.contains("nothing keeps a task there from changing it"), "{text}");
+    assert_eq!(command, "pvesh get /nodes/pve2/tasks --source active --vmid 201");
+    // What is not there at all nobody can change.
+    fs::remove_file(host.root.join("etc/pve/nodes/pve2/qemu-server/201.conf")).unwrap();
+    let plan = host.run(&["restore", "latest", "vm/201", "--dry-run", "--json"]).ok().json();
+    assert!(!plan.to_string().contains("lives on pve2"), "{plan}");
+}

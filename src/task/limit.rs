@@ -1,0 +1,49 @@
+//! How long a part of a restore may take as a whole: each of its commands and steps has a limit, their sum none.
+
+use std::time::{Duration, Instant};
+
+use crate::model::report::{Fault, FaultKind};
+
+#[derive(Debug, Clone, Copy)]
+pub struct Limit(Option<(Instant, Duration)>);
+
+impl Limit {
+    pub const NONE: Self = Self(None);
+
+    /// From now on.
+    pub fn of(whole: Duration) -> Self {
+        Self(Some((Instant::now(), whole)))
+    }
+
+    /// A limit of a part's own, cut to what is left of the whole; zero when nothing is.
+    pub fn cut(self, own: Duration) -> Duration {
+        self.0.map_or(own, |(since, whole)| own.min(whole.saturating_sub(since.elapsed())))
+    }
+
+    /// Errors: `Failed` when nothing is left.
+    pub fn check(self) -> Result<(), Fault> {
+        match self.0 {
+            Some((since, whole)) if since.elapsed() >= whole => {
+                let seconds = whole.as_secs();
+                let what = format!("what may cut your connection was not done within {seconds} s");
+                Err(Fault::new(FaultKind::Failed, what).hint("see in the journal what took so long"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_gets_what_is_left_of_the_whole() {
+        let (second, hour) = (Duration::from_secs(1), Duration::from_secs(3600));
+        assert_eq!(Limit::NONE.cut(hour), hour);
+        assert_eq!(Limit::of(hour).cut(second), second);
+        assert!(Limit::of(second).cut(hour) <= second && Limit::of(second).check().is_ok());
+        let over = Limit::of(Duration::ZERO);
+        assert!(over.cut(second).is_zero() && over.check().is_err());
+    }
+}
