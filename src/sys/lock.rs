@@ -205,12 +205,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let run_dir = dir.path().join("run");
         private_dir(&run_dir).unwrap();
-        let look = File::create(run_dir.join("other")).unwrap();
-        look.try_lock_shared().unwrap();
+        let looker = File::create(run_dir.join("other")).unwrap();
+        looker.try_lock_shared().unwrap();
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 std::thread::sleep(LOOK_LIMIT / 4);
-                drop(look);
+                drop(looker);
             });
             let other = Lock::acquire_named(&run_dir, "other").unwrap();
             let lock = Lock::acquire(&run_dir).unwrap();
