@@ -35,10 +35,10 @@ pub fn take(host: &Host, picked: &mut Picked, world: &World, request: &Request) 
     let one = picked.wanted.iter().position(|one| one.entry.path == name).map(|at| picked.wanted.remove(at));
     let (Some(one), Some(bytes)) = (one, picked.contents.get(&name)) else {
         let id = &picked.id;
-        let what = if !picked.facts.has(Product::Pve) {
-            format!("{id} is of a host without Proxmox VE: it has no database of /etc/pve")
-        } else {
+        let what = if picked.facts.has(Product::Pve) {
             format!("{id} has no database of /etc/pve: it could not be read then, or was left out")
+        } else {
+            format!("{id} is of a host without Proxmox VE: it has no database of /etc/pve")
         };
         return Err(fault(FaultKind::NotFound, what, "restore without --database").into());
     };
