@@ -7,8 +7,10 @@ import shlex
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 from deb_boot import Host, wait_for
+from deb_chroot import sh
 from deb_life import dress
 
 ARMED = "var/lib/proxmox-backup-extra/undo/armed.json"
@@ -303,19 +305,37 @@ def a_power_cut_in_the_midst_of_a_restore_can_be_undone_and_gone_on_with(suite):
             assert "cut short" not in left and not list(host.root.path("etc/cron.d").glob(".pbx*")), left
 
 
+# What a probe reaches, whatever becomes of the restored units.
+TLS_SERVER = """import http.server, ssl
+server = http.server.HTTPServer(("127.0.0.1", 8443), http.server.SimpleHTTPRequestHandler)
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+context.load_cert_chain("/srv/tls/server.pem")
+server.socket = context.wrap_socket(server.socket, server_side=True)
+server.serve_forever()
+"""
+
+
 def a_unit_that_never_stops_is_bounded(suite):
     if suite != "trixie":
         return "only where it is the newest: it takes its two minutes"
     with Admin(suite) as host:
         pid = host.show("ssh", "MainPID")
+        host.root.write("srv/tls/server.py", TLS_SERVER)
+        pem = host.root.path("srv/tls/server.pem")
+        sh("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
+           "-subj", "/CN=pve1", "-keyout", pem, "-out", f"{pem}.crt")
+        pem.write_text(pem.read_text() + Path(f"{pem}.crt").read_text())
+        host.run("systemd-run --quiet --unit=tls --working-directory=/srv/tls python3 server.py")
+        wait_for(lambda: "127.0.0.1:8443" in host.run("ss -Hltn").stdout, host)
         host.drop_in("ssh.service", "[Service]\nExecStop=/bin/sleep infinity\nTimeoutStopSec=infinity")
         began = time.monotonic()
         done = host.run("pbx-config restore latest --yes --only network,ssh --confirm-within 10m "
-                        "--probe https://127.0.0.1:22", check=False, timeout=300)
+                        "--probe https://127.0.0.1:8443", check=False, timeout=300)
         took = time.monotonic() - began
         assert "systemctl restart ssh: timed out" in done.stdout and "ssh: did not come up" in done.stdout, done.stdout
-        # Its old process still listens: that confirms. What could not be restarted is told all the same.
+        # The probe confirms: the host is reached. What could not be restarted is told all the same.
         assert done.returncode == 3 and took < 200, (done, took)
+        assert not host.armed() and host.bridge()
         host.run(f"systemctl kill --signal=KILL ssh.service; kill -KILL {pid}", check=False)
         return f"{took:.0f} s, exit {done.returncode}"
 

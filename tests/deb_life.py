@@ -276,6 +276,8 @@ def on_a_pve_host_it_saves_the_cluster_file_system(suite):
         assert "Proxmox VE" in backup_and_list(root).stdout
         saved = root.run("pbx-config cat latest etc/pve/storage.cfg").stdout
         assert saved == (golden / "pve/storage.cfg").read_text(), saved
+        # The chroot has no package of the product that would tell a version.
+        assert "product    Proxmox VE\n" in root.run("pbx-config show latest").stdout
 
 
 def hooks_that_are_on_work_and_removal_takes_them_out(suite):

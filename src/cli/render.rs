@@ -112,7 +112,7 @@ pub fn report(report: &Report) -> String {
         let _ = writeln!(text, "host      {}", report.system);
         let _ = writeln!(
             text,
-            "files     {} ({}), {} absent items",
+            "files     {} ({} before compression), {} absent items",
             counts.files,
             size(counts.bytes),
             counts.absent
@@ -251,7 +251,7 @@ pub fn manifest(snapshot: &Snapshot) -> String {
     line("snapshot", &snapshot.id.to_string());
     line("node", &snapshot.node);
     for (product, version) in &snapshot.products {
-        line("product", &format!("{product} {version}"));
+        line("product", &product.with_version(version));
     }
     if let Some(cluster) = &snapshot.cluster {
         line("cluster", &format!("{} ({})", cluster.name, cluster.nodes.join(", ")));
@@ -264,7 +264,11 @@ pub fn manifest(snapshot: &Snapshot) -> String {
         line("sealed", &format!("to {}{}{to}", count(sealed), if to.is_empty() { "" } else { ": " }));
     }
     let counts = &snapshot.counts;
-    line("counts", &format!("{} entries, {} files, {}", counts.entries, counts.files, size(counts.bytes)));
+    let packed = size(counts.bytes);
+    line(
+        "counts",
+        &format!("{} entries, {} files, {packed} before compression", counts.entries, counts.files),
+    );
     line("result", &snapshot.outcome.to_string());
     if let Some(parent) = &snapshot.parent {
         line("parent", &parent.id.to_string());

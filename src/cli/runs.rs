@@ -131,7 +131,10 @@ fn full(record: &Record) -> String {
             n => format!(", {n} could not be read"),
         };
         let read = render::size(stats.bytes);
-        lines.push(("files", format!("{} ({read}), {} absent items{failed}", stats.files, stats.absent)));
+        lines.push((
+            "files",
+            format!("{} ({read} before compression), {} absent items{failed}", stats.files, stats.absent),
+        ));
         let codec = render::compression(&stats.compression);
         let (size, ratio) = (render::size(stats.size), stats.ratio);
         lines.push((

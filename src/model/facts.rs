@@ -22,6 +22,11 @@ impl Product {
             Self::Pbs => "pbs",
         }
     }
+
+    /// As a person reads it; the name alone where no package tells a version.
+    pub fn with_version(self, version: &str) -> String {
+        if version.is_empty() { self.to_string() } else { format!("{self} {version}") }
+    }
 }
 
 impl fmt::Display for Product {
@@ -66,11 +71,8 @@ impl Facts {
 
     /// One line: "Proxmox VE 9.1.2, node pve1 of cluster prod (3 nodes)".
     pub fn summary(&self) -> String {
-        let mut parts: Vec<String> = self
-            .products
-            .iter()
-            .map(|(product, version)| format!("{product} {version}").trim_end().to_owned())
-            .collect();
+        let mut parts: Vec<String> =
+            self.products.iter().map(|(product, version)| product.with_version(version)).collect();
         if parts.is_empty() {
             parts.push(self.os.clone().unwrap_or_else(|| "unknown system".to_owned()));
         }
@@ -78,5 +80,16 @@ impl Facts {
             format!(" of cluster {} ({} nodes)", cluster.name, cluster.nodes.len())
         });
         format!("{}, node {}{cluster}", parts.join(" with "), self.node)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_product_of_no_known_version_is_its_name_and_no_more() {
+        assert_eq!(Product::Pve.with_version(""), "Proxmox VE");
+        assert_eq!(Product::Pbs.with_version("4.0.1"), "Proxmox Backup Server 4.0.1");
     }
 }
