@@ -257,6 +257,26 @@ fn a_guest_comes_back_with_its_firewall_permissions_and_pool_and_says_what_it_la
 }
 
 #[test]
+fn what_comes_back_with_it_is_not_told_as_missing() {
+    let snapshot = golden("pve-single");
+    let mut live = snapshot.clone();
+    live.remove("etc/pve/user.cfg");
+    live.remove("etc/pve/nodes/pve1/qemu-server/100.conf");
+    let notes = |words: &[&str]| {
+        let all = chosen(words, &snapshot, &live).into_iter().flat_map(|one| one.notes);
+        all.filter(|note| note.contains("is not here")).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        notes(&["user/mara@pve", "vm/100"]),
+        [
+            "group 'admins' had it and is not here: group/admins",
+            "pool 'prod' had it and is not here: pool/prod"
+        ]
+    );
+    assert_eq!(notes(&["user/mara@pve", "group/admins", "vm/100", "pool/prod"]), Vec::<String>::new());
+}
+
+#[test]
 fn a_guest_id_that_is_taken_is_refused_and_another_one_is_free() {
     let snapshot = golden("pve-single");
     let mut live = snapshot.clone();

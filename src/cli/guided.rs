@@ -10,6 +10,7 @@ use super::restore::Mode;
 use super::{Words, args};
 use crate::catalog::Category;
 use crate::model::report::{Fault, FaultKind};
+use crate::plan::select;
 use crate::task::snapshots;
 
 /// The newest; an older one is named on the command line.
@@ -70,51 +71,79 @@ impl Words<'_> {
     /// Categories, for `--only`.
     pub(super) fn guided_categories(&mut self) -> Result<Vec<String>> {
         need_terminal("--mode custom asks; name what you want with --only")?;
-        let names: Vec<String> = Category::ALL
-            .into_iter()
-            .filter(|category| *category != Category::State)
-            .map(|category| category.name().to_owned())
-            .collect();
-        self.show_choices("What of it? Numbers with blanks between them.", &names)?;
-        let answer = answer()?;
-        let chosen: Vec<String> = answer
-            .split([' ', ','])
-            .filter(|word| !word.is_empty())
-            .map(|word| number(word, names.len()).map(|n| names[n].clone()))
-            .collect::<Result<_>>()?;
-        if chosen.is_empty() { Err(nothing()) } else { Ok(chosen) }
+        let rows: Vec<_> = select::of_host(&self.host.facts).collect();
+        let mut names = Vec::new();
+        let mut lines = Vec::new();
+        for category in Category::ALL.into_iter().filter(|category| *category != Category::State) {
+            let of_it = rows.iter().filter(|row| row.category == category);
+            let titles: Vec<&str> = of_it.map(|row| row.title).collect();
+            if !titles.is_empty() {
+                names.push(category.name().to_owned());
+                lines.push(format!("{:<13}  {}", category.name(), cut(&titles.join(", "))));
+            }
+        }
+        self.show_choices(&lines)?;
+        loop {
+            let answer = self.answer("What of it? Numbers or names with blanks between them.")?;
+            let words: Vec<&str> = answer.split([' ', ',']).filter(|word| !word.is_empty()).collect();
+            if words.is_empty() {
+                return Err(nothing());
+            }
+            match words.into_iter().map(|word| place(word, &names)).collect::<Result<Vec<_>, _>>() {
+                Ok(places) => return Ok(places.into_iter().map(|n| names[n].clone()).collect()),
+                Err(wrong) => writeln!(self.err, "{wrong}")?,
+            }
+        }
     }
 
     fn pick(&mut self, question: &str, lines: &[String]) -> Result<usize> {
-        self.show_choices(&format!("{question} [1]"), lines)?;
-        let answer = answer()?;
-        if answer.is_empty() { Ok(0) } else { number(&answer, lines.len()) }
+        self.show_choices(lines)?;
+        let names: Vec<String> =
+            lines.iter().map(|line| line.split_whitespace().next().unwrap_or_default().to_owned()).collect();
+        loop {
+            let answer = self.answer(&format!("{question} [1]"))?;
+            if answer.is_empty() {
+                return Ok(0);
+            }
+            match place(&answer, &names) {
+                Ok(n) => return Ok(n),
+                Err(wrong) => writeln!(self.err, "{wrong}")?,
+            }
+        }
     }
 
-    fn show_choices(&mut self, question: &str, lines: &[String]) -> Result<()> {
+    fn show_choices(&mut self, lines: &[String]) -> Result<()> {
         for (n, line) in lines.iter().enumerate() {
-            writeln!(self.err, "{:>3}  {line}", n + 1)?;
+            writeln!(self.err, "{:>3}  {}", n + 1, line.trim_end())?;
         }
-        write!(self.err, "{question} ")?;
-        Ok(self.err.flush()?)
+        Ok(())
+    }
+
+    /// Errors: the input ended.
+    fn answer(&mut self, question: &str) -> Result<String> {
+        write!(self.err, "{question} ").and_then(|()| self.err.flush())?;
+        let mut answer = String::new();
+        if io::stdin().lock().read_line(&mut answer)? == 0 {
+            return Err(nothing());
+        }
+        Ok(answer.trim().to_owned())
     }
 }
 
-fn answer() -> Result<String> {
-    let mut answer = String::new();
-    if io::stdin().lock().read_line(&mut answer)? == 0 {
-        return Err(nothing());
+/// So much of a line that it stays one on a terminal of 80 columns.
+fn cut(text: &str) -> String {
+    const WIDTH: usize = 58;
+    if text.chars().count() <= WIDTH {
+        return text.to_owned();
     }
-    Ok(answer.trim().to_owned())
+    text.chars().take(WIDTH).chain("…".chars()).collect()
 }
 
-fn number(word: &str, count: usize) -> Result<usize> {
-    match word.parse::<usize>() {
-        Ok(n) if (1..=count).contains(&n) => Ok(n - 1),
-        _ => {
-            Err(Fault::new(FaultKind::Usage, format!("'{word}' is none of the numbers 1 to {count}")).into())
-        }
-    }
+/// A number from 1, or a name. Errors: it is neither.
+fn place(word: &str, names: &[String]) -> Result<usize, String> {
+    let number = word.parse::<usize>().ok().filter(|n| (1..=names.len()).contains(n)).map(|n| n - 1);
+    let by_name = || names.iter().position(|name| name == word);
+    number.or_else(by_name).ok_or_else(|| format!("'{word}' is none of the numbers 1 to {}", names.len()))
 }
 
 fn nothing() -> anyhow::Error {

@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use super::render::{self, one_line, size};
 use crate::catalog::{self, Category};
 use crate::model::index::Kind;
+use crate::model::units::counted;
 use crate::plan::restore::{How, Refused, RestorePlan, Services, Step};
 use crate::task::perform::Restored;
 use crate::task::preview::{Does, Preview};
@@ -187,8 +188,11 @@ pub fn preview(ahead: &Preview) -> String {
 
 pub fn restored(done: &Restored) -> String {
     let Restored { id, changed, .. } = done;
-    let mut text =
-        format!("restored   {changed} paths from {}; undo it with: pbx-config undo {id}\n", done.snapshot);
+    let mut text = format!(
+        "restored   {} from {}; undo it with: pbx-config undo {id}\n",
+        counted(*changed, "path"),
+        done.snapshot
+    );
     if let Some(armed) = &done.armed {
         let probes = if armed.has_probes() { "; its probes may decide before" } else { "" };
         let _ = writeln!(
@@ -205,13 +209,14 @@ pub fn undone(done: &Undone) -> String {
     let mut text = if done.already {
         format!("undone     {} was undone already; nothing is done again\n", done.id)
     } else {
-        format!("undone     {} paths of {} are again what they were\n", done.put_back, done.id)
+        let are = if done.put_back == 1 { "is again what it was" } else { "are again what they were" };
+        format!("undone     {} of {} {are}\n", counted(done.put_back, "path"), done.id)
     };
     if let Some(older) = &done.older {
         let _ = writeln!(text, "older      {older} is not undone: pbx-config undo {older}");
     }
     if done.left > 0 {
-        let _ = writeln!(text, "left       {} paths", done.left);
+        let _ = writeln!(text, "left       {}", counted(done.left, "path"));
     }
     text.push_str(&render::problems(&done.problems));
     text

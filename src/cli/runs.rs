@@ -20,7 +20,7 @@ use crate::task::{audit, record};
   pbx-config log latest                  the last one in full
   pbx-config log 20261122T151740Z-backup")]
 pub struct Log {
-    /// A record in full, by its ID or the beginning of it; `latest` is the newest
+    /// A record in full, by its ID or the beginning of it; `latest` is the newest. Of a restore its lines
     #[arg(value_name = "ID", conflicts_with = "runs")]
     pub id: Option<String>,
     /// The runs, a line each (the default)
@@ -34,8 +34,17 @@ pub struct Log {
 impl Words<'_> {
     pub(super) fn log(&mut self, args: &Log) -> Result<Exit> {
         if let Some(id) = &args.id {
-            let record = record::find(&self.host, id)?;
-            self.print(&record, full)?;
+            let found = record::find(&self.host, id);
+            // A restore has an id, too, and no record of a run.
+            let lines: Vec<_> = match &found {
+                Ok(_) => Vec::new(),
+                Err(_) => audit::lines(&self.host)?.into_iter().filter(|line| line.id == *id).collect(),
+            };
+            if lines.is_empty() {
+                self.print(&found?, full)?;
+            } else {
+                self.print(&lines, |lines| restores(lines))?;
+            }
             return Ok(Exit::Ok);
         }
         if args.restores {

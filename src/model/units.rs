@@ -1,4 +1,4 @@
-//! Sizes and spans of time as people read them.
+//! Sizes, counts and spans of time as people read them.
 
 /// Bytes as Proxmox writes them.
 #[allow(clippy::cast_precision_loss)] // one digit is shown
@@ -14,6 +14,11 @@ pub fn size(bytes: u64) -> String {
         unit += 1;
     }
     format!("{scaled:.1} {}", UNITS[unit])
+}
+
+/// "1 path", "2 paths".
+pub fn counted(number: usize, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 
 /// Seconds: "1.4 s", "2 min 5 s", "1 h 3 min".

@@ -7,11 +7,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Deserialize;
 
 use super::pieces;
-use super::relocate::{Pair, counted, matches, references, splice, words};
+use super::relocate::{Pair, matches, references, splice, words};
 use crate::catalog::references::{
     CARD_NAMES, PORT_KEYS, START_KEYS, is_interfaces, is_link_file, names_cards, tells_addresses,
 };
 use crate::model::report::{Fault, FaultKind};
+use crate::model::units::counted;
 
 /// Kinds of links that `ip -d` tells and that are no hardware; names that the product gives to such links.
 const NO_CARD_PREFIXES: [&str; 12] =

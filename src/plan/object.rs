@@ -74,7 +74,16 @@ pub fn choose(
     }
     wanted.sort_by_key(|(kind, _)| rank(kind));
     let mut work = Work { moves, snapshot, live, here, now: BTreeMap::new() };
-    Ok(wanted.into_iter().map(|(kind, id)| work.object(kind, id)).collect())
+    let mut all: Vec<Chosen> = wanted.iter().map(|(kind, id)| work.object(kind, id)).collect();
+    // A later one may have brought what an earlier one lacks. Of what stays as it is there is nothing to say.
+    for (chosen, (kind, id)) in all.iter_mut().zip(&wanted).filter(|(chosen, _)| !chosen.changes.is_empty()) {
+        work.missing(kind, id, &mut chosen.notes);
+        // What names the old id brings nothing of another one back.
+        if moves.as_id.as_deref().is_none_or(|new| new == *id) {
+            work.related(kind, id, &mut chosen.notes);
+        }
+    }
+    Ok(all)
 }
 
 struct Work<'a> {
@@ -107,10 +116,7 @@ impl Work<'_> {
         if refused.is_some() {
             self.now = before;
             told = Told::default();
-        } else {
-            self.related(kind, id, &mut told);
         }
-        // Of what stays as it is there is nothing to say.
         if told.from.is_empty() {
             told.notes.clear();
         }
@@ -299,10 +305,7 @@ impl Work<'_> {
             }
             let now = self.current(part.path).cloned().unwrap_or_default();
             let here = pieces::pieces(part.grammar, &now).unwrap_or_default();
-            let Some(place) = here.iter().find(|other| other.id == list.id) else {
-                told.notes.push(format!("{word} '{}' had it and is not here: {word}/{}", list.id, list.id));
-                continue;
-            };
+            let Some(place) = here.iter().find(|other| other.id == list.id) else { continue };
             let line = &now[place.at.clone()];
             if list_field(line, field).iter().any(|member| member == new) {
                 continue;
@@ -314,7 +317,23 @@ impl Work<'_> {
         }
     }
 
-    fn related(&self, kind: &Kind, id: &str, told: &mut Told) {
+    /// Groups and pools that had it and are not here.
+    fn missing(&self, kind: &Kind, id: &str, notes: &mut Vec<String>) {
+        for part in kind.parts {
+            let Grammar::Member { word, field } = part.grammar else { continue };
+            let Some(saved) = self.saved(part.path) else { continue };
+            let now = self.current(part.path).map(Vec::as_slice).unwrap_or_default();
+            let here = pieces::pieces(part.grammar, now).unwrap_or_default();
+            for list in pieces::pieces(part.grammar, &saved).unwrap_or_default() {
+                let had = list_field(&saved[list.at.clone()], field).iter().any(|member| member == id);
+                if had && !here.iter().any(|other| other.id == list.id) {
+                    notes.push(format!("{word} '{}' had it and is not here: {word}/{}", list.id, list.id));
+                }
+            }
+        }
+    }
+
+    fn related(&self, kind: &Kind, id: &str, notes: &mut Vec<String>) {
         for related in kind.related {
             let Some(text) = self.snapshot.get(related.path) else { continue };
             let wanted = related.id.replace("{id}", id);
@@ -331,7 +350,7 @@ impl Work<'_> {
                     Grammar::Sections(types) if !types.is_empty() => format!("{}:{}", piece.kind, piece.id),
                     _ => piece.id.clone(),
                 };
-                told.notes.push(format!("it {}: {}/{name} brings that back", related.title, related.kind));
+                notes.push(format!("it {}: {}/{name} brings that back", related.title, related.kind));
             }
         }
     }

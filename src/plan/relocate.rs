@@ -13,6 +13,7 @@ use super::selector::guest_id;
 use crate::catalog::objects::NODES;
 use crate::catalog::references::{FIXED_NODE_NAMES, Form, NODE_NAMES, OWNED, Reference, of_node};
 use crate::model::report::{Fault, FaultKind};
+use crate::model::units::counted;
 
 /// `OLD=NEW` of the command line.
 pub type Pair = (String, String);
@@ -59,13 +60,17 @@ impl Moves {
         }
     }
 
-    /// Errors: `Usage` when a name is given two new ones, or two names the same.
+    /// Errors: `Usage` when a name is given two new ones or its own, or two names the same.
     pub fn check(&self) -> Result<(), Fault> {
         for (option, pairs) in
             [("--node", &self.nodes), ("--storage", &self.storages), ("--bridge", &self.bridges)]
         {
             for (number, (old, new)) in pairs.iter().enumerate() {
                 let rest = &pairs[number + 1..];
+                if old == new {
+                    let what = format!("{option} {old}={new}: both names are the same");
+                    return Err(Fault::new(FaultKind::Usage, what).hint("leave it away"));
+                }
                 if rest.iter().any(|(other, _)| other == old) {
                     return Err(Fault::new(FaultKind::Usage, format!("{option} gives '{old}' two names")));
                 }
@@ -146,10 +151,6 @@ fn left_over(path: &str, content: &[u8], nodes: &[Pair]) -> Option<String> {
     ))
 }
 
-pub(super) fn counted(number: usize, what: &str) -> String {
-    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
-}
-
 /// A guest's configuration with its new names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Guest {
@@ -197,9 +198,9 @@ pub fn guest(text: &[u8], id: &str, moves: &Moves) -> Guest {
         notes.push(format!("its disks do not come back with it; it expects {}", disks.join(", ")));
     }
     if let Some(new) = new_id {
-        notes.push(format!(
-            "{new} has the MAC addresses and the SMBIOS uuid of {id}: change them if {id} lives beside it"
-        ));
+        let uuid =
+            if text.lines().any(|line| line.starts_with("smbios1:")) { " and the SMBIOS uuid" } else { "" };
+        notes.push(format!("{new} has the MAC addresses{uuid} of {id}: change them if {id} lives beside it"));
     }
     Guest { content: splice(text.as_bytes(), edits), notes }
 }

@@ -16,15 +16,31 @@ pub struct Selection {
     pub skip: Vec<String>,
 }
 
+/// Words that `word` is a part of, as `ha` is of `pve-ha`; else the nearest one.
+fn meant(word: &str) -> Option<String> {
+    const MAX: usize = 3;
+    let all: Vec<&str> = words().collect();
+    let holds = |name: &&&str| {
+        let name = format!("-{name}-");
+        !word.is_empty() && (name.contains(&format!("-{word}-")) || name.contains(&format!("-{word}s-")))
+    };
+    let mut parts: Vec<&str> = all.iter().filter(holds).copied().collect();
+    parts.sort_by_key(|name| (!name.ends_with(word), name.len()));
+    parts.truncate(MAX);
+    if parts.is_empty() {
+        return nearest(word, &all).map(|near| format!("'{near}'"));
+    }
+    Some(parts.iter().map(|name| format!("'{name}'")).collect::<Vec<_>>().join(" or "))
+}
+
 impl Selection {
     /// Errors: `Usage` for a word that is neither, with the nearest one.
     pub fn check(&self) -> Result<()> {
         for word in self.only.iter().chain(&self.skip) {
             if !known(word) {
-                let words: Vec<&str> = words().collect();
-                let hint = nearest(word, &words).map_or_else(
+                let hint = meant(word).map_or_else(
                     || "`pbx-config catalog` shows all items and categories".to_owned(),
-                    |near| format!("did you mean '{near}'?"),
+                    |near| format!("did you mean {near}?"),
                 );
                 let fault = Fault::new(FaultKind::Usage, format!("'{word}' is no item and no category"));
                 return Err(fault.hint(hint).into());
@@ -74,7 +90,7 @@ fn words() -> impl Iterator<Item = &'static str> {
     categories.chain(catalog::items().map(|item| item.id))
 }
 
-fn known(word: &str) -> bool {
+pub(super) fn known(word: &str) -> bool {
     words().any(|known| known == word)
 }
 

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::pieces::{self, Piece};
+use super::select;
 use crate::catalog::On;
 use crate::catalog::objects::{
     ALIASES, GUEST_DIRS, GUEST_KINDS, GUEST_WORD, Grammar, JOB_KINDS, JOB_WORD, KINDS, Kind, NODES, Part,
@@ -69,6 +70,11 @@ impl Selector {
         let Some((name, id)) = fitting.next_back() else {
             if known(rest) {
                 return Err(usage(format!("'{word}' names no object"), format!("as in '{rest}/NAME'")));
+            }
+            if select::known(rest) {
+                let hint =
+                    format!("take it with --only {rest}; words of one option have commas between them");
+                return Err(usage(format!("'{word}' is an item or a category, not an object"), hint));
             }
             let name = rest.rsplit_once('/').map_or(rest, |(name, _)| name);
             let words: Vec<&str> = names.iter().copied().chain([GUEST_WORD]).collect();

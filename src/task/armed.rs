@@ -18,6 +18,7 @@ use crate::config::Api;
 use crate::model::facts::Product;
 use crate::model::index::Name;
 use crate::model::report::{Fault, FaultKind, Problem, Severity};
+use crate::model::units::counted;
 use crate::sys::exec::{self, Cmd, Status};
 use crate::sys::files;
 use crate::sys::host::Host;
@@ -168,6 +169,15 @@ pub fn arm(host: &Host, id: &str, within: Duration, probes: &[Probe]) -> Result<
     write(host, &armed)?;
     start_waiting(host, id).inspect_err(|_| drop(disarm(host)))?;
     Ok(armed)
+}
+
+/// Somebody goes on with it: his time begins anew, so that he is not taken for the one who was cut short.
+pub fn go_on(host: &Host, id: &str) -> Result<()> {
+    let Some(armed) = read(host).filter(|armed| armed.id == id && armed.boot == session::boot_id()) else {
+        return Ok(());
+    };
+    let at = session::uptime();
+    write(host, &Armed { at, deadline: at + (armed.deadline - armed.at), ..armed })
 }
 
 /// All is done and the services are settled, however long they took: from now on somebody can confirm.
@@ -359,13 +369,13 @@ fn undo_now(host: &Host, apis: &[(Product, Api)], why: &str) -> Result<Ended> {
     if undone.left > 0 {
         let errors = undone.problems.iter().filter(|problem| problem.severity > Severity::Notice);
         let first = errors.map(|problem| format!(": {}", problem.what)).next().unwrap_or_default();
-        let message = format!("{}: {} paths are not put back yet{first}", armed.id, undone.left);
+        let message = format!("{}: {} not put back yet{first}", armed.id, counted(undone.left, "path"));
         let hint = format!("`pbx-config undo {}` tries again and tells all", armed.id);
         return Err(Fault::new(FaultKind::Failed, message).hint(hint).into());
     }
     let kept = match undone.kept {
         0 => String::new(),
-        n => format!("; of {n} paths that were changed since there are copies"),
+        n => format!("; of {} that had changed since there are copies", counted(n, "path")),
     };
     // Before it is disarmed: who waits for that reads it.
     audit::note(host, "undo", &journal.record, &format!("{BY_ITSELF}: {why}{kept}"));

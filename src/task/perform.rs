@@ -21,6 +21,7 @@ use crate::config::Api;
 use crate::model::facts::Product;
 use crate::model::report::{Fault, FaultKind, Problem};
 use crate::model::snapshot::SnapshotId;
+use crate::model::units::counted;
 use crate::plan::restore::RestorePlan;
 use crate::plan::restore::Services;
 use crate::sys::files;
@@ -139,6 +140,7 @@ pub fn resume(host: &Host, id: &str, apis: &[(Product, Api)], arming: &Arming) -
     let mut journal = journal::find(host, Some(id))?;
     check_not_armed(host, Some(id))?;
     check_unfinished(&journal)?;
+    armed::go_on(host, id)?;
     // What a power cut took back although the journal has it is done again: all is looked at anew.
     journal.finished.clear();
     let done = go(host, &mut journal, apis, arming, LOCK_OUTLIVED);
@@ -221,8 +223,8 @@ fn conclude(
             ("all that was done before is undone again".to_owned(), "failed; undone".to_owned(), hint)
         }
         Ok(undone) => (
-            format!("and {} paths could not be put back", undone.left),
-            format!("failed; {} paths could not be put back", undone.left),
+            format!("and {} could not be put back", counted(undone.left, "path")),
+            format!("failed; {} could not be put back", counted(undone.left, "path")),
             Some(format!("`pbx-config undo {id}` says which, and tries again")),
         ),
         Err(undo) => (
@@ -250,7 +252,8 @@ pub fn undo(host: &Host, id: Option<&str>, apis: &[(Product, Api)], force: bool)
     if undone.left == 0 || force {
         armed::forget(host, &journal.record.id)?;
     }
-    let result = if undone.left == 0 { "ok".to_owned() } else { format!("{} paths are left", undone.left) };
+    let result =
+        if undone.left == 0 { "ok".to_owned() } else { format!("{} left", counted(undone.left, "path")) };
     undone.problems.extend(audit::note(host, "undo", &journal.record, &result));
     Ok(undone)
 }

@@ -1,6 +1,7 @@
 //! `restore` onto the live system, up to its first write: proves the snapshot, looks at this host, makes the plan;
 //! saves a plan and takes it again only when it would be made the same today.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -145,7 +146,12 @@ impl Saved {
         }
     }
 
+    /// Errors: `Usage` for a name that is taken by something else than a file: a device would be replaced.
     pub fn write(&self, path: &Path) -> Result<()> {
+        if fs::symlink_metadata(path).is_ok_and(|meta| !meta.is_file()) {
+            let what = format!("{} is no file: a plan is not written there", path.display());
+            return Err(Fault::new(FaultKind::Usage, what).hint("name a new file").into());
+        }
         files::replace(&std::path::absolute(path)?, 0o600, &serde_json::to_vec_pretty(self)?)
     }
 

@@ -277,7 +277,13 @@ fn pick<'a>(all: &[&'a SnapshotId], here: &str, word: &str) -> Result<&'a Snapsh
         let chosen = of_host.iter().rev().nth(back);
         return chosen.map(|id| **id).ok_or_else(|| match of_host.len() {
             0 => none_of(host, all),
-            n => Fault::new(FaultKind::NotFound, format!("{word}: there are only {n} snapshots of {host}")),
+            n => {
+                let what = format!(
+                    "{word}: of {host} there {}",
+                    if n == 1 { "is only 1 snapshot".to_owned() } else { format!("are only {n} snapshots") }
+                );
+                Fault::new(FaultKind::NotFound, what).hint("`pbx-config list` shows them")
+            }
         });
     }
     let matching: Vec<_> = all.iter().filter(|id| is_prefix(id, here, word)).collect();
@@ -343,7 +349,7 @@ mod tests {
         assert_eq!(picked("latest").unwrap(), "a/2026-01-02T00:00:00Z");
         assert_eq!(picked("latest~1").unwrap(), "a/2026-01-01T00:00:00Z");
         assert_eq!(picked("b/latest").unwrap(), "b/2026-01-01T00:00:00Z");
-        assert_eq!(picked("latest~2").unwrap_err(), "latest~2: there are only 2 snapshots of a");
+        assert_eq!(picked("latest~2").unwrap_err(), "latest~2: of a there are only 2 snapshots");
         assert!(picked("latest~x").is_err());
     }
 

@@ -171,7 +171,7 @@ fn what_was_changed_while_it_was_armed_is_put_back_and_a_copy_is_kept() {
     let copy = fs::read_dir(found).unwrap().next().unwrap().unwrap().path();
     assert_eq!(fs::read(copy).unwrap(), mine);
     let log = run(&host, &["env"], &["log", "--restores"]);
-    assert!(text(&log).contains("of 1 paths that were changed since there are copies"), "{}", text(&log));
+    assert!(text(&log).contains("of 1 path that had changed since there are copies"), "{}", text(&log));
 }
 
 #[test]

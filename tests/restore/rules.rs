@@ -211,6 +211,14 @@ fn words_that_name_nothing_are_told_with_the_nearest() {
     let host = saved("bare");
     let done = host.run(&["restore", "latest", "--only", "netwrok"]).exits(Exit::Usage);
     assert!(done.err.contains("did you mean 'network'?"), "{}", done.err);
+    for (word, meant) in [("ha", "'pve-ha'"), ("users", "'pve-users'"), ("tape-keys", "'pbs-tape-keys'")] {
+        let done = host.run(&["restore", "latest", "--only", word]).exits(Exit::Usage);
+        assert!(done.err.contains(&format!("did you mean {meant}")), "{word}: {}", done.err);
+    }
+    let done = host.run(&["restore", "latest", "--skip", "network", "tape"]).exits(Exit::Usage);
+    assert!(done.err.contains("take it with --only tape"), "{}", done.err);
+    let done = host.run(&["restore", "latest", "--storage", "a=a"]).exits(Exit::Usage);
+    assert!(done.err.contains("both names are the same"), "{}", done.err);
     host.run(&["restore", "latest", "--probe", "pong:x"]).exits(Exit::Usage);
     host.run(&["restore", "latest", "--confirm-within", "3 minutes"]).exits(Exit::Usage);
     host.run(&["undo", "20200101T000000Z"]).exits(Exit::NotFound);
@@ -279,8 +287,11 @@ fn without_words_it_asks_for_snapshot_and_choice_and_once_for_the_plan() {
     let (_, said) = typed(&host, "restore", "1\n4\n1\nyes\n");
     assert!(said.contains("undo it with: pbx-config undo"), "{said}");
     assert!(fs::read_to_string(host.root.join("etc/hosts")).unwrap().contains("deb1"));
+    // What is none of the choices is asked for again; the end of the input is no choice.
     let (code, said) = typed(&host, "restore", "77\n");
-    assert!(code == Some(2) && said.contains("'77' is none of the numbers"), "{code:?} {said}");
+    assert!(code == Some(1) && said.contains("'77' is none of the numbers"), "{code:?} {said}");
+    let (_, said) = typed(&host, "restore", "1\ncustom\n77 identity\nidentity, scripts\n");
+    assert!(said.contains("'77' is none of the numbers") && said.contains("/etc/cron.d"), "{said}");
     let done = host.run(&["restore"]).exits(Exit::Usage);
     assert!(done.err.contains("name a snapshot"), "{}", done.err);
 }

@@ -141,4 +141,10 @@ fn a_plan_in_a_file_says_how_it_is_done() {
     let done = host.run(&["restore", "latest", "--only", "hosts", "--plan", path]).ok();
     assert!(done.err.contains(&format!("pbx-config restore --apply {path}")), "{}", done.err);
     assert!(!done.out.contains("PVE starts only if"), "{}", done.out);
+    // A device, or what a link leads to, is not replaced by it.
+    let link = host.beside("link");
+    std::os::unix::fs::symlink("/dev/null", &link).unwrap();
+    let done = host.run(&["restore", "latest", "--plan", link.to_str().unwrap()]).exits(Exit::Usage);
+    assert!(done.err.contains("is no file"), "{}", done.err);
+    assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
 }

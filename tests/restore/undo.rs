@@ -139,6 +139,8 @@ fn the_audit_says_when_a_restore_that_failed_could_not_be_undone() {
     let (_, said) = traced(&host, &log, &inject, &["restore", "latest", "--yes", "--only", "hosts,network"]);
     assert!(said.contains("could not be put back"), "{said}");
     let lines = host.run(&["log", "--restores"]).ok().out;
-    assert!(lines.contains("failed; 1 paths could not be put back") && !lines.contains("undone"), "{lines}");
+    assert!(lines.contains("failed; 1 path could not be put back") && !lines.contains("undone"), "{lines}");
+    let id = lines.split_whitespace().find(|word| word.len() == 16 && word.ends_with('Z')).unwrap();
+    assert!(host.run(&["log", id]).ok().out.contains("failed; 1 path could not be put back"));
     host.run(&["undo"]).ok();
 }
