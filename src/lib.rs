@@ -57,6 +57,7 @@ pub mod sys {
     pub mod pmxcfs_put;
     pub mod processes;
     pub mod put;
+    pub mod refusal;
     pub mod rights;
     pub mod scratch;
     pub mod session;
@@ -194,6 +195,7 @@ pub mod task {
     pub mod status;
     pub mod surroundings;
     pub mod trial;
+    pub mod trouble;
     pub mod undo;
     pub mod unfinished;
     pub mod verify;

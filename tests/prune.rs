@@ -5,8 +5,9 @@
 mod common;
 
 use std::fs;
+use std::process::Command;
 
-use common::{TestHost, snapshot_files};
+use common::{TestHost, program, snapshot_files};
 use pbx_config::model::report::Exit;
 
 const STORE: &str = "var/lib/proxmox-backup-extra/store";
@@ -181,6 +182,95 @@ fn nothing_is_pruned_where_this_run_could_not_write() {
     let report = backup_at(&mut host, "2026-11-22T12:00:00Z", Exit::Problems);
     assert_eq!(report["stores"][1]["kept"], serde_json::Value::Null);
     assert_eq!(snapshot_files(&host.root.join("srv/b")).len(), 14);
+}
+
+#[test]
+fn a_store_that_does_not_answer_keeps_no_other_from_its_retention() {
+    let mut host = host("");
+    week(&mut host);
+    let broken = "dir: away\n\tpath /mnt\n\tmountpoint yes\n\tkeep-last 1\n\n";
+    host.configure(&format!("{broken}{KEEP}"));
+    host.now = "2026-11-22T12:00:00Z".to_owned();
+    let planned = host.run(&["prune", "--dry-run"]).exits(Exit::Problems).out;
+    assert!(planned.contains("nothing is mounted") && planned.contains("hint: mount it"), "{planned}");
+    assert_eq!(planned.matches("\n  remove").count(), 10, "{planned}");
+    let old = host.run(&["prune", "--legacy", "keep-last=1"]).exits(Exit::Problems).out;
+    assert!(old.contains("store away\nerror: ") && old.contains("store local\n"), "{old}");
+    let done = host.run(&["prune", "--accept"]).exits(Exit::Problems).out;
+    assert!(
+        done.contains("store away: FAILED") && done.contains("store local: 4 kept, 10 removed"),
+        "{done}"
+    );
+    let record = host.run(&["log", "latest", "--json"]).ok().json();
+    assert_eq!(record["stores"][0]["kept"], serde_json::Value::Null);
+    assert_eq!(record["stores"][1]["removed"], 10);
+    // What is shown may not be the newest.
+    let shown =
+        Command::new(program()).arg("--root").arg(&host.root).args(["show", "latest"]).output().unwrap();
+    let said = String::from_utf8_lossy(&shown.stderr);
+    assert!(shown.status.success() && said.contains("whether it has a newer one is not known"), "{said}");
+    host.write("etc/machine-id", "fedcba9876543210fedcba9876543210\n");
+    assert!(host.run(&["store", "adopt"]).exits(Exit::Problems).out.starts_with("adopted 4 snapshots"));
+    assert_eq!(
+        host.run(&["store", "adopt"]).exits(Exit::Problems).out,
+        "nothing to adopt in what could be read\n"
+    );
+    let listed = host.run(&["store", "list"]).exits(Exit::Problems).out;
+    assert!(listed.contains("hint: mount it"), "{listed}");
+    // Where none answers there is nothing to tell.
+    for words in [&["prune"][..], &["prune", "--dry-run"], &["prune", "--accept"], &["store", "adopt"]] {
+        let done = host.run(&[words, &["--store", "away"]].concat()).exits(Exit::Failed);
+        assert!(done.err.contains("nothing is mounted"), "{}", done.err);
+    }
+}
+
+#[test]
+fn a_run_whose_clock_went_back_removes_nothing_and_keeps_what_it_made() {
+    let mut host = host(KEEP);
+    week(&mut host);
+    let before = ids(&host);
+    // By the numbers the new ones would be the oldest, and go at once.
+    for day in 10..13 {
+        let report = backup_at(&mut host, &format!("2026-11-{day}T12:00:00Z"), Exit::Problems);
+        assert_eq!(report["stores"][0]["removed"], serde_json::json!([]));
+        assert!(report["problems"].to_string().contains("is of a time yet to come"), "{report}");
+    }
+    host.run(&["prune"]).exits(Exit::Problems);
+    assert_eq!(ids(&host).len(), before.len() + 3);
+    // The clock is right again: everything is as if it had never been wrong.
+    backup_at(&mut host, "2026-11-21T12:00:00Z", Exit::Ok);
+    assert_eq!(ids(&host)[1..], before[..3], "{:?}", ids(&host));
+    // One that a clock far ahead made: removed by hand it stands in nobody's way.
+    backup_at(&mut host, "2031-01-01T12:00:00Z", Exit::Ok);
+    let stuck = backup_at(&mut host, "2026-11-22T12:00:00Z", Exit::Problems);
+    assert!(stuck["problems"].to_string().contains("take its file out of the store"), "{stuck}");
+    fs::remove_file(host.root.join(STORE).join("tiny/tiny_20310101T120000Z.pbx.tar")).unwrap();
+    backup_at(&mut host, "2026-11-23T12:00:00Z", Exit::Ok);
+}
+
+#[test]
+fn words_of_retention_with_a_slip_say_what_was_meant() {
+    let host = host("dir: local\n\tpath /srv\n\tkeep-lst 3\n");
+    let done = host.run(&["list"]).exits(Exit::Usage);
+    assert!(
+        done.err.contains("cfg:3: dir 'local': unknown key 'keep-lst'\nhint: did you mean 'keep-last'?"),
+        "{}",
+        done.err
+    );
+    host.configure("dir: local\n\tpath /srv\n\tkeep-all yes\n");
+    let done = host.run(&["list"]).exits(Exit::Usage);
+    assert!(done.err.contains("hint: without any keep option all are kept: leave it out"), "{}", done.err);
+    host.configure("dir: local\n\tpath /srv\n");
+    let done = host.run(&["prune", "--legacy", "keep-last=1,keep-dayly=2"]).exits(Exit::Usage);
+    assert!(
+        done.err.contains("keep-dayly=2': unknown key 'keep-dayly'\nhint: did you mean 'keep-daily'?"),
+        "{}",
+        done.err
+    );
+    let done = host.run(&["prune", "--legacy", "keep-last=0"]).exits(Exit::Usage);
+    assert!(done.err.contains("says nothing to keep\nhint: as in --legacy keep-last=3"), "{}", done.err);
+    let done = host.run(&["list", "--store", "locl"]).exits(Exit::NotFound);
+    assert!(done.err.contains("did you mean 'local'? the stores are: local;"), "{}", done.err);
 }
 
 #[test]

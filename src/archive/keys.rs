@@ -166,9 +166,14 @@ impl Keys {
             fault.hint("run it on a terminal, or name a key that is not locked").into()
         } else if self.is_empty() {
             let fault = Fault::new(FaultKind::Unseal, format!("{of}: is sealed{to}"));
-            fault
-                .hint("name the file that holds the key with --identity FILE, or with PBX_IDENTITY_FILE")
-                .into()
+            let file = "name the file that holds the key with --identity FILE, or with PBX_IDENTITY_FILE";
+            let hint = match sealed {
+                Some(sealed) if !sealed.passphrases.is_empty() => {
+                    format!("run it on a terminal, which asks for the passphrase; or {file}")
+                }
+                _ => file.to_owned(),
+            };
+            fault.hint(hint).into()
         } else {
             let fault = Fault::new(FaultKind::Unseal, format!("{of}: none of the identities opens it"));
             fault

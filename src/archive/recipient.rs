@@ -38,6 +38,12 @@ enum Key {
 }
 
 impl Recipient {
+    /// True for a word that begins as one does, whether it is one or a secret in its place.
+    pub fn looks_like(word: &str) -> bool {
+        let kinds = ["age1", "ssh-", "ecdsa-", "sk-"];
+        kinds.iter().any(|kind| word.trim_start().starts_with(kind)) || is_secret(word)
+    }
+
     /// `RECIPIENT`, `RECIPIENT $scrypt$…` or an SSH public key with whatever comment.
     /// Errors: `Usage`; what is no recipient is never repeated, it may be a secret.
     pub fn parse(text: &str) -> Result<Self> {

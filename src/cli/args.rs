@@ -284,7 +284,8 @@ pub struct Verify {
 ///
 /// Each run does the same after it has written. Never removed: the newest one, protected ones, those of another
 /// machine, and what is not ours; the predecessor's archives go by --legacy alone. Without a keep option a store
-/// keeps all.
+/// keeps all. Nothing at all is removed while a snapshot is of a time yet to come, or while the newest one lacks half
+/// of the files of one before it (--accept).
 #[derive(Debug, Args)]
 #[command(after_help = "EXAMPLES:
   pbx-config prune --dry-run      every snapshot, and why it stays or goes

@@ -5,9 +5,9 @@ use anyhow::Result;
 use super::{Words, render};
 use crate::archive::recipient::Recipient;
 use crate::config::Config;
-use crate::model::report::{Exit, Outcome, Problem};
+use crate::model::report::{Exit, Outcome};
 use crate::notify as channels;
-use crate::task::key as keys_of_host;
+use crate::task::{key as keys_of_host, trouble};
 
 impl Words<'_> {
     pub(super) fn config_show(&mut self) -> Result<Exit> {
@@ -56,7 +56,7 @@ impl Words<'_> {
                     store.place(),
                     found.len()
                 )),
-                Err(error) => problems.push(Problem::error(format!("{error:#}"))),
+                Err(error) => problems.push(trouble::error(&error)),
             }
         }
         let channels = config.channels.iter().map(channels::open).collect::<Result<Vec<_>>>()?;

@@ -13,10 +13,10 @@ use crate::sys::tty;
 
 const VARIABLE: &str = "PBX_IDENTITY_FILE";
 
-/// The keys of a command: the files that were named, else the variable's, a person's SSH keys, and the person.
-pub fn keys(named: &[PathBuf]) -> Result<Keys> {
+/// The keys of a command: the files that were named, else the variable's, a person's SSH keys (`own`), and the person.
+pub fn keys(named: &[PathBuf], own: bool) -> Result<Keys> {
     let variable = std::env::var_os(VARIABLE).filter(|path| named.is_empty() && !path.is_empty());
-    let home = std::env::var_os("HOME").map(PathBuf::from).filter(|home| home.is_absolute());
+    let home = std::env::var_os("HOME").map(PathBuf::from).filter(|home| own && home.is_absolute());
     Keys::new(named, variable.map(PathBuf::from), home, Some(Box::new(ask)))
 }
 
@@ -50,12 +50,12 @@ pub fn new_passphrase(check: &dyn Fn(&str) -> Result<()>) -> Result<Zeroizing<St
     let mut before = String::new();
     loop {
         let prompt = format!("{before}A passphrase that opens the snapshots (hidden; Ctrl-D leaves): ");
-        let first = trimmed(&tty::ask_hidden(&tty, &prompt)?.ok_or_else(left)?);
+        let first = trimmed(&tty::ask_hidden(&tty, &prompt)?.ok_or_else(unmade)?);
         if let Err(error) = check(&first) {
             before = format!("{error:#}\n");
             continue;
         }
-        let again = tty::ask_hidden(&tty, "The same again: ")?.ok_or_else(left)?;
+        let again = tty::ask_hidden(&tty, "The same again: ")?.ok_or_else(unmade)?;
         if trimmed(&again) == first {
             return Ok(first);
         }
@@ -94,6 +94,10 @@ fn terminal(why: &str) -> Result<std::fs::File> {
 fn no_terminal(why: &str) -> Fault {
     Fault::new(FaultKind::Usage, format!("{why}, and there is no terminal"))
         .hint("run it on a terminal, as in `ssh -t HOST pbx-config ...`")
+}
+
+fn unmade() -> Fault {
+    Fault::new(FaultKind::Failed, "left without a passphrase; no key was made, nothing was changed")
 }
 
 fn left() -> Fault {

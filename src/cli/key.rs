@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use zeroize::Zeroizing;
@@ -20,7 +20,7 @@ pub enum Key {
     Generate(Generate),
     /// Seal to one more recipient from now on: its text, or a file of them
     Add {
-        /// age1..., ssh-ed25519 ..., ssh-rsa ..., or a file with a / in its name
+        /// age1..., ssh-ed25519 ..., ssh-rsa ..., or a file of them
         #[arg(required = true, value_name = "RECIPIENT|FILE")]
         recipient: Vec<String>,
     },
@@ -201,14 +201,23 @@ impl Words<'_> {
     }
 }
 
-/// What the words name together: an SSH key has blanks. A word with a / is a file.
+/// What the words name together: an SSH key has blanks. A word with a / or of a file that is here is a file.
 fn named(words: &[String]) -> Result<Vec<Recipient>> {
+    // An SSH key may hold a slash, but begins with a word of its own.
+    let is_file = |word: &str| match Recipient::looks_like(word) {
+        true => false,
+        false => word.contains('/') || Path::new(word).is_file(),
+    };
     if let [file] = words
-        && file.contains('/')
-        && Path::new(file).is_file()
+        && is_file(file)
     {
-        let text = std::fs::read_to_string(file)
-            .map_err(|error| Fault::new(FaultKind::Usage, format!("cannot read {file}: {error}")))?;
+        let cannot = |why: String| {
+            Fault::new(FaultKind::Usage, format!("cannot read {file}: {why}"))
+                .hint("name a file of recipients, one a line, or a recipient: age1..., ssh-ed25519 ..., ssh-rsa ...")
+        };
+        let meta = std::fs::metadata(file).map_err(|error| cannot(error.to_string()))?;
+        ensure!(meta.is_file(), cannot("no regular file".to_owned()));
+        let text = std::fs::read_to_string(file).map_err(|error| cannot(error.to_string()))?;
         let all = Recipient::parse_file(file, &text)?;
         if all.is_empty() {
             return Err(Fault::new(FaultKind::Usage, format!("{file}: has no recipient")).into());
@@ -288,7 +297,7 @@ fn listed(shown: &Shown) -> String {
         ));
     }
     if let Some(proof) = &shown.proof {
-        text.push_str(&format!("proven {}: {}\n", proof.at, proof.recipients.join(", ")));
+        text.push_str(&format!("proven {}: {}\n", render::time(proof.at), proof.recipients.join(", ")));
     }
     text + &render::problems(&shown.problems)
 }

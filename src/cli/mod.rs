@@ -45,6 +45,7 @@ use self::args::{Cli, Format, Verb};
 use self::progress::Progress;
 use crate::archive::keys::Keys;
 use crate::config::Config;
+use crate::model::nearest::nearest;
 use crate::model::record::Record;
 use crate::model::report::{Exit, Fault, FaultKind, Outcome, Problem};
 use crate::model::section::Section;
@@ -55,11 +56,11 @@ use crate::store::{self, Store};
 use crate::sys::exec::{Exec, NoTools, System};
 use crate::sys::glob::Pattern;
 use crate::sys::host::Host;
-use crate::sys::{files, lock, log as talk, mask};
+use crate::sys::{lock, log as talk, mask};
 use crate::task::backup::compression;
 use crate::task::snapshots::{self, Chosen};
 use crate::task::verify::NO_OUTPUT;
-use crate::task::{after, metrics};
+use crate::task::{after, metrics, trouble};
 
 /// The program: from its arguments to its exit code.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> i32 {
@@ -116,7 +117,9 @@ pub fn run(args: impl IntoIterator<Item = OsString>, mut world: World) -> Exit {
         host.machine = Arc::new(System);
     }
     let quiet = cli.global.quiet;
-    let said = identity::keys(&cli.global.identities)
+    // A proof is of the key that was named, and of no other that happens to lie here.
+    let proves = matches!(cli.verb, Verb::Key(key::Key::Prove)) && !cli.global.identities.is_empty();
+    let said = identity::keys(&cli.global.identities, !proves)
         .and_then(|keys| Words { host, format, quiet, keys, out, err: &mut *err }.speak(cli.verb));
     match said {
         Ok(exit) => exit,
@@ -154,9 +157,12 @@ fn failed(error: &anyhow::Error, format: Format, err: &mut dyn Write) -> Exit {
     let fault = error.downcast_ref::<Fault>();
     let exit = fault.map_or(Exit::Failed, |fault| fault.kind.into());
     let message = render::one_line(&mask::mask(&render::without_errno(&format!("{error:#}"))));
-    let hint = fault.and_then(|fault| fault.hint.as_deref()).or_else(|| usual_hint(error));
+    let hint = match error.to_string() == NO_OUTPUT {
+        true => Some("what it leads to is full or broken; what was to be done is done".to_owned()),
+        false => trouble::hint(error),
+    };
     let written = if format == Format::Text {
-        let hint = hint.map(|hint| format!("hint: {}\n", render::one_line(hint))).unwrap_or_default();
+        let hint = hint.map(|hint| format!("hint: {}\n", render::one_line(&hint))).unwrap_or_default();
         write!(err, "error: {message}\n{hint}")
     } else {
         let error = serde_json::json!({ "error": message, "hint": hint, "exit": exit as i32 });
@@ -164,30 +170,6 @@ fn failed(error: &anyhow::Error, format: Format, err: &mut dyn Write) -> Exit {
     };
     let _ = written;
     exit
-}
-
-/// What helps against the system's own refusals.
-fn usual_hint(error: &anyhow::Error) -> Option<&'static str> {
-    if error.to_string() == NO_OUTPUT {
-        return Some("what it leads to is full or broken; what was to be done is done");
-    }
-    let cause = error.chain().find_map(|cause| cause.downcast_ref::<io::Error>())?;
-    match cause.kind() {
-        io::ErrorKind::PermissionDenied if files::is_root() => {
-            Some("not even root may: `lsattr -d` tells what is immutable, `findmnt -T` what holds it")
-        }
-        io::ErrorKind::PermissionDenied => Some("run it as root"),
-        io::ErrorKind::StorageFull => {
-            Some("make room there (`df` shows the space, `df -i` the files), or choose another place")
-        }
-        io::ErrorKind::QuotaExceeded => Some("make room there, or choose another place"),
-        io::ErrorKind::ReadOnlyFilesystem => {
-            Some("see with `dmesg` why and mount it writable, or choose another place")
-        }
-        io::ErrorKind::StaleNetworkFileHandle => Some("the share was taken away; mount it again"),
-        _ if files::is_device_error(cause) => Some("the disk or the share fails; `dmesg` says more"),
-        _ => None,
-    }
 }
 
 /// One command being carried out.
@@ -265,8 +247,12 @@ impl Words<'_> {
         }
         let section = config.stores.iter().find(|section| section.id == name).with_context(|| {
             let known: Vec<&str> = config.stores.iter().map(|section| section.id.as_str()).collect();
-            Fault::new(FaultKind::NotFound, format!("there is no store '{name}'"))
-                .hint(format!("the stores are: {}; a folder is named with a /", known.join(", ")))
+            let near = nearest(name, &known).map(|near| format!("did you mean '{near}'? "));
+            Fault::new(FaultKind::NotFound, format!("there is no store '{name}'")).hint(format!(
+                "{}the stores are: {}; a folder is named with a /",
+                near.unwrap_or_default(),
+                known.join(", ")
+            ))
         })?;
         self.open(section)
     }

@@ -22,9 +22,7 @@ impl Words<'_> {
             return self.prune_legacy(&stores, words, args.dry_run, &zone);
         }
         if args.dry_run {
-            let plans =
-                stores.iter().map(|(store, keep)| prune::plan(&self.host, store.as_ref(), *keep, &zone));
-            let plans = plans.collect::<Result<Vec<_>>>()?;
+            let plans = prune::plans(&self.host, &stores, &zone)?;
             self.print(&plans, |plans| plans.iter().map(table).collect())?;
             return Ok(exit(plans.iter().map(|plan| &plan.problems[..])));
         }
@@ -52,13 +50,11 @@ impl Words<'_> {
     ) -> Result<Exit> {
         let keep = keep_words(words)?;
         let lock = if dry_run { None } else { Some(Lock::acquire(&self.host.run_dir())?) };
-        let mut plans = Vec::new();
-        for (store, _) in stores {
-            let mut plan = legacy::plan(&self.host, store.as_ref(), &keep, zone)?;
-            if let Some(lock) = &lock {
-                legacy::carry_out(store.as_ref(), &mut plan, lock);
-            }
-            plans.push(plan);
+        let plan = |store: &&dyn Store| legacy::plan(&self.host, *store, &keep, zone);
+        let each = || stores.iter().map(|(store, _)| store.as_ref());
+        let mut plans = prune::each(each(), plan, |store, problem| OldPlan::unreached(*store, problem))?;
+        if let Some(lock) = &lock {
+            each().zip(&mut plans).for_each(|(store, plan)| legacy::carry_out(store, plan, lock));
         }
         self.print(&plans, |plans| plans.iter().map(|plan| legacy_table(plan, dry_run)).collect())?;
         Ok(exit(plans.iter().map(|plan| &plan.problems[..])))
@@ -82,17 +78,19 @@ fn exit<'a>(problems: impl Iterator<Item = &'a [Problem]>) -> Exit {
 
 /// `keep-last=3,keep-monthly=12`. Errors: `Usage`; nothing kept would be nothing left.
 fn keep_words(words: &str) -> Result<Keep> {
+    const TITLE: &str = "prune 'legacy': ";
     let lines: Vec<String> = words.split(',').map(|word| word.trim().replacen('=', " ", 1)).collect();
     let text = format!("prune: legacy\n\t{}\n", lines.join("\n\t"));
+    let usage = |what: &str, hint: Option<&str>| {
+        let usual = format!("as in --legacy keep-last=3; the words are {}", Keep::KEYS.join(", "));
+        Fault::new(FaultKind::Usage, format!("--legacy '{words}': {what}")).hint(hint.unwrap_or(&usual))
+    };
     let sections = section::parse("--legacy", &text).unwrap_or_default();
-    let keep: Keep = sections.iter().find_map(|section| section.read().ok()).unwrap_or_default();
-    if keep.keeps_all() {
-        let fault = Fault::new(FaultKind::Usage, format!("--legacy '{words}': says nothing to keep"));
-        return Err(fault
-            .hint(format!("as in --legacy keep-last=3; the words are {}", Keep::KEYS.join(", ")))
-            .into());
+    match sections.first().map(section::Section::read::<Keep>) {
+        Some(Ok(keep)) if !keep.keeps_all() => Ok(keep),
+        Some(Err(error)) => Err(usage(error.message.trim_start_matches(TITLE), error.hint()).into()),
+        _ => Err(usage("says nothing to keep", None).into()),
     }
-    Ok(keep)
 }
 
 fn legacy_table(plan: &OldPlan, dry_run: bool) -> String {
@@ -124,7 +122,10 @@ fn table(plan: &Plan) -> String {
 fn summary(done: &Done) -> String {
     let mut text = String::new();
     done.removed.iter().for_each(|id| text.push_str(&format!("removed  {id}\n")));
-    let kept = done.kept();
-    let line = format!("store {}: {kept} kept, {} removed\n", done.plan.store, done.removed.len());
+    let line = if done.plan.reached {
+        format!("store {}: {} kept, {} removed\n", done.plan.store, done.kept(), done.removed.len())
+    } else {
+        format!("store {}: FAILED\n", done.plan.store)
+    };
     text + &line + &render::problems(&done.plan.problems)
 }

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 use crate::model::index::{Entry, Index, Kind, is_harmful};
@@ -49,6 +50,11 @@ pub fn table(head: &[&str], rows: &[Vec<String>]) -> String {
         text.push_str(&line(&row.iter().map(String::as_str).collect::<Vec<_>>()));
     }
     text
+}
+
+/// To the second.
+pub fn time(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
 pub fn problems(problems: &[Problem]) -> String {
@@ -338,7 +344,10 @@ pub fn shown(snapshot: &Snapshot, index: &Index) -> String {
 
 pub fn verified(one: &Verified) -> String {
     match (&one.error, &one.id) {
-        (Some(error), _) => format!("FAILED  {}\n", one_line(error)),
+        (Some(error), _) => {
+            let hint = one.hint.as_ref().map(|hint| format!("    hint: {}\n", one_line(hint)));
+            format!("FAILED  {}\n{}", one_line(&without_errno(error)), hint.unwrap_or_default())
+        }
         (None, Some(id)) => {
             let closed = if one.contents { "" } else { "  (sealed: not looked into)" };
             let signed =

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use super::{Words, identity, key as verbs, paper};
+use super::{Words, identity, key as verbs, paper, render};
 use crate::archive::identity::Identity;
 use crate::archive::recipient::Recipient;
 use crate::model::report::{Exit, Fault, FaultKind};
@@ -66,7 +66,10 @@ impl Words<'_> {
         )?;
         let keys = identity::asking()?;
         let proof = proof::prove(&self.host, &self.config()?, &keys)?;
-        say(&tty, &format!("ok: proven at {}. The next `pbx-config backup` is sealed.\n", proof.at))?;
+        say(
+            &tty,
+            &format!("ok: proven at {}. The next `pbx-config backup` is sealed.\n", render::time(proof.at)),
+        )?;
         Ok(Exit::Ok)
     }
 

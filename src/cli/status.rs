@@ -6,7 +6,7 @@ use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Span, SpanRelativeTo, Timestamp};
 
 use super::{Format, Words, args, render};
-use crate::model::report::{Exit, Fault, FaultKind};
+use crate::model::report::{Exit, Fault, FaultKind, Severity};
 use crate::plan::fleet::Member;
 use crate::plan::status::{self as plan, Finding, Level, StoreState, Timer};
 use crate::sys::mask::mask;
@@ -145,6 +145,10 @@ fn fleet_text(fleet: &Fleet) -> String {
         [] => format!("{all} hosts"),
         bad => format!("{} of {all} hosts: {}", bad.len(), bad.join(", ")),
     };
+    // What made it critical stands in the line that a monitor shows.
+    let away = fleet.problems.iter().filter(|problem| problem.severity == Severity::Error);
+    let away = away.map(|problem| render::without_errno(&problem.what));
+    let head = std::iter::once(head).chain(away).collect::<Vec<_>>().join("; ");
     let mut text = format!("{}: {}\n", fleet.level.word(), render::one_line(&head));
     let none = || "-".to_owned();
     let row = |member: &Member| {

@@ -6,11 +6,11 @@ use serde::Serialize;
 use super::{Words, args, render};
 use crate::config::Config;
 use crate::model::keep::Keep;
-use crate::model::report::Exit;
+use crate::model::report::{Exit, Outcome};
 use crate::store::Store;
 use crate::sys::lock::check_stopped;
-use crate::task::prune;
 use crate::task::trial::{self, Tried};
+use crate::task::{prune, trouble};
 
 /// A store as `store list` shows it.
 #[derive(Serialize)]
@@ -25,6 +25,8 @@ struct Row {
     /// Of them, those of this host.
     of_this_host: Option<usize>,
     error: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hint: Option<String>,
 }
 
 impl Words<'_> {
@@ -40,17 +42,21 @@ impl Words<'_> {
             }
             args::Store::Test { names } => self.store_test(&config, names),
             args::Store::Adopt { stores } => {
-                let adopted = prune::adopt(&self.host, &self.stores(&config, stores)?)?;
+                let (adopted, problems) = prune::adopt(&self.host, &self.stores(&config, stores)?)?;
                 self.print(&adopted, |adopted| {
                     let line = |(id, count): &(String, usize)| {
                         format!("adopted {count} snapshots of machine {id}\n")
                     };
                     match &adopted[..] {
-                        [] => "nothing to adopt: all snapshots are of this machine\n".to_owned(),
+                        [] if problems.is_empty() => {
+                            "nothing to adopt: all snapshots are of this machine\n".to_owned()
+                        }
+                        [] => "nothing to adopt in what could be read\n".to_owned(),
                         all => all.iter().map(line).collect(),
                     }
                 })?;
-                Ok(Exit::Ok)
+                self.tell(&problems);
+                Ok(Outcome::of(&problems).into())
             }
         }
     }
@@ -64,6 +70,7 @@ impl Words<'_> {
             keep,
             snapshots: listed.as_ref().ok().map(Vec::len),
             of_this_host: listed.as_ref().ok().map(|all| all.iter().filter(|found| own(found)).count()),
+            hint: listed.as_ref().err().and_then(trouble::hint),
             error: listed.err().map(|error| format!("{error:#}")),
         }
     }
@@ -116,7 +123,9 @@ fn line(row: &Row) -> String {
     let keep = if words.is_empty() { "keeps all".to_owned() } else { words.join(", ") };
     let has = match (&row.error, row.snapshots, row.of_this_host) {
         (None, Some(all), Some(own)) => format!("{all} snapshots, {own} of this host"),
-        (error, ..) => render::one_line(error.as_deref().unwrap_or_default()),
+        (error, ..) => render::one_line(&render::without_errno(error.as_deref().unwrap_or_default())),
     };
-    format!("{}: {}\n    {has}; {keep}\n", row.store, row.place)
+    let hint = row.hint.iter().map(|hint| format!("    hint: {}\n", render::one_line(hint)));
+    let hint: String = hint.collect();
+    format!("{}: {}\n    {has}; {keep}\n{hint}", row.store, row.place)
 }

@@ -7,7 +7,7 @@ use crate::archive::sign::Signers;
 use crate::model::report::{Exit, Fault, FaultKind, Problem};
 use crate::model::snapshot::SnapshotId;
 use crate::store::Store;
-use crate::task::verify::{self, Demand, Wanted};
+use crate::task::verify::{self, Demand, Verified, Wanted};
 
 impl Words<'_> {
     pub(super) fn verify(&mut self, args: &args::Verify) -> Result<Exit> {
@@ -44,8 +44,7 @@ impl Words<'_> {
             record.verified = verify::verifications(&results, &words.host.facts.node, args.all);
             let kinds: Vec<FaultKind> = results.iter().filter_map(|one| one.kind).collect();
             let damaged = kinds.iter().copied().find(|kind| *kind == FaultKind::Verification);
-            record.problems =
-                results.iter().filter_map(|one| one.error.as_ref()).map(Problem::error).collect();
+            record.problems = results.iter().filter_map(Verified::problem).collect();
             if args.notify && !record.problems.is_empty() {
                 words.tell_of_damage(&record.problems)?;
             }
@@ -78,7 +77,7 @@ struct Everything<'a> {
     copies: Vec<(&'a dyn Store, SnapshotId)>,
     /// Archives of the predecessor: nothing can be added to them any more, and each would be downloaded whole.
     left_out: Vec<Problem>,
-    unreachable: Vec<verify::Verified>,
+    unreachable: Vec<Verified>,
 }
 
 impl<'a> Everything<'a> {
@@ -89,14 +88,14 @@ impl<'a> Everything<'a> {
             let mut found = match store.list(None) {
                 Ok(found) => found,
                 Err(error) => {
-                    all.unreachable.push(verify::Verified::unreachable(store, &error));
+                    all.unreachable.push(Verified::unreachable(store, &error));
                     continue;
                 }
             };
             let old = match store.relics() {
                 Ok(old) => old.len(),
                 Err(error) => {
-                    all.unreachable.push(verify::Verified::unreachable(store, &error));
+                    all.unreachable.push(Verified::unreachable(store, &error));
                     0
                 }
             };

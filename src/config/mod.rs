@@ -232,6 +232,7 @@ impl Config {
         for section in sections.iter().filter(is_store) {
             let (keep, rest) = section.split(&Keep::KEYS);
             keeps.push((section.id.clone(), keep.read().map_err(fault)?));
+            no_keep_word(&rest).map_err(fault)?;
             stores.push(rest);
         }
         let is_channel = |section: &&Section| channel_kinds.contains(&section.kind.as_str());
@@ -421,6 +422,20 @@ fn read_apis(sections: &[Section]) -> Result<Vec<(Product, Api)>> {
         Ok((product, api))
     };
     sections.iter().filter(|section| section.kind == API).map(of).collect()
+}
+
+/// A word of retention that is none: the kinds of stores know no such words and could only tell their own.
+fn no_keep_word(section: &Section) -> Result<(), SyntaxError> {
+    let Some(entry) = section.entries.iter().find(|entry| entry.key.starts_with("keep")) else {
+        return Ok(());
+    };
+    let hint = match nearest(&entry.key, &Keep::KEYS) {
+        // A word of Proxmox that needs none here.
+        _ if entry.key == "keep-all" => "without any keep option all are kept: leave it out".to_owned(),
+        Some(near) => format!("did you mean '{near}'?"),
+        None => format!("the words are: {}", Keep::KEYS.join(", ")),
+    };
+    Err(section.error_at(&entry.key, &format!("unknown key '{}'", entry.key)).hinted(hint))
 }
 
 /// The section of a kind that has only one; its defaults when it is not there.

@@ -3,8 +3,8 @@
 
 use std::collections::HashSet;
 
-use jiff::Zoned;
 use jiff::tz::TimeZone;
+use jiff::{Timestamp, Zoned};
 use serde::Serialize;
 
 use crate::model::keep::Keep;
@@ -186,6 +186,17 @@ pub fn shrunk(candidates: &[Candidate], ours: Ours, accepted: Option<&SnapshotId
     None
 }
 
+/// Why the times of these snapshots are no measure: one of ours is newer than `now`, so a clock was or is wrong. What
+/// retention would take away then may be what was written last. Protected ones take nobody's place and do not count.
+pub fn ahead(candidates: &[Candidate], ours: Ours, now: Timestamp) -> Option<String> {
+    let counts = |one: &&Candidate| {
+        let protected = one.snapshot.as_ref().is_some_and(|snapshot| snapshot.protected);
+        standing(one, ours).is_none() && !protected
+    };
+    let newest = candidates.iter().filter(counts).map(|one| &one.id).max()?;
+    (newest.at() > now).then(|| format!("{newest} is of a time yet to come, it is {now}"))
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -327,6 +338,24 @@ mod tests {
             one.selection = vec!["only:network".to_owned()];
         });
         assert_eq!(shrunk(&[all[0].clone(), part], HERE, None), None);
+    }
+
+    #[test]
+    fn a_snapshot_of_a_time_yet_to_come_makes_times_no_measure() {
+        let now: Timestamp = "2026-11-22T12:00:00Z".parse().unwrap();
+        let past = candidate("2026-11-22T12:00:00Z");
+        let to_come = "2026-11-22T12:00:01Z";
+        assert_eq!(ahead(&[past.clone()], HERE, now), None);
+        let why = ahead(&[candidate(to_come), past.clone()], HERE, now).unwrap();
+        assert!(why.starts_with("pve1/2026-11-22T12:00:01Z is of a time yet to come"), "{why}");
+        // What takes no part takes no place.
+        for other in [
+            with(to_come, |one| one.protected = true),
+            with(to_come, |one| one.machine_id = Some("other".to_owned())),
+            Candidate { held: Some("damaged"), ..candidate(to_come) },
+        ] {
+            assert_eq!(ahead(&[past.clone(), other], HERE, now), None);
+        }
     }
 
     fn history() -> impl Strategy<Value = Vec<Candidate>> {

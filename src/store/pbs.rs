@@ -124,7 +124,8 @@ pub(super) fn open(section: &Section, host: &Host) -> Result<Box<dyn Store>> {
     let (public, secrets) = split_secrets(section);
     let told = public.entries.iter().find(|entry| [PASSWORD, KEY_PASSWORD].contains(&entry.key.as_str()));
     if let Some(entry) = told {
-        let error = public.error_at(&entry.key, &format!("{}: others may read this file", entry.key));
+        let error = public
+            .error_at(&entry.key, &format!("'{}' is a secret, and others may read this file", entry.key));
         let hint = format!("put it under 'pbs: {}' in secrets.cfg, and make a new one", section.id);
         return Err(usage(error.hinted(hint)));
     }

@@ -142,7 +142,8 @@ pub(super) fn check(section: &Section, options: &Options) -> Result<(), SyntaxEr
         return Err(section.error_at("remote", "remote: is NAME:path").hinted("see `rclone listremotes`"));
     }
     let secret = if end == 0 {
-        connection_words(&options.remote).find(|(key, value)| tells(key, value))
+        let unquoted = has_password(&options.remote).then_some(("url", ""));
+        connection_words(&options.remote).find(|(key, value)| tells(key, value)).or(unquoted)
     } else {
         None
     };
@@ -210,11 +211,13 @@ fn tells(key: &str, value: &str) -> bool {
         || key == "auth"
         || key.ends_with("_headers")
         || key == "headers";
-    let in_address = value
-        .split_once("://")
-        .and_then(|(_, rest)| rest.split('/').next()?.split_once('@'))
-        .is_some_and(|(user, _)| user.contains(':'));
-    named && !of_file || in_address
+    named && !of_file || has_password(value)
+}
+
+/// `scheme://user:password@host`.
+fn has_password(address: &str) -> bool {
+    let user = address.split_once("://").and_then(|(_, rest)| rest.split('/').next()?.split_once('@'));
+    user.is_some_and(|(user, _)| user.contains(':'))
 }
 
 /// The secrets as rclone finds them: `RCLONE_CONFIG_NAME_KEY` for a remote of the file, `RCLONE_BACKEND_KEY` for a
@@ -268,6 +271,7 @@ mod tests {
             ":webdav,url=http://h,pass=abcdef:path",
             ":s3,access_key_id=a,secret_access_key='x,y':bucket",
             ":webdav,url=\"http://user:word@host/\":path",
+            ":webdav,url=http://user:word@host/:path",
             ":drive,token={}:",
         ] {
             let error = checked(&format!("\tremote {remote}\n")).unwrap_err();

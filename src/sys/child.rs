@@ -126,7 +126,8 @@ pub fn read_small(limit: Duration, root: &Path, path: impl AsRef<Path>, max: u64
     };
     match data.split_first() {
         Some((&READ, content)) => Ok(content.to_vec()),
-        Some((&ABSENT, _)) => Err(io::ErrorKind::NotFound.into()),
+        // With the words of the system, not those of a kind of errors.
+        Some((&ABSENT, _)) => Err(io::Error::from_raw_os_error(libc::ENOENT)),
         Some((_, text)) => Err(io::Error::other(String::from_utf8_lossy(text).into_owned())),
         None => Err(io::Error::other("cannot be read")),
     }

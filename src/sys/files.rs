@@ -232,6 +232,17 @@ pub fn replace(path: &Path, mode: u32, content: &[u8]) -> Result<()> {
 
 const PARTIAL: &str = ".partial";
 
+/// The same of files of any name, for a folder where no name comes twice.
+pub fn sweep_partials(dir: &Path) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let inner = name.as_bytes().strip_prefix(b".").and_then(|name| name.strip_suffix(PARTIAL.as_bytes()));
+        if let Some(dot) = inner.and_then(|inner| inner.iter().rposition(|byte| *byte == b'.')) {
+            sweep_partial(dir, OsStr::from_bytes(&name.as_bytes()[..dot + 2]));
+        }
+    }
+}
+
 /// Removes what a killed process left of `replace`: `.NAME.PID.partial`, of a process that is no more.
 fn sweep_partial(dir: &Path, start: &OsStr) {
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
@@ -371,6 +382,20 @@ mod tests {
         assert_eq!(read_small(dir.path(), "/etc/hosts", 5).unwrap(), b"12345");
         let error = read_small(dir.path(), "/etc/hosts", 4).unwrap_err();
         assert_eq!(error.to_string(), "larger than 4 bytes");
+    }
+
+    #[test]
+    fn what_killed_processes_left_of_any_name_is_swept_and_nothing_else() {
+        let dir = tree(&["a.json", ".a.json", ".b.partial", ".c.x.partial"]);
+        let own = format!(".d.json.{}.partial", std::process::id());
+        for name in [".a.json.4999999.partial", ".b.4999998.partial", &own] {
+            fs::write(dir.path().join(name), "").unwrap();
+        }
+        sweep_partials(dir.path());
+        let names = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name());
+        let mut names: Vec<_> = names.map(|name| name.into_string().unwrap()).collect();
+        names.sort();
+        assert_eq!(names, [".a.json", ".b.partial", ".c.x.partial", &own, "a.json"]);
     }
 
     #[test]

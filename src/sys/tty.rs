@@ -50,6 +50,8 @@ pub fn open() -> Option<File> {
 pub fn ask_hidden(tty: &File, prompt: &str) -> Result<Option<Zeroizing<String>>> {
     let mut out = tty;
     let hidden = Hidden::new(tty)?;
+    // A line of progress may stand there.
+    out.write_all(b"\r\x1b[K")?;
     out.write_all(prompt.as_bytes())?;
     let line = read_line(tty);
     drop(hidden);

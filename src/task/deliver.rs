@@ -8,9 +8,9 @@ use std::thread;
 use anyhow::Result;
 use jiff::tz::TimeZone;
 
-use super::prune;
+use super::{prune, trouble};
 use crate::config::Config;
-use crate::model::report::{Fault, Problem, Stored};
+use crate::model::report::{Problem, Stored};
 use crate::model::snapshot::SnapshotId;
 use crate::store::Store;
 use crate::sys::host::Host;
@@ -110,7 +110,7 @@ impl Delivery<'_> {
             stored.kept = store.list(Some(&self.host.facts.node)).ok().map(|found| found.len());
             return;
         }
-        let mut plan = match prune::plan(self.host, store, keep, &TimeZone::system()) {
+        let mut plan = match prune::plan(self.host, store, keep, &TimeZone::system(), Some(self.id)) {
             Ok(plan) => plan,
             Err(error) => {
                 problems.push(Problem::warning(format!("nothing was pruned: {error:#}")));
@@ -128,9 +128,8 @@ impl Delivery<'_> {
     }
 }
 
-/// With the hint that its error had.
+/// With the hint of its error.
 fn failed_store(error: &anyhow::Error) -> Problem {
-    let hint = error.downcast_ref::<Fault>().and_then(|fault| fault.hint.clone());
-    let hint = hint.map_or_else(String::new, |hint| format!("{hint}; "));
+    let hint = trouble::hint(error).map(|hint| format!("{hint}; ")).unwrap_or_default();
     Problem::error(format!("{error:#}")).hint(format!("{hint}the snapshot is in the other stores"))
 }

@@ -6,7 +6,7 @@ use anyhow::Result;
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
-use super::snapshots;
+use super::{snapshots, trouble};
 use crate::model::report::Problem;
 use crate::model::snapshot::{Snapshot, SnapshotId};
 use crate::plan::fleet::{self, Member, Reported};
@@ -37,7 +37,7 @@ pub fn fleet(stores: &[Box<dyn Store>], now: Timestamp, max_age: SignedDuration)
                 look(store.as_ref(), found, &mut hosts, &mut problems);
             }
             Err(error) => {
-                problems.push(Problem::error(format!("{error:#}")));
+                problems.push(trouble::error(&error));
                 unreached = Some(error);
             }
         }

@@ -42,7 +42,11 @@ pub fn recipients(host: &Host, config: &Config) -> Result<Vec<Recipient>> {
     }
     let all = named(host, config)?;
     if all.is_empty() {
-        let fault = Fault::new(FaultKind::Usage, "sealing is on, but there is no recipient");
+        let empty = backup.recipient_file.iter().map(|path| format!("{path} has none"));
+        let empty = empty.collect::<Vec<_>>().join(", ");
+        let what = "sealing is on, but there is no recipient";
+        let what = if empty.is_empty() { what.to_owned() } else { format!("{what}: {empty}") };
+        let fault = Fault::new(FaultKind::Usage, what);
         return Err(fault
             .hint("`pbx-config key setup` leads through it; `pbx-config key add RECIPIENT` takes one that you have")
             .into());
@@ -115,7 +119,7 @@ fn signer(host: &Host, problems: &mut Vec<Problem>) -> Option<Signer> {
 pub fn identity_file(host: &Host, identity: &Identity) -> Result<Zeroizing<String>> {
     let secret = identity.to_text().context("a key that can be written")?;
     let recipient = identity.recipient()?;
-    let (node, made) = (&host.facts.node, host.now);
+    let (node, made) = (&host.facts.node, host.now.strftime("%Y-%m-%dT%H:%M:%SZ"));
     Ok(Zeroizing::new(format!(
         "# opens the sealed snapshots of {node}\n# created: {made}\n# public key: {recipient}\n{}\n",
         *secret

@@ -13,6 +13,7 @@ use jiff::tz::TimeZone;
 use serde::Serialize;
 
 use super::snapshots::Listed;
+use super::trouble;
 use crate::archive::legacy::{self, HEAD_BYTES, ITEM, Manifest};
 use crate::catalog::{self, Item, Source};
 use crate::model::index::Name;
@@ -111,7 +112,7 @@ pub fn list(stores: &[&dyn Store], host: Option<&str>) -> (Vec<Listed>, Vec<Prob
         let (found, unread) = match of_store(*store, host) {
             Ok(found) => found,
             Err(error) => {
-                problems.push(Problem::error(format!("{error:#}")));
+                problems.push(trouble::error(&error));
                 continue;
             }
         };
@@ -210,6 +211,21 @@ pub fn plan(host: &Host, store: &dyn Store, keep: &Keep, zone: &TimeZone) -> Res
     })
 }
 
+impl OldPlan {
+    /// Of a store that cannot be looked at.
+    pub fn unreached(store: &dyn Store, problem: Problem) -> Self {
+        Self {
+            store: store.name().to_owned(),
+            archives: Vec::new(),
+            files: Vec::new(),
+            others: 0,
+            removed: Vec::new(),
+            problems: vec![problem],
+            relics: Vec::new(),
+        }
+    }
+}
+
 /// Removes what the plan says; what could not be removed is a problem.
 pub fn carry_out(store: &dyn Store, plan: &mut OldPlan, _: &Lock) {
     let going = plan.archives.iter().zip(&plan.relics).filter(|(marked, _)| !marked.keep);
@@ -219,7 +235,7 @@ pub fn carry_out(store: &dyn Store, plan: &mut OldPlan, _: &Lock) {
         }
         match store.relic_remove(relic) {
             Ok(()) => plan.removed.push(relic.path.clone()),
-            Err(error) => plan.problems.push(Problem::warning(format!("{error:#}"))),
+            Err(error) => plan.problems.push(trouble::warning(&error)),
         }
     }
 }

@@ -48,9 +48,15 @@ pub fn overdue(host: &Host, recipients: &[Recipient]) -> Option<Problem> {
     if recipients.is_empty() {
         return None;
     }
-    let warning = |what: String| {
-        Problem::warning(what).hint("with the offline key at hand: `pbx-config key prove --identity FILE`")
+    let passphrases = recipients.iter().filter(|one| one.derivation.is_some()).count();
+    let hint = match passphrases {
+        0 => "with the offline key at hand: `pbx-config key prove --identity FILE`",
+        all if all == recipients.len() => "on a terminal: `pbx-config key prove` asks for the passphrase",
+        _ => {
+            "`pbx-config key prove` on a terminal asks for the passphrase; `--identity FILE` names the offline key"
+        }
     };
+    let warning = |what: String| Problem::warning(what).hint(hint);
     let Some(proof) = proof(host) else {
         return Some(warning("the key that opens the snapshots was never proven to be there".into()));
     };

@@ -5,14 +5,15 @@ use std::io::ErrorKind;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
+use jiff::SignedDuration;
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 
-use super::{record, snapshots, status};
+use super::{record, snapshots, status, trouble};
 use crate::model::keep::Keep;
 use crate::model::record::Place;
 use crate::model::report::{Fault, FaultKind, Problem};
-use crate::model::snapshot::{Snapshot, SnapshotId};
+use crate::model::snapshot::SnapshotId;
 use crate::plan::prune::{self, Candidate, Marked, Ours};
 use crate::store::Store;
 use crate::sys::files;
@@ -22,6 +23,8 @@ use crate::sys::lock::{Lock, check_stopped, private_dir};
 const CONFIRMED: &str = "confirmed.json";
 const CONFIRMED_MAX_BYTES: u64 = 1 << 20;
 const PRIVATE: u32 = 0o600;
+/// Runs of the same second give their snapshots names of seconds to come.
+const NAMES_AHEAD: SignedDuration = SignedDuration::from_mins(1);
 const DAMAGED: &str = "damaged, as its last verification found";
 
 /// What an admin confirmed on this host.
@@ -62,6 +65,8 @@ impl Confirmed {
 pub struct Plan {
     pub store: String,
     pub keep: Keep,
+    /// False: it could not be looked at, and the problems tell why.
+    pub reached: bool,
     /// Newest first.
     pub snapshots: Vec<Marked>,
     /// Why nothing is removed, although the numbers say so.
@@ -76,8 +81,15 @@ impl Plan {
     }
 }
 
-/// Looks at what the store has of this host. Errors: the store cannot be listed, what was confirmed cannot be read.
-pub fn plan(host: &Host, store: &dyn Store, keep: Keep, zone: &TimeZone) -> Result<Plan> {
+/// Looks at what the store has of this host. `made`: what this run has just put there.
+/// Errors: the store cannot be listed, what was confirmed cannot be read.
+pub fn plan(
+    host: &Host,
+    store: &dyn Store,
+    keep: Keep,
+    zone: &TimeZone,
+    made: Option<&SnapshotId>,
+) -> Result<Plan> {
     let confirmed = Confirmed::load(host)?;
     let mut problems = Vec::new();
     let mut candidates = Vec::new();
@@ -107,22 +119,71 @@ pub fn plan(host: &Host, store: &dyn Store, keep: Keep, zone: &TimeZone) -> Resu
                 .hint("when this host was reinstalled: `pbx-config store adopt` takes them over"),
         );
     }
-    let frozen = if snapshots.iter().any(|one| !one.keep) {
-        prune::shrunk(&candidates, ours, confirmed.accepted.as_ref())
-    } else {
-        None
-    };
-    if let Some(why) = &frozen {
-        let what = format!(
-            "store '{}': nothing is removed, because the host seems to have lost much: {why}",
-            store.name()
-        );
-        problems.push(
-            Problem::warning(what)
-                .hint("see what is missing; when it is meant so: `pbx-config prune --accept`"),
-        );
+    let mut frozen = None;
+    if snapshots.iter().any(|one| !one.keep) {
+        let now = made.map_or(host.now + NAMES_AHEAD, SnapshotId::at);
+        let nothing = format!("store '{}': nothing is removed, because", store.name());
+        if let Some(why) = prune::ahead(&candidates, ours, now) {
+            problems.push(Problem::warning(format!("{nothing} {why}")).hint(
+                "set the clock; if it is right, a wrong one made that snapshot: take its file out of the store",
+            ));
+            frozen = Some(why);
+        } else if let Some(why) = prune::shrunk(&candidates, ours, confirmed.accepted.as_ref()) {
+            let what = format!("{nothing} the host seems to have lost much: {why}");
+            problems.push(
+                Problem::warning(what)
+                    .hint("see what is missing; when it is meant so: `pbx-config prune --accept`"),
+            );
+            frozen = Some(why);
+        }
     }
-    Ok(Plan { store: store.name().to_owned(), keep, snapshots, frozen, problems })
+    let store = store.name().to_owned();
+    Ok(Plan { store, keep, reached: true, snapshots, frozen, problems })
+}
+
+/// Every store with its plan; one that cannot be looked at is told in its own, and does not keep the others from
+/// theirs. Errors: none can, what was confirmed cannot be read, a stop.
+pub fn plans(host: &Host, stores: &[(Box<dyn Store>, Keep)], zone: &TimeZone) -> Result<Vec<Plan>> {
+    Confirmed::load(host)?;
+    each(
+        stores.iter(),
+        |(store, keep)| plan(host, store.as_ref(), *keep, zone, None),
+        |(store, keep), problem| Plan {
+            store: store.name().to_owned(),
+            keep: *keep,
+            reached: false,
+            snapshots: Vec::new(),
+            frozen: None,
+            problems: vec![problem],
+        },
+    )
+}
+
+/// What `look` finds in each store; where it fails, what `or` makes of that. Errors: it fails everywhere; a stop.
+pub fn each<S, T>(
+    stores: impl Iterator<Item = S>,
+    look: impl Fn(&S) -> Result<T>,
+    or: impl Fn(&S, Problem) -> T,
+) -> Result<Vec<T>> {
+    let (mut all, mut reached, mut last) = (Vec::new(), false, None);
+    for store in stores {
+        all.push(match look(&store) {
+            Ok(found) => {
+                reached = true;
+                found
+            }
+            Err(error) => {
+                check_stopped()?;
+                let told = or(&store, trouble::error(&error));
+                last = Some(error);
+                told
+            }
+        });
+    }
+    match last {
+        Some(error) if !reached => Err(error),
+        _ => Ok(all),
+    }
 }
 
 /// Removes what the plan says; what could not be removed is a problem. Returns what is really gone.
@@ -155,12 +216,13 @@ impl Done {
 
     /// As it is recorded.
     pub fn place(&self) -> Place {
-        let (kept, removed) = (Some(self.kept()), self.removed.len());
+        let (kept, removed) = (self.plan.reached.then(|| self.kept()), self.removed.len());
         Place { store: self.plan.store.clone(), primary: false, place: None, kept, removed }
     }
 }
 
-/// Every store with its plan, or done. `accept` makes the newest snapshot the measure first.
+/// Every store with its plan, and done. `accept` makes the newest snapshot the measure first.
+/// Errors: as `plans`.
 pub fn run(
     host: &Host,
     stores: &[(Box<dyn Store>, Keep)],
@@ -173,8 +235,7 @@ pub fn run(
         accept_newest(host, stores)?;
     }
     let mut all = Vec::new();
-    for (store, keep) in stores {
-        let mut plan = plan(host, store.as_ref(), *keep, zone)?;
+    for ((store, _), mut plan) in stores.iter().zip(plans(host, stores, zone)?) {
         show(&plan);
         let (removed, problems) = carry_out(store.as_ref(), &plan, &lock);
         plan.problems.extend(problems);
@@ -183,42 +244,50 @@ pub fn run(
     Ok(all)
 }
 
+/// Of the stores that answer; the plans tell of the others.
 fn accept_newest(host: &Host, stores: &[(Box<dyn Store>, Keep)]) -> Result<()> {
     let mut confirmed = Confirmed::load(host)?;
-    let mut newest = None;
-    for (store, _) in stores {
-        newest = newest.max(store.list(Some(&host.facts.node))?.into_iter().map(|found| found.id).max());
-    }
+    let list = |(store, _): &&(Box<dyn Store>, Keep)| store.list(Some(&host.facts.node));
+    let found = each(stores.iter(), list, |_, _| Vec::new())?;
+    let newest = found.into_iter().flatten().map(|found| found.id).max();
     let newest = newest.with_context(|| Fault::new(FaultKind::NotFound, "there are no snapshots"))?;
     confirmed.accepted = Some(newest);
     confirmed.save(host)
 }
 
-/// Takes over the snapshots that stores have under this host's name from another machine.
-/// Returns the machine ids that are new, with how many snapshots each.
-pub fn adopt(host: &Host, stores: &[Box<dyn Store>]) -> Result<Vec<(String, usize)>> {
+/// Machine ids that are new, with how many snapshots each.
+pub type Adopted = Vec<(String, usize)>;
+
+/// Takes over the snapshots that stores have under this host's name from another machine, and tells which stores did
+/// not answer. Errors: none did.
+pub fn adopt(host: &Host, stores: &[Box<dyn Store>]) -> Result<(Adopted, Vec<Problem>)> {
     let _lock = Lock::acquire(&host.run_dir())?;
     let mut confirmed = Confirmed::load(host)?;
-    let mut found: Vec<(String, usize)> = Vec::new();
-    for store in stores {
-        for one in store.list(Some(&host.facts.node))? {
-            let Ok(Snapshot { machine_id: Some(id), .. }) =
-                snapshots::head(store.as_ref(), &one.id).map(|head| head.snapshot)
-            else {
-                continue;
-            };
-            if Some(&id) == host.facts.machine_id.as_ref() || confirmed.adopted.contains(&id) {
-                continue;
-            }
-            match found.iter_mut().find(|(known, _)| *known == id) {
-                Some((_, count)) => *count += 1,
-                None => found.push((id, 1)),
+    let mut adopted: Adopted = Vec::new();
+    let machines = |store: &&Box<dyn Store>| -> Result<(Vec<String>, Vec<Problem>)> {
+        let found = store.list(Some(&host.facts.node))?;
+        let (mut machines, mut problems) = (Vec::new(), Vec::new());
+        for head in snapshots::heads(store.as_ref(), &found) {
+            match head {
+                Ok(head) => machines.extend(head.snapshot.machine_id),
+                Err(error) => problems.push(trouble::warning(&error)),
             }
         }
+        Ok((machines, problems))
+    };
+    let looked = each(stores.iter(), machines, |_, problem| (Vec::new(), vec![problem]))?;
+    check_stopped()?;
+    let (machines, problems): (Vec<_>, Vec<_>) = looked.into_iter().unzip();
+    let known = |id: &String| Some(id) == host.facts.machine_id.as_ref() || confirmed.adopted.contains(id);
+    for id in machines.into_iter().flatten().filter(|id| !known(id)) {
+        match adopted.iter_mut().find(|(known, _)| *known == id) {
+            Some((_, count)) => *count += 1,
+            None => adopted.push((id, 1)),
+        }
     }
-    if !found.is_empty() {
-        confirmed.adopted.extend(found.iter().map(|(id, _)| id.clone()));
+    if !adopted.is_empty() {
+        confirmed.adopted.extend(adopted.iter().map(|(id, _)| id.clone()));
         confirmed.save(host)?;
     }
-    Ok(found)
+    Ok((adopted, problems.into_iter().flatten().collect()))
 }

@@ -44,6 +44,8 @@ pub fn keep(host: &Host, mut record: Record) -> Result<Record> {
         shorten(&mut record);
         text = serde_json::to_vec(&record)?;
     }
+    // Each has a name of its own: no later one comes by what a kill left of it.
+    files::sweep_partials(&dir);
     files::replace(&dir.join(format!("{}{SUFFIX}", record.id)), PRIVATE, &text)?;
     bound(&dir)?;
     Ok(record)

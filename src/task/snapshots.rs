@@ -8,7 +8,7 @@ use std::thread;
 use anyhow::{Context, Result};
 use serde::Serialize;
 
-use super::legacy;
+use super::{legacy, trouble};
 use crate::archive::keys::Keys;
 use crate::archive::reader::{Archive, HEAD_BYTES, Head};
 use crate::model::relic::RelicName;
@@ -25,6 +25,7 @@ const READ_AT_ONCE: usize = 2048;
 /// Fewer are read sooner than a thread begins.
 const READ_ALONE: usize = 32;
 const CANDIDATES_SHOWN: usize = 5;
+const LATEST: &str = "latest";
 
 /// A snapshot and where it is.
 #[derive(Debug, Serialize)]
@@ -59,7 +60,7 @@ pub fn list(stores: &[Box<dyn Store>], host: Option<&str>, wanted: &dyn Fn(&str)
         let found = match store.list(host) {
             Ok(found) => found,
             Err(error) => {
-                problems.push(Problem::error(format!("{error:#}")));
+                problems.push(trouble::error(&error));
                 last_error = Some(error);
                 continue;
             }
@@ -237,6 +238,11 @@ pub fn choose(stores: &[Box<dyn Store>], here: &str, word: &str) -> Result<Chose
             });
         }
     };
+    if let Some(error) =
+        unreachable.filter(|_| word.rsplit('/').next().is_some_and(|word| word.starts_with(LATEST)))
+    {
+        log::warn!("{error:#}: whether it has a newer one is not known");
+    }
     Chosen::take(*ids.get(id).context("listed")?, id)
 }
 
@@ -267,7 +273,7 @@ fn choose_old(stores: &[Box<dyn Store>], here: &str, word: &str) -> Result<Optio
 /// Decides by names alone. `all` is sorted, oldest first.
 fn pick<'a>(all: &[&'a SnapshotId], here: &str, word: &str) -> Result<&'a SnapshotId, Fault> {
     let (host, rest) = word.split_once('/').unwrap_or((here, word));
-    if let Some(back) = rest.strip_prefix("latest") {
+    if let Some(back) = rest.strip_prefix(LATEST) {
         let back: usize = match back.strip_prefix('~') {
             None if back.is_empty() => 0,
             Some(number) => number.parse().map_err(|_| bad_word(word))?,

@@ -7,11 +7,11 @@ use anyhow::Result;
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
-use super::{drift, key, proof, record, snapshots, unfinished};
+use super::{drift, key, proof, record, snapshots, trouble, unfinished};
 use crate::catalog::hooks::TIMER;
 use crate::config::Config;
 use crate::model::record::Record;
-use crate::model::report::{Changes, Fault, Severity};
+use crate::model::report::{Changes, Severity};
 use crate::model::snapshot::SnapshotId;
 use crate::plan::status::{self, Finding, LastRun, Level, StoreState, Timer};
 use crate::store::Store;
@@ -128,7 +128,7 @@ fn state(host: &Host, store: &dyn Store, primary: bool, records: &[Record]) -> S
     let mut ids: Vec<SnapshotId> = match store.list(Some(&host.facts.node)) {
         Ok(found) => found.into_iter().map(|found| found.id).collect(),
         Err(error) => {
-            state.hint = error.downcast_ref::<Fault>().and_then(|fault| fault.hint.clone());
+            state.hint = trouble::hint(&error);
             state.error = Some(format!("{error:#}"));
             return state;
         }

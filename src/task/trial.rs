@@ -7,7 +7,8 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 
-use crate::model::report::{Fault, Medium, Problem};
+use super::trouble;
+use crate::model::report::{Medium, Problem};
 use crate::model::snapshot::SnapshotId;
 use crate::store::Store;
 use crate::sys::host::Host;
@@ -66,7 +67,7 @@ impl Tried {
             }
             Err(error) => {
                 entry.error = Some(format!("{error:#}"));
-                entry.hint = error.downcast_ref::<Fault>().and_then(|fault| fault.hint.clone());
+                entry.hint = trouble::hint(&error);
                 None
             }
         };

@@ -7,13 +7,14 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 
 use super::snapshots::{self, Chosen};
+use super::trouble;
 use crate::archive::keys::Keys;
 use crate::archive::reader::Archive;
 use crate::archive::sign::Signers;
 use crate::model::index::{Entry, Index, Kind, Name};
 use crate::model::nearest::nearest;
 use crate::model::record::Verification;
-use crate::model::report::{Fault, FaultKind};
+use crate::model::report::{Fault, FaultKind, Problem};
 use crate::model::snapshot::{Snapshot, SnapshotId};
 use crate::plan::chain::{self, Break};
 use crate::store::Store;
@@ -59,9 +60,14 @@ pub struct Verified {
     /// Fingerprint of the key whose signature its manifest has; None when it has none.
     pub signed_by: Option<String>,
     pub error: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
     /// It was read and is not what it says; else it could not be read.
     #[serde(skip)]
     pub kind: Option<FaultKind>,
+    /// It is what it says, but none of those signed it who were named: no damage.
+    #[serde(skip)]
+    pub unsigned: bool,
 }
 
 impl Verified {
@@ -76,8 +82,16 @@ impl Verified {
             contents: false,
             signed_by: None,
             error: Some(format!("{error:#}")),
+            hint: trouble::hint(error),
             kind: Some(FaultKind::Failed),
+            unsigned: false,
         }
+    }
+
+    /// As it is told and recorded. None: it is good.
+    pub fn problem(&self) -> Option<Problem> {
+        let error = self.error.as_ref()?;
+        Some(Problem { hint: self.hint.clone(), ..Problem::error(error) })
     }
 }
 
@@ -155,13 +169,14 @@ pub fn verify_all(
         check_stopped()?;
         let place = chosen.as_ref().map(|one| one.place.clone()).unwrap_or_default();
         say(&place.display().to_string());
+        let mut unsigned = false;
         let looked = chosen.and_then(|one| {
             let looked = if demand.deep { Looked::Into(Box::new(verify(&one)?)) } else { look(&one)? };
             let signed_by = match &looked {
                 Looked::Into(proven) => &proven.signed_by,
                 Looked::At(_, signed_by) => signed_by,
             };
-            demand.check(&one.place, signed_by.as_deref())?;
+            demand.check(&one.place, signed_by.as_deref()).inspect_err(|_| unsigned = true)?;
             Ok(looked)
         });
         // A stop in the middle says nothing of the snapshot.
@@ -174,9 +189,22 @@ pub fn verify_all(
                     Looked::At(snapshot, signed_by) => (*snapshot, signed_by, false),
                 };
                 let (entries, id) = (snapshot.counts.entries, Some(snapshot.id));
-                Verified { store, id, path, entries, ok: true, contents, signed_by, error: None, kind: None }
+                Verified {
+                    store,
+                    id,
+                    path,
+                    entries,
+                    ok: true,
+                    contents,
+                    signed_by,
+                    error: None,
+                    hint: None,
+                    kind: None,
+                    unsigned,
+                }
             }
             Err(error) => {
+                let hint = trouble::hint(&error);
                 let fault = error.downcast_ref::<Fault>().cloned();
                 let fault = fault.unwrap_or_else(|| Fault::new(FaultKind::Failed, format!("{error:#}")));
                 let (kind, error) = (Some(fault.kind), Some(fault.message));
@@ -189,7 +217,9 @@ pub fn verify_all(
                     contents: false,
                     signed_by: None,
                     error,
+                    hint,
                     kind,
+                    unsigned,
                 }
             }
         });
@@ -217,7 +247,9 @@ pub fn verifications(results: &[Verified], node: &str, whole: bool) -> Vec<Verif
                     known.proven.push(id.clone());
                 }
             }
-            (Some(id), false) if one.kind == Some(FaultKind::Verification) => known.damaged.push(id.clone()),
+            (Some(id), false) if one.kind == Some(FaultKind::Verification) && !one.unsigned => {
+                known.damaged.push(id.clone());
+            }
             _ => known.unread += 1,
         }
     }
@@ -315,7 +347,9 @@ pub fn broken_chains(
             contents: false,
             signed_by: None,
             error: Some(format!("store '{store}': {what}")),
+            hint: None,
             kind: Some(FaultKind::Verification),
+            unsigned: false,
         }
     });
     unread.into_iter().chain(broken).collect()

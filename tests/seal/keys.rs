@@ -129,6 +129,9 @@ fn recipients_are_added_once_as_words_or_as_a_file() {
     assert_eq!(configuration(&host), format!("backup: main\n\trecipient {ssh}\n\trecipient {age}\n"));
     let shown = host.run(&["key", "show", "--json"]).exits(Exit::Problems).json();
     assert_eq!(shown["recipients"].as_array().unwrap().len(), 2);
+    let done = host.run(&["key", "add", "./nowhere.pub"]);
+    refused(&done, Exit::Usage, "cannot read ./nowhere.pub: No such file");
+    refused(&host.run(&["key", "add", "/dev/zero"]), Exit::Usage, "cannot read /dev/zero: no regular file");
     // What is the cluster's stays the cluster's.
     let host = TestHost::golden("pve-single");
     host.mount(&[]);
@@ -150,6 +153,8 @@ fn a_key_that_was_not_in_hand_for_long_is_missed() {
     );
     host.run(&["key", "show"]).exits(Exit::Problems);
     host.run(&["key", "prove", "--identity", key.to_str().unwrap()]).ok();
+    let shown = host.run(&["key", "show"]).ok().out;
+    assert!(shown.contains("\nproven 2026-11-22T15:17:40Z: SHA256:"), "{shown}");
     host.run(&["key", "show"]).ok();
     host.run(&["backup"]).ok();
     host.now = "2027-02-20T00:00:00Z".into();
@@ -163,6 +168,57 @@ fn a_key_that_was_not_in_hand_for_long_is_missed() {
     let shown = host.run(&["key", "show"]).exits(Exit::Problems);
     assert!(shown.out.contains("none of the recipients of today"), "{}", shown.out);
     refused(&TestHost::golden("bare").run(&["key", "prove"]), Exit::Usage, "does not seal");
+}
+
+/// The program, in a session of its own and with a home.
+fn at_home(host: &TestHost, home: &std::path::Path, words: &[&str]) -> (Option<i32>, String) {
+    let mut command = Command::new("setsid");
+    command.arg("-w").arg(program()).arg("--root").arg(&host.root).args(words);
+    let done =
+        command.env("HOME", home).env_remove("PBX_IDENTITY_FILE").stdin(Stdio::null()).output().unwrap();
+    let said = [done.stdout, done.stderr].concat();
+    (done.status.code(), String::from_utf8_lossy(&said).into_owned())
+}
+
+#[test]
+fn a_proof_is_of_the_key_that_was_named_and_not_of_one_that_lies_here() {
+    let ring = Keyring::new();
+    let recipient = ring.ssh("id_ed25519", "ed25519", "");
+    ring.age("other.txt");
+    let host = sealing_host(&[&format!("recipient {recipient}")]);
+    let home = host.beside("home");
+    fs::create_dir_all(home.join(".ssh")).unwrap();
+    fs::copy(ring.path("id_ed25519"), home.join(".ssh/id_ed25519")).unwrap();
+    let (own, other) = (ring.path("id_ed25519"), ring.path("other.txt"));
+    let (exit, err) = at_home(&host, &home, &["key", "prove", "--identity", other.to_str().unwrap()]);
+    assert_eq!(exit, Some(12), "{err}");
+    assert_eq!(at_home(&host, &home, &["key", "prove", "--identity", own.to_str().unwrap()]).0, Some(0));
+    // To open a snapshot any key will do.
+    host.run(&["backup"]).ok();
+    let opened =
+        at_home(&host, &home, &["cat", "latest", "etc/hostname", "--identity", other.to_str().unwrap()]);
+    assert_eq!(opened.0, Some(0), "{}", opened.1);
+}
+
+#[test]
+fn what_a_passphrase_opens_asks_for_it_and_for_no_file() {
+    let host = sealing_host(&[
+        "recipient age143k6883aqj376yctwpnaewvw9aw397f7mt722lvsjz9kd4xzcd6szpytr0 $scrypt$ln=18,r=8,p=1$nqxXeSr4IhB1RHIflR7Ulw",
+    ]);
+    let shown = host.run(&["key", "show"]).exits(Exit::Problems).out;
+    assert!(shown.contains("hint: on a terminal: `pbx-config key prove` asks for the passphrase"), "{shown}");
+    backup(&host);
+    let home = host.beside("");
+    let (exit, err) = at_home(&host, &home, &["cat", "latest", "etc/hostname"]);
+    assert!(
+        exit == Some(12) && err.contains("hint: run it on a terminal, which asks for the passphrase"),
+        "{err}"
+    );
+    let (exit, deep) = at_home(&host, &home, &["verify", "--deep"]);
+    assert!(
+        exit == Some(12) && deep.contains("FAILED") && deep.contains("hint: run it on a terminal"),
+        "{deep}"
+    );
 }
 
 #[test]

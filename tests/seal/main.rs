@@ -231,9 +231,12 @@ fn no_run_reads_anything_when_it_cannot_seal() {
         (format!("recipient {secret}"), "pbx-config.cfg:3: backup 'main': recipient: is a secret key"),
         (format!("recipient {}", secret.to_lowercase()), "is a secret key"),
         ("recipient hunter2".to_owned(), "pbx-config.cfg:3: backup 'main': recipient: is no recipient"),
-        ("recipient-file /etc/none".to_owned(), "recipient-file: cannot read /etc/none"),
+        (
+            "recipient-file /etc/none".to_owned(),
+            "recipient-file: cannot read /etc/none: No such file or directory",
+        ),
         ("recipient-file /etc/junk".to_owned(), "/etc/junk:2: is no recipient"),
-        ("recipient-file /etc/empty".to_owned(), "there is no recipient"),
+        ("recipient-file /etc/empty".to_owned(), "there is no recipient: /etc/empty has none"),
         ("recipient age1nobody1qqqqqqqq".to_owned(), "its check sum is wrong"),
     ] {
         let host = sealing_host(&[&line]);

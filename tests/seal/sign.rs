@@ -95,6 +95,11 @@ fn who_must_have_signed_can_be_said() {
     let other = ring.path("other.pub");
     let done = host.run(&["verify", "--signer", other.to_str().unwrap()]).exits(Exit::Verification);
     assert!(done.out.contains("which is none of the signers"), "{}", done.out);
+    assert!(done.out.contains("hint: the signer is the SSH host key"), "{}", done.out);
+    // That somebody named another signer is no damage: it is not held against the snapshot.
+    host.run(&["verify", "--all", "--signer", other.to_str().unwrap()]).exits(Exit::Verification);
+    let status = host.run(&["status", "--json"]).json();
+    assert_eq!(status["stores"][0]["damaged"], serde_json::json!([]));
     for (signer, words) in [
         (ring.path("rsa.pub").to_str().unwrap(), "has no ed25519 key"),
         ("/nowhere", "No such file"),

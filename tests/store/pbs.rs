@@ -121,7 +121,11 @@ fn a_secret_in_the_public_file_a_missing_one_and_a_key_nobody_asked_for_are_refu
     let dir = tempfile::tempdir().unwrap();
     let secret = "pbs: it\n\tpassword hidden-word\n";
     for (public, secret, message) in [
-        ("\trepository a@pbs@h:s\n\tpassword hidden-word\n", "", "others may read this file"),
+        (
+            "\trepository a@pbs@h:s\n\tpassword hidden-word\n",
+            "",
+            "'password' is a secret, and others may read this file",
+        ),
         ("\trepository a@pbs@h:s\n", "", "is missing"),
         ("\trepository a@pbs@h:s\n\tkeyfile /k\n", secret, "is not asked for"),
         ("\trepository a@pbs@h:s\n\tencrypt yes\n", secret, "needs a keyfile"),
