@@ -217,6 +217,11 @@ fn a_store_that_does_not_answer_keeps_no_other_from_its_retention() {
     );
     let listed = host.run(&["store", "list"]).exits(Exit::Problems).out;
     assert!(listed.contains("hint: mount it"), "{listed}");
+    let shown = host.run(&["show", "latest", "--store", "away"]).exits(Exit::Failed).err;
+    assert!(
+        shown.contains("of tiny in what could be read: store 'away'") && shown.contains("hint: mount it"),
+        "{shown}"
+    );
     // Where none answers there is nothing to tell.
     for words in [&["prune"][..], &["prune", "--dry-run"], &["prune", "--accept"], &["store", "adopt"]] {
         let done = host.run(&[words, &["--store", "away"]].concat()).exits(Exit::Failed);

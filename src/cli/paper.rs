@@ -5,6 +5,7 @@ use jiff::Timestamp;
 use qrcodegen::{QrCode, QrCodeEcc};
 use zeroize::Zeroizing;
 
+use super::render;
 use crate::archive::identity::Identity;
 
 /// White around it, in modules: scanners want four.
@@ -30,7 +31,7 @@ pub fn sheet(node: &str, now: Timestamp, identity: &Identity) -> Result<Zeroizin
         "
 KEY TO THE SEALED SNAPSHOTS OF {node}
 
-Printed      {now}
+Printed      {printed}
 {recipient}
 Whoever has this sheet can read them; without a key nobody can. Keep it where this host is not.
 
@@ -41,6 +42,7 @@ To use it, put the line AGE-SECRET-KEY-... into a file, as key.txt, and
     pbx-config restore SNAPSHOT --to DIR --identity key.txt
 or, without this program, as HOWTO.txt in each snapshot file says, with `age -d -i key.txt`.
 ",
+        printed = render::time(now),
         secret = *secret,
         code = *blocks(&code),
     )))

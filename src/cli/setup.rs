@@ -11,7 +11,7 @@ use crate::archive::identity::Identity;
 use crate::archive::recipient::Recipient;
 use crate::model::report::{Exit, Fault, FaultKind};
 use crate::sys::tty;
-use crate::task::{key, proof};
+use crate::task::{key, proof, trouble};
 
 const WELCOME: &str = "\
 A sealed snapshot can be read by nobody but who has its key: not by who finds the disk, nor by who runs the cloud.
@@ -53,7 +53,10 @@ impl Words<'_> {
                 }
                 "3" => match Recipient::parse(&ask(&tty, "its public half: ")?) {
                     Ok(recipient) => break recipient,
-                    Err(error) => say(&tty, &format!("it {error:#}\n"))?,
+                    Err(error) => {
+                        let hint = trouble::hint(&error).map(|hint| format!("{hint}\n")).unwrap_or_default();
+                        say(&tty, &format!("it {error:#}\n{hint}"))?;
+                    }
                 },
                 _ => {}
             }
@@ -65,7 +68,13 @@ impl Words<'_> {
             "\nLast, the proof: the key is asked for, as you have it now, and must open what is sealed to it.\n",
         )?;
         let keys = identity::asking()?;
-        let proof = proof::prove(&self.host, &self.config()?, &keys)?;
+        let proof = proof::prove(&self.host, &self.config()?, &keys).map_err(|error| {
+            let fault = error.downcast_ref::<Fault>().filter(|fault| fault.kind == FaultKind::Unseal);
+            let Some(fault) = fault.cloned() else { return error };
+            let message =
+                format!("{}; snapshots are sealed from now on, but the key is not proven", fault.message);
+            Fault { message, ..fault }.hint("`pbx-config key prove --identity FILE` does it later").into()
+        })?;
         say(
             &tty,
             &format!("ok: proven at {}. The next `pbx-config backup` is sealed.\n", render::time(proof.at)),

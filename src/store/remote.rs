@@ -246,6 +246,8 @@ pub(super) fn hint(said: &str) -> Option<&'static str> {
         Some("the other side refuses; are the credentials right, and may they write there?")
     } else if any(&["connection refused", "no such host", "i/o timeout", "no route to host", "dial tcp"]) {
         Some("the other side does not answer; is it up, and the name right?")
+    } else if any(&["is it obscured"]) {
+        Some("rclone keeps its passwords obscured: put what `rclone obscure -` makes of it into secrets.cfg")
     } else if any(&["couldn't decrypt configuration", "unable to decrypt"]) {
         Some("put rclone's configuration password as `config-pass` into secrets.cfg")
     } else {
@@ -282,6 +284,17 @@ mod tests {
             let error = checked(&format!("\tremote a:b\n\tflags {flag}\n")).unwrap_err();
             assert!(error.contains("is a secret") && !error.contains("abcdef"), "{error}");
         }
+    }
+
+    #[test]
+    fn a_password_that_is_not_obscured_is_told_from_a_configuration_that_is_locked() {
+        let said = "couldn't decrypt password: input too short when revealing password - is it obscured?";
+        assert!(hint(said).unwrap().contains("rclone obscure"));
+        assert!(
+            hint("couldn't decrypt configuration, most likely wrong password")
+                .unwrap()
+                .contains("config-pass")
+        );
     }
 
     #[test]

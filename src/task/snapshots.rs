@@ -233,7 +233,11 @@ pub fn choose(stores: &[Box<dyn Store>], here: &str, word: &str) -> Result<Chose
             }
             // What is missing may lie in the store that did not answer.
             return Err(match unreachable {
-                Some(error) => error.context(Fault { kind: FaultKind::Failed, hint: None, ..fault }),
+                Some(error) => {
+                    let (hint, kind) = (trouble::hint(&error), FaultKind::Failed);
+                    let message = format!("{} in what could be read", fault.message);
+                    error.context(Fault { kind, message, hint })
+                }
                 None => fault.into(),
             });
         }

@@ -341,6 +341,10 @@ fn the_guided_way_ends_with_a_proof() {
         &[("1, 2 or 3", "1\n"), ("a file on a stick", &format!("{file}\n")), ("leaves): ", "\x04")],
     );
     assert_eq!(exit, 12, "{shown}");
+    assert!(
+        shown.contains("the key is not proven") && shown.contains("key prove --identity FILE"),
+        "{shown}"
+    );
     assert!(configuration(&host).contains("\trecipient age1"));
     let key = fs::read_to_string(host.beside("stick.txt")).unwrap();
     assert!(key.contains(&read()) && root.exists());
