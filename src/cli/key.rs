@@ -204,10 +204,8 @@ impl Words<'_> {
 /// What the words name together: an SSH key has blanks. A word with a / or of a file that is here is a file.
 fn named(words: &[String]) -> Result<Vec<Recipient>> {
     // An SSH key may hold a slash, but begins with a word of its own.
-    let is_file = |word: &str| match Recipient::looks_like(word) {
-        true => false,
-        false => word.contains('/') || Path::new(word).is_file(),
-    };
+    let is_file =
+        |word: &str| !Recipient::looks_like(word) && (word.contains('/') || Path::new(word).is_file());
     if let [file] = words
         && is_file(file)
     {

@@ -157,9 +157,10 @@ fn failed(error: &anyhow::Error, format: Format, err: &mut dyn Write) -> Exit {
     let fault = error.downcast_ref::<Fault>();
     let exit = fault.map_or(Exit::Failed, |fault| fault.kind.into());
     let message = render::one_line(&mask::mask(&render::without_errno(&format!("{error:#}"))));
-    let hint = match error.to_string() == NO_OUTPUT {
-        true => Some("what it leads to is full or broken; what was to be done is done".to_owned()),
-        false => trouble::hint(error),
+    let hint = if error.to_string() == NO_OUTPUT {
+        Some("what it leads to is full or broken; what was to be done is done".to_owned())
+    } else {
+        trouble::hint(error)
     };
     let written = if format == Format::Text {
         let hint = hint.map(|hint| format!("hint: {}\n", render::one_line(&hint))).unwrap_or_default();

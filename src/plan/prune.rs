@@ -345,7 +345,7 @@ mod tests {
         let now: Timestamp = "2026-11-22T12:00:00Z".parse().unwrap();
         let past = candidate("2026-11-22T12:00:00Z");
         let to_come = "2026-11-22T12:00:01Z";
-        assert_eq!(ahead(&[past.clone()], HERE, now), None);
+        assert_eq!(ahead(std::slice::from_ref(&past), HERE, now), None);
         let why = ahead(&[candidate(to_come), past.clone()], HERE, now).unwrap();
         assert!(why.starts_with("pve1/2026-11-22T12:00:01Z is of a time yet to come"), "{why}");
         // What takes no part takes no place.

@@ -264,10 +264,10 @@ pub fn adopt(host: &Host, stores: &[Box<dyn Store>]) -> Result<(Adopted, Vec<Pro
     let _lock = Lock::acquire(&host.run_dir())?;
     let mut confirmed = Confirmed::load(host)?;
     let mut adopted: Adopted = Vec::new();
-    let machines = |store: &&Box<dyn Store>| -> Result<(Vec<String>, Vec<Problem>)> {
+    let machines = |store: &&dyn Store| -> Result<(Vec<String>, Vec<Problem>)> {
         let found = store.list(Some(&host.facts.node))?;
         let (mut machines, mut problems) = (Vec::new(), Vec::new());
-        for head in snapshots::heads(store.as_ref(), &found) {
+        for head in snapshots::heads(*store, &found) {
             match head {
                 Ok(head) => machines.extend(head.snapshot.machine_id),
                 Err(error) => problems.push(trouble::warning(&error)),
@@ -275,7 +275,7 @@ pub fn adopt(host: &Host, stores: &[Box<dyn Store>]) -> Result<(Adopted, Vec<Pro
         }
         Ok((machines, problems))
     };
-    let looked = each(stores.iter(), machines, |_, problem| (Vec::new(), vec![problem]))?;
+    let looked = each(stores.iter().map(AsRef::as_ref), machines, |_, problem| (Vec::new(), vec![problem]))?;
     check_stopped()?;
     let (machines, problems): (Vec<_>, Vec<_>) = looked.into_iter().unzip();
     let known = |id: &String| Some(id) == host.facts.machine_id.as_ref() || confirmed.adopted.contains(id);
