@@ -295,7 +295,12 @@ impl Words<'_> {
         if answer.trim() == "yes" {
             return Ok(());
         }
-        Err(Fault::new(FaultKind::Failed, "nothing was changed").into())
+        let fault = Fault::new(FaultKind::Failed, "nothing was changed");
+        Err(match answer.trim() {
+            "" => fault,
+            other => fault.hint(format!("'{other}' is not yes")),
+        }
+        .into())
     }
 
     /// Tells what was done; of an armed one, waits for its end.

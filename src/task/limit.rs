@@ -42,7 +42,7 @@ mod tests {
         let (second, hour) = (Duration::from_secs(1), Duration::from_secs(3600));
         assert_eq!(Limit::NONE.cut(hour), hour);
         assert_eq!(Limit::of(hour).cut(second), second);
-        assert!(Limit::of(second).cut(hour) <= second && Limit::of(second).check().is_ok());
+        assert!(Limit::of(second).cut(hour) <= second && Limit::of(hour).check().is_ok());
         let over = Limit::of(Duration::ZERO);
         assert!(over.cut(second).is_zero() && over.check().is_err());
     }
