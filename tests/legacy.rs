@@ -231,6 +231,22 @@ fn the_verification_of_all_says_which_archives_it_leaves_out() {
 }
 
 #[test]
+fn the_proof_of_an_old_archive_is_no_proof_of_a_snapshot() {
+    let host = TestHost::golden("bare");
+    host.run(&["backup"]).ok();
+    Relic::default().make(&store(&host));
+    let verified = || {
+        let status = host.run(&["status", "--json"]).json();
+        status["stores"][0]["verified-at"].clone()
+    };
+    let before = verified();
+    host.run(&["verify", "n1/latest"]).ok();
+    assert_eq!(verified(), before);
+    host.run(&["verify"]).ok();
+    assert_ne!(verified(), serde_json::Value::Null);
+}
+
+#[test]
 fn what_opens_an_encrypted_one_is_an_identity_or_the_old_passphrase() {
     let host = host();
     for (n, (salt, recipient, identity)) in VECTORS.into_iter().enumerate() {
@@ -299,6 +315,14 @@ fn decrypt_leaves_the_three_files_that_the_old_tool_leaves() {
     assert_eq!((&manifest["encryption_mode"], &manifest["hostname"]), (&"none".into(), &"n1.lan".into()));
     // What was written is an archive of its own.
     whole(&host, &to.join(name), &[]);
+    // What it says of itself is true: there is no HOWTO.txt, and the files were counted.
+    let again = host.beside("again");
+    let said = host.run(&["decrypt", text(&file), "--to", text(&again), "--identity", text(&key)]).ok().out;
+    assert!(!said.contains("HOWTO") && !said.contains("contents  0 files"), "{said}");
+    // Who can open it stands nowhere, and what is in it neither.
+    let closed = host.run(&["show", text(&file)]).ok().out;
+    assert!(closed.contains("sealed     to recipients that its manifest does not name\n"), "{closed}");
+    assert!(!closed.contains("0 entries") && closed.contains("or --files with its passphrase"), "{closed}");
 }
 
 #[test]
@@ -328,6 +352,17 @@ fn a_damaged_or_contradicting_one_is_refused_with_what_is_wrong() {
     with_manifest(manifest.replace("n1.lan-backup", "n9.lan-backup"), "its manifest is of n9.lan-backup");
     with_manifest(manifest.replace("\"archive_size\": ", "\"archive_size\": 1"), "its manifest says 1");
     with_manifest(manifest.replace("\"sha256\": \"", "\"sha256\": \"0"), "do not agree");
+    with_manifest(
+        manifest.replace("\"n1.lan\"", "\"n9.lan\""),
+        "its name is of host n1.lan, its manifest of 'n9.lan'",
+    );
+    // A time that does not fit costs nothing but trust in it.
+    fs::write(beside(".metadata"), manifest.replace("\"2026-08-01T", "\"2020-08-01T")).unwrap();
+    let shown = host.run(&["show", text(&loose)]).ok().out;
+    assert!(
+        shown.contains("says that it is of 2020-08-01T02:00:00") && shown.contains("says 2026-08-01"),
+        "{shown}"
+    );
     with_manifest("{".into(), "its manifest is damaged");
     with_manifest(String::new(), "its manifest is damaged");
     with_manifest(" ".repeat(70_000), "is larger than");
@@ -451,11 +486,38 @@ fn retention_of_ours_never_touches_them_and_theirs_only_when_it_is_said() {
     assert_eq!(dry.out.matches("remove ").count(), 2, "{}", dry.out);
     assert!(dry.out.contains("3 archives of other hosts stay"), "{}", dry.out);
     assert_eq!(files(), before);
-    for bad in ["", "keep-lst=3", "keep-last=0", "3", "keep-last=x"] {
-        host.run(&["prune", "--legacy", bad]).exits(Exit::Usage);
+    for (bad, why) in [
+        ("", "says nothing to keep"),
+        ("keep-lst=3", "unknown key 'keep-lst'"),
+        ("keep-last=0", "says nothing to keep"),
+        ("3", "unknown key"),
+        ("keep-last=x", "'x' is not a whole number"),
+        ("keep-last=2,foo=1", "unknown key 'foo'"),
+    ] {
+        let done = host.run(&["prune", "--legacy", bad]).exits(Exit::Usage);
+        assert!(done.err.contains(why) && done.err.contains("keep-last"), "{bad}: {}", done.err);
     }
     assert_eq!(files(), before);
-    host.run(&["prune", "--legacy", "keep-last=1"]).ok();
+    // Two files of one backup are one, and stay or go together.
+    let bundled = place.join(format!("{own}-backup-20260803-020000.tar.xz.bundle.tar"));
+    let decrypted = place.join(format!("{own}-backup-20260803-020000.tar.xz.decrypted.bundle.tar"));
+    fs::copy(&bundled, &decrypted).unwrap();
+    let twice = host.run(&["prune", "--legacy", "keep-last=2", "--dry-run"]).ok();
+    assert_eq!(twice.out.matches("remove ").count(), 1, "{}", twice.out);
+    fs::remove_file(&decrypted).unwrap();
+    // A store that is away hides nothing of what is done on the others.
+    host.configure(
+        "dir: away\n\tpath /mnt/away\n\tmountpoint yes\n\ndir: local\n\tpath /var/lib/proxmox-backup-extra/store\n",
+    );
+    let done = host.run(&["prune", "--legacy", "keep-last=1"]).exits(Exit::Problems);
+    assert!(
+        done.out.contains("store 'away'") && done.out.matches("  removed  ").count() == 2,
+        "{}",
+        done.out
+    );
+    // What is gone is written down.
+    let log = host.run(&["log", "--json"]).ok().out;
+    assert!(log.contains("store 'local': 2 old archives removed, as --legacy keep-last=1 says"), "{log}");
     let left: Vec<String> = files().into_iter().filter(|name| name.starts_with(&node)).collect();
     assert_eq!(left, [format!("{own}-backup-20260803-020000.tar.xz.bundle.tar")]);
     assert_eq!(files().iter().filter(|name| name.starts_with("n1.lan")).count(), 3);

@@ -87,6 +87,87 @@ fn a_secret_leaves_only_when_it_is_asked_for_and_is_kept_at_home() {
 }
 
 #[test]
+fn several_secrets_of_one_key_are_each_kept_in_their_place() {
+    let host = TestHost::empty();
+    host.configure("webhook: w\n\tformat generic\n");
+    let secrets = "webhook: w\n\turl https://h.example.org\n\tsecret-header X-A: 1\n\tsecret-header X-B: 2\n";
+    host.write("etc/proxmox-backup-extra/secrets.cfg", secrets);
+    private(&host, "secrets.cfg");
+    let file = host.beside("in.yaml");
+    let out = host.run(&["config", "export"]).ok();
+    fs::write(&file, &out.out).unwrap();
+    let file = file.to_str().unwrap();
+    host.run(&["config", "import", file]).ok();
+    assert_eq!(config_file(&host, "secrets.cfg"), secrets);
+    // A new one among them keeps the others; which of two a single mask means is never guessed.
+    fs::write(file, out.out.replacen("    - \"***\"\n", "    - \"***\"\n    - \"X-C: 3\"\n", 1)).unwrap();
+    host.run(&["config", "import", file]).ok();
+    assert!(
+        config_file(&host, "secrets.cfg").contains("X-A: 1\n\tsecret-header X-C: 3\n\tsecret-header X-B: 2")
+    );
+    let done = host.run(&["config", "import", file]).exits(Exit::Usage);
+    assert!(
+        done.err.contains("webhook 'w': secret-header: 2 masked secrets, and 3 that could be meant"),
+        "{}",
+        done.err
+    );
+}
+
+#[test]
+fn what_is_no_document_is_refused_with_the_reason_and_never_with_a_value() {
+    let host = TestHost::empty();
+    let file = host.beside("in.yaml");
+    let head = "format: 1\nsections:\n";
+    let bomb: String = (0..8).fold("    a0: &a0 [x, x, x, x, x, x, x, x, x]\n".to_owned(), |text, n| {
+        let all = vec![format!("*a{n}"); 9].join(", ");
+        format!("{text}    a{}: &a{} [{all}]\n", n + 1, n + 1)
+    });
+    for (text, expected) in [
+        (
+            format!("{head}- kind: dir\n  id: a\n  keys:\n    path: /a\n    path: /b\n"),
+            "7: cannot be read as a configuration: 'path' is given twice",
+        ),
+        (
+            format!("{head}- kind: dir\n  kind: dir\n"),
+            "4: cannot be read as a configuration: 'kind' is given twice",
+        ),
+        (
+            format!("{head}- kind: dir\n  id: a\n  key: {{}}\n"),
+            "'key' has no place here, only kind, id, keys, secrets",
+        ),
+        (format!("{head}- id: a\n"), "'kind' is missing"),
+        ("sections: []\n".to_owned(), "'format' is missing"),
+        (format!("{head}- kind: dir\n\tid: a\n"), "neither YAML nor JSON"),
+        (
+            format!("{head}- kind: gotify\n  id: g\n  secrets:\n    token: s3cret: b\n"),
+            "neither YAML nor JSON",
+        ),
+        (
+            format!("{head}- {{kind: dir, id: a, keys: {{path: {{a: s3cret}}}}}}\n"),
+            "of another kind than what belongs here",
+        ),
+        (format!("{head}- kind: dir\n  id: a\n  keys: [s3cret]\n"), "of another kind than what belongs here"),
+        ("format: 1\nsections: []\n---\nformat: 1\n".to_owned(), "more than one document"),
+        ("{\"format\": 1,\n\"sections\": [".to_owned(), "2: cannot be read as a configuration: "),
+        (format!("{head}- kind: dir\n  id: a\n  keys:\n{bomb}"), "too deep or repeats itself too often"),
+        (
+            format!("{head}- {{kind: dir, id: a, keys: {{path: {}}}}}\n", "[".repeat(5000)),
+            "cannot be read as a configuration: ",
+        ),
+    ] {
+        fs::write(&file, &text).unwrap();
+        let done = host.run(&["config", "import", file.to_str().unwrap()]).exits(Exit::Usage);
+        let told = done.err.chars().take(300).collect::<String>();
+        assert!(
+            done.err.contains(expected),
+            "{expected}: {told}\n{}",
+            text.chars().take(200).collect::<String>()
+        );
+        assert!(!done.err.contains("s3cret"), "{told}");
+    }
+}
+
+#[test]
 fn what_was_there_stays_beside_the_new_files() {
     let host = configured();
     host.configure("# mine\n");
@@ -439,6 +520,99 @@ fn what_the_old_tool_did_not_understand_is_told_as_it_treated_it() {
     let done = TestHost::empty().run(&["migrate"]).exits(Exit::NotFound);
     assert!(done.err.contains("looked for"), "{}", done.err);
     host.run(&["migrate", "/nonexistent/backup.env"]).exits(Exit::NotFound);
+}
+
+#[test]
+fn words_of_the_users_own_and_words_that_hang_on_others_are_read_as_the_old_tool_did() {
+    let host = TestHost::empty();
+    old_env(
+        &host,
+        "STORE_ROOT=/mnt/usb\nBACKUP_PATH=${STORE_ROOT}/old\nBACKUP_DATASTORE_CONFIGS=false\n\
+        BACKUP_PBS_ACME_ACCOUNTS=maybe\nBACKUP_PBS_ACME_PLUGINS=false\nSYSTEM_ROOT_PREFIX=\nCRON_HOUR=\n\
+        METRICS_ENABLED=true\nMETRICS_PATH=${BASE_DIR}/metrics\nWEBHOOK_ENABLED=true\nWEBHOOK_ENDPOINTS=a,b\n\
+        WEBHOOK_A_URL=https://a.example.org/x\nWEBHOOK_OLD_URL=https://s3cret.example.org/x\n\
+        SAFE_PROCESSES=java,regex:^x+$\n",
+    );
+    let done = host.run(&["migrate", "--json"]).exits(Exit::Problems);
+    for (key, expected) in [
+        ("STORE_ROOT", "not-needed: a variable of the file's own"),
+        ("BACKUP_PATH", "taken: dir: local / path /mnt/usb/old"),
+        ("BACKUP_PBS_S3_ENDPOINTS", "taken: backup: main / skip pbs-s3"),
+        (
+            "BACKUP_PBS_ACME_ACCOUNTS",
+            "invalid: 'maybe' is no yes or no; the old tool took it for no, so it is now backup: main / skip pbs-acme",
+        ),
+        ("BACKUP_PBS_ACME_PLUGINS", "taken: backup: main / skip pbs-acme"),
+        ("SYSTEM_ROOT_PREFIX", "not-needed: it is empty"),
+        ("CRON_HOUR", "not-needed: it is empty"),
+        ("METRICS_PATH", "taken: prometheus: textfile / path /opt/proxsave/metrics"),
+        ("WEBHOOK_ENDPOINTS", "taken: webhook: a"),
+        ("WEBHOOK_OLD_URL", "not-needed: WEBHOOK_ENDPOINTS does not name this endpoint"),
+    ] {
+        assert!(fate(&done, key).starts_with(expected), "{key}: {}", fate(&done, key));
+    }
+    let text = host.run(&["migrate"]).exits(Exit::Problems).out;
+    for note in [
+        "note: without a URL, so never told: b",
+        "note: it belongs to the old installation: give node_exporter",
+        "note: not set; it followed BACKUP_DATASTORE_CONFIGS",
+        "note: where it is a mount point",
+        "note: left out: regex:^x+$; a name is no regular expression",
+    ] {
+        assert!(text.contains(note), "{note}: {text}");
+    }
+    assert!(!text.contains("s3cret"), "{text}");
+    // All of it is a file that the old tool took; nothing is left to look at.
+    old_env(&host, "STORE_ROOT=/mnt/usb\nBACKUP_PATH=$STORE_ROOT/old\n");
+    host.run(&["migrate"]).ok();
+    host.write("opt/proxsave/configs/backup.env", b"# f\xfcr uns\nMAX_LOCAL_BACKUPS=3\n");
+    assert!(configuration(&host.run(&["migrate", "--json"]).ok()).contains("keep-last 3"));
+}
+
+#[test]
+fn one_line_that_cannot_stand_costs_no_store_and_no_channel() {
+    let host = TestHost::empty();
+    host.write("root/mine.conf", "[gdrive]\ntype = alias\nremote = /x\n");
+    old_env(
+        &host,
+        "ENABLE_CLOUD_BACKUP=true\nRCLONE_REMOTE=gdrive:pbs\nRCLONE_FLAGS=\"--checkers=4 --config /root/mine.conf\"\n\
+        EMAIL_ENABLED=true\nEMAIL_FROM=\"Backup <pve@example.org>\"\nEMAIL_DELIVERY_METHOD=sendmail\n\
+        WEBHOOK_ENABLED=true\nWEBHOOK_ENDPOINTS=x\nWEBHOOK_X_URL=https://x.example.org/\nWEBHOOK_X_HEADERS=\"X-A:b,Host:c\"\n\
+        ENCRYPT_ARCHIVE=true\nAGE_RECIPIENTS=age1xyz\nGREEN=1\nCUSTOM_BACKUP_PATHS=\"/etc/a /etc/b\"\n",
+    );
+    let done = host.run(&["migrate", "--write", "--json"]).exits(Exit::Problems);
+    let text = config_file(&host, "pbx-config.cfg");
+    for line in [
+        "\tflags --checkers=4\n\tconfig /root/mine.conf\n",
+        "sendmail: mail\n\tfrom pve@example.org\n",
+        "webhook: x\n",
+        "\tseal yes\n",
+    ] {
+        assert!(text.contains(line), "{line}: {text}");
+    }
+    assert!(config_file(&host, "secrets.cfg").contains("secret-header X-A:b\n"));
+    assert!(!text.contains("age1xyz"), "no run could seal to it: {text}");
+    for (key, expected) in [
+        ("RCLONE_FLAGS", "taken: rclone: cloud / flags --checkers=4, rclone: cloud / config /root/mine.conf"),
+        (
+            "WEBHOOK_X_HEADERS",
+            "invalid: 'webhook: x / secret-header' cannot be made of it: secret-header: Host",
+        ),
+        ("AGE_RECIPIENT", "invalid: 'backup: main / recipient' cannot be made of it"),
+        ("GREEN", "not-needed: a colour"),
+    ] {
+        assert!(fate(&done, key).starts_with(expected), "{key}: {}", fate(&done, key));
+    }
+    assert!(done.out.contains("a blank separates nothing"), "{}", done.out);
+    // A flag that no store takes costs itself and its neighbours, not the copy.
+    old_env(
+        &host,
+        "CLOUD_ENABLED=true\nCLOUD_REMOTE=a:b\nRCLONE_FLAGS=\"--drive-client-secret=s3cret --max-age=1d\"\n",
+    );
+    let done = host.run(&["migrate", "--json"]).exits(Exit::Problems);
+    assert!(configuration(&done).contains("rclone: cloud\n\tremote a:b\n"), "{}", done.out);
+    assert!(fate(&done, "RCLONE_FLAGS").starts_with("invalid: 'rclone: cloud / flags'"), "{}", done.out);
+    assert!(!done.out.contains("s3cret"), "{}", done.out);
 }
 
 #[test]

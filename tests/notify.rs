@@ -1023,3 +1023,13 @@ fn no_secret_of_a_host_is_told_anywhere() {
         }
     }
 }
+
+#[test]
+fn a_system_that_is_only_mounted_tells_nobody_and_says_so() {
+    let host = TestHost::empty();
+    host.configure("sendmail: mail\n\tto root@example.org\n");
+    let mut real = std::process::Command::new(common::program());
+    let done = real.arg("--root").arg(&host.root).args(["notify", "list"]).output().unwrap();
+    let said = String::from_utf8(done.stdout).unwrap();
+    assert!(done.status.success() && said.contains("its own runs tell 1 channels"), "{said}");
+}

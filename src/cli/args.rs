@@ -201,6 +201,9 @@ pub enum Trigger {
 }
 
 /// List snapshots, newest first
+///
+/// Archives of the predecessor that lie in a folder or in a remote of rclone stand among them, marked [legacy]; on a
+/// Proxmox Backup Server it had none.
 #[derive(Debug, Args)]
 #[command(after_help = "EXAMPLES:
   pbx-config list

@@ -6,12 +6,14 @@ use anyhow::Result;
 use clap::Args;
 
 use super::{Words, args, render};
+use crate::archive::writer::HOWTO_NAME;
 use crate::model::report::{Exit, Outcome};
 use crate::task::decrypt::{self, Decrypted};
 
 /// Write a sealed snapshot in the clear: its payload, manifest and HOWTO.txt
 ///
 /// The snapshot is proven first; the folder appears when it is complete. Only its owner can read what is in it.
+/// An archive of the predecessor becomes the three files that the old tool made: archive, .metadata and .sha256.
 #[derive(Debug, Args)]
 #[command(after_help = "EXAMPLES:
   pbx-config decrypt latest --to /root/clear --identity /media/stick/key.txt
@@ -44,9 +46,11 @@ fn shown(done: &Decrypted) -> String {
     if !done.was_sealed {
         text.push_str("note      it was not sealed\n");
     }
-    let next = format!(
-        "next      {}/HOWTO.txt says how to unpack it; it is in the clear now, remove it when done\n",
-        done.to
-    );
-    text + &next + &render::problems(&done.problems)
+    let next = if done.files.iter().any(|(name, _)| name == HOWTO_NAME) {
+        format!("{}/{HOWTO_NAME} says how to unpack it", done.to)
+    } else {
+        "tar unpacks it; ProxSave takes the three files for an archive of its own".to_owned()
+    };
+    text.push_str(&format!("next      {next}; it is in the clear now, remove it when done\n"));
+    text + &render::problems(&done.problems)
 }

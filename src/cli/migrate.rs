@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 
 use super::{Words, render};
+use crate::archive::recipient::Recipient;
 use crate::config::Config;
 use crate::config::legacy::{Account, Fate, Refused};
 use crate::model::report::Exit;
@@ -104,6 +105,9 @@ impl Words<'_> {
         };
         let config = Config::of_sections(vec![section.clone()], &stores, &channels)
             .map_err(|error| because(&error))?;
+        for text in &config.backup.recipient {
+            Recipient::parse(text).map_err(|error| Refused::Because(format!("recipient: {error:#}")))?;
+        }
         if stores.contains(&section.kind.as_str()) {
             self.open(&config.stores[0]).map_err(|error| because(&error))?;
         } else if channels.contains(&section.kind.as_str()) {

@@ -48,14 +48,16 @@ impl<'a> Row<'a> {
 
 impl Words<'_> {
     pub(super) fn notify(&mut self, args: Notify) -> Result<Exit> {
-        let channels = Channels::open(&self.host, Some(&self.config()?));
+        let config = self.config()?;
+        let channels = Channels::open(&self.host, Some(&config));
         match args {
-            Notify::List => self.channel_list(&channels),
+            Notify::List => self.channel_list(&channels, config.channels.len()),
             Notify::Test { names } => self.channel_test(&channels, &names),
         }
     }
 
-    fn channel_list(&mut self, channels: &Channels) -> Result<Exit> {
+    fn channel_list(&mut self, channels: &Channels, configured: usize) -> Result<Exit> {
+        let here = self.host.exec.is_of_host();
         let rows: Vec<Row> = channels.targets.iter().map(Row::of).collect();
         let value = serde_json::json!({ "channels": rows, "problems": channels.problems });
         self.print(&value, |_| {
@@ -64,6 +66,9 @@ impl Words<'_> {
                 vec![row.channel.to_owned(), row.kind.to_owned(), when, row.place.clone()]
             };
             match &rows[..] {
+                [] if !here && configured > 0 => format!(
+                    "nobody is told from here: this system is only mounted; its own runs tell {configured} channels\n"
+                ),
                 [] if channels.problems.is_empty() => "nobody is told: no channel is configured\n".to_owned(),
                 [] => "nobody is told: no channel can be used\n".to_owned(),
                 rows => {

@@ -6,6 +6,7 @@ use jiff::tz::TimeZone;
 use super::{Words, args, render};
 use crate::config::Config;
 use crate::model::keep::Keep;
+use crate::model::record::Place;
 use crate::model::report::{Exit, Fault, FaultKind, Outcome, Problem};
 use crate::model::section;
 use crate::store::Store;
@@ -49,13 +50,38 @@ impl Words<'_> {
         zone: &TimeZone,
     ) -> Result<Exit> {
         let keep = keep_words(words)?;
-        let lock = if dry_run { None } else { Some(Lock::acquire(&self.host.run_dir())?) };
-        let plan = |store: &&dyn Store| legacy::plan(&self.host, *store, &keep, zone);
-        let each = || stores.iter().map(|(store, _)| store.as_ref());
-        let mut plans = prune::each(each(), plan, |store, problem| OldPlan::unreached(*store, problem))?;
-        if let Some(lock) = &lock {
-            each().zip(&mut plans).for_each(|(store, plan)| legacy::carry_out(store, plan, lock));
+        if dry_run {
+            let plans = self.old_plans(stores, &keep, zone)?;
+            return self.print_old(&plans, true);
         }
+        self.noted("prune", |me, record| {
+            let lock = Lock::acquire(&me.host.run_dir())?;
+            let mut plans = me.old_plans(stores, &keep, zone)?;
+            for ((store, _), plan) in stores.iter().zip(&mut plans) {
+                legacy::carry_out(store.as_ref(), plan, &lock);
+                let (store, removed) = (plan.store.clone(), plan.removed.len());
+                let what =
+                    format!("store '{store}': {removed} old archives removed, as --legacy {words} says");
+                record.stores.push(Place { store, primary: false, place: None, kept: None, removed });
+                record.problems.extend((removed > 0).then(|| Problem::notice(what)));
+                record.problems.extend(plan.problems.iter().cloned());
+            }
+            me.print_old(&plans, false)
+        })
+    }
+
+    fn old_plans(
+        &self,
+        stores: &[(Box<dyn Store>, Keep)],
+        keep: &Keep,
+        zone: &TimeZone,
+    ) -> Result<Vec<OldPlan>> {
+        let plan = |store: &&dyn Store| legacy::plan(&self.host, *store, keep, zone);
+        let each = stores.iter().map(|(store, _)| store.as_ref());
+        prune::each(each, plan, |store, problem| OldPlan::unreached(*store, problem))
+    }
+
+    fn print_old(&mut self, plans: &[OldPlan], dry_run: bool) -> Result<Exit> {
         self.print(&plans, |plans| plans.iter().map(|plan| legacy_table(plan, dry_run)).collect())?;
         Ok(exit(plans.iter().map(|plan| &plan.problems[..])))
     }

@@ -267,15 +267,23 @@ pub fn manifest(snapshot: &Snapshot) -> String {
     line("payload", &format!("{}, {}", size(snapshot.payload.size), compression(codec)));
     if let Some(sealed) = &snapshot.sealed {
         let to = sealed.fingerprints.join(", ");
-        line("sealed", &format!("to {}{}{to}", count(sealed), if to.is_empty() { "" } else { ": " }));
+        let is_told = snapshot.legacy.is_none();
+        let count =
+            if is_told { count(sealed) } else { "recipients that its manifest does not name".to_owned() };
+        line("sealed", &format!("to {count}{}{to}", if to.is_empty() { "" } else { ": " }));
     }
     let counts = &snapshot.counts;
-    let packed = size(counts.bytes);
-    line(
-        "counts",
-        &format!("{} entries, {} files, {packed} before compression", counts.entries, counts.files),
-    );
-    line("result", &snapshot.outcome.to_string());
+    // The predecessor wrote down neither; the counts are known when it was looked into.
+    if snapshot.legacy.is_none() || counts.entries > 0 {
+        let packed = size(counts.bytes);
+        line(
+            "counts",
+            &format!("{} entries, {} files, {packed} before compression", counts.entries, counts.files),
+        );
+    }
+    if snapshot.legacy.is_none() {
+        line("result", &snapshot.outcome.to_string());
+    }
     if let Some(parent) = &snapshot.parent {
         line("parent", &parent.id.to_string());
     }
@@ -305,7 +313,9 @@ pub fn signed(by: Option<&str>) -> String {
 
 /// Of a sealed snapshot that nothing here opens.
 pub fn closed(snapshot: &Snapshot) -> String {
-    manifest(snapshot) + "\nsealed: its payload is whole; --identity FILE shows what is in it\n"
+    let has_passphrase = snapshot.sealed.as_ref().is_some_and(|sealed| !sealed.passphrases.is_empty());
+    let or = if has_passphrase { ", or --files with its passphrase," } else { "" };
+    manifest(snapshot) + &format!("\nsealed: its payload is whole; --identity FILE{or} shows what is in it\n")
 }
 
 /// Files and bytes of each item, in the snapshot's order.

@@ -99,7 +99,7 @@ impl Document {
 
     /// How many secrets are in it, masked or not.
     pub fn secrets(&self) -> usize {
-        self.sections.iter().map(|section| section.secrets.0.len()).sum()
+        self.sections.iter().flat_map(|section| &section.secrets.0).map(|(_, values)| values.len()).sum()
     }
 }
 
@@ -111,12 +111,13 @@ pub struct Imported {
 
 impl Imported {
     /// Errors: `Usage` with file and line; never with a value.
-    pub fn parse(name: &str, text: &str, known: &BTreeMap<(String, String, String), String>) -> Result<Self> {
+    pub fn parse(name: &str, text: &str, known: &Known) -> Result<Self> {
         let file: Arc<str> = name.into();
         // JSON is YAML too, and has its lines this way.
         let document: Read = serde_saphyr::from_str(text).map_err(|error| {
             let line = error.location().map_or(1, |at| line(&at));
-            fault(SyntaxError::new(&file, line, "cannot be read as a configuration").hinted(HINT))
+            let message = format!("cannot be read as a configuration: {}", reason(&error));
+            fault(SyntaxError::new(&file, line, message).hinted(HINT))
         })?;
         if document.format.value != FORMAT {
             let message = format!("is of format {}, this version reads {FORMAT}", document.format.value);
@@ -258,6 +259,36 @@ impl<'de> Deserialize<'de> for Value {
     }
 }
 
+/// What is wrong, in words of ours: those of the reader may repeat a value, which may be a secret.
+fn reason(error: &serde_saphyr::Error) -> String {
+    use serde_saphyr::Error;
+    let name = |text: &str| {
+        let is_name = text.len() <= 40 && text.chars().all(|c| c.is_ascii_alphanumeric() || "_-".contains(c));
+        if is_name { format!("'{text}'") } else { "this key".to_owned() }
+    };
+    match error.without_snippet() {
+        Error::AliasError { error, .. } => reason(error),
+        Error::DuplicateMappingKey { key, .. } => {
+            format!("{} is given twice", name(key.as_deref().unwrap_or(" ")))
+        }
+        Error::SerdeUnknownField { field, expected, .. } => {
+            format!("{} has no place here, only {}", name(field), expected.join(", "))
+        }
+        Error::SerdeMissingField { field, .. } => format!("'{field}' is missing"),
+        Error::MultipleDocuments { .. } => "it holds more than one document".to_owned(),
+        Error::Eof { .. } => "it ends too early".to_owned(),
+        Error::Budget { .. }
+        | Error::AliasReplayLimitExceeded { .. }
+        | Error::AliasExpansionLimitExceeded { .. } => {
+            "it is too deep or repeats itself too often".to_owned()
+        }
+        Error::SerdeInvalidType { .. } | Error::Unexpected { .. } | Error::InvalidScalar { .. } => {
+            "this is of another kind than what belongs here".to_owned()
+        }
+        _ => "this is neither YAML nor JSON".to_owned(),
+    }
+}
+
 fn line(at: &serde_saphyr::Location) -> usize {
     usize::try_from(at.line()).unwrap_or(1).max(1)
 }
@@ -266,8 +297,8 @@ fn line(at: &serde_saphyr::Location) -> usize {
 struct Reader<'a> {
     text: &'a str,
     file: Arc<str>,
-    /// Secrets that stand in secrets.cfg now, by kind, id and key: what a mask stands for.
-    known: &'a BTreeMap<(String, String, String), String>,
+    /// What a mask stands for.
+    known: &'a Known,
 }
 
 impl Reader<'_> {
@@ -290,8 +321,9 @@ impl Reader<'_> {
                     Value::List(values) => values,
                     one => vec![Spanned { value: one, ..value }],
                 };
+                let mut kept = if private { self.kept(&section, &key, &values)? } else { &[] }.iter();
                 for value in values {
-                    let entry = self.entry(&section, &key, &value, private)?;
+                    let entry = self.entry(&key, &value, private, &mut kept)?;
                     section.entries.push(entry);
                 }
             }
@@ -299,12 +331,37 @@ impl Reader<'_> {
         Ok(section)
     }
 
-    fn entry(
+    /// The secrets that the masks of a key stand for, in their order.
+    fn kept(
         &self,
         section: &Section,
         key: &str,
+        values: &[Spanned<Value>],
+    ) -> Result<&[String], SyntaxError> {
+        let masks: Vec<_> = values.iter().filter(|value| is_mask(value)).collect();
+        let Some(first) = masks.first() else { return Ok(&[]) };
+        let name = (section.kind.clone(), section.id.clone(), key.to_owned());
+        let known = self.known.get(&name).map_or(&[][..], Vec::as_slice);
+        if known.len() == masks.len() {
+            return Ok(known);
+        }
+        let (kind, id) = (&section.kind, &section.id);
+        let message = match (known.len(), masks.len()) {
+            (0, 1) => format!("{kind} '{id}': a secret is masked, and there is none to keep"),
+            (there, here) => {
+                format!("{kind} '{id}': {key}: {here} masked secrets, and {there} that could be meant")
+            }
+        };
+        let error = SyntaxError::new(&self.file, line(&first.referenced), message);
+        Err(error.hinted("export it with --secrets, or write the secret here"))
+    }
+
+    fn entry(
+        &self,
+        key: &str,
         value: &Spanned<Value>,
         private: bool,
+        kept: &mut std::slice::Iter<String>,
     ) -> Result<Entry, SyntaxError> {
         let at = line(&value.referenced);
         let refused = |message: &str| SyntaxError::new(&self.file, at, message);
@@ -314,19 +371,7 @@ impl Reader<'_> {
             Value::Plain => self.spelled(value).ok_or_else(|| refused("put this value in quotes"))?,
             Value::List(_) => return Err(refused("a list in a list").hinted(HINT)),
         };
-        let masked = text == MASK && private;
-        let text = if masked {
-            let name = (section.kind.clone(), section.id.clone(), key.to_owned());
-            self.known.get(&name).ok_or_else(|| {
-                let message = format!(
-                    "{} '{}': a secret is masked, and there is none to keep",
-                    section.kind, section.id
-                );
-                refused(&message).hinted("export it with --secrets, or write the secret here")
-            })?
-        } else {
-            text
-        };
+        let text = if is_mask(value) { kept.next().map_or(text, String::as_str) } else { text };
         // What would not come back from a section file as it is here is no line of one.
         let one = parse(&self.file, &format!("x: x\n\t{key} {text}\n"));
         let same = one.is_ok_and(|sections| {
@@ -362,16 +407,22 @@ impl Reader<'_> {
     }
 }
 
-/// The secrets of a configuration, by kind, id and key.
-pub fn secrets(config: &Config) -> BTreeMap<(String, String, String), String> {
-    let of = |section: &Section| {
-        let secret = section.entries.iter().filter(|entry| entry.private);
-        let named = |entry: &Entry| {
-            ((section.kind.clone(), section.id.clone(), entry.key.clone()), entry.value.clone())
-        };
-        secret.map(named).collect::<Vec<_>>()
-    };
-    config.sections.iter().flat_map(of).collect()
+fn is_mask(value: &Spanned<Value>) -> bool {
+    matches!(&value.value, Value::Text(text) if text == MASK)
+}
+
+/// The secrets that stand in secrets.cfg, by kind, id and key; a key that repeats has several.
+pub type Known = BTreeMap<(String, String, String), Vec<String>>;
+
+pub fn secrets(config: &Config) -> Known {
+    let mut known = Known::new();
+    for section in &config.sections {
+        for entry in section.entries.iter().filter(|entry| entry.private) {
+            let name = (section.kind.clone(), section.id.clone(), entry.key.clone());
+            known.entry(name).or_default().push(entry.value.clone());
+        }
+    }
+    known
 }
 
 /// Text of a file, or an error with the line of its first bad byte.

@@ -39,9 +39,9 @@ pub fn between(from: &Facts, here: &Facts, is_renamed: bool) -> Vec<Difference> 
         let what = product.to_string();
         match (from.products.get(&product), here.products.get(&product)) {
             (Some(there), None) => {
-                add(&what, there, "not here", "its own files are left alone: install it first");
+                add(&what, there, "none", "its own files are left alone: install it first");
             }
-            (None, Some(version)) => add(&what, "not there", version, "its files here stay as they are"),
+            (None, Some(version)) => add(&what, "none", version, "its files here stay as they are"),
             (Some(there), Some(version)) if major(there) != major(version) => {
                 let means = "files of another major version may need what the upgrade guide says";
                 add(&what, there, version, means);
@@ -103,6 +103,6 @@ mod tests {
         assert!(found[2].means.contains("`--node OLD=NEW` says so"));
         assert!(!between(&old, &new, true)[2].means.contains("--node"), "it was said");
         let bare = between(&old, &Facts { products: BTreeMap::default(), ..old.clone() }, false);
-        assert_eq!(bare[0].here, "not here");
+        assert_eq!(bare[0].here, "none");
     }
 }

@@ -41,7 +41,7 @@ pub struct Decrypted {
 pub fn run(chosen: &Chosen, to: &Path) -> Result<Decrypted> {
     let target = extract::resolve(to).map_err(|error| extract::cannot_make(to, error))?;
     extract::check_target(&target)?;
-    verify::verify(chosen)?;
+    let proven = verify::verify(chosen)?;
     let (staging, problems) =
         beneath::staging(&target).map_err(|error| extract::cannot_make(&target, error))?;
     let made = fill(&mut chosen.open()?, &chosen.path, &staging).and_then(|made| {
@@ -57,7 +57,7 @@ pub fn run(chosen: &Chosen, to: &Path) -> Result<Decrypted> {
         to: to.into(),
         was_sealed: snapshot.sealed.is_some(),
         files,
-        host_files: snapshot.counts.files,
+        host_files: proven.snapshot.counts.files,
         problems,
     })
 }

@@ -74,8 +74,12 @@ pub fn of_store(store: &dyn Store, host: Option<&str>) -> Result<(Vec<Old>, Vec<
 }
 
 fn unreadable(store: &dyn Store, relic: &Relic, error: &anyhow::Error) -> Problem {
-    Problem::warning(format!("store '{}': {}: {error:#}", store.name(), relic.path))
-        .hint("it is an archive of the predecessor; its .metadata belongs beside it")
+    let hint = if relic.name.bundle {
+        "it is a bundle of the predecessor, and its beginning is damaged or not there"
+    } else {
+        "it is an archive of the predecessor; its .metadata belongs beside it"
+    };
+    Problem::warning(format!("store '{}': {}: {error:#}", store.name(), relic.path)).hint(hint)
 }
 
 /// By its name alone.
@@ -192,12 +196,21 @@ pub fn plan(host: &Host, store: &dyn Store, keep: &Keep, zone: &TimeZone) -> Res
     let (mut ours, others): (Vec<Old>, Vec<Old>) =
         found.into_iter().partition(|old| is_of(&old.id, &host.facts.node));
     ours.sort_by(|a, b| b.id.cmp(&a.id).then_with(|| a.relic.path.cmp(&b.relic.path)));
-    let candidates: Vec<Candidate> = ours
-        .iter()
-        .map(|old| Candidate { id: old.id.clone(), snapshot: old.snapshot.clone(), held: None })
-        .collect();
+    // A bundle and what was decrypted of it, say: one backup, and its copies stay or go together.
+    let mut candidates: Vec<Candidate> = Vec::new();
+    for old in ours.iter().filter(|old| old.snapshot.is_some()) {
+        if candidates.last().is_none_or(|last| last.id != old.id) {
+            candidates.push(Candidate { id: old.id.clone(), snapshot: old.snapshot.clone(), held: None });
+        }
+    }
     // Old archives tell no machine; of this host's name is all that can be said.
-    let archives = prune::prune(&candidates, keep, Ours { machine_id: None, adopted: &[] }, zone);
+    let marked = prune::prune(&candidates, keep, Ours { machine_id: None, adopted: &[] }, zone);
+    let marks: HashMap<&SnapshotId, &Marked> = marked.iter().map(|one| (&one.id, one)).collect();
+    let archives = ours.iter().map(|old| match marks.get(&old.id).filter(|_| old.snapshot.is_some()) {
+        Some(mark) => (*mark).clone(),
+        None => Marked { id: old.id.clone(), keep: true, reason: "its manifest cannot be read".to_owned() },
+    });
+    let archives = archives.collect();
     let files = ours.iter().map(|old| old.relic.path.clone()).collect();
     let relics = ours.into_iter().map(|old| old.relic).collect();
     Ok(OldPlan {

@@ -14,6 +14,7 @@ use crate::archive::sign::Signers;
 use crate::model::index::{Entry, Index, Kind, Name};
 use crate::model::nearest::nearest;
 use crate::model::record::Verification;
+use crate::model::relic::RelicName;
 use crate::model::report::{Fault, FaultKind, Problem};
 use crate::model::snapshot::{Snapshot, SnapshotId};
 use crate::plan::chain::{self, Break};
@@ -71,6 +72,12 @@ pub struct Verified {
 }
 
 impl Verified {
+    /// An archive of the predecessor, which proves nothing of the store's snapshots.
+    fn is_old(&self) -> bool {
+        let name = self.path.as_path().file_name().and_then(std::ffi::OsStr::to_str);
+        name.and_then(RelicName::parse).is_some()
+    }
+
     /// A store whose copies could not even be listed.
     pub fn unreachable(store: &dyn Store, error: &anyhow::Error) -> Self {
         Self {
@@ -231,7 +238,7 @@ pub fn verify_all(
 pub fn verifications(results: &[Verified], node: &str, whole: bool) -> Vec<Verification> {
     let mut stores: Vec<Verification> = Vec::new();
     for one in results {
-        let Some(store) = &one.store else { continue };
+        let Some(store) = one.store.as_ref().filter(|_| !one.is_old()) else { continue };
         let place = stores.iter().position(|known| known.store == *store).unwrap_or_else(|| {
             stores.push(Verification { store: store.clone(), whole, ..Verification::default() });
             stores.len() - 1

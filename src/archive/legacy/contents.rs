@@ -10,6 +10,7 @@ use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::path::{Component, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
+use jiff::tz::TimeZone;
 use serde::Deserialize;
 
 use super::places::{DEDUP, output, place};
@@ -20,6 +21,7 @@ use crate::archive::seal::{self, Held, Opening};
 use crate::archive::tar::Member;
 use crate::model::facts::Facts;
 use crate::model::index::{Entry, Index, Kind, Mtime, Name, Output};
+use crate::model::relic::RelicName;
 use crate::model::report::Problem;
 use crate::model::snapshot::{FORMAT, Snapshot};
 use crate::sys::hex;
@@ -35,6 +37,8 @@ const DEDUP_MAX_BYTES: u64 = 64 << 20;
 const HELD_MAX_BYTES: u64 = 8 << 20;
 /// Copies of one larger file; each costs a pass.
 const PASSES_MAX: usize = 64;
+/// A zone is 14 hours off at most, and a run may last.
+const CLOCKS_APART_MAX_SECONDS: u64 = 24 * 3600;
 /// The row of outputs and of what no row of the catalogue claims; the task knows better ones.
 pub const ITEM: &str = "proxsave";
 
@@ -379,6 +383,7 @@ impl Plan {
             Problem::notice("the predecessor rewrote line ends and JSON in some files, and copied config.db while it was in use")
                 .hint("contents are as they were saved, which need not be as they were on the host"),
         );
+        problems.extend(other_time(snapshot));
         let facts = Facts {
             node: snapshot.node.clone(),
             products: snapshot.products.clone(),
@@ -395,6 +400,21 @@ impl Plan {
             problems,
         }
     }
+}
+
+/// The name has the host's local time, the manifest has one with its zone; more than a day apart, one of them is wrong.
+fn other_time(snapshot: &Snapshot) -> Option<Problem> {
+    let legacy = snapshot.legacy.as_ref()?;
+    let named = RelicName::parse(&legacy.archive)?.local(&TimeZone::UTC)?;
+    let is_far = named.as_second().abs_diff(snapshot.id.at().as_second()) > CLOCKS_APART_MAX_SECONDS;
+    let what = || {
+        format!(
+            "its manifest says that it is of {}, its name says {}",
+            legacy.created_at,
+            named.strftime("%F")
+        )
+    };
+    is_far.then(|| Problem::notice(what()).hint("the manifest's time counts, also for `prune --legacy`"))
 }
 
 /// The first name of a file is told by its place among ours; where a symbolic link leads is its contents.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result, bail, ensure};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::model::facts::{Cluster, Product};
 use crate::model::relic::{Legacy, RelicName};
@@ -23,27 +23,43 @@ const SALT_MAX_BYTES: usize = 200;
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Manifest {
+    #[serde(deserialize_with = "or_nothing")]
     archive_path: String,
     archive_size: Option<u64>,
     /// Lower-case hex.
     pub sha256: Option<String>,
+    #[serde(deserialize_with = "or_nothing")]
     created_at: String,
+    #[serde(deserialize_with = "or_nothing")]
     compression_type: String,
+    #[serde(deserialize_with = "or_nothing")]
     compression_level: i32,
     #[serde(skip_serializing_if = "Option::is_none")]
     compression_mode: Option<String>,
+    #[serde(deserialize_with = "or_nothing")]
     proxmox_type: String,
+    #[serde(deserialize_with = "or_nothing")]
     proxmox_targets: Vec<String>,
+    #[serde(deserialize_with = "or_nothing")]
     proxmox_version: String,
+    #[serde(deserialize_with = "or_nothing")]
     pve_version: String,
+    #[serde(deserialize_with = "or_nothing")]
     pbs_version: String,
+    #[serde(deserialize_with = "or_nothing")]
     pub hostname: String,
+    #[serde(deserialize_with = "or_nothing")]
     script_version: String,
     encryption_mode: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     cluster_mode: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     passphrase_salt: Option<String>,
+}
+
+/// A `null`, which Go writes for what is not set, is the same as nothing.
+fn or_nothing<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(from: D) -> Result<T, D::Error> {
+    Ok(Option::deserialize(from)?.unwrap_or_default())
 }
 
 impl Manifest {
@@ -136,6 +152,18 @@ impl Manifest {
             sealed.is_none_or(|sealed| sealed == name.sealed),
             "its name and its manifest do not agree on whether it is encrypted"
         );
+        self.check_origin(name)
+    }
+
+    /// Whose it is, with its domain or without.
+    fn check_origin(&self, name: &RelicName) -> Result<()> {
+        if let Some(host) = name.host.as_deref().filter(|_| !self.hostname.is_empty()) {
+            let (named, told) = (host.to_ascii_lowercase(), self.hostname.to_ascii_lowercase());
+            let short = |host: &str| host.split('.').next().unwrap_or_default().to_owned();
+            let is_same = named == told
+                || short(&named) == short(&told) && (!named.contains('.') || !told.contains('.'));
+            ensure!(is_same, "its name is of host {host}, its manifest of '{}'", self::short(&self.hostname));
+        }
         Ok(())
     }
 
@@ -250,6 +278,9 @@ mod tests {
         let told = Manifest::parse(bash).unwrap().snapshot(&name, 5, &TimeZone::UTC).unwrap();
         assert_eq!(told.id.to_string(), "n1/2025-01-01T02:00:00Z");
         assert_eq!(told.products[&Product::Pbs], "3.4");
+        let nulls =
+            br#"{"hostname":"n1","proxmox_targets":null,"compression_level":null,"archive_path":null}"#;
+        assert_eq!(Manifest::parse(nulls).unwrap().hostname, "n1", "Go writes null for a list without items");
         for bad in [&b"{"[..], b"nonsense", b"A=b\n", b"\xff"] {
             assert!(Manifest::parse(bad).is_err());
         }

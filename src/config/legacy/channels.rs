@@ -151,7 +151,11 @@ pub fn email_from(from: &From, value: &str, draft: &mut Draft) -> Fate {
     if let Way::Proxmox = way(from) {
         return Fate::not_needed("Proxmox's own targets say who is told");
     }
-    set(draft, MAIL, "from", value)
+    // `Name <address>`
+    match value.split_once('<').and_then(|(_, rest)| rest.trim_end().strip_suffix('>')) {
+        Some(address) => set(draft, MAIL, "from", address.trim()).noted("without the name before it"),
+        None => set(draft, MAIL, "from", value),
+    }
 }
 
 // Gotify
@@ -212,11 +216,15 @@ pub fn webhook(from: &From, value: &str, _: &mut Draft) -> Fate {
     if !env::boolean(value) {
         return Fate::not_needed("it is off");
     }
-    match env::list(&from.text("WEBHOOK_ENDPOINTS")) {
-        names if names.is_empty() => Fate::invalid("WEBHOOK_ENDPOINTS names none; the old tool sent nothing"),
-        names => Fate::taken(
-            names.iter().map(|name| format!("webhook: {}", id(name))).collect::<Vec<_>>().join(", "),
-        ),
+    let (whole, bad): (Vec<String>, Vec<String>) = env::list(&from.text("WEBHOOK_ENDPOINTS"))
+        .into_iter()
+        .partition(|name| Endpoint::of(from, name).is_whole());
+    let made = whole.iter().map(|name| format!("webhook: {}", id(name))).collect::<Vec<_>>().join(", ");
+    match (&whole[..], &bad[..]) {
+        ([], []) => Fate::invalid("WEBHOOK_ENDPOINTS names none; the old tool sent nothing"),
+        (_, []) => Fate::taken(made),
+        ([], _) => Fate::invalid("none of WEBHOOK_ENDPOINTS has a URL; the old tool sent nothing"),
+        (_, bad) => Fate::taken(made).noted(&format!("without a URL, so never told: {}", bad.join(", "))),
     }
 }
 
@@ -249,10 +257,9 @@ pub fn endpoints(from: &From, draft: &mut Draft) -> Vec<Account> {
     let mut accounts = Vec::new();
     let on = from.on("WEBHOOK_ENABLED");
     for name in env::list(&from.text("WEBHOOK_ENDPOINTS")) {
-        let prefix = format!("WEBHOOK_{}_", name.to_uppercase().replace('-', "_"));
-        let endpoint = Endpoint { from, prefix: &prefix, id: id(&name) };
+        let endpoint = Endpoint::of(from, &name);
         for key in Endpoint::KEYS {
-            let full = format!("{prefix}{key}");
+            let full = format!("{}{key}", endpoint.prefix);
             let Some(value) = from.env.value(&[&full], false, true) else { continue };
             let fate = if on { endpoint.key(key, &value.text, draft) } else { off("WEBHOOK_ENABLED") };
             let secret =
@@ -269,11 +276,23 @@ pub fn endpoints(from: &From, draft: &mut Draft) -> Vec<Account> {
 
 struct Endpoint<'a> {
     from: &'a From<'a>,
-    prefix: &'a str,
+    prefix: String,
     id: String,
 }
 
-impl Endpoint<'_> {
+/// True for a key that an endpoint may have, whoever names it.
+pub fn is_of_endpoint(key: &str) -> bool {
+    let Some(rest) = key.strip_prefix("WEBHOOK_") else { return false };
+    Endpoint::KEYS.iter().any(|end| {
+        rest.strip_suffix(end).and_then(|name| name.strip_suffix('_')).is_some_and(|name| !name.is_empty())
+    })
+}
+
+impl<'a> Endpoint<'a> {
+    fn of(from: &'a From<'a>, name: &str) -> Self {
+        let prefix = format!("WEBHOOK_{}_", name.to_uppercase().replace('-', "_"));
+        Self { from, prefix, id: id(name) }
+    }
     const KEYS: [&'static str; 10] = [
         "URL",
         "FORMAT",
@@ -371,7 +390,13 @@ pub fn metrics_path(from: &From, value: &str, draft: &mut Draft) -> Fate {
     if value.is_empty() {
         return Fate::not_needed("the folder of node_exporter is looked for");
     }
-    set(draft, ("prometheus", "textfile"), "path", value)
+    let fate = set(draft, ("prometheus", "textfile"), "path", value);
+    if std::path::Path::new(value).starts_with(&from.env.base_dir) {
+        return fate.noted(
+            "it belongs to the old installation: give node_exporter and this another one before that goes",
+        );
+    }
+    fate
 }
 
 /// `HEALTHCHECK_BACKUP_URL`, or an endpoint with its key and id.

@@ -73,10 +73,13 @@ impl Env {
         let refused = |line: usize, what: &str, hint: &str| {
             fault(SyntaxError::new(&name.into(), line, what).hinted(hint))
         };
-        let text = std::str::from_utf8(bytes).map_err(|error| {
-            let line = bytes[..error.valid_up_to()].iter().filter(|byte| **byte == b'\n').count() + 1;
-            refused(line, "is not UTF-8", "save it as UTF-8")
-        })?;
+        // A comment of another encoding says nothing to anybody here.
+        let spoken =
+            |line: &[u8]| !line.trim_ascii_start().starts_with(b"#") && std::str::from_utf8(line).is_err();
+        if let Some(at) = bytes.split(|byte| *byte == b'\n').position(spoken) {
+            return Err(refused(at + 1, "is not UTF-8", "save it as UTF-8: iconv -f LATIN1 -t UTF-8"));
+        }
+        let text = String::from_utf8_lossy(bytes);
         let mut env = Self {
             base_dir: base_dir.to_owned(),
             keys: BTreeMap::new(),
@@ -84,7 +87,7 @@ impl Env {
             asked: process.is_some(),
             process: process.unwrap_or_default(),
         };
-        let mut lines = (1..).zip(text.strip_prefix('\u{feff}').unwrap_or(text).split('\n'));
+        let mut lines = (1..).zip(text.strip_prefix('\u{feff}').unwrap_or(&text).split('\n'));
         while let Some((number, line)) = lines.next() {
             if line.len() > LINE_MAX_BYTES {
                 return Err(refused(
@@ -196,21 +199,24 @@ impl Env {
         while let Some(at) = rest.find('$') {
             text.push_str(&rest[..at]);
             rest = &rest[at + 1..];
-            let braced = rest.strip_prefix('{').and_then(|inner| inner.split_once('}'));
-            let (name, after) = braced.unwrap_or_else(|| {
-                let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len());
-                rest.split_at(end)
-            });
-            if name.is_empty() && braced.is_none() {
+            let Some((name, after)) = reference(rest) else {
                 text.push('$');
                 continue;
-            }
+            };
             if !name.is_empty() {
                 text.push_str(&self.variable(name, within, unknown));
             }
             rest = after;
         }
         text + rest
+    }
+
+    /// True for a key that values of the file name as a variable.
+    pub fn is_variable(&self, key: &str) -> bool {
+        let named = |raw: &str| {
+            raw.split('$').skip(1).any(|rest| reference(rest).is_some_and(|(name, _)| name == key))
+        };
+        self.keys.values().any(|assigned| named(&assigned.raw))
     }
 
     fn variable(&self, name: &str, within: &mut Vec<String>, unknown: &mut BTreeSet<String>) -> String {
@@ -232,6 +238,15 @@ impl Env {
         }
         process.unwrap_or_default()
     }
+}
+
+/// The name behind a `$`, and what follows it; None when the `$` is only a letter.
+fn reference(rest: &str) -> Option<(&str, &str)> {
+    if let Some(braced) = rest.strip_prefix('{').and_then(|inner| inner.split_once('}')) {
+        return Some(braced);
+    }
+    let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len());
+    (end > 0).then(|| rest.split_at(end))
 }
 
 /// The lines of a block, comments and blank ones left out; None when it does not end.
@@ -417,6 +432,8 @@ mod tests {
         );
         assert_eq!(told(format!("A=1\nB={}\n", "x".repeat(65_536)).as_bytes()), "f:2: is longer than 64 KiB");
         assert_eq!(told(b"A=1\nB=\xff\n"), "f:2: is not UTF-8");
+        let latin = Env::parse("f", b"# f\xfcr\nA=1\n", "/", None).unwrap();
+        assert_eq!(latin.value(&["A"], true, true).unwrap().text, "1", "a comment may be of any encoding");
     }
 
     #[test]
@@ -426,6 +443,7 @@ mod tests {
         assert_eq!(read(text, "E"), "5$");
         let value = env(text).value(&["D"], false, true).unwrap();
         assert_eq!((value.text.as_str(), &value.unknown[..]), ("", &["HOME".to_owned()][..]));
+        assert!(env(text).is_variable("C") && env(text).is_variable("B") && !env(text).is_variable("D"));
         let process =
             BTreeMap::from([("HOME".to_owned(), "/root".to_owned()), ("D".to_owned(), "over".to_owned())]);
         let with = Env::parse("f", text.as_bytes(), "/opt/proxsave", Some(process)).unwrap();

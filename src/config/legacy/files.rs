@@ -1,5 +1,8 @@
 //! Converters of what is saved, how it is packed, looked at before and sealed. Not here: where it is kept (`stores`).
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD_NO_PAD as BASE64;
+
 use super::env;
 use super::{Draft, Fate, From};
 use crate::sys::glob::Pattern;
@@ -104,6 +107,8 @@ pub fn includes(_: &From, value: &str, draft: &mut Draft) -> Fate {
 
 fn paths(globs: Vec<String>, key: &str, draft: &mut Draft) -> Fate {
     let (mut lines, mut wrong) = (Vec::new(), Vec::new());
+    // Both look as if they meant more.
+    let is_odd = globs.iter().any(|glob| glob.contains(" /") || glob.contains(" #"));
     for glob in globs {
         if glob.contains('$') {
             wrong.push(format!("'{glob}' holds a variable, which the old tool did not expand in lists"));
@@ -117,14 +122,19 @@ fn paths(globs: Vec<String>, key: &str, draft: &mut Draft) -> Fate {
             Err(error) => wrong.push(format!("{error:#}")),
         }
     }
-    match (lines.is_empty(), wrong.is_empty()) {
+    let fate = match (lines.is_empty(), wrong.is_empty()) {
         (true, true) => Fate::not_needed("the list is empty"),
         (true, false) => Fate::invalid(wrong.join("; ")),
         (false, true) => Fate::taken(lines.join(", ")),
         (false, false) => {
             Fate::invalid(format!("{}; what could be read is now {}", wrong.join("; "), lines.join(", ")))
         }
+    };
+    if is_odd {
+        return fate
+            .noted("a blank separates nothing, and a # behind a path begins no comment, there as here");
     }
+    fate
 }
 
 /// A folder that differs from where the product has it.
@@ -149,6 +159,19 @@ pub fn acme(from: &From, _: &str, draft: &mut Draft) -> Fate {
         (true, true) => Fate::not_needed("saved here too (pbs-acme)"),
         (false, false) => backup(draft, "skip", "pbs-acme"),
         _ => Fate::instead("accounts and plugins are one item, pbs-acme, and saved together"),
+    }
+}
+
+/// Without a word of its own it followed the datastores.
+pub fn s3(from: &From, value: &str, draft: &mut Draft) -> Fate {
+    let is_set = from.is_set("BACKUP_PBS_S3_ENDPOINTS");
+    let is_on = if is_set { env::boolean(value) } else { from.on("BACKUP_DATASTORE_CONFIGS") };
+    match (is_on, is_set) {
+        (true, true) => Fate::not_needed("saved here too (pbs-s3)"),
+        (true, false) => Fate::NotSet,
+        (false, true) => backup(draft, "skip", "pbs-s3"),
+        (false, false) => backup(draft, "skip", "pbs-s3")
+            .noted("not set; it followed BACKUP_DATASTORE_CONFIGS, which is off"),
     }
 }
 
@@ -244,10 +267,10 @@ pub fn allowed_processes(_: &From, value: &str, draft: &mut Draft) -> Fate {
         .into_iter()
         .partition(|name| name.starts_with("regex:") || name.contains(['^', '$', '\\', '(', '[']));
     let fate = check(draft, "process-allow", &good);
-    match bad.len() {
-        0 => fate,
-        bad => fate.noted(&format!("{bad} regular expressions are left out: a name may end with a * only")),
+    if bad.is_empty() {
+        return fate;
     }
+    fate.noted(&format!("left out: {}; a name is no regular expression, it may end with a *", bad.join(", ")))
 }
 
 // Sealing
@@ -285,7 +308,7 @@ fn seal_to(keys: Vec<String>, from: &From, draft: &mut Draft) -> Fate {
         // Which of several is the passphrase's is not written down; what opens none of them is tried in vain.
         let with = match &salt {
             Some(salt) if key.starts_with("age1") && !key.contains(' ') => {
-                format!("{key} $scrypt$ln=15,r=8,p=1${}", base64(salt.as_bytes()))
+                format!("{key} $scrypt$ln=15,r=8,p=1${}", BASE64.encode(salt))
             }
             _ => key.clone(),
         };
@@ -324,18 +347,4 @@ pub fn recipient_file(from: &From, _: &str, draft: &mut Draft) -> Fate {
         None if from.is_set("AGE_RECIPIENT") => Fate::not_needed("there is no such file"),
         None => Fate::invalid("there is no such file, and encryption is on: name a `recipient`"),
     }
-}
-
-/// Without padding, as keys are written.
-fn base64(bytes: &[u8]) -> String {
-    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::new();
-    for part in bytes.chunks(3) {
-        let word =
-            part.iter().fold(0_u32, |word, byte| word << 8 | u32::from(*byte)) << (8 * (3 - part.len()));
-        for n in 0..=part.len() {
-            text.push(char::from(LETTERS[(word >> (18 - 6 * n)) as usize & 63]));
-        }
-    }
-    text
 }

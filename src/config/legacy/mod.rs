@@ -20,6 +20,7 @@ use self::table::{Kind, Row};
 use crate::model::nearest::nearest;
 use crate::model::secret::MASK;
 use crate::model::section::{Entry, Section};
+use crate::sys::mask::mask;
 
 /// The table's keys, for whoever walks it.
 pub fn keys() -> impl Iterator<Item = &'static str> {
@@ -151,6 +152,12 @@ pub struct Told {
     pub lost: bool,
 }
 
+/// Of terminals, as the Bash version named them.
+const COLOURS: [&str; 14] = [
+    "BLACK", "BLUE", "BOLD", "CYAN", "GRAY", "GREEN", "MAGENTA", "NC", "ORANGE", "PINK", "PURPLE", "RED",
+    "RESET", "YELLOW",
+];
+
 /// What the old tool did whatever was set, and we do otherwise.
 const DIFFERENCES: [&str; 3] = [
     "it always saved all of /home, which is data of users; name what matters with `include`",
@@ -177,10 +184,10 @@ pub fn migrate(env: &Env, beside: &Beside, accepts: &dyn Fn(&Section) -> Result<
     known.extend(endpoints.iter().map(|account| account.key.clone()));
     options.extend(endpoints);
     for (key, line) in env.keys().filter(|(key, _)| !known.contains(*key)) {
-        options.push(unknown(key, line));
+        options.push(unknown(key, line, env));
     }
     let mut refused = Vec::new();
-    for section in draft.sections.iter_mut().filter(|section| section.kind == "backup") {
+    for section in &mut draft.sections {
         refused.extend(thin_out(section, accepts));
     }
     draft.sections.retain(|section| match accepts(section) {
@@ -208,6 +215,23 @@ pub fn migrate(env: &Env, beside: &Beside, accepts: &dyn Fn(&Section) -> Result<
     }
 }
 
+/// What a section can do without: losing one changes how it works, never whether, where or for whom.
+const SPARE: [&str; 13] = [
+    "bandwidth",
+    "batch-pause",
+    "batch-size",
+    "connect-timeout",
+    "flags",
+    "from",
+    "priority-failure",
+    "priority-ok",
+    "priority-warning",
+    "retries",
+    "secret-header",
+    "timeout",
+    "transfers",
+];
+
 /// One line that cannot stand must not cost the others: the refused ones go, each with its reason.
 fn thin_out(
     section: &mut Section,
@@ -217,11 +241,18 @@ fn thin_out(
     if accepts(section).is_ok() {
         return refused;
     }
-    let header = Section { entries: Vec::new(), ..section.clone() };
+    let is_backup = section.kind == "backup";
+    let is_spare = |entry: &Entry| is_backup || SPARE.contains(&&*entry.key);
+    let mut bare = section.clone();
+    bare.entries.retain(|entry| !is_spare(entry));
+    if accepts(&bare).is_err() {
+        return refused;
+    }
     section.entries.retain(|entry| {
-        let alone = Section { entries: vec![entry.clone()], ..header.clone() };
-        let Err(why) = accepts(&alone) else { return true };
-        refused.push((format!("{}: {} / {}", header.kind, header.id, entry.key), why));
+        let mut with = bare.clone();
+        with.entries.extend(is_spare(entry).then(|| entry.clone()));
+        let Err(why) = accepts(&with) else { return true };
+        refused.push((format!("{}: {} / {}", bare.kind, bare.id, entry.key), why));
         false
     });
     refused
@@ -242,7 +273,7 @@ fn account(row: &Row, from: &From, draft: &mut Draft) -> Account {
         ));
     }
     let written_as = given.as_ref().filter(|value| value.name != row.key).map(|value| value.name.clone());
-    let shown = if row.secret && !value.is_empty() { MASK.to_owned() } else { value };
+    let shown = if row.secret && !value.is_empty() { MASK.to_owned() } else { mask(&value).into_owned() };
     Account {
         key: row.key.to_owned(),
         written_as,
@@ -273,14 +304,23 @@ fn judge(row: &Row, value: &str, from: &From, draft: &mut Draft) -> Fate {
     }
 }
 
-fn unknown(key: &str, line: usize) -> Account {
+fn unknown(key: &str, line: usize, env: &Env) -> Account {
     let names: Vec<&str> = keys().collect();
-    let hint = nearest(key, &names).map_or_else(
-        || "the old tool knew no such option and passed over it".to_owned(),
-        |near| format!("the old tool knew no such option; was {near} meant?"),
-    );
+    let fate = if env.is_variable(key) {
+        Fate::not_needed("a variable of the file's own: what names it has its value")
+    } else if COLOURS.contains(&key) {
+        Fate::not_needed("a colour of the Bash version")
+    } else if channels::is_of_endpoint(key) {
+        Fate::not_needed("WEBHOOK_ENDPOINTS does not name this endpoint; the old tool sent nothing to it")
+    } else {
+        let hint = nearest(key, &names).map_or_else(
+            || "the old tool knew no such option and passed over it".to_owned(),
+            |near| format!("the old tool knew no such option; was {near} meant?"),
+        );
+        Fate::Unknown { hint }
+    };
     let (key, value) = (key.to_owned(), String::new());
-    Account { key, written_as: None, line: Some(line), value, fate: Fate::Unknown { hint } }
+    Account { key, written_as: None, line: Some(line), value, fate }
 }
 
 /// What the converters read from.
@@ -297,8 +337,10 @@ impl From<'_> {
     /// The text of an option as it took effect, its default when it is not set or not understood.
     fn text(&self, key: &str) -> String {
         let Some(row) = table::ROWS.iter().find(|row| row.key == key) else { return String::new() };
-        let given = self.given(row).map(|value| value.text).filter(|text| !text.is_empty());
-        let given = given.filter(|text| row.kind.check(text).is_ok());
+        let given = self.given(row).map(|value| value.text);
+        // Whatever is no yes was no.
+        let understood = |text: &String| !text.is_empty() && row.kind.check(text).is_ok();
+        let given = given.filter(|text| matches!(row.kind, Kind::Bool) || understood(text));
         given.unwrap_or_else(|| self.default(row.default))
     }
 

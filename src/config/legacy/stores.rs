@@ -10,6 +10,8 @@ const CLOUD: &str = "cloud";
 const DEFAULT_STORE: &str = "/var/lib/proxmox-backup-extra/store";
 /// Old GFS kept one a year for ever when it was told none.
 const FOR_EVER: &str = "1000";
+const MOUNT_POINT: &str =
+    "where it is a mount point, `mountpoint yes` keeps a missing disk from being taken for an empty one";
 const SECONDARY_OFF: &str = "the second copy is off (SECONDARY_ENABLED)";
 const CLOUD_OFF: &str = "the cloud is off (CLOUD_ENABLED)";
 
@@ -34,7 +36,7 @@ pub fn local(from: &From, value: &str, draft: &mut Draft) -> Fate {
         draft.set("dir", LOCAL, "path", DEFAULT_STORE);
         return Fate::invalid(format!("'{path}' is no absolute path, so snapshots go to {DEFAULT_STORE}"));
     }
-    Fate::taken(draft.set("dir", LOCAL, "path", &path))
+    Fate::taken(draft.set("dir", LOCAL, "path", &path)).noted(MOUNT_POINT)
 }
 
 /// What the old tool took for a folder of this machine.
@@ -62,11 +64,9 @@ pub fn secondary_path(from: &From, _: &str, draft: &mut Draft) -> Fate {
         return Fate::not_needed(SECONDARY_OFF);
     }
     match secondary_place(from) {
-        Ok(path) => Fate::Taken {
-            becomes: draft.set("dir", SECONDARY, "path", &path),
-            note: "where it is a mount point, `mountpoint yes` keeps a missing disk from being taken for an empty one"
-                .to_owned(),
-        },
+        Ok(path) => {
+            Fate::Taken { becomes: draft.set("dir", SECONDARY, "path", &path), note: MOUNT_POINT.to_owned() }
+        }
         Err(why) => Fate::invalid(why),
     }
 }
@@ -191,9 +191,24 @@ pub fn cloud_retries(from: &From, value: &str, draft: &mut Draft) -> Fate {
 
 /// What the template sets for statistics is ours to set.
 pub fn cloud_flags(from: &From, value: &str, draft: &mut Draft) -> Fate {
-    let (ours, kept): (Vec<&str>, Vec<&str>) =
-        value.split_whitespace().partition(|flag| flag.starts_with("--stats"));
-    let fate = remote(from, draft, "flags", &kept.join(" "));
+    let (mut ours, mut kept, mut file) = (Vec::new(), Vec::new(), None);
+    let mut words = value.split_whitespace();
+    while let Some(word) = words.next() {
+        match word.strip_prefix("--config") {
+            Some("") => file = words.next(),
+            Some(path) if path.starts_with('=') => file = Some(&path[1..]),
+            _ if word.starts_with("--stats") => ours.push(word),
+            _ => kept.push(word),
+        }
+    }
+    let fate = match (remote(from, draft, "flags", &kept.join(" ")), file) {
+        (fate, None) => fate,
+        (Fate::Taken { becomes: flags, .. }, Some(file)) => match remote(from, draft, "config", file) {
+            Fate::Taken { becomes, .. } => Fate::taken(format!("{flags}, {becomes}")),
+            other => other,
+        },
+        (_, Some(file)) => remote(from, draft, "config", file),
+    };
     match (ours.is_empty(), &fate) {
         (false, Fate::Taken { .. }) => {
             fate.noted(&format!("without {}, which is set here anyway", ours.join(" ")))

@@ -102,6 +102,7 @@ impl Rule {
     pub fn apply(&self, row: &Row, value: &str, from: &From, draft: &mut Draft) -> Fate {
         match self {
             Self::NotNeeded(why) => Fate::not_needed(*why),
+            Self::Instead(_) if value.is_empty() => Fate::not_needed("it is empty"),
             Self::Instead(what) => Fate::instead(*what),
             Self::Unless(neutral, what) => {
                 let same = match row.kind {
@@ -314,7 +315,7 @@ pub const ROWS: &[Row] = &[
 
     // What is collected: PBS
     row!("BACKUP_DATASTORE_CONFIGS", Bool, "true", Skip(&["pbs-datastores"])),
-    row!("BACKUP_PBS_S3_ENDPOINTS", Bool, "true", Skip(&["pbs-s3"])),
+    row!("BACKUP_PBS_S3_ENDPOINTS", Bool, "true", Always(fi::s3)),
     row!("BACKUP_PBS_NODE_CONFIG", Bool, "true", Skip(&["pbs-node"])),
     row!("BACKUP_PBS_ACME_ACCOUNTS", Bool, "true", By(fi::acme)),
     row!("BACKUP_PBS_ACME_PLUGINS", Bool, "true", By(fi::acme)),
