@@ -389,7 +389,7 @@ fn alone_at_last(host: &Host, armed: &Armed) -> Result<(Option<Lock>, Alone)> {
     let left = done_by.map(|at| Duration::from_secs_f64((at - session::uptime()).clamp(0.0, 1e9)));
     let wait = left.map_or(LOCK_WAIT, |left| left.min(LOCK_WAIT));
     let alone = patiently(wait, || perform::alone(host)).or_else(|error| {
-        if !hangs(host, armed) {
+        if !hangs(host, &armed.id) {
             return Err(error);
         }
         let pid = perform::kill(host).ok_or(error)?;
@@ -403,9 +403,10 @@ fn alone_at_last(host: &Host, armed: &Armed) -> Result<(Option<Lock>, Alone)> {
     Ok((lock.ok(), alone))
 }
 
-/// Who undoes it is not ended: that is what is wanted.
-fn hangs(host: &Host, armed: &Armed) -> bool {
-    let phase = Journal::open(&journal::folder(host).join(&armed.id)).map(|journal| journal.phase);
+/// Who undoes it is not ended: that is what is wanted. Nor is who went on with it meanwhile.
+fn hangs(host: &Host, id: &str) -> bool {
+    let Some(armed) = read(host).filter(|armed| armed.id == id) else { return false };
+    let phase = Journal::open(&journal::folder(host).join(id)).map(|journal| journal.phase);
     let is_late = armed.done_by().is_some_and(|at| session::uptime() >= at);
     is_late && matches!(phase, Ok(Phase::Prepared | Phase::Begun | Phase::Written))
 }
