@@ -269,8 +269,11 @@ fn rights_that_are_too_wide_are_found_told_and_mended_and_nothing_else_is_touche
         "problem rights /etc/proxmox-backup-extra/secrets.cfg: 0644 0:0: others than root may read it"
     );
     assert_eq!((mode(&host, PASSWORDS), mode(&host, CONFIG)), (0o644, 0o666), "a look changes nothing");
-    let text = check(&host, &["--fix"]).ok().out;
+    // What was done is told to a quiet one, too.
+    let text = check(&host, &["--fix", "--quiet"]).ok().out;
     assert!(text.contains("/etc/proxmox-backup-extra/secrets.cfg: was 0644 0:0, is 0600 0:0 now"), "{text}");
+    assert_eq!(text.matches("now\n").count(), 3, "{text}");
+    assert_eq!(text.matches("hint: others could read it until now").count(), 1, "{text}");
     assert_eq!((mode(&host, PASSWORDS), mode(&host, CONFIG)), (0o600, 0o644));
     let owner = fs::metadata(host.root.join("usr/bin/pbx-config")).unwrap();
     assert_eq!((owner.uid(), owner.gid(), owner.permissions().mode() & 0o7777), (0, 0, 0o755));
@@ -621,7 +624,7 @@ fn what_seals_and_who_is_told_stands_among_the_findings() {
     let found = faults(&done);
     assert!(found.len() == 1 && found[0].contains("was never proven"), "{found:?}");
     assert!(
-        done.out.contains("snapshots are sealed for 1 recipients") && done.out.contains("sendmail 'root'"),
+        done.out.contains("snapshots are sealed for 1 recipient\"") && done.out.contains("sendmail 'root'"),
         "{}",
         done.out
     );

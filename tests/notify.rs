@@ -166,7 +166,7 @@ fn what_a_channel_meets_never_fails_a_run() {
             all.contains(part) && all.contains("`pbx-config notify test phone` tries it"),
             "{path}: {all}"
         );
-        assert!(all.contains("result    done, with 0 errors and 1 warnings"), "{path}: {all}");
+        assert!(all.contains("result    done, with 0 errors and 1 warning\n"), "{path}: {all}");
         assert_eq!(server.got().len(), attempts, "{path}");
         host.snapshot_file();
     }

@@ -8,6 +8,7 @@ use super::{Words, args, render, selection, worth};
 use crate::config::Config;
 use crate::model::report::{Exit, Outcome, Report};
 use crate::model::snapshot::Trigger;
+use crate::model::units::count;
 use crate::store::Store;
 use crate::task::notify::{Channels, Lines};
 use crate::task::{after, backup};
@@ -62,7 +63,7 @@ impl Words<'_> {
         let (id, outcome) =
             (report.snapshot.as_ref().map(|snapshot| snapshot.id.to_string()), report.outcome);
         let id = id.as_deref().unwrap_or("of what is unchanged");
-        log::info!("backup {id}: {outcome}, {} problems", report.problems.len());
+        log::info!("backup {id}: {outcome}, {}", count(report.problems.len(), "problem"));
         Ok(report)
     }
 

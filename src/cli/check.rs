@@ -126,10 +126,11 @@ impl Words<'_> {
     }
 }
 
-/// A line each with its hint; under `--quiet` only what is to be acted on.
+/// A line each with its hint; under `--quiet` only what is to be acted on, and what was done.
 fn text(findings: &[Finding], quiet: bool) -> String {
     let mut text = String::new();
-    for finding in findings.iter().filter(|finding| !quiet || finding.state >= State::Warning) {
+    let mended = |finding: &Finding| finding.fix.as_ref().is_some_and(|fix| fix.done);
+    for finding in findings.iter().filter(|one| !quiet || one.state >= State::Warning || mended(one)) {
         let what = render::one_line(&render::without_errno(&finding.what));
         let _ = writeln!(text, "{:<8} {:<14} {what}", finding.state, finding.area);
         if let Some(hint) = &finding.hint {

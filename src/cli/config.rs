@@ -6,6 +6,7 @@ use super::{Words, render};
 use crate::archive::recipient::Recipient;
 use crate::config::Config;
 use crate::model::report::{Exit, Outcome};
+use crate::model::units::count;
 use crate::notify as channels;
 use crate::task::{key as keys_of_host, trouble};
 
@@ -51,10 +52,10 @@ impl Words<'_> {
         for store in opened {
             match store.list(Some(&self.host.facts.node)) {
                 Ok(found) => stores.push(format!(
-                    "{}: {} ({} snapshots of this host)",
+                    "{}: {} ({} of this host)",
                     store.name(),
                     store.place(),
-                    found.len()
+                    count(found.len(), "snapshot")
                 )),
                 Err(error) => problems.push(trouble::error(&error)),
             }

@@ -10,6 +10,7 @@ use crate::model::report::{Medium, Outcome, Problem, Report, Severity};
 use crate::model::secret::MASK;
 use crate::model::section::{self, Section};
 use crate::model::snapshot::{Compression, Sealed, Snapshot};
+use crate::model::units;
 pub use crate::model::units::size;
 use crate::task::backup::Plan;
 use crate::task::extract::Extracted;
@@ -126,7 +127,8 @@ pub fn report(report: &Report) -> String {
         match counts.unexplained {
             Some(0) => text.push_str("missing   nothing: every file of this host is accounted for\n"),
             Some(n) => {
-                let _ = writeln!(text, "missing   {n} files of this host (`pbx-config check --complete`)");
+                let files = units::count(n, "file");
+                let _ = writeln!(text, "missing   {files} of this host (`pbx-config check --complete`)");
             }
             None => {}
         }
@@ -164,11 +166,15 @@ pub fn report(report: &Report) -> String {
         }
     }
     text.push_str(&problems(&report.problems));
-    let count = |severity| report.problems.iter().filter(|problem| problem.severity == severity).count();
+    let told = |severity, word| {
+        let of = report.problems.iter().filter(|problem| problem.severity == severity);
+        units::count(of.count(), word)
+    };
     let result = match report.outcome {
         Outcome::Ok => "ok".to_owned(),
         _ => {
-            format!("done, with {} errors and {} warnings", count(Severity::Error), count(Severity::Warning))
+            let (errors, warnings) = (told(Severity::Error, "error"), told(Severity::Warning, "warning"));
+            format!("done, with {errors} and {warnings}")
         }
     };
     let _ = writeln!(text, "result    {result}");
@@ -182,10 +188,7 @@ pub fn medium(medium: &Medium) -> String {
 }
 
 fn count(sealed: &Sealed) -> String {
-    match sealed.recipients {
-        1 => "1 recipient".to_owned(),
-        n => format!("{n} recipients"),
-    }
+    units::count(sealed.recipients, "recipient")
 }
 
 pub fn compression(codec: &Compression) -> String {

@@ -7,6 +7,7 @@ use jiff::tz::TimeZone;
 use super::{Words, render};
 use crate::model::record::Record;
 use crate::model::report::Exit;
+use crate::model::units::count;
 use crate::task::{audit, record};
 
 /// What this program did on this host
@@ -118,7 +119,7 @@ fn what(record: &Record) -> String {
         parts.push(format!("{}: {} good{bad}", one.store, one.good));
     }
     if !record.problems.is_empty() {
-        parts.push(format!("{} problems", record.problems.len()));
+        parts.push(count(record.problems.len(), "problem"));
     }
     parts.join("; ")
 }

@@ -7,6 +7,7 @@ use jiff::{SignedDuration, Span, SpanRelativeTo, Timestamp};
 
 use super::{Format, Words, args, render};
 use crate::model::report::{Exit, Fault, FaultKind, Severity};
+use crate::model::units::count;
 use crate::plan::fleet::Member;
 use crate::plan::status::{self as plan, Finding, Level, StoreState, Timer};
 use crate::sys::mask::mask;
@@ -115,7 +116,7 @@ fn text(status: &Status) -> String {
     match &status.last_run {
         Some(run) => line(
             "last run",
-            format!("{}  {}, {} problems  {}", local(run.at), run.outcome, run.problems, run.id),
+            format!("{}  {}, {}  {}", local(run.at), run.outcome, count(run.problems, "problem"), run.id),
         ),
         None => line("last run", "none is recorded".to_owned()),
     }
@@ -142,8 +143,8 @@ fn fleet_text(fleet: &Fleet) -> String {
     let all = fleet.members.len();
     let head = match &bad[..] {
         [] if all == 0 => "no host has a snapshot".to_owned(),
-        [] => format!("{all} hosts"),
-        bad => format!("{} of {all} hosts: {}", bad.len(), bad.join(", ")),
+        [] => count(all, "host"),
+        bad => format!("{} of {}: {}", bad.len(), count(all, "host"), bad.join(", ")),
     };
     // What made it critical stands in the line that a monitor shows.
     let away = fleet.problems.iter().filter(|problem| problem.severity == Severity::Error);

@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::trouble;
 use crate::model::report::{Medium, Problem};
 use crate::model::snapshot::SnapshotId;
+use crate::model::units::count;
 use crate::store::Store;
 use crate::sys::host::Host;
 use crate::sys::lock::check_stopped;
@@ -94,9 +95,9 @@ fn go(host: &Host, store: &dyn Store, tried: &mut Tried) -> Option<()> {
     let node = &host.facts.node;
     let name = format!("{}.probe", &node[..node.len().min(NODE_MAX_BYTES)]);
     let left = tried.step("reach", || {
-        let own = store.list(Some(node))?.len();
+        let own = count(store.list(Some(node))?.len(), "snapshot");
         let left = store.list(Some(&name))?;
-        Ok((left, Some(format!("{own} snapshots of this host"))))
+        Ok((left, Some(format!("{own} of this host"))))
     })?;
     let left: Vec<SnapshotId> = left.into_iter().map(|found| found.id).collect();
     let content = vec![b'.'; PROBE_BYTES];

@@ -20,6 +20,7 @@ use crate::config::{Config, Preflight};
 use crate::model::report::{Fault, FaultKind, Problem};
 use crate::model::section::Section;
 use crate::model::snapshot::SnapshotId;
+use crate::model::units::count;
 use crate::notify;
 use crate::plan::check::{self, Area, Finding, State};
 use crate::plan::select::Selection;
@@ -68,7 +69,7 @@ pub fn stores(host: &Host, stores: &[Box<dyn Store>]) -> Vec<Finding> {
         match list(store.as_ref(), &host.facts.node) {
             Err(error) => findings.push(failed(Area::Stores, &error)),
             Ok(found) => {
-                let what = format!("{name}: {} snapshots of this host", found.len());
+                let what = format!("{name}: {} of this host", count(found.len(), "snapshot"));
                 findings.push(Finding::new(Area::Stores, State::Ok, what));
                 let newest = found.iter().max();
                 let need = newest.map_or(FIRST_BYTES, |(_, size)| size.saturating_mul(MARGIN));
@@ -131,7 +132,8 @@ pub fn settings(host: &Host, config: &Config) -> Vec<Finding> {
             findings.push(finding.hint("`pbx-config key setup` leads through it"));
         }
         Ok(all) => {
-            findings.push(keys(State::Ok, format!("snapshots are sealed for {} recipients", all.len())));
+            findings
+                .push(keys(State::Ok, format!("snapshots are sealed for {}", count(all.len(), "recipient"))));
             findings.push(match (proof::overdue(host, &all), proof::proof(host)) {
                 (Some(problem), _) => check::of_problem(Area::Keys, problem),
                 (None, Some(proof)) => {
@@ -185,10 +187,14 @@ pub fn coverage(host: &Host, config: &Config, stores: &[Box<dyn Store>]) -> Resu
     let finding = |state, what: String| Finding::new(Area::Coverage, state, what);
     Ok(vec![match coverage.unexplained {
         0 => finding(State::Ok, format!("all {} files that are looked at are accounted for", coverage.files)),
-        n => finding(State::Notice, format!("{n} files of this host are in no backup"))
+        n => finding(State::Notice, format!("in no backup: {} of this host", count(n, "file")))
             .hint("`pbx-config check --complete` lists them"),
     }])
 }
+
+/// What others than root read by, and what folders have.
+const READ: u32 = 0o044;
+const EXECUTE: u32 = 0o111;
 
 /// Carries out every fix; what could be mended is a notice afterwards.
 pub fn mend(host: &Host, findings: &mut [Finding]) {
@@ -208,7 +214,11 @@ pub fn mend(host: &Host, findings: &mut [Finding]) {
                 fix.done = true;
                 finding.state = State::Notice;
                 finding.what = format!("{shown}: was {}, is {} now", fix.before, fix.after);
-                finding.hint = None;
+                // A mode that is mended takes back nothing that was read before.
+                let is_file = fix.before.mode & EXECUTE == 0;
+                let was_read = is_file && fix.before.mode & READ != 0 && fix.after.mode & READ == 0;
+                finding.hint = was_read
+                    .then(|| "others could read it until now: replace what is secret in it".to_owned());
             }
             Err(error) => finding.hint = Some(format!("{shown} could not be mended: {error}")),
         }
