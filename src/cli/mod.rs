@@ -65,8 +65,9 @@ use crate::task::{after, metrics, trouble};
 /// The program: from its arguments to its exit code.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> i32 {
     lock::catch_signals();
-    let (stdout, stderr) = (io::stdout(), io::stderr());
-    let world = World { exec: None, now: Timestamp::now(), out: &mut stdout.lock(), err: &mut stderr.lock() };
+    // Standard error is not locked: a thread that logs, or panics, would wait for the end of the program.
+    let (stdout, mut stderr) = (io::stdout(), io::stderr());
+    let world = World { exec: None, now: Timestamp::now(), out: &mut stdout.lock(), err: &mut stderr };
     run(args, world) as i32
 }
 

@@ -170,12 +170,11 @@ pub fn report(report: &Report) -> String {
         let of = report.problems.iter().filter(|problem| problem.severity == severity);
         units::count(of.count(), word)
     };
-    let result = match report.outcome {
-        Outcome::Ok => "ok".to_owned(),
-        _ => {
-            let (errors, warnings) = (told(Severity::Error, "error"), told(Severity::Warning, "warning"));
-            format!("done, with {errors} and {warnings}")
-        }
+    let result = if report.outcome == Outcome::Ok {
+        "ok".to_owned()
+    } else {
+        let (errors, warnings) = (told(Severity::Error, "error"), told(Severity::Warning, "warning"));
+        format!("done, with {errors} and {warnings}")
     };
     let _ = writeln!(text, "result    {result}");
     text

@@ -385,3 +385,16 @@ fn a_folder_swapped_for_a_link_after_the_plan_was_saved_stops_it() {
     assert!(err.contains("changed since the plan was made: /etc/cron.d/job"), "{err}");
     assert_same(&slash.whole(), &before);
 }
+
+#[test]
+fn what_a_thread_says_is_not_waited_for() {
+    let slash = Slash::new();
+    // Nobody is there, and each attempt that fails is told by the thread that makes it.
+    slash.write(
+        "etc/proxmox-backup-extra/pbx-config.cfg",
+        "ntfy: phone\n\turl http://127.0.0.1:1\n\ttopic a\n\tretries 0\n",
+    );
+    let (out, err) = slash.exits(1, &["-vv", "notify", "test"]);
+    assert!(out.contains("FAILED  ntfy 'phone': http://127.0.0.1:1: "), "{out}");
+    assert!(err.contains("debug: ntfy 'phone': "), "{err}");
+}
