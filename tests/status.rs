@@ -587,7 +587,7 @@ fn an_empty_or_missing_fleet_is_no_healthy_one() {
     host.configure("dir: a\n\tpath /srv/a\n\ndir: b\n\tpath /srv/b\n\tmountpoint yes\n");
     let away = status_at(&mut host, "2026-11-22T04:00:00Z", PLANNED, &["--fleet"]).exits(Exit::Usage);
     // In the line that a monitor shows.
-    assert!(away.out.starts_with("CRITICAL: 1 hosts; store 'b': nothing is mounted on"), "{}", away.out);
+    assert!(away.out.starts_with("CRITICAL: 1 host; store 'b': nothing is mounted on"), "{}", away.out);
     // What is no manifest.
     host.configure("dir: a\n\tpath /srv/a\n");
     fs::create_dir_all(host.root.join("srv/a/odd")).unwrap();
