@@ -20,10 +20,10 @@ pub mod model {
     pub mod facts;
     pub mod index;
     pub mod keep;
+    pub mod legacy;
     pub mod message;
     pub mod nearest;
     pub mod record;
-    pub mod relic;
     pub mod report;
     pub mod secret;
     pub mod section;
@@ -33,40 +33,51 @@ pub mod model {
 
 /// Floor 1. The machine: the only floor with processes, sockets and `unsafe`.
 pub mod sys {
-    pub mod beneath;
-    pub mod child;
-    pub mod contacts;
     pub mod dpkg;
-    pub mod exec;
-    pub mod files;
-    pub mod flags;
-    pub mod glob;
+    pub mod error_hint;
     pub mod guests;
-    pub mod hash;
+    pub mod hmac;
     pub mod host;
-    pub mod http;
-    pub mod keyed;
-    pub mod lock;
-    pub mod locked;
     pub mod log;
+    pub mod mail_contacts;
     pub mod mask;
-    pub mod mounts;
-    pub mod netfilter;
-    pub mod owners;
     pub mod pmxcfs;
-    pub mod pmxcfs_put;
-    pub mod processes;
-    pub mod put;
-    pub mod refusal;
-    pub mod rights;
-    pub mod scratch;
-    pub mod session;
-    pub mod sockets;
-    pub mod space;
-    #[cfg(test)]
-    mod trees;
     pub mod tty;
-    pub mod walk;
+
+    /// Files and file systems.
+    pub mod fs {
+        pub mod contained_dir;
+        pub mod files;
+        pub mod flags;
+        pub mod free_space;
+        pub mod glob;
+        pub mod hash;
+        pub mod mounts;
+        pub mod owners;
+        pub mod permissions;
+        pub mod replace;
+        pub mod scratch;
+        #[cfg(test)]
+        mod test_trees;
+        pub mod walk;
+    }
+
+    /// HTTP, sockets and the packet filter.
+    pub mod net {
+        pub mod http;
+        pub mod netfilter;
+        pub mod sockets;
+    }
+
+    /// Processes: ours, those we run and those that run here.
+    pub mod process {
+        pub mod exec;
+        pub mod forked;
+        pub mod lock;
+        pub mod locked_memory;
+        pub mod processes;
+        pub mod session;
+    }
 
     /// Lower-case hex.
     pub fn hex(bytes: &[u8]) -> String {
@@ -110,95 +121,62 @@ pub mod notify;
 
 /// Floor 3. Decisions: pure functions of nouns.
 pub mod plan {
-    pub mod advice;
-    pub mod chain;
-    pub mod changes;
+    pub mod baseline;
     pub mod check;
-    pub mod complete;
-    pub mod datastores;
-    mod decide;
-    pub mod differences;
-    pub mod excerpt;
+    pub mod coverage;
     pub mod exposure;
     pub mod fleet;
-    mod folders;
-    pub mod guest_conf;
-    pub mod guests;
-    pub mod member;
-    pub mod merge;
+    mod html;
+    pub mod manifest_chain;
     pub mod message;
     pub mod metrics;
-    pub mod moves;
-    pub mod network;
-    pub mod object;
-    pub mod owners;
-    mod page;
     pub mod passphrase;
-    pub mod permissions;
-    pub mod pieces;
     pub mod prune;
-    pub mod refuse;
-    pub mod relocate;
     pub mod restore;
     pub mod select;
-    pub mod selector;
-    pub mod shape;
     pub mod status;
     pub mod vzdump_conf;
 }
 
 /// Floor 4. Verbs.
 pub mod task {
-    pub mod after;
-    pub mod ahead;
-    pub mod api;
-    pub mod apply;
-    pub mod armed;
-    pub mod audit;
     pub mod backup;
-    pub mod changes;
     pub mod check;
-    pub mod collect;
-    pub mod complete;
-    pub mod configure;
-    pub mod database;
-    pub mod decrypt;
-    mod deliver;
-    pub mod drift;
-    pub mod extract;
-    pub mod fixed;
-    pub mod fleet;
-    pub mod hook;
-    pub mod intake;
-    pub mod journal;
-    pub mod key;
-    pub mod legacy;
-    pub mod limit;
-    pub mod metrics;
-    pub mod migrate;
-    pub mod mounted;
-    pub mod notify;
-    pub mod observe;
-    pub mod perform;
-    pub mod picked;
-    pub mod preview;
-    pub mod probe;
-    pub mod proof;
-    pub mod prune;
-    pub mod record;
+    pub mod error;
+    pub mod keys;
     pub mod restore;
-    pub mod safety;
-    pub mod services;
     pub mod snapshots;
-    pub mod sources;
-    pub mod state;
-    pub mod status;
-    pub mod surroundings;
-    pub mod trial;
-    pub mod trouble;
-    pub mod undo;
-    pub mod unfinished;
-    pub mod verify;
+
+    /// The records of runs, and what follows them: status, metrics, messages, retention.
+    pub mod runs {
+        pub mod finish;
+        pub mod fleet;
+        pub mod metrics;
+        pub mod notify;
+        pub mod prune;
+        pub mod records;
+        pub mod status;
+    }
+
+    /// Reads what this host has.
+    pub mod scan {
+        pub mod api;
+        pub mod archiver;
+        pub mod baseline;
+        pub mod commands;
+        pub mod coverage;
+        pub mod drift;
+        pub mod referenced_files;
+        pub mod sources;
+        pub mod walk;
+    }
+
+    /// Sets the program up on a host: configuration, migration, hooks.
+    pub mod setup {
+        pub mod configure;
+        pub mod hook;
+        pub mod migrate;
+    }
 }
 
 /// Floor 5. Words.

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use common::TestHost;
 use pbx_config::model::report::Exit;
-use pbx_config::sys::exec::NoTools;
+use pbx_config::sys::process::exec::NoTools;
 
 const PVE_AUDIT: &[&str] =
     &["Sys.Audit", "Datastore.Audit", "VM.Audit", "SDN.Audit", "Pool.Audit", "Mapping.Audit"];

@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 
 use pbx_config::catalog::{self, Item, On, Restore, Source};
-use pbx_config::sys::glob::Pattern;
+use pbx_config::sys::fs::glob::Pattern;
 
 fn globs(item: &Item) -> Vec<String> {
     match item.source {

@@ -14,7 +14,7 @@ use std::process::{Child, Command};
 
 use common::{TestHost, program};
 use pbx_config::model::report::Exit;
-use pbx_config::sys::exec::{Cmd, Exec, Output, Status};
+use pbx_config::sys::process::exec::{Cmd, Exec, Output, Status};
 use serde_json::Value;
 
 const ALL_HOSTS: [&str; 5] = ["pve-single", "pve-cluster", "pbs", "both", "bare"];

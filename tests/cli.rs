@@ -256,9 +256,9 @@ fn one_root_has_one_lock_however_it_is_spelt() {
     let real = pbx_config::sys::host::Host::detect(
         fs::canonicalize(&host.root).unwrap(),
         jiff::Timestamp::now(),
-        Box::new(pbx_config::sys::exec::NoTools),
+        Box::new(pbx_config::sys::process::exec::NoTools),
     );
-    let _lock = pbx_config::sys::lock::Lock::acquire(&real.run_dir()).unwrap();
+    let _lock = pbx_config::sys::process::lock::Lock::acquire(&real.run_dir()).unwrap();
     let spelt = format!("{}/../root/", host.root.display());
     let status = Command::new(program()).args(["--root", &spelt, "backup"]).output().unwrap();
     assert_eq!(status.status.code(), Some(11), "{}", String::from_utf8_lossy(&status.stderr));
@@ -347,9 +347,9 @@ fn a_second_run_is_told_who_holds_the_lock() {
     let host_of = pbx_config::sys::host::Host::detect(
         host.root.clone(),
         jiff::Timestamp::now(),
-        Box::new(pbx_config::sys::exec::NoTools),
+        Box::new(pbx_config::sys::process::exec::NoTools),
     );
-    let lock = pbx_config::sys::lock::Lock::acquire(&host_of.run_dir()).unwrap();
+    let lock = pbx_config::sys::process::lock::Lock::acquire(&host_of.run_dir()).unwrap();
     let error = format!("another run (pid {}) holds the lock", std::process::id());
     refused(&host, &["backup"], Exit::Locked, &error, "wait for it to end, then try again");
     // Reading needs no lock.

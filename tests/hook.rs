@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex};
 
 use common::{TestHost, program};
 use pbx_config::model::report::Exit;
-use pbx_config::sys::exec::{self, Cmd, Exec};
+use pbx_config::sys::process::exec::{self, Cmd, Exec};
 
 const CONF: &str = "etc/vzdump.conf";
 const HOOK: &str = "/usr/share/proxmox-backup-extra/hooks/vzdump-hook";

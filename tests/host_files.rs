@@ -12,9 +12,9 @@ use std::process::{Command, Output};
 use common::TestHost;
 use jiff::Timestamp;
 use pbx_config::model::facts::{Facts, Product};
-use pbx_config::sys::exec::NoTools;
+use pbx_config::sys::fs::owners::Owners;
 use pbx_config::sys::host::Host;
-use pbx_config::sys::owners::Owners;
+use pbx_config::sys::process::exec::NoTools;
 
 fn facts(root: &Path) -> Facts {
     Host::detect(root.to_owned(), Timestamp::default(), Box::new(NoTools)).facts

@@ -19,11 +19,11 @@ use pbx_config::archive::writer::{Protection, Writer};
 use pbx_config::catalog;
 use pbx_config::model::report::Exit;
 use pbx_config::model::snapshot::Snapshot;
-use pbx_config::sys::exec::NoTools;
-use pbx_config::sys::files;
+use pbx_config::sys::fs::files;
 use pbx_config::sys::host::Host;
-use pbx_config::task::collect::Piece;
-use pbx_config::task::intake::Intake;
+use pbx_config::sys::process::exec::NoTools;
+use pbx_config::task::scan::archiver::Intake;
+use pbx_config::task::scan::walk::Piece;
 
 /// What no verb may take, on the busiest machine.
 const HANG: Duration = Duration::from_secs(120);

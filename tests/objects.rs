@@ -13,13 +13,13 @@ use std::time::{Duration, Instant};
 
 use common::{Shims, TestHost};
 use pbx_config::catalog::objects::Grammar;
-use pbx_config::catalog::references::NODE_NAMES;
+use pbx_config::catalog::restore::references::NODE_NAMES;
 use pbx_config::model::report::{Exit, FaultKind};
-use pbx_config::plan::object::{self, Chosen, Here};
-use pbx_config::plan::pieces;
-use pbx_config::plan::relocate::{self, Moves};
-use pbx_config::plan::selector::{self, Selector, Tree};
-use pbx_config::sys::exec::{Cmd, Exec, Output, Status};
+use pbx_config::plan::restore::adapt::references::{self, Moves};
+use pbx_config::plan::restore::objects::config_edit;
+use pbx_config::plan::restore::objects::object_names::{self, Selector, Tree};
+use pbx_config::plan::restore::objects::{self, Chosen, Here};
+use pbx_config::sys::process::exec::{Cmd, Exec, Output, Status};
 use proptest::prelude::*;
 
 /// The files of a golden host that objects stand in.
@@ -37,7 +37,7 @@ fn collect(folder: &Path, at: &str, tree: &mut Tree) {
         let path = format!("{at}/{}", entry.file_name().into_string().unwrap());
         if entry.file_type().unwrap().is_dir() {
             collect(&entry.path(), &path, tree);
-        } else if selector::reads(&path) {
+        } else if object_names::reads(&path) {
             tree.insert(path, fs::read(entry.path()).unwrap());
         }
     }
@@ -50,7 +50,7 @@ fn choose(words: &[&str], moves: &Moves, snapshot: &Tree, live: &Tree) -> Result
     };
     let selectors: Result<Vec<Selector>, _> = words.iter().map(|word| Selector::parse(word)).collect();
     let here = Here { node: "pve1", nodes: &["pve1".to_owned()] };
-    let mut chosen = object::choose(&selectors.map_err(told)?, moves, snapshot, live, here).map_err(told)?;
+    let mut chosen = objects::choose(&selectors.map_err(told)?, moves, snapshot, live, here).map_err(told)?;
     match chosen.iter_mut().find_map(|one| one.refused.take()) {
         Some(refused) => Err(told(refused)),
         None => Ok(chosen),
@@ -84,13 +84,13 @@ fn edit(tree: &mut Tree, path: &str, old: &str, new: &str) {
 fn every_object_of_every_golden_host_is_unchanged_on_its_own_host() {
     for name in ["pve-single", "pve-cluster", "pbs", "both"] {
         let tree = golden(name);
-        let words = selector::all(&tree);
+        let words = object_names::all(&tree);
         assert!(words.len() > 3, "{name}: {words:?}");
         let nodes: Vec<String> = ["pve1", "pve2", "pve3", "duo"].map(str::to_owned).to_vec();
         for word in &words {
             let here = Here { node: "pve1", nodes: &nodes };
             let selector = Selector::parse(word).unwrap();
-            let chosen = object::choose(&[selector], &Moves::default(), &tree, &tree, here).unwrap();
+            let chosen = objects::choose(&[selector], &Moves::default(), &tree, &tree, here).unwrap();
             assert_eq!(chosen.len(), 1, "{name} {word}");
             assert!(chosen[0].changes.is_empty(), "{name} {word}: {chosen:?}");
         }
@@ -103,15 +103,15 @@ fn every_object_comes_back_onto_a_host_that_has_nothing_and_is_then_unchanged() 
     let here = Here { node: "pve1", nodes: &nodes };
     for name in ["pve-single", "pve-cluster", "pbs"] {
         let snapshot = golden(name);
-        let words = selector::all(&snapshot);
+        let words = object_names::all(&snapshot);
         let selectors: Vec<Selector> = words.iter().map(|word| Selector::parse(word).unwrap()).collect();
-        let first = object::choose(&selectors, &Moves::default(), &snapshot, &Tree::new(), here).unwrap();
+        let first = objects::choose(&selectors, &Moves::default(), &snapshot, &Tree::new(), here).unwrap();
         let live = applied(&Tree::new(), &first);
         // Members of lists come after the lists, so once more; then everything stands.
-        let second = object::choose(&selectors, &Moves::default(), &snapshot, &live, here).unwrap();
+        let second = objects::choose(&selectors, &Moves::default(), &snapshot, &live, here).unwrap();
         let live = applied(&live, &second);
-        assert_eq!(selector::all(&live).len(), words.len(), "{name}");
-        let again = object::choose(&selectors, &Moves::default(), &snapshot, &live, here).unwrap();
+        assert_eq!(object_names::all(&live).len(), words.len(), "{name}");
+        let again = objects::choose(&selectors, &Moves::default(), &snapshot, &live, here).unwrap();
         assert!(again.iter().all(|chosen| chosen.changes.is_empty()), "{name}: {again:?}");
     }
 }
@@ -390,7 +390,7 @@ fn a_renamed_node_is_renamed_wherever_files_name_it() {
         ..Moves::default()
     };
     let renamed = |path: &str, text: &str| {
-        let file = relocate::file(path, text.as_bytes(), &swap);
+        let file = references::file(path, text.as_bytes(), &swap);
         (file.path, String::from_utf8(file.content).unwrap())
     };
     let mut seen = BTreeSet::new();
@@ -497,7 +497,7 @@ fn a_guest_keeps_every_byte_that_names_no_other_place() {
         scsi1: a:base-9000-disk-0/vm-101-disk-1\nscsi2: /dev/disk/by-id/x,backup=0\nide2: none,media=cdrom\nide3: a:iso/x.iso,media=cdrom\n\
         unused0: other:vm-101-disk-2\nefidisk0: a:vm-1011-disk-0\nnet0: virtio=AA,bridge=vmbr1,tag=5\nnet1: virtio=AA,bridge=vmbr10\n\
         cicustom: user=a:snippets/u.yaml,network=c:snippets/n.yaml\nscsihw: a:b\nmp0: a:subvol-101-disk-0,mp=/x:/y\n\n[snap]\nvmstate: a:vm-101-state-snap\n";
-    let guest = relocate::guest(before.as_bytes(), "101", &moves);
+    let guest = references::guest(before.as_bytes(), "101", &moves);
     let after = "#a:vm-101-disk-0 vmbr1\r\nargs: -drive file=a:vm-101-disk-0\nscsi0: file=b:900/vm-900-disk-0.qcow2,size=1G\n\
         scsi1: b:base-9000-disk-0/vm-900-disk-1\nscsi2: /dev/disk/by-id/x,backup=0\nide2: none,media=cdrom\nide3: b:iso/x.iso,media=cdrom\n\
         unused0: other:vm-900-disk-2\nefidisk0: b:vm-1011-disk-0\nnet0: virtio=AA,bridge=vmbr2,tag=5\nnet1: virtio=AA,bridge=vmbr10\n\
@@ -906,19 +906,19 @@ proptest! {
     ) {
         let live = format!("{live}{tail}");
         let grammar = Grammar::Sections(&[]);
-        for piece in pieces::pieces(grammar, saved.as_bytes()).unwrap() {
+        for piece in config_edit::pieces(grammar, saved.as_bytes()).unwrap() {
             let content = &saved.as_bytes()[piece.at.clone()];
-            let before = pieces::pieces(grammar, live.as_bytes()).unwrap();
+            let before = config_edit::pieces(grammar, live.as_bytes()).unwrap();
             let places: Vec<_> = before.iter().filter(|other| other.id == piece.id).collect();
             if places.len() > 1 {
                 continue;
             }
             let after = match places[..] {
-                [old] => pieces::replace(live.as_bytes(), &old.at, content),
-                _ => pieces::add(grammar, live.as_bytes(), &piece.kind, &piece.id, content).unwrap(),
+                [old] => config_edit::replace(live.as_bytes(), &old.at, content),
+                _ => config_edit::add(grammar, live.as_bytes(), &piece.kind, &piece.id, content).unwrap(),
             };
-            let found = pieces::pieces(grammar, &after).unwrap();
-            let contents = |text: &[u8], all: &[pieces::Piece]| -> Vec<(String, Vec<u8>)> {
+            let found = config_edit::pieces(grammar, &after).unwrap();
+            let contents = |text: &[u8], all: &[config_edit::Piece]| -> Vec<(String, Vec<u8>)> {
                 all.iter().map(|piece| (piece.id.clone(), text[piece.at.clone()].to_vec())).collect()
             };
             let mut expected = contents(live.as_bytes(), &before);
@@ -928,7 +928,7 @@ proptest! {
             }
             prop_assert_eq!(contents(&after, &found), expected);
             let again = found.iter().find(|other| other.id == piece.id).unwrap();
-            prop_assert_eq!(pieces::replace(&after, &again.at, content), after);
+            prop_assert_eq!(config_edit::replace(&after, &again.at, content), after);
         }
     }
 
@@ -941,12 +941,12 @@ proptest! {
         }).collect();
         let text = format!("{space}{{\"a\":0,\"users\":{{{}}}}}", inner.join(","));
         let grammar = Grammar::Json(&["users"]);
-        let found = pieces::pieces(grammar, text.as_bytes()).unwrap();
+        let found = config_edit::pieces(grammar, text.as_bytes()).unwrap();
         prop_assert_eq!(found.iter().map(|piece| piece.id.clone()).collect::<std::collections::BTreeSet<_>>(), names.clone());
         let piece = format!("{}:5", serde_json::to_string(&new).unwrap());
         let after = match found.iter().find(|piece| piece.id == new) {
-            Some(old) => pieces::replace(text.as_bytes(), &old.at, piece.as_bytes()),
-            None => pieces::add(grammar, text.as_bytes(), "", &new, piece.as_bytes()).unwrap(),
+            Some(old) => config_edit::replace(text.as_bytes(), &old.at, piece.as_bytes()),
+            None => config_edit::add(grammar, text.as_bytes(), "", &new, piece.as_bytes()).unwrap(),
         };
         let value: serde_json::Value = serde_json::from_slice(&after).unwrap();
         prop_assert_eq!(&value["users"][&new], &serde_json::json!(5));
@@ -959,8 +959,8 @@ proptest! {
         let back = Moves { nodes: vec![("zz9".into(), "a".into())], ..Moves::default() };
         prop_assume!(!text.contains("zz9"));
         for path in ["etc/pve/storage.cfg", "etc/pve/jobs.cfg", "etc/hosts", "etc/pve/user.cfg"] {
-            let moved = relocate::file(path, text.as_bytes(), &there);
-            prop_assert_eq!(relocate::file(path, &moved.content, &back).content, text.as_bytes());
+            let moved = references::file(path, text.as_bytes(), &there);
+            prop_assert_eq!(references::file(path, &moved.content, &back).content, text.as_bytes());
         }
     }
 }

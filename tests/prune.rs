@@ -296,9 +296,9 @@ fn two_runs_at_once_are_told_apart() {
     let detected = pbx_config::sys::host::Host::detect(
         host.root.clone(),
         jiff::Timestamp::now(),
-        Box::new(pbx_config::sys::exec::NoTools),
+        Box::new(pbx_config::sys::process::exec::NoTools),
     );
-    let lock = pbx_config::sys::lock::Lock::acquire(&detected.run_dir()).unwrap();
+    let lock = pbx_config::sys::process::lock::Lock::acquire(&detected.run_dir()).unwrap();
     host.run(&["prune"]).exits(Exit::Locked);
     host.run(&["prune", "--dry-run"]).ok();
     drop(lock);

@@ -21,10 +21,10 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use pbx_config::catalog::{self, Source};
 use pbx_config::model::report::{Exit, Severity};
-use pbx_config::sys::exec::{self, Cmd, NoTools, Status};
-use pbx_config::sys::glob::Pattern;
+use pbx_config::sys::fs::glob::Pattern;
 use pbx_config::sys::host::Host;
 use pbx_config::sys::pmxcfs::{self, How, Picture, State};
+use pbx_config::sys::process::exec::{self, Cmd, NoTools, Status};
 use rusqlite::Connection;
 use serde_json::Value;
 

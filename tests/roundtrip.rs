@@ -587,7 +587,7 @@ fn evict(tree: &Path) -> usize {
             let file = fs::File::open(file.unwrap().path()).unwrap();
             file.sync_all().unwrap();
             posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED).unwrap();
-            cold += usize::from(!pbx_config::sys::files::is_cached(&file));
+            cold += usize::from(!pbx_config::sys::fs::files::is_cached(&file));
         }
     }
     cold

@@ -9,7 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use common::TestHost;
 use pbx_config::model::report::Exit;
-use pbx_config::sys::exec::{Cmd, Exec, Output, Status};
+use pbx_config::sys::process::exec::{Cmd, Exec, Output, Status};
 use serde_json::{Value, json};
 
 const STATE: &str = "var/lib/proxmox-backup-extra";

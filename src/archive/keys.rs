@@ -14,7 +14,7 @@ use super::recipient::Derivation;
 use super::seal::{Clear, Held, Opening};
 use crate::model::report::{Fault, FaultKind};
 use crate::model::snapshot::Sealed;
-use crate::sys::lock::check_stopped;
+use crate::sys::process::lock::check_stopped;
 
 /// A payload that names more derivations than one installation ever had is made to cost time.
 const DERIVATIONS_MAX: usize = 8;

@@ -23,7 +23,7 @@ use crate::model::index::{Index, Name};
 use crate::model::report::{Fault, FaultKind};
 use crate::model::snapshot::{Counts, FORMAT, MANIFEST_MAX_BYTES, Snapshot};
 use crate::sys::hex;
-use crate::sys::lock::check_stopped;
+use crate::sys::process::lock::check_stopped;
 
 /// So much of a file's head always holds the manifest.
 pub const HEAD_BYTES: usize = BLOCK + MANIFEST_MAX_BYTES;

@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 use crate::model::report::{Fault, FaultKind};
-use crate::sys::locked::random;
+use crate::sys::process::locked_memory::random;
 
 /// More keys than anyone keeps apart; the manifest must have room for their fingerprints.
 pub const RECIPIENTS_MAX: usize = 64;

@@ -17,8 +17,8 @@ use anyhow::{Context, Result, bail, ensure};
 use super::recipient::{RECIPIENTS_MAX, Recipient};
 use crate::model::report::{Fault, FaultKind};
 use crate::model::snapshot::Sealed;
-use crate::sys::lock::check_stopped;
-use crate::sys::locked::Locked;
+use crate::sys::process::lock::check_stopped;
+use crate::sys::process::locked_memory::Locked;
 
 /// Ending of a sealed payload's name, behind the codec's.
 pub const SEALED_EXT: &str = ".age";

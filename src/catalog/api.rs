@@ -1,5 +1,5 @@
 //! How a product's API is reached, and which tool of the product tells the same without a token.
-//! Not here: speaking with it (`task::api`).
+//! Not here: speaking with it (`task::scan::api`).
 
 use super::On;
 use crate::model::facts::Product;

@@ -1,5 +1,5 @@
 //! Where what makes a host may stand beside the rows, and which files name others that belong to it.
-//! Not here: looking (`task::complete`).
+//! Not here: looking (`task::scan::coverage`).
 
 /// Everything in these is saved, left out by name, as its package brought it, or worth a word.
 pub const TREES: [&str; 2] = ["/etc", "/usr/local"];

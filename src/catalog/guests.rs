@@ -1,5 +1,5 @@
 //! Guests of a node: where their configuration is, the lock that Proxmox's own tools change it under, and what shows
-//! that one runs. Not here: what the configuration says (`plan::guest_conf`).
+//! that one runs. Not here: what the configuration says (`plan::restore::guest_conf`).
 
 use std::path::Path;
 

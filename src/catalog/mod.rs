@@ -3,22 +3,30 @@
 //! Not here: reading the host (`sys`), choosing rows (`plan::select`).
 
 pub mod api;
-pub mod by_hand;
 pub mod changing;
 pub mod coverage;
-pub mod early;
 pub mod exposure;
 pub mod guests;
 pub mod hooks;
-pub mod merges;
+pub mod legacy;
 pub mod monitoring;
 pub mod objects;
 pub mod own;
-mod pbs;
-pub mod predecessor;
-mod pve;
-pub mod references;
-pub mod system;
+
+/// The items: one row for each thing worth keeping.
+pub mod items {
+    pub mod pbs;
+    pub mod pve;
+    pub mod system;
+}
+
+/// Facts that a restore needs beside the items.
+pub mod restore {
+    pub mod early_boot;
+    pub mod manual_steps;
+    pub mod merges;
+    pub mod references;
+}
 
 use std::fmt;
 
@@ -255,7 +263,7 @@ pub const ELSEWHERE: &[&str] = &[
 pub const PVE_TREE: &str = "etc/pve";
 /// In its root, made up by pmxcfs; and where its locks are.
 pub use crate::sys::pmxcfs::VIRTUAL as PVE_VIRTUAL;
-pub use crate::sys::pmxcfs_put::LOCKS as PVE_LOCKS;
+pub use crate::sys::pmxcfs::write::LOCKS as PVE_LOCKS;
 /// Made by the kernel or at run time: nothing is ever put there.
 pub const RUN_TIME: &[&str] = &["/proc", "/sys", "/dev", "/run", "/var/run"];
 /// Who has it is a member of a cluster.
@@ -284,5 +292,5 @@ const BASE: Item = Item {
 
 /// All rows. Their order is the order of restore.
 pub fn items() -> impl Iterator<Item = &'static Item> {
-    system::ITEMS.iter().chain(pve::ITEMS).chain(pbs::ITEMS)
+    items::system::ITEMS.iter().chain(items::pve::ITEMS).chain(items::pbs::ITEMS)
 }

@@ -1,5 +1,5 @@
 //! What an admin calls by name (`storage/nas`, `user/bob@pve`): the files it stands in, by which grammar, and what
-//! belongs to it. A row is a fact about Proxmox; `plan::object` takes one out and puts it in.
+//! belongs to it. A row is a fact about Proxmox; `plan::restore::objects` takes one out and puts it in.
 //! Not here: which file belongs to which catalogue row (`items`), who asks for what.
 
 use super::On;

@@ -85,9 +85,9 @@ pub enum Verb {
     /// Write a sealed snapshot in the clear
     Decrypt(super::decrypt::Decrypt),
     /// Put back exactly what a restore changed
-    Undo(super::undo::Undo),
+    Undo(super::restore::undo::Undo),
     /// Keep a restore that is armed
-    Confirm(super::undo::Confirm),
+    Confirm(super::restore::undo::Confirm),
     /// Keys: who can open the snapshots, new ones, and the proof that the offline one still works
     #[command(
         subcommand,
@@ -106,7 +106,7 @@ pub enum Verb {
     /// How well this host is backed up, at a glance
     Status(super::status::StatusArgs),
     /// What this program did on this host
-    Log(super::runs::Log),
+    Log(super::run_log::Log),
     /// Look at the stores
     #[command(
         subcommand,
@@ -135,7 +135,7 @@ pub enum Verb {
     #[command(subcommand, after_help = super::notify::EXAMPLES)]
     Notify(super::notify::Notify),
     /// Turn the predecessor's backup.env into a configuration of pbx-config
-    Migrate(super::migrate::Args),
+    Migrate(super::setup::migrate::Args),
     /// Look at the configuration, take it out, bring it in
     #[command(
         subcommand,
@@ -370,7 +370,7 @@ pub enum Config {
     /// Check the configuration and reach every store
     Check,
     /// Print the configuration as YAML or JSON
-    Export(super::exchange::Export),
+    Export(super::setup::exchange::Export),
     /// Replace this node's configuration by a YAML or JSON file
-    Import(super::exchange::Import),
+    Import(super::setup::exchange::Import),
 }

@@ -10,8 +10,9 @@ use crate::model::report::{Exit, Outcome, Report};
 use crate::model::snapshot::Trigger;
 use crate::model::units::count;
 use crate::store::Store;
-use crate::task::notify::{Channels, Lines};
-use crate::task::{after, backup};
+use crate::task::backup;
+use crate::task::runs::finish;
+use crate::task::runs::notify::{Channels, Lines};
 
 impl Words<'_> {
     pub(super) fn backup(&mut self, args: args::Backup) -> Result<Exit> {
@@ -31,13 +32,13 @@ impl Words<'_> {
             Ok(report) => report.clone(),
             Err(error) => {
                 log::info!("backup failed: {error:#}");
-                after::failure(&self.host, "backup", clock.elapsed().as_secs_f64(), error)
+                finish::failure(&self.host, "backup", clock.elapsed().as_secs_f64(), error)
             }
         };
         let own = report.problems.len();
         report.problems.extend(begun);
         channels.tell_backup(&self.host, &mut report, &lines, &done, trigger);
-        after::backup(&self.host, &mut report, trigger, &done);
+        finish::backup(&self.host, &mut report, trigger, &done);
         report.problems.extend(self.metrics());
         report.outcome = report.outcome.max(Outcome::of(&report.problems));
         if let Err(error) = done {

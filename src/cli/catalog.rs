@@ -2,11 +2,11 @@
 
 use anyhow::Result;
 
-use super::row::Row;
+use super::render::item::Row;
 use super::{Words, args, render, selection, worth};
 use crate::model::report::Exit;
 use crate::plan::select;
-use crate::task::sources;
+use crate::task::scan::sources;
 
 impl Words<'_> {
     pub(super) fn catalog(&mut self, args: args::Catalog) -> Result<Exit> {

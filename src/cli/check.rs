@@ -9,13 +9,13 @@ use super::{Words, args, render};
 use crate::config::{Check as Allowed, Config};
 use crate::model::report::Exit;
 use crate::plan::check::{self, Area, Finding, State};
-use crate::plan::complete::{Coverage, Place};
+use crate::plan::coverage::{Coverage, Place};
 use crate::plan::select::Selection;
 use crate::store::Store;
 use crate::task::check as look;
-use crate::task::complete;
-use crate::task::sources::Sources;
-use crate::task::unfinished;
+use crate::task::restore::pending;
+use crate::task::scan::coverage;
+use crate::task::scan::sources::Sources;
 
 /// Look at the host, at what of ours is on it and at its stores: how it stands and what to do
 ///
@@ -84,7 +84,7 @@ impl Words<'_> {
                 }
             }
         }
-        let restores = unfinished::restores(&self.host).into_iter();
+        let restores = pending::restores(&self.host).into_iter();
         findings.extend(restores.map(|problem| check::of_problem(Area::Restores, problem)));
         findings.extend(look::host(&self.host));
         findings.sort_by_key(|finding| finding.area);
@@ -115,7 +115,7 @@ impl Words<'_> {
         let config = self.config()?;
         let stores = self.stores(&config, &args::Stores { names: Vec::new() })?;
         let sources = Sources::new(&self.host, &config, &stores, &Selection::default())?;
-        let Some(coverage) = complete::of_host(&self.host, &sources)? else {
+        let Some(coverage) = coverage::of_host(&self.host, &sources)? else {
             self.print(&serde_json::Value::Null, |_| {
                 "there is no dpkg here; what is missing cannot be told\n".to_owned()
             })?;

@@ -5,29 +5,26 @@ mod args;
 mod backup;
 mod catalog;
 mod check;
-mod config;
 mod decrypt;
-mod exchange;
-mod guided;
-mod hook;
-mod identity;
 mod key;
-mod migrate;
 mod notify;
-mod paper;
-mod plans;
 mod progress;
 mod prune;
 mod render;
 mod restore;
-mod row;
-mod runs;
-mod setup;
+mod run_log;
 mod show;
 mod status;
 mod stores;
-mod undo;
 mod verify;
+
+/// The program set up: its configuration, hooks, and what a predecessor left.
+mod setup {
+    pub mod config;
+    pub mod exchange;
+    pub mod hook;
+    pub mod migrate;
+}
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
@@ -53,14 +50,16 @@ use crate::model::snapshot::Compression;
 use crate::notify as channels;
 use crate::plan::select::Selection;
 use crate::store::{self, Store};
-use crate::sys::exec::{Exec, NoTools, System};
-use crate::sys::glob::Pattern;
+use crate::sys::fs::glob::Pattern;
 use crate::sys::host::Host;
-use crate::sys::{lock, log as talk, mask};
+use crate::sys::process::exec::{Exec, NoTools, System};
+use crate::sys::process::lock;
+use crate::sys::{log as talk, mask};
 use crate::task::backup::compression;
+use crate::task::error;
+use crate::task::runs::{finish, metrics};
+use crate::task::snapshots::verify::NO_OUTPUT;
 use crate::task::snapshots::{self, Chosen};
-use crate::task::verify::NO_OUTPUT;
-use crate::task::{after, metrics, trouble};
 
 /// The program: from its arguments to its exit code.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> i32 {
@@ -120,7 +119,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>, mut world: World) -> Exit {
     let quiet = cli.global.quiet;
     // A proof is of the key that was named, and of no other that happens to lie here.
     let proves = matches!(cli.verb, Verb::Key(key::Key::Prove)) && !cli.global.identities.is_empty();
-    let said = identity::keys(&cli.global.identities, !proves)
+    let said = key::identity::keys(&cli.global.identities, !proves)
         .and_then(|keys| Words { host, format, quiet, keys, out, err: &mut *err }.speak(cli.verb));
     match said {
         Ok(exit) => exit,
@@ -161,7 +160,7 @@ fn failed(error: &anyhow::Error, format: Format, err: &mut dyn Write) -> Exit {
     let hint = if error.to_string() == NO_OUTPUT {
         Some("what it leads to is full or broken; what was to be done is done".to_owned())
     } else {
-        trouble::hint(error)
+        error::hint(error)
     };
     let written = if format == Format::Text {
         let hint = hint.map(|hint| format!("hint: {}\n", render::one_line(&hint))).unwrap_or_default();
@@ -296,10 +295,10 @@ impl Words<'_> {
         carry_out: impl FnOnce(&mut Self, &mut Record) -> Result<Exit>,
     ) -> Result<Exit> {
         let clock = Instant::now();
-        let mut record = after::blank(&self.host, verb);
+        let mut record = finish::blank(&self.host, verb);
         let done = carry_out(self, &mut record);
         record.took = clock.elapsed().as_secs_f64();
-        after::other(&self.host, record, &done);
+        finish::other(&self.host, record, &done);
         let problems = self.metrics();
         self.tell(&problems);
         done

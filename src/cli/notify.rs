@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::{Words, render};
 use crate::model::report::{Exit, Fault, FaultKind, Outcome, Problem};
 use crate::notify::{Delivery, Target, When};
-use crate::task::notify::{self, Channels, Lines};
+use crate::task::runs::notify::{self, Channels, Lines};
 
 pub(super) const EXAMPLES: &str = "EXAMPLES:
   pbx-config notify list            who is told, and when

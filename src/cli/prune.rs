@@ -10,9 +10,9 @@ use crate::model::record::Place;
 use crate::model::report::{Exit, Fault, FaultKind, Outcome, Problem};
 use crate::model::section;
 use crate::store::Store;
-use crate::sys::lock::Lock;
-use crate::task::legacy::{self, OldPlan};
-use crate::task::prune::{self, Done, Plan};
+use crate::sys::process::lock::Lock;
+use crate::task::runs::prune::{self, Done, Plan};
+use crate::task::snapshots::legacy::{self, OldPlan};
 
 impl Words<'_> {
     pub(super) fn prune(&mut self, args: &args::Prune) -> Result<Exit> {

@@ -8,9 +8,9 @@ use super::args::{self, Format};
 use super::{Words, has_cause, render};
 use crate::model::report::{Exit, Fault, FaultKind};
 use crate::store;
-use crate::sys::glob::Named;
+use crate::sys::fs::glob::Named;
 use crate::task::snapshots;
-use crate::task::verify::{self, Looked};
+use crate::task::snapshots::verify::{self, Looked};
 
 impl Words<'_> {
     pub(super) fn list(&mut self, args: &args::List) -> Result<Exit> {

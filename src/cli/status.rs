@@ -11,8 +11,8 @@ use crate::model::units::count;
 use crate::plan::fleet::Member;
 use crate::plan::status::{self as plan, Finding, Level, StoreState, Timer};
 use crate::sys::mask::mask;
-use crate::task::fleet::{self, Fleet};
-use crate::task::status::{self, Status};
+use crate::task::runs::fleet::{self, Fleet};
+use crate::task::runs::status::{self, Status};
 
 /// How well this host is backed up, at a glance
 ///

@@ -8,9 +8,10 @@ use crate::config::Config;
 use crate::model::keep::Keep;
 use crate::model::report::{Exit, Outcome};
 use crate::store::Store;
-use crate::sys::lock::check_stopped;
-use crate::task::trial::{self, Tried};
-use crate::task::{prune, trouble};
+use crate::sys::process::lock::check_stopped;
+use crate::task::error;
+use crate::task::runs::prune;
+use crate::task::snapshots::store_test::{self, Tried};
 
 /// A store as `store list` shows it.
 #[derive(Serialize)]
@@ -70,7 +71,7 @@ impl Words<'_> {
             keep,
             snapshots: listed.as_ref().ok().map(Vec::len),
             of_this_host: listed.as_ref().ok().map(|all| all.iter().filter(|found| own(found)).count()),
-            hint: listed.as_ref().err().and_then(trouble::hint),
+            hint: listed.as_ref().err().and_then(error::hint),
             error: listed.err().map(|error| format!("{error:#}")),
         }
     }
@@ -81,7 +82,7 @@ impl Words<'_> {
         let mut all = Vec::new();
         for store in &stores {
             progress.say(&format!("trying store {}", store.name()));
-            all.push(trial::run(&self.host, store.as_ref()));
+            all.push(store_test::run(&self.host, store.as_ref()));
             check_stopped()?;
         }
         progress.clear();

@@ -7,7 +7,7 @@ use crate::archive::sign::Signers;
 use crate::model::report::{Exit, Fault, FaultKind, Problem};
 use crate::model::snapshot::SnapshotId;
 use crate::store::Store;
-use crate::task::verify::{self, Demand, Verified, Wanted};
+use crate::task::snapshots::verify::{self, Demand, Verified, Wanted};
 
 impl Words<'_> {
     pub(super) fn verify(&mut self, args: &args::Verify) -> Result<Exit> {

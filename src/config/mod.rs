@@ -19,10 +19,10 @@ use crate::model::report::{Fault, FaultKind, Problem};
 use crate::model::secret::MASK;
 pub use crate::model::secret::Secret;
 use crate::model::section::{self, Section, SyntaxError};
-use crate::sys::files;
-use crate::sys::glob::Pattern;
+use crate::sys::fs::files;
+use crate::sys::fs::glob::Pattern;
 use crate::sys::host::{CONFIG_DIR, Host};
-use crate::sys::http::Fingerprint;
+use crate::sys::net::http::Fingerprint;
 use crate::sys::pmxcfs;
 
 pub const FILE: &str = "pbx-config.cfg";

@@ -1,5 +1,5 @@
-//! What a host shows to the network and what runs on it, as it was seen. Seeing is `sys::sockets`,
-//! `sys::processes`, `sys::netfilter`.
+//! What a host shows to the network and what runs on it, as it was seen. Seeing is `sys::net::sockets`,
+//! `sys::process::processes`, `sys::net::netfilter`.
 
 use std::path::PathBuf;
 

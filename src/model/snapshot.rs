@@ -10,7 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::facts::{Cluster, Product};
-use super::relic::Legacy;
+use super::legacy::Legacy;
 use super::report::Outcome;
 
 /// The format this program writes.

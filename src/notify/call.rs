@@ -12,9 +12,10 @@ use serde::Deserialize;
 use super::Failure;
 use crate::model::secret::{MASK, Secret};
 use crate::model::section::{Section, SyntaxError};
+use crate::sys::fs::files;
+use crate::sys::hex;
 use crate::sys::host::Host;
-use crate::sys::http::{Answer, Client, Fingerprint, Request, Site, Trust};
-use crate::sys::{files, hex};
+use crate::sys::net::http::{Answer, Client, Fingerprint, Request, Site, Trust};
 
 const ANSWER_MAX_BYTES: u64 = 64 * 1024;
 const CA_FILE_MAX_BYTES: u64 = 4 << 20;

@@ -12,7 +12,7 @@ use crate::model::report::Outcome;
 use crate::model::secret::Secret;
 use crate::model::section::{Section, SyntaxError};
 use crate::sys::host::Host;
-use crate::sys::http::Site;
+use crate::sys::net::http::Site;
 
 const PRIORITY_MAX: u8 = 10;
 

@@ -12,7 +12,7 @@ use crate::model::report::Outcome;
 use crate::model::secret::Secret;
 use crate::model::section::{Section, SyntaxError};
 use crate::sys::host::Host;
-use crate::sys::http::Site;
+use crate::sys::net::http::Site;
 
 /// Who knows the address can say that all is well.
 pub(super) const SECRETS: &[&str] = &["url"];

@@ -15,7 +15,7 @@ use crate::model::report::Outcome;
 use crate::model::secret::Secret;
 use crate::model::section::{Section, SyntaxError};
 use crate::sys::host::Host;
-use crate::sys::http::Site;
+use crate::sys::net::http::Site;
 
 pub(super) const SECRETS: &[&str] = &["token", "password"];
 const PUBLIC: &str = "https://ntfy.sh";

@@ -14,7 +14,7 @@ use crate::model::message::Message;
 use crate::model::secret::Secret;
 use crate::model::section::{Section, SyntaxError};
 use crate::sys::host::Host;
-use crate::sys::http::Site;
+use crate::sys::net::http::Site;
 
 pub(super) const SECRETS: &[&str] = &["token", "hmac-key"];
 

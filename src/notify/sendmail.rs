@@ -10,9 +10,9 @@ use serde::Deserialize;
 use super::{Channel, Failure, Sent, mail};
 use crate::model::message::Message;
 use crate::model::section::{Section, SyntaxError};
-use crate::sys::contacts;
-use crate::sys::exec::{Cmd, Status};
 use crate::sys::host::Host;
+use crate::sys::mail_contacts;
+use crate::sys::process::exec::{Cmd, Status};
 
 const ROOT: &str = "root";
 
@@ -42,7 +42,7 @@ pub(super) fn open(section: &Section) -> Result<Box<dyn Channel>, SyntaxError> {
 impl Sendmail {
     /// Where it goes: addresses for the mail's head, and the words that the mail system gets.
     fn recipients(&self, host: &Host) -> (Vec<Address>, Vec<String>) {
-        let found = contacts::root_address(host).and_then(|text| text.parse().ok());
+        let found = mail_contacts::root_address(host).and_then(|text| text.parse().ok());
         let to = match (self.to.is_empty(), found) {
             (false, _) => self.to.clone(),
             (true, Some(found)) => vec![found],
@@ -56,7 +56,7 @@ impl Sendmail {
 
 fn local_root(host: &Host) -> Option<Address> {
     let named = |domain: &str| Address::new(ROOT, domain).ok();
-    named(&contacts::mail_domain(host)).or_else(|| named("localhost"))
+    named(&mail_contacts::mail_domain(host)).or_else(|| named("localhost"))
 }
 
 impl Channel for Sendmail {

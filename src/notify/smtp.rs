@@ -17,7 +17,7 @@ use crate::model::message::Message;
 use crate::model::secret::Secret;
 use crate::model::section::{Section, SyntaxError};
 use crate::sys::host::Host;
-use crate::sys::http::{Fingerprint, Trust};
+use crate::sys::net::http::{Fingerprint, Trust};
 
 /// In Proxmox's words.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]

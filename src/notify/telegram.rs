@@ -12,7 +12,7 @@ use crate::model::message::Message;
 use crate::model::secret::Secret;
 use crate::model::section::{Section, SyntaxError};
 use crate::sys::host::Host;
-use crate::sys::http::Site;
+use crate::sys::net::http::Site;
 
 pub(super) const SECRETS: &[&str] = &["token", "secret"];
 const BOT_API: &str = "https://api.telegram.org";

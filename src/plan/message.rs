@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use jiff::{Timestamp, Unit};
 
-use super::page;
+use super::html;
 use crate::model::facts::Facts;
 use crate::model::index::is_harmful;
 use crate::model::message::{Details, Message, Placed};
@@ -28,7 +28,7 @@ pub fn of(report: &Report, facts: &Facts, log: &str, at: Timestamp) -> Message {
     let details = details(report, facts, at);
     let subject = cut(&format!("{}: {}", details.host, headline(&details)), SUBJECT_MAX_CHARS);
     let text = text(&subject, &details);
-    let html = page::of(&headline(&details), &details);
+    let html = html::of(&headline(&details), &details);
     Message { subject, text, html, log: tail(log), details }
 }
 

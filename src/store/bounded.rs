@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::model::report::{Fault, FaultKind};
-use crate::sys::child::{self, Answer};
+use crate::sys::process::forked::{self, Answer};
 
 /// An error on its way: its chain, outermost first.
 #[derive(Serialize, Deserialize)]
@@ -56,7 +56,7 @@ pub(super) fn run<T: Serialize + DeserializeOwned>(
     limit: Duration,
     work: impl FnOnce() -> Result<T>,
 ) -> Result<T> {
-    let answer = child::run(limit, |pipe| {
+    let answer = forked::run(limit, |pipe| {
         let told = work().map_err(|error| Told::of(&error));
         let _ = serde_json::to_vec(&told).map(|bytes| pipe.write_all(&bytes));
     })

@@ -13,16 +13,16 @@ use anyhow::{Context, Result};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::relics::{self, Relic};
+use super::legacy::{self, Relic};
 use super::tool::{transfer_limit, usage};
 use super::{Fetched, Found, Placed, Store, bounded, in_batches};
 use crate::model::report::{Fault, FaultKind, Medium, Problem};
 use crate::model::section::Section;
 use crate::model::snapshot::SnapshotId;
+use crate::sys::fs::scratch::Scratch;
+use crate::sys::fs::{files, free_space, mounts};
 use crate::sys::host::Host;
-use crate::sys::lock::check_stopped;
-use crate::sys::scratch::Scratch;
-use crate::sys::{files, mounts, space};
+use crate::sys::process::lock::check_stopped;
 
 /// Between two pieces of a copy a signal is looked for.
 const COPY_STEP_BYTES: u64 = 4 << 20;
@@ -176,7 +176,7 @@ impl Dir {
             // Goes only where it is empty.
             missing.into_iter().for_each(|made| drop(fs::remove_dir(made)));
         }
-        Ok((placed?, space::now(dir).ok().map(|space| space.bytes)))
+        Ok((placed?, free_space::now(dir).ok().map(|space| space.bytes)))
     }
 
     fn list_here(&self, host: Option<&str>) -> Result<Vec<Found>> {
@@ -331,13 +331,13 @@ impl Store for Dir {
     fn relics(&self) -> Result<Vec<Relic>> {
         self.check_mounted()?;
         let files = self.within(self.timeout, || {
-            relics::files(&self.path).with_context(|| self.trouble("read", &self.path))
+            legacy::files(&self.path).with_context(|| self.trouble("read", &self.path))
         })?;
-        Ok(relics::among(&files))
+        Ok(legacy::among(&files))
     }
 
     fn relic_head(&self, path: &str, len: usize) -> Result<Vec<u8>> {
-        self.within(self.timeout, || relics::head(&self.path, path, len))
+        self.within(self.timeout, || legacy::head(&self.path, path, len))
     }
 
     fn relic_get(&self, relic: &Relic) -> Result<Fetched> {
@@ -365,7 +365,7 @@ impl Store for Dir {
 
     fn relic_remove(&self, relic: &Relic) -> Result<()> {
         self.check_mounted()?;
-        self.within(self.timeout, || relics::remove(&self.path, relic))
+        self.within(self.timeout, || legacy::remove(&self.path, relic))
     }
 
     fn folder(&self) -> Option<&Path> {
@@ -448,7 +448,9 @@ fn link_or_copy(from: &Path, to: &Path, dir: &Path) -> Result<()> {
     }
     let size = fs::metadata(from)?.len();
     // A file system that does not know says nothing, or 0 of 0.
-    if let Some(free) = space::now(dir).ok().map(|space| space.ours).filter(|free| (1..size).contains(free)) {
+    if let Some(free) =
+        free_space::now(dir).ok().map(|space| space.ours).filter(|free| (1..size).contains(free))
+    {
         let message = format!("no space left on device: it takes {size} bytes, and {free} are free");
         return Err(io::Error::new(io::ErrorKind::StorageFull, message).into());
     }

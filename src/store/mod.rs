@@ -3,9 +3,9 @@
 
 mod bounded;
 mod dir;
+mod legacy;
 mod pbs;
 mod rclone;
-mod relics;
 mod remote;
 mod tool;
 
@@ -20,11 +20,11 @@ use anyhow::{Result, anyhow, bail};
 use crate::model::report::{Fault, FaultKind, Medium, Problem};
 use crate::model::section::Section;
 use crate::model::snapshot::SnapshotId;
+use crate::sys::fs::scratch::Scratch;
 use crate::sys::host::Host;
-use crate::sys::lock::check_stopped;
-use crate::sys::scratch::Scratch;
+use crate::sys::process::lock::check_stopped;
 
-pub use relics::Relic;
+pub use crate::store::legacy::Relic;
 
 pub trait Store: Sync {
     /// The id of its section.

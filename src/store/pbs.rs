@@ -22,10 +22,10 @@ use super::{Fetched, Found, Placed, Store};
 use crate::model::report::{Fault, FaultKind};
 use crate::model::section::{Section, SyntaxError};
 use crate::model::snapshot::SnapshotId;
-use crate::sys::exec::Status;
+use crate::sys::fs::scratch::Scratch;
 use crate::sys::host::Host;
-use crate::sys::lock::check_stopped;
-use crate::sys::scratch::Scratch;
+use crate::sys::process::exec::Status;
+use crate::sys::process::lock::check_stopped;
 
 /// The archive with the file, and the blob with its first bytes; and their names on the server.
 const ARCHIVE: &str = "pbx-config.pxar";

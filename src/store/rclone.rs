@@ -13,17 +13,17 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, ensure};
 use serde::Deserialize;
 
-use super::relics::{self, Relic};
+use super::legacy::{self, Relic};
 use super::remote::{self, Checksum, Options};
 use super::tool::{LISTING_MAX_BYTES, SAID_MAX_BYTES, Tool, split_secrets, transfer_limit, usage};
 use super::{Fetched, Found, Placed, Store, in_batches};
 use crate::model::report::{Fault, FaultKind, Problem};
 use crate::model::section::Section;
 use crate::model::snapshot::{SUFFIX, SnapshotId};
-use crate::sys::exec::{Output, Status};
+use crate::sys::fs::scratch::Scratch;
 use crate::sys::host::{Host, RCLONE_CONFIG};
-use crate::sys::lock::check_stopped;
-use crate::sys::scratch::Scratch;
+use crate::sys::process::exec::{Output, Status};
+use crate::sys::process::lock::check_stopped;
 
 /// rclone's exit status for a folder, and for a file, that is not there.
 const NO_FOLDER: Status = Status::Exit(3);
@@ -426,7 +426,7 @@ impl Store for Rclone {
         let words = ["--recursive", "--max-depth=2", "--include=/*-backup-*", "--include=/*/*-backup-*"];
         let listed = self.lsjson(&self.options.remote, &words)?;
         let sized = listed.into_iter().filter_map(|one| Some((one.path, u64::try_from(one.size).ok()?)));
-        Ok(relics::among(&sized.collect()))
+        Ok(legacy::among(&sized.collect()))
     }
 
     fn relic_head(&self, path: &str, len: usize) -> Result<Vec<u8>> {

@@ -9,8 +9,8 @@ use anyhow::{Context, Result};
 use crate::model::report::{Fault, FaultKind};
 use crate::model::secret::{MASK, Secret};
 use crate::model::section::{Section, SyntaxError};
-use crate::sys::exec::{Cmd, Exec, Output, Status};
-use crate::sys::lock::check_stopped;
+use crate::sys::process::exec::{Cmd, Exec, Output, Status};
+use crate::sys::process::lock::check_stopped;
 
 /// Of what a program says in an error, so much is passed on.
 const SAID_MAX_CHARS: usize = 400;

@@ -12,8 +12,8 @@ use anyhow::{Context, Result};
 use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::stat::{Mode, fstatat};
 
-use super::files;
-use super::lock::check_stopped;
+use super::fs::files;
+use super::process::lock::check_stopped;
 use crate::model::report::{Fault, FaultKind};
 
 const POLL: Duration = Duration::from_millis(100);

@@ -12,8 +12,8 @@ use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
 use super::dpkg;
-use super::exec::Exec;
-use super::files;
+use super::fs::files;
+use super::process::exec::Exec;
 use crate::model::facts::{Cluster, Facts, Product};
 
 pub const CONFIG_DIR: &str = "/etc/proxmox-backup-extra";

@@ -19,9 +19,9 @@ use jiff::Timestamp;
 use pbx_config::cli::{self, World};
 use pbx_config::model::exposure::Listener;
 use pbx_config::model::report::Exit;
-use pbx_config::sys::exec::{self, Cmd, Exec, Output};
 use pbx_config::sys::host::Host;
-use pbx_config::sys::sockets;
+use pbx_config::sys::net::sockets;
+use pbx_config::sys::process::exec::{self, Cmd, Exec, Output};
 use tempfile::TempDir;
 
 /// The time of every test, unless it says another.

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use pbx_config::model::report::Exit;
-use pbx_config::sys::exec::NoTools;
 use pbx_config::sys::host::Host;
+use pbx_config::sys::process::exec::NoTools;
 
 use crate::common::tree::{Tree, picture};
 use crate::common::{TestHost, program};

@@ -29,10 +29,10 @@ use pbx_config::config::Backup;
 use pbx_config::model::index::{Entry, Index, Mtime, Name, is_harmful};
 use pbx_config::model::section::{self, Section};
 use pbx_config::model::snapshot::SnapshotId;
-use pbx_config::sys::files;
-use pbx_config::sys::glob::{Part, Pattern};
-use pbx_config::sys::mounts;
-use pbx_config::task::mounted;
+use pbx_config::sys::fs::files;
+use pbx_config::sys::fs::glob::{Part, Pattern};
+use pbx_config::sys::fs::mounts;
+use pbx_config::task::scan::referenced_files;
 
 pub use self::forge::snapshot;
 pub use self::machine::{HOST_FILES, config, database, host, names};
@@ -80,7 +80,7 @@ fn one_line(text: &str) {
 /// The grammar of our configuration and of storage.cfg.
 pub fn section(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
-    match mounted::snippet_folders(&text) {
+    match referenced_files::snippet_folders(&text) {
         Ok(folders) => folders.iter().for_each(|folder| assert!(!folder.parts().is_empty())),
         Err(error) => one_line(&error.to_string()),
     }

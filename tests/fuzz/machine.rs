@@ -12,10 +12,10 @@ use pbx_config::cli::{self, World};
 use pbx_config::model::index::is_harmful;
 use pbx_config::model::report::Exit;
 use pbx_config::model::snapshot::SnapshotId;
-use pbx_config::sys::exec::NoTools;
+use pbx_config::sys::fs::owners::Owners;
 use pbx_config::sys::host::Host;
-use pbx_config::sys::owners::Owners;
 use pbx_config::sys::pmxcfs::offline::{self, Edit};
+use pbx_config::sys::process::exec::NoTools;
 use tempfile::TempDir;
 
 use super::tree::{assert_same, picture};

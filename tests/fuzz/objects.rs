@@ -3,12 +3,13 @@
 use std::ops::Range;
 
 use pbx_config::catalog::objects::Grammar;
-use pbx_config::plan::merge::{self, Accounts};
-use pbx_config::plan::network::{self, Card, Cards};
-use pbx_config::plan::object::{self, Here};
-use pbx_config::plan::relocate::{self, Moves};
-use pbx_config::plan::selector::{self, Selector, Tree};
-use pbx_config::plan::{guest_conf, pieces};
+use pbx_config::plan::restore::adapt::nics::{self, Card, Cards};
+use pbx_config::plan::restore::adapt::references::{self, Moves};
+use pbx_config::plan::restore::guest_conf;
+use pbx_config::plan::restore::merge::{self, Accounts};
+use pbx_config::plan::restore::objects::config_edit;
+use pbx_config::plan::restore::objects::object_names::{self, Selector, Tree};
+use pbx_config::plan::restore::objects::{self, Here};
 
 const GRAMMARS: [Grammar; 9] = [
     Grammar::Whole,
@@ -25,12 +26,12 @@ const GRAMMARS: [Grammar; 9] = [
 /// One text: as every file that a restore takes apart.
 pub fn objects(data: &[u8]) {
     for grammar in GRAMMARS {
-        let Ok(found) = pieces::pieces(grammar, data) else { continue };
+        let Ok(found) = config_edit::pieces(grammar, data) else { continue };
         in_order(found.iter().map(|piece| &piece.at), data.len());
         for piece in found.iter().take(50) {
             let content = &data[piece.at.clone()];
-            assert_eq!(pieces::replace(data, &piece.at, content), data);
-            if let Ok(more) = pieces::add(grammar, data, &piece.kind, "new", content) {
+            assert_eq!(config_edit::replace(data, &piece.at, content), data);
+            if let Ok(more) = config_edit::add(grammar, data, &piece.kind, "new", content) {
                 assert!(more.len() >= content.len());
             }
         }
@@ -44,7 +45,7 @@ pub fn objects(data: &[u8]) {
         }
     }
     let nothing = Moves::default();
-    assert_eq!(relocate::guest(data, "100", &nothing).content, data, "nothing was renamed");
+    assert_eq!(references::guest(data, "100", &nothing).content, data, "nothing was renamed");
     let pair = |old: &str, new: &str| vec![(old.to_owned(), new.to_owned())];
     let moves = Moves {
         as_id: Some("4711".to_owned()),
@@ -52,11 +53,11 @@ pub fn objects(data: &[u8]) {
         storages: pair("local-zfs", "s9"),
         bridges: pair("vmbr0", "vmbr9"),
     };
-    let guest = relocate::guest(data, "100", &moves).content;
-    assert_eq!(relocate::guest(&guest, "100", &moves).content, guest, "twice is once");
+    let guest = references::guest(data, "100", &moves).content;
+    assert_eq!(references::guest(&guest, "100", &moves).content, guest, "twice is once");
     for path in ["etc/pve/storage.cfg", "etc/pve/user.cfg", "etc/hosts", "etc/pve/mapping/pci.cfg"] {
-        let there = relocate::file(path, data, &moves);
-        assert_eq!(relocate::file(path, &there.content, &moves).content, there.content, "twice is once");
+        let there = references::file(path, data, &moves);
+        assert_eq!(references::file(path, &there.content, &moves).content, there.content, "twice is once");
     }
     back(data);
     onto_a_host(data);
@@ -89,8 +90,8 @@ fn onto_a_host(data: &[u8]) {
         let once = cards.adapt(path, data);
         assert_eq!(cards.adapt(path, &once.content).content, once.content, "twice is once");
     }
-    network::cards(data);
-    network::linked(data);
+    nics::cards(data);
+    nics::linked(data);
 }
 
 /// As a file of a snapshot, onto a host that has none and then onto one that has all of it.
@@ -98,12 +99,12 @@ fn back(data: &[u8]) {
     let paths = ["etc/pve/storage.cfg", "etc/pve/user.cfg", "etc/pve/priv/tfa.cfg", "etc/pve/priv/token.cfg"];
     let snapshot: Tree = paths.iter().map(|path| ((*path).to_owned(), data.to_vec())).collect();
     let here = Here { node: "pve1", nodes: &[] };
-    for word in selector::all(&snapshot).iter().take(20) {
+    for word in object_names::all(&snapshot).iter().take(20) {
         let Ok(selector) = Selector::parse(word) else { continue };
         let mut live = Tree::new();
         for _ in 0..2 {
             let Ok(chosen) =
-                object::choose(std::slice::from_ref(&selector), &Moves::default(), &snapshot, &live, here)
+                objects::choose(std::slice::from_ref(&selector), &Moves::default(), &snapshot, &live, here)
             else {
                 break;
             };

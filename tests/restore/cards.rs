@@ -4,7 +4,7 @@ use std::fs;
 
 use nix::sys::signal::Signal;
 use pbx_config::model::report::Exit;
-use pbx_config::sys::exec::{Cmd, Exec, Output};
+use pbx_config::sys::process::exec::{Cmd, Exec, Output};
 use serde_json::Value;
 
 use super::common::{Done, Shims, TestHost, golden};

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use jiff::Timestamp;
-use pbx_config::sys::exec::{Cmd, Exec, Output, Status};
 use pbx_config::sys::host::Host;
-use pbx_config::task::probe;
+use pbx_config::sys::process::exec::{Cmd, Exec, Output, Status};
+use pbx_config::task::restore::probe;
 
 use super::armed::{RESTORE, armed_file, network, run, start, text, wait_for};
 use super::common::TestHost;

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use pbx_config::model::report::Exit;
-use pbx_config::sys::exec::{Cmd, Exec, Output};
+use pbx_config::sys::process::exec::{Cmd, Exec, Output};
 use serde_json::Value;
 
 use super::common::{Shims, TestHost, copy_tree, golden, tree};

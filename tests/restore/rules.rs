@@ -173,11 +173,11 @@ fn what_was_changed_after_a_restore_is_left_unless_it_is_forced() {
 fn two_restores_at_once_are_one_and_a_refusal() {
     let host = saved("bare");
     change(&host);
-    let lock = pbx_config::sys::lock::Lock::acquire(
+    let lock = pbx_config::sys::process::lock::Lock::acquire(
         &pbx_config::sys::host::Host::detect(
             host.root.clone(),
             jiff::Timestamp::UNIX_EPOCH,
-            Box::new(pbx_config::sys::exec::NoTools),
+            Box::new(pbx_config::sys::process::exec::NoTools),
         )
         .run_dir(),
     )

@@ -164,7 +164,7 @@ fn sealed_anew(plan: &str) -> String {
         in_text ^= c == '"';
         in_text || !c.is_whitespace()
     });
-    with(&pbx_config::sys::hash::sha256(compact.as_bytes()))
+    with(&pbx_config::sys::fs::hash::sha256(compact.as_bytes()))
 }
 
 #[test]

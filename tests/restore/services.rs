@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use pbx_config::model::report::Exit;
-use pbx_config::sys::exec::{Cmd, Exec, Output, Status};
+use pbx_config::sys::process::exec::{Cmd, Exec, Output, Status};
 
 use super::common::server::Server;
 use super::common::{Done, TestHost};

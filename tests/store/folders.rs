@@ -119,7 +119,7 @@ fn a_folder_that_hangs_is_left_at_its_limit_in_every_call() {
     let at = pbx_config::sys::host::Host::detect(
         there.root.clone(),
         jiff::Timestamp::default(),
-        Box::new(pbx_config::sys::exec::NoTools),
+        Box::new(pbx_config::sys::process::exec::NoTools),
     );
     let store = store::open(&section(&text, ""), &at).unwrap();
     store.put(spool("hello").path(), &one).unwrap();
@@ -164,7 +164,7 @@ fn a_second_store_that_hangs_costs_the_run_its_limit_and_the_first_has_the_snaps
     let at = pbx_config::sys::host::Host::detect(
         host.root.clone(),
         jiff::Timestamp::default(),
-        Box::new(pbx_config::sys::exec::NoTools),
+        Box::new(pbx_config::sys::process::exec::NoTools),
     );
     let config = pbx_config::config::Config::load(&at, &store::kind_names(), &[]).unwrap();
     let stores: Vec<Box<dyn Store>> =

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use pbx_config::model::section::{Section, parse};
 use pbx_config::store::{self, Store};
-use pbx_config::sys::exec::{Exec, System};
 use pbx_config::sys::host::Host;
+use pbx_config::sys::process::exec::{Exec, System};
 use tempfile::TempDir;
 
 use crate::common::{Shims, port_of};

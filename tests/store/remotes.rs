@@ -50,7 +50,7 @@ fn a_copy_that_a_killed_process_had_downloaded_goes_with_the_next_backup() {
     let at = pbx_config::sys::host::Host::detect(
         there.root.clone(),
         jiff::Timestamp::default(),
-        Box::new(pbx_config::sys::exec::NoTools),
+        Box::new(pbx_config::sys::process::exec::NoTools),
     );
     let dead = at.download_dir().join("4999999.0");
     fs::create_dir_all(&dead).unwrap();
@@ -165,7 +165,7 @@ fn an_unknown_remote_and_a_host_without_rclone_say_what_to_do() {
     let (error, hint) = told(&store.list(None).unwrap_err());
     assert!(error.contains("didn't find section") && hint.contains("listremotes"), "{error}: {hint}");
     let mut bare = host(dir.path());
-    bare.machine = std::sync::Arc::new(pbx_config::sys::exec::NoTools);
+    bare.machine = std::sync::Arc::new(pbx_config::sys::process::exec::NoTools);
     let store = pbx_config::store::open(&nowhere, &bare).unwrap();
     let (error, hint) = told(&store.list(None).unwrap_err());
     assert!(error.contains("there is no rclone") && hint.contains("apt install rclone"), "{error}: {hint}");

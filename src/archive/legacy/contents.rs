@@ -21,11 +21,11 @@ use crate::archive::seal::{self, Held, Opening};
 use crate::archive::tar::Member;
 use crate::model::facts::Facts;
 use crate::model::index::{Entry, Index, Kind, Mtime, Name, Output};
-use crate::model::relic::RelicName;
+use crate::model::legacy::RelicName;
 use crate::model::report::Problem;
 use crate::model::snapshot::{FORMAT, Snapshot};
 use crate::sys::hex;
-use crate::sys::lock::check_stopped;
+use crate::sys::process::lock::check_stopped;
 
 /// Far more than any host's configuration, homes included.
 const UNPACKED_MAX_BYTES: u64 = 1 << 40;

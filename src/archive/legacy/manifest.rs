@@ -8,7 +8,7 @@ use jiff::tz::TimeZone;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::model::facts::{Cluster, Product};
-use crate::model::relic::{Legacy, RelicName};
+use crate::model::legacy::{Legacy, RelicName};
 use crate::model::report::Outcome;
 use crate::model::snapshot::{Compression, Counts, FORMAT, Payload, Sealed, Snapshot, SnapshotId, Trigger};
 

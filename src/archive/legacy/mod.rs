@@ -20,7 +20,7 @@ pub use contents::{ITEM, read};
 pub use manifest::Manifest;
 
 use super::tar::BLOCK;
-use crate::model::relic::{MANIFEST, METADATA, RelicName, SHA256, SIDECARS};
+use crate::model::legacy::{MANIFEST, METADATA, RelicName, SHA256, SIDECARS};
 use crate::model::snapshot::Snapshot;
 
 /// Of a manifest or a checksum file; theirs have less than a KiB.

@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD_NO_PAD as BASE64;
 
 use super::env;
 use super::{Draft, Fate, From};
-use crate::sys::glob::Pattern;
+use crate::sys::fs::glob::Pattern;
 
 const BACKUP: (&str, &str) = ("backup", "main");
 fn backup(draft: &mut Draft, key: &str, value: &str) -> Fate {

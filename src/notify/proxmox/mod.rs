@@ -16,8 +16,8 @@ use super::{Channel, Failure, Manner, Sent, Target, deliver};
 use crate::model::facts::Product;
 use crate::model::message::Message;
 use crate::model::section::{Section, SyntaxError};
-use crate::sys::contacts;
 use crate::sys::host::Host;
+use crate::sys::mail_contacts;
 
 /// By which matchers know us.
 const TYPE: &str = "pbx-config";
@@ -70,7 +70,7 @@ impl Channel for Proxmox {
 
 fn direct(product: Product, message: &Message, host: &Host, limit: Duration) -> Sent {
     let mut errors = Vec::new();
-    let rules = contacts::notifications(host, product)
+    let rules = mail_contacts::notifications(host, product)
         .map_err(|error| format!("{error:#}"))
         .and_then(|(public, private)| Rules::read(product, &public, &private));
     // A configuration that cannot be read does not keep the message from root.

@@ -11,9 +11,9 @@ use crate::model::facts::Product;
 use crate::model::message::Message;
 use crate::notify::call::{cut, random_uuid};
 use crate::notify::{Failure, Sent};
-use crate::sys::contacts;
-use crate::sys::exec::{Cmd, Status};
 use crate::sys::host::Host;
+use crate::sys::mail_contacts;
+use crate::sys::process::exec::{Cmd, Status};
 
 /// Reads all from standard input: nothing of a message stands in the process list.
 const PERL: &str = "use strict; use warnings; use JSON::PP; use PVE::Notify; local $/; \
@@ -77,5 +77,5 @@ fn by_spool(message: &Message, host: &Host) -> Result<()> {
         },
         "id": id,
     });
-    contacts::spool(host, &id, entry.to_string().as_bytes())
+    mail_contacts::spool(host, &id, entry.to_string().as_bytes())
 }

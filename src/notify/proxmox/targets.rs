@@ -18,9 +18,9 @@ use crate::notify::sendmail::Sendmail;
 use crate::notify::smtp::{Mode, Smtp, default_port};
 use crate::notify::template::{Template, Writing};
 use crate::notify::{Channel, Failure, Sent};
-use crate::sys::contacts;
 use crate::sys::host::Host;
-use crate::sys::http::Site;
+use crate::sys::mail_contacts;
+use crate::sys::net::http::Site;
 
 /// As Proxmox's gotify target: info, warning, error.
 const GOTIFY_PRIORITIES: [u8; 3] = [1, 5, 9];
@@ -31,7 +31,7 @@ pub fn open(section: &Section, product: Product, host: &Host) -> Result<Box<dyn 
     let access = Access { allow_http: true, ..Access::default() };
     match section.kind.as_str() {
         "sendmail" => {
-            let usual = contacts::mail_from(host, product);
+            let usual = mail_contacts::mail_from(host, product);
             let from = section.get("from-address").or(usual.as_deref()).map(address).transpose()?;
             Ok(Box::new(Sendmail { to: recipients(section, product, host)?, from }))
         }
@@ -66,7 +66,7 @@ fn recipients(section: &Section, product: Product, host: &Host) -> Result<Vec<Ad
     let mut to: Vec<Address> = values(section, "mailto").map(address).collect::<Result<_, _>>()?;
     let mut without = None;
     for user in values(section, "mailto-user") {
-        match contacts::address(host, product, user) {
+        match mail_contacts::address(host, product, user) {
             Some(text) => to.push(address(&text)?),
             None if user == "root@pam" => {}
             None => without = Some(user),

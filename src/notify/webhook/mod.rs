@@ -16,7 +16,7 @@ use crate::model::nearest::nearest;
 use crate::model::secret::Secret;
 use crate::model::section::{Entry, Section, SyntaxError};
 use crate::sys::host::Host;
-use crate::sys::http::Site;
+use crate::sys::net::http::Site;
 
 const PUSHOVER: &str = "https://api.pushover.net/1/messages.json";
 const JSON: &str = "application/json";

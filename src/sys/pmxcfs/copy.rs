@@ -11,9 +11,9 @@ use rusqlite::Connection;
 use super::database::{Contents, Open, contents};
 use super::{DATABASE, TRIES, with_suffix};
 use crate::model::report::Problem;
-use crate::sys::files;
+use crate::sys::fs::files;
 use crate::sys::host::Host;
-use crate::sys::lock::private_dir;
+use crate::sys::process::lock::private_dir;
 
 /// The database and its log on the disk, of which a copy is made.
 const MAX_COPY_BYTES: u64 = 1 << 30;

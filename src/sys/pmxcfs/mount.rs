@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{MAX_FILE_BYTES, MOUNT, Node, PROBE_LIMIT, TRIES, VIRTUAL, pick};
 use crate::model::report::Problem;
-use crate::sys::child::{self, Answer};
 use crate::sys::host::Host;
+use crate::sys::process::forked::{self, Answer};
 
 const READ_LIMIT: Duration = Duration::from_secs(60);
 const MAX_DEPTH: usize = 1024;
@@ -47,7 +47,7 @@ fn from_child(
     limit: Duration,
     work: impl FnOnce(&mut BufWriter<&mut File>) -> std::io::Result<()>,
 ) -> Result<(Vec<Node>, Vec<Problem>)> {
-    let answer = child::run(limit, |pipe| {
+    let answer = forked::run(limit, |pipe| {
         let mut out = BufWriter::new(pipe);
         let _ = work(&mut out).and_then(|()| send(&mut out, &Frame::End)).and_then(|()| out.flush());
     })?;

@@ -6,13 +6,13 @@ use super::own;
 use crate::catalog::own::{IDENTITY_PLACES, SERVICE, TIMER};
 use crate::model::facts::Product;
 use crate::plan::check::{self, Area, Finding, State, of_problem};
-use crate::sys::exec::{Cmd, Status};
+use crate::sys::fs::free_space;
 use crate::sys::host::Host;
 use crate::sys::pmxcfs;
-use crate::sys::space;
-use crate::task::hook::{self, Place};
-use crate::task::migrate;
-use crate::task::record;
+use crate::sys::process::exec::{Cmd, Status};
+use crate::task::runs::records;
+use crate::task::setup::hook::{self, Place};
+use crate::task::setup::migrate;
 
 /// systemd answers at once or not at all.
 const SYSTEMCTL_LIMIT: Duration = Duration::from_secs(5);
@@ -137,7 +137,7 @@ fn cluster(host: &Host) -> Vec<Finding> {
 }
 
 fn clock() -> Vec<Finding> {
-    vec![match space::clock_is_synchronised() {
+    vec![match free_space::clock_is_synchronised() {
         Some(true) => Finding::new(Area::Clock, State::Ok, "the clock is kept right"),
         Some(false) => Finding::new(Area::Clock, State::Warning, "nothing keeps the clock right")
             .hint("see `timedatectl` and `systemctl status chrony`; snapshots are named and kept by time"),
@@ -148,8 +148,8 @@ fn clock() -> Vec<Finding> {
 /// Where a snapshot is written before it goes to its stores.
 pub fn var_space(host: &Host) -> Vec<Finding> {
     let dir = host.state_dir();
-    let found = dir.ancestors().find_map(|dir| space::now(dir).ok());
-    let last = record::newest_size(host);
+    let found = dir.ancestors().find_map(|dir| free_space::now(dir).ok());
+    let last = records::newest_size(host);
     let need = last.map_or(FIRST_BYTES, |size| size.saturating_mul(MARGIN));
     let room = found.map(|space| check::room(&dir.display().to_string(), space.bytes, space.files, need));
     room.into_iter().collect()

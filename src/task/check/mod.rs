@@ -10,12 +10,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use super::complete;
-use super::key;
-use super::metrics;
-use super::notify as told;
-use super::proof;
-use super::sources::Sources;
+use super::keys;
+use super::keys::key_check;
+use super::runs::metrics;
+use super::runs::notify as told;
+use super::scan::coverage;
+use super::scan::sources::Sources;
 use crate::config::{Config, Preflight};
 use crate::model::report::{Fault, FaultKind, Problem};
 use crate::model::section::Section;
@@ -25,10 +25,10 @@ use crate::notify;
 use crate::plan::check::{self, Area, Finding, State};
 use crate::plan::select::Selection;
 use crate::store::Store;
-use crate::sys::child::{self, Answer};
+use crate::sys::fs::free_space;
+use crate::sys::fs::permissions;
 use crate::sys::host::Host;
-use crate::sys::rights;
-use crate::sys::space;
+use crate::sys::process::forked::{self, Answer};
 
 pub use host::host;
 pub use network::network;
@@ -73,7 +73,7 @@ pub fn stores(host: &Host, stores: &[Box<dyn Store>]) -> Vec<Finding> {
                 findings.push(Finding::new(Area::Stores, State::Ok, what));
                 let newest = found.iter().max();
                 let need = newest.map_or(FIRST_BYTES, |(_, size)| size.saturating_mul(MARGIN));
-                if let Some(room) = store.folder().and_then(space::of) {
+                if let Some(room) = store.folder().and_then(free_space::of) {
                     findings.push(check::room(&name, room.bytes, room.files, need));
                 }
                 findings.extend(own::store_rights(host, store.as_ref()));
@@ -91,7 +91,7 @@ fn list(store: &dyn Store, node: &str) -> Result<Sizes> {
         let found = store.list(Some(node))?;
         return Ok(found.into_iter().map(|found| (found.id, found.size)).collect());
     }
-    let answer = child::run(STORE_LIMIT, |pipe| {
+    let answer = forked::run(STORE_LIMIT, |pipe| {
         let said = store.list(Some(node));
         let said = said.map(|found| found.into_iter().map(|found| (found.id, found.size)).collect::<Sizes>());
         let said = said.map_err(|error| {
@@ -125,7 +125,7 @@ pub fn failed(area: Area, error: &anyhow::Error) -> Finding {
 pub fn settings(host: &Host, config: &Config) -> Vec<Finding> {
     let mut findings = Vec::new();
     let keys = |state, what: String| Finding::new(Area::Keys, state, what);
-    match key::recipients(host, config) {
+    match keys::recipients(host, config) {
         Err(error) => findings.push(failed(Area::Keys, &error)),
         Ok(all) if all.is_empty() => {
             let finding = keys(State::Notice, "snapshots are not encrypted".into());
@@ -134,7 +134,7 @@ pub fn settings(host: &Host, config: &Config) -> Vec<Finding> {
         Ok(all) => {
             findings
                 .push(keys(State::Ok, format!("snapshots are sealed for {}", count(all.len(), "recipient"))));
-            findings.push(match (proof::overdue(host, &all), proof::proof(host)) {
+            findings.push(match (key_check::overdue(host, &all), key_check::proof(host)) {
                 (Some(problem), _) => check::of_problem(Area::Keys, problem),
                 (None, Some(proof)) => {
                     keys(State::Ok, format!("the key that opens them was proven on {}", proof.at))
@@ -183,7 +183,7 @@ fn channels(host: &Host, config: &Config) -> Vec<Finding> {
 /// A line about completeness; `check --complete` has the list.
 pub fn coverage(host: &Host, config: &Config, stores: &[Box<dyn Store>]) -> Result<Vec<Finding>> {
     let sources = Sources::new(host, config, stores, &Selection::default())?;
-    let Some(coverage) = complete::of_host(host, &sources)? else { return Ok(Vec::new()) };
+    let Some(coverage) = coverage::of_host(host, &sources)? else { return Ok(Vec::new()) };
     let finding = |state, what: String| Finding::new(Area::Coverage, state, what);
     Ok(vec![match coverage.unexplained {
         0 => finding(State::Ok, format!("all {} files that are looked at are accounted for", coverage.files)),
@@ -201,9 +201,9 @@ pub fn mend(host: &Host, findings: &mut [Finding]) {
     for finding in findings {
         let Some(fix) = &mut finding.fix else { continue };
         let path: PathBuf = fix.path.as_path().to_owned();
-        let done = rights::of(host.root(), &path).and_then(|held| {
+        let done = permissions::of(host.root(), &path).and_then(|held| {
             if held.rights == fix.before {
-                rights::set(host.root(), &path, &held, &fix.after)
+                permissions::set(host.root(), &path, &held, &fix.after)
             } else {
                 Err(std::io::Error::other("has changed meanwhile"))
             }

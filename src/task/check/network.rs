@@ -7,7 +7,9 @@ use crate::model::facts::Product;
 use crate::plan::check::{Area, Finding, State};
 use crate::plan::exposure::{self, Rules};
 use crate::sys::host::Host;
-use crate::sys::{netfilter, pmxcfs, processes, sockets};
+use crate::sys::net::{netfilter, sockets};
+use crate::sys::pmxcfs;
+use crate::sys::process::processes;
 
 /// Of the system whose /proc is below the root.
 pub fn network(host: &Host, config: &Check) -> Vec<Finding> {

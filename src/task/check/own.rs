@@ -10,10 +10,10 @@ use crate::catalog::own::{Care, IDENTITY, IDENTITY_PLACES, PACKAGE, PRIVATE_NAME
 use crate::plan::check::{self, Area, Finding, State};
 use crate::store::Store;
 use crate::sys::dpkg;
-use crate::sys::files;
+use crate::sys::fs::files;
+use crate::sys::fs::mounts;
+use crate::sys::fs::permissions;
 use crate::sys::host::{CONFIG_DIR, Host};
-use crate::sys::mounts;
-use crate::sys::rights;
 
 /// A folder with more is none of ours.
 const ENTRIES_MAX: usize = 5_000;
@@ -69,7 +69,7 @@ fn care(name: &OsStr) -> Care {
 }
 
 fn look(host: &Host, path: &Path, care: Care) -> Option<Finding> {
-    match rights::of(host.root(), path) {
+    match permissions::of(host.root(), path) {
         Ok(held) => Some(check::rights(path, care, held.rights, files::uid())),
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => None,
         Err(error) if error.raw_os_error() == Some(files::LOOP) => {
@@ -95,7 +95,7 @@ pub fn store_rights(host: &Host, store: &dyn Store) -> Vec<Finding> {
     let folder = Path::new("/").join(folder);
     let mut findings = Vec::new();
     for place in [folder.clone(), folder.join(&host.facts.node)] {
-        let private = rights::of(host.root(), &place).is_ok_and(|held| held.rights.mode & 0o077 == 0);
+        let private = permissions::of(host.root(), &place).is_ok_and(|held| held.rights.mode & 0o077 == 0);
         findings.extend(look(host, &place, Care::Public).filter(|finding| finding.state != State::Ok));
         if private {
             // Nobody else gets past it.

@@ -1,0 +1,436 @@
+//! Text for people: tables, sizes, times. Values in, lines out.
+
+pub mod item;
+pub mod plan;
+
+use std::fmt::Write as _;
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+
+use crate::model::index::{Entry, Index, Kind, is_harmful};
+use crate::model::report::{Medium, Outcome, Problem, Report, Severity};
+use crate::model::secret::MASK;
+use crate::model::section::{self, Section};
+use crate::model::snapshot::{Compression, Sealed, Snapshot};
+use crate::model::units;
+pub use crate::model::units::size;
+use crate::task::backup::Plan;
+use crate::task::setup::hook::State;
+use crate::task::snapshots::extract::Extracted;
+use crate::task::snapshots::verify::Verified;
+use crate::task::snapshots::{Listed, Listing};
+
+/// Rows under a head, columns as wide as they need; the last one is free. Numbers stand right.
+pub fn table(head: &[&str], rows: &[Vec<String>]) -> String {
+    let rows: Vec<Vec<String>> =
+        rows.iter().map(|row| row.iter().map(|cell| one_line(cell)).collect()).collect();
+    let width = |column: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
+        cells.chain([head[column].len()]).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..head.len()).map(width).collect();
+    let numeric = |column: usize| {
+        !rows.is_empty()
+            && rows.iter().all(|row| {
+                row[column].starts_with(|c: char| c.is_ascii_digit()) && !row[column].contains('-')
+            })
+    };
+    let numeric: Vec<bool> = (0..head.len()).map(numeric).collect();
+    let line = |cells: &[&str]| {
+        let mut text = String::new();
+        for (n, cell) in cells.iter().enumerate() {
+            let last = n + 1 == cells.len();
+            let _ = match (numeric[n], last) {
+                (true, _) => write!(text, "{cell:>width$}  ", width = widths[n]),
+                (false, true) => write!(text, "{cell}"),
+                (false, false) => write!(text, "{cell:<width$}  ", width = widths[n]),
+            };
+        }
+        format!("{}\n", text.trim_end())
+    };
+    let mut text = line(head);
+    for row in &rows {
+        text.push_str(&line(&row.iter().map(String::as_str).collect::<Vec<_>>()));
+    }
+    text
+}
+
+/// To the second.
+pub fn time(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+pub fn problems(problems: &[Problem]) -> String {
+    let mut text = String::new();
+    let mut sorted: Vec<&Problem> = problems.iter().collect();
+    sorted.sort_by_key(|problem| std::cmp::Reverse(problem.severity));
+    for problem in sorted {
+        let _ = writeln!(text, "{}: {}", problem.severity, one_line(&without_errno(&problem.what)));
+        if let Some(hint) = &problem.hint {
+            let _ = writeln!(text, "    hint: {}", one_line(hint));
+        }
+    }
+    text
+}
+
+pub fn hook(state: &State) -> String {
+    let name = state.hook.name();
+    let mut text = match (state.enabled, &state.script) {
+        (true, Some(script)) => format!("{name}: enabled; hands on to {script}\n"),
+        (true, None) => format!("{name}: enabled\n"),
+        (false, Some(script)) => format!("{name}: not enabled; vzdump runs {script}\n"),
+        (false, None) => format!("{name}: not enabled\n"),
+    };
+    for job in &state.bypassed_by {
+        let _ = writeln!(text, "    job {} runs {} instead", one_line(&job.id), one_line(&job.script));
+    }
+    text + &problems(&state.problems)
+}
+
+/// Section files as they would be written, secrets masked.
+pub fn sections(sections: &[Section]) -> String {
+    let mut masked = sections.to_vec();
+    let entries = masked.iter_mut().flat_map(|section| &mut section.entries);
+    entries.filter(|entry| entry.private).for_each(|entry| MASK.clone_into(&mut entry.value));
+    section::to_text(&masked)
+}
+
+/// What came from outside must not move the cursor or start a line.
+pub fn one_line(text: &str) -> String {
+    text.chars().map(|c| if is_harmful(c) { ' ' } else { c }).collect()
+}
+
+/// The same of a whole text, whose lines and tabs are ours.
+pub fn harmless(text: &str) -> String {
+    text.chars().map(|c| if is_harmful(c) && !"\n\t".contains(c) { ' ' } else { c }).collect()
+}
+
+/// Rust's "(os error 28)" says nothing that the words before it do not.
+pub fn without_errno(text: &str) -> String {
+    let mut parts = text.split(" (os error ");
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |done, part| done + part.split_once(')').map_or(part, |(_, rest)| rest))
+}
+
+pub fn report(report: &Report) -> String {
+    let mut text = String::new();
+    if let Some(snapshot) = &report.snapshot {
+        let counts = &snapshot.counts;
+        let codec = &snapshot.codec;
+        let _ = writeln!(text, "snapshot  {}", snapshot.id);
+        let _ = writeln!(text, "host      {}", report.system);
+        let _ = writeln!(
+            text,
+            "files     {} ({} before compression), {} absent items",
+            counts.files,
+            size(counts.bytes),
+            counts.absent
+        );
+        match counts.unexplained {
+            Some(0) => text.push_str("missing   nothing: every file of this host is accounted for\n"),
+            Some(n) => {
+                let files = units::count(n, "file");
+                let _ = writeln!(text, "missing   {files} of this host (`pbx-config check --complete`)");
+            }
+            None => {}
+        }
+        let _ = writeln!(
+            text,
+            "size      {} ({}, {} threads)",
+            size(report.size),
+            compression(codec),
+            codec.threads
+        );
+        if let Some(sealed) = &snapshot.sealed {
+            let _ = writeln!(text, "sealed    to {}", count(sealed));
+        }
+        let _ = writeln!(text, "time      {:.2} s, read back and verified", report.took);
+    }
+    if let Some(changes) = report.changes.as_ref().filter(|_| report.unchanged.is_none()) {
+        let _ = writeln!(text, "changes   {} since {}", changes.summary(), changes.since);
+        for line in changes.lines() {
+            let _ = writeln!(text, "          {}", one_line(&line));
+        }
+    }
+    if let Some(before) = &report.unchanged {
+        let _ = writeln!(text, "unchanged since {before}; no new snapshot was made");
+        let _ = writeln!(text, "host      {}", report.system);
+        let _ = writeln!(text, "time      {:.2} s", report.took);
+    }
+    for store in &report.stores {
+        let place = store.place.as_deref().unwrap_or("FAILED");
+        let _ = writeln!(text, "store     {}: {place}", store.store);
+        if let Some(on) = &store.medium {
+            let _ = writeln!(text, "          {}", medium(on));
+        }
+        if let Some(kept) = store.kept {
+            let _ = writeln!(text, "          {kept} kept, {} removed", store.removed.len());
+        }
+    }
+    text.push_str(&problems(&report.problems));
+    let told = |severity, word| {
+        let of = report.problems.iter().filter(|problem| problem.severity == severity);
+        units::count(of.count(), word)
+    };
+    let result = if report.outcome == Outcome::Ok {
+        "ok".to_owned()
+    } else {
+        let (errors, warnings) = (told(Severity::Error, "error"), told(Severity::Warning, "warning"));
+        format!("done, with {errors} and {warnings}")
+    };
+    let _ = writeln!(text, "result    {result}");
+    text
+}
+
+/// `nfs4 on server:/export, 120.0 GiB free`
+pub fn medium(medium: &Medium) -> String {
+    let free = medium.free.map(|free| format!(", {} free", size(free))).unwrap_or_default();
+    format!("{} on {}{free}", one_line(&medium.kind), one_line(&medium.source))
+}
+
+fn count(sealed: &Sealed) -> String {
+    units::count(sealed.recipients, "recipient")
+}
+
+pub fn compression(codec: &Compression) -> String {
+    let mode = codec.mode.as_ref().map(|mode| format!(" ({mode})")).unwrap_or_default();
+    format!("{} level {}{mode}", codec.name, codec.level)
+}
+
+pub fn plan(plan: &Plan) -> String {
+    let rows: Vec<_> = plan
+        .items
+        .iter()
+        .map(|row| vec![row.item.to_owned(), row.files.to_string(), size(row.bytes), row.title.to_owned()])
+        .collect();
+    let mut text = format!("would save {} as {}\n\n", plan.system, plan.snapshot);
+    text.push_str(&table(&["ITEM", "FILES", "SIZE", "TITLE"], &rows));
+    if !plan.commands.is_empty() {
+        text.push_str("\nwould run, where they are installed:\n");
+        plan.commands.iter().for_each(|command| text.push_str(&format!("  {command}\n")));
+    }
+    text.push_str("\nwould write to:\n");
+    plan.stores.iter().for_each(|store| text.push_str(&format!("  {store}\n")));
+    if !plan.sealed_to.is_empty() {
+        text.push_str("\nwould seal to:\n");
+        plan.sealed_to.iter().for_each(|print| text.push_str(&format!("  {print}\n")));
+    }
+    text.push_str(&problems(&plan.problems));
+    text
+}
+
+pub fn listing(listing: &Listing) -> String {
+    if listing.snapshots.is_empty() {
+        return "no snapshots\n".to_owned();
+    }
+    let rows: Vec<_> = listing.snapshots.iter().map(list_row).collect();
+    table(&["SNAPSHOT", "LOCAL TIME", "SIZE", "FILES", "RESULT", "STORES", "NOTE"], &rows)
+}
+
+fn list_row(listed: &Listed) -> Vec<String> {
+    let local = listed.id.at().to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M").to_string();
+    let (files, outcome, note) = match &listed.snapshot {
+        Some(snapshot) => {
+            let protected = if snapshot.protected { "[protected] " } else { "" };
+            let note = one_line(snapshot.note.as_deref().unwrap_or_default());
+            let sealed = if snapshot.sealed.is_some() { "[sealed] " } else { "" };
+            let partial = if snapshot.selection.is_empty() { "" } else { "[partial] " };
+            (
+                snapshot.counts.files.to_string(),
+                snapshot.outcome.to_string(),
+                format!("{protected}{sealed}{partial}{note}"),
+            )
+        }
+        None => ("-".to_owned(), "damaged".to_owned(), String::new()),
+    };
+    // Their manifest does not tell what is in them.
+    let (files, outcome, note) = match &listed.legacy {
+        Some(file) => {
+            ("-".to_owned(), outcome.replace("ok", "-"), format!("[legacy] {note}{}", one_line(file)))
+        }
+        None => (files, outcome, note),
+    };
+    vec![listed.id.to_string(), local, size(listed.size), files, outcome, listed.stores.join(","), note]
+}
+
+pub fn manifest(snapshot: &Snapshot) -> String {
+    let mut text = String::new();
+    let mut line = |key: &str, value: &str| {
+        let _ = writeln!(text, "{key:<11}{}", one_line(value));
+    };
+    line("snapshot", &snapshot.id.to_string());
+    line("node", &snapshot.node);
+    for (product, version) in &snapshot.products {
+        line("product", &product.with_version(version));
+    }
+    if let Some(cluster) = &snapshot.cluster {
+        line("cluster", &format!("{} ({})", cluster.name, cluster.nodes.join(", ")));
+    }
+    line("machine", snapshot.machine_id.as_deref().unwrap_or("unknown"));
+    let codec = &snapshot.codec;
+    line("payload", &format!("{}, {}", size(snapshot.payload.size), compression(codec)));
+    if let Some(sealed) = &snapshot.sealed {
+        let to = sealed.fingerprints.join(", ");
+        let is_told = snapshot.legacy.is_none();
+        let count =
+            if is_told { count(sealed) } else { "recipients that its manifest does not name".to_owned() };
+        line("sealed", &format!("to {count}{}{to}", if to.is_empty() { "" } else { ": " }));
+    }
+    let counts = &snapshot.counts;
+    // The predecessor wrote down neither; the counts are known when it was looked into.
+    if snapshot.legacy.is_none() || counts.entries > 0 {
+        let packed = size(counts.bytes);
+        line(
+            "counts",
+            &format!("{} entries, {} files, {packed} before compression", counts.entries, counts.files),
+        );
+    }
+    if snapshot.legacy.is_none() {
+        line("result", &snapshot.outcome.to_string());
+    }
+    if let Some(parent) = &snapshot.parent {
+        line("parent", &parent.id.to_string());
+    }
+    if let Some(note) = &snapshot.note {
+        line("note", note);
+    }
+    if !snapshot.selection.is_empty() {
+        line("selection", &snapshot.selection.join(" "));
+    }
+    if snapshot.protected {
+        line("protected", "yes");
+    }
+    match &snapshot.legacy {
+        None => line("written by", &format!("proxmox-backup-extra {}", snapshot.tool)),
+        Some(legacy) => {
+            line("written by", format!("the predecessor of this program {}", snapshot.tool).trim_end());
+            line("archive", &legacy.archive);
+        }
+    }
+    text
+}
+
+/// Whose signature a manifest has.
+pub fn signed(by: Option<&str>) -> String {
+    by.map(|print| format!("signed by  {print}\n")).unwrap_or_default()
+}
+
+/// Of a sealed snapshot that nothing here opens.
+pub fn closed(snapshot: &Snapshot) -> String {
+    let has_passphrase = snapshot.sealed.as_ref().is_some_and(|sealed| !sealed.passphrases.is_empty());
+    let or = if has_passphrase { ", or --files with its passphrase," } else { "" };
+    manifest(snapshot) + &format!("\nsealed: its payload is whole; --identity FILE{or} shows what is in it\n")
+}
+
+/// Files and bytes of each item, in the snapshot's order.
+pub fn items(index: &Index) -> Vec<(String, u64, u64)> {
+    let mut items: Vec<(String, u64, u64)> = Vec::new();
+    for entry in index.entries.iter().filter(|entry| entry.kind != Kind::Dir) {
+        match items.iter_mut().find(|(item, ..)| *item == entry.item) {
+            Some((_, files, bytes)) => {
+                *files += 1;
+                *bytes += entry.size;
+            }
+            None => items.push((entry.item.clone(), 1, entry.size)),
+        }
+    }
+    items
+}
+
+pub fn shown(snapshot: &Snapshot, index: &Index) -> String {
+    let rows: Vec<_> = items(index)
+        .into_iter()
+        .map(|(item, files, bytes)| vec![item, files.to_string(), size(bytes)])
+        .collect();
+    let mut text = manifest(snapshot);
+    text.push('\n');
+    text.push_str(&table(&["ITEM", "FILES", "SIZE"], &rows));
+    let absent: Vec<&str> = index.absent.iter().map(|absence| absence.item.as_str()).collect();
+    if !absent.is_empty() {
+        let _ = writeln!(text, "\nnot on this host: {}", one_line(&absent.join(", ")));
+    }
+    if !index.problems.is_empty() {
+        text.push('\n');
+        text.push_str(&problems(&index.problems));
+    }
+    text
+}
+
+pub fn verified(one: &Verified) -> String {
+    match (&one.error, &one.id) {
+        (Some(error), _) => {
+            let hint = one.hint.as_ref().map(|hint| format!("    hint: {}\n", one_line(hint)));
+            format!("FAILED  {}\n{}", one_line(&without_errno(error)), hint.unwrap_or_default())
+        }
+        (None, Some(id)) => {
+            let closed = if one.contents { "" } else { "  (sealed: not looked into)" };
+            let signed =
+                one.signed_by.as_ref().map(|print| format!("  signed by {print}")).unwrap_or_default();
+            format!("ok      {id}  {} entries  {}{signed}{closed}\n", one.entries, one.path)
+        }
+        (None, None) => String::new(),
+    }
+}
+
+/// A step's number in colour: "step 3/8 …".
+pub fn step(line: &str, colours: bool) -> String {
+    let mut words = line.splitn(3, ' ');
+    match (colours, words.next(), words.next(), words.next()) {
+        (true, Some(step), Some(number), Some(rest)) => format!("\x1b[1;36m{step} {number}\x1b[0m {rest}"),
+        _ => line.to_owned(),
+    }
+}
+
+/// Like `ls -l`: mode, owner, size, time, path, target.
+pub fn entry(entry: &Entry) -> String {
+    let kind = match entry.kind {
+        Kind::File => '-',
+        Kind::Dir => 'd',
+        Kind::Symlink => 'l',
+        Kind::Hardlink => 'h',
+    };
+    let name = |name: &str, id: u32| if name.is_empty() { id.to_string() } else { one_line(name) };
+    let owner = format!("{}:{}", name(&entry.owner, entry.uid), name(&entry.group, entry.gid));
+    let time = jiff::Timestamp::from_second(entry.mtime.0)
+        .map_or_else(|_| entry.mtime.0.to_string(), |at| at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
+    let target = entry.link.as_ref().map(|link| format!(" -> {link}")).unwrap_or_default();
+    format!("{kind}{:04o} {owner:<16} {:>9} {time} {}{target}\n", entry.mode, entry.size, entry.path)
+}
+
+pub fn extracted(done: &Extracted) -> String {
+    let mut text =
+        format!("{} entries ({}) of {} are in {}\n", done.entries, size(done.bytes), done.id, done.to);
+    text.push_str(&problems(&done.problems));
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_stand_right_and_text_left() {
+        let rows = vec![vec!["a".into(), "5".into(), "x".into()], vec!["bb".into(), "10".into(), "y".into()]];
+        assert_eq!(table(&["ID", "N", "T"], &rows), "ID   N  T\na    5  x\nbb  10  y\n");
+    }
+
+    #[test]
+    fn a_step_has_colour_only_where_it_is_wanted() {
+        assert_eq!(
+            step("step 2/4 reading and packing", true),
+            "\u{1b}[1;36mstep 2/4\u{1b}[0m reading and packing"
+        );
+        assert_eq!(step("step 2/4 reading and packing", false), "step 2/4 reading and packing");
+    }
+
+    #[test]
+    fn error_numbers_are_left_out() {
+        assert_eq!(without_errno("a: No space (os error 28): b (os error 1)"), "a: No space: b");
+    }
+
+    #[test]
+    fn nothing_from_outside_moves_the_cursor() {
+        assert_eq!(one_line("a\x1b[2Jb\nc"), "a [2Jb c");
+    }
+}

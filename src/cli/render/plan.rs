@@ -1,0 +1,224 @@
+//! The plan of a restore as text: by category, what changes and how, what does not and why.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use super::{one_line, size};
+use crate::catalog::{self, Category};
+use crate::cli::render;
+use crate::model::index::Kind;
+use crate::model::units::counted;
+use crate::plan::restore::{How, Refused, RestorePlan, Services, Step};
+use crate::task::restore::Restored;
+use crate::task::restore::preview::{Does, Preview};
+use crate::task::restore::undo::{Back, Undone};
+
+pub fn text(plan: &RestorePlan) -> String {
+    let mut text =
+        format!("snapshot   {}\nfrom       {}\nonto       {}\n", plan.snapshot, plan.from, plan.here);
+    for difference in &plan.differences {
+        let (there, here) = (one_line(&difference.there), one_line(&difference.here));
+        let _ = writeln!(text, "differs    {}: {there} there, {here} here", difference.what);
+        let _ = writeln!(text, "           {}", difference.means);
+    }
+    for (category, steps) in by_category(plan) {
+        let _ = writeln!(text, "\n{category}");
+        for step in steps {
+            text.push_str(&line(step));
+        }
+    }
+    text.push_str(&left_alone(&plan.refused));
+    text.push_str(&services("then", &plan.calm));
+    text.push_str(&services("then, armed", &plan.session));
+    if !plan.advice.is_empty() {
+        text.push_str("\nby hand\n");
+        for advice in &plan.advice {
+            let _ = writeln!(text, "  {}: {}", advice.item, one_line(&advice.text));
+            for command in &advice.commands {
+                let _ = writeln!(text, "      {}", one_line(command));
+            }
+        }
+    }
+    let _ = writeln!(text, "\n{}", summary(plan));
+    text
+}
+
+/// What one reason keeps back stands together.
+fn left_alone(refused: &[Refused]) -> String {
+    let mut groups: Vec<(&str, Vec<&Refused>)> = Vec::new();
+    for one in refused {
+        match groups.iter_mut().find(|(reason, _)| *reason == one.reason) {
+            Some((_, group)) => group.push(one),
+            None => groups.push((&one.reason, vec![one])),
+        }
+    }
+    let mut text = String::new();
+    for (reason, group) in groups {
+        let reason = one_line(reason);
+        let which = |one: &Refused| match one.count {
+            1 => format!("{}: /{}", one.item, one.path),
+            n => format!("{}: /{} and {} more", one.item, one.path, n - 1),
+        };
+        let hint = |one: &Refused| one.hint.as_deref().map(|hint| format!("      {}\n", one_line(hint)));
+        if let [one] = group[..] {
+            let _ = writeln!(text, "  {}: {reason}", which(one));
+            text.push_str(&hint(one).unwrap_or_default());
+            continue;
+        }
+        // A hint that names its own row is the same for all.
+        let general = |one: &Refused| {
+            hint(one).map(|hint| hint.replace(&format!("--only {}`", one.item), "--only ITEM`"))
+        };
+        let of_all = group.first().and_then(|one| general(one));
+        let is_one = group.iter().all(|one| general(one) == of_all);
+        let _ = writeln!(text, "  {reason}");
+        for one in &group {
+            let _ = writeln!(text, "    {}", which(one));
+            text.push_str(&hint(one).filter(|_| !is_one).unwrap_or_default());
+        }
+        text.push_str(&of_all.filter(|_| is_one).unwrap_or_default());
+    }
+    if text.is_empty() { text } else { format!("\nleft alone\n{text}") }
+}
+
+fn by_category(plan: &RestorePlan) -> Vec<(Category, Vec<&Step>)> {
+    let categories: BTreeMap<&str, Category> =
+        catalog::items().map(|item| (item.id, item.category)).collect();
+    let of = |step: &Step| categories.get(step.item.as_str()).copied().unwrap_or(Category::Custom);
+    let all = Category::ALL.into_iter();
+    all.map(|category| (category, plan.steps.iter().filter(|step| of(step) == category).collect::<Vec<_>>()))
+        .filter(|(_, steps)| !steps.is_empty())
+        .collect()
+}
+
+fn line(step: &Step) -> String {
+    let mut text = format!("  {:<10} /{}", step.how, step.path);
+    if let Some(link) = &step.after.link {
+        let _ = write!(text, " -> {link}");
+    }
+    if step.how == How::Create && step.after.kind == Kind::File {
+        let _ = write!(text, "  ({})", size(step.after.size));
+    }
+    if let Some(diff) = &step.diff {
+        let _ = write!(text, "  (+{} -{} lines)", diff.added, diff.removed);
+    }
+    text.push_str(&runs_as(step));
+    if step.session {
+        text.push_str("  [may cut your connection]");
+    }
+    text.push('\n');
+    if let Some(diff) = &step.diff {
+        for line in &diff.lines {
+            let _ = writeln!(text, "      {}", line.replace('\t', "    "));
+        }
+        if diff.more > 0 {
+            let _ = writeln!(text, "      ... {} more lines", diff.more);
+        }
+    }
+    text
+}
+
+/// Who runs such a program is somebody else while it runs.
+fn runs_as(step: &Step) -> String {
+    const SETUID: u32 = 0o4000;
+    const SETGID: u32 = 0o2000;
+    let after = &step.after;
+    let mut text = String::new();
+    if after.kind == Kind::File && after.mode & SETUID != 0 {
+        let _ = write!(text, "  [setuid: runs as user {}]", after.uid);
+    }
+    if after.kind == Kind::File && after.mode & SETGID != 0 {
+        let _ = write!(text, "  [setgid: runs as group {}]", after.gid);
+    }
+    text
+}
+
+fn services(title: &str, services: &Services) -> String {
+    let mut lines = Vec::new();
+    if !services.stop.is_empty() {
+        lines.push(format!("stop before, start after: {}", services.stop.join(" ")));
+    }
+    lines.extend(services.run.iter().map(|command| command.join(" ")));
+    if !services.restart.is_empty() {
+        lines.push(format!("restart what runs of: {}", services.restart.join(" ")));
+    }
+    if lines.is_empty() {
+        return String::new();
+    }
+    format!("\n{title}\n  {}\n", lines.join("\n  "))
+}
+
+/// "12 to create, 3 to replace; 840 are here already; 5 are left alone"
+pub fn summary(plan: &RestorePlan) -> String {
+    let counted = |(how, what)| match plan.steps.iter().filter(|step| step.how == how).count() {
+        0 => None,
+        number => Some(format!("{number} {what}")),
+    };
+    let kinds = [
+        (How::Create, "to create"),
+        (How::Replace, "to replace"),
+        (How::Merge, "to merge"),
+        (How::Attributes, "to set right"),
+        (How::Remove, "to remove"),
+    ];
+    let steps: Vec<String> = kinds.into_iter().filter_map(counted).collect();
+    let refused: usize = plan.refused.iter().map(|refused| refused.count).sum();
+    let are = |number| if number == 1 { "is" } else { "are" };
+    let mut parts = vec![if steps.is_empty() { "nothing to do".to_owned() } else { steps.join(", ") }];
+    parts.extend(
+        (plan.unchanged > 0).then(|| format!("{} {} here already", plan.unchanged, are(plan.unchanged))),
+    );
+    parts.extend((refused > 0).then(|| format!("{refused} {} left alone", are(refused))));
+    parts.join("; ")
+}
+
+/// What an undo or a resumed restore would do.
+pub fn preview(ahead: &Preview) -> String {
+    let mut text = format!("restore    {} of {}: {}\n", ahead.id, ahead.snapshot, ahead.phase);
+    for one in &ahead.paths {
+        let changed = if one.does == Does::Back(Back::Changed) { "  (was changed since)" } else { "" };
+        let _ = writeln!(text, "  {:<10} /{}{changed}", one.does, one.path);
+    }
+    if ahead.paths.is_empty() {
+        text.push_str("no path is left to be changed\n");
+    }
+    text.push_str(&services("then", &ahead.calm));
+    text.push_str(&services("then, what may cut your connection", &ahead.session));
+    text
+}
+
+pub fn restored(done: &Restored) -> String {
+    let Restored { id, changed, .. } = done;
+    let mut text = format!(
+        "restored   {} from {}; undo it with: pbx-config undo {id}\n",
+        counted(*changed, "path"),
+        done.snapshot
+    );
+    if let Some(armed) = &done.armed {
+        let probes = if armed.has_probes() { "; its probes may decide before" } else { "" };
+        let _ = writeln!(
+            text,
+            "armed      it undoes itself in {} s, unless from a NEW session: pbx-config confirm{probes}",
+            armed.left()
+        );
+    }
+    text.push_str(&render::problems(&done.problems));
+    text
+}
+
+pub fn undone(done: &Undone) -> String {
+    let mut text = if done.already {
+        format!("undone     {} was undone already; nothing is done again\n", done.id)
+    } else {
+        let are = if done.put_back == 1 { "is again what it was" } else { "are again what they were" };
+        format!("undone     {} of {} {are}\n", counted(done.put_back, "path"), done.id)
+    };
+    if let Some(older) = &done.older {
+        let _ = writeln!(text, "older      {older} is not undone: pbx-config undo {older}");
+    }
+    if done.left > 0 {
+        let _ = writeln!(text, "left       {}", counted(done.left, "path"));
+    }
+    text.push_str(&render::problems(&done.problems));
+    text
+}

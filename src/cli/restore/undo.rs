@@ -1,0 +1,85 @@
+//! `undo` and `confirm`: back to what was before a restore, or keep one that is armed.
+
+use anyhow::Result;
+use clap::Args;
+
+use crate::cli::Words;
+use crate::cli::render::plan;
+use crate::model::report::{Exit, Outcome};
+use crate::task::restore::{self, auto_rollback, preview};
+
+/// Put back exactly what a restore changed
+///
+/// Bytes, owners, modes, attributes and times; what it made is removed. It may be run twice, after a kill, and on a
+/// restore that is half done. What was changed since is left and told.
+#[derive(Debug, Args)]
+#[command(after_help = "EXAMPLES:
+  pbx-config undo                      the last restore
+  pbx-config undo 20261122T151740Z
+  pbx-config undo --dry-run            what it would put back, and what was changed since
+  pbx-config undo --force              also where somebody changed a file since")]
+#[allow(clippy::struct_excessive_bools)] // flags
+pub struct Undo {
+    /// As `restore` told it; the last one when it is left out, and no older one when that is undone
+    pub id: Option<String>,
+    /// Also what was changed after the restore; a copy of that is kept, and told
+    #[arg(long)]
+    pub force: bool,
+    /// Show what it would put back; write nothing
+    #[arg(long, conflicts_with = "armed")]
+    pub dry_run: bool,
+    /// Only an armed restore whose time is over: what the unit at boot does
+    #[arg(long, hide = true, conflicts_with = "id")]
+    pub armed: bool,
+    /// Wait until it is confirmed or its time is over
+    #[arg(long, hide = true, requires = "armed")]
+    pub wait: bool,
+}
+
+/// Keep a restore that is armed
+///
+/// From a new login, which proves that one can still be made: not from the session that restored, not from one that
+/// was open before it, in a window of tmux or screen or not, and not from outside of a container.
+#[derive(Debug, Args)]
+#[command(after_help = "EXAMPLES:
+  pbx-config confirm")]
+pub struct Confirm {
+    /// As `restore` told it
+    pub id: Option<String>,
+}
+
+impl Words<'_> {
+    pub(in crate::cli) fn undo(&mut self, args: &Undo) -> Result<Exit> {
+        if args.armed {
+            let apis = self.apis();
+            let ended = if args.wait {
+                auto_rollback::wait(&self.host, &apis)?
+            } else {
+                auto_rollback::undo_due(&self.host, &apis)?
+            };
+            log::info!("armed restore: {ended:?}");
+            return Ok(Exit::Ok);
+        }
+        if args.dry_run {
+            let ahead = preview::undo(&self.host, args.id.as_deref(), args.force)?;
+            self.print(&ahead, plan::preview)?;
+            return Ok(Exit::Ok);
+        }
+        let undone = restore::undo(&self.host, args.id.as_deref(), &self.apis(), args.force)?;
+        let outcome = Outcome::of(&undone.problems);
+        let left = undone.left;
+        self.print(&undone, plan::undone)?;
+        Ok(if left > 0 { Exit::Problems } else { outcome.into() })
+    }
+
+    pub(in crate::cli) fn confirm(&mut self, args: &Confirm) -> Result<Exit> {
+        let (id, problem) = auto_rollback::confirm_from_here(&self.host, args.id.as_deref())?;
+        let problems: Vec<_> = problem.into_iter().collect();
+        let value = serde_json::json!({ "id": id, "confirmed": true, "problems": problems });
+        self.print(&value, |_| {
+            format!("{id}: confirmed, it stays; `pbx-config undo {id}` still goes back\n")
+        })?;
+        self.tell(&problems);
+        Ok(Outcome::of(&problems).into())
+    }
+}

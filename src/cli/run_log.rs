@@ -1,0 +1,188 @@
+//! `log`: what the program did on this host, a line each or one in full.
+
+use anyhow::Result;
+use clap::Args;
+use jiff::tz::TimeZone;
+
+use super::{Words, render};
+use crate::model::record::Record;
+use crate::model::report::Exit;
+use crate::model::units::count;
+use crate::task::restore::audit_log;
+use crate::task::runs::records;
+
+/// What this program did on this host
+///
+/// Every backup, prune and verification leaves a record, also one that failed. The newest 500 are kept.
+#[derive(Debug, Args)]
+#[command(after_help = "EXAMPLES:
+  pbx-config log                         every run, newest first
+  pbx-config log --runs --json
+  pbx-config log --restores              who restored, undid and confirmed what
+  pbx-config log latest                  the last one in full
+  pbx-config log 20261122T151740Z-backup")]
+pub struct Log {
+    /// A record in full, by its ID or the beginning of it; `latest` is the newest. Of a restore its lines
+    #[arg(value_name = "ID", conflicts_with = "runs")]
+    pub id: Option<String>,
+    /// The runs, a line each (the default)
+    #[arg(long)]
+    pub runs: bool,
+    /// Who restored, undid and confirmed what, newest first
+    #[arg(long, conflicts_with_all = ["id", "runs"])]
+    pub restores: bool,
+}
+
+impl Words<'_> {
+    pub(super) fn log(&mut self, args: &Log) -> Result<Exit> {
+        if let Some(id) = &args.id {
+            let found = records::find(&self.host, id);
+            // A restore has an id, too, and no record of a run.
+            let lines: Vec<_> = match &found {
+                Ok(_) => Vec::new(),
+                Err(_) => audit_log::lines(&self.host)?.into_iter().filter(|line| line.id == *id).collect(),
+            };
+            if lines.is_empty() {
+                self.print(&found?, full)?;
+            } else {
+                self.print(&lines, |lines| restores(lines))?;
+            }
+            return Ok(Exit::Ok);
+        }
+        if args.restores {
+            let mut lines = audit_log::lines(&self.host)?;
+            lines.reverse();
+            self.print(&lines, |lines| restores(lines))?;
+            return Ok(Exit::Ok);
+        }
+        let records = records::all(&self.host)?;
+        self.print(&records, |records| {
+            if records.is_empty() {
+                return "no runs\n".to_owned();
+            }
+            let rows: Vec<_> = records.iter().map(row).collect();
+            render::table(&["ID", "LOCAL TIME", "RESULT", "SECONDS", "WHAT"], &rows)
+        })?;
+        Ok(Exit::Ok)
+    }
+}
+
+fn restores(lines: &[audit_log::Line]) -> String {
+    if lines.is_empty() {
+        return "no restores\n".to_owned();
+    }
+    let who = |line: &audit_log::Line| {
+        let login = line.who.login_uid.map(|uid| format!(", login {uid}")).unwrap_or_default();
+        let sudo = line.who.sudo_user.as_ref().map(|user| format!(", sudo by {user}")).unwrap_or_default();
+        format!("uid {}{login}{sudo}", line.who.uid)
+    };
+    let row = |line: &audit_log::Line| {
+        let plan = line.plan.chars().take(12).collect();
+        let (id, steps) = (line.id.clone(), line.steps.to_string());
+        vec![
+            line.at.clone(),
+            line.verb.clone(),
+            id,
+            line.snapshot.clone(),
+            plan,
+            steps,
+            who(line),
+            line.result.clone(),
+        ]
+    };
+    let rows: Vec<_> = lines.iter().map(row).collect();
+    render::table(&["TIME", "WHAT", "ID", "SNAPSHOT", "PLAN", "PATHS", "WHO", "RESULT"], &rows)
+}
+
+fn row(record: &Record) -> Vec<String> {
+    let local = record.began.to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M").to_string();
+    vec![record.id.clone(), local, record.outcome.to_string(), format!("{:.1}", record.took), what(record)]
+}
+
+/// What it came to, in a few words.
+fn what(record: &Record) -> String {
+    if let Some(problem) = record.problems.first().filter(|_| !record.is_success()) {
+        return render::without_errno(&problem.what);
+    }
+    let mut parts = Vec::new();
+    if let (Some(id), Some(stats)) = (&record.snapshot, &record.stats) {
+        parts.push(format!("{id}, {} files, {}", stats.files, render::size(stats.size)));
+    }
+    parts.extend(record.unchanged.as_ref().map(|id| format!("unchanged since {id}")));
+    parts.extend(record.changes.as_ref().map(|changes| format!("{} since the last", changes.summary())));
+    let removed: usize = record.stores.iter().map(|store| store.removed).sum();
+    if removed > 0 || record.verb == "prune" {
+        parts.push(format!("{removed} removed"));
+    }
+    for one in &record.verified {
+        let bad = one.damaged.len() + one.unread;
+        let bad = if bad > 0 { format!(", {bad} bad") } else { String::new() };
+        parts.push(format!("{}: {} good{bad}", one.store, one.good));
+    }
+    if !record.problems.is_empty() {
+        parts.push(count(record.problems.len(), "problem"));
+    }
+    parts.join("; ")
+}
+
+fn full(record: &Record) -> String {
+    let mut lines: Vec<(&str, String)> = vec![
+        ("run", record.id.clone()),
+        ("host", record.system.clone()),
+        ("began", format!("{:.0}", record.began)),
+        ("result", format!("{} (exit {})", record.outcome, record.exit)),
+        ("time", format!("{:.2} s", record.took)),
+        ("written by", format!("proxmox-backup-extra {}", record.tool)),
+    ];
+    lines.extend(record.snapshot.as_ref().map(|id| ("snapshot", id.to_string())));
+    lines.extend(record.unchanged.as_ref().map(|id| ("unchanged", format!("since {id}"))));
+    if let Some(stats) = &record.stats {
+        let failed = match stats.files_failed {
+            0 => String::new(),
+            n => format!(", {n} could not be read"),
+        };
+        let read = render::size(stats.bytes);
+        lines.push((
+            "files",
+            format!("{} ({read} before compression), {} absent items{failed}", stats.files, stats.absent),
+        ));
+        let codec = render::compression(&stats.compression);
+        let (size, ratio) = (render::size(stats.size), stats.ratio);
+        lines.push((
+            "size",
+            format!("{size} ({codec}, {} threads, ratio {ratio:.2})", stats.compression.threads),
+        ));
+        let phases = &stats.phases;
+        let phases = [("prepare", phases.prepare), ("write", phases.write), ("verify", phases.verify)]
+            .into_iter()
+            .chain([("store", phases.store)])
+            .map(|(name, seconds)| format!("{name} {seconds:.2} s"));
+        lines.push(("phases", phases.collect::<Vec<_>>().join(", ")));
+    }
+    if let Some(changes) = &record.changes {
+        lines.push(("changes", format!("{} since {}", changes.summary(), changes.since)));
+        lines.extend(changes.lines().into_iter().map(|line| ("", line)));
+    }
+    for store in &record.stores {
+        let place = match &store.place {
+            Some(place) => place.clone(),
+            None if record.verb == "backup" => "FAILED".to_owned(),
+            None => String::new(),
+        };
+        let kept =
+            store.kept.map(|kept| format!("{kept} kept, {} removed", store.removed)).unwrap_or_default();
+        let joint = if place.is_empty() || kept.is_empty() { "" } else { "; " };
+        lines.push(("store", format!("{}: {place}{joint}{kept}", store.store)));
+    }
+    for one in &record.verified {
+        let mut text = format!("{}: {} good", one.store, one.good);
+        one.damaged.iter().for_each(|id| text.push_str(&format!(", {id} is damaged")));
+        if one.unread > 0 {
+            text.push_str(&format!(", {} could not be read", one.unread));
+        }
+        lines.push(("verified", text));
+    }
+    let line = |(key, value): (&str, String)| format!("{key:<11}{}", render::one_line(&value));
+    let text = lines.into_iter().map(line).collect::<Vec<_>>().join("\n") + "\n";
+    text + &render::problems(&record.problems)
+}

@@ -1,0 +1,131 @@
+//! `config export` and `config import`: the configuration as YAML or JSON.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use clap::ValueEnum;
+use serde::Serialize;
+
+use crate::cli::{Words, render};
+use crate::config::exchange::{self, Imported};
+use crate::config::{Config, FILE};
+use crate::model::report::{Exit, Fault, FaultKind};
+use crate::notify;
+use crate::store;
+use crate::sys::host::CONFIG_DIR;
+use crate::task::setup::configure::{self, Files};
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "EXAMPLES:
+  pbx-config config export > pbx-config.yaml
+  pbx-config config export --format json --secrets | ssh pve2 pbx-config config import -
+
+The sections that this host's files hold, those of the cluster included. Without --secrets each secret is ***,
+which an import on this host takes for the secret that it has already.")]
+pub struct Export {
+    #[arg(long, value_enum, default_value = "yaml")]
+    pub format: Form,
+    /// Write the secrets too; whoever reads the output has them
+    #[arg(long)]
+    pub secrets: bool,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum Form {
+    Yaml,
+    Json,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "EXAMPLES:
+  pbx-config config import pbx-config.yaml --dry-run
+  pbx-config config import pbx-config.yaml
+
+It replaces the configuration of this node; the files that were there stay beside the new ones, with the ending
+.before-import. What `config check` would refuse is refused here, and nothing is written.")]
+pub struct Import {
+    /// YAML or JSON; - is standard input
+    pub file: PathBuf,
+    /// Check it and show the files it makes, secrets masked; write nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+#[derive(Serialize)]
+struct Done {
+    sections: usize,
+    written: Vec<String>,
+    kept: Vec<String>,
+}
+
+impl Words<'_> {
+    pub(in crate::cli) fn config_export(&mut self, args: &Export) -> Result<Exit> {
+        let config = self.config()?;
+        let document = exchange::export(&config, args.secrets);
+        let text = match args.format {
+            Form::Yaml => document.yaml()?,
+            Form::Json => serde_json::to_string_pretty(&document)? + "\n",
+        };
+        self.write(text.as_bytes())?;
+        if document.secrets() > 0 && !args.secrets {
+            log::warn!("{} secrets are masked; --secrets writes them", document.secrets());
+        }
+        let cluster: Vec<&String> =
+            config.files.iter().filter(|file| !file.ends_with(&format!("{CONFIG_DIR}/{FILE}"))).collect();
+        if cluster.iter().any(|file| file.ends_with(FILE)) {
+            log::warn!("sections of the cluster are among them; an import makes them this node's own");
+        }
+        Ok(Exit::Ok)
+    }
+
+    pub(in crate::cli) fn config_import(&mut self, args: &Import) -> Result<Exit> {
+        let name = args.file.display().to_string();
+        let text = exchange::utf8(&name, read(&args.file)?)?;
+        // A configuration that cannot be read has no secrets to keep, and is what an import may mend.
+        let known = self.config().map(|config| exchange::secrets(&config)).unwrap_or_default();
+        let imported = Imported::parse(&name, &text, &known)?;
+        let config =
+            Config::of_sections(imported.sections.clone(), &store::kind_names(), &notify::kind_names())?;
+        self.sound(&config)?;
+        let (public, secrets) = imported.files();
+        if args.dry_run {
+            let shown: Vec<_> =
+                config.sections.iter().filter(|section| *section.file == *name).cloned().collect();
+            let text = render::sections(&shown);
+            self.print(&serde_json::json!({ "configuration": text }), |_| text.clone())?;
+            return Ok(Exit::Ok);
+        }
+        let (written, kept) = configure::write(&self.host, &Files { public, secrets }, "import")?;
+        let names = |paths: Vec<PathBuf>| paths.iter().map(|path| path.display().to_string()).collect();
+        let done = Done { sections: imported.sections.len(), written: names(written), kept: names(kept) };
+        self.print(&done, |done| {
+            let mut text = format!("{} sections imported\n", done.sections);
+            done.written.iter().for_each(|path| text.push_str(&format!("written  {path}\n")));
+            done.kept.iter().for_each(|path| text.push_str(&format!("kept     {path}\n")));
+            text
+        })?;
+        Ok(Exit::Ok)
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    let shown = || format!("cannot read {}", path.display());
+    let input: Box<dyn Read> = if path == Path::new("-") {
+        Box::new(std::io::stdin().lock())
+    } else {
+        Box::new(std::fs::File::open(path).with_context(|| {
+            if path.exists() {
+                return Fault::new(FaultKind::Failed, shown());
+            }
+            Fault::new(FaultKind::NotFound, format!("{}: no such file", path.display()))
+        })?)
+    };
+    let mut bytes = Vec::new();
+    input.take(exchange::MAX_BYTES + 1).read_to_end(&mut bytes).with_context(shown)?;
+    if bytes.len() as u64 > exchange::MAX_BYTES {
+        let message = format!("{}: is larger than {} bytes", path.display(), exchange::MAX_BYTES);
+        return Err(Fault::new(FaultKind::Usage, message).into());
+    }
+    Ok(bytes)
+}

@@ -1,0 +1,403 @@
+//! What members of a snapshot become on their way to this host, before it is decided what happens to them: objects
+//! are taken out of their files, names are changed, cards matched, files merged. Texts to texts, no I/O.
+//! Not here: each of these (`object`, `relocate`, `network`, `merge`), the decisions (`restore`, `refuse`).
+
+pub mod nics;
+pub mod references;
+pub mod rename;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use self::nics::{Card, Cards};
+use self::references::Moves;
+use super::advice;
+use super::merge::{self, Accounts};
+use super::objects::object_names::{self, Selector, Tree};
+use super::objects::{self, Chosen};
+use super::{Advice, Content, Here, Live, PVE, Picked, Refused, Request, Wanted};
+use crate::catalog::restore::merges::{self, GROUP, Merge, PASSWD};
+use crate::catalog::restore::references::{ADDRESSES, CARD_LINKS, is_link_file};
+use crate::catalog::{Restore, Tied};
+use crate::model::index::{Kind, Name, STATE_DIR};
+use crate::model::report::{Fault, FaultKind};
+use crate::plan::select::Selection;
+
+/// What is looked for on this host besides its files.
+#[derive(Debug, Clone, Default)]
+pub struct World {
+    /// Of those that `devices` names.
+    pub devices: BTreeSet<String>,
+    /// None when nobody could tell.
+    pub cards: Option<Vec<Card>>,
+}
+
+impl Request {
+    pub fn moves(&self) -> Moves {
+        Moves {
+            as_id: self.as_id.map(|id| id.to_string()),
+            nodes: self.node.clone().into_iter().collect(),
+            storages: self.storage.clone(),
+            bridges: self.bridge.clone(),
+        }
+    }
+}
+
+/// The devices that a merge of what is wanted depends on, to be looked for.
+pub fn devices(picked: &Picked) -> BTreeSet<String> {
+    let merged = picked.wanted.iter().filter(|one| one.item.restore == Restore::AddLines);
+    let texts =
+        merged.filter_map(|one| Some((text_of(&one.entry.path)?, picked.contents.get(&one.entry.path)?)));
+    texts.flat_map(|(path, text)| merge::devices(path, text)).collect()
+}
+
+/// Whether the cards of this host matter for what is wanted.
+pub fn needs_cards(picked: &Picked, request: &Request) -> bool {
+    let names = |one: &Wanted| text_of(&one.entry.path).is_some_and(nics::reads);
+    request.database.is_some() || picked.wanted.iter().any(names)
+}
+
+/// How the snapshot's cards are named here. Errors: `Usage`, as `Cards::by_hand` says.
+pub fn cards(picked: &Picked, world: &World, request: &Request) -> Result<Cards, Fault> {
+    let old = cards_of(picked);
+    let live = world.cards.as_deref();
+    let cards = live.map(|live| Cards::compare(&old, live)).unwrap_or_default();
+    cards.by_hand(&old, live, &request.nic, |name| is_named(picked, request, name))
+}
+
+/// Whether something that comes back says a card's name; within the database what would come back of /etc/pve.
+fn is_named(picked: &Picked, request: &Request, name: &str) -> bool {
+    let wanted = picked.wanted.iter();
+    let wanted = wanted.filter_map(|one| Some((&one.entry.path, bytes(&one.content, &picked.contents)?)));
+    let within = picked.contents.iter().map(|(path, text)| (path, text.as_slice()));
+    let within = within.filter(|(path, _)| request.database.is_some() && path.as_path().starts_with(PVE));
+    let mut texts = wanted.chain(within).filter(|(path, _)| text_of(path).is_some_and(nics::reads));
+    texts.any(|(_, text)| nics::mentions(text, name))
+}
+
+/// Changes what is wanted in place, and tells what an admin must know.
+///
+/// Errors: `Usage` for an object that the snapshot does not have, and for names that cannot be.
+pub fn shape(
+    picked: &mut Picked,
+    here: &Here,
+    world: &World,
+    request: &Request,
+) -> Result<Vec<Advice>, Fault> {
+    let moves = request.moves();
+    moves.check()?;
+    rename::check_nodes(picked, here, &moves)?;
+    let mut advice = rename::unmet(picked, request);
+    if !request.objects.is_empty() {
+        advice.extend(objects(picked, here, request, &moves)?);
+    }
+    // The new id is that object's alone.
+    advice.extend(adapt(picked, here, world, &Moves { as_id: None, ..moves }, request)?);
+    Ok(advice)
+}
+
+fn adapt(
+    picked: &mut Picked,
+    here: &Here,
+    world: &World,
+    moves: &Moves,
+    request: &Request,
+) -> Result<Vec<Advice>, Fault> {
+    let mut advice = relocated(picked, moves);
+    advice.extend(on_these_cards(picked, here, world, request)?);
+    advice.extend(merged(picked, here, world));
+    advice.extend(by_hand(picked, here, request));
+    Ok(advice)
+}
+
+fn text_of(name: &Name) -> Option<&str> {
+    std::str::from_utf8(name.as_bytes()).ok()
+}
+
+/// The bytes that a member would come back with, when they are known.
+fn bytes<'a>(content: &'a Content, contents: &'a HashMap<Name, Vec<u8>>) -> Option<&'a [u8]> {
+    match content {
+        Content::Bytes(bytes) => Some(bytes),
+        Content::Member(name) => contents.get(name).map(Vec::as_slice),
+        Content::None => None,
+    }
+}
+
+// ---- objects
+
+fn objects(picked: &mut Picked, here: &Here, request: &Request, moves: &Moves) -> Result<Vec<Advice>, Fault> {
+    let selectors: Vec<Selector> =
+        request.objects.iter().map(|word| Selector::parse(word)).collect::<Result<_, _>>()?;
+    let tree = |text: &dyn Fn(&Name) -> Option<Vec<u8>>, names: Vec<&Name>| -> Tree {
+        let known = names.into_iter().filter_map(|name| Some((text_of(name)?.to_owned(), text(name)?)));
+        known.collect()
+    };
+    let members = picked.parts.iter().map(|one| &one.entry.path).collect();
+    let snapshot = tree(&|name| picked.contents.get(name).cloned(), members);
+    let live = tree(&|name| live_text(name, picked, here), here.live.keys().collect());
+    let nodes: BTreeSet<&str> = here.live.keys().filter_map(rename::node_of).collect();
+    let nodes: Vec<String> = nodes.into_iter().map(str::to_owned).collect();
+    let place = objects::Here { node: &here.facts.node, nodes: &nodes };
+    let chosen = objects::choose(&selectors, moves, &snapshot, &live, place)?;
+    let parts: HashMap<&Name, &Wanted> = picked.parts.iter().map(|one| (&one.entry.path, one)).collect();
+    // A file that comes back whole holds its objects.
+    let whole: HashSet<Name> = picked.wanted.iter().map(|one| one.entry.path.clone()).collect();
+    // What is named need not be of the categories that come back whole.
+    let comes_along = Selection { only: Vec::new(), skip: request.selection.skip.clone() };
+    let mut files: BTreeMap<Name, Wanted> = BTreeMap::new();
+    let mut advice = Vec::new();
+    for one in chosen {
+        let Some(first) = parts.get(&Name::new(one.from.as_str())).copied() else { continue };
+        let skipped = |part: &Wanted| !comes_along.takes(part.item.id);
+        if skipped(first) {
+            let what = format!("{} stands in '{}', which --skip leaves out", one.name, first.item.id);
+            return Err(Fault::new(FaultKind::Usage, what).hint("leave one of the two out"));
+        }
+        let tell = |text: String| Advice { item: first.item.id.to_owned(), text, commands: Vec::new() };
+        advice.extend(one.notes.iter().map(|note| tell(format!("{}: {note}", one.name))));
+        if let Some(fault) = one.refused {
+            picked.refused.push(Refused {
+                item: first.item.id.to_owned(),
+                path: first.entry.path.clone(),
+                count: 1,
+                named: true,
+                reason: fault.to_string(),
+                hint: fault.hint,
+            });
+            continue;
+        }
+        for change in as_files(one) {
+            let (path, from) = (Name::new(change.path.as_str()), Name::new(change.from.as_str()));
+            let part = parts.get(&from).filter(|part| !whole.contains(&path) && !skipped(part));
+            let Some(part) = part else { continue };
+            let mut wanted = Wanted { is_named: true, is_exact: true, ..(*part).clone() };
+            wanted.entry.path = path.clone();
+            // A file that is made of the live one stays whose it is; of one that is the object nothing stays.
+            wanted.is_merged = live.contains_key(&change.path)
+                && change.path == change.from
+                && !object_names::is_whole(&change.path);
+            wanted.content = Content::Bytes(change.content);
+            files.insert(path, wanted);
+        }
+    }
+    picked.wanted.extend(files.into_values());
+    Ok(advice)
+}
+
+/// Its changes, or the file it stands in as it is, so that it is counted as unchanged.
+fn as_files(chosen: Chosen) -> Vec<objects::Change> {
+    if !chosen.changes.is_empty() {
+        return chosen.changes;
+    }
+    let (path, from) = (chosen.path, chosen.from);
+    chosen.now.map(|content| objects::Change { path, from, content, what: Vec::new() }).into_iter().collect()
+}
+
+/// What is not kept in memory is the same as in the snapshot.
+fn live_text(name: &Name, picked: &Picked, here: &Here) -> Option<Vec<u8>> {
+    let Some(Live::There { print, content, .. }) = here.live.get(name) else { return None };
+    if print.kind != Kind::File {
+        return None;
+    }
+    let same = || {
+        let part = picked.parts.iter().chain(&picked.wanted).find(|one| one.entry.path == *name)?;
+        let is_same = part.entry.sha256 == print.sha256;
+        is_same.then(|| picked.contents.get(name).cloned()).flatten()
+    };
+    content.clone().or_else(same)
+}
+
+// ---- names
+
+fn relocated(picked: &mut Picked, moves: &Moves) -> Vec<Advice> {
+    if moves.is_empty() {
+        return Vec::new();
+    }
+    let mut advice = Vec::new();
+    let mut refused = Vec::new();
+    for one in &mut picked.wanted {
+        let Some(path) = text_of(&one.entry.path).map(str::to_owned) else { continue };
+        // What was chosen as an object has its new names already.
+        if one.is_merged || matches!(one.content, Content::Bytes(_)) {
+            continue;
+        }
+        let known = bytes(&one.content, &picked.contents);
+        let there = references::file(&path, known.unwrap_or_default(), moves);
+        one.entry.path = Name::new(there.path.as_str());
+        let tell = |note| Advice { item: one.item.id.to_owned(), text: note, commands: Vec::new() };
+        match there.refused {
+            // Asked for by its name it comes back as it is.
+            Some((reason, hint)) if one.is_named => {
+                advice.push(tell(format!("/{}: {reason}: {hint}", there.path)));
+            }
+            Some((reason, hint)) => {
+                refused.push((one.entry.clone(), reason, hint));
+                continue;
+            }
+            None => {}
+        }
+        if known.is_some_and(|before| there.content != before) {
+            one.content = Content::Bytes(there.content);
+        }
+        advice.extend(there.notes.into_iter().map(|note| tell(format!("/{}: {note}", there.path))));
+    }
+    picked.wanted.retain(|one| !refused.iter().any(|(entry, ..)| entry.path == one.entry.path));
+    for (entry, reason, hint) in refused {
+        super::refuse_one(&mut picked.refused, &entry, false, reason, Some(hint));
+    }
+    advice
+}
+
+/// The cards that the snapshot knows: of its record of links and its .link files.
+fn cards_of(picked: &Picked) -> Vec<Card> {
+    let mut old = Vec::new();
+    // The second tells less, and only where there is no first.
+    for name in [CARD_LINKS, ADDRESSES].map(|answer| Name::new(format!("{STATE_DIR}/{answer}"))) {
+        if old.is_empty() {
+            old = picked.contents.get(&name).map(|text| nics::cards(text)).unwrap_or_default();
+        }
+    }
+    let mut links: Vec<(&Name, &Vec<u8>)> =
+        picked.contents.iter().filter(|(name, _)| text_of(name).is_some_and(is_link_file)).collect();
+    links.sort_by_key(|(name, _)| *name);
+    old.extend(links.into_iter().filter_map(|(_, text)| nics::linked(text)));
+    let mut seen = HashSet::new();
+    old.retain(|card| seen.insert(card.name.clone()));
+    old
+}
+
+/// Errors: `Usage`, as `Cards::by_hand` says; a pair where nothing names a card.
+fn on_these_cards(
+    picked: &mut Picked,
+    here: &Here,
+    world: &World,
+    request: &Request,
+) -> Result<Vec<Advice>, Fault> {
+    if !needs_cards(picked, request) {
+        if let Some((old, new)) = request.nic.first() {
+            let what = format!("--nic {old}={new}: nothing of what is selected names a network card");
+            return Err(Fault::new(FaultKind::Usage, what).hint("leave it away, or select the network, too"));
+        }
+        return Ok(Vec::new());
+    }
+    let mut advice = Vec::new();
+    let cards = cards(picked, world, request)?;
+    let network = |text: String, commands| Advice { item: "network".to_owned(), text, commands };
+    if world.cards.is_none() {
+        let text = "the cards of this host could not be read: look whether the names are right".to_owned();
+        advice.push(network(text, vec!["ip -d link show".to_owned()]));
+    }
+    let named = |name: &str| is_named(picked, request, name);
+    let to_be_matched = cards.to_be_matched(&picked.id.to_string(), named);
+    let hint = to_be_matched.first().map(|(_, command)| {
+        let pair = command.rsplit(' ').next().unwrap_or_default();
+        format!("say which card takes its place, as with --nic {pair}; or leave it out with --skip network")
+    });
+    advice.extend(to_be_matched.into_iter().map(|(text, command)| network(text, vec![command])));
+    let mut refused = Vec::new();
+    for one in &mut picked.wanted {
+        let Some(path) = text_of(&one.entry.path).map(str::to_owned).filter(|path| nics::reads(path)) else {
+            continue;
+        };
+        let Some(before) = bytes(&one.content, &picked.contents) else { continue };
+        let adapted = cards.adapt(&path, before);
+        // Of a card that is pulled out, and that is named here just so, nothing changes.
+        let is_here = is_link_file(&path)
+            && matches!(here.live.get(&one.entry.path), Some(Live::There { print, .. }) if print.sha256 == one.entry.sha256);
+        if is_here && adapted.refused.is_some() {
+            continue;
+        }
+        let tell = |note| Advice { item: one.item.id.to_owned(), text: note, commands: Vec::new() };
+        advice.extend(adapted.notes.into_iter().map(|note| tell(format!("/{path}: {note}"))));
+        if let Some(reason) = adapted.refused.filter(|_| one.item.tied != Tied::Nothing) {
+            refused.push((one.entry.clone(), one.is_named, reason));
+        } else if adapted.content != before {
+            one.content = Content::Bytes(adapted.content);
+        }
+    }
+    picked.wanted.retain(|one| !refused.iter().any(|(entry, ..)| entry.path == one.entry.path));
+    for (entry, is_named, reason) in refused {
+        super::refuse_one(&mut picked.refused, &entry, is_named, reason, hint.clone());
+    }
+    Ok(advice)
+}
+
+// ---- merges
+
+fn merged(picked: &mut Picked, here: &Here, world: &World) -> Vec<Advice> {
+    let host = merge::World { accounts: accounts(picked, here), devices: world.devices.clone() };
+    let mut advice = Vec::new();
+    let mut made = Vec::new();
+    for (number, one) in picked.wanted.iter().enumerate() {
+        if one.item.restore != Restore::AddLines || one.is_merged || one.entry.kind != Kind::File {
+            continue;
+        }
+        let (Some(path), Some(saved)) = (text_of(&one.entry.path), bytes(&one.content, &picked.contents))
+        else {
+            continue;
+        };
+        let is_new = matches!(here.live.get(&one.entry.path), None | Some(Live::Absent));
+        let now = match live_text(&one.entry.path, picked, here) {
+            Some(now) => now,
+            // What is not here at all comes back as it is, but for mounts of what is not here.
+            None if is_new && merges::of(path) == Merge::Mounts => Vec::new(),
+            None => continue,
+        };
+        let merged = merge::merge(path, &now, saved, &host);
+        let tell = |note: String| Advice {
+            item: one.item.id.to_owned(),
+            text: format!("/{path}: {note}"),
+            commands: Vec::new(),
+        };
+        advice.extend(merged.notes.into_iter().map(tell));
+        made.push((number, merged.content));
+    }
+    for (number, content) in made {
+        picked.wanted[number].content = Content::Bytes(content);
+        picked.wanted[number].is_merged = true;
+    }
+    advice
+}
+
+/// Who is here under which number, and who will be: only those whose line comes along.
+fn accounts(picked: &Picked, here: &Here) -> Accounts {
+    let saved = |path: &str| picked.contents.get(&Name::new(path)).cloned().unwrap_or_default();
+    let lines = |numbers: &HashMap<String, u32>| -> Vec<u8> {
+        let lines = numbers.iter().map(|(name, number)| format!("{name}:x:{number}:\n"));
+        lines.collect::<String>().into_bytes()
+    };
+    let comes = |path: &str| picked.wanted.iter().any(|one| one.entry.path == Name::new(path));
+    let live = [lines(here.users), lines(here.groups)];
+    Accounts::of([&saved(PASSWD), &saved(GROUP)], [&live[0], &live[1]]).only(comes(PASSWD), comes(GROUP))
+}
+
+// ---- what is never written
+
+/// On the machine that the snapshot is of, nothing of this is to be done unless somebody asks.
+fn by_hand(picked: &Picked, here: &Here, request: &Request) -> Vec<Advice> {
+    let is_other_machine = picked.facts.machine_id != here.facts.machine_id;
+    let is_other = is_other_machine || request.recover;
+    let never = |one: &&Wanted| {
+        let is_foreign = one.item.tied == Tied::Hardware && is_other_machine && !one.is_named;
+        (matches!(one.item.restore, Restore::Never(_)) && (is_other || one.is_named)) || is_foreign
+    };
+    let items: BTreeSet<&str> = picked.wanted.iter().filter(never).map(|one| one.item.id).collect();
+    let snapshot = picked.id.to_string();
+    let mut advice = advice::by_hand(&items, &picked.contents, &snapshot, &picked.facts.node);
+    let asks_for_disks = picked.wanted.iter().any(|one| one.item.tied == Tied::Hardware && !one.is_named);
+    if is_other && asks_for_disks {
+        advice.extend(advice::layout(&picked.contents, &snapshot));
+    }
+    advice
+}
+
+/// Errors: `Usage` for a guest's new names without a guest.
+pub fn check(request: &Request) -> Result<(), Fault> {
+    if request.as_id.is_some() && request.objects.is_empty() {
+        let fault = Fault::new(FaultKind::Usage, "--as gives one guest another id, and none is named");
+        return Err(fault.hint("as in 'restore SNAP vm/101 --as 201'"));
+    }
+    let known: Result<Vec<Selector>, Fault> =
+        request.objects.iter().map(|word| Selector::parse(word)).collect();
+    known.map(|_| ())?;
+    request.moves().check()
+}

@@ -1,0 +1,430 @@
+//! Another name for what comes back: a guest's id, a node, a storage, a bridge, put wherever the snapshot's files
+//! say the old one. Texts to texts, no I/O.
+//! Not here: the places (`catalog::restore::references`), network cards (`network`).
+
+use std::ops::Range;
+
+use serde::{Deserialize, Serialize};
+
+use super::nics::mentions;
+use crate::catalog::objects::NODES;
+use crate::catalog::restore::references::{FIXED_NODE_NAMES, Form, NODE_NAMES, OWNED, Reference, of_node};
+use crate::model::report::{Fault, FaultKind};
+use crate::model::units::counted;
+use crate::plan::restore::guest_conf::{self, Named};
+use crate::plan::restore::objects::config_edit;
+use crate::plan::restore::objects::object_names::guest_id;
+
+/// `OLD=NEW` of the command line.
+pub type Pair = (String, String);
+
+/// What gets another name on its way back.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Moves {
+    /// The new id of the one guest that is selected.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub as_id: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub nodes: Vec<Pair>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub storages: Vec<Pair>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub bridges: Vec<Pair>,
+}
+
+/// A file as it comes back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Moved {
+    /// Relative to the root.
+    pub path: String,
+    pub content: Vec<u8>,
+    /// What was rewritten, and what an admin must do besides.
+    pub notes: Vec<String>,
+    /// Why it should not come back under the new name, and what to do instead.
+    pub refused: Option<(String, String)>,
+}
+
+impl Moves {
+    /// `OLD=NEW` for `--node`, `--storage` and `--bridge`.
+    ///
+    /// Errors: `Usage` when it is no such pair, or a name that cannot be one.
+    pub fn pair(option: &str, word: &str) -> Result<Pair, Fault> {
+        let name = |name: &str| {
+            name.starts_with(|c: char| c.is_ascii_alphanumeric())
+                && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
+        };
+        match word.split_once('=') {
+            Some((old, new)) if name(old) && name(new) => Ok((old.to_owned(), new.to_owned())),
+            _ => Err(Fault::new(FaultKind::Usage, format!("{option} '{word}' is not OLD=NEW"))
+                .hint(format!("two names, as in '{option} old1=new1'"))),
+        }
+    }
+
+    /// Errors: `Usage` when a name is given two new ones or its own, or two names the same.
+    pub fn check(&self) -> Result<(), Fault> {
+        for (option, pairs) in
+            [("--node", &self.nodes), ("--storage", &self.storages), ("--bridge", &self.bridges)]
+        {
+            for (number, (old, new)) in pairs.iter().enumerate() {
+                let rest = &pairs[number + 1..];
+                if old == new {
+                    let what = format!("{option} {old}={new}: both names are the same");
+                    return Err(Fault::new(FaultKind::Usage, what).hint("leave it away"));
+                }
+                if rest.iter().any(|(other, _)| other == old) {
+                    return Err(Fault::new(FaultKind::Usage, format!("{option} gives '{old}' two names")));
+                }
+                // Two nodes of one name would write the same files twice.
+                if option == "--node" && rest.iter().any(|(_, other)| other == new) {
+                    return Err(Fault::new(FaultKind::Usage, format!("{option} makes two nodes '{new}'")));
+                }
+            }
+        }
+        if let Some(id) = &self.as_id {
+            let fine = id.parse::<u32>().is_ok_and(|number| (100..=999_999_999).contains(&number));
+            if !fine || id.starts_with('0') {
+                return Err(Fault::new(FaultKind::Usage, format!("--as '{id}' is no id of a guest"))
+                    .hint("ids are numbers from 100 to 999999999"));
+            }
+        }
+        Ok(())
+    }
+
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// The node's name from now on.
+    pub fn node<'a>(&'a self, old: &'a str) -> &'a str {
+        renamed(&self.nodes, old).unwrap_or(old)
+    }
+}
+
+pub(crate) fn renamed<'a>(pairs: &'a [Pair], old: &str) -> Option<&'a str> {
+    pairs.iter().find(|(known, _)| known == old).map(|(_, new)| new.as_str())
+}
+
+/// A file of the snapshot as it comes back: its path, what it names, and the guest it is.
+pub fn file(path: &str, content: &[u8], moves: &Moves) -> Moved {
+    let (content, places) = references(path, content, NODE_NAMES, &moves.nodes);
+    let mut notes = Vec::new();
+    if places > 0 {
+        let pairs: Vec<String> = moves.nodes.iter().map(|(old, new)| format!("{old} is {new}")).collect();
+        notes.push(format!("{} in {}", pairs.join(", "), counted(places, "place")));
+    }
+    let refused = fixed(path, &content, &moves.nodes);
+    notes.extend(left_over(path, &content, &moves.nodes));
+    let mut path = path.to_owned();
+    if let Some(rest) = of_node(&path).map(|(node, rest)| (moves.node(node), rest)) {
+        path = format!("{NODES}{}/{}", rest.0, rest.1);
+    }
+    let Some(id) = guest_id(&path).map(str::to_owned) else {
+        return Moved { path, content, notes, refused };
+    };
+    let guest = guest(&content, &id, moves);
+    notes.extend(guest.notes);
+    if let Some(new) = &moves.as_id {
+        path =
+            path.strip_suffix(&format!("{id}.conf")).map_or(path.clone(), |dir| format!("{dir}{new}.conf"));
+    }
+    Moved { path, content: guest.content, notes, refused }
+}
+
+fn fixed(path: &str, content: &[u8], nodes: &[Pair]) -> Option<(String, String)> {
+    let row = FIXED_NODE_NAMES.iter().find(|row| row.path == path)?;
+    let (old, new) = nodes.iter().find(|(old, _)| mentions(content, old))?;
+    let hint = row.hint.replace("{old}", old).replace("{new}", new);
+    Some((format!("by the name of {old} it {}", row.why), hint))
+}
+
+/// What is known of a machine's own file is not all that may stand in it.
+fn left_over(path: &str, content: &[u8], nodes: &[Pair]) -> Option<String> {
+    let is_json = |row: &&Reference| row.path == path && matches!(row.form, Form::Json(_));
+    NODE_NAMES.iter().find(is_json)?;
+    let text = String::from_utf8_lossy(content);
+    let is_name = |c: char| c.is_ascii_alphanumeric() || c == '-';
+    let names = |old: &str| words(&text, is_name).any(|at| &text[at] == old);
+    // Of two that were swapped each is there by right.
+    let (old, _) = nodes.iter().find(|(old, _)| !nodes.iter().any(|(_, new)| new == old) && names(old))?;
+    Some(format!(
+        "says {old} in other places still; the product makes it anew when its configuration is applied"
+    ))
+}
+
+/// A guest's configuration with its new names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Guest {
+    pub content: Vec<u8>,
+    pub notes: Vec<String>,
+}
+
+/// `id` is the guest's id in the snapshot. With another one its disks are named as PVE would name them: it must
+/// never run on the disks of the guest it was made from.
+pub fn guest(text: &[u8], id: &str, moves: &Moves) -> Guest {
+    let Ok(text) = std::str::from_utf8(text) else {
+        let note = "its configuration is not UTF-8; nothing in it was rewritten".to_owned();
+        return Guest { content: text.to_vec(), notes: vec![note] };
+    };
+    let new_id = moves.as_id.as_deref().filter(|new| *new != id);
+    let mut edits = Vec::new();
+    let mut disks: Vec<String> = Vec::new();
+    for entry in guest_conf::entries(text) {
+        for named in entry.names() {
+            match named {
+                Named::Bridge(at) => {
+                    edits.extend(renamed(&moves.bridges, &text[at.clone()]).map(|new| (at, new.to_owned())));
+                }
+                Named::File { storage, .. } => {
+                    edits.extend(
+                        renamed(&moves.storages, &text[storage.clone()]).map(|new| (storage, new.to_owned())),
+                    );
+                }
+                Named::Disk { storage, volume } => {
+                    let (old, name) = (&text[storage.clone()], &text[volume.clone()]);
+                    let place = renamed(&moves.storages, old);
+                    let owned = new_id.and_then(|new| owned_by(name, id, new));
+                    let expected = format!("{}:{}", place.unwrap_or(old), owned.as_deref().unwrap_or(name));
+                    if !disks.contains(&expected) {
+                        disks.push(expected);
+                    }
+                    edits.extend(place.map(|new| (storage, new.to_owned())));
+                    edits.extend(owned.map(|new| (volume, new)));
+                }
+            }
+        }
+    }
+    let mut notes = Vec::new();
+    if !disks.is_empty() {
+        notes.push(format!("its disks do not come back with it; it expects {}", disks.join(", ")));
+    }
+    if let Some(new) = new_id {
+        let uuid =
+            if text.lines().any(|line| line.starts_with("smbios1:")) { " and the SMBIOS uuid" } else { "" };
+        notes.push(format!("{new} has the MAC addresses{uuid} of {id}: change them if {id} lives beside it"));
+    }
+    Guest { content: splice(text.as_bytes(), edits), notes }
+}
+
+/// The name of a volume for another guest: `vm-101-disk-0`, `101/vm-101-disk-0.qcow2`. The base of a linked clone
+/// (`base-9000-disk-0/vm-101-disk-0`) stays another guest's. None when it does not belong to `id`.
+fn owned_by(volume: &str, id: &str, new: &str) -> Option<String> {
+    let mut changed = false;
+    let parts = volume.split('/').map(|part| {
+        let owned = OWNED.iter().find_map(|word| {
+            let rest = part.strip_prefix(word)?.strip_prefix('-')?.strip_prefix(id)?;
+            rest.starts_with('-').then(|| format!("{word}-{new}{rest}"))
+        });
+        let owned = owned.or_else(|| (part == id).then(|| new.to_owned()));
+        changed |= owned.is_some();
+        owned.unwrap_or_else(|| part.to_owned())
+    });
+    let parts: Vec<String> = parts.collect();
+    changed.then(|| parts.join("/"))
+}
+
+/// Edits do not overlap.
+pub(crate) fn splice(text: &[u8], mut edits: Vec<(Range<usize>, String)>) -> Vec<u8> {
+    edits.sort_by_key(|(at, _)| at.start);
+    let mut out = Vec::with_capacity(text.len());
+    let mut done = 0;
+    for (at, new) in edits {
+        out.extend_from_slice(text.get(done..at.start).unwrap_or_default());
+        out.extend_from_slice(new.as_bytes());
+        done = at.end;
+    }
+    out.extend_from_slice(text.get(done..).unwrap_or_default());
+    out
+}
+
+/// What `choose` of an object puts a file's pieces in with.
+pub(crate) fn contents(path: &str, text: &[u8], moves: &Moves) -> Vec<u8> {
+    references(path, text, NODE_NAMES, &moves.nodes).0
+}
+
+/// The text with the new names in the places that `table` says for this path, and how many were put there.
+pub(crate) fn references(path: &str, text: &[u8], table: &[Reference], pairs: &[Pair]) -> (Vec<u8>, usize) {
+    let forms: Vec<Form> = table.iter().filter(|row| matches(row.path, path)).map(|row| row.form).collect();
+    let Some(text) = std::str::from_utf8(text).ok().filter(|_| !forms.is_empty() && !pairs.is_empty()) else {
+        return (text.to_vec(), 0);
+    };
+    let mut edits: Vec<(Range<usize>, String)> = Vec::new();
+    for form in &forms {
+        let Form::Json(keys) = form else { continue };
+        for word in json_names(text, keys) {
+            edits.extend(renamed(pairs, &text[word.clone()]).map(|new| (word, new.to_owned())));
+        }
+    }
+    for at in config_edit::lines(text.as_bytes()) {
+        let line = &text[at.clone()];
+        if line.trim_start().starts_with('#') {
+            continue;
+        }
+        for form in &forms {
+            for word in named(*form, line) {
+                if let Some(new) = renamed(pairs, &line[word.clone()]) {
+                    edits.push((at.start + word.start..at.start + word.end, new.to_owned()));
+                }
+            }
+        }
+    }
+    edits.sort_by_key(|(at, _)| at.start);
+    edits.dedup_by_key(|(at, _)| at.start);
+    let places = edits.len();
+    (splice(text.as_bytes(), edits), places)
+}
+
+/// A pattern of the table: `{…}` is any part of a component.
+pub(crate) fn matches(pattern: &str, path: &str) -> bool {
+    let mut parts = path.split('/');
+    let same = pattern.split('/').all(|wanted| {
+        let Some(part) = parts.next() else { return false };
+        match wanted.split_once('{').and_then(|(before, rest)| Some((before, rest.split_once('}')?.1))) {
+            Some((before, after)) => {
+                part.len() > before.len() + after.len() && part.starts_with(before) && part.ends_with(after)
+            }
+            None => part == wanted,
+        }
+    });
+    same && parts.next().is_none()
+}
+
+/// Where in a line names may stand.
+fn named(form: Form, line: &str) -> Vec<Range<usize>> {
+    let value_of = |key: &str| {
+        let content = line.trim_start();
+        let value = content.strip_prefix(key)?.strip_prefix([' ', '\t'])?.trim_start();
+        (content.len() < line.len()).then_some((line.len() - value.len(), value))
+    };
+    match form {
+        Form::Key(key) => {
+            let Some((start, value)) = value_of(key) else { return Vec::new() };
+            let words = words(value, |c| !matches!(c, ',' | ';' | ' ' | '\t'));
+            // `node:2` is a priority.
+            words
+                .map(|at| {
+                    start + at.start
+                        ..start + at.start + value[at.clone()].split(':').next().unwrap_or_default().len()
+                })
+                .collect()
+        }
+        Form::Property { key, sub } => {
+            let Some((start, value)) = value_of(key) else { return Vec::new() };
+            let found = words(value, |c| !matches!(c, ',')).filter_map(|at| {
+                let (name, rest) = value[at.clone()].split_once('=')?;
+                (name.trim() == sub).then(|| {
+                    let end = start + at.start + name.len() + 1 + rest.trim_end().len();
+                    end - rest.trim_end().len()..end
+                })
+            });
+            found.collect()
+        }
+        Form::HeaderEnd(end) => {
+            let Some((kind, id)) = line.split_once(':').filter(|(kind, _)| kind.ends_with(end)) else {
+                return Vec::new();
+            };
+            let id = id.trim_end();
+            id.rfind('_').map(|at| kind.len() + 1 + at + 1..kind.len() + 1 + id.len()).into_iter().collect()
+        }
+        Form::AclPath(before) => {
+            let Some(path) = line.strip_prefix("acl:").and_then(|rest| rest.split(':').nth(1)) else {
+                return Vec::new();
+            };
+            let name = path.strip_prefix(before).map(|rest| rest.split('/').next().unwrap_or_default());
+            let start = line.find(path).unwrap_or_default() + before.len();
+            name.map(|name| start..start + name.len()).into_iter().collect()
+        }
+        Form::RuleOption(options) => {
+            let all: Vec<_> = words(line, |c| !c.is_whitespace()).collect();
+            let pairs = all.windows(2).filter(|pair| options.contains(&&line[pair[0].clone()]));
+            pairs.map(|pair| pair[1].clone()).collect()
+        }
+        // Not a matter of lines.
+        Form::Json(_) => Vec::new(),
+        Form::Assigned(keys) => match line.split_once('=') {
+            Some((key, _)) if keys.contains(&key.trim()) => {
+                let start = key.len() + 1;
+                let shift = |at: Range<usize>| at.start + start..at.end + start;
+                named(Form::Words, &line[start..]).into_iter().map(shift).collect()
+            }
+            _ => Vec::new(),
+        },
+        Form::Words => {
+            let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+            // What follows a dot is part of another name.
+            let own = |at: &Range<usize>| at.start == 0 || line.as_bytes()[at.start - 1] != b'.';
+            words(line, is_name).filter(own).collect()
+        }
+    }
+}
+
+/// Names below one of these keys. Text that is no JSON has none.
+fn json_names(text: &str, keys: &[&str]) -> Vec<Range<usize>> {
+    /// An object or a list that is open.
+    #[derive(Clone, Copy)]
+    #[allow(clippy::struct_excessive_bools)] // where it is
+    struct Open {
+        is_object: bool,
+        /// It is the value of one of the keys.
+        is_below: bool,
+        /// The key that was read last is one of them.
+        is_key: bool,
+        awaits_key: bool,
+    }
+    let mut found = Vec::new();
+    if serde_json::from_str::<serde::de::IgnoredAny>(text).is_err() {
+        return found;
+    }
+    let mut open: Vec<Open> = Vec::new();
+    let is_value_below = |open: &[Open]| {
+        open.last().is_some_and(|last| if last.is_object { last.is_key } else { last.is_below })
+    };
+    let bytes = text.as_bytes();
+    let mut at = 0;
+    while at < bytes.len() {
+        match bytes[at] {
+            begin @ (b'{' | b'[') => {
+                let is_object = begin == b'{';
+                let is_below = is_value_below(&open);
+                open.push(Open { is_object, is_below, is_key: false, awaits_key: is_object });
+            }
+            b'}' | b']' => drop(open.pop()),
+            b',' => {
+                if let Some(last) = open.last_mut() {
+                    last.awaits_key = last.is_object;
+                }
+            }
+            b'"' => {
+                let start = at + 1;
+                at = start;
+                while at < bytes.len() && bytes[at] != b'"' {
+                    at += if bytes[at] == b'\\' { 2 } else { 1 };
+                }
+                let string = start..at.min(bytes.len());
+                let mut is_name = is_value_below(&open);
+                if let Some(last) = open.last_mut().filter(|last| last.awaits_key) {
+                    is_name = last.is_below;
+                    (last.is_key, last.awaits_key) = (keys.contains(&&text[string.clone()]), false);
+                }
+                if is_name {
+                    let inner = &text[string.clone()];
+                    let listed = words(inner, |c| !matches!(c, ',' | ';' | ' ' | ':'));
+                    found.extend(listed.map(|word| start + word.start..start + word.end));
+                }
+            }
+            _ => {}
+        }
+        at += 1;
+    }
+    found
+}
+
+/// The longest runs of such characters.
+pub(crate) fn words(text: &str, is: impl Fn(char) -> bool) -> impl Iterator<Item = Range<usize>> {
+    let mut from = 0;
+    std::iter::from_fn(move || {
+        let start = from + text.get(from..)?.find(&is)?;
+        let end = text[start..].find(|c| !is(c)).map_or(text.len(), |len| start + len);
+        from = end;
+        Some(start..end)
+    })
+}

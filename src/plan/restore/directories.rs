@@ -1,0 +1,70 @@
+//! The folders that steps need on their way, each before what is put into it.
+
+use std::collections::{HashMap, HashSet};
+
+use super::owners::Owners;
+use super::{Content, Fingerprint, Here, How, Live, Step};
+use crate::model::index::{Entry, Kind, Name};
+
+/// Of a folder that no snapshot describes and a file needs.
+const PLAIN_DIR_MODE: u32 = 0o755;
+
+/// Every folder before what is in it; those that nobody asked for and that are not here are steps, too.
+pub(crate) fn with_folders(
+    steps: Vec<Step>,
+    folders: &HashMap<Name, Entry>,
+    here: &Here,
+    owners: &Owners,
+) -> Vec<Step> {
+    let mut asked: HashMap<Name, Step> = HashMap::new();
+    for step in steps.iter().filter(|step| step.how == How::Create && step.after.kind == Kind::Dir) {
+        asked.insert(step.path.clone(), step.clone());
+    }
+    let mut made: HashSet<Name> = HashSet::new();
+    let mut ordered = Vec::with_capacity(steps.len());
+    for step in steps {
+        let mut above: Vec<Name> = step.path.as_path().ancestors().skip(1).map(Name::from).collect();
+        above.reverse();
+        for path in above.into_iter().filter(|path| !path.as_bytes().is_empty()) {
+            let is_here = !matches!(here.live.get(&path), None | Some(Live::Absent));
+            if is_here || !made.insert(path.clone()) {
+                continue;
+            }
+            ordered.push(match asked.get(&path) {
+                Some(folder) => folder.clone(),
+                None => folder_step(&path, &step, folders, owners),
+            });
+        }
+        let is_new_folder = step.how == How::Create && step.after.kind == Kind::Dir;
+        if !is_new_folder || made.insert(step.path.clone()) {
+            ordered.push(step);
+        }
+    }
+    ordered
+}
+
+fn folder_step(path: &Name, of: &Step, folders: &HashMap<Name, Entry>, owners: &Owners) -> Step {
+    let plain = Fingerprint {
+        kind: Kind::Dir,
+        mode: PLAIN_DIR_MODE,
+        uid: 0,
+        gid: 0,
+        mtime: of.after.mtime,
+        size: 0,
+        sha256: String::new(),
+        link: None,
+        xattrs: Vec::new(),
+    };
+    let known = folders.get(path).filter(|entry| entry.kind == Kind::Dir);
+    Step {
+        path: path.clone(),
+        how: How::Create,
+        lock: None,
+        before: None,
+        after: known.map_or(plain, |entry| owners.goal(entry, None)),
+        secret: false,
+        diff: None,
+        content: Content::None,
+        ..of.clone()
+    }
+}

@@ -1,0 +1,61 @@
+//! What a restore tells of guests whose configuration it puts in place: one that runs keeps what it was started with,
+//! one that was saved under a lock of its own stays locked, and one of another node is locked by nobody meanwhile.
+
+use std::collections::BTreeSet;
+
+use super::guest_conf;
+use super::{Advice, Content, Picked, Step};
+use crate::catalog::guests::Guest;
+use crate::model::index::Name;
+
+/// Hints, in the order of the steps. `running` are the paths of guests that run here, on `node`.
+pub fn advice(
+    steps: &[Step],
+    picked: &Picked,
+    node: &str,
+    running: &BTreeSet<Name>,
+) -> impl Iterator<Item = Advice> {
+    steps.iter().flat_map(move |step| {
+        let guest = Guest::of(step.path.as_path());
+        guest.into_iter().flat_map(move |guest| {
+            let tool = guest.kind.tool;
+            let say = |text: String, verb: &str| Advice {
+                item: step.item.clone(),
+                text,
+                commands: vec![format!("{tool} {verb} {}", guest.id)],
+            };
+            let runs = running.contains(&step.path).then(|| {
+                let why = "runs, and keeps what it was started with until it is stopped and started again";
+                say(format!("{guest} {why}"), "reboot")
+            });
+            let locked = after(step, picked).and_then(guest_conf::lock).map(|lock| {
+                let why = format!("was saved while it was locked ({lock}), and comes back so");
+                say(format!("{guest} {why}: when nothing works on it"), "unlock")
+            });
+            // A task there takes a lock of that node, which nobody here can hold.
+            let is_elsewhere = guest.node != node && step.before.is_some();
+            let elsewhere = is_elsewhere.then(|| Advice {
+                item: step.item.clone(),
+                text: format!(
+                    "{guest} lives on {}: nothing keeps a task there from changing it at the same moment; \
+                     restore it when none works on it",
+                    guest.node
+                ),
+                commands: vec![format!(
+                    "pvesh get /nodes/{}/tasks --source active --vmid {}",
+                    guest.node, guest.id
+                )],
+            });
+            runs.into_iter().chain(locked).chain(elsewhere)
+        })
+    })
+}
+
+fn after<'a>(step: &'a Step, picked: &'a Picked) -> Option<&'a str> {
+    let bytes = match &step.content {
+        Content::Bytes(bytes) => bytes,
+        Content::Member(name) => picked.contents.get(name)?,
+        Content::None => return None,
+    };
+    std::str::from_utf8(bytes).ok()
+}

@@ -1,0 +1,476 @@
+//! The plan of a restore: what a snapshot holds against what is here, step by step, with what is left alone and why.
+//! A pure function. Not here: what becomes of one member (`decide`), looking at the live side (`task::restore::observe`),
+//! doing it (`task::restore::apply`).
+
+pub mod adapt;
+pub mod advice;
+pub mod datastores;
+mod decide;
+mod directories;
+pub mod guest_advice;
+pub mod guest_conf;
+pub mod host_diff;
+pub mod merge;
+pub mod objects;
+pub mod owners;
+pub mod rejoin;
+pub mod skip_rules;
+pub mod text_diff;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use serde::{Deserialize, Serialize};
+
+use self::decide::{Decision, decide, only_mounted};
+use self::directories::with_folders;
+use self::host_diff::Difference;
+use self::owners::Owners;
+use self::skip_rules::Refusal;
+use self::text_diff::Excerpt;
+use super::select::{self, Selection};
+use crate::catalog::{self, Item, Restore, Risk};
+use crate::model::facts::Facts;
+use crate::model::index::{Entry, Kind, Mtime, Name, Xattr};
+use crate::model::snapshot::SnapshotId;
+
+pub use crate::catalog::PVE_TREE as PVE;
+const DATASTORES: &str = "pbs-datastores";
+
+/// What was asked for. Saved with a plan, so that the same plan can be made again.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+pub struct Request {
+    pub selection: Selection,
+    /// Globs of `--path`.
+    pub paths: Vec<String>,
+    /// `vm/101`, `storage/nas` ...
+    pub objects: Vec<String>,
+    pub cluster_wide: bool,
+    /// A whole node on a fresh installation.
+    pub recover: bool,
+    /// Jobs come back with the rest.
+    pub start_jobs: bool,
+    /// All of /etc/pve as its database, while pmxcfs is stopped.
+    pub database: Option<Database>,
+    /// OLD=NEW.
+    pub node: Option<(String, String)>,
+    /// The new id of a guest.
+    pub as_id: Option<u32>,
+    /// OLD=NEW.
+    pub storage: Vec<(String, String)>,
+    /// OLD=NEW.
+    pub bridge: Vec<(String, String)>,
+    /// OLD=NEW: network cards that no address matches.
+    pub nic: Vec<(String, String)>,
+}
+
+/// How the database of /etc/pve comes back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Database {
+    Whole,
+    /// As a single node's.
+    WithoutCluster,
+}
+
+/// What stands at a path.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Fingerprint {
+    pub kind: Kind,
+    pub mode: u32,
+    pub uid: u32,
+    pub gid: u32,
+    pub mtime: Mtime,
+    /// Of a file.
+    #[serde(default)]
+    pub size: u64,
+    /// Of a file, lower-case hex.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub sha256: String,
+    /// Target of a symbolic link, or the first name of a hard link.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub link: Option<Name>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub xattrs: Vec<Xattr>,
+}
+
+impl Fingerprint {
+    /// The same contents; owner, mode and times aside.
+    pub fn same_content(&self, other: &Self) -> bool {
+        (self.kind, &self.sha256, &self.link) == (other.kind, &other.sha256, &other.link)
+    }
+
+    /// All that a restore sets, but the time: that alone is no reason to write.
+    pub fn same(&self, other: &Self) -> bool {
+        // A link has no mode of its own, and only the kernel's attributes.
+        let of_link = self.kind == Kind::Symlink;
+        self.same_content(other)
+            && (self.uid, self.gid) == (other.uid, other.gid)
+            && (of_link || (self.mode == other.mode && self.xattrs == other.xattrs))
+    }
+}
+
+/// What is at a path of the live side.
+#[derive(Debug, Clone)]
+pub enum Live {
+    Absent,
+    There {
+        print: Fingerprint,
+        /// Of a file small enough to compare or to merge.
+        content: Option<Vec<u8>>,
+        /// It has names besides this one.
+        is_linked: bool,
+    },
+    /// Nothing can be put there: "etc/x is a link", "is a device".
+    Blocked(String),
+}
+
+/// How the cluster file system is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tree {
+    /// No Proxmox VE.
+    None,
+    Live {
+        quorate: bool,
+    },
+    NotMounted,
+    Dead,
+    Frozen,
+}
+
+/// What was observed of the live side.
+pub struct Here<'a> {
+    pub facts: &'a Facts,
+    pub tree: Tree,
+    /// Paths below etc/pve by guest id, of the whole cluster.
+    pub guests: &'a BTreeMap<u32, Name>,
+    pub live: &'a HashMap<Name, Live>,
+    /// Numbers of this host's users and groups.
+    pub users: &'a HashMap<String, u32>,
+    pub groups: &'a HashMap<String, u32>,
+    /// Folders of datastores that are mounted or hold chunks.
+    pub datastores: &'a BTreeSet<String>,
+    /// What cannot be changed whoever asks.
+    pub fixed: &'a HashMap<Name, Refusal>,
+    /// Lower-case hex.
+    pub sha256: fn(&[u8]) -> String,
+    /// Replaces what looks like a secret.
+    pub mask: fn(&str) -> String,
+}
+
+/// Where the bytes of a step come from.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Content {
+    /// A folder or a link.
+    #[default]
+    None,
+    /// This member of the snapshot.
+    Member(Name),
+    /// Made here: a merge, a rewritten name.
+    Bytes(Vec<u8>),
+}
+
+/// One member that was asked for, on its way to become a step.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    pub entry: Entry,
+    pub item: &'static Item,
+    pub content: Content,
+    /// Asked for by name: an object, a literal path, `--only ITEM`.
+    pub is_named: bool,
+    /// Asked for by a name that is its alone: an object, or its own path.
+    pub is_exact: bool,
+    /// `content` is the whole new file, made from the live one: it is not merged again.
+    pub is_merged: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum How {
+    Create,
+    Replace,
+    /// What is there stays, and gains what it lacks.
+    Merge,
+    /// Owner, mode and attributes of a folder that is there.
+    Attributes,
+    /// Nothing is to be there. `after` says so as an empty file.
+    Remove,
+}
+
+impl std::fmt::Display for How {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Create => "create",
+            Self::Replace => "replace",
+            Self::Merge => "merge",
+            Self::Attributes => "attributes",
+            Self::Remove => "remove",
+        })
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Via {
+    Disk,
+    /// Content only, through the mount.
+    Pmxcfs,
+}
+
+/// One path that changes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Step {
+    pub item: String,
+    pub path: Name,
+    pub how: How,
+    pub via: Via,
+    /// The cluster lock it is done under.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lock: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<Fingerprint>,
+    pub after: Fingerprint,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub secret: bool,
+    /// May cut the admin's own connection.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub session: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub diff: Option<Excerpt>,
+    #[serde(skip)]
+    pub content: Content,
+}
+
+/// What is left alone, and why. `count` members with the same reason are one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refused {
+    pub item: String,
+    /// The first of them.
+    pub path: Name,
+    pub count: usize,
+    /// One of them was asked for by name.
+    #[serde(default)]
+    pub named: bool,
+    pub reason: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+}
+
+/// What an admin does by hand.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Advice {
+    pub item: String,
+    pub text: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub commands: Vec<String>,
+}
+
+/// What one half of a plan does to services, in this order.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Services {
+    /// Before the first step; started again after the last.
+    pub stop: Vec<String>,
+    /// Commands that make the new files count.
+    pub run: Vec<Vec<String>>,
+    /// Those that are running are restarted.
+    pub restart: Vec<String>,
+    /// Those that are stopped now and are started afterwards as if they had run.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub start: Vec<String>,
+}
+
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct RestorePlan {
+    pub snapshot: SnapshotId,
+    /// The snapshot's host, in a line.
+    pub from: String,
+    /// This host, in a line.
+    pub here: String,
+    pub differences: Vec<Difference>,
+    /// In the order they are done: those of `session` last.
+    pub steps: Vec<Step>,
+    /// Members that are here already, as they are.
+    pub unchanged: usize,
+    pub refused: Vec<Refused>,
+    pub advice: Vec<Advice>,
+    /// With the steps that risk nothing.
+    pub calm: Services,
+    /// With those that may cut the admin's own connection.
+    pub session: Services,
+}
+
+impl RestorePlan {
+    pub fn is_armed(&self) -> bool {
+        self.steps.iter().any(|step| step.session)
+    }
+
+    /// As it is told: of a short secret its hash is the secret.
+    #[must_use]
+    pub fn told(&self) -> Self {
+        let mut told = self.clone();
+        for step in told.steps.iter_mut().filter(|step| step.secret) {
+            step.before.iter_mut().chain([&mut step.after]).for_each(|print| print.sha256.clear());
+        }
+        told
+    }
+
+    /// Something that was asked for by name does not come back, or nothing of all that was asked for.
+    pub fn falls_short(&self) -> bool {
+        let is_nothing = self.steps.is_empty() && self.unchanged == 0;
+        self.refused.iter().any(|refused| refused.named || is_nothing)
+    }
+}
+
+/// What a snapshot has of what was asked for.
+pub struct Picked {
+    pub id: SnapshotId,
+    pub facts: Facts,
+    pub wanted: Vec<Wanted>,
+    /// Members that are no row's of this version.
+    pub refused: Vec<Refused>,
+    /// The snapshot's folders by path, whether asked for or not.
+    pub folders: HashMap<Name, Entry>,
+    /// Members that objects may stand in, when objects were asked for.
+    pub parts: Vec<Wanted>,
+    /// The members that are small enough to look into.
+    pub contents: HashMap<Name, Vec<u8>>,
+}
+
+/// Decides.
+pub fn plan(picked: &Picked, here: &Here, request: &Request) -> RestorePlan {
+    let Picked { id, facts: from, wanted, refused, folders, contents, .. } = picked;
+    let mut plan = RestorePlan {
+        snapshot: id.clone(),
+        from: from.summary(),
+        here: here.facts.summary(),
+        differences: host_diff::between(
+            from,
+            here.facts,
+            skip_rules::node_now(from, request) == here.facts.node,
+        ),
+        steps: Vec::new(),
+        unchanged: 0,
+        refused: refused.clone(),
+        advice: Vec::new(),
+        calm: Services::default(),
+        session: Services::default(),
+    };
+    let owners = Owners::new(here, wanted);
+    let mut steps = Vec::new();
+    for one in wanted {
+        let mounted = (one.item.id == DATASTORES && !one.is_named).then(|| only_mounted(one, contents, here));
+        let (one, missing) = match &mounted {
+            Some((kept, missing)) => (kept, &missing[..]),
+            None => (one, &[][..]),
+        };
+        for name in missing {
+            let reason = format!("the folder of the datastore {name} is not mounted");
+            let hint = "mount it at its path, then restore again".to_owned();
+            refuse_one(&mut plan.refused, &one.entry, one.is_named, reason, Some(hint));
+        }
+        let decision = match decide(one, contents, here, &owners) {
+            // What is as it was needs nobody's leave.
+            Decision::Unchanged => Decision::Unchanged,
+            decision => match skip_rules::refusal(one, from, here, request) {
+                Some(refusal) => Decision::Refused { reason: refusal.reason, hint: refusal.hint },
+                None => decision,
+            },
+        };
+        match decision {
+            Decision::Step(step) => steps.push((one.item, *step)),
+            Decision::Unchanged => plan.unchanged += 1,
+            Decision::Refused { reason, hint } => {
+                refuse_one(&mut plan.refused, &one.entry, one.is_named, reason, hint);
+            }
+        }
+    }
+    let order: HashMap<&str, usize> = catalog::items().enumerate().map(|(n, item)| (item.id, n)).collect();
+    steps.sort_by_key(|(item, step)| (step.session, order.get(item.id).copied()));
+    let items: Vec<&'static Item> = steps.iter().map(|(item, _)| *item).collect();
+    plan.steps = with_folders(steps.into_iter().map(|(_, step)| step).collect(), folders, here, &owners);
+    plan.calm = services(items.iter().copied().filter(|item| item.risk == Risk::None));
+    plan.session = services(items.iter().copied().filter(|item| item.risk == Risk::Session));
+    plan.advice = rejoin::advice(from, here.facts, request).into_iter().chain(notes(&items, here)).collect();
+    let mut entries: HashMap<&Name, &Entry> = folders.iter().collect();
+    entries.extend(wanted.iter().map(|one| (&one.entry.path, &one.entry)));
+    plan.advice.extend(owners.advice(&plan.steps, &entries).into_iter().chain(linked(&plan.steps, here)));
+    plan
+}
+
+/// Members of one row with one reason are one.
+pub fn refuse_one(
+    refused: &mut Vec<Refused>,
+    entry: &Entry,
+    named: bool,
+    reason: String,
+    hint: Option<String>,
+) {
+    let same = |one: &&mut Refused| one.item == entry.item && one.reason == reason;
+    match refused.iter_mut().find(same) {
+        Some(one) => {
+            one.count += 1;
+            one.named |= named;
+        }
+        None => refused.push(Refused {
+            item: entry.item.clone(),
+            path: entry.path.clone(),
+            count: 1,
+            named,
+            reason,
+            hint,
+        }),
+    }
+}
+
+/// In the order of the rows, each once.
+fn services(items: impl Iterator<Item = &'static Item>) -> Services {
+    let mut all = Services::default();
+    let add = |to: &mut Vec<String>, units: &[&str]| {
+        for unit in units {
+            if !to.iter().any(|known| known == unit) {
+                to.push((*unit).to_owned());
+            }
+        }
+    };
+    for item in items {
+        if let Restore::Stopped(units) = item.restore {
+            add(&mut all.stop, units);
+        }
+        let command: Vec<String> = item.apply.iter().map(|word| (*word).to_owned()).collect();
+        if !command.is_empty() && !all.run.contains(&command) {
+            all.run.push(command);
+        }
+        add(&mut all.restart, item.restart);
+    }
+    all.restart.retain(|unit| !all.stop.contains(unit));
+    all
+}
+
+/// One name of a file gets another file.
+fn linked(steps: &[Step], here: &Here) -> Vec<Advice> {
+    let is_linked = |step: &&Step| {
+        let live = here.live.get(&step.path);
+        step.via == Via::Disk && matches!(live, Some(Live::There { is_linked: true, .. }))
+    };
+    let tell = |step: &Step| Advice {
+        item: step.item.clone(),
+        text: format!(
+            "/{}: has other names here (hard links); they keep the old file, and undo does not tie them together again",
+            step.path
+        ),
+        commands: vec![format!("find / -xdev -samefile /{}", step.path)],
+    };
+    steps.iter().filter(is_linked).map(tell).collect()
+}
+
+fn notes(items: &[&'static Item], here: &Here) -> Vec<Advice> {
+    let mut seen = HashSet::new();
+    let is_told = |item: &Item| !item.note.is_empty() && select::is_on(item.note_on, here.facts);
+    let noted = items.iter().filter(|item| is_told(item) && seen.insert(item.id));
+    noted
+        .map(|item| Advice { item: item.id.to_owned(), text: item.note.to_owned(), commands: Vec::new() })
+        .collect()
+}

@@ -1,0 +1,241 @@
+//! The words of a selection that name objects, and which objects of a tree they mean.
+//! Not here: taking them out and putting them in (`object`), the facts (`catalog::objects`).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::config_edit::{self, Piece};
+use crate::catalog::On;
+use crate::catalog::objects::{
+    ALIASES, GUEST_DIRS, GUEST_KINDS, GUEST_WORD, Grammar, JOB_KINDS, JOB_WORD, KINDS, Kind, NODES, Part,
+    Whose,
+};
+use crate::model::nearest::nearest;
+use crate::model::report::{Fault, FaultKind};
+use crate::plan::select;
+
+/// Contents by path, relative to the root: `etc/pve/storage.cfg`.
+pub type Tree = BTreeMap<String, Vec<u8>>;
+
+/// As many objects of a kind are named when one is not found.
+const MAX_NAMED: usize = 12;
+
+/// What was asked for, before a snapshot is known.
+#[derive(Debug, Clone)]
+pub struct Selector {
+    /// As it was typed.
+    pub word: String,
+    pub(crate) id: String,
+    /// More than one where both products have such a thing, or the word is a general one.
+    kinds: Vec<&'static Kind>,
+}
+
+/// What no object's word begins with.
+fn is_path(word: &str) -> bool {
+    let top = word.split_once('/').map(|(top, _)| top);
+    top.is_some_and(|top| {
+        matches!(top, "" | "." | ".." | "etc" | "root" | "usr" | "var") || top.contains('*')
+    })
+}
+
+/// Whether a path of a snapshot or a host is looked into by this module.
+pub fn reads(path: &str) -> bool {
+    let parts = KINDS.iter().flat_map(|kind| kind.parts.iter().map(|part| part.path));
+    let related = KINDS.iter().flat_map(|kind| kind.related.iter().map(|related| related.path));
+    parts.chain(related).any(|pattern| capture(pattern, path).is_some())
+}
+
+impl Selector {
+    /// Errors: `Usage`, with the nearest kind.
+    pub fn parse(word: &str) -> Result<Self, Fault> {
+        let (product, rest) = match word.split_once('/') {
+            Some(("pve", rest)) => (Some(On::Pve), rest),
+            Some(("pbs", rest)) => (Some(On::Pbs), rest),
+            _ => (None, word),
+        };
+        let usage = |what: String, hint: String| Fault::new(FaultKind::Usage, what).hint(hint);
+        if is_path(word) {
+            return Err(usage(
+                format!("'{word}' is a path, not an object"),
+                format!("take it with --path '{word}'"),
+            ));
+        }
+        let names: BTreeSet<&str> = KINDS.iter().map(|kind| kind.name).collect();
+        let known = |name: &str| name == GUEST_WORD || names.contains(name);
+        // `mapping/pci/x`: the longest name counts.
+        let splits = rest.match_indices('/').map(|(at, _)| (&rest[..at], &rest[at + 1..]));
+        let mut fitting = splits.filter_map(|(name, id)| {
+            let name = ALIASES.iter().find(|(alias, _)| *alias == name).map_or(name, |(_, name)| name);
+            known(name).then_some((name, id))
+        });
+        let Some((name, id)) = fitting.next_back() else {
+            if known(rest) {
+                return Err(usage(format!("'{word}' names no object"), format!("as in '{rest}/NAME'")));
+            }
+            if select::known(rest) {
+                let hint =
+                    format!("take it with --only {rest}; words of one option have commas between them");
+                return Err(usage(format!("'{word}' is an item or a category, not an object"), hint));
+            }
+            let name = rest.rsplit_once('/').map_or(rest, |(name, _)| name);
+            let words: Vec<&str> = names.iter().copied().chain([GUEST_WORD]).collect();
+            let hint = nearest(name, &words).map_or_else(
+                || format!("the kinds are: {}", words.join(", ")),
+                |near| format!("did you mean '{near}/…'?"),
+            );
+            return Err(usage(format!("'{word}': there is no kind of object '{name}'"), hint));
+        };
+        if id.is_empty() || id.contains(char::is_control) {
+            return Err(usage(format!("'{word}' names no object"), format!("as in '{name}/NAME'")));
+        }
+        let wanted = |kind: &&Kind| match name {
+            GUEST_WORD => GUEST_KINDS.contains(&kind.name),
+            JOB_WORD => JOB_KINDS.contains(&kind.name),
+            name => kind.name == name,
+        };
+        let kinds =
+            KINDS.iter().filter(wanted).filter(|kind| product.is_none_or(|on| kind.on == on)).collect();
+        Ok(Self { word: word.to_owned(), id: id.to_owned(), kinds })
+    }
+
+    /// Errors: `Usage` when the snapshot has none of this name, or more than one.
+    pub(crate) fn kind(&self, snapshot: &Tree) -> Result<&'static Kind, Fault> {
+        let found: Vec<&Kind> =
+            self.kinds.iter().copied().filter(|kind| ids(kind, snapshot).contains(&self.id)).collect();
+        match found[..] {
+            [kind] => Ok(kind),
+            [] => Err(self.unknown(snapshot)),
+            _ => {
+                let words: Vec<String> = found.iter().map(|kind| full_name(kind, &self.id)).collect();
+                let fault = Fault::new(FaultKind::Usage, format!("'{}' is not one thing", self.word));
+                Err(fault.hint(format!("say {}", words.join(" or "))))
+            }
+        }
+    }
+
+    fn unknown(&self, snapshot: &Tree) -> Fault {
+        let named = |kind: &Kind| {
+            let words = ids(kind, snapshot).into_iter().map(|id| format!("{}/{id}", kind.name));
+            words.collect::<Vec<_>>()
+        };
+        let same: Vec<String> = self.kinds.iter().flat_map(|kind| named(kind)).collect();
+        let all: Vec<String> = KINDS.iter().flat_map(named).collect();
+        let near = |of: &[String], word: &str| {
+            let words: Vec<&str> = of.iter().map(String::as_str).collect();
+            nearest(word, &words).map(|near| format!("did you mean '{near}'?"))
+        };
+        let plain = self.kinds.first().map_or_else(String::new, |kind| format!("{}/{}", kind.name, self.id));
+        let elsewhere = all.iter().find(|name| name.rsplit_once('/').is_some_and(|(_, id)| id == self.id));
+        // A number that is near another means nothing.
+        let numbered = self.id.bytes().all(|byte| byte.is_ascii_digit());
+        let hint = elsewhere
+            .map(|name| format!("did you mean '{name}'?"))
+            .or_else(|| near(&same, &plain).filter(|_| !numbered))
+            .or_else(|| (!same.is_empty()).then(|| shortened("it has: ", &same)))
+            .or_else(|| near(&all, &plain).filter(|_| !numbered))
+            .unwrap_or_else(|| "`pbx-config show SNAP --files` lists what it holds".to_owned());
+        Fault::new(FaultKind::Usage, format!("the snapshot has no '{}'", self.word)).hint(hint)
+    }
+}
+
+fn shortened(before: &str, words: &[String]) -> String {
+    let more = words.len().saturating_sub(MAX_NAMED);
+    let shown = words[..words.len() - more].join(", ");
+    if more == 0 { format!("{before}{shown}") } else { format!("{before}{shown} and {more} more") }
+}
+
+/// With its product where the name alone says too little.
+pub(crate) fn full_name(kind: &Kind, id: &str) -> String {
+    let twins = KINDS.iter().filter(|other| other.name == kind.name).count();
+    let product = match kind.on {
+        On::Pbs => "pbs/",
+        _ => "pve/",
+    };
+    format!("{}{}/{id}", if twins > 1 { product } else { "" }, kind.name)
+}
+
+/// Every object of a tree by its word, in the order of the kinds.
+pub fn all(tree: &Tree) -> Vec<String> {
+    KINDS.iter().flat_map(|kind| ids(kind, tree).into_iter().map(|id| full_name(kind, &id))).collect()
+}
+
+/// A file that is a kind's own by its name, whatever pattern it fits besides.
+fn is_literal(path: &str) -> bool {
+    KINDS.iter().any(|kind| kind.parts.iter().any(|part| part.path == path))
+}
+
+/// Whether a file is one object and nothing else, as a guest's configuration is.
+pub fn is_whole(path: &str) -> bool {
+    let mut parts = KINDS.iter().flat_map(|kind| kind.parts);
+    let fits = |part: &Part| part.grammar == Grammar::Whole && capture(part.path, path).is_some();
+    !is_literal(path) && parts.any(fits)
+}
+
+/// The objects of a kind, by the first of its parts.
+pub(crate) fn ids(kind: &Kind, tree: &Tree) -> Vec<String> {
+    let Some(part) = kind.parts.first() else { return Vec::new() };
+    if part.grammar == Grammar::Whole {
+        // A file that another kind knows by its own name is none of these.
+        return tree
+            .keys()
+            .filter(|path| !is_literal(path))
+            .filter_map(|path| capture(part.path, path)?.id)
+            .collect();
+    }
+    let pieces =
+        tree.get(part.path).and_then(|text| config_edit::pieces(part.grammar, text).ok()).unwrap_or_default();
+    pieces.into_iter().map(|piece| id_of(part.whose, &piece)).collect()
+}
+
+pub(crate) fn id_of(whose: Whose, piece: &Piece) -> String {
+    if whose == Whose::Typed { format!("{}:{}", piece.kind, piece.id) } else { piece.id.clone() }
+}
+
+impl Whose {
+    pub(crate) fn owns(self, object: &str, piece: &Piece) -> bool {
+        match self {
+            Self::Itself | Self::Typed => id_of(self, piece) == object,
+            Self::Tokens => token_of(&piece.id, object),
+            Self::NameIn(realm) => object.rsplit_once('@') == Some((piece.id.as_str(), realm)),
+        }
+    }
+}
+
+pub(crate) fn token_of(token: &str, user: &str) -> bool {
+    token.strip_prefix(user).is_some_and(|rest| rest.starts_with('!'))
+}
+
+/// What the placeholders of a pattern stand for in a path.
+#[derive(Debug, Default)]
+pub(crate) struct Captured {
+    pub(crate) node: Option<String>,
+    pub(crate) id: Option<String>,
+}
+
+/// A component holds at most one placeholder.
+pub(crate) fn capture(pattern: &str, path: &str) -> Option<Captured> {
+    let mut captured = Captured::default();
+    let mut parts = path.split('/');
+    for wanted in pattern.split('/') {
+        let part = parts.next()?;
+        let Some((before, rest)) = wanted.split_once('{') else {
+            if part != wanted {
+                return None;
+            }
+            continue;
+        };
+        let (name, after) = rest.split_once('}')?;
+        let value = part.strip_prefix(before)?.strip_suffix(after).filter(|value| !value.is_empty())?;
+        match name {
+            "node" => captured.node = Some(value.to_owned()),
+            _ => captured.id = Some(value.to_owned()),
+        }
+    }
+    parts.next().is_none().then_some(captured)
+}
+
+/// The guest of a path below /etc/pve/nodes.
+pub fn guest_id(path: &str) -> Option<&str> {
+    let mut parts = path.strip_prefix(NODES)?.split('/');
+    let (_, dir, file) = (parts.next()?, parts.next()?, parts.next()?);
+    (GUEST_DIRS.contains(&dir) && parts.next().is_none()).then(|| file.strip_suffix(".conf"))?
+}

@@ -1,0 +1,233 @@
+//! What a restore leaves alone, and why: rows that never come back as they are, what belongs to another product,
+//! host or machine, and the rules of the cluster file system and of living clusters.
+
+use std::path::Path;
+
+use super::guest_conf;
+use super::host_diff::release;
+use super::rejoin::is_before_join;
+use super::{Content, Here, Live, PVE, Request, Tree, Wanted};
+use crate::catalog::guests::Guest;
+use crate::catalog::{Category, Item, On, PVE_LOCKS, PVE_VIRTUAL, RUN_TIME, Restore, Source, Tied};
+use crate::model::facts::{Facts, Product};
+use crate::model::index::Kind;
+
+/// The largest file pmxcfs takes.
+const PMXCFS_MAX_BYTES: u64 = 1 << 20;
+/// Rows that hold only for a cluster that is built anew, whatever is asked for.
+const OF_A_NEW_CLUSTER: [&str; 2] = ["pve-ca", "pve-www-key"];
+/// Only for the same Debian release.
+const APT_SOURCES: &str = "apt-sources";
+const DATASTORES: &str = "pbs-datastores";
+
+/// Why a member is left alone, and what to do instead.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    pub reason: String,
+    pub hint: Option<String>,
+}
+
+impl Refusal {
+    pub fn new(reason: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { reason: reason.into(), hint: Some(hint.into()) }
+    }
+}
+
+/// None: nothing speaks against it.
+pub fn refusal(one: &Wanted, from: &Facts, here: &Here, request: &Request) -> Option<Refusal> {
+    let (item, path) = (one.item, one.entry.path.as_path());
+    of_row(item, here.facts, request)
+        .or_else(|| of_place(path))
+        .or_else(|| of_other_host(one, from, here, request))
+        .or_else(|| path.starts_with(PVE).then(|| of_tree(one, from, here, request)).flatten())
+        .or_else(|| held_back(item, request))
+        .or_else(|| (item.id == DATASTORES).then(|| of_datastores(one)).flatten())
+        .or_else(|| here.fixed.get(&one.entry.path).cloned())
+}
+
+fn of_row(item: &Item, here: &Facts, request: &Request) -> Option<Refusal> {
+    let needs = match item.on {
+        On::Any => None,
+        On::Pve => Some(Product::Pve),
+        On::Pbs => Some(Product::Pbs),
+    };
+    if let Some(product) = needs.filter(|product| !here.has(*product)) {
+        return Some(Refusal::new(
+            format!("{product} is not installed here"),
+            "install it, then restore again",
+        ));
+    }
+    match (item.restore, item.source) {
+        (Restore::Never(why), _) => Some(Refusal::new("never comes back as a file", why)),
+        (_, Source::Database) if request.database.is_none() => Some(Refusal::new(
+            "the database is never put in place under a running pmxcfs",
+            "its files come back one by one; a dead single node takes it whole with --database",
+        )),
+        _ => None,
+    }
+}
+
+fn of_place(path: &Path) -> Option<Refusal> {
+    let absolute = Path::new("/").join(path);
+    let run_time = RUN_TIME.iter().any(|dir| absolute.starts_with(dir));
+    run_time.then(|| Refusal::new("nothing is kept there", "it is made at run time"))
+}
+
+/// Names of the old host and its hardware must not come to another one unnoticed.
+fn of_other_host(one: &Wanted, from: &Facts, here: &Here, request: &Request) -> Option<Refusal> {
+    let item = one.item;
+    if one.entry.path.as_path().starts_with(PVE) || item.restore == Restore::AddLines {
+        return None;
+    }
+    let node = node_now(from, request);
+    if item.tied == Tied::Node && node != from.node && node != here.facts.node {
+        let hint = format!("restore it on {node}");
+        return Some(Refusal::new(format!("would name this host {node}"), hint));
+    }
+    if one.is_named {
+        return None;
+    }
+    let only = format!("`--only {}` brings it back all the same", item.id);
+    if item.id == APT_SOURCES && release(from) != release(here.facts) {
+        return Some(Refusal::new("of another Debian release", only));
+    }
+    let is_other_machine = from.machine_id != here.facts.machine_id;
+    match item.tied {
+        Tied::Node if node != here.facts.node && !request.recover => {
+            Some(Refusal::new(format!("names the host {}", from.node), only))
+        }
+        Tied::Hardware if is_other_machine && item.id != DATASTORES => {
+            Some(Refusal::new("belongs to the hardware of another machine", only))
+        }
+        _ => None,
+    }
+}
+
+/// The name that the snapshot's host has from now on.
+pub(crate) fn node_now<'a>(from: &'a Facts, request: &'a Request) -> &'a str {
+    let renamed = request.node.as_ref().filter(|(old, _)| *old == from.node);
+    renamed.map_or(&from.node, |(_, new)| new)
+}
+
+fn held_back(item: &Item, request: &Request) -> Option<Refusal> {
+    let waits = request.recover && !request.start_jobs && item.category == Category::Jobs;
+    waits.then(|| Refusal::new("jobs begin to run at once", "look at them, then restore with --start-jobs"))
+}
+
+// ---- /etc/pve
+
+fn of_tree(one: &Wanted, from: &Facts, here: &Here, request: &Request) -> Option<Refusal> {
+    let (entry, item) = (&one.entry, one.item);
+    let below = entry.path.as_path().strip_prefix(PVE).ok()?;
+    let is_virtual = PVE_VIRTUAL.iter().chain([&PVE_LOCKS]).any(|name| below.starts_with(name));
+    if is_virtual || below.file_name().is_none() {
+        return Some(Refusal::new("pmxcfs makes it", "there is nothing to bring back"));
+    }
+    if !matches!(entry.kind, Kind::File | Kind::Dir) {
+        return Some(Refusal::new("pmxcfs has no links", "make a file of it by hand"));
+    }
+    let size = match &one.content {
+        Content::Bytes(bytes) => bytes.len() as u64,
+        _ => entry.size,
+    };
+    if size > PMXCFS_MAX_BYTES {
+        return Some(Refusal::new("larger than the 1 MiB that pmxcfs takes", "keep it outside /etc/pve"));
+    }
+    of_cluster(one, below, from, here, request)
+        .or_else(|| of_guest(one, here))
+        .or_else(|| of_state(here.tree, item))
+}
+
+fn of_state(tree: Tree, item: &Item) -> Option<Refusal> {
+    let status = "see `systemctl status pve-cluster`, then restore again";
+    match tree {
+        Tree::Live { quorate: true } => None,
+        Tree::Live { quorate: false } => Some(Refusal::new(
+            "the cluster has no quorum: /etc/pve is read-only",
+            "`pvecm status` shows why; `pvecm expected 1` only when the other nodes are off for good",
+        )),
+        Tree::NotMounted => Some(Refusal::new(
+            "the cluster file system is not mounted: files put there would keep it from starting",
+            status,
+        )),
+        Tree::Dead => {
+            Some(Refusal::new("pmxcfs is dead", "`systemctl restart pve-cluster`, then restore again"))
+        }
+        Tree::Frozen => Some(Refusal::new("the cluster file system does not answer", status)),
+        Tree::None => {
+            Some(Refusal::new(format!("there is no /etc/pve for {}", item.title), "install Proxmox VE"))
+        }
+    }
+}
+
+/// On a member only its own and what was named; of other nodes nothing anywhere.
+fn of_cluster(one: &Wanted, below: &Path, from: &Facts, here: &Here, request: &Request) -> Option<Refusal> {
+    if is_before_join(from, here.facts, request) {
+        return Some(Refusal::new(
+            "a join overwrites all of the cluster file system",
+            "`pvecm add` first, then restore again; --recover makes a node of its own instead",
+        ));
+    }
+    let node = node_of(below);
+    if let Some(node) = node.as_deref().filter(|node| *node != here.facts.node)
+        && !one.is_exact
+    {
+        let hint = if node == from.node {
+            format!("`--node {node}={}` makes it this node's", here.facts.node)
+        } else {
+            "restore it on that node, or name it: an object, or --path with its own path".to_owned()
+        };
+        return Some(Refusal::new(format!("belongs to the node {node}"), hint));
+    }
+    here.facts.cluster.as_ref()?;
+    if OF_A_NEW_CLUSTER.contains(&one.item.id) {
+        return Some(Refusal::new(
+            "belongs to a cluster that is built anew, never to one that lives",
+            "`pvecm updatecerts` keeps it",
+        ));
+    }
+    if node.is_none() && !one.is_exact && !request.cluster_wide {
+        return Some(Refusal::new(
+            "all nodes of the cluster share it",
+            "name the object or its own path, or take all of it with --cluster-wide",
+        ));
+    }
+    None
+}
+
+fn node_of(below: &Path) -> Option<String> {
+    let mut parts = below.iter();
+    (parts.next()? == "nodes").then(|| parts.next().map(|name| name.to_string_lossy().into_owned()))?
+}
+
+fn of_guest(one: &Wanted, here: &Here) -> Option<Refusal> {
+    let guest = Guest::of(one.entry.path.as_path())?;
+    let Guest { kind, id, .. } = guest;
+    if let Some(other) = here.guests.get(&id).filter(|path| **path != one.entry.path) {
+        return Some(Refusal::new(
+            format!("guest {id} is here already as /{other}"),
+            format!("remove that one, or bring this one back as another: --as NEWID vm/{id}"),
+        ));
+    }
+    let Some(Live::There { print, content: Some(text), .. }) = here.live.get(&one.entry.path) else {
+        return None;
+    };
+    let is_as_it_is = match &one.content {
+        Content::Bytes(bytes) => bytes == text,
+        _ => print.sha256 == one.entry.sha256,
+    };
+    let lock = guest_conf::lock(std::str::from_utf8(text).ok()?).filter(|_| !is_as_it_is)?;
+    Some(Refusal::new(
+        format!("{guest} is locked: {lock}"),
+        format!("wait for the end of its task; when none runs any more, `{} unlock {id}`", kind.tool),
+    ))
+}
+
+// ---- PBS
+
+/// None of its datastores was left.
+fn of_datastores(one: &Wanted) -> Option<Refusal> {
+    let Content::Bytes(bytes) = &one.content else { return None };
+    let is_empty = bytes.iter().all(u8::is_ascii_whitespace);
+    is_empty.then(|| Refusal::new("none of its datastores is mounted", "mount them, then restore again"))
+}

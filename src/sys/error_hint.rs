@@ -1,0 +1,26 @@
+//! What helps against the system's own refusals: no right, no room, a share that went away.
+
+use std::io;
+
+use super::fs::files;
+
+/// None: the error is none of the system's, or nothing helps that its words do not say.
+pub fn hint(error: &anyhow::Error) -> Option<&'static str> {
+    let cause = error.chain().find_map(|cause| cause.downcast_ref::<io::Error>())?;
+    match cause.kind() {
+        io::ErrorKind::PermissionDenied if files::is_root() => {
+            Some("not even root may: `lsattr -d` tells what is immutable, `findmnt -T` what holds it")
+        }
+        io::ErrorKind::PermissionDenied => Some("run it as root"),
+        io::ErrorKind::StorageFull => {
+            Some("make room there (`df` shows the space, `df -i` the files), or choose another place")
+        }
+        io::ErrorKind::QuotaExceeded => Some("make room there, or choose another place"),
+        io::ErrorKind::ReadOnlyFilesystem => {
+            Some("see with `dmesg` why and mount it writable, or choose another place")
+        }
+        io::ErrorKind::StaleNetworkFileHandle => Some("the share was taken away; mount it again"),
+        _ if files::is_device_error(cause) => Some("the disk or the share fails; `dmesg` says more"),
+        _ => None,
+    }
+}

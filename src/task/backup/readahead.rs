@@ -1,0 +1,95 @@
+//! Reading ahead on a cold disk: a second walk runs before the first and has the kernel fetch what comes, from
+//! several threads, so that the disk sees more than one request at a time. It decides nothing and its failures
+//! are nobody's: the walk that counts meets them again.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::catalog::Item;
+use crate::model::index::Kind;
+use crate::sys::fs::files::{self, Node};
+use crate::task::scan::walk::{self, Piece, Scan};
+
+/// More gained nothing on the disks that were measured.
+const THREADS: usize = 6;
+/// How far the second walk may be before the first: more might be dropped by the kernel before it is used.
+const AHEAD_MAX_BYTES: u64 = 64 << 20;
+/// The kernel itself reads ahead in a file that is longer.
+const FILE_MAX_BYTES: u64 = 1 << 20;
+/// So that a host of empty files has a distance too.
+const FILE_MIN_BYTES: u64 = 4 << 10;
+const QUEUE_FILES: usize = 256;
+const PAUSE: Duration = Duration::from_millis(1);
+
+/// How far the walk that counts has come, in the measure of this file.
+#[derive(Default)]
+pub struct Progress {
+    bytes: AtomicU64,
+    ended: AtomicBool,
+}
+
+impl Progress {
+    pub fn passed(&self, piece: &Piece) {
+        self.bytes.fetch_add(weight(piece), Ordering::Relaxed);
+    }
+
+    pub fn end(&self) {
+        self.ended.store(true, Ordering::Relaxed);
+    }
+
+    fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Relaxed)
+    }
+}
+
+fn weight(piece: &Piece) -> u64 {
+    match piece {
+        Piece::File { stat, .. } if stat.node == Node::Kept(Kind::File) => {
+            stat.size.clamp(FILE_MIN_BYTES, FILE_MAX_BYTES)
+        }
+        _ => 0,
+    }
+}
+
+/// Walks ahead of `progress` until it ends or everything is fetched.
+pub fn run(scan: &Scan, items: &[&'static Item], progress: &Progress) {
+    let (queue, files) = sync_channel::<PathBuf>(QUEUE_FILES);
+    let files = Mutex::new(files);
+    std::thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| fetch(&files));
+        }
+        let mut here = 0;
+        // The error is only the way out.
+        let _ = walk::walk(scan, items, &mut |_, piece| {
+            let weight = weight(piece);
+            if let Piece::File { path, .. } = piece
+                && weight > 0
+                && here >= progress.bytes.load(Ordering::Relaxed)
+            {
+                while !progress.has_ended() && here > progress.bytes.load(Ordering::Relaxed) + AHEAD_MAX_BYTES
+                {
+                    std::thread::sleep(PAUSE);
+                }
+                queue.send(scan.host.root().join(path))?;
+            }
+            here += weight;
+            anyhow::ensure!(!progress.has_ended());
+            Ok(())
+        });
+        drop(queue);
+    });
+}
+
+fn fetch(files: &Mutex<Receiver<PathBuf>>) {
+    loop {
+        let next = files.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let Ok(path) = next else { return };
+        if let Ok((file, _)) = files::open_read(&path) {
+            files::fetch(&file, FILE_MAX_BYTES);
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! Who restored, undid and confirmed what: one line each, for ever.
+
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+
+use anyhow::{Context, Result};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::journal::Record;
+use crate::model::report::Problem;
+use crate::sys::fs::files;
+use crate::sys::host::Host;
+use crate::sys::process::session::Who;
+
+const FILE: &str = "restores.jsonl";
+/// A line has a few hundred bytes.
+const MAX_BYTES: u64 = 64 << 20;
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Line {
+    /// As RFC 3339 says.
+    pub at: String,
+    /// restore, resume, undo, confirm.
+    pub verb: String,
+    pub id: String,
+    pub snapshot: String,
+    /// Of the plan.
+    pub plan: String,
+    pub steps: usize,
+    pub who: Who,
+    /// "ok", "armed", "undone by itself: nobody confirmed it" ...
+    pub result: String,
+}
+
+/// Errors are a problem of the record, never of what was done.
+pub fn note(host: &Host, verb: &str, record: &Record, result: &str) -> Option<Problem> {
+    let line = Line {
+        at: Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+        verb: verb.to_owned(),
+        id: record.id.clone(),
+        snapshot: record.snapshot.to_string(),
+        plan: record.digest.clone(),
+        steps: record.steps.len(),
+        who: Who::current(),
+        result: result.to_owned(),
+    };
+    log::info!("{verb} {}: {result}", record.id);
+    let problem = |error| Problem::warning(format!("the audit line cannot be written: {error:#}"));
+    append(host, &line).err().map(problem)
+}
+
+fn append(host: &Host, line: &Line) -> Result<()> {
+    let path = host.state_dir().join(FILE);
+    let open = OpenOptions::new().append(true).create(true).mode(0o600).open(&path);
+    let mut file = open.with_context(|| format!("cannot open {}", path.display()))?;
+    let text = serde_json::to_string(line)? + "\n";
+    file.write_all(text.as_bytes())
+        .and_then(|()| file.sync_data())
+        .with_context(|| path.display().to_string())
+}
+
+/// All lines, oldest first. One that a power cut left half is passed over.
+pub fn lines(host: &Host) -> Result<Vec<Line>> {
+    let text = match files::read_small(&host.state_dir(), FILE, MAX_BYTES) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        text => text.with_context(|| format!("cannot read {}", host.state_dir().join(FILE).display()))?,
+    };
+    Ok(text.split(|b| *b == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect())
+}

@@ -1,0 +1,509 @@
+//! An armed restore undoes itself unless somebody who could log in anew confirms it. Armed on disk before the first
+//! step that may cut a connection; a process of its own waits beside it, and units of the package look at every boot.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+
+use super::Alone;
+use super::audit_log;
+use super::journal::{self, Journal, Phase};
+use super::probe::{self, Probe};
+use super::services;
+use super::undo;
+use crate::config::Api;
+use crate::model::facts::Product;
+use crate::model::index::Name;
+use crate::model::report::{Fault, FaultKind, Problem, Severity};
+use crate::model::units::counted;
+use crate::sys::fs::files;
+use crate::sys::host::Host;
+use crate::sys::process::exec::{self, Cmd, Status};
+use crate::sys::process::lock::{self, Lock};
+use crate::sys::process::session::{self, Newness, Session};
+use crate::task::restore;
+
+const FILE: &str = "armed.json";
+const MAX_BYTES: u64 = 64 << 10;
+/// How its audit line begins.
+const BY_ITSELF: &str = "undone by itself";
+const NOBODY: &str = "nobody confirmed it";
+const POLL: Duration = Duration::from_millis(300);
+/// How long who restores or undoes is waited for when the time is up.
+const LOCK_WAIT: Duration = Duration::from_secs(300);
+/// A restore that still is not done so long after it should have undone itself (`perform::ARMED_LIMIT`) hangs, and is
+/// ended.
+const HANG_GRACE: Duration = Duration::from_secs(60);
+/// How long a backup is waited for: one that hangs on the network that was cut must not keep it cut.
+const BACKUP_WAIT: Duration = Duration::from_secs(15);
+/// An undo that could not put back all is tried again so soon, then after twice that, and so on.
+const AGAIN_FIRST: Duration = Duration::from_secs(15);
+const AGAIN_MAX: Duration = Duration::from_secs(300);
+/// How long `confirm` waits for the restore to do its last, or for an undo to end.
+const CONFIRM_WAIT: Duration = Duration::from_secs(20);
+/// How long after the end of its time the one who waits may take to begin; then who watches does it.
+const WATCH_GRACE: Duration = Duration::from_secs(5);
+const START_LIMIT: Duration = Duration::from_secs(20);
+/// So many rounds of probes in a row must be good.
+const GOOD_ROUNDS: u32 = 3;
+const ROUND_EVERY: Duration = Duration::from_secs(2);
+/// Probes that are not good so long after the last step will not be. Of a short time to confirm it is half: what cuts
+/// a connection is undone before somebody has to wait for the end.
+const PROBE_GRACE_MAX: Duration = Duration::from_secs(60);
+
+/// What stands on the disk while a restore is armed.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Armed {
+    pub id: String,
+    boot: String,
+    /// Seconds of uptime, of the arming.
+    #[serde(default)]
+    at: f64,
+    /// Seconds of uptime. While it is applied, of one that is killed or hangs; set anew when all is done.
+    deadline: f64,
+    /// Seconds from there on.
+    #[serde(default)]
+    within: f64,
+    /// Seconds after its last step in which its probes may fail.
+    #[serde(default)]
+    probe_grace: f64,
+    /// Who applied it.
+    session: Session,
+    probes: Vec<Probe>,
+}
+
+impl Armed {
+    pub fn is_due(&self) -> bool {
+        self.boot != session::boot_id() || session::uptime() >= self.deadline
+    }
+
+    pub fn has_probes(&self) -> bool {
+        !self.probes.is_empty()
+    }
+
+    /// When it has to be done, or to have undone itself, in seconds of uptime of this boot.
+    fn done_by(&self) -> Option<f64> {
+        (self.boot == session::boot_id())
+            .then_some(self.at + (restore::ARMED_LIMIT + HANG_GRACE).as_secs_f64())
+    }
+
+    fn is_overdue(&self) -> bool {
+        self.is_due() && session::uptime() >= self.deadline + WATCH_GRACE.as_secs_f64()
+    }
+
+    /// Seconds until it undoes itself.
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // bounded
+    pub fn left(&self) -> u64 {
+        (self.deadline - session::uptime()).clamp(0.0, 1e9) as u64
+    }
+}
+
+/// How it ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    Confirmed,
+    Undone,
+    /// Nothing is armed.
+    Nothing,
+}
+
+fn path(host: &Host) -> PathBuf {
+    journal::folder(host).join(FILE)
+}
+
+/// What cannot be read counts as due, for the last restore that it can be of: who cannot be let in must not be shut
+/// out by a broken file.
+pub fn read(host: &Host) -> Option<Armed> {
+    let text = match files::read_small(&journal::folder(host), FILE, MAX_BYTES) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
+        // Who may not look has nothing that waits for him.
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied && !files::is_root() => {
+            return None;
+        }
+        text => text.ok(),
+    };
+    text.and_then(|text| serde_json::from_slice(&text).ok()).or_else(|| unreadable(host))
+}
+
+fn unreadable(host: &Host) -> Option<Armed> {
+    let folder = journal::folder(host);
+    let ids = journal::ids(host).into_iter().rev();
+    let mut journals = ids.filter_map(|id| Journal::open(&folder.join(id)).ok());
+    let journal = journals.find(|journal| {
+        let may_cut = journal.begun.iter().any(|n| journal.record.steps[*n].session);
+        may_cut && !matches!(journal.phase, Phase::Undone | Phase::Confirmed)
+    })?;
+    #[allow(clippy::cast_precision_loss)] // seconds
+    let is_of_this_boot = journal.record.at as f64 >= host.now.as_second() as f64 - session::uptime();
+    Some(Armed {
+        id: journal.record.id,
+        boot: if is_of_this_boot { session::boot_id() } else { String::new() },
+        // Of one that is applied just now nobody says that it hangs.
+        at: session::uptime(),
+        deadline: 0.0,
+        within: 0.0,
+        probe_grace: 0.0,
+        session: Session::current(),
+        probes: Vec::new(),
+    })
+}
+
+/// From here on it undoes itself, should this process die. The one who waits is started first: without one nothing
+/// is armed. The time to confirm begins when all is done (`begin`).
+/// Errors: nobody could be started to wait.
+pub fn arm(host: &Host, id: &str, within: Duration, probes: &[Probe]) -> Result<Armed> {
+    let at = session::uptime();
+    let armed = Armed {
+        id: id.to_owned(),
+        boot: session::boot_id(),
+        at,
+        deadline: at + within.min(restore::ARMED_LIMIT + HANG_GRACE).as_secs_f64(),
+        within: within.as_secs_f64(),
+        probe_grace: PROBE_GRACE_MAX.min(within / 2).as_secs_f64(),
+        session: Session::current(),
+        probes: probes.to_vec(),
+    };
+    write(host, &armed)?;
+    start_waiting(host, id).inspect_err(|_| drop(disarm(host)))?;
+    Ok(armed)
+}
+
+/// Somebody goes on with it: his time begins anew, so that he is not taken for the one who was cut short.
+pub fn go_on(host: &Host, id: &str) -> Result<()> {
+    let Some(armed) = read(host).filter(|armed| armed.id == id && armed.boot == session::boot_id()) else {
+        return Ok(());
+    };
+    let at = session::uptime();
+    write(host, &Armed { at, deadline: at + (armed.deadline - armed.at), ..armed })
+}
+
+/// All is done and the services are settled, however long they took: from now on somebody can confirm.
+pub fn begin(host: &Host, armed: Armed) -> Result<Armed> {
+    let armed = Armed { deadline: session::uptime() + armed.within, ..armed };
+    write(host, &armed)?;
+    Ok(armed)
+}
+
+fn write(host: &Host, armed: &Armed) -> Result<()> {
+    files::replace(&path(host), 0o600, &serde_json::to_vec(armed)?)
+        .with_context(|| format!("cannot write {}", path(host).display()))
+}
+
+fn disarm(host: &Host) -> Result<()> {
+    match fs::remove_file(path(host)) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error).context("cannot disarm"),
+        _ => Ok(files::sync_dir(&journal::folder(host))?),
+    }
+}
+
+/// What systemd is to do for the one who waits: started before we go on, and again whatever ends it; only `confirm`
+/// and `undo` end the waiting, and a shutdown.
+const UNIT: [&str; 7] = [
+    "--collect",
+    "--quiet",
+    "--property=Type=exec",
+    "--property=Restart=on-failure",
+    "--property=RestartSec=2s",
+    "--property=OOMScoreAdjust=-1000",
+    "--property=RefuseManualStop=yes",
+];
+
+/// systemd keeps it when the session that applied goes; without systemd a session of its own does.
+fn start_waiting(host: &Host, id: &str) -> Result<()> {
+    let own = std::env::current_exe().context("cannot find this program")?;
+    let mut words = vec![own.display().to_string()];
+    if !host.is_live() {
+        words.extend(["--root".to_owned(), host.root().display().to_string()]);
+    }
+    words.extend(["undo", "--armed", "--wait"].map(str::to_owned));
+    let named = [
+        "systemd-run".to_owned(),
+        format!("--unit=pbx-config-armed-{id}"),
+        format!("--description=Undo the restore {id} unless it is confirmed"),
+    ];
+    let run = named.into_iter().chain(UNIT.map(str::to_owned)).chain(words.clone());
+    match host.exec.run(&Cmd::new(run, START_LIMIT)) {
+        Ok(Some(output)) if output.status == Status::Exit(0) => return Ok(()),
+        // No systemd.
+        Ok(None) => {}
+        Ok(Some(output)) => {
+            let said = String::from_utf8_lossy(&output.stderr);
+            log::warn!("systemd-run: {}: {}", output.status, said.trim());
+        }
+        Err(error) => log::warn!("systemd-run: {error:#}"),
+    }
+    exec::start_in_own_session(&words).map_err(|error| {
+        let message = format!("nobody could be started to undo it when it is not confirmed: {error}");
+        Fault::new(FaultKind::Failed, message).hint("--skip what may cut your connection").into()
+    })
+}
+
+/// Waits beside an armed restore until it is confirmed, its time is up, or its probes decide. Errors: a signal ended
+/// the waiting; what is armed stays so, for the next boot.
+pub fn wait(host: &Host, apis: &[(Product, Api)]) -> Result<Ended> {
+    let Some(mut armed) = read(host) else { return Ok(Ended::Nothing) };
+    let dir = journal::folder(host).join(&armed.id);
+    let (mut good, mut applied_at, mut asked_at) = (0, None, f64::MIN);
+    let (mut again_at, mut again_after) = (f64::MIN, AGAIN_FIRST);
+    // Probes speak once; from then on it is undone until it is.
+    let mut why = None;
+    loop {
+        lock::check_stopped()?;
+        match read(host) {
+            Some(now) if now.id == armed.id => armed = now,
+            _ => return ended(&dir),
+        }
+        let now = session::uptime();
+        if armed.is_due() {
+            why.get_or_insert_with(|| NOBODY.to_owned());
+        }
+        if let Some(because) = &why {
+            if now >= again_at {
+                match undo_now(host, apis, because) {
+                    // It was still being applied.
+                    Ok(Ended::Nothing) => {
+                        why = None;
+                        continue;
+                    }
+                    Ok(ended) => return Ok(ended),
+                    Err(error) => log::error!("{error:#}"),
+                }
+                again_at = session::uptime() + again_after.as_secs_f64();
+                again_after = AGAIN_MAX.min(again_after * 2);
+            }
+        } else if !armed.probes.is_empty() && now - asked_at >= ROUND_EVERY.as_secs_f64() {
+            let is_applied = Journal::open(&dir).is_ok_and(|journal| journal.phase >= Phase::Done);
+            if is_applied {
+                let since = *applied_at.get_or_insert(now);
+                asked_at = now;
+                let asked = probe::ask(host, &armed.probes);
+                good = if asked.is_ok() { good + 1 } else { 0 };
+                if good >= GOOD_ROUNDS {
+                    match confirm(host, &armed, "by its probes") {
+                        Ok(_) => return Ok(Ended::Confirmed),
+                        Err(error) => log::warn!("{error:#}"),
+                    }
+                }
+                if let Err(failed) = asked
+                    && now - since >= armed.probe_grace
+                {
+                    why = Some(format!("its probes failed: {failed}"));
+                }
+            }
+        }
+        std::thread::sleep(POLL);
+    }
+}
+
+/// Why an armed restore undid itself. None: somebody undid it.
+pub fn why_undone(host: &Host, id: &str) -> Option<String> {
+    let lines = audit_log::lines(host).ok()?;
+    let last = lines.into_iter().rev().find(|line| line.id == id && line.verb == "undo")?;
+    last.result.starts_with(BY_ITSELF).then_some(last.result)
+}
+
+fn ended(dir: &std::path::Path) -> Result<Ended> {
+    let phase = Journal::open(dir)?.phase;
+    Ok(if matches!(phase, Phase::Undone | Phase::Undoing) { Ended::Undone } else { Ended::Confirmed })
+}
+
+/// Looks on, for the one who applied it: the end is the waiting process's, and only where that one is gone this one's.
+/// Errors: it could not be undone; a signal ended the watching, and it is still armed.
+pub fn watch(host: &Host, apis: &[(Product, Api)], armed: &Armed, say: &dyn Fn(&str)) -> Result<Ended> {
+    let id = &armed.id;
+    loop {
+        let Some(now) = read(host).filter(|now| now.id == *id) else {
+            return ended(&journal::folder(host).join(id));
+        };
+        if let Err(stopped) = lock::check_stopped() {
+            let message = format!("{stopped:#}; {id} is still armed, and undoes itself in {} s", now.left());
+            let hint = format!(
+                "`pbx-config confirm` from a new session keeps it, `pbx-config undo {id}` goes back at once"
+            );
+            return Err(Fault::new(FaultKind::Failed, message).hint(hint).into());
+        }
+        if now.is_overdue() {
+            return undo_due(host, apis);
+        }
+        say(&format!("waiting for `pbx-config confirm` from a new session: {} s", now.left()));
+        std::thread::sleep(POLL);
+    }
+}
+
+/// What a boot and the waiting process do: undoes what is due. Nothing to do is no error.
+pub fn undo_due(host: &Host, apis: &[(Product, Api)]) -> Result<Ended> {
+    match read(host) {
+        Some(armed) if armed.is_due() => undo_now(host, apis, NOBODY),
+        _ => Ok(Ended::Nothing),
+    }
+}
+
+/// Also over what somebody changed since: it is there to win a connection back, and keeps a copy of that.
+/// `Nothing`: its time began only now. Errors: what could not be put back.
+fn undo_now(host: &Host, apis: &[(Product, Api)], why: &str) -> Result<Ended> {
+    let Some(first) = read(host) else { return Ok(Ended::Nothing) };
+    let _alone = alone_at_last(host, &first)?;
+    // Confirmed or undone in the last moment.
+    let Some(armed) = read(host).filter(|armed| armed.id == first.id) else {
+        return ended(&journal::folder(host).join(&first.id));
+    };
+    if why == NOBODY && !armed.is_due() {
+        return Ok(Ended::Nothing);
+    }
+    let mut journal = journal::find(host, Some(&armed.id))?;
+    // A boot starts the services itself, with what is put back; to restart one would wait for the boot to end.
+    let undone = if armed.boot == session::boot_id() {
+        restore::take_back(host, &mut journal, apis, true)?
+    } else {
+        let undone = undo::files(host, &mut journal, true)?;
+        services::read_again_at_boot(host, undone.again.iter().map(Name::as_path));
+        undone
+    };
+    for problem in &undone.problems {
+        log::warn!("{}", problem.what);
+    }
+    // At an early boot, or without quorum, the cluster file system takes nothing: whoever called comes again.
+    if undone.left > 0 {
+        let errors = undone.problems.iter().filter(|problem| problem.severity > Severity::Notice);
+        let first = errors.map(|problem| format!(": {}", problem.what)).next().unwrap_or_default();
+        let message = format!("{}: {} not put back yet{first}", armed.id, counted(undone.left, "path"));
+        let hint = format!("`pbx-config undo {}` tries again and tells all", armed.id);
+        return Err(Fault::new(FaultKind::Failed, message).hint(hint).into());
+    }
+    let kept = match undone.kept {
+        0 => String::new(),
+        n => format!("; of {} that had changed since there are copies", counted(n, "path")),
+    };
+    // Before it is disarmed: who waits for that reads it.
+    audit_log::note(host, "undo", &journal.record, &format!("{BY_ITSELF}: {why}{kept}"));
+    disarm(host)?;
+    Ok(Ended::Undone)
+}
+
+/// A restore that still writes is waited for until it hangs, a backup only so long: it reads.
+fn alone_at_last(host: &Host, armed: &Armed) -> Result<(Option<Lock>, Alone)> {
+    let done_by = armed.done_by();
+    let left = done_by.map(|at| Duration::from_secs_f64((at - session::uptime()).clamp(0.0, 1e9)));
+    let wait = left.map_or(LOCK_WAIT, |left| left.min(LOCK_WAIT));
+    let alone = patiently(wait, || restore::alone(host)).or_else(|error| {
+        if !hangs(host, &armed.id) {
+            return Err(error);
+        }
+        let pid = restore::kill(host).ok_or(error)?;
+        log::error!("{}: the process {pid} that applies it hangs, and is ended", armed.id);
+        patiently(CONFIRM_WAIT, || restore::alone(host))
+    })?;
+    let lock = patiently(BACKUP_WAIT, || Lock::acquire(&host.run_dir()));
+    if let Err(error) = &lock {
+        log::warn!("undoing beside another run: {error:#}");
+    }
+    Ok((lock.ok(), alone))
+}
+
+/// Who undoes it is not ended: that is what is wanted. Nor is who went on with it meanwhile.
+fn hangs(host: &Host, id: &str) -> bool {
+    let Some(armed) = read(host).filter(|armed| armed.id == id) else { return false };
+    let phase = Journal::open(&journal::folder(host).join(id)).map(|journal| journal.phase);
+    let is_late = armed.done_by().is_some_and(|at| session::uptime() >= at);
+    is_late && matches!(phase, Ok(Phase::Prepared | Phase::Begun | Phase::Written))
+}
+
+fn patiently<T>(limit: Duration, acquire: impl Fn() -> Result<T>) -> Result<T> {
+    let since = std::time::Instant::now();
+    loop {
+        match acquire() {
+            Err(_) if since.elapsed() < limit => std::thread::sleep(POLL),
+            acquired => return acquired,
+        }
+    }
+}
+
+/// Keeps the armed restore. Errors: `NotFound` when none is armed, `Usage` from the session that applied it,
+/// `Unconfirmed` when its time is over or it is not whole.
+pub fn confirm_from_here(host: &Host, id: Option<&str>) -> Result<(String, Option<Problem>)> {
+    restore::check_root()?;
+    let nothing = || Fault::new(FaultKind::NotFound, "no restore waits to be confirmed");
+    let armed = read(host).ok_or_else(nothing)?;
+    if let Some(word) = id.filter(|word| *word != armed.id) {
+        let message = format!("'{word}' does not wait to be confirmed");
+        return Err(Fault::new(FaultKind::NotFound, message).hint(format!("{} does", armed.id)).into());
+    }
+    if armed.is_due() {
+        return Err(too_late(host, &armed.id).into());
+    }
+    let (what, hint) = match Session::current().newness(&armed.session, armed.at) {
+        Newness::New => ("", ""),
+        Newness::Same => (
+            "this is the session that applied it: it proves nothing",
+            "log in anew (not a window of tmux or screen), and confirm there",
+        ),
+        Newness::Older => (
+            "this session is older than the restore: it proves nothing",
+            "log in anew, and confirm there: an open connection lives on where no new one is let in",
+        ),
+        Newness::NoLogin => (
+            "nobody logged in to this system here: it proves nothing",
+            "log in to it itself (ssh, its console, its web shell), not from outside of its container nor by a \
+             service, and confirm there; where that cannot be, restore with --probe, which confirms by itself",
+        ),
+    };
+    if !what.is_empty() {
+        let back = format!("{hint}; `pbx-config undo {}` goes back", armed.id);
+        return Err(Fault::new(FaultKind::Usage, what).hint(back).into());
+    }
+    let problem = confirm(host, &armed, "from a new session")?;
+    Ok((armed.id, problem))
+}
+
+fn confirm(host: &Host, armed: &Armed, how: &str) -> Result<Option<Problem>> {
+    // Nobody undoes it meanwhile, and nobody still applies it.
+    let _alone = patiently(CONFIRM_WAIT, || restore::alone(host))?;
+    if read(host).is_none_or(|now| now.id != armed.id || now.is_due()) {
+        return Err(too_late(host, &armed.id).into());
+    }
+    let mut journal = journal::find(host, Some(&armed.id))?;
+    if !matches!(journal.phase, Phase::Done | Phase::Confirmed) {
+        let message = format!("{}: it is {}, and cannot be kept like that", armed.id, journal.phase);
+        return Err(Fault::new(FaultKind::Unconfirmed, message).hint(ways(&armed.id, journal.phase)).into());
+    }
+    journal.write("confirmed\n")?;
+    disarm(host)?;
+    Ok(audit_log::note(host, "confirm", &journal.record, how))
+}
+
+/// Of one that waits no more, or whose time is over, what it is now.
+fn too_late(host: &Host, id: &str) -> Fault {
+    let phase = Journal::open(&journal::folder(host).join(id)).map(|journal| journal.phase);
+    let (is, hint) = match phase {
+        Ok(Phase::Undone) => match why_undone(host, id) {
+            Some(why) => (why, "restore again, with a longer --confirm-within or other probes".to_owned()),
+            None => ("it is undone, by `pbx-config undo`".to_owned(), "restore again".to_owned()),
+        },
+        Ok(Phase::Confirmed) => {
+            ("it was confirmed".to_owned(), format!("`pbx-config undo {id}` still goes back"))
+        }
+        _ => (
+            "its time is over, it is not undone yet".to_owned(),
+            format!("`pbx-config undo {id}` does it now, and says what is in its way"),
+        ),
+    };
+    Fault::new(FaultKind::Unconfirmed, format!("{id}: {is}")).hint(hint)
+}
+
+/// Back and on from where it was cut short.
+pub fn ways(id: &str, phase: Phase) -> String {
+    let back = format!("`pbx-config undo {id}` goes back");
+    if phase == Phase::Undoing { back } else { format!("{back}, `pbx-config restore --resume {id}` goes on") }
+}
+
+/// An undo by hand ends the waiting.
+pub fn forget(host: &Host, id: &str) -> Result<()> {
+    match read(host) {
+        Some(armed) if armed.id == id => disarm(host),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,57 @@
+//! What a restore looks for on this host besides its files: devices that mounts name, network cards, guests that run.
+//! Not here: the files (`observe`), what follows from it (`plan::restore::adapt`).
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use crate::catalog::guests::{Guest, Sign};
+use crate::catalog::{self, Source};
+use crate::model::index::Name;
+use crate::plan::restore::adapt::nics;
+use crate::plan::restore::adapt::{self, World};
+use crate::plan::restore::merge;
+use crate::plan::restore::{Picked, Request, Step};
+use crate::sys::fs::files;
+use crate::sys::guests;
+use crate::sys::host::Host;
+use crate::sys::process::exec::{Cmd, Status};
+
+/// The kernel answers at once.
+const LINKS_LIMIT: Duration = Duration::from_secs(10);
+/// The rows that tell cards, the better one first.
+const CARD_ROWS: [&str; 2] = ["state-links", "state-addresses"];
+
+pub fn look(host: &Host, picked: &Picked, request: &Request) -> World {
+    let is_there = |device: &String| {
+        merge::device_path(device)
+            .is_some_and(|path| files::is_there(host.root(), path.trim_start_matches('/')))
+    };
+    let devices = adapt::devices(picked).into_iter().filter(is_there).collect();
+    let cards = adapt::needs_cards(picked, request).then(|| cards(host)).flatten();
+    World { devices, cards }
+}
+
+/// Of the steps, those that are the configuration of a guest that runs on this node.
+pub fn running(host: &Host, steps: &[Step]) -> BTreeSet<Name> {
+    let runs = |step: &&Step| {
+        let guest = Guest::of(step.path.as_path()).filter(|guest| guest.node == host.facts.node);
+        guest.is_some_and(|guest| match guest.sign() {
+            Sign::Process { file, argument } => guests::has_process(host.root(), &file, &argument),
+            Sign::Socket(name) => guests::has_socket(host.root(), &name),
+        })
+    };
+    steps.iter().filter(runs).map(|step| step.path.clone()).collect()
+}
+
+/// As a backup of this host would record them.
+fn cards(host: &Host) -> Option<Vec<nics::Card>> {
+    let rows = CARD_ROWS.iter().filter_map(|id| catalog::items().find(|item| item.id == *id));
+    rows.filter_map(|item| match item.source {
+        Source::Output { argv, .. } => {
+            let output = host.exec.run(&Cmd::new(argv.iter().copied(), LINKS_LIMIT)).ok()??;
+            (output.status == Status::Exit(0)).then(|| nics::cards(&output.stdout))
+        }
+        _ => None,
+    })
+    .find(|cards| !cards.is_empty())
+}

@@ -1,0 +1,332 @@
+//! Does a plan and undoes it, services and all: one run at a time, everything in the journal, and back to where it
+//! began when a step cannot be done.
+
+pub mod apply;
+pub mod audit_log;
+pub mod auto_rollback;
+pub mod database;
+pub mod deadline;
+pub mod hardware;
+pub mod journal;
+pub mod observe;
+pub mod pending;
+pub mod prepare;
+pub mod preview;
+pub mod probe;
+pub mod safety_copy;
+pub mod select;
+pub mod services;
+pub mod unchangeable;
+pub mod undo;
+
+use std::time::Duration;
+
+use anyhow::Result;
+use serde::Serialize;
+
+use self::auto_rollback::Armed;
+use self::deadline::Limit;
+use self::journal::{Journal, Phase};
+use self::prepare::Prepared;
+use self::probe::Probe;
+use self::undo::Undone;
+use super::snapshots::Chosen;
+use crate::config::Api;
+use crate::model::facts::Product;
+use crate::model::report::{Fault, FaultKind, Problem};
+use crate::model::snapshot::SnapshotId;
+use crate::model::units::counted;
+use crate::plan::restore::RestorePlan;
+use crate::plan::restore::Services;
+use crate::sys::fs::files;
+use crate::sys::host::Host;
+use crate::sys::pmxcfs::write::{LOCK_OUTLIVED, LOCK_WAIT};
+use crate::sys::process::lock::{self, Lock};
+
+/// How steps are done that may cut the admin's own connection.
+#[derive(Debug, Clone)]
+pub struct Arming {
+    pub within: Duration,
+    pub probes: Vec<Probe>,
+    /// Also for a system that is only mounted here.
+    pub always: bool,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Restored {
+    pub id: String,
+    pub snapshot: SnapshotId,
+    /// Paths that changed.
+    pub changed: usize,
+    /// It undoes itself unless it is confirmed.
+    #[serde(serialize_with = "seconds_left")]
+    pub armed: Option<Armed>,
+    pub phase: Phase,
+    pub problems: Vec<Problem>,
+}
+
+/// Of an armed one, how long it waits to be confirmed.
+#[allow(clippy::ref_option)] // serde's signature
+fn seconds_left<S: serde::Serializer>(armed: &Option<Armed>, to: S) -> Result<S::Ok, S::Error> {
+    armed.as_ref().map(Armed::left).serialize(to)
+}
+
+/// How long that may take which may cut the admin's own connection, its services and the limits of their commands
+/// together; then it is undone. `ifreload` waits a minute for an address.
+pub const ARMED_LIMIT: Duration = Duration::from_secs(5 * 60);
+/// The lock below.
+const RESTORE: &str = "restore.lock";
+
+/// Held while files of the host are written or put back, beside the lock of every run: what undoes itself waits for
+/// this one only, not for a backup that hangs.
+pub type Alone = Lock;
+
+/// Errors: `Locked` while another restores or undoes.
+pub fn alone(host: &Host) -> Result<Alone> {
+    Lock::acquire_named(&host.run_dir(), RESTORE)
+}
+
+/// Whether somebody restores or undoes now.
+pub fn is_busy(host: &Host) -> bool {
+    Lock::is_held(&host.run_dir(), RESTORE)
+}
+
+/// Ends a restore that hangs: all it did is in its journal. None: nobody restores or undoes now.
+pub fn kill(host: &Host) -> Option<u32> {
+    Lock::kill_holder(&host.run_dir(), RESTORE)
+}
+
+/// What of the arming will not be as it is meant, for who decides whether to go on.
+pub fn beforehand(host: &Host, plan: &RestorePlan, arming: &Arming) -> Option<Problem> {
+    if !plan.is_armed() {
+        let is_asked_for = arming.always || !arming.probes.is_empty();
+        return is_asked_for.then(|| {
+            Problem::notice("nothing of this may cut your connection: it is not armed, no probe is asked")
+                .hint("`pbx-config undo` goes back at any time")
+        });
+    }
+    let why = probe::ask(host, &arming.probes).err()?;
+    let problem = Problem::notice(format!("not good before the restore either: {why}"));
+    Some(problem.hint("if it is not good afterwards, the restore undoes itself"))
+}
+
+/// Does what the plan says. `tell` hears the id before the first write.
+/// Errors: `Locked`, no room, a step that cannot be done: then what was done before it is undone again.
+pub fn run(
+    host: &Host,
+    chosen: &Chosen,
+    prepared: &Prepared,
+    apis: &[(Product, Api)],
+    arming: &Arming,
+    tell: &mut dyn FnMut(&str) -> Result<()>,
+) -> Result<Restored> {
+    check_root()?;
+    let _lock = Lock::acquire(&host.run_dir())?;
+    let _alone = alone(host)?;
+    check_not_armed(host, None)?;
+    let mut problems = journal::sweep(host, None);
+    let plan = &prepared.plan;
+    problems.extend(plan.refused.iter().filter(|refused| refused.named).map(|refused| {
+        let problem = Problem::warning(format!("/{}: is left alone: {}", refused.path, refused.reason));
+        Problem { hint: refused.hint.clone(), ..problem }
+    }));
+    let units =
+        [&plan.calm, &plan.session].into_iter().flat_map(|half| half.stop.iter().chain(&half.restart));
+    let mut running = services::running(host, units);
+    running.extend(plan.calm.start.iter().chain(&plan.session.start).cloned());
+    let mut journal = safety_copy::keep(host, chosen, prepared, running)?;
+    tell(&journal.record.id)?;
+    // One that is killed says nothing afterwards.
+    problems.extend(audit_log::note(host, "restore", &journal.record, "begun"));
+    let done = go(host, &mut journal, apis, arming, LOCK_WAIT);
+    conclude(host, &mut journal, apis, "restore", done).map(|mut restored| {
+        restored.problems.splice(0..0, problems.drain(..));
+        restored
+    })
+}
+
+/// Goes on with a restore that was cut short. One that is armed already gets its whole time again.
+pub fn resume(host: &Host, id: &str, apis: &[(Product, Api)], arming: &Arming) -> Result<Restored> {
+    check_root()?;
+    let _lock = Lock::acquire(&host.run_dir())?;
+    let _alone = alone(host)?;
+    let mut journal = journal::find(host, Some(id))?;
+    check_not_armed(host, Some(id))?;
+    check_unfinished(&journal)?;
+    auto_rollback::go_on(host, id)?;
+    // What a power cut took back although the journal has it is done again: all is looked at anew.
+    journal.finished.clear();
+    let done = go(host, &mut journal, apis, arming, LOCK_OUTLIVED);
+    conclude(host, &mut journal, apis, "resume", done)
+}
+
+/// Errors: `Usage` when nothing of it is left to be done.
+pub fn check_unfinished(journal: &Journal) -> Result<()> {
+    let wrong = match journal.phase {
+        Phase::Prepared | Phase::Begun | Phase::Written => None,
+        Phase::Done | Phase::Confirmed => Some("is done already"),
+        Phase::Undoing | Phase::Undone => Some("was undone"),
+    };
+    if let Some(wrong) = wrong {
+        let fault = Fault::new(FaultKind::Usage, format!("{}: {wrong}", journal.record.id));
+        return Err(fault.hint("`pbx-config restore SNAP` makes a new plan").into());
+    }
+    Ok(())
+}
+
+type Gone = Result<(Vec<Problem>, Option<Armed>)>;
+
+fn go(host: &Host, journal: &mut Journal, apis: &[(Product, Api)], arming: &Arming, wait: Duration) -> Gone {
+    let running = journal.record.running.clone();
+    let (calm, session) = (journal.record.calm.clone(), journal.record.session.clone());
+    let mut problems = services::stop(host, &calm, &running, Limit::NONE);
+    problems.extend(apply::half(host, journal, false, wait, Limit::NONE)?);
+    problems.extend(services::settle(host, &calm, &running, apis, Limit::NONE));
+    let mut armed = None;
+    if journal.record.steps.iter().any(|step| step.session) {
+        let mut limit = Limit::NONE;
+        if host.exec.is_of_host() || arming.always {
+            armed = Some(auto_rollback::arm(host, &journal.record.id, arming.within, &arming.probes)?);
+            limit = Limit::of(ARMED_LIMIT);
+        }
+        problems.extend(services::stop(host, &session, &running, limit));
+        problems.extend(apply::half(host, journal, true, wait, limit)?);
+        problems.extend(services::settle(host, &session, &running, apis, limit));
+        limit.check()?;
+    }
+    apply::settle(host, journal)?;
+    journal.write("done\n")?;
+    Ok((problems, armed.map(|armed| auto_rollback::begin(host, armed)).transpose()?))
+}
+
+fn conclude(
+    host: &Host,
+    journal: &mut Journal,
+    apis: &[(Product, Api)],
+    verb: &str,
+    done: Gone,
+) -> Result<Restored> {
+    let id = journal.record.id.clone();
+    let error = match done {
+        Ok((mut problems, armed)) => {
+            let result = if armed.is_some() { "armed" } else { "ok" };
+            problems.extend(audit_log::note(host, verb, &journal.record, result));
+            return Ok(Restored {
+                id,
+                snapshot: journal.record.snapshot.clone(),
+                changed: journal.record.steps.len(),
+                armed,
+                phase: journal.phase,
+                problems,
+            });
+        }
+        Err(error) => error,
+    };
+    if lock::check_stopped().is_err() {
+        audit_log::note(host, verb, &journal.record, "stopped half way");
+        let fault = Fault::new(FaultKind::Failed, format!("stopped half way: {error:#}"));
+        let hint = format!("`pbx-config undo {id}` goes back, `pbx-config restore --resume {id}` goes on");
+        return Err(fault.hint(hint).into());
+    }
+    let kind = error.downcast_ref::<Fault>().map_or(FaultKind::Failed, |fault| fault.kind);
+    let hint = error.downcast_ref::<Fault>().and_then(|fault| fault.hint.clone());
+    let (what, result, hint) = match take_back(host, journal, apis, false) {
+        Ok(undone) if undone.left == 0 => {
+            auto_rollback::forget(host, &id)?;
+            ("all that was done before is undone again".to_owned(), "failed; undone".to_owned(), hint)
+        }
+        Ok(undone) => (
+            format!("and {} could not be put back", counted(undone.left, "path")),
+            format!("failed; {} could not be put back", counted(undone.left, "path")),
+            Some(format!("`pbx-config undo {id}` says which, and tries again")),
+        ),
+        Err(undo) => (
+            format!("and undoing failed: {undo:#}"),
+            format!("failed; undoing failed: {undo:#}"),
+            Some(format!("`pbx-config undo {id}` tries again")),
+        ),
+    };
+    audit_log::note(host, verb, &journal.record, &result);
+    Err(Fault { kind, message: format!("{error:#}; {what}"), hint }.into())
+}
+
+/// Undoes a restore by hand. Errors: `NotFound`, `Locked`.
+pub fn undo(host: &Host, id: Option<&str>, apis: &[(Product, Api)], force: bool) -> Result<Undone> {
+    check_root()?;
+    let _lock = Lock::acquire(&host.run_dir())?;
+    let _alone = alone(host)?;
+    let mut journal = journal::find(host, id)?;
+    if journal.phase == Phase::Undone && !(force && id.is_some()) {
+        auto_rollback::forget(host, &journal.record.id)?;
+        return Ok(Undone { older: journal::older(host, &journal.record.id), ..Undone::already(&journal) });
+    }
+    let mut undone = take_back(host, &mut journal, apis, force)?;
+    // Whoever forces it sees what is left; it must not keep every later restore out.
+    if undone.left == 0 || force {
+        auto_rollback::forget(host, &journal.record.id)?;
+    }
+    let result =
+        if undone.left == 0 { "ok".to_owned() } else { format!("{} left", counted(undone.left, "path")) };
+    undone.problems.extend(audit_log::note(host, "undo", &journal.record, &result));
+    Ok(undone)
+}
+
+/// Files, then the services that read them.
+pub fn take_back(host: &Host, journal: &mut Journal, apis: &[(Product, Api)], force: bool) -> Result<Undone> {
+    let running = journal.record.running.clone();
+    let record = &journal.record;
+    let stood: Vec<String> = record.calm.start.iter().chain(&record.session.start).cloned().collect();
+    // What the restore started for the first time is stopped, and stays so.
+    let ran: Vec<String> = running.iter().filter(|unit| !stood.contains(unit)).cloned().collect();
+    let was_begun = |journal: &Journal, session: bool| {
+        journal.begun.iter().any(|n| journal.record.steps[*n].session == session)
+    };
+    let halves = [(true, journal.record.session.clone()), (false, journal.record.calm.clone())];
+    let halves: Vec<_> = halves
+        .into_iter()
+        .filter(|(session, _)| was_begun(journal, *session) && journal.phase != Phase::Undone)
+        .collect();
+    let was_prepared = journal.phase == Phase::Prepared;
+    let both = [journal.record.session.clone(), journal.record.calm.clone()];
+    let mut problems = Vec::new();
+    for (_, half) in &halves {
+        problems.extend(services::stop(host, half, &running, Limit::NONE));
+    }
+    let mut undone = undo::files(host, journal, force)?;
+    for (_, half) in &halves {
+        problems.extend(services::settle(host, half, &ran, apis, Limit::NONE));
+    }
+    // A service that was stopped before the first step was begun.
+    if was_prepared {
+        for half in both {
+            let stopped = Services { stop: half.stop, ..Services::default() };
+            problems.extend(services::settle(host, &stopped, &ran, apis, Limit::NONE));
+        }
+    }
+    if host.exec.is_of_host() && !halves.is_empty() {
+        problems.extend(stood.iter().map(|unit| {
+            let problem = Problem::notice(format!("{unit}: was stopped before the restore, and is again"));
+            problem.hint(format!("`systemctl start {unit}` starts it"))
+        }));
+    }
+    undone.problems.extend(problems);
+    Ok(undone)
+}
+
+pub fn check_root() -> Result<()> {
+    if files::is_root() {
+        return Ok(());
+    }
+    let fault = Fault::new(FaultKind::Failed, "only root may change this system");
+    Err(fault.hint("run it as root; --dry-run and --to DIR need no root").into())
+}
+
+/// `own` is the one that goes on.
+fn check_not_armed(host: &Host, own: Option<&str>) -> Result<()> {
+    let Some(armed) = auto_rollback::read(host).filter(|armed| Some(armed.id.as_str()) != own) else {
+        return Ok(());
+    };
+    let fault = Fault::new(FaultKind::Locked, format!("the restore {} waits to be confirmed", armed.id));
+    Err(fault.hint(format!("`pbx-config confirm` keeps it, `pbx-config undo {}` goes back", armed.id)).into())
+}

@@ -1,0 +1,254 @@
+//! Looks at the live side of a restore: what stands at every path it may touch, the state of /etc/pve and its
+//! guests, the numbers of users, the mounts of datastores. Reads only, and waits for nothing that may hang.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::fs;
+use std::io::{self, Read, Seek};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+
+use super::select::SMALL_BYTES;
+use super::unchangeable;
+use crate::catalog::guests::Guest;
+use crate::catalog::{PBS_DIR, Restore, Source};
+use crate::model::facts::Product;
+use crate::model::index::{Kind, Mtime, Name};
+use crate::plan::restore::skip_rules::Refusal;
+use crate::plan::restore::{Content, Fingerprint, Here, Live, PVE, Picked, Tree};
+use crate::sys::fs::files::{self, Node};
+use crate::sys::fs::hash::{Hasher, sha256};
+use crate::sys::fs::mounts;
+use crate::sys::fs::owners::Owners;
+use crate::sys::host::Host;
+use crate::sys::{mask, pmxcfs};
+
+/// All that a plan asks of this host.
+pub struct Observed {
+    pub tree: Tree,
+    pub guests: BTreeMap<u32, Name>,
+    pub live: HashMap<Name, Live>,
+    pub users: HashMap<String, u32>,
+    pub groups: HashMap<String, u32>,
+    pub datastores: BTreeSet<String>,
+    pub fixed: HashMap<Name, Refusal>,
+}
+
+impl Observed {
+    pub fn here<'a>(&'a self, host: &'a Host) -> Here<'a> {
+        Here {
+            facts: &host.facts,
+            tree: self.tree,
+            guests: &self.guests,
+            live: &self.live,
+            users: &self.users,
+            groups: &self.groups,
+            datastores: &self.datastores,
+            fixed: &self.fixed,
+            sha256: |bytes| sha256(bytes),
+            mask: mask::mask_line,
+        }
+    }
+}
+
+pub fn observe(host: &Host, picked: &Picked) -> Result<Observed> {
+    let owners = Owners::of(host.root());
+    let by_name = |names: HashMap<u32, String>| names.into_iter().map(|(id, name)| (name, id)).collect();
+    let mut observed = Observed {
+        tree: Tree::None,
+        guests: BTreeMap::new(),
+        live: HashMap::new(),
+        users: by_name(owners.users),
+        groups: by_name(owners.groups),
+        datastores: datastores(host, picked),
+        fixed: HashMap::new(),
+    };
+    observe_tree(host, &mut observed)?;
+    let mut look =
+        Look { root: host.root(), foreign: mounts::foreign_mounts(host.root()), seen: HashMap::new() };
+    for one in picked.wanted.iter().chain(&picked.parts) {
+        let path = one.entry.path.as_path();
+        // Of a running pmxcfs the database is not opened like any other file, not even to be compared. Whoever puts
+        // one in place has seen that none runs, and has made it anew.
+        let is_live_database =
+            matches!(one.item.source, Source::Database) && !matches!(one.content, Content::Bytes(_));
+        if path.starts_with(PVE) || is_live_database {
+            continue;
+        }
+        let merges = one.item.restore == Restore::AddLines;
+        for above in path.ancestors().skip(1).filter(|above| !above.as_os_str().is_empty()) {
+            let live = look.at(above, None);
+            observed.live.entry(Name::from(above)).or_insert(live);
+        }
+        let live = look.at(path, Some((&one.entry.sha256, merges)));
+        observed.live.entry(one.entry.path.clone()).or_insert(live);
+    }
+    observed.fixed = unchangeable::look(host, picked, &observed);
+    Ok(observed)
+}
+
+/// The whole tree at one moment, when there is one that takes writes.
+fn observe_tree(host: &Host, observed: &mut Observed) -> Result<()> {
+    if !host.facts.has(Product::Pve) {
+        return Ok(());
+    }
+    let state = pmxcfs::state(host);
+    observed.tree = match state {
+        pmxcfs::State::NotMounted => Tree::NotMounted,
+        pmxcfs::State::Dead => Tree::Dead,
+        pmxcfs::State::Frozen => Tree::Frozen,
+        pmxcfs::State::Live { quorate } => Tree::Live { quorate },
+    };
+    if !matches!(state, pmxcfs::State::Live { .. }) {
+        return Ok(());
+    }
+    for folder in ["etc", PVE] {
+        observed.live.insert(Name::new(folder), there(tree_print(0, None), None));
+    }
+    for node in pmxcfs::read(host)?.nodes {
+        let path = Path::new(PVE).join(&node.path);
+        let print = tree_print(node.mtime, node.data.as_deref());
+        let print = Fingerprint { mode: node.mode(), ..print };
+        if let Some(guest) = Guest::of(&path) {
+            observed.guests.insert(guest.id, path.as_path().into());
+        }
+        observed.live.insert(path.as_path().into(), there(print, node.data));
+    }
+    Ok(())
+}
+
+fn there(print: Fingerprint, content: Option<Vec<u8>>) -> Live {
+    Live::There { print, content, is_linked: false }
+}
+
+fn tree_print(mtime: i64, data: Option<&[u8]>) -> Fingerprint {
+    Fingerprint {
+        kind: if data.is_some() { Kind::File } else { Kind::Dir },
+        mode: 0o755,
+        uid: 0,
+        gid: 0,
+        mtime: Mtime(mtime, 0),
+        size: data.map_or(0, |data| data.len() as u64),
+        sha256: data.map(sha256).unwrap_or_default(),
+        link: None,
+        xattrs: Vec::new(),
+    }
+}
+
+struct Look<'a> {
+    root: &'a Path,
+    foreign: HashMap<PathBuf, String>,
+    /// Folders that were looked at: None when it is one, else what is in the way.
+    seen: HashMap<PathBuf, Option<Live>>,
+}
+
+impl Look<'_> {
+    /// `wanted` is the hash that the content is kept for when it differs, and whether it is kept in any case.
+    fn at(&mut self, path: &Path, wanted: Option<(&str, bool)>) -> Live {
+        if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty())
+            && let Some(in_the_way) = self.folder(parent)
+        {
+            return in_the_way;
+        }
+        if let Some(kind) = self.foreign.get(path) {
+            return Live::Blocked(format!("/{} is a mount of type {kind}", shown(path)));
+        }
+        seen(&self.root.join(path), wanted).unwrap_or_else(|error| match error.kind() {
+            io::ErrorKind::NotFound => Live::Absent,
+            _ => Live::Blocked(format!("cannot be looked at: {error}")),
+        })
+    }
+
+    fn folder(&mut self, path: &Path) -> Option<Live> {
+        if let Some(known) = self.seen.get(path) {
+            return known.clone();
+        }
+        let in_the_way = match self.at(path, None) {
+            Live::There { print, .. } if print.kind == Kind::Dir => None,
+            Live::There { print, .. } => {
+                let what = if print.kind == Kind::Symlink { "link" } else { "file" };
+                Some(Live::Blocked(format!("its folder /{} is a {what} here", shown(path))))
+            }
+            other => Some(other),
+        };
+        self.seen.insert(path.to_owned(), in_the_way.clone());
+        in_the_way
+    }
+}
+
+fn shown(path: &Path) -> Name {
+    path.into()
+}
+
+/// What stands at one path of a disk now, with its hash; without its content.
+pub fn look(full: &Path) -> io::Result<Live> {
+    match seen(full, Some(("", false))) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Live::Absent),
+        Ok(Live::There { print, is_linked, .. }) => Ok(Live::There { print, content: None, is_linked }),
+        looked => looked,
+    }
+}
+
+fn seen(full: &Path, wanted: Option<(&str, bool)>) -> io::Result<Live> {
+    let stat = files::lstat(full)?;
+    let kind = match stat.node {
+        Node::Kept(kind) => kind,
+        Node::Special(what) => return Ok(Live::Blocked(format!("there is {what} of this name here"))),
+    };
+    let mut print = Fingerprint {
+        kind,
+        mode: stat.mode,
+        uid: stat.uid,
+        gid: stat.gid,
+        mtime: stat.mtime,
+        size: 0,
+        sha256: String::new(),
+        link: None,
+        xattrs: Vec::new(),
+    };
+    let mut content = None;
+    match (kind, wanted) {
+        (Kind::Symlink, _) => print.link = Some(Name::new(fs::read_link(full)?.as_os_str().as_bytes())),
+        (Kind::File, Some((sha256, always))) => {
+            let (file, stat) = files::open_read(full)?;
+            print.xattrs = files::file_xattrs(&file)?;
+            let (size, hash, bytes) = hash(file, stat.size <= SMALL_BYTES)?;
+            (print.size, print.sha256) = (size, hash);
+            content = bytes.filter(|_| always || print.sha256 != sha256);
+        }
+        (Kind::Dir, _) => print.xattrs = files::path_xattrs(full)?,
+        _ => {}
+    }
+    Ok(Live::There { print, content, is_linked: kind == Kind::File && stat.nlink > 1 })
+}
+
+/// Size, hash, and the bytes when they are few.
+fn hash(mut file: fs::File, keep: bool) -> io::Result<(u64, String, Option<Vec<u8>>)> {
+    if keep {
+        let mut bytes = Vec::new();
+        file.by_ref().take(SMALL_BYTES + 1).read_to_end(&mut bytes)?;
+        if bytes.len() as u64 <= SMALL_BYTES {
+            return Ok((bytes.len() as u64, sha256(&bytes), Some(bytes)));
+        }
+    }
+    let mut hasher = Hasher::default();
+    file.seek(io::SeekFrom::Start(0))?;
+    let size = io::copy(&mut file, &mut hasher)?;
+    Ok((size, hasher.hex(), None))
+}
+
+/// The folders of the snapshot's datastores that are really here: mounted, or with chunks in them.
+fn datastores(host: &Host, picked: &Picked) -> BTreeSet<String> {
+    let name = Name::new(format!("{}/datastore.cfg", PBS_DIR.trim_start_matches('/')));
+    let text = picked.contents.get(&name).map(|text| String::from_utf8_lossy(text)).unwrap_or_default();
+    let paths = text.lines().filter_map(|line| line.trim().strip_prefix("path ")).map(str::trim);
+    let root = fs::canonicalize(host.root()).unwrap_or_else(|_| host.root().to_owned());
+    let mounts: HashSet<PathBuf> = mounts::mounts().into_iter().map(|(point, _)| point).collect();
+    let is_here = |path: &&str| {
+        let point = root.join(path.trim_start_matches('/'));
+        // A mount is not touched: it may hang.
+        mounts.contains(&point) || files::is_there(host.root(), Path::new(path).join(".chunks"))
+    };
+    paths.filter(is_here).map(str::to_owned).collect()
+}

@@ -1,0 +1,61 @@
+//! Restores that are not at their end: armed, half done, half undone; what `check` and `status` say of them. Only looks.
+
+use super::auto_rollback;
+use super::journal::{self, Journal, Phase};
+use crate::model::report::Problem;
+use crate::sys::host::Host;
+use crate::task::restore;
+
+/// Empty for who may not look into the memory of restores.
+pub fn restores(host: &Host) -> Vec<Problem> {
+    let armed = auto_rollback::read(host);
+    let ids = journal::ids(host);
+    if ids.is_empty() {
+        return Vec::new();
+    }
+    // One that is at work is not half done.
+    let is_busy = restore::is_busy(host);
+    let mut problems = Vec::new();
+    for id in ids {
+        match &armed {
+            Some(armed) if armed.id == id => problems.push(waits(host, armed, is_busy)),
+            _ if is_busy => {}
+            _ => problems.extend(half(host, &id)),
+        }
+    }
+    problems
+}
+
+fn waits(host: &Host, armed: &auto_rollback::Armed, is_busy: bool) -> Problem {
+    let id = &armed.id;
+    let phase = Journal::open(&journal::folder(host).join(id)).map(|journal| journal.phase);
+    if armed.is_due() {
+        let problem = Problem::error(format!("the restore {id} was not confirmed, and is not undone yet"));
+        return problem
+            .hint(format!("`pbx-config undo {id}` does it, and says what keeps it from being done"));
+    }
+    if let (Ok(phase @ (Phase::Begun | Phase::Written | Phase::Undoing)), false) = (phase, is_busy) {
+        let what = format!("the restore {id} was cut short: {phase}; it undoes itself in {} s", armed.left());
+        return Problem::error(what).hint(auto_rollback::ways(id, phase));
+    }
+    let what = format!("the restore {id} undoes itself in {} s", armed.left());
+    Problem::notice(what).hint("`pbx-config confirm` from a new login keeps it")
+}
+
+fn half(host: &Host, id: &str) -> Option<Problem> {
+    let journal = match Journal::open(&journal::folder(host).join(id)) {
+        Ok(journal) => journal,
+        Err(error) => return Some(Problem::warning(format!("the restore {id}: {error:#}"))),
+    };
+    match journal.phase {
+        Phase::Begun | Phase::Written => {
+            let problem = Problem::error(format!("the restore {id} was cut short: {}", journal.phase));
+            Some(problem.hint(auto_rollback::ways(id, journal.phase)))
+        }
+        Phase::Undoing => {
+            let problem = Problem::error(format!("the restore {id} is {}", journal.phase));
+            Some(problem.hint(format!("`pbx-config undo {id}` goes on, and says what is left")))
+        }
+        Phase::Prepared | Phase::Done | Phase::Confirmed | Phase::Undone => None,
+    }
+}

@@ -1,0 +1,101 @@
+//! What an undo would put back and what a resumed restore would still write, path by path, by looking only.
+//! Not here: the plan of a restore that was not begun (`task::restore::prepare`).
+
+use anyhow::Result;
+use serde::Serialize;
+
+use super::apply;
+use super::journal::{self, Journal, Phase};
+use super::undo::{self, Back};
+use crate::model::index::Name;
+use crate::model::snapshot::SnapshotId;
+use crate::plan::restore::{How, Services};
+use crate::sys::host::Host;
+use crate::task::restore;
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Preview {
+    pub id: String,
+    pub snapshot: SnapshotId,
+    pub phase: Phase,
+    /// In the order in which it is done.
+    pub paths: Vec<Path>,
+    /// With the steps that risk nothing; only units that ran.
+    pub calm: Services,
+    /// With those that may cut the admin's own connection.
+    pub session: Services,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Path {
+    pub path: Name,
+    pub does: Does,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum Does {
+    Back(Back),
+    Write(How),
+}
+
+impl std::fmt::Display for Does {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Write(how) => return how.fmt(f),
+            Self::Back(Back::PutBack) => "put back",
+            Self::Back(Back::Remove) => "remove",
+            Self::Back(Back::Overwrite) => "overwrite",
+            Self::Back(Back::Changed) => "leave",
+            Self::Back(Back::AsBefore) => "nothing",
+        })
+    }
+}
+
+/// Errors: not root, `NotFound`, the host cannot be looked at.
+pub fn undo(host: &Host, id: Option<&str>, force: bool) -> Result<Preview> {
+    restore::check_root()?;
+    let journal = journal::find(host, id)?;
+    if journal.phase == Phase::Undone && !(force && id.is_some()) {
+        return Ok(preview(&journal, Vec::new(), |_| false));
+    }
+    let paths = undo::look(host, &journal, force)?.into_iter();
+    let paths = paths.map(|(path, back)| Path { path, does: Does::Back(back) }).collect();
+    let is_touched =
+        |session: bool| journal.begun.iter().any(|n| journal.record.steps[*n].session == session);
+    Ok(preview(&journal, paths, is_touched))
+}
+
+/// Errors: not root, `NotFound`, `Usage` when nothing is left to be done, the host cannot be looked at.
+pub fn resume(host: &Host, id: &str) -> Result<Preview> {
+    restore::check_root()?;
+    let journal = journal::find(host, Some(id))?;
+    restore::check_unfinished(&journal)?;
+    let paths = apply::look(host, &journal)?.into_iter();
+    let does = |how: Option<How>| how.map_or(Does::Back(Back::Changed), Does::Write);
+    let paths = paths.map(|(path, how)| Path { path, does: does(how) }).collect();
+    let has = |session: bool| journal.record.steps.iter().any(|step| step.session == session);
+    Ok(preview(&journal, paths, has))
+}
+
+fn preview(journal: &Journal, paths: Vec<Path>, is_touched: impl Fn(bool) -> bool) -> Preview {
+    let record = &journal.record;
+    let of = |services: &Services, session: bool| {
+        let ran = |units: &[String]| -> Vec<String> {
+            units.iter().filter(|unit| record.running.contains(unit)).cloned().collect()
+        };
+        let Services { stop, run, restart, .. } = services;
+        let seen_to =
+            Services { stop: ran(stop), run: run.clone(), restart: ran(restart), start: Vec::new() };
+        if is_touched(session) { seen_to } else { Services::default() }
+    };
+    Preview {
+        id: record.id.clone(),
+        snapshot: record.snapshot.clone(),
+        phase: journal.phase,
+        paths,
+        calm: of(&record.calm, false),
+        session: of(&record.session, true),
+    }
+}

@@ -1,0 +1,284 @@
+//! What a snapshot has of what a restore was asked for, each member under the row that its path belongs to. What
+//! the snapshot says of itself is not believed: a path that is not its row's, or that a row leaves out, is refused.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use anyhow::Result;
+
+use crate::catalog::{self, Item, Restore, Source};
+use crate::model::index::{Entry, Kind, Name, STATE_DIR};
+use crate::model::report::{Fault, FaultKind};
+use crate::plan::restore::adapt;
+use crate::plan::restore::objects::object_names;
+use crate::plan::restore::{Content, PVE, Picked, Request, Wanted, refuse_one};
+use crate::sys::fs::glob::Pattern;
+use crate::sys::pmxcfs;
+use crate::sys::process::lock::check_stopped;
+use crate::task::snapshots::Chosen;
+
+/// Up to here a member is kept in memory, to be compared and merged.
+pub const SMALL_BYTES: u64 = 256 << 10;
+/// The largest file of /etc/pve.
+const PART_BYTES: u64 = 1 << 20;
+/// Of the database of /etc/pve, where it is to be put in place.
+const DATABASE_BYTES: u64 = 512 << 20;
+/// Of all members together; what does not fit is only hashed.
+const ALL_BYTES: usize = 96 << 20;
+
+/// Proves the whole snapshot and picks from it.
+/// Errors: `Verification`; `Usage` for words that name nothing; `NotFound` when nothing is selected.
+pub fn pick(chosen: &Chosen, request: &Request) -> Result<(Picked, String)> {
+    request.selection.check()?;
+    adapt::check(request)?;
+    let only_objects =
+        !request.objects.is_empty() && request.selection.only.is_empty() && request.paths.is_empty();
+    let globs = request.paths.iter().map(|path| glob(path)).collect::<Result<Vec<_>>>()?;
+    let database = Name::new(pmxcfs::DATABASE.trim_start_matches('/'));
+    let mut contents = HashMap::new();
+    let mut kept = 0;
+    let mut archive = chosen.open()?;
+    let index = archive.read(&chosen.path, &mut |member, content| {
+        let is_database = request.database.is_some() && member.path == database;
+        // An object is looked for in files of any size that pmxcfs takes.
+        let is_part = !request.objects.is_empty()
+            && member.size <= PART_BYTES
+            && member.path.as_path().to_str().is_some_and(object_names::reads);
+        let is_small = (member.size <= SMALL_BYTES || is_part) && kept < ALL_BYTES;
+        if member.kind == Kind::File && (is_small || (is_database && member.size <= DATABASE_BYTES)) {
+            let mut bytes = Vec::with_capacity(usize::try_from(member.size).unwrap_or_default());
+            content.read_to_end(&mut bytes)?;
+            kept += bytes.len();
+            contents.insert(member.path.clone(), bytes);
+        }
+        check_stopped()
+    })?;
+    let rows = Rows::new();
+    let folders = index.entries.iter().filter(|entry| entry.kind == Kind::Dir);
+    let mut picked = Picked {
+        id: index.id.clone(),
+        facts: index.facts,
+        wanted: Vec::new(),
+        refused: Vec::new(),
+        folders: folders.map(|entry| (entry.path.clone(), entry.clone())).collect(),
+        parts: Vec::new(),
+        contents,
+    };
+    let firsts: HashMap<&Name, &Entry> = index.entries.iter().map(|entry| (&entry.path, entry)).collect();
+    for entry in &index.entries {
+        let path = entry.path.as_path();
+        let is_part = !request.objects.is_empty()
+            && entry.kind == Kind::File
+            && path.to_str().is_some_and(object_names::reads);
+        if is_part && let Ok(item) = rows.of(entry) {
+            picked.parts.push(wanted(entry, item, true, &firsts));
+        }
+        let is_wanted = request.selection.takes(&entry.item)
+            && (globs.is_empty() || globs.iter().any(|glob| glob.covers(path)))
+            && !(only_objects || path.starts_with(STATE_DIR));
+        let is_database = request.database.is_some() && entry.path == database;
+        if !(is_wanted || is_database) {
+            continue;
+        }
+        let is_exact = request.paths.iter().any(|word| is_path_of(word, path));
+        let is_named = is_exact || request.selection.only.contains(&entry.item);
+        match rows.of(entry) {
+            // A folder on the way to a row's files is made when they need it.
+            Err(_) if entry.kind == Kind::Dir => {}
+            Ok(item) => {
+                let one = wanted(entry, item, is_named, &firsts);
+                picked.wanted.push(Wanted { is_exact, ..one });
+            }
+            Err(reason) => {
+                let hint = "`pbx-config cat SNAP PATH` shows it, to be put in place by hand".to_owned();
+                refuse_one(&mut picked.refused, entry, is_named, reason, Some(hint));
+            }
+        }
+    }
+    if picked.wanted.is_empty() && picked.refused.is_empty() && request.objects.is_empty() {
+        let fault = Fault::new(FaultKind::NotFound, format!("nothing in {} is selected", picked.id));
+        return Err(fault.hint("`pbx-config show SNAP --files` lists what is in it").into());
+    }
+    Ok((picked, archive.head.manifest_sha256))
+}
+
+/// A path or a glob, with or without its leading slash.
+fn glob(text: &str) -> Result<Pattern> {
+    let absolute = if text.starts_with('/') { text.to_owned() } else { format!("/{text}") };
+    Pattern::new(&absolute).map_err(|error| Fault::new(FaultKind::Usage, format!("--path: {error:#}")).into())
+}
+
+/// Whether a word of `--path` is this very path: neither a folder above it nor a glob.
+fn is_path_of(word: &str, path: &Path) -> bool {
+    !word.contains(['*', '?', '[']) && Path::new(word.trim_start_matches('/')) == path
+}
+
+/// A second name of a file comes back as a file of its own: to link across what changes and what stays would tie
+/// together what is not tied here.
+fn wanted(entry: &Entry, item: &'static Item, is_named: bool, all: &HashMap<&Name, &Entry>) -> Wanted {
+    let mut entry = entry.clone();
+    item.id.clone_into(&mut entry.item);
+    let mut content = Content::None;
+    if entry.kind == Kind::File {
+        content = Content::Member(entry.path.clone());
+    } else if let (Kind::Hardlink, Some(first)) = (entry.kind, entry.link.clone())
+        && let Some(source) = all.get(&first)
+    {
+        entry.link = None;
+        (entry.kind, entry.size) = (Kind::File, source.size);
+        entry.sha256.clone_from(&source.sha256);
+        entry.xattrs.clone_from(&source.xattrs);
+        content = Content::Member(first);
+    }
+    Wanted { entry, item, content, is_named, is_exact: false, is_merged: false }
+}
+
+struct Row {
+    item: &'static Item,
+    /// Absolute.
+    globs: Vec<Pattern>,
+    except: Vec<Pattern>,
+}
+
+impl Row {
+    fn covers(&self, path: &Path) -> bool {
+        let covers = |globs: &[Pattern]| globs.iter().any(|glob| glob.covers(path));
+        covers(&self.globs) && !covers(&self.except)
+    }
+}
+
+/// The catalogue, ready to be asked whose a path is.
+struct Rows {
+    by_id: HashMap<&'static str, Row>,
+    /// In the catalogue's order: what stands first takes a path.
+    with_globs: Vec<&'static str>,
+    left_out: Vec<&'static str>,
+}
+
+impl Rows {
+    fn new() -> Self {
+        let mut rows = Self { by_id: HashMap::new(), with_globs: Vec::new(), left_out: Vec::new() };
+        for item in catalog::items() {
+            let absolute = |globs: &[&str], below: &str| {
+                let globs = globs.iter().map(|glob| format!("{below}{glob}"));
+                globs.filter_map(|glob| Pattern::new(&glob).ok()).collect::<Vec<_>>()
+            };
+            let pve = format!("/{PVE}/");
+            let (globs, except) = match item.source {
+                Source::Files(globs) | Source::LeftOut(globs) => {
+                    (absolute(globs, ""), absolute(item.except, ""))
+                }
+                Source::Pmxcfs(globs) => (absolute(globs, &pve), absolute(item.except, &pve)),
+                Source::PmxcfsRest => (absolute(&["/**"], &pve[..pve.len() - 1]), Vec::new()),
+                Source::Database => (absolute(&[pmxcfs::DATABASE], ""), Vec::new()),
+                _ => (Vec::new(), Vec::new()),
+            };
+            match item.source {
+                Source::LeftOut(_) => rows.left_out.push(item.id),
+                // Whatever no other row names.
+                Source::PmxcfsRest => {}
+                _ if !globs.is_empty() => rows.with_globs.push(item.id),
+                _ => {}
+            }
+            rows.by_id.insert(item.id, Row { item, globs, except });
+        }
+        rows
+    }
+
+    /// The row whose rules hold for a member. Errors: why it is none's.
+    fn of(&self, entry: &Entry) -> Result<&'static Item, String> {
+        let path = entry.path.as_path();
+        let id = entry.item.as_str();
+        let Some(claimed) = self.by_id.get(id) else {
+            return Err(format!("this version knows no '{id}'"));
+        };
+        let covering = |ids: &[&str]| {
+            let mut rows = ids.iter().filter_map(|id| self.by_id.get(id));
+            rows.find(|row| row.covers(path)).map(|row| row.item)
+        };
+        if let Some(item) = covering(&self.left_out)
+            && let Restore::Never(why) = item.restore
+        {
+            return Err(format!("is never restored: {why}"));
+        }
+        match claimed.item.source {
+            // What the configuration, fstab or the storages name may be anywhere, but not another row's.
+            Source::Configured | Source::MountSecrets | Source::Snippets => {
+                let on_pve = path.starts_with(PVE);
+                let below = || self.by_id.get("pve-other").map(|row| row.item).filter(|_| on_pve);
+                Ok(covering(&self.with_globs).or_else(below).unwrap_or(claimed.item))
+            }
+            Source::PmxcfsRest if claimed.covers(path) => {
+                Ok(covering(&self.with_globs).unwrap_or(claimed.item))
+            }
+            _ if claimed.covers(path) => Ok(claimed.item),
+            _ => Err(format!("is no file of '{id}', as the snapshot says")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::model::index::Mtime;
+
+    fn entry(item: &str, path: &str) -> Entry {
+        Entry {
+            item: item.into(),
+            path: Name::new(path),
+            kind: Kind::File,
+            mode: 0o644,
+            uid: 0,
+            gid: 0,
+            owner: String::new(),
+            group: String::new(),
+            mtime: Mtime::default(),
+            size: 0,
+            sha256: String::new(),
+            link: None,
+            secret: false,
+            xattrs: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_path_comes_back_by_the_rules_of_its_own_row() {
+        let rows = Rows::new();
+        let row = |item: &str, path: &str| rows.of(&entry(item, path)).map(|item| item.id);
+        assert_eq!(row("banners", "etc/motd"), Ok("banners"));
+        assert_eq!(row("include", "srv/app/x"), Ok("include"));
+        assert_eq!(row("include", "etc/shadow"), Ok("accounts"));
+        assert_eq!(row("include", "etc/pve/corosync.conf"), Ok("pve-corosync"));
+        assert_eq!(row("include", "etc/pve/own.cfg"), Ok("pve-other"));
+        assert_eq!(row("pve-other", "etc/pve/user.cfg"), Ok("pve-users"));
+        assert_eq!(row("pve-other", "etc/pve/own.cfg"), Ok("pve-other"));
+    }
+
+    #[test]
+    fn a_path_is_named_by_itself_alone() {
+        let path = Path::new("etc/pve/storage.cfg");
+        for word in ["/etc/pve/storage.cfg", "etc/pve/storage.cfg", "/etc/pve/storage.cfg/"] {
+            assert!(is_path_of(word, path), "{word}");
+        }
+        for word in ["/etc/hosts", "/etc/pve", "/etc/pve/", "/etc/pve/**", "/etc/pve/storage.cf?", "/", ""] {
+            assert!(!is_path_of(word, path), "{word}");
+        }
+    }
+
+    #[test]
+    fn a_path_that_is_not_its_rows_is_refused() {
+        let rows = Rows::new();
+        for (item, path) in [
+            ("banners", "etc/shadow"),
+            ("pve-other", "etc/shadow"),
+            ("no-such-row", "etc/motd"),
+            ("include", "var/lib/proxmox-backup-extra/undo/x/plan.json"),
+            ("include", "etc/pve/priv/lock/file-user_cfg"),
+            ("root", "root/.bash_history"),
+            ("defaults", "etc/default/grub"),
+        ] {
+            assert!(rows.of(&entry(item, path)).is_err(), "{item} {path}");
+        }
+    }
+}

@@ -1,0 +1,294 @@
+//! Retention of this host's snapshots, store by store: plan, show, do. What an admin confirmed is kept in a small
+//! file: machines whose snapshots were taken over, and the snapshot whose smaller size was accepted.
+
+use std::io::ErrorKind;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use jiff::SignedDuration;
+use jiff::tz::TimeZone;
+use serde::{Deserialize, Serialize};
+
+use super::{records, status};
+use crate::model::keep::Keep;
+use crate::model::record::Place;
+use crate::model::report::{Fault, FaultKind, Problem};
+use crate::model::snapshot::SnapshotId;
+use crate::plan::prune::{self, Candidate, Marked, Ours};
+use crate::store::Store;
+use crate::sys::fs::files;
+use crate::sys::host::Host;
+use crate::sys::process::lock::{Lock, check_stopped, private_dir};
+use crate::task::{error, snapshots};
+
+const CONFIRMED: &str = "confirmed.json";
+const CONFIRMED_MAX_BYTES: u64 = 1 << 20;
+const PRIVATE: u32 = 0o600;
+/// Runs of the same second give their snapshots names of seconds to come.
+const NAMES_AHEAD: SignedDuration = SignedDuration::from_mins(1);
+const DAMAGED: &str = "damaged, as its last verification found";
+
+/// What an admin confirmed on this host.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+pub struct Confirmed {
+    /// Machine ids whose snapshots of this host's name count as its own.
+    pub adopted: Vec<String>,
+    /// From this one on snapshots are measured against each other.
+    pub accepted: Option<SnapshotId>,
+}
+
+impl Confirmed {
+    fn path(host: &Host) -> PathBuf {
+        host.state_dir().join(CONFIRMED)
+    }
+
+    /// Errors when the file is there and cannot be understood: then nothing may be removed.
+    pub fn load(host: &Host) -> Result<Self> {
+        let path = Self::path(host);
+        let shown = || format!("cannot read {}", path.display());
+        match files::read_small(&host.state_dir(), CONFIRMED, CONFIRMED_MAX_BYTES) {
+            Ok(text) => serde_json::from_slice(&text).with_context(shown),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(Self::default()),
+            Err(error) => Err(error).with_context(shown),
+        }
+    }
+
+    fn save(&self, host: &Host) -> Result<()> {
+        private_dir(&host.state_dir())?;
+        files::replace(&Self::path(host), PRIVATE, &serde_json::to_vec_pretty(self)?)
+    }
+}
+
+/// What retention would do on one store.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Plan {
+    pub store: String,
+    pub keep: Keep,
+    /// False: it could not be looked at, and the problems tell why.
+    pub reached: bool,
+    /// Newest first.
+    pub snapshots: Vec<Marked>,
+    /// Why nothing is removed, although the numbers say so.
+    pub frozen: Option<String>,
+    pub problems: Vec<Problem>,
+}
+
+impl Plan {
+    pub fn removed(&self) -> impl Iterator<Item = &Marked> {
+        let frozen = self.frozen.is_some();
+        self.snapshots.iter().filter(move |one| !one.keep && !frozen)
+    }
+}
+
+/// Looks at what the store has of this host. `made`: what this run has just put there.
+/// Errors: the store cannot be listed, what was confirmed cannot be read.
+pub fn plan(
+    host: &Host,
+    store: &dyn Store,
+    keep: Keep,
+    zone: &TimeZone,
+    made: Option<&SnapshotId>,
+) -> Result<Plan> {
+    let confirmed = Confirmed::load(host)?;
+    let mut problems = Vec::new();
+    let mut candidates = Vec::new();
+    let damaged = status::damaged(store.name(), &records::all(host)?);
+    let found = store.list(Some(&host.facts.node))?;
+    let heads = snapshots::heads(store, &found);
+    check_stopped()?;
+    for (found, head) in found.into_iter().zip(heads) {
+        let head = head.inspect_err(|error| problems.push(Problem::warning(format!("{error:#}"))));
+        let snapshot = head.ok().map(|head| head.snapshot);
+        // What was found to be damaged never takes the place of a good one; it stays for an admin to look at.
+        let back = found.held.or_else(|| damaged.contains(&found.id).then_some(DAMAGED));
+        candidates.push(Candidate { id: found.id, snapshot, held: back });
+    }
+    let ours = Ours { machine_id: host.facts.machine_id.as_deref(), adopted: &confirmed.adopted };
+    let snapshots = prune::prune(&candidates, &keep, ours, zone);
+    let foreign =
+        candidates.iter().filter_map(|one| one.snapshot.as_ref()).filter(|one| !ours.has(one)).count();
+    if foreign > 0 && !keep.keeps_all() {
+        let what = format!(
+            "store '{}': {foreign} snapshots of {} are of another machine and stay",
+            store.name(),
+            host.facts.node
+        );
+        problems.push(
+            Problem::notice(what)
+                .hint("when this host was reinstalled: `pbx-config store adopt` takes them over"),
+        );
+    }
+    let mut frozen = None;
+    if snapshots.iter().any(|one| !one.keep) {
+        let now = made.map_or(host.now + NAMES_AHEAD, SnapshotId::at);
+        let nothing = format!("store '{}': nothing is removed, because", store.name());
+        if let Some(why) = prune::ahead(&candidates, ours, now) {
+            problems.push(Problem::warning(format!("{nothing} {why}")).hint(
+                "set the clock; if it is right, a wrong one made that snapshot: take its file out of the store",
+            ));
+            frozen = Some(why);
+        } else if let Some(why) = prune::shrunk(&candidates, ours, confirmed.accepted.as_ref()) {
+            let what = format!("{nothing} the host seems to have lost much: {why}");
+            problems.push(
+                Problem::warning(what)
+                    .hint("see what is missing; when it is meant so: `pbx-config prune --accept`"),
+            );
+            frozen = Some(why);
+        }
+    }
+    let store = store.name().to_owned();
+    Ok(Plan { store, keep, reached: true, snapshots, frozen, problems })
+}
+
+/// Every store with its plan; one that cannot be looked at is told in its own, and does not keep the others from
+/// theirs. Errors: none can, what was confirmed cannot be read, a stop.
+pub fn plans(host: &Host, stores: &[(Box<dyn Store>, Keep)], zone: &TimeZone) -> Result<Vec<Plan>> {
+    Confirmed::load(host)?;
+    each(
+        stores.iter(),
+        |(store, keep)| plan(host, store.as_ref(), *keep, zone, None),
+        |(store, keep), problem| Plan {
+            store: store.name().to_owned(),
+            keep: *keep,
+            reached: false,
+            snapshots: Vec::new(),
+            frozen: None,
+            problems: vec![problem],
+        },
+    )
+}
+
+/// What `look` finds in each store; where it fails, what `or` makes of that. Errors: it fails everywhere; a stop.
+pub fn each<S, T>(
+    stores: impl Iterator<Item = S>,
+    look: impl Fn(&S) -> Result<T>,
+    or: impl Fn(&S, Problem) -> T,
+) -> Result<Vec<T>> {
+    let (mut all, mut reached, mut last) = (Vec::new(), false, None);
+    for store in stores {
+        all.push(match look(&store) {
+            Ok(found) => {
+                reached = true;
+                found
+            }
+            Err(error) => {
+                check_stopped()?;
+                let told = or(&store, error::error(&error));
+                last = Some(error);
+                told
+            }
+        });
+    }
+    match last {
+        Some(error) if !reached => Err(error),
+        _ => Ok(all),
+    }
+}
+
+/// Removes what the plan says; what could not be removed is a problem. Returns what is really gone.
+pub fn carry_out(store: &dyn Store, plan: &Plan, _: &Lock) -> (Vec<SnapshotId>, Vec<Problem>) {
+    let (mut gone, mut problems) = (Vec::new(), Vec::new());
+    let ids: Vec<SnapshotId> = plan.removed().map(|marked| marked.id.clone()).collect();
+    let removed = store.remove_many(&ids);
+    for (id, removed) in ids.into_iter().zip(removed) {
+        match removed {
+            Ok(()) => gone.push(id),
+            Err(error) => problems.push(Problem::warning(format!("{error:#}"))),
+        }
+    }
+    (gone, problems)
+}
+
+/// What retention did on one store.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Done {
+    #[serde(flatten)]
+    pub plan: Plan,
+    pub removed: Vec<SnapshotId>,
+}
+
+impl Done {
+    pub fn kept(&self) -> usize {
+        self.plan.snapshots.len() - self.removed.len()
+    }
+
+    /// As it is recorded.
+    pub fn place(&self) -> Place {
+        let (kept, removed) = (self.plan.reached.then(|| self.kept()), self.removed.len());
+        Place { store: self.plan.store.clone(), primary: false, place: None, kept, removed }
+    }
+}
+
+/// Every store with its plan, and done. `accept` makes the newest snapshot the measure first.
+/// Errors: as `plans`.
+pub fn run(
+    host: &Host,
+    stores: &[(Box<dyn Store>, Keep)],
+    zone: &TimeZone,
+    accept: bool,
+    show: &dyn Fn(&Plan),
+) -> Result<Vec<Done>> {
+    let lock = Lock::acquire(&host.run_dir())?;
+    if accept {
+        accept_newest(host, stores)?;
+    }
+    let mut all = Vec::new();
+    for ((store, _), mut plan) in stores.iter().zip(plans(host, stores, zone)?) {
+        show(&plan);
+        let (removed, problems) = carry_out(store.as_ref(), &plan, &lock);
+        plan.problems.extend(problems);
+        all.push(Done { plan, removed });
+    }
+    Ok(all)
+}
+
+/// Of the stores that answer; the plans tell of the others.
+fn accept_newest(host: &Host, stores: &[(Box<dyn Store>, Keep)]) -> Result<()> {
+    let mut confirmed = Confirmed::load(host)?;
+    let list = |(store, _): &&(Box<dyn Store>, Keep)| store.list(Some(&host.facts.node));
+    let found = each(stores.iter(), list, |_, _| Vec::new())?;
+    let newest = found.into_iter().flatten().map(|found| found.id).max();
+    let newest = newest.with_context(|| Fault::new(FaultKind::NotFound, "there are no snapshots"))?;
+    confirmed.accepted = Some(newest);
+    confirmed.save(host)
+}
+
+/// Machine ids that are new, with how many snapshots each.
+pub type Adopted = Vec<(String, usize)>;
+
+/// Takes over the snapshots that stores have under this host's name from another machine, and tells which stores did
+/// not answer. Errors: none did.
+pub fn adopt(host: &Host, stores: &[Box<dyn Store>]) -> Result<(Adopted, Vec<Problem>)> {
+    let _lock = Lock::acquire(&host.run_dir())?;
+    let mut confirmed = Confirmed::load(host)?;
+    let mut adopted: Adopted = Vec::new();
+    let machines = |store: &&dyn Store| -> Result<(Vec<String>, Vec<Problem>)> {
+        let found = store.list(Some(&host.facts.node))?;
+        let (mut machines, mut problems) = (Vec::new(), Vec::new());
+        for head in snapshots::heads(*store, &found) {
+            match head {
+                Ok(head) => machines.extend(head.snapshot.machine_id),
+                Err(error) => problems.push(error::warning(&error)),
+            }
+        }
+        Ok((machines, problems))
+    };
+    let looked = each(stores.iter().map(AsRef::as_ref), machines, |_, problem| (Vec::new(), vec![problem]))?;
+    check_stopped()?;
+    let (machines, problems): (Vec<_>, Vec<_>) = looked.into_iter().unzip();
+    let known = |id: &String| Some(id) == host.facts.machine_id.as_ref() || confirmed.adopted.contains(id);
+    for id in machines.into_iter().flatten().filter(|id| !known(id)) {
+        match adopted.iter_mut().find(|(known, _)| *known == id) {
+            Some((_, count)) => *count += 1,
+            None => adopted.push((id, 1)),
+        }
+    }
+    if !adopted.is_empty() {
+        confirmed.adopted.extend(adopted.iter().map(|(id, _)| id.clone()));
+        confirmed.save(host)?;
+    }
+    Ok((adopted, problems.into_iter().flatten().collect()))
+}

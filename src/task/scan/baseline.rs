@@ -1,0 +1,93 @@
+//! The change memory: what the last snapshot of this host held, told by keyed digests in a private file, so that
+//! what changed since can be told without opening a snapshot, sealed ones too.
+
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use crate::catalog::changing::{RESTLESS, STEADY};
+use crate::model::index::{Entry, Name, STATE_DIR};
+use crate::model::report::Changes;
+use crate::model::snapshot::SnapshotId;
+use crate::plan::baseline::{self, Mark, Memory};
+use crate::sys::fs::files;
+use crate::sys::fs::glob::Pattern;
+use crate::sys::hmac::Key;
+use crate::sys::host::Host;
+
+const FILE: &str = "memory.json";
+const KEY: &str = "memory.key";
+/// Of as many entries as a snapshot can have.
+const FILE_MAX_BYTES: u64 = 128 << 20;
+const PRIVATE: u32 = 0o600;
+/// Digested into the memory, so that a lost key is noticed.
+const WORD: &[u8] = b"proxmox-backup-extra";
+
+/// What stands in a snapshot's index, as the memory keeps it.
+pub struct Picture {
+    memory: Memory,
+    dir: PathBuf,
+}
+
+impl Picture {
+    /// Errors: the key cannot be read or made.
+    pub fn of(host: &Host, id: &SnapshotId, size: u64, entries: &[Entry]) -> Result<Self> {
+        let dir = host.own_state_dir().context("the state folder cannot be written")?;
+        let key = Key::of(&dir.join(KEY))?;
+        let restless = RESTLESS.iter().map(|glob| Pattern::new(glob)).collect::<Result<Vec<_>>>()?;
+        let mut memory = Memory {
+            id: id.clone(),
+            size,
+            key: key.digest([WORD]),
+            marks: std::collections::BTreeMap::new(),
+        };
+        for entry in entries.iter().filter(|entry| counts(entry, &restless)) {
+            let marks = match memory.marks.get_mut(&entry.item) {
+                Some(marks) => marks,
+                None => memory.marks.entry(entry.item.clone()).or_default(),
+            };
+            marks.push(Mark::of(entry, digest(&key, entry)));
+        }
+        Ok(Self { memory, dir })
+    }
+
+    /// What the last snapshot held; None when nothing is known, or was told with another key.
+    pub fn before(&self) -> Option<Memory> {
+        load(&self.dir).filter(|before| before.key == self.memory.key)
+    }
+
+    pub fn since(&self, before: &Memory) -> Changes {
+        baseline::changes(before, &self.memory.marks)
+    }
+
+    pub fn keep(&self) -> Result<()> {
+        files::replace(&self.dir.join(FILE), PRIVATE, &serde_json::to_vec(&self.memory)?)
+    }
+}
+
+fn load(dir: &Path) -> Option<Memory> {
+    let read = match files::read_small(dir, FILE, FILE_MAX_BYTES) {
+        Ok(text) => serde_json::from_slice(&text).map_err(anyhow::Error::from),
+        Err(error) if error.kind() == ErrorKind::NotFound => return None,
+        Err(error) => Err(error.into()),
+    };
+    // It is written anew by the next run; until then nothing is known.
+    read.inspect_err(|error| log::info!("{}/{FILE}: {error:#}", dir.display())).ok()
+}
+
+/// False for what changes by itself.
+fn counts(entry: &Entry, restless: &[Pattern]) -> bool {
+    let path = entry.path.as_path();
+    if path.starts_with(STATE_DIR) {
+        return STEADY.contains(&entry.item.as_str());
+    }
+    !restless.iter().any(|glob| glob.covers(path))
+}
+
+fn digest(key: &Key, entry: &Entry) -> String {
+    let link = entry.link.as_ref().map(Name::as_bytes).unwrap_or_default();
+    let mut parts = vec![entry.sha256.as_bytes(), link];
+    parts.extend(entry.xattrs.iter().flat_map(|xattr| [xattr.name.as_bytes(), &xattr.value[..]]));
+    key.digest(parts)
+}

@@ -1,0 +1,343 @@
+//! Others' occasions to make a backup: the end of a vzdump job, and packages about to change. What happens here
+//! never fails the one that called.
+
+use std::fs;
+use std::io::{ErrorKind, Read};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+
+use crate::catalog::hooks::{APT_CONF, APT_HOOK, JOB_END, JOB_KIND, JOBS, SERVICE, VZDUMP_CONF, VZDUMP_HOOK};
+use crate::model::facts::Product;
+use crate::model::report::{Fault, FaultKind, Problem};
+use crate::model::section;
+use crate::plan::vzdump_conf::{self, Change, Hook};
+use crate::sys::fs::files;
+use crate::sys::host::Host;
+use crate::sys::pmxcfs;
+use crate::sys::process::exec::{self, Cmd, Status};
+use crate::sys::process::lock::private_dir;
+
+const CONF_MAX_BYTES: u64 = 1 << 20;
+/// Of `systemctl start --no-block`: it only asks.
+const START_LIMIT: Duration = Duration::from_secs(5);
+/// An upgrade waits no longer for us.
+const APT_LIMIT: Duration = Duration::from_secs(120);
+/// Written by nobody else; its age says when the last job of this boot started a backup.
+const STAMP: &str = "vzdump-hook.stamp";
+/// What apt tells of its packages; more is not needed for a label.
+const APT_LIST_MAX_BYTES: u64 = 1 << 20;
+const CONF_MODE: u32 = 0o644;
+
+/// What can be hooked into.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Place {
+    Vzdump,
+    Apt,
+}
+
+impl Place {
+    pub const ALL: [Self; 2] = [Self::Vzdump, Self::Apt];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Vzdump => "vzdump",
+            Self::Apt => "apt",
+        }
+    }
+}
+
+/// How a hook stands.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct State {
+    pub hook: Place,
+    pub file: &'static str,
+    pub enabled: bool,
+    /// Somebody else's script: the one that ours hands on to, or the one that runs instead of it.
+    pub script: Option<String>,
+    /// Backup jobs with a script of their own, which run without ours.
+    pub bypassed_by: Vec<Job>,
+    pub problems: Vec<Problem>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Job {
+    pub id: String,
+    pub script: String,
+}
+
+pub fn status(host: &Host, place: Place) -> Result<State> {
+    match place {
+        Place::Vzdump => vzdump_status(host),
+        Place::Apt => {
+            let there = read(host, APT_CONF)?;
+            let mut problems = Vec::new();
+            if there.as_deref().is_some_and(|text| text != APT_HOOK.as_bytes()) {
+                problems.push(Problem::warning(format!("{APT_CONF}: is not as this version writes it")).hint(
+                    "when nobody changed it on purpose: pbx-config hook disable apt; pbx-config hook enable apt",
+                ));
+            }
+            let (file, script) = (APT_CONF, None);
+            Ok(State {
+                hook: place,
+                file,
+                enabled: there.is_some(),
+                script,
+                bypassed_by: Vec::new(),
+                problems,
+            })
+        }
+    }
+}
+
+fn vzdump_status(host: &Host) -> Result<State> {
+    let hook = vzdump_conf::hook(&read(host, VZDUMP_CONF)?.unwrap_or_default(), VZDUMP_HOOK);
+    let mut problems = Vec::new();
+    let (enabled, script) = match hook {
+        Hook::None => (false, None),
+        Hook::Other(path) => (false, Some(path)),
+        Hook::Ours { chained } => (true, chained),
+    };
+    if enabled && let Err(why) = runnable(&host.path(VZDUMP_HOOK)) {
+        let what = format!("{VZDUMP_HOOK} {why}: vzdump fails every job until it is back");
+        problems
+            .push(Problem::error(what).hint("install the package anew, or `pbx-config hook disable vzdump`"));
+    }
+    let script = script.map(|path| String::from_utf8_lossy(&path).into_owned());
+    if let (true, Some(script)) = (enabled, &script)
+        && let Err(why) = runnable(&host.path(script))
+    {
+        let what = format!("{script} {why}: it was vzdump's script before, and is left out now");
+        problems.push(Problem::warning(what).hint("bring it back, or disable and enable the hook"));
+    }
+    let bypassed_by = jobs_with_scripts(host).unwrap_or_else(|error| {
+        problems.push(Problem::notice(format!("{error:#}; jobs with a script of their own are not known")));
+        Vec::new()
+    });
+    Ok(State { hook: Place::Vzdump, file: VZDUMP_CONF, enabled, script, bypassed_by, problems })
+}
+
+/// A job's own script goes before the node's.
+fn jobs_with_scripts(host: &Host) -> Result<Vec<Job>> {
+    let found = pmxcfs::files(host, &[JOBS])?.into_iter().next().flatten().unwrap_or_default();
+    let sections = section::parse(JOBS, &String::from_utf8_lossy(&found))?;
+    let jobs = sections.iter().filter(|section| section.kind == JOB_KIND);
+    let with = jobs.filter_map(|job| {
+        let script = job.get("script")?.to_owned();
+        Some(Job { id: job.id.clone(), script })
+    });
+    Ok(with.filter(|job| job.script != VZDUMP_HOOK).collect())
+}
+
+/// True when something was changed.
+/// Errors: `Usage` when it cannot be meant here; the file system's own.
+pub fn enable(host: &Host, place: Place) -> Result<bool> {
+    match place {
+        Place::Vzdump => {
+            let text = read(host, VZDUMP_CONF)?;
+            if !host.facts.has(Product::Pve) {
+                let fault = Fault::new(FaultKind::Usage, "vzdump is not on this host: it is no Proxmox VE");
+                return Err(fault.hint("the timer makes a backup every day").into());
+            }
+            if let Err(why) = runnable(&host.path(VZDUMP_HOOK)) {
+                let fault =
+                    Fault::new(FaultKind::Failed, format!("{VZDUMP_HOOK} {why}; every job would fail"));
+                return Err(fault.hint("install the package anew").into());
+            }
+            apply(host, VZDUMP_CONF, vzdump_conf::enable(text.as_deref(), VZDUMP_HOOK))
+        }
+        Place::Apt => match read(host, APT_CONF)? {
+            Some(text) if text == APT_HOOK.as_bytes() => Ok(false),
+            Some(_) => {
+                let fault =
+                    Fault::new(FaultKind::Usage, format!("{APT_CONF}: is there, and not as we write it"));
+                Err(fault.hint("look at it; `pbx-config hook disable apt` removes it").into())
+            }
+            None => apply(host, APT_CONF, Change::Write(APT_HOOK.into())),
+        },
+    }
+}
+
+/// True when something was changed.
+pub fn disable(host: &Host, place: Place) -> Result<bool> {
+    let change = match place {
+        Place::Vzdump => match read(host, VZDUMP_CONF)? {
+            Some(text) => vzdump_conf::disable(&text, VZDUMP_HOOK),
+            None => Change::Nothing,
+        },
+        Place::Apt if read(host, APT_CONF)?.is_some() => Change::Remove,
+        Place::Apt => Change::Nothing,
+    };
+    let file = match place {
+        Place::Vzdump => VZDUMP_CONF,
+        Place::Apt => APT_CONF,
+    };
+    apply(host, file, change)
+}
+
+fn apply(host: &Host, file: &str, change: Change) -> Result<bool> {
+    let path = host.path(file);
+    // An admin's link stays one.
+    let path = fs::canonicalize(&path).unwrap_or(path);
+    match change {
+        Change::Nothing => return Ok(false),
+        Change::Write(text) => {
+            let mode = fs::metadata(&path).map_or(CONF_MODE, |meta| meta.permissions().mode() & 0o7777);
+            files::replace(&path, mode, &text)?;
+        }
+        Change::Remove => fs::remove_file(&path).with_context(|| format!("cannot remove {file}"))?,
+    }
+    Ok(true)
+}
+
+fn read(host: &Host, path: &str) -> Result<Option<Vec<u8>>> {
+    match files::read_small(host.root(), path, CONF_MAX_BYTES) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("cannot read {path}")),
+    }
+}
+
+fn runnable(path: &Path) -> Result<(), &'static str> {
+    match fs::metadata(path) {
+        Err(_) => Err("is not there"),
+        Ok(meta) if !meta.is_file() => Err("is not a file"),
+        Ok(meta) if meta.permissions().mode() & 0o111 == 0 => Err("is not executable"),
+        Ok(_) => Ok(()),
+    }
+}
+
+/// What a phase of vzdump comes to: lines for its task log, and the script that was there before us.
+#[derive(Debug, Default)]
+pub struct Phase {
+    pub lines: Vec<String>,
+    pub chained: Option<PathBuf>,
+}
+
+/// `debounce`: jobs that end within this time of the last start make no further backup.
+pub fn vzdump_phase(host: &Host, phase: &str, debounce: Duration) -> Phase {
+    let mut out = Phase::default();
+    if phase == JOB_END {
+        match start_backup(host, debounce) {
+            Ok(None) => {}
+            Ok(Some(line)) => out.lines.push(line),
+            Err(error) => out.lines.push(format!("no backup of this node's configuration: {error:#}")),
+        }
+    }
+    match read(host, VZDUMP_CONF) {
+        Ok(text) => {
+            let hook = vzdump_conf::hook(&text.unwrap_or_default(), VZDUMP_HOOK);
+            if let Hook::Ours { chained: Some(path) } = hook {
+                let path = Path::new(std::ffi::OsStr::from_bytes(&path)).to_owned();
+                let full = host.path(&path);
+                match runnable(&full) {
+                    Ok(()) => out.chained = Some(full),
+                    Err(why) => out.lines.push(format!("{} {why}; it is left out", path.display())),
+                }
+            }
+        }
+        Err(error) => out.lines.push(format!("{error:#}; a script from before is not known")),
+    }
+    out
+}
+
+/// None: a job before started one.
+fn start_backup(host: &Host, debounce: Duration) -> Result<Option<String>> {
+    let stamp = host.run_dir().join(STAMP);
+    let age = fs::metadata(&stamp).and_then(|meta| meta.modified()).ok().and_then(|at| at.elapsed().ok());
+    if age.is_some_and(|age| age < debounce) {
+        return Ok(None);
+    }
+    let argv = ["systemctl", "start", "--no-block", SERVICE].map(str::to_owned).to_vec();
+    let said = host.exec.run(&Cmd::new(argv, START_LIMIT))?.context("there is no systemctl to start it")?;
+    if said.status != Status::Exit(0) {
+        let why = String::from_utf8_lossy(&said.stderr);
+        anyhow::bail!("systemctl start {SERVICE}: {} {}", said.status, why.trim());
+    }
+    // A stamp that cannot be written costs one backup more.
+    let _ = private_dir(&host.run_dir()).and_then(|()| Ok(fs::write(&stamp, "")?));
+    Ok(Some(format!("backup of this node's configuration started ({SERVICE})")))
+}
+
+/// A label from what apt tells on standard input (hook protocol 3).
+pub fn packages_note(packages: &mut dyn Read) -> String {
+    let mut list = Vec::new();
+    let _ = packages.take(APT_LIST_MAX_BYTES).read_to_end(&mut list);
+    // Read to its end: apt takes a broken pipe for a failed hook.
+    let _ = std::io::copy(packages, &mut std::io::sink());
+    apt_note(&String::from_utf8_lossy(&list))
+}
+
+/// Makes a snapshot on the primary store before packages change.
+/// Returns a line for the terminal when there is something to say.
+pub fn before_packages(host: &Host, store: &str, note: &str) -> Option<String> {
+    let run = || -> Result<()> {
+        let program = std::env::current_exe()?;
+        let root = host.root().to_str().context("a root whose name is UTF-8")?;
+        // The primary store alone, and no state: an upgrade must not wait for a remote or for slow tools.
+        let words = ["--root", root, "backup", "--trigger", "apt", "--note", note];
+        let args = [&words[..], &["--skip", "state", "--store", store, "--quiet"]].concat();
+        let args: Vec<String> = args.into_iter().map(str::to_owned).collect();
+        let cmd = Cmd::new(Vec::<String>::new(), APT_LIMIT);
+        let said = exec::run_at(&program, &args, &cmd)?;
+        match said.status {
+            Status::Exit(0 | 3) => Ok(()),
+            Status::TimedOut => anyhow::bail!("it took longer than {} s", APT_LIMIT.as_secs()),
+            status => {
+                let text = String::from_utf8_lossy(&said.stderr);
+                anyhow::bail!("{}", text.lines().next().map_or_else(|| status.to_string(), str::to_owned))
+            }
+        }
+    };
+    let error = run().err()?;
+    Some(format!("no backup of the configuration before this change: {error:#}"))
+}
+
+/// "before apt: pve-manager 9.1.1 -> 9.1.2, and 14 more packages"
+fn apt_note(list: &str) -> String {
+    // Protocol 3: name, old version, its architecture and multi-arch, direction, new version, …, action.
+    let packages = list.lines().filter_map(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let [name, old, _, _, direction, new, .., action] = words[..] else { return None };
+        if !["<", ">", "="].contains(&direction) || action == "**CONFIGURE**" {
+            return None;
+        }
+        Some(match (old, new) {
+            ("-", new) => format!("{name} {new} new"),
+            (_, "-") => format!("{name} removed"),
+            (old, new) => format!("{name} {old} -> {new}"),
+        })
+    });
+    let all: Vec<String> = packages.collect();
+    match &all[..] {
+        [] => "before apt".to_owned(),
+        [one] => format!("before apt: {one}"),
+        [first, rest @ ..] => format!("before apt: {first}, and {} more", rest.len()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_label_names_what_changes() {
+        let list = "VERSION 3\nAPT::Architecture=amd64\n\n\
+            pve-manager 9.1.1 all none < 9.1.2 all none /var/cache/apt/archives/x.deb\n\
+            zstd - - none < 1.5.4 amd64 none /var/cache/apt/archives/y.deb\n\
+            nano 7.2 amd64 none > - - none **REMOVE**\n\
+            zstd - - none < 1.5.4 amd64 none **CONFIGURE**\n";
+        assert_eq!(apt_note(list), "before apt: pve-manager 9.1.1 -> 9.1.2, and 2 more");
+        assert_eq!(
+            apt_note("VERSION 3\n\nnano 7.2 amd64 none > - - none **REMOVE**\n"),
+            "before apt: nano removed"
+        );
+        assert_eq!(apt_note("\u{0}junk\n\n< > ="), "before apt");
+    }
+}

@@ -1,0 +1,221 @@
+//! `restore --to DIR`: takes a snapshot's files out into a new folder. The whole snapshot is proven first,
+//! and the folder appears only when it is complete.
+
+use std::collections::HashSet;
+use std::fs;
+use std::io::{self, Read};
+use std::os::unix::fs::{MetadataExt, chown};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use super::Chosen;
+use super::verify;
+use crate::archive::tar::Member;
+use crate::model::index::{Entry, Index, Kind, Name};
+use crate::model::report::{Fault, FaultKind, Problem};
+use crate::model::snapshot::SnapshotId;
+use crate::plan::select::Selection;
+use crate::sys::fs::contained_dir::{self, Beneath};
+use crate::sys::fs::files;
+use crate::sys::fs::glob::Pattern;
+use crate::sys::process::lock::check_stopped;
+
+pub struct Request {
+    pub selection: Selection,
+    /// Globs; empty means every path.
+    pub paths: Vec<Pattern>,
+    pub to: PathBuf,
+}
+
+#[derive(Debug, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Extracted {
+    pub id: SnapshotId,
+    pub to: Name,
+    pub entries: u64,
+    pub bytes: u64,
+    pub problems: Vec<Problem>,
+}
+
+/// What would be taken out.
+pub fn plan<'a>(index: &'a Index, request: &Request) -> Vec<&'a Entry> {
+    let wanted = |entry: &&Entry| {
+        request.selection.takes(&entry.item)
+            && (request.paths.is_empty()
+                || request.paths.iter().any(|glob| glob.covers(entry.path.as_path())))
+    };
+    let chosen: Vec<&Entry> = index.entries.iter().filter(wanted).collect();
+    // A second name of a file is nothing without the file, and a file is nothing without its folders' modes.
+    let mut needed: HashSet<&Name> = chosen.iter().map(|entry| &entry.path).collect();
+    needed.extend(
+        chosen.iter().filter(|entry| entry.kind == Kind::Hardlink).filter_map(|entry| entry.link.as_ref()),
+    );
+    let above: HashSet<Name> =
+        needed.iter().flat_map(|name| name.as_path().ancestors().skip(1)).map(Name::from).collect();
+    index.entries.iter().filter(|entry| needed.contains(&entry.path) || above.contains(&entry.path)).collect()
+}
+
+/// A folder that is there keeps its owner and mode, though it is another one then.
+/// Errors: `Usage` for a target that is not empty, `Verification`, `NotFound` when nothing is selected.
+pub fn run(chosen: &Chosen, request: &Request) -> Result<Extracted> {
+    request.selection.check()?;
+    let to = resolve(&request.to).map_err(|error| cannot_make(&request.to, error))?;
+    check_target(&to)?;
+    let proven = verify::verify(chosen)?;
+    let entries = plan(&proven.index, request);
+    if entries.is_empty() {
+        let fault = Fault::new(FaultKind::NotFound, format!("nothing in {} is selected", proven.index.id));
+        return Err(fault.hint("`pbx-config show SNAP --files` lists what is in it").into());
+    }
+    let is_current = is_current(&to);
+    let (staging, left) = contained_dir::staging(&to).map_err(|error| cannot_make(&to, error))?;
+    let result = fill(chosen, &staging, &to, entries).and_then(|filled| {
+        become_target(&staging, &to).map_err(|error| cannot_make(&to, error))?;
+        Ok(filled)
+    });
+    if result.is_err() {
+        let _ = fs::remove_dir_all(&staging);
+    }
+    let (made, mut problems) = result?;
+    problems.splice(0..0, left);
+    if is_current {
+        let what = format!("{}: was replaced, and is the folder you are in", to.display());
+        problems.push(Problem::notice(what).hint("`cd .` takes you into the new one"));
+    }
+    Ok(Extracted {
+        id: proven.index.id.clone(),
+        to: request.to.as_path().into(),
+        entries: made.len() as u64,
+        bytes: made.iter().map(|entry| entry.size).sum(),
+        problems,
+    })
+}
+
+/// The path whose last component is the folder's own name: not `.`, not a link to it.
+/// Any other is left as it is; the folders above it may be none that we can read.
+pub(crate) fn resolve(to: &Path) -> io::Result<PathBuf> {
+    // Without a slash or dot at its end, behind which a link would not be seen.
+    let plain: PathBuf = to.components().collect();
+    let link = fs::symlink_metadata(&plain).is_ok_and(|meta| meta.is_symlink());
+    if plain.file_name().is_none() || link { fs::canonicalize(to) } else { Ok(plain) }
+}
+
+fn is_current(to: &Path) -> bool {
+    let place = |path: &Path| fs::metadata(path).map(|meta| (meta.dev(), meta.ino()));
+    matches!((place(to), place(Path::new("."))), (Ok(target), Ok(current)) if target == current)
+}
+
+/// The folder is durable before it has its name, and has it durably after.
+pub(crate) fn become_target(staging: &Path, to: &Path) -> io::Result<()> {
+    let folder = Beneath::open(staging)?;
+    if let Ok(old) = fs::symlink_metadata(to) {
+        let new = fs::symlink_metadata(staging)?;
+        if (old.uid(), old.gid()) != (new.uid(), new.gid()) {
+            chown(staging, Some(old.uid()), Some(old.gid()))?;
+        }
+        fs::set_permissions(staging, old.permissions())?;
+    }
+    folder.sync()?;
+    fs::rename(staging, to)?;
+    folder.sync()
+}
+
+pub(crate) fn check_target(to: &Path) -> Result<()> {
+    let used = match fs::read_dir(to) {
+        Ok(mut entries) => entries.next().is_some(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+        Err(error) => return Err(cannot_make(to, error)),
+    };
+    if used {
+        let fault = Fault::new(FaultKind::Usage, format!("{}: is not empty", to.display()));
+        return Err(fault.hint("name a folder that is empty or not there yet").into());
+    }
+    Ok(())
+}
+
+pub(crate) fn cannot_make(to: &Path, error: io::Error) -> anyhow::Error {
+    let fault = Fault::new(FaultKind::Failed, format!("cannot make {}", to.display()));
+    let fault = match error.kind() {
+        io::ErrorKind::ResourceBusy => fault.hint("it is a mount point; name a folder below it"),
+        io::ErrorKind::NotFound if to.is_symlink() => fault.hint("it is a link to nothing; remove it"),
+        io::ErrorKind::NotFound => fault.hint("its parent folder must be there"),
+        _ => fault,
+    };
+    anyhow::Error::from(error).context(fault)
+}
+
+/// What was made, and what went wrong on the way.
+fn fill<'a>(
+    chosen: &Chosen,
+    staging: &Path,
+    to: &Path,
+    mut entries: Vec<&'a Entry>,
+) -> Result<(Vec<&'a Entry>, Vec<Problem>)> {
+    let target = Beneath::open(staging).map_err(|error| cannot_make(to, error))?;
+    let wanted: HashSet<&Name> = entries.iter().map(|entry| &entry.path).collect();
+    let mut left_out: HashSet<Name> = HashSet::new();
+    let mut problems = Vec::new();
+    let mut archive = chosen.open()?;
+    let id = archive.snapshot().id.clone();
+    archive.read(&chosen.path, &mut |member, content| {
+        check_stopped()?;
+        if !wanted.contains(&member.path) {
+            return Ok(());
+        }
+        let first_left_out =
+            member.kind == Kind::Hardlink && member.link.as_ref().is_some_and(|link| left_out.contains(link));
+        match make(&target, member, content) {
+            // pmxcfs takes names that no disk does. One of them must not cost all the others.
+            Err(error) if error.kind() == io::ErrorKind::InvalidFilename || first_left_out => {
+                let what = format!("{}: its name is too long here, it was left out", member.path);
+                let hint = format!("`pbx-config cat {id} PATH` writes a file under another name");
+                problems.push(Problem::error(what).hint(hint));
+                left_out.insert(member.path.clone());
+                Ok(())
+            }
+            // As it will be called, not as it is while it is staged.
+            made => {
+                made.with_context(|| format!("cannot write {}", to.join(member.path.as_path()).display()))
+            }
+        }
+    })?;
+    entries.retain(|entry| !left_out.contains(&entry.path));
+    problems.extend(finish(&target, to, &entries)?);
+    Ok((entries, problems))
+}
+
+fn make(target: &Beneath, member: &Member, content: &mut dyn Read) -> io::Result<()> {
+    let path = member.path.as_path();
+    target.parents(path)?;
+    match (member.kind, &member.link) {
+        (Kind::Dir, _) => target.dir(path),
+        (Kind::File, _) => io::copy(content, &mut target.file(path)?).map(drop),
+        (Kind::Symlink, Some(link)) => target.symlink(path, link.as_bytes()),
+        (Kind::Hardlink, Some(first)) => target.hard_link(first.as_path(), path),
+        _ => Ok(()),
+    }
+}
+
+/// Owners, modes, attributes and times, folders last: writing into one would change its time again.
+fn finish(target: &Beneath, to: &Path, entries: &[&Entry]) -> Result<Vec<Problem>> {
+    let root = files::is_root();
+    let mut lost = Vec::new();
+    for entry in entries.iter().rev() {
+        let path = entry.path.as_path();
+        let owner = root.then_some((entry.uid, entry.gid));
+        let what = || format!("cannot set owner and mode of {}", to.join(path).display());
+        match entry.kind {
+            Kind::Symlink => target.finish_link(path, owner, entry.mtime).with_context(what)?,
+            Kind::Hardlink => {}
+            Kind::File | Kind::Dir => {
+                let file = target.reopen(path).with_context(what)?;
+                let names = contained_dir::finish(&file, owner, entry.mode, &entry.xattrs, entry.mtime)
+                    .with_context(what)?;
+                lost.extend(names.into_iter().map(|name| format!("{}: {name}", entry.path)));
+            }
+        }
+    }
+    let problem = |what| Problem::notice(format!("{what}: this attribute cannot be kept here"));
+    Ok(lost.into_iter().map(problem).collect())
+}

@@ -1,0 +1,381 @@
+//! Finding snapshots: in all stores, by the words people use for them.
+
+pub mod decrypt;
+pub mod extract;
+pub mod legacy;
+pub mod store_test;
+pub mod verify;
+
+use std::collections::BTreeMap;
+use std::panic::resume_unwind;
+use std::path::{Path, PathBuf};
+use std::thread;
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+
+use super::error;
+use crate::archive::keys::Keys;
+use crate::archive::reader::{Archive, HEAD_BYTES, Head};
+use crate::model::legacy::RelicName;
+use crate::model::report::{Fault, FaultKind, Problem};
+use crate::model::snapshot::{SUFFIX, Snapshot, SnapshotId};
+use crate::store::{Fetched, Found, Store};
+
+/// The first read of a snapshot; reaches over nearly every manifest.
+const FIRST_READ_BYTES: usize = 4096;
+/// Manifests read at a time: the waits for a cold disk or a network overlap.
+const READERS: usize = 8;
+/// More would fill the memory with first reads.
+const READ_AT_ONCE: usize = 2048;
+/// Fewer are read sooner than a thread begins.
+const READ_ALONE: usize = 32;
+const CANDIDATES_SHOWN: usize = 5;
+const LATEST: &str = "latest";
+
+/// A snapshot and where it is.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Listed {
+    pub id: SnapshotId,
+    pub size: u64,
+    /// Names of the stores that have it.
+    pub stores: Vec<String>,
+    /// None when its manifest cannot be read.
+    pub snapshot: Option<Snapshot>,
+    /// The file's name, when it is an archive of the predecessor.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub legacy: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Listing {
+    /// Newest first.
+    pub snapshots: Vec<Listed>,
+    pub problems: Vec<Problem>,
+}
+
+/// Lists every store: of one host, or of those that are wanted. A store that cannot be reached or a snapshot that
+/// cannot be read is a problem; errors only when no store could be reached at all.
+pub fn list(stores: &[Box<dyn Store>], host: Option<&str>, wanted: &dyn Fn(&str) -> bool) -> Result<Listing> {
+    let mut problems = Vec::new();
+    let mut all: BTreeMap<SnapshotId, Listed> = BTreeMap::new();
+    let mut reached: Vec<&dyn Store> = Vec::new();
+    let mut last_error = None;
+    for store in stores {
+        let found = match store.list(host) {
+            Ok(found) => found,
+            Err(error) => {
+                problems.push(error::error(&error));
+                last_error = Some(error);
+                continue;
+            }
+        };
+        reached.push(store.as_ref());
+        let mut fresh = Vec::new();
+        for found in found.into_iter().filter(|found| wanted(found.id.host())) {
+            match all.get_mut(&found.id) {
+                Some(listed) => listed.stores.push(store.name().to_owned()),
+                None => fresh.push(found),
+            }
+        }
+        // Mostly the order in which they were written, and so how they lie on a disk.
+        fresh.sort_unstable_by(|a, b| a.id.cmp(&b.id));
+        let heads = heads(store.as_ref(), &fresh);
+        for (found, head) in fresh.into_iter().zip(heads) {
+            let head = head.inspect_err(|error| problems.push(Problem::warning(format!("{error:#}"))));
+            let (id, stores) = (found.id, vec![store.name().to_owned()]);
+            let snapshot = head.ok().map(|head| head.snapshot);
+            all.insert(id.clone(), Listed { id, size: found.size, stores, snapshot, legacy: None });
+        }
+    }
+    match last_error {
+        Some(error) if reached.is_empty() => Err(error),
+        _ => {
+            let (old, unread) = legacy::list(&reached, host);
+            problems.extend(unread);
+            let old = old.into_iter().filter(|old| wanted(old.id.host()));
+            let mut snapshots: Vec<Listed> = all.into_values().chain(old).collect();
+            snapshots.sort_by(|a, b| b.id.cmp(&a.id));
+            Ok(Listing { snapshots, problems })
+        }
+    }
+}
+
+/// The manifest of each, in their order.
+pub fn heads(store: &dyn Store, found: &[Found]) -> Vec<Result<Head>> {
+    if found.len() > READ_AT_ONCE {
+        return found.chunks(READ_AT_ONCE).flat_map(|part| heads(store, part)).collect();
+    }
+    if let Some(firsts) = store.heads(found, FIRST_READ_BYTES) {
+        return found.iter().zip(firsts).map(|(found, first)| known(store, &found.id, first)).collect();
+    }
+    let readers = found.len().div_ceil(READ_ALONE).clamp(1, READERS);
+    let read = |part: &[Found]| part.iter().map(|found| head(store, &found.id)).collect::<Vec<_>>();
+    if readers == 1 {
+        return read(found);
+    }
+    thread::scope(|scope| {
+        let parts = found.chunks(found.len().div_ceil(readers));
+        let running: Vec<_> = parts.map(|part| scope.spawn(move || read(part))).collect();
+        let done =
+            running.into_iter().map(|reader| reader.join().unwrap_or_else(|panic| resume_unwind(panic)));
+        done.flatten().collect()
+    })
+}
+
+/// From its first bytes, or asked for again when they do not tell.
+fn known(store: &dyn Store, id: &SnapshotId, first: Result<Vec<u8>>) -> Result<Head> {
+    let first = first?;
+    match Head::parse(&first) {
+        Ok(head) if head.snapshot.id == *id => Ok(head),
+        _ => head(store, id),
+    }
+}
+
+/// The manifest of a snapshot in a store; errors name the snapshot.
+pub fn head(store: &dyn Store, id: &SnapshotId) -> Result<Head> {
+    let mut bytes = store.head(id, FIRST_READ_BYTES)?;
+    if Head::needed(&bytes).is_some_and(|needed| needed > bytes.len()) {
+        bytes = store.head(id, HEAD_BYTES)?;
+    }
+    let head = Head::parse(&bytes).map_err(|error| match error.downcast::<Fault>() {
+        Ok(fault) => Fault { message: format!("{id}: {fault}"), ..fault }.into(),
+        Err(error) => error.context(format!("{id} in store '{}'", store.name())),
+    })?;
+    anyhow::ensure!(
+        head.snapshot.id == *id,
+        "{id} in store '{}': is {} by its manifest",
+        store.name(),
+        head.snapshot.id
+    );
+    Ok(head)
+}
+
+/// A snapshot that a word named.
+#[derive(Debug)]
+pub struct Chosen {
+    /// The store that it is taken from; None for a file.
+    pub store: Option<String>,
+    /// As the store names it; None for a file.
+    pub id: Option<SnapshotId>,
+    /// A local file, as long as this value lives: a downloaded copy goes with it.
+    pub path: PathBuf,
+    /// Where it lies, for people.
+    pub place: PathBuf,
+    /// What opens it when it is sealed.
+    pub keys: Keys,
+    _held: Option<Fetched>,
+}
+
+impl Chosen {
+    pub fn file(path: &Path) -> Self {
+        let keys = Keys::default();
+        Self { store: None, id: None, path: path.to_owned(), place: path.to_owned(), keys, _held: None }
+    }
+
+    /// Downloads it when the store is elsewhere.
+    pub fn take(store: &dyn Store, id: &SnapshotId) -> Result<Self> {
+        let fetched = store.get(id)?;
+        let (path, place) = (fetched.path().to_owned(), fetched.place().to_owned());
+        let (store, id) = (Some(store.name().to_owned()), Some(id.clone()));
+        Ok(Self { store, id, path, place, keys: Keys::default(), _held: Some(fetched) })
+    }
+
+    /// The same of an archive of the predecessor.
+    fn take_old(store: &dyn Store, old: &legacy::Old) -> Result<Self> {
+        let fetched = store.relic_get(&old.relic)?;
+        let (path, place) = (fetched.path().to_owned(), fetched.place().to_owned());
+        let (store, id) = (Some(store.name().to_owned()), Some(old.id.clone()));
+        Ok(Self { store, id, path, place, keys: Keys::default(), _held: Some(fetched) })
+    }
+
+    pub fn open(&self) -> Result<Archive> {
+        Ok(Archive::open(&self.path)?.with_keys(self.keys.clone()).with_rows(legacy::row))
+    }
+
+    #[must_use]
+    pub fn with_keys(self, keys: &Keys) -> Self {
+        Self { keys: keys.clone(), ..self }
+    }
+}
+
+/// True for a word that means a file: its ending or a path says so, or it is one with a folder before it.
+pub fn is_file_word(word: &str) -> bool {
+    let path = Path::new(word);
+    let clear =
+        word.ends_with(SUFFIX) || path.is_absolute() || word.starts_with("./") || word.starts_with("../");
+    // `latest` stays a word, whatever lies in the current folder.
+    clear || (word.contains('/') || RelicName::parse(word).is_some()) && path.is_file()
+}
+
+/// Finds the one snapshot that `word` means: a file, `HOST/TIME` or a unique beginning of it,
+/// `latest`, `latest~2`, `HOST/latest`. A bare time or `latest` is of the node `here`.
+/// Errors: `NotFound`, with what there is.
+pub fn choose(stores: &[Box<dyn Store>], here: &str, word: &str) -> Result<Chosen> {
+    let path = Path::new(word);
+    if is_file_word(word) {
+        if !path.is_file() {
+            return Err(Fault::new(FaultKind::NotFound, format!("{word}: no such file")).into());
+        }
+        return Ok(Chosen::file(path));
+    }
+    let mut ids: BTreeMap<SnapshotId, &dyn Store> = BTreeMap::new();
+    let mut unreachable = None;
+    for store in stores {
+        match store.list(None) {
+            Ok(found) => found.into_iter().for_each(|found| {
+                ids.entry(found.id).or_insert(store.as_ref());
+            }),
+            Err(error) => unreachable = Some(error),
+        }
+    }
+    let all: Vec<&SnapshotId> = ids.keys().collect();
+    let id = match pick(&all, here, word) {
+        Ok(id) => id,
+        Err(fault) => {
+            if let Some(old) = choose_old(stores, here, word)? {
+                return Ok(old);
+            }
+            // What is missing may lie in the store that did not answer.
+            return Err(match unreachable {
+                Some(error) => {
+                    let (hint, kind) = (error::hint(&error), FaultKind::Failed);
+                    let message = format!("{} in what could be read", fault.message);
+                    error.context(Fault { kind, message, hint })
+                }
+                None => fault.into(),
+            });
+        }
+    };
+    if let Some(error) =
+        unreachable.filter(|_| word.rsplit('/').next().is_some_and(|word| word.starts_with(LATEST)))
+    {
+        log::warn!("{error:#}: whether it has a newer one is not known");
+    }
+    Chosen::take(*ids.get(id).context("listed")?, id)
+}
+
+/// The archive of the predecessor that a word names: the name of its file or the beginning of it, and the words
+/// that snapshots have, where the short name of a host stands for its full one. None: there is none.
+fn choose_old(stores: &[Box<dyn Store>], here: &str, word: &str) -> Result<Option<Chosen>> {
+    let old = legacy::Candidates::of(stores);
+    let named = match &old.by_file(word)[..] {
+        [one] if !word.is_empty() => Some(*one),
+        _ => {
+            let (host, rest) = word.split_once('/').unwrap_or((here, word));
+            let (host, here) = (old.host(host), old.host(here));
+            let word = if word.contains('/') { format!("{host}/{rest}") } else { word.to_owned() };
+            let mut ids: Vec<&SnapshotId> = old.all.iter().map(|(_, old)| &old.id).collect();
+            ids.sort();
+            ids.dedup();
+            match pick(&ids, here, &word) {
+                Ok(id) => old.all.iter().find(|(_, old)| old.id == *id),
+                // Several are told; that there is none is told of the snapshots.
+                Err(fault) if fault.message.contains("means") => return Err(fault.into()),
+                Err(_) => None,
+            }
+        }
+    };
+    named.map(|(store, old)| Chosen::take_old(*store, old)).transpose()
+}
+
+/// Decides by names alone. `all` is sorted, oldest first.
+fn pick<'a>(all: &[&'a SnapshotId], here: &str, word: &str) -> Result<&'a SnapshotId, Fault> {
+    let (host, rest) = word.split_once('/').unwrap_or((here, word));
+    if let Some(back) = rest.strip_prefix(LATEST) {
+        let back: usize = match back.strip_prefix('~') {
+            None if back.is_empty() => 0,
+            Some(number) => number.parse().map_err(|_| bad_word(word))?,
+            None => return Err(bad_word(word)),
+        };
+        let of_host: Vec<_> = all.iter().filter(|id| id.host() == host).collect();
+        let chosen = of_host.iter().rev().nth(back);
+        return chosen.map(|id| **id).ok_or_else(|| match of_host.len() {
+            0 => none_of(host, all),
+            n => {
+                let what = format!(
+                    "{word}: of {host} there {}",
+                    if n == 1 { "is only 1 snapshot".to_owned() } else { format!("are only {n} snapshots") }
+                );
+                Fault::new(FaultKind::NotFound, what).hint("`pbx-config list` shows them")
+            }
+        });
+    }
+    let matching: Vec<_> = all.iter().filter(|id| is_prefix(id, here, word)).collect();
+    match matching.as_slice() {
+        [] if all.iter().any(|id| id.host() == host) => {
+            Err(Fault::new(FaultKind::NotFound, format!("{word}: no such snapshot"))
+                .hint("`pbx-config list` shows them"))
+        }
+        [] => Err(none_of(host, all)),
+        [one] => Ok(**one),
+        many => {
+            let shown: Vec<String> =
+                many.iter().rev().take(CANDIDATES_SHOWN).map(ToString::to_string).collect();
+            let message = format!("{word}: means {} snapshots", many.len());
+            Err(Fault::new(FaultKind::NotFound, message).hint(format!("say more: {}", shown.join(", "))))
+        }
+    }
+}
+
+fn is_prefix(id: &SnapshotId, here: &str, word: &str) -> bool {
+    let file = id.file_name();
+    id.to_string().starts_with(word)
+        || file.starts_with(word)
+        || id.host() == here
+            && (id.at().to_string().starts_with(word) || file[here.len() + 1..].starts_with(word))
+}
+
+fn bad_word(word: &str) -> Fault {
+    Fault::new(FaultKind::Usage, format!("'{word}' names no snapshot"))
+        .hint("use HOST/TIME or its beginning, latest, latest~1, or a file")
+}
+
+fn none_of(host: &str, all: &[&SnapshotId]) -> Fault {
+    let mut hosts: Vec<&str> = all.iter().map(|id| id.host()).collect();
+    hosts.sort_unstable();
+    hosts.dedup();
+    let fault = Fault::new(FaultKind::NotFound, format!("there is no snapshot of {host}"));
+    if hosts.is_empty() {
+        fault.hint("`pbx-config backup` makes one")
+    } else {
+        fault.hint(format!("there are snapshots of {}; name one as {}/latest", hosts.join(", "), hosts[0]))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn picked(word: &str) -> Result<String, String> {
+        let ids: Vec<SnapshotId> =
+            ["a/2026-01-01T00:00:00Z", "b/2026-01-01T00:00:00Z", "a/2026-01-02T00:00:00Z"]
+                .iter()
+                .map(|id| id.parse().unwrap())
+                .collect();
+        let mut all: Vec<&SnapshotId> = ids.iter().collect();
+        all.sort();
+        pick(&all, "a", word).map(ToString::to_string).map_err(|fault| fault.message)
+    }
+
+    #[test]
+    fn latest_counts_back_from_the_newest_of_this_host() {
+        assert_eq!(picked("latest").unwrap(), "a/2026-01-02T00:00:00Z");
+        assert_eq!(picked("latest~1").unwrap(), "a/2026-01-01T00:00:00Z");
+        assert_eq!(picked("b/latest").unwrap(), "b/2026-01-01T00:00:00Z");
+        assert_eq!(picked("latest~2").unwrap_err(), "latest~2: of a there are only 2 snapshots");
+        assert!(picked("latest~x").is_err());
+    }
+
+    #[test]
+    fn a_beginning_is_enough_when_it_is_unique() {
+        assert_eq!(picked("a/2026-01-02").unwrap(), "a/2026-01-02T00:00:00Z");
+        assert_eq!(picked("2026-01-01").unwrap(), "a/2026-01-01T00:00:00Z");
+        assert_eq!(picked("20260102").unwrap(), "a/2026-01-02T00:00:00Z");
+        assert_eq!(picked("a_20260102").unwrap(), "a/2026-01-02T00:00:00Z");
+        assert_eq!(picked("a/2026").unwrap_err(), "a/2026: means 2 snapshots");
+        assert_eq!(picked("c/2026").unwrap_err(), "there is no snapshot of c");
+    }
+}
