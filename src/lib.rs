@@ -23,6 +23,7 @@ pub mod model {
     pub mod legacy;
     pub mod message;
     pub mod nearest;
+    pub mod problem;
     pub mod record;
     pub mod report;
     pub mod secret;

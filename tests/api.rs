@@ -11,7 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use common::TestHost;
-use pbx_config::model::report::Exit;
+use pbx_config::model::problem::Exit;
 use pbx_config::sys::process::exec::NoTools;
 
 const PVE_AUDIT: &[&str] =

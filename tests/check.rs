@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 
 use common::{TestHost, program};
-use pbx_config::model::report::Exit;
+use pbx_config::model::problem::Exit;
 use pbx_config::sys::process::exec::{Cmd, Exec, Output, Status};
 use serde_json::Value;
 

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::Command;
 
 use common::{TestHost, program, snapshot_files};
-use pbx_config::model::report::Exit;
+use pbx_config::model::problem::Exit;
 
 fn tiny() -> TestHost {
     let host = TestHost::empty();

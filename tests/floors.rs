@@ -135,8 +135,9 @@ fn third_party_crates_stay_on_their_floor() {
                 let used = line.match_indices(&path).any(|(at, _)| {
                     let before = line[..at].chars().next_back();
                     // `::tar::x` and `tar::x` are the crate, `super::tar::x` and `archive::tar::x` are ours.
-                    let ours =
-                        ["super::", "archive::", "sys::"].iter().any(|module| line[..at].ends_with(module));
+                    let ours = ["super::", "archive::", "sys::", "fs::"]
+                        .iter()
+                        .any(|module| line[..at].ends_with(module));
                     let own_module = !line[..at].ends_with("::")
                         && ["tar", "glob", "log"].contains(&name)
                         && source.folder == own(name);

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use common::TestHost;
 use pbx_config::model::index::Name;
-use pbx_config::model::report::Exit;
+use pbx_config::model::problem::Exit;
 use serde_json::Value;
 
 fn check(name: &str) {

@@ -12,7 +12,7 @@ use std::process::{Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
 
 use common::{TestHost, program};
-use pbx_config::model::report::Exit;
+use pbx_config::model::problem::Exit;
 use pbx_config::sys::process::exec::{self, Cmd, Exec};
 
 const CONF: &str = "etc/vzdump.conf";

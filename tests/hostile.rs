@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use common::TestHost;
 use common::tree::{assert_same, picture};
 use pbx_config::archive::codec::{CODECS, Codec};
-use pbx_config::model::report::Exit;
+use pbx_config::model::problem::Exit;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tar::{EntryType, Header};

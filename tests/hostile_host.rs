@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use common::{Done, Shims, TestHost, program, snapshot_files};
 use pbx_config::archive::writer::{Protection, Writer};
 use pbx_config::catalog;
-use pbx_config::model::report::Exit;
+use pbx_config::model::problem::Exit;
 use pbx_config::model::snapshot::Snapshot;
 use pbx_config::sys::fs::files;
 use pbx_config::sys::host::Host;

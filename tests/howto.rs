@@ -15,7 +15,7 @@ use std::process::Command;
 use common::TestHost;
 use common::tree::{Tree, assert_same, picture};
 use pbx_config::archive::codec::CODECS;
-use pbx_config::model::report::Exit;
+use pbx_config::model::problem::Exit;
 use serde_json::Value;
 
 /// Runs a command in a folder; what it printed. A warning is a failure: it would frighten an admin in trouble.

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use common::TestHost;
 use common::relics::{CODECS, Form, PASSPHRASE, Piece, Relic, SALT_V2, VECTORS, bundle};
-use pbx_config::model::report::Exit;
+use pbx_config::model::problem::Exit;
 
 fn host() -> TestHost {
     TestHost::empty()

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use common::{TestHost, snapshot_files};
 use jiff::{SignedDuration, Timestamp};
-use pbx_config::model::report::Exit;
+use pbx_config::model::problem::Exit;
 use serde_json::Value;
 
 /// Older ones of one snapshot, an hour apart. Their manifests are true, their payloads are not: a listing reads

@@ -14,7 +14,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use common::{TestHost, port_of};
-use pbx_config::model::report::Exit;
+use pbx_config::model::problem::Exit;
 use serde_json::Value;
 
 const TEXTFILES: &str = "var/lib/prometheus/node-exporter";

@@ -7,7 +7,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use common::TestHost;
-use pbx_config::model::report::Exit;
+use pbx_config::model::problem::Exit;
 
 const OURS: &str = "backup: main
 	compression xz

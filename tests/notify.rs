@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use common::server::{Keys, Server};
 use common::{Done, TestHost};
-use pbx_config::model::report::Exit;
+use pbx_config::model::problem::Exit;
 use pbx_config::sys::process::exec::{self, Cmd, Exec, Output};
 use serde_json::Value;
 

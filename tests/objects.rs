@@ -14,11 +14,10 @@ use std::time::{Duration, Instant};
 use common::{Shims, TestHost};
 use pbx_config::catalog::objects::Grammar;
 use pbx_config::catalog::restore::references::NODE_NAMES;
-use pbx_config::model::report::{Exit, FaultKind};
+use pbx_config::model::problem::{Exit, FaultKind};
 use pbx_config::plan::restore::adapt::references::{self, Moves};
-use pbx_config::plan::restore::objects::config_edit;
 use pbx_config::plan::restore::objects::object_names::{self, Selector, Tree};
-use pbx_config::plan::restore::objects::{self, Chosen, Here};
+use pbx_config::plan::restore::objects::{self, Chosen, Here, config_edit};
 use pbx_config::sys::process::exec::{Cmd, Exec, Output, Status};
 use proptest::prelude::*;
 
@@ -45,7 +44,7 @@ fn collect(folder: &Path, at: &str, tree: &mut Tree) {
 
 /// Brings objects back onto `live` as this host.
 fn choose(words: &[&str], moves: &Moves, snapshot: &Tree, live: &Tree) -> Result<Vec<Chosen>, String> {
-    let told = |fault: pbx_config::model::report::Fault| {
+    let told = |fault: pbx_config::model::problem::Fault| {
         format!("{fault} [{:?}] hint: {}", fault.kind, fault.hint.clone().unwrap_or_default())
     };
     let selectors: Result<Vec<Selector>, _> = words.iter().map(|word| Selector::parse(word)).collect();

@@ -8,7 +8,7 @@ use std::fs;
 use std::process::Command;
 
 use common::{TestHost, program, snapshot_files};
-use pbx_config::model::report::Exit;
+use pbx_config::model::problem::Exit;
 
 const STORE: &str = "var/lib/proxmox-backup-extra/store";
 const KEEP: &str = "dir: local\n\tpath /var/lib/proxmox-backup-extra/store\n\tkeep-last 1\n\tkeep-daily 3\n";

@@ -20,7 +20,7 @@ use common::{Done, TestHost};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use pbx_config::catalog::{self, Source};
-use pbx_config::model::report::{Exit, Severity};
+use pbx_config::model::problem::{Exit, Severity};
 use pbx_config::sys::fs::glob::Pattern;
 use pbx_config::sys::host::Host;
 use pbx_config::sys::pmxcfs::{self, How, Picture, State};

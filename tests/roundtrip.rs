@@ -17,7 +17,7 @@ use common::tree::{assert_same, picture};
 use nix::sys::stat::{UtimensatFlags, utimensat};
 use nix::sys::time::TimeSpec;
 use pbx_config::archive::codec::CODECS;
-use pbx_config::model::report::Exit;
+use pbx_config::model::problem::Exit;
 
 const TREE: &str = "srv/tree";
 

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use liblzma::stream::{CONCATENATED, LzmaOptions, MtStreamBuilder, PRESET_EXTREME, Stream};
 
 use super::sink::Sink;
-use crate::model::report::{Fault, FaultKind};
+use crate::model::problem::{Fault, FaultKind};
 use crate::model::snapshot::Compression;
 
 /// A running encoder. `finish` writes what is left and gives the sink back.

@@ -14,7 +14,7 @@ use zeroize::{Zeroize, Zeroizing};
 
 use super::recipient::{Derivation, Recipient, at, no_plugin};
 use super::seal::{self, Held};
-use crate::model::report::{Fault, FaultKind};
+use crate::model::problem::{Fault, FaultKind};
 use crate::model::snapshot::Sealed;
 
 /// Far more than any key takes.

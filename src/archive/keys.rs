@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 use super::identity::Identity;
 use super::recipient::Derivation;
 use super::seal::{Clear, Held, Opening};
-use crate::model::report::{Fault, FaultKind};
+use crate::model::problem::{Fault, FaultKind};
 use crate::model::snapshot::Sealed;
 use crate::sys::process::lock::check_stopped;
 

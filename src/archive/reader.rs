@@ -20,7 +20,7 @@ use super::sign::{self, SIGNATURE_MAX_BYTES, SIGNATURE_NAME};
 use super::tar::{BLOCK, Member};
 use super::writer::{HOWTO_NAME, MANIFEST_NAME};
 use crate::model::index::{Index, Name};
-use crate::model::report::{Fault, FaultKind};
+use crate::model::problem::{Fault, FaultKind};
 use crate::model::snapshot::{Counts, FORMAT, MANIFEST_MAX_BYTES, Snapshot};
 use crate::sys::hex;
 use crate::sys::process::lock::check_stopped;

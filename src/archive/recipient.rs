@@ -10,7 +10,7 @@ use base64::engine::general_purpose::STANDARD_NO_PAD as BASE64;
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
-use crate::model::report::{Fault, FaultKind};
+use crate::model::problem::{Fault, FaultKind};
 use crate::sys::process::locked_memory::random;
 
 /// More keys than anyone keeps apart; the manifest must have room for their fingerprints.

@@ -15,7 +15,7 @@ use age_core::format::{FileKey, Stanza};
 use anyhow::{Context, Result, bail, ensure};
 
 use super::recipient::{RECIPIENTS_MAX, Recipient};
-use crate::model::report::{Fault, FaultKind};
+use crate::model::problem::{Fault, FaultKind};
 use crate::model::snapshot::Sealed;
 use crate::sys::process::lock::check_stopped;
 use crate::sys::process::locked_memory::Locked;

@@ -16,7 +16,7 @@ use super::sign::{NAMESPACE, SIGNATURE_NAME, Signer};
 use super::sink::Sink;
 use super::tar::{self, BLOCK};
 use crate::model::index::{Entry, INDEX_PATH, Index, Kind, Mtime, Name};
-use crate::model::report::Outcome;
+use crate::model::problem::Outcome;
 use crate::model::snapshot::{Counts, MANIFEST_MAX_BYTES, Payload, Snapshot};
 
 pub const MANIFEST_NAME: &str = "MANIFEST.json";

@@ -6,7 +6,8 @@ use anyhow::Result;
 
 use super::{Words, args, render, selection, worth};
 use crate::config::Config;
-use crate::model::report::{Exit, Outcome, Report};
+use crate::model::problem::{Exit, Outcome};
+use crate::model::report::Report;
 use crate::model::snapshot::Trigger;
 use crate::model::units::count;
 use crate::store::Store;

@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use super::render::item::Row;
 use super::{Words, args, render, selection, worth};
-use crate::model::report::Exit;
+use crate::model::problem::Exit;
 use crate::plan::select;
 use crate::task::scan::sources;
 

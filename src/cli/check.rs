@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::{Words, args, render};
 use crate::config::{Check as Allowed, Config};
-use crate::model::report::Exit;
+use crate::model::problem::Exit;
 use crate::plan::check::{self, Area, Finding, State};
 use crate::plan::coverage::{Coverage, Place};
 use crate::plan::select::Selection;

@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::{Words, args, render};
 use crate::archive::writer::HOWTO_NAME;
-use crate::model::report::{Exit, Outcome};
+use crate::model::problem::{Exit, Outcome};
 use crate::task::snapshots::decrypt::{self, Decrypted};
 
 /// Write a sealed snapshot in the clear: its payload, manifest and HOWTO.txt

@@ -5,7 +5,7 @@ use clap::Subcommand;
 use serde::Serialize;
 
 use super::{Words, render};
-use crate::model::report::{Exit, Fault, FaultKind, Outcome, Problem};
+use crate::model::problem::{Exit, Fault, FaultKind, Outcome, Problem};
 use crate::notify::{Delivery, Target, When};
 use crate::task::runs::notify::{self, Channels, Lines};
 

@@ -5,8 +5,8 @@ use clap::Args;
 use jiff::tz::TimeZone;
 
 use super::{Words, render};
+use crate::model::problem::Exit;
 use crate::model::record::Record;
-use crate::model::report::Exit;
 use crate::model::units::count;
 use crate::task::restore::audit_log;
 use crate::task::runs::records;

@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use super::args::{self, Format};
 use super::{Words, has_cause, render};
-use crate::model::report::{Exit, Fault, FaultKind};
+use crate::model::problem::{Exit, Fault, FaultKind};
 use crate::store;
 use crate::sys::fs::glob::Named;
 use crate::task::snapshots;

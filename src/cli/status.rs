@@ -6,7 +6,7 @@ use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Span, SpanRelativeTo, Timestamp};
 
 use super::{Format, Words, args, render};
-use crate::model::report::{Exit, Fault, FaultKind, Severity};
+use crate::model::problem::{Exit, Fault, FaultKind, Severity};
 use crate::model::units::count;
 use crate::plan::fleet::Member;
 use crate::plan::status::{self as plan, Finding, Level, StoreState, Timer};

@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::{Words, args, render};
 use crate::config::Config;
 use crate::model::keep::Keep;
-use crate::model::report::{Exit, Outcome};
+use crate::model::problem::{Exit, Outcome};
 use crate::store::Store;
 use crate::sys::process::lock::check_stopped;
 use crate::task::error;

@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use super::{Words, args, render};
 use crate::archive::sign::Signers;
-use crate::model::report::{Exit, Fault, FaultKind, Problem};
+use crate::model::problem::{Exit, Fault, FaultKind, Problem};
 use crate::model::snapshot::SnapshotId;
 use crate::store::Store;
 use crate::task::snapshots::verify::{self, Demand, Verified, Wanted};

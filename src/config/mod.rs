@@ -15,7 +15,7 @@ pub use self::check::{Check, ProgramName};
 use crate::model::facts::Product;
 use crate::model::keep::Keep;
 use crate::model::nearest::nearest;
-use crate::model::report::{Fault, FaultKind, Problem};
+use crate::model::problem::{Fault, FaultKind, Problem};
 use crate::model::secret::MASK;
 pub use crate::model::secret::Secret;
 use crate::model::section::{self, Section, SyntaxError};

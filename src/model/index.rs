@@ -8,7 +8,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::facts::Facts;
-use super::report::Problem;
+use super::problem::Problem;
 use super::snapshot::SnapshotId;
 
 /// Where the index stands in the payload; always its last member.

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::report::{Outcome, Problem, Severity};
+use super::problem::{Outcome, Problem, Severity};
 use super::units::{size, span};
 
 /// A run, ready to be told.

@@ -3,7 +3,8 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::report::{Changes, Outcome, Phases, Problem, Report};
+use super::problem::{Outcome, Problem};
+use super::report::{Changes, Phases, Report};
 use super::snapshot::{Compression, SnapshotId, Trigger};
 
 /// One run of `backup`, `prune` or `verify`, also one that failed.
@@ -113,9 +114,6 @@ pub struct Verification {
     #[serde(default)]
     pub unread: usize,
 }
-
-/// The hint of a file that a snapshot lacks although it is there.
-pub const NOT_SAVED: &str = "it is not in the snapshot";
 
 impl Record {
     pub fn of(report: &Report, began: Timestamp, exit: i32, trigger: Option<Trigger>) -> Self {

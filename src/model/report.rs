@@ -5,83 +5,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::facts::Facts;
-use super::record::NOT_SAVED;
+use super::problem::{NOT_SAVED, Outcome, Problem};
 use super::snapshot::{Snapshot, SnapshotId};
-
-/// How much a problem matters. An admin can and should act on each.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Severity {
-    Notice,
-    Warning,
-    Error,
-}
-
-impl fmt::Display for Severity {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Notice => "notice",
-            Self::Warning => "warning",
-            Self::Error => "error",
-        })
-    }
-}
-
-/// One thing that went wrong, named, with what to do. Never holds a secret.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Problem {
-    pub severity: Severity,
-    /// The path, command or store, and its cause: "/etc/foo: permission denied".
-    pub what: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub hint: Option<String>,
-}
-
-impl Problem {
-    pub fn error(what: impl Into<String>) -> Self {
-        Self { severity: Severity::Error, what: what.into(), hint: None }
-    }
-
-    pub fn warning(what: impl Into<String>) -> Self {
-        Self { severity: Severity::Warning, what: what.into(), hint: None }
-    }
-
-    pub fn notice(what: impl Into<String>) -> Self {
-        Self { severity: Severity::Notice, what: what.into(), hint: None }
-    }
-
-    #[must_use]
-    pub fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = Some(hint.into());
-        self
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Outcome {
-    Ok,
-    Warned,
-    Failed,
-}
-
-impl Outcome {
-    /// The worst of what is known; a notice alone leaves a run ok.
-    pub fn of(problems: &[Problem]) -> Self {
-        let worth = problems.iter().any(|p| p.severity > Severity::Notice);
-        if worth { Self::Warned } else { Self::Ok }
-    }
-}
-
-impl fmt::Display for Outcome {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Ok => "ok",
-            Self::Warned => "warned",
-            Self::Failed => "failed",
-        })
-    }
-}
 
 /// A file system that a store lies on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -226,7 +151,7 @@ impl Report {
             verb,
             host: host.node.clone(),
             system: host.summary(),
-            outcome: Outcome::Ok,
+            outcome: super::problem::Outcome::Ok,
             snapshot: None,
             size: 0,
             stores: Vec::new(),
@@ -240,7 +165,11 @@ impl Report {
 
     /// Of a run that made no snapshot.
     pub fn failed(verb: &'static str, host: &Facts, took: f64, problem: Problem) -> Self {
-        Self { outcome: Outcome::Failed, problems: vec![problem], ..Self::blank(verb, host, took) }
+        Self {
+            outcome: super::problem::Outcome::Failed,
+            problems: vec![problem],
+            ..Self::blank(verb, host, took)
+        }
     }
 
     /// How many files were there and could not be taken.
@@ -263,83 +192,3 @@ impl fmt::Display for Rights {
         write!(f, "{:04o} {}:{}", self.mode, self.uid, self.gid)
     }
 }
-
-/// Why a command ended; decides the exit code.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FaultKind {
-    Failed,
-    Usage,
-    Verification,
-    /// An armed restore that nobody confirmed.
-    Unconfirmed,
-    NotFound,
-    Locked,
-    Unseal,
-}
-
-/// Exit codes; stable, in `--help` and the manual.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Exit {
-    Ok = 0,
-    Failed = 1,
-    Usage = 2,
-    Problems = 3,
-    Verification = 4,
-    Unconfirmed = 5,
-    NotFound = 10,
-    Locked = 11,
-    Unseal = 12,
-}
-
-impl From<FaultKind> for Exit {
-    fn from(kind: FaultKind) -> Self {
-        match kind {
-            FaultKind::Failed => Self::Failed,
-            FaultKind::Usage => Self::Usage,
-            FaultKind::Verification => Self::Verification,
-            FaultKind::Unconfirmed => Self::Unconfirmed,
-            FaultKind::NotFound => Self::NotFound,
-            FaultKind::Locked => Self::Locked,
-            FaultKind::Unseal => Self::Unseal,
-        }
-    }
-}
-
-impl From<Outcome> for Exit {
-    fn from(outcome: Outcome) -> Self {
-        match outcome {
-            Outcome::Ok => Self::Ok,
-            Outcome::Warned => Self::Problems,
-            Outcome::Failed => Self::Failed,
-        }
-    }
-}
-
-/// An error with what to do next. Travels as (or as context of) an `anyhow::Error`;
-/// the outermost one in a chain decides the exit code and the `hint:` line.
-#[derive(Debug, Clone)]
-pub struct Fault {
-    pub kind: FaultKind,
-    pub message: String,
-    pub hint: Option<String>,
-}
-
-impl Fault {
-    pub fn new(kind: FaultKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), hint: None }
-    }
-
-    #[must_use]
-    pub fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = Some(hint.into());
-        self
-    }
-}
-
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
-    }
-}
-
-impl std::error::Error for Fault {}

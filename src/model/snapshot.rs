@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::facts::{Cluster, Product};
 use super::legacy::Legacy;
-use super::report::Outcome;
+use super::problem::Outcome;
 
 /// The format this program writes.
 pub const FORMAT: u32 = 1;

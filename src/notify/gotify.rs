@@ -8,7 +8,7 @@ use serde_json::json;
 use super::call::{Access, Call, below};
 use super::{Channel, Sent};
 use crate::model::message::Message;
-use crate::model::report::Outcome;
+use crate::model::problem::Outcome;
 use crate::model::secret::Secret;
 use crate::model::section::{Section, SyntaxError};
 use crate::sys::host::Host;

@@ -21,7 +21,7 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
 use crate::model::message::Message;
-use crate::model::report::{Fault, FaultKind, Outcome};
+use crate::model::problem::{Fault, FaultKind, Outcome};
 use crate::model::section::{Section, SyntaxError};
 use crate::sys::host::Host;
 use crate::sys::process::lock::check_stopped;

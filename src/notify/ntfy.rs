@@ -11,7 +11,7 @@ use serde_json::json;
 use super::call::{Access, Call, fit};
 use super::{Channel, Sent};
 use crate::model::message::Message;
-use crate::model::report::Outcome;
+use crate::model::problem::Outcome;
 use crate::model::secret::Secret;
 use crate::model::section::{Section, SyntaxError};
 use crate::sys::host::Host;

@@ -8,7 +8,8 @@ use serde::Serialize;
 
 use crate::catalog::own::{Care, SERVICE, TIMER};
 use crate::model::index::Name;
-use crate::model::report::{Outcome, Problem, Rights, Severity};
+use crate::model::problem::{Outcome, Problem, Severity};
+use crate::model::report::Rights;
 
 /// How a thing stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]

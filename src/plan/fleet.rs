@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
 use super::status::{Level, age, late};
-use crate::model::report::Outcome;
+use crate::model::problem::Outcome;
 use crate::model::snapshot::{Snapshot, UNCHANGED_MAX};
 
 /// A host that stores have snapshots of.

@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 
 use crate::model::message::Details;
-use crate::model::report::{Outcome, Severity};
+use crate::model::problem::{Outcome, Severity};
 
 const FONT: &str = "font-family:system-ui,-apple-system,'Segoe UI',Roboto,Helvetica,Arial,sans-serif";
 const OK: &str = "#1a7f37";
@@ -94,7 +94,8 @@ mod tests {
 
     use super::super::message;
     use crate::model::facts::Facts;
-    use crate::model::report::{Problem, Report};
+    use crate::model::problem::Problem;
+    use crate::model::report::Report;
 
     fn page(report: &Report) -> String {
         message::of(report, &Facts::default(), "", Timestamp::UNIX_EPOCH).html

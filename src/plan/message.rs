@@ -9,7 +9,8 @@ use super::html;
 use crate::model::facts::Facts;
 use crate::model::index::is_harmful;
 use crate::model::message::{Details, Message, Placed};
-use crate::model::report::{Changes, Outcome, Problem, Report, Severity, Stored};
+use crate::model::problem::{Outcome, Problem, Severity};
+use crate::model::report::{Changes, Report, Stored};
 
 /// Problems that are named; the others are counted.
 const PROBLEMS_MAX: usize = 20;

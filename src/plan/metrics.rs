@@ -7,8 +7,8 @@ use std::fmt::Write as _;
 use jiff::Timestamp;
 
 use crate::model::facts::Facts;
+use crate::model::problem::{Outcome, Severity};
 use crate::model::record::{Record, Verification};
-use crate::model::report::{Outcome, Severity};
 use crate::model::snapshot::SnapshotId;
 
 const BACKUP: &str = "backup";

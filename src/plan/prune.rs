@@ -201,7 +201,7 @@ pub fn ahead(candidates: &[Candidate], ours: Ours, now: Timestamp) -> Option<Str
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::model::report::Outcome;
+    use crate::model::problem::Outcome;
     use crate::model::snapshot::{Compression, Counts, Payload, Trigger};
     use proptest::prelude::*;
 

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::catalog::{self, Category, Item, On, Source};
 use crate::model::facts::{Facts, Product};
 use crate::model::nearest::nearest;
-use crate::model::report::{Fault, FaultKind};
+use crate::model::problem::{Fault, FaultKind};
 
 /// Words of `--only` and `--skip`: item ids or categories.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

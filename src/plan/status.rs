@@ -3,8 +3,8 @@
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
+use crate::model::problem::Outcome;
 use crate::model::record::Verification;
-use crate::model::report::Outcome;
 use crate::model::snapshot::SnapshotId;
 
 /// The package verifies every week, with a delay of three hours.

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, anyhow};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::model::report::{Fault, FaultKind};
+use crate::model::problem::{Fault, FaultKind};
 use crate::sys::process::forked::{self, Answer};
 
 /// An error on its way: its chain, outermost first.

@@ -17,7 +17,8 @@ use std::thread;
 
 use anyhow::{Result, anyhow, bail};
 
-use crate::model::report::{Fault, FaultKind, Medium, Problem};
+use crate::model::problem::{Fault, FaultKind, Problem};
+use crate::model::report::Medium;
 use crate::model::section::Section;
 use crate::model::snapshot::SnapshotId;
 use crate::sys::fs::scratch::Scratch;

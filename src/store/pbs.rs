@@ -19,7 +19,7 @@ use super::tool::{
     LISTING_MAX_BYTES, SLOWEST_BYTES_PER_SECOND, Tool, last_line, split_secrets, transfer_limit, usage,
 };
 use super::{Fetched, Found, Placed, Store};
-use crate::model::report::{Fault, FaultKind};
+use crate::model::problem::{Fault, FaultKind};
 use crate::model::section::{Section, SyntaxError};
 use crate::model::snapshot::SnapshotId;
 use crate::sys::fs::scratch::Scratch;

@@ -17,7 +17,7 @@ use super::legacy::{self, Relic};
 use super::remote::{self, Checksum, Options};
 use super::tool::{LISTING_MAX_BYTES, SAID_MAX_BYTES, Tool, split_secrets, transfer_limit, usage};
 use super::{Fetched, Found, Placed, Store, in_batches};
-use crate::model::report::{Fault, FaultKind, Problem};
+use crate::model::problem::{Fault, FaultKind, Problem};
 use crate::model::section::Section;
 use crate::model::snapshot::{SUFFIX, SnapshotId};
 use crate::sys::fs::scratch::Scratch;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use crate::model::report::{Fault, FaultKind};
+use crate::model::problem::{Fault, FaultKind};
 use crate::model::secret::{MASK, Secret};
 use crate::model::section::{Section, SyntaxError};
 use crate::sys::process::exec::{Cmd, Exec, Output, Status};

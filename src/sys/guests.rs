@@ -14,7 +14,7 @@ use nix::sys::stat::{Mode, fstatat};
 
 use super::fs::files;
 use super::process::lock::check_stopped;
-use crate::model::report::{Fault, FaultKind};
+use crate::model::problem::{Fault, FaultKind};
 
 const POLL: Duration = Duration::from_millis(100);
 /// As Proxmox makes it.

@@ -1,6 +1,6 @@
 //! An error that does not end the run, as a problem that still says what to do.
 
-use crate::model::report::{Fault, Problem};
+use crate::model::problem::{Fault, Problem};
 use crate::sys::error_hint;
 
 /// What helps: as the error says it, or what is usual against its cause.
@@ -25,7 +25,7 @@ mod tests {
     use anyhow::Context;
 
     use super::*;
-    use crate::model::report::FaultKind;
+    use crate::model::problem::FaultKind;
 
     #[test]
     fn a_problem_says_what_helps_as_its_error_would() {

@@ -18,7 +18,7 @@ use anyhow::Result;
 use jiff::Timestamp;
 use pbx_config::cli::{self, World};
 use pbx_config::model::exposure::Listener;
-use pbx_config::model::report::Exit;
+use pbx_config::model::problem::Exit;
 use pbx_config::sys::host::Host;
 use pbx_config::sys::net::sockets;
 use pbx_config::sys::process::exec::{self, Cmd, Exec, Output};

@@ -10,7 +10,7 @@ use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use pbx_config::model::report::Exit;
+use pbx_config::model::problem::Exit;
 use pbx_config::sys::host::Host;
 use pbx_config::sys::process::exec::NoTools;
 

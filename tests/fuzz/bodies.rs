@@ -29,9 +29,8 @@ use pbx_config::config::Backup;
 use pbx_config::model::index::{Entry, Index, Mtime, Name, is_harmful};
 use pbx_config::model::section::{self, Section};
 use pbx_config::model::snapshot::SnapshotId;
-use pbx_config::sys::fs::files;
 use pbx_config::sys::fs::glob::{Part, Pattern};
-use pbx_config::sys::fs::mounts;
+use pbx_config::sys::fs::{files, mounts};
 use pbx_config::task::scan::referenced_files;
 
 pub use self::forge::snapshot;

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use pbx_config::archive::codec::CODECS;
 use pbx_config::archive::reader::Archive;
-use pbx_config::model::report::Exit;
+use pbx_config::model::problem::Exit;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tar::{EntryType, Header};

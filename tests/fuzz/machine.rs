@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use pbx_config::cli::{self, World};
 use pbx_config::model::index::is_harmful;
-use pbx_config::model::report::Exit;
+use pbx_config::model::problem::Exit;
 use pbx_config::model::snapshot::SnapshotId;
 use pbx_config::sys::fs::owners::Owners;
 use pbx_config::sys::host::Host;

@@ -7,9 +7,8 @@ use pbx_config::plan::restore::adapt::nics::{self, Card, Cards};
 use pbx_config::plan::restore::adapt::references::{self, Moves};
 use pbx_config::plan::restore::guest_conf;
 use pbx_config::plan::restore::merge::{self, Accounts};
-use pbx_config::plan::restore::objects::config_edit;
 use pbx_config::plan::restore::objects::object_names::{self, Selector, Tree};
-use pbx_config::plan::restore::objects::{self, Here};
+use pbx_config::plan::restore::objects::{self, Here, config_edit};
 
 const GRAMMARS: [Grammar; 9] = [
     Grammar::Whole,

@@ -3,7 +3,7 @@
 use std::fs;
 
 use nix::sys::signal::Signal;
-use pbx_config::model::report::Exit;
+use pbx_config::model::problem::Exit;
 use pbx_config::sys::process::exec::{Cmd, Exec, Output};
 use serde_json::Value;
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use nix::sys::signal::Signal;
-use pbx_config::model::report::Exit;
+use pbx_config::model::problem::Exit;
 
 use super::common::TestHost;
 use super::interrupt::{EVERY, is_long, killed_at, plain, traced};

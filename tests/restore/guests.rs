@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Child, Command};
 
-use pbx_config::model::report::Exit;
+use pbx_config::model::problem::Exit;
 use serde_json::Value;
 
 use super::common::TestHost;

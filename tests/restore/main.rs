@@ -24,7 +24,7 @@ use std::path::Path;
 
 use common::TestHost;
 use common::tree::{self, Tree};
-use pbx_config::model::report::Exit;
+use pbx_config::model::problem::Exit;
 
 fn saved(name: &str) -> TestHost {
     let host = TestHost::golden(name);

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use pbx_config::model::report::Exit;
+use pbx_config::model::problem::Exit;
 use serde_json::Value;
 
 use super::common::TestHost;

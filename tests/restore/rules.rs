@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use pbx_config::model::report::Exit;
+use pbx_config::model::problem::Exit;
 
 use super::common::TestHost;
 use super::{change, picture, saved, tree};

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use pbx_config::model::report::Exit;
+use pbx_config::model::problem::Exit;
 use serde_json::{Value, json};
 
 use super::common::TestHost;

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::process::Command;
 
-use pbx_config::model::report::Exit;
+use pbx_config::model::problem::Exit;
 use serde_json::Value;
 
 use super::common::TestHost;

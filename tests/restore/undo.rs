@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::Command;
 
-use pbx_config::model::report::Exit;
+use pbx_config::model::problem::Exit;
 
 use super::common::{TestHost, tree};
 use super::interrupt::{plain, traced};

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use pbx_config::model::report::Exit;
+use pbx_config::model::problem::Exit;
 
 use crate::common::{TestHost, program};
 use crate::{Keyring, PLANTED, backup, refused, sealing_host, tool};

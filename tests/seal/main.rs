@@ -15,7 +15,7 @@ use std::process::Command;
 
 use common::{Done, TestHost};
 use pbx_config::archive::writer::MANIFEST_NAME;
-use pbx_config::model::report::Exit;
+use pbx_config::model::problem::Exit;
 use serde_json::Value;
 
 /// Planted on the host; must never be found in the clear.

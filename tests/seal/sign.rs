@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use pbx_config::archive::sign::NAMESPACE;
-use pbx_config::model::report::Exit;
+use pbx_config::model::problem::Exit;
 
 use crate::common::{TestHost, snapshot_files};
 use crate::{Keyring, backup, manifest, refused, sealing_host, tool};

@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use pbx_config::model::report::{Exit, Fault};
+use pbx_config::model::problem::{Exit, Fault};
 use pbx_config::store::{self, Store};
 use tempfile::TempDir;
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::common::TestHost;
 use crate::contract::{id, spool};
 use crate::kinds::{self, Place, host, section};
-use pbx_config::model::report::{Exit, Fault};
+use pbx_config::model::problem::{Exit, Fault};
 use pbx_config::store::{self, Store};
 
 fn told(error: &anyhow::Error) -> (String, String) {

@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
-use pbx_config::model::report::Fault;
+use pbx_config::model::problem::Fault;
 use pbx_config::model::snapshot::SnapshotId;
 
 use crate::contract::{id, spool};

@@ -22,7 +22,7 @@ use crate::archive::tar::Member;
 use crate::model::facts::Facts;
 use crate::model::index::{Entry, Index, Kind, Mtime, Name, Output};
 use crate::model::legacy::RelicName;
-use crate::model::report::Problem;
+use crate::model::problem::Problem;
 use crate::model::snapshot::{FORMAT, Snapshot};
 use crate::sys::hex;
 use crate::sys::process::lock::check_stopped;

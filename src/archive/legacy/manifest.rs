@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::model::facts::{Cluster, Product};
 use crate::model::legacy::{Legacy, RelicName};
-use crate::model::report::Outcome;
+use crate::model::problem::Outcome;
 use crate::model::snapshot::{Compression, Counts, FORMAT, Payload, Sealed, Snapshot, SnapshotId, Trigger};
 
 /// What passphrases were salted with before each installation had a salt of its own.

@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 use crate::archive::identity::Identity;
 use crate::archive::keys::{Keys, Question};
 use crate::cli::render;
-use crate::model::report::{Fault, FaultKind};
+use crate::model::problem::{Fault, FaultKind};
 use crate::sys::tty;
 
 const VARIABLE: &str = "PBX_IDENTITY_FILE";

@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 use super::{Words, render};
 use crate::archive::identity::Identity;
 use crate::archive::recipient::{Recipient, at};
-use crate::model::report::{Exit, Fault, FaultKind, Problem};
+use crate::model::problem::{Exit, Fault, FaultKind, Problem};
 use crate::task::keys::key_check::{self, Proof};
 use crate::task::keys::{self, Added};
 

@@ -14,8 +14,8 @@ const QUIET: i32 = 4;
 /// Text for a printer of fixed width. Errors: an SSH key, which is longer than what one types from paper.
 pub fn sheet(node: &str, now: Timestamp, identity: &Identity) -> Result<Zeroizing<String>> {
     let secret = identity.to_text().context(
-        crate::model::report::Fault::new(
-            crate::model::report::FaultKind::Usage,
+        crate::model::problem::Fault::new(
+            crate::model::problem::FaultKind::Usage,
             "an SSH key is too long for a sheet of paper",
         )
         .hint("`pbx-config key generate` makes one that fits"),

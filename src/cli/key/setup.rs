@@ -10,7 +10,7 @@ use super::{identity, paper};
 use crate::archive::identity::Identity;
 use crate::archive::recipient::Recipient;
 use crate::cli::{Words, key as verbs, render};
-use crate::model::report::{Exit, Fault, FaultKind};
+use crate::model::problem::{Exit, Fault, FaultKind};
 use crate::sys::tty;
 use crate::task::error;
 use crate::task::keys::{self, key_check};

@@ -2,8 +2,7 @@
 
 use serde::Serialize;
 
-use crate::catalog::api;
-use crate::catalog::{Item, On, Restore, Risk, Source, Tied};
+use crate::catalog::{Item, On, Restore, Risk, Source, Tied, api};
 use crate::cli::render;
 use crate::sys::pmxcfs;
 use crate::task::scan::sources::Planned;

@@ -9,7 +9,8 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 use crate::model::index::{Entry, Index, Kind, is_harmful};
-use crate::model::report::{Medium, Outcome, Problem, Report, Severity};
+use crate::model::problem::{Outcome, Problem, Severity};
+use crate::model::report::{Medium, Report};
 use crate::model::secret::MASK;
 use crate::model::section::{self, Section};
 use crate::model::snapshot::{Compression, Sealed, Snapshot};

@@ -9,7 +9,7 @@ use super::Mode;
 use crate::catalog::Category;
 use crate::cli::render::{one_line, size};
 use crate::cli::{Words, args};
-use crate::model::report::{Fault, FaultKind};
+use crate::model::problem::{Fault, FaultKind};
 use crate::plan::select;
 use crate::task::snapshots;
 

@@ -10,19 +10,18 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 
-use super::args::Format;
+use super::args::{self, Format};
 use super::render::{self, plan};
-use super::{Words, args, glob};
+use super::{Words, glob};
 use crate::config::Api;
 use crate::model::facts::Product;
-use crate::model::report::{Exit, Fault, FaultKind, Outcome};
+use crate::model::problem::{Exit, Fault, FaultKind, Outcome};
 use crate::plan::restore::adapt::references::{Moves, Pair};
 use crate::plan::restore::{Database, Request, RestorePlan};
 use crate::plan::select::Selection;
 use crate::task::restore::prepare::{self, Saved};
 use crate::task::restore::probe::Probe;
-use crate::task::restore::{self, Arming, Restored};
-use crate::task::restore::{auto_rollback, pending, preview};
+use crate::task::restore::{self, Arming, Restored, auto_rollback, pending, preview};
 use crate::task::snapshots::{extract, verify};
 
 /// All are asked at once.

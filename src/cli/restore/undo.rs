@@ -5,7 +5,7 @@ use clap::Args;
 
 use crate::cli::Words;
 use crate::cli::render::plan;
-use crate::model::report::{Exit, Outcome};
+use crate::model::problem::{Exit, Outcome};
 use crate::task::restore::{self, auto_rollback, preview};
 
 /// Put back exactly what a restore changed

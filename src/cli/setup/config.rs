@@ -5,7 +5,7 @@ use anyhow::Result;
 use crate::archive::recipient::Recipient;
 use crate::cli::{Words, render};
 use crate::config::Config;
-use crate::model::report::{Exit, Outcome};
+use crate::model::problem::{Exit, Outcome};
 use crate::model::units::count;
 use crate::notify as channels;
 use crate::task::{error, keys as keys_of_host};

@@ -10,11 +10,10 @@ use serde::Serialize;
 use crate::cli::{Words, render};
 use crate::config::exchange::{self, Imported};
 use crate::config::{Config, FILE};
-use crate::model::report::{Exit, Fault, FaultKind};
-use crate::notify;
-use crate::store;
+use crate::model::problem::{Exit, Fault, FaultKind};
 use crate::sys::host::CONFIG_DIR;
 use crate::task::setup::configure::{self, Files};
+use crate::{notify, store};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "EXAMPLES:

@@ -7,7 +7,7 @@ use anyhow::Result;
 
 use crate::cli::{Words, args, render};
 use crate::config::Config;
-use crate::model::report::{Exit, Outcome};
+use crate::model::problem::{Exit, Outcome};
 use crate::sys::process::exec;
 use crate::task::setup::hook::{self, Place, State};
 

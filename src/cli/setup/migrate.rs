@@ -9,12 +9,11 @@ use crate::archive::recipient::Recipient;
 use crate::cli::{Words, render};
 use crate::config::Config;
 use crate::config::legacy::{Account, Fate, Refused};
-use crate::model::report::Exit;
+use crate::model::problem::Exit;
 use crate::model::section::Section;
-use crate::notify;
-use crate::store;
 use crate::task::setup::configure;
 use crate::task::setup::migrate::{self, Migrated, Request};
+use crate::{notify, store};
 
 /// Turn the predecessor's backup.env into a configuration of pbx-config
 ///

@@ -1,8 +1,7 @@
 //! Converters of what is told, where and how: mail, chats, webhooks, metrics, health checks.
 
-use super::env;
 use super::table::Rule;
-use super::{Account, Draft, Fate, From};
+use super::{Account, Draft, Fate, From, env};
 
 pub const NO_DAEMON: Rule =
     Rule::NotNeeded("there is no daemon whose heart beats; the runs are what is watched");

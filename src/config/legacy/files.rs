@@ -3,8 +3,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD as BASE64;
 
-use super::env;
-use super::{Draft, Fate, From};
+use super::{Draft, Fate, From, env};
 use crate::sys::fs::glob::Pattern;
 
 const BACKUP: (&str, &str) = ("backup", "main");

@@ -1,7 +1,6 @@
 //! Converters of where snapshots are kept, and for how long.
 
-use super::env;
-use super::{Draft, Fate, From};
+use super::{Draft, Fate, From, env};
 
 /// The primary store.
 pub const LOCAL: &str = "local";

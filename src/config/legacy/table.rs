@@ -1,11 +1,7 @@
 //! Every option that the predecessor's loader ever read: its names in their order of precedence, its type and
 //! default, whether the environment overrode it, and what becomes of it. One row an option, and nothing else.
 
-use super::channels as ch;
-use super::env;
-use super::files as fi;
-use super::stores as st;
-use super::{Draft, Fate, From};
+use super::{Draft, Fate, From, channels as ch, env, files as fi, stores as st};
 
 pub struct Row {
     /// Today's name.

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::model::message::Message;
-use crate::model::report::Outcome;
+use crate::model::problem::Outcome;
 use crate::notify::call::cut;
 
 /// Problems in a card; the mail has more of them.
@@ -24,7 +24,7 @@ fn by_outcome<T>(message: &Message, ok: T, warned: T, failed: T) -> T {
 
 fn problems(message: &Message) -> Vec<String> {
     let all = &message.details.problems;
-    let line = |one: &crate::model::report::Problem| {
+    let line = |one: &crate::model::problem::Problem| {
         let hint = one.hint.as_ref().map(|hint| format!(" ({hint})")).unwrap_or_default();
         cut(&format!("{}: {}{hint}", one.severity, one.what), PROBLEM_MAX_CHARS)
     };
@@ -159,7 +159,7 @@ mod tests {
 
     use super::*;
     use crate::model::message::{Details, Placed};
-    use crate::model::report::Problem;
+    use crate::model::problem::Problem;
 
     /// As large and as hostile as a message gets.
     fn large() -> Message {

@@ -3,10 +3,8 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::datastores;
 use super::owners::Owners;
-use super::text_diff;
-use super::{Content, Fingerprint, Here, How, Live, PVE, Step, Via, Wanted};
+use super::{Content, Fingerprint, Here, How, Live, PVE, Step, Via, Wanted, datastores, text_diff};
 use crate::catalog::{Restore, Risk};
 use crate::model::index::{Kind, Name};
 

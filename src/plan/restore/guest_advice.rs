@@ -3,8 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use super::guest_conf;
-use super::{Advice, Content, Picked, Step};
+use super::{Advice, Content, Picked, Step, guest_conf};
 use crate::catalog::guests::Guest;
 use crate::model::index::Name;
 

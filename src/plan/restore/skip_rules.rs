@@ -3,10 +3,9 @@
 
 use std::path::Path;
 
-use super::guest_conf;
 use super::host_diff::release;
 use super::rejoin::is_before_join;
-use super::{Content, Here, Live, PVE, Request, Tree, Wanted};
+use super::{Content, Here, Live, PVE, Request, Tree, Wanted, guest_conf};
 use crate::catalog::guests::Guest;
 use crate::catalog::{Category, Item, On, PVE_LOCKS, PVE_VIRTUAL, RUN_TIME, Restore, Source, Tied};
 use crate::model::facts::{Facts, Product};

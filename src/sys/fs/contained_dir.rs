@@ -22,7 +22,7 @@ use xattr::FileExt;
 
 use super::files;
 use crate::model::index::{Mtime, Xattr};
-use crate::model::report::Problem;
+use crate::model::problem::Problem;
 
 /// How the name of a staging folder ends.
 const PARTIAL: &str = ".partial";

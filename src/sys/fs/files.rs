@@ -17,7 +17,7 @@ use nix::fcntl::{
 use nix::sys::stat::Mode;
 
 use crate::model::index::{Kind, Mtime, Xattr};
-use crate::model::report::Problem;
+use crate::model::problem::Problem;
 
 /// What a path is, beside the kinds that a payload can hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

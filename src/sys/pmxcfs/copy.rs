@@ -10,7 +10,7 @@ use rusqlite::Connection;
 
 use super::database::{Contents, Open, contents};
 use super::{DATABASE, TRIES, with_suffix};
-use crate::model::report::Problem;
+use crate::model::problem::Problem;
 use crate::sys::fs::files;
 use crate::sys::host::Host;
 use crate::sys::process::lock::private_dir;

@@ -17,7 +17,7 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags};
 
 use super::{DATABASE, MAX_NAMED, MAX_ROWS, MAX_TREE_BYTES, MOUNT, Node, PID_FILE, QUERY_LIMIT, with_suffix};
-use crate::model::report::Problem;
+use crate::model::problem::Problem;
 use crate::sys::host::Host;
 
 const BUSY_LIMIT: Duration = Duration::from_secs(2);

@@ -27,7 +27,7 @@ use super::fs::mounts;
 use super::host::Host;
 use super::process::forked::{self, Answer};
 use crate::model::facts::Product;
-use crate::model::report::Problem;
+use crate::model::problem::Problem;
 
 /// Where pmxcfs mounts.
 pub const MOUNT: &str = "/etc/pve";

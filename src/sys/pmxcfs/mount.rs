@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
 use super::{MAX_FILE_BYTES, MOUNT, Node, PROBE_LIMIT, TRIES, VIRTUAL, pick};
-use crate::model::report::Problem;
+use crate::model::problem::Problem;
 use crate::sys::host::Host;
 use crate::sys::process::forked::{self, Answer};
 

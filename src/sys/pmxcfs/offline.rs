@@ -21,7 +21,7 @@ use super::{
     DATABASE, DIR, FILE, LOGS, MAX_FILE_BYTES, MAX_NAMED, MAX_ROWS, MAX_TREE_BYTES, PID_FILE, QUERY_LIMIT,
     bytes, check_is_table, limited, mounted, with_suffix,
 };
-use crate::model::report::{Fault, FaultKind};
+use crate::model::problem::{Fault, FaultKind};
 use crate::sys::host::Host;
 
 /// As pmxcfs makes it.

@@ -13,7 +13,7 @@ use nix::sys::stat::{UtimensatFlags, utimensat};
 use nix::sys::time::TimeSpec;
 
 use super::MOUNT;
-use crate::model::report::{Fault, FaultKind};
+use crate::model::problem::{Fault, FaultKind};
 use crate::sys::fs::hash::sha256;
 use crate::sys::host::Host;
 use crate::sys::process::forked::{self, Answer};

@@ -15,17 +15,14 @@ use jiff::SignedDuration;
 
 use self::readahead::Progress;
 use self::upload::Delivery;
-use super::check;
-use super::keys;
-use super::keys::key_check;
+use super::keys::{self, key_check};
 use super::runs::{records, status};
 use super::scan::archiver::Intake;
 use super::scan::baseline::Picture;
 use super::scan::commands::{self, Inquiry};
-use super::scan::coverage;
 use super::scan::sources::{self, Planned, Sources};
-use super::scan::walk;
-use super::snapshots;
+use super::scan::{coverage, walk};
+use super::{check, snapshots};
 use crate::archive::codec;
 use crate::archive::keys::Keys;
 use crate::archive::reader::{Archive, Head};
@@ -33,15 +30,15 @@ use crate::archive::recipient::Recipient;
 use crate::archive::writer::{Protection, Writer, Written};
 use crate::config::{Backup, Config};
 use crate::model::index::Index;
-use crate::model::report::{Changes, Fault, FaultKind, Outcome, Phases, Problem, Report, Severity};
+use crate::model::problem::{Fault, FaultKind, Outcome, Problem, Severity};
+use crate::model::report::{Changes, Phases, Report};
 use crate::model::snapshot::{
     Compression, Counts, FORMAT, Parent, Payload, Snapshot, SnapshotId, Trigger, UNCHANGED_MAX,
 };
 use crate::plan::baseline::Memory;
 use crate::plan::select::Selection;
 use crate::store::Store;
-use crate::sys::fs::files;
-use crate::sys::fs::scratch;
+use crate::sys::fs::{files, scratch};
 use crate::sys::host::Host;
 use crate::sys::process::lock::{Lock, check_stopped, private_dir};
 

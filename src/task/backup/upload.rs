@@ -9,7 +9,8 @@ use anyhow::Result;
 use jiff::tz::TimeZone;
 
 use crate::config::Config;
-use crate::model::report::{Problem, Stored};
+use crate::model::problem::Problem;
+use crate::model::report::Stored;
 use crate::model::snapshot::SnapshotId;
 use crate::store::Store;
 use crate::sys::host::Host;

@@ -10,14 +10,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use super::keys;
-use super::keys::key_check;
-use super::runs::metrics;
-use super::runs::notify as told;
+use super::keys::{self, key_check};
+use super::runs::{metrics, notify as told};
 use super::scan::coverage;
 use super::scan::sources::Sources;
 use crate::config::{Config, Preflight};
-use crate::model::report::{Fault, FaultKind, Problem};
+use crate::model::problem::{Fault, FaultKind, Problem};
 use crate::model::section::Section;
 use crate::model::snapshot::SnapshotId;
 use crate::model::units::count;
@@ -25,8 +23,7 @@ use crate::notify;
 use crate::plan::check::{self, Area, Finding, State};
 use crate::plan::select::Selection;
 use crate::store::Store;
-use crate::sys::fs::free_space;
-use crate::sys::fs::permissions;
+use crate::sys::fs::{free_space, permissions};
 use crate::sys::host::Host;
 use crate::sys::process::forked::{self, Answer};
 

@@ -10,9 +10,7 @@ use crate::catalog::own::{Care, IDENTITY, IDENTITY_PLACES, PACKAGE, PRIVATE_NAME
 use crate::plan::check::{self, Area, Finding, State};
 use crate::store::Store;
 use crate::sys::dpkg;
-use crate::sys::fs::files;
-use crate::sys::fs::mounts;
-use crate::sys::fs::permissions;
+use crate::sys::fs::{files, mounts, permissions};
 use crate::sys::host::{CONFIG_DIR, Host};
 
 /// A folder with more is none of ours.

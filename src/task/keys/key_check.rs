@@ -11,7 +11,7 @@ use crate::archive::keys::Keys;
 use crate::archive::recipient::Recipient;
 use crate::archive::seal::Seal;
 use crate::config::Config;
-use crate::model::report::{Fault, FaultKind, Problem};
+use crate::model::problem::{Fault, FaultKind, Problem};
 use crate::sys::fs::files;
 use crate::sys::host::Host;
 use crate::sys::process::locked_memory::random;

@@ -18,7 +18,7 @@ use crate::archive::sign::Signer;
 use crate::archive::writer::Protection;
 use crate::catalog::items::system::SSH_HOST_KEY;
 use crate::config::{self, Config};
-use crate::model::report::{Fault, FaultKind, Problem};
+use crate::model::problem::{Fault, FaultKind, Problem};
 use crate::plan::passphrase;
 use crate::sys::fs::files;
 use crate::sys::host::{CONFIG_DIR, Host};

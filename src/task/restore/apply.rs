@@ -2,22 +2,19 @@
 //! be is passed over, so that the same goes on where a run was killed.
 
 use std::fs::{self, File};
-use std::io;
 use std::path::Path;
 
 use anyhow::{Context, Result};
 
 use super::deadline::Limit;
-use super::journal::{Journal, Record};
+use super::journal::Journal;
 use super::observe;
-use super::undo;
-use crate::catalog::guests::Guest;
+use super::target::{below, hold_guest, meta, sync};
 use crate::model::index::{Kind, Name};
-use crate::model::report::{Fault, FaultKind, Problem};
-use crate::plan::restore::{Fingerprint, How, Live, PVE, Step, Via};
+use crate::model::problem::{Fault, FaultKind, Problem};
+use crate::plan::restore::{How, Live, Step, Via};
 use crate::sys::fs::contained_dir::Beneath;
-use crate::sys::fs::replace::{self, Meta};
-use crate::sys::guests;
+use crate::sys::fs::replace;
 use crate::sys::host::Host;
 use crate::sys::pmxcfs::offline;
 use crate::sys::pmxcfs::write::{self, Put, To};
@@ -132,7 +129,7 @@ fn ahead(step: &Step, live: &Live, is_in_flight: bool) -> Ahead {
 /// Errors: the host cannot be looked at.
 pub fn look(host: &Host, journal: &Journal) -> Result<Vec<(Name, Option<How>)>> {
     let steps = &journal.record.steps;
-    let tree = undo::tree(host, journal, 0..steps.len()).map_err(anyhow::Error::msg)?;
+    let tree = super::target::tree(host, journal, 0..steps.len()).map_err(anyhow::Error::msg)?;
     let mut left = Vec::new();
     // Those that may cut a connection come last.
     for session in [false, true] {
@@ -144,10 +141,10 @@ pub fn look(host: &Host, journal: &Journal) -> Result<Vec<(Name, Option<How>)>> 
                     ahead(step, &live, journal.begun.contains(&n))
                 }
                 Via::Pmxcfs => {
-                    let live = tree.get(&step.path).map(undo::sum_now);
-                    let before = step.before.as_ref().map(undo::sum_of);
+                    let live = tree.get(&step.path).map(super::target::sum_now);
+                    let before = step.before.as_ref().map(super::target::sum_of);
                     match live {
-                        live if live == Some(undo::sum_of(&step.after)) => Ahead::IsThere,
+                        live if live == Some(super::target::sum_of(&step.after)) => Ahead::IsThere,
                         live if live == before => Ahead::Write,
                         _ => Ahead::Changed,
                     }
@@ -161,10 +158,6 @@ pub fn look(host: &Host, journal: &Journal) -> Result<Vec<(Name, Option<How>)>> 
         }
     }
     Ok(left)
-}
-
-pub fn meta(print: &Fingerprint) -> Meta<'_> {
-    Meta { owner: (print.uid, print.gid), mode: print.mode, xattrs: &print.xattrs, mtime: print.mtime }
 }
 
 fn tree(host: &Host, journal: &Journal, n: usize, lock_wait: std::time::Duration) -> Result<()> {
@@ -184,19 +177,6 @@ fn tree(host: &Host, journal: &Journal, n: usize, lock_wait: std::time::Duration
     write::put(host, &change)
 }
 
-/// While the configuration of a guest of this node is changed, nothing else of this node changes it. None: the step
-/// is no guest's, or nobody here takes such a lock. Errors: `Locked`.
-pub fn hold_guest(host: &Host, step: &Step) -> Result<Option<guests::Held>> {
-    let guest = Guest::of(step.path.as_path()).filter(|guest| guest.node == host.facts.node);
-    let held = guest.map(|guest| guests::lock(host.root(), &guest.lock(), write::LOCK_WAIT));
-    Ok(held.transpose()?.flatten())
-}
-
-/// Relative to /etc/pve.
-pub fn below(step: &Step) -> &Path {
-    step.path.as_path().strip_prefix(PVE).unwrap_or(step.path.as_path())
-}
-
 /// After the last step: new folders have the time that the snapshot says, and all of it survives a power cut.
 pub fn settle(host: &Host, journal: &mut Journal) -> Result<()> {
     let root = Beneath::open(host.root())?;
@@ -207,9 +187,4 @@ pub fn settle(host: &Host, journal: &mut Journal) -> Result<()> {
     }
     sync(&root, &journal.record)?;
     journal.write("written\n")
-}
-
-/// All that steps did on disks survives a power cut; pmxcfs sees to its own.
-pub fn sync(root: &Beneath, record: &Record) -> io::Result<()> {
-    root.sync_around(record.steps.iter().filter(|step| step.via == Via::Disk).map(|step| step.path.as_path()))
 }

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::journal::Record;
-use crate::model::report::Problem;
+use crate::model::problem::Problem;
 use crate::sys::fs::files;
 use crate::sys::host::Host;
 use crate::sys::process::session::Who;

@@ -8,16 +8,13 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use super::Alone;
-use super::audit_log;
 use super::journal::{self, Journal, Phase};
 use super::probe::{self, Probe};
-use super::services;
-use super::undo;
+use super::{Alone, audit_log, services, undo};
 use crate::config::Api;
 use crate::model::facts::Product;
 use crate::model::index::Name;
-use crate::model::report::{Fault, FaultKind, Problem, Severity};
+use crate::model::problem::{Fault, FaultKind, Problem, Severity};
 use crate::model::units::counted;
 use crate::sys::fs::files;
 use crate::sys::host::Host;

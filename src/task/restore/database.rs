@@ -11,10 +11,9 @@ use super::observe;
 use crate::catalog::{CLUSTER_MEMBER, Risk};
 use crate::model::facts::Product;
 use crate::model::index::{Kind, Mtime, Name};
-use crate::model::report::{Fault, FaultKind};
+use crate::model::problem::{Fault, FaultKind};
 use crate::plan::restore::adapt::nics::{self, Cards};
-use crate::plan::restore::adapt::references;
-use crate::plan::restore::adapt::{self, World};
+use crate::plan::restore::adapt::{self, World, references};
 use crate::plan::restore::{
     Advice, Content, Database, Fingerprint, How, Live, PVE, Picked, Request, RestorePlan, Step, Via, Wanted,
 };

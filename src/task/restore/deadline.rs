@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::model::report::{Fault, FaultKind};
+use crate::model::problem::{Fault, FaultKind};
 
 #[derive(Debug, Clone, Copy)]
 pub struct Limit(Option<(Instant, Duration)>);

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::index::{Mtime, Name};
 use crate::model::nearest::nearest;
-use crate::model::report::{Fault, FaultKind, Problem};
+use crate::model::problem::{Fault, FaultKind, Problem};
 use crate::model::snapshot::SnapshotId;
 use crate::plan::restore::{Services, Step};
 use crate::sys::fs::files;

@@ -2,7 +2,7 @@
 
 use super::auto_rollback;
 use super::journal::{self, Journal, Phase};
-use crate::model::report::Problem;
+use crate::model::problem::Problem;
 use crate::sys::host::Host;
 use crate::task::restore;
 

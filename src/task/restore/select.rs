@@ -8,10 +8,9 @@ use anyhow::Result;
 
 use crate::catalog::{self, Item, Restore, Source};
 use crate::model::index::{Entry, Kind, Name, STATE_DIR};
-use crate::model::report::{Fault, FaultKind};
-use crate::plan::restore::adapt;
+use crate::model::problem::{Fault, FaultKind};
 use crate::plan::restore::objects::object_names;
-use crate::plan::restore::{Content, PVE, Picked, Request, Wanted, refuse_one};
+use crate::plan::restore::{Content, PVE, Picked, Request, Wanted, adapt, refuse_one};
 use crate::sys::fs::glob::Pattern;
 use crate::sys::pmxcfs;
 use crate::sys::process::lock::check_stopped;

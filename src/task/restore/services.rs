@@ -11,7 +11,7 @@ use crate::catalog::api;
 use crate::catalog::restore::early_boot::READ_EARLY;
 use crate::config;
 use crate::model::facts::Product;
-use crate::model::report::Problem;
+use crate::model::problem::Problem;
 use crate::plan::restore::Services;
 use crate::sys::host::Host;
 use crate::sys::process::exec::{Cmd, Status};

@@ -2,7 +2,7 @@
 //! what it made. It looks at what is there now, so it may be run twice, after a kill, and on a restore that is half
 //! done. What somebody changed since is left and told, unless it is forced: then a copy of that is kept.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::Path;
@@ -10,18 +10,16 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde::Serialize;
 
-use super::apply::{self, below, hold_guest, meta};
 use super::journal::{Journal, Phase};
 use super::observe;
+use super::target::{Sum, Tree, below, hold_guest, meta, sum_now, sum_of, tree};
 use crate::model::index::{Kind, Name};
-use crate::model::report::Problem;
+use crate::model::problem::Problem;
 use crate::model::snapshot::SnapshotId;
 use crate::plan::restore::{Fingerprint, Live, PVE, Step, Via};
 use crate::sys::fs::contained_dir::Beneath;
-use crate::sys::fs::files;
-use crate::sys::fs::replace;
+use crate::sys::fs::{files, replace};
 use crate::sys::host::Host;
-use crate::sys::pmxcfs;
 use crate::sys::pmxcfs::offline;
 use crate::sys::pmxcfs::write::{self, LOCK_OUTLIVED, Put, To};
 
@@ -142,7 +140,7 @@ pub fn files(host: &Host, journal: &mut Journal, force: bool) -> Result<Undone> 
         }
     }
     times(host, &root, journal, tree.is_ok(), &mut undone.problems);
-    apply::sync(&root, &journal.record)?;
+    super::target::sync(&root, &journal.record)?;
     if undone.left == 0 {
         journal.write("undone\n")?;
     }
@@ -254,35 +252,6 @@ fn kept_as(
         Ok(path) => Problem::notice(format!("{shown}; a copy of that is {}", path.display())),
         Err(error) => Problem::warning(format!("{shown}; no copy of that could be kept: {error:#}")),
     }
-}
-
-pub type Tree = HashMap<Name, pmxcfs::Node>;
-
-/// What /etc/pve has now; only asked when one of these steps lies in it.
-pub fn tree(host: &Host, journal: &Journal, mut steps: impl Iterator<Item = usize>) -> Result<Tree, String> {
-    if !steps.any(|n| journal.record.steps[n].via == Via::Pmxcfs) {
-        return Ok(Tree::new());
-    }
-    match pmxcfs::state(host) {
-        pmxcfs::State::Live { quorate: true } => {}
-        pmxcfs::State::Live { quorate: false } => return Err("the cluster has no quorum".to_owned()),
-        pmxcfs::State::NotMounted => return Err("the cluster file system is not mounted".to_owned()),
-        pmxcfs::State::Dead => return Err("pmxcfs is dead".to_owned()),
-        pmxcfs::State::Frozen => return Err("the cluster file system does not answer".to_owned()),
-    }
-    let nodes = pmxcfs::read(host).map_err(|error| format!("{error:#}"))?.nodes;
-    Ok(nodes.into_iter().map(|node| (Name::from(&*Path::new(PVE).join(&node.path)), node)).collect())
-}
-
-/// Of something in /etc/pve: whether it is a folder, and the hash of its contents.
-pub type Sum = (bool, String);
-
-pub fn sum_of(print: &Fingerprint) -> Sum {
-    (print.kind == Kind::Dir, print.sha256.clone())
-}
-
-pub fn sum_now(node: &pmxcfs::Node) -> Sum {
-    (node.data.is_none(), node.data.as_deref().map(crate::sys::fs::hash::sha256).unwrap_or_default())
 }
 
 /// Of a step that lies in /etc/pve.

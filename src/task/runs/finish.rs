@@ -4,8 +4,9 @@
 use anyhow::Result;
 
 use super::records;
+use crate::model::problem::{Exit, Fault, Outcome, Problem};
 use crate::model::record::Record;
-use crate::model::report::{Exit, Fault, Outcome, Problem, Report};
+use crate::model::report::Report;
 use crate::model::snapshot::Trigger;
 use crate::sys::host::Host;
 

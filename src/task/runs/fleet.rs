@@ -6,7 +6,7 @@ use anyhow::Result;
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
-use crate::model::report::Problem;
+use crate::model::problem::Problem;
 use crate::model::snapshot::{Snapshot, SnapshotId};
 use crate::plan::fleet::{self, Member, Reported};
 use crate::plan::status::Level;

@@ -7,7 +7,7 @@ use anyhow::Result;
 use super::{records, status};
 use crate::catalog::monitoring::{NODE_EXPORTER_DEFAULTS, TEXTFILE_DIRS, TEXTFILE_OPTION};
 use crate::config::{Config, Prometheus};
-use crate::model::report::{Fault, FaultKind, Problem};
+use crate::model::problem::{Fault, FaultKind, Problem};
 use crate::plan::metrics::{self, More};
 use crate::sys::fs::files;
 use crate::sys::host::Host;

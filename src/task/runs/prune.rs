@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{records, status};
 use crate::model::keep::Keep;
+use crate::model::problem::{Fault, FaultKind, Problem};
 use crate::model::record::Place;
-use crate::model::report::{Fault, FaultKind, Problem};
 use crate::model::snapshot::SnapshotId;
 use crate::plan::prune::{self, Candidate, Marked, Ours};
 use crate::store::Store;

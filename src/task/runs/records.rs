@@ -6,8 +6,8 @@ use std::time::SystemTime;
 
 use anyhow::{Context, Result};
 
+use crate::model::problem::{Fault, FaultKind};
 use crate::model::record::Record;
-use crate::model::report::{Fault, FaultKind};
 use crate::sys::fs::files;
 use crate::sys::host::Host;
 

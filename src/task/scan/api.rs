@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::catalog::api::Api;
 use crate::config;
-use crate::model::report::Problem;
+use crate::model::problem::Problem;
 use crate::sys::host::Host;
 use crate::sys::net::http::{Client, Fingerprint};
 use crate::sys::pmxcfs;

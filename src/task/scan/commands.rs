@@ -13,7 +13,7 @@ use crate::catalog::{self, Item, Source};
 use crate::config;
 use crate::model::facts::Product;
 use crate::model::index::Output;
-use crate::model::report::Problem;
+use crate::model::problem::Problem;
 use crate::sys::host::Host;
 use crate::sys::mask::mask;
 use crate::sys::process::exec::{self, Cmd, Status};

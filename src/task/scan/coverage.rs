@@ -15,14 +15,13 @@ use crate::model::index::{Kind, Name};
 use crate::model::section;
 use crate::plan::coverage::{Coverage, Place, Why, gather, in_crontab, in_guest, in_storages, in_unit};
 use crate::plan::select;
-use crate::sys::dpkg;
 use crate::sys::fs::files::{self, Node};
 use crate::sys::fs::glob::Pattern;
 use crate::sys::fs::mounts;
 use crate::sys::fs::walk::{self as tree_walk, Met};
 use crate::sys::host::Host;
-use crate::sys::pmxcfs;
 use crate::sys::process::lock::check_stopped;
+use crate::sys::{dpkg, pmxcfs};
 
 /// A tree that strayed into /usr/local must not keep a run: what comes beyond is not looked at.
 const FILES_MAX: u64 = 60_000;

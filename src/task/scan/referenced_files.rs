@@ -4,11 +4,10 @@
 use std::path::{Path, PathBuf};
 
 use crate::catalog;
-use crate::model::report::Problem;
+use crate::model::problem::Problem;
 use crate::model::section;
-use crate::sys::fs::files;
 use crate::sys::fs::glob::Pattern;
-use crate::sys::fs::mounts;
+use crate::sys::fs::{files, mounts};
 use crate::sys::host::Host;
 use crate::sys::pmxcfs::{self, Picture};
 

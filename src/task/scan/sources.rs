@@ -10,7 +10,7 @@ use crate::catalog::{self, Item, Source};
 use crate::config::{self, Config, Glob};
 use crate::model::facts::Product;
 use crate::model::index::Kind;
-use crate::model::report::Problem;
+use crate::model::problem::Problem;
 use crate::plan::select::Selection;
 use crate::store::Store;
 use crate::sys::fs::files;

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 
 use crate::config::{FILE, SECRETS_FILE};
-use crate::model::report::{Fault, FaultKind};
+use crate::model::problem::{Fault, FaultKind};
 use crate::model::section;
 use crate::sys::fs::files;
 use crate::sys::host::{CONFIG_DIR, Host};

@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use crate::catalog::hooks::{APT_CONF, APT_HOOK, JOB_END, JOB_KIND, JOBS, SERVICE, VZDUMP_CONF, VZDUMP_HOOK};
 use crate::model::facts::Product;
-use crate::model::report::{Fault, FaultKind, Problem};
+use crate::model::problem::{Fault, FaultKind, Problem};
 use crate::model::section;
 use crate::plan::vzdump_conf::{self, Change, Hook};
 use crate::sys::fs::files;

@@ -15,7 +15,7 @@ use crate::catalog::legacy::{
 };
 use crate::config::legacy::env::Env;
 use crate::config::legacy::{self, Beside, Migration, Refused};
-use crate::model::report::{Fault, FaultKind};
+use crate::model::problem::{Fault, FaultKind};
 use crate::model::section::{Section, to_text};
 use crate::sys::fs::files;
 use crate::sys::host::Host;

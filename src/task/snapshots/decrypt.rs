@@ -9,15 +9,14 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde::Serialize;
 
-use super::Chosen;
-use super::{extract, verify};
+use super::{Chosen, extract, verify};
 use crate::archive::legacy::Manifest;
 use crate::archive::reader::Archive;
 use crate::archive::seal::SEALED_EXT;
 use crate::archive::writer::{HOWTO_NAME, MANIFEST_NAME, howto_beside};
 use crate::model::index::Name;
 use crate::model::legacy;
-use crate::model::report::Problem;
+use crate::model::problem::Problem;
 use crate::model::snapshot::{Payload, Snapshot, SnapshotId};
 use crate::sys::fs::contained_dir;
 

@@ -9,11 +9,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use super::Chosen;
-use super::verify;
+use super::{Chosen, verify};
 use crate::archive::tar::Member;
 use crate::model::index::{Entry, Index, Kind, Name};
-use crate::model::report::{Fault, FaultKind, Problem};
+use crate::model::problem::{Fault, FaultKind, Problem};
 use crate::model::snapshot::SnapshotId;
 use crate::plan::select::Selection;
 use crate::sys::fs::contained_dir::{self, Beneath};

@@ -18,7 +18,7 @@ use crate::catalog::{self, Item, Source};
 use crate::model::index::Name;
 use crate::model::keep::Keep;
 use crate::model::legacy::{MANIFEST, METADATA};
-use crate::model::report::Problem;
+use crate::model::problem::Problem;
 use crate::model::snapshot::{Snapshot, SnapshotId};
 use crate::plan::prune::{self, Candidate, Marked, Ours};
 use crate::store::{Relic, Store};

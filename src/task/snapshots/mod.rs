@@ -18,7 +18,7 @@ use super::error;
 use crate::archive::keys::Keys;
 use crate::archive::reader::{Archive, HEAD_BYTES, Head};
 use crate::model::legacy::RelicName;
-use crate::model::report::{Fault, FaultKind, Problem};
+use crate::model::problem::{Fault, FaultKind, Problem};
 use crate::model::snapshot::{SUFFIX, Snapshot, SnapshotId};
 use crate::store::{Fetched, Found, Store};
 

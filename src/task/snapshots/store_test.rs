@@ -7,7 +7,8 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 
-use crate::model::report::{Medium, Problem};
+use crate::model::problem::Problem;
+use crate::model::report::Medium;
 use crate::model::snapshot::SnapshotId;
 use crate::model::units::count;
 use crate::store::Store;

@@ -13,14 +13,13 @@ use crate::archive::sign::Signers;
 use crate::model::index::{Entry, Index, Kind, Name};
 use crate::model::legacy::RelicName;
 use crate::model::nearest::nearest;
+use crate::model::problem::{Fault, FaultKind, Problem};
 use crate::model::record::Verification;
-use crate::model::report::{Fault, FaultKind, Problem};
 use crate::model::snapshot::{Snapshot, SnapshotId};
 use crate::plan::manifest_chain::{self, Break};
 use crate::store::Store;
 use crate::sys::process::lock::check_stopped;
-use crate::task::error;
-use crate::task::snapshots;
+use crate::task::{error, snapshots};
 
 /// What is said when the output takes no more.
 pub const NO_OUTPUT: &str = "cannot write to standard output";

@@ -10,16 +10,15 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use self::nics::{Card, Cards};
 use self::references::Moves;
-use super::advice;
 use super::merge::{self, Accounts};
 use super::objects::object_names::{self, Selector, Tree};
 use super::objects::{self, Chosen};
-use super::{Advice, Content, Here, Live, PVE, Picked, Refused, Request, Wanted};
+use super::{Advice, Content, Here, Live, PVE, Picked, Refused, Request, Wanted, advice};
 use crate::catalog::restore::merges::{self, GROUP, Merge, PASSWD};
 use crate::catalog::restore::references::{ADDRESSES, CARD_LINKS, is_link_file};
 use crate::catalog::{Restore, Tied};
 use crate::model::index::{Kind, Name, STATE_DIR};
-use crate::model::report::{Fault, FaultKind};
+use crate::model::problem::{Fault, FaultKind};
 use crate::plan::select::Selection;
 
 /// What is looked for on this host besides its files.
@@ -71,7 +70,7 @@ fn is_named(picked: &Picked, request: &Request, name: &str) -> bool {
     let within = picked.contents.iter().map(|(path, text)| (path, text.as_slice()));
     let within = within.filter(|(path, _)| request.database.is_some() && path.as_path().starts_with(PVE));
     let mut texts = wanted.chain(within).filter(|(path, _)| text_of(path).is_some_and(nics::reads));
-    texts.any(|(_, text)| nics::mentions(text, name))
+    texts.any(|(_, text)| references::mentions(text, name))
 }
 
 /// Changes what is wanted in place, and tells what an admin must know.

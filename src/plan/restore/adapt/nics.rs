@@ -6,11 +6,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 
-use super::references::{Pair, matches, references, splice, words};
+use super::references::{Pair, matches, mentions, references, splice};
 use crate::catalog::restore::references::{
     CARD_NAMES, PORT_KEYS, START_KEYS, is_interfaces, is_link_file, names_cards, tells_addresses,
 };
-use crate::model::report::{Fault, FaultKind};
+use crate::model::problem::{Fault, FaultKind};
 use crate::model::units::counted;
 use crate::plan::restore::objects::config_edit;
 
@@ -279,13 +279,6 @@ fn replaced(text: Vec<u8>, pairs: &[Pair]) -> (Vec<u8>, usize) {
     }
     let places = edits.len();
     (splice(shown.as_bytes(), edits), places)
-}
-
-pub(crate) fn mentions(content: &[u8], name: &str) -> bool {
-    let text = String::from_utf8_lossy(content);
-    let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
-    let mut lines = text.lines().filter(|line| !line.trim_start().starts_with('#'));
-    lines.any(|line| words(line, is_name).any(|at| &line[at] == name))
 }
 
 /// The cards below everything that an interfaces file brings up: `bridge-ports nic0.5` needs nic0.

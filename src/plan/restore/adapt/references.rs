@@ -6,10 +6,9 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
-use super::nics::mentions;
 use crate::catalog::objects::NODES;
 use crate::catalog::restore::references::{FIXED_NODE_NAMES, Form, NODE_NAMES, OWNED, Reference, of_node};
-use crate::model::report::{Fault, FaultKind};
+use crate::model::problem::{Fault, FaultKind};
 use crate::model::units::counted;
 use crate::plan::restore::guest_conf::{self, Named};
 use crate::plan::restore::objects::config_edit;
@@ -427,4 +426,11 @@ pub(crate) fn words(text: &str, is: impl Fn(char) -> bool) -> impl Iterator<Item
         from = end;
         Some(start..end)
     })
+}
+
+pub(crate) fn mentions(content: &[u8], name: &str) -> bool {
+    let text = String::from_utf8_lossy(content);
+    let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+    let mut lines = text.lines().filter(|line| !line.trim_start().starts_with('#'));
+    lines.any(|line| words(line, is_name).any(|at| &line[at] == name))
 }

@@ -7,7 +7,7 @@ use super::references::Moves;
 use crate::catalog::objects::NODES;
 use crate::model::index::Name;
 use crate::model::nearest::nearest;
-use crate::model::report::{Fault, FaultKind};
+use crate::model::problem::{Fault, FaultKind};
 use crate::plan::restore::guest_conf::{self, Named};
 use crate::plan::restore::objects::object_names::guest_id;
 use crate::plan::restore::{Advice, Here, Picked, Request};

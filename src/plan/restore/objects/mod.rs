@@ -13,7 +13,7 @@ use self::config_edit::Piece;
 use self::object_names::{Selector, Tree, capture, full_name, guest_id, id_of, token_of};
 use super::adapt::references::{self, Moves};
 use crate::catalog::objects::{GUEST_KINDS, Grammar, KINDS, Kind, Part, Whose};
-use crate::model::report::{Fault, FaultKind};
+use crate::model::problem::{Fault, FaultKind};
 
 /// The host that objects come back to.
 #[derive(Debug, Clone, Copy)]

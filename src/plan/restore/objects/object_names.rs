@@ -10,7 +10,7 @@ use crate::catalog::objects::{
     Whose,
 };
 use crate::model::nearest::nearest;
-use crate::model::report::{Fault, FaultKind};
+use crate::model::problem::{Fault, FaultKind};
 use crate::plan::select;
 
 /// Contents by path, relative to the root: `etc/pve/storage.cfg`.
