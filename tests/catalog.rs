@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 
-use pbx_config::catalog::{self, Item, On, Restore, Source};
+use pbx_config::catalog::{self, Item, On, RestoreRule, Source};
 use pbx_config::sys::fs::glob::Pattern;
 
 fn globs(item: &Item) -> Vec<String> {
@@ -30,7 +30,11 @@ fn ids_and_output_names_are_unique_and_well_formed() {
         assert!(!item.title.is_empty(), "{} has no title", item.id);
         if let Some(name) = item.source.answer() {
             assert!(names.insert(name), "{name} is written twice");
-            assert!(matches!(item.restore, Restore::Never(_)), "{}: an answer is never restored", item.id);
+            assert!(
+                matches!(item.restore, RestoreRule::Never(_)),
+                "{}: an answer is never restored",
+                item.id
+            );
         }
         if let Source::Output { argv, .. } = item.source {
             assert!(!argv[0].contains('/'), "{}: a tool is named without its folder", item.id);
@@ -70,9 +74,9 @@ fn every_glob_is_one() {
 fn what_is_left_out_or_never_restored_says_why() {
     for item in catalog::items() {
         if matches!(item.source, Source::LeftOut(_)) {
-            assert!(matches!(item.restore, Restore::Never(_)), "{} has no reason", item.id);
+            assert!(matches!(item.restore, RestoreRule::Never(_)), "{} has no reason", item.id);
         }
-        if let Restore::Never(reason) = item.restore {
+        if let RestoreRule::Never(reason) = item.restore {
             assert!(reason.len() > 5 && !reason.ends_with('.'), "{}: '{reason}'", item.id);
         }
     }
@@ -96,7 +100,7 @@ fn no_literal_path_is_claimed_twice() {
     for item in rows.iter().filter(|item| !matches!(item.source, Source::LeftOut(_))) {
         for path in globs(item).iter().filter(|glob| !glob.contains('*')) {
             for other in rows.iter().filter(|other| other.id != item.id && claims(other, path)) {
-                let never = [item, other].iter().any(|row| matches!(row.restore, Restore::Never(_)));
+                let never = [item, other].iter().any(|row| matches!(row.restore, RestoreRule::Never(_)));
                 assert!(never, "{path} is claimed by {} and {}", item.id, other.id);
             }
         }

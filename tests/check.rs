@@ -14,7 +14,7 @@ use std::process::{Child, Command};
 
 use common::{TestHost, program};
 use pbx_config::model::problem::Exit;
-use pbx_config::sys::process::exec::{Cmd, Exec, Output, Status};
+use pbx_config::sys::process::exec::{Cmd, Exec, ProcessOutput, ToolStatus};
 use serde_json::Value;
 
 const ALL_HOSTS: [&str; 5] = ["pve-single", "pve-cluster", "pbs", "both", "bare"];
@@ -164,7 +164,7 @@ const CONFIG: &str = "etc/proxmox-backup-extra/pbx-config.cfg";
 struct Systemd(&'static str, &'static str);
 
 impl Exec for Systemd {
-    fn run(&self, cmd: &Cmd) -> anyhow::Result<Option<Output>> {
+    fn run(&self, cmd: &Cmd) -> anyhow::Result<Option<ProcessOutput>> {
         // What no check asks for is not there.
         if cmd.argv[0] != "systemctl" {
             return Ok(None);
@@ -177,7 +177,7 @@ impl Exec for Systemd {
                       Result=success\nExecMainStatus=0\nId=proxmox-backup-extra.service\nLoadState=loaded\n\
                       ActiveState=inactive\nUnitFileState=static\n";
         let stdout = answer.replace(self.0, self.1).into_bytes();
-        Ok(Some(Output { status: Status::Exit(0), stdout, ..Output::default() }))
+        Ok(Some(ProcessOutput { status: ToolStatus::Exit(0), stdout, ..Output::default() }))
     }
 }
 

@@ -61,10 +61,14 @@ fn vzdump(host: &TestHost, words: &[&str]) -> Output {
 struct Systemctl(Arc<Mutex<Vec<String>>>, i32);
 
 impl Exec for Systemctl {
-    fn run(&self, cmd: &Cmd) -> anyhow::Result<Option<exec::Output>> {
+    fn run(&self, cmd: &Cmd) -> anyhow::Result<Option<exec::ProcessOutput>> {
         self.0.lock().unwrap().push(cmd.argv.join(" "));
         let stderr = b"Unit not found.\n".to_vec();
-        Ok(Some(exec::Output { status: exec::Status::Exit(self.1), stderr, ..exec::Output::default() }))
+        Ok(Some(exec::ProcessOutput {
+            status: exec::ToolStatus::Exit(self.1),
+            stderr,
+            ..exec::Output::default()
+        }))
     }
 }
 

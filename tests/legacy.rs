@@ -275,7 +275,7 @@ fn what_opens_an_encrypted_one_is_an_identity_or_the_old_passphrase() {
 #[test]
 fn the_old_passphrase_is_the_key_with_each_salt_that_there_was() {
     use pbx_config::archive::keys::{Keys, Question};
-    use pbx_config::task::snapshots::Chosen;
+    use pbx_config::task::snapshots::ChosenSnapshot;
     use pbx_config::task::snapshots::verify;
     let host = host();
     for (n, (_, recipient, _)) in VECTORS.into_iter().enumerate() {
@@ -291,7 +291,7 @@ fn the_old_passphrase_is_the_key_with_each_salt_that_there_was() {
             Ok(answers.lock().unwrap().pop().map(|text| text.to_owned().into()))
         };
         let keys = Keys::new(&[], None, None, Some(Box::new(ask))).unwrap();
-        let proven = verify::verify(&Chosen::file(&file).with_keys(&keys)).unwrap();
+        let proven = verify::verify(&ChosenSnapshot::file(&file).with_keys(&keys)).unwrap();
         assert!(proven.index.entries.iter().any(|entry| entry.path.to_string() == "etc/hostname"));
     }
 }
@@ -532,7 +532,7 @@ fn archives_as_they_were_once_made_are_read_for_ever() {
     fs::write(&key, format!("{}\n", VECTORS[1].2)).unwrap();
     let mut names: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     names.retain(|path| {
-        pbx_config::model::legacy::RelicName::parse(path.file_name().unwrap().to_str().unwrap()).is_some()
+        pbx_config::model::legacy::LegacyName::parse(path.file_name().unwrap().to_str().unwrap()).is_some()
     });
     names.sort();
     assert_eq!(names.len(), 4, "a bundle, a loose one, an encrypted one, one of the Bash version");

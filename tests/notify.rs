@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use common::server::{Keys, Server};
 use common::{Done, TestHost};
 use pbx_config::model::problem::Exit;
-use pbx_config::sys::process::exec::{self, Cmd, Exec, Output};
+use pbx_config::sys::process::exec::{self, Cmd, Exec, ProcessOutput};
 use serde_json::Value;
 
 /// Stands in secrets.cfg of the tests and nowhere else.
@@ -93,7 +93,7 @@ struct MailSystem {
 }
 
 impl Exec for MailSystem {
-    fn run(&self, cmd: &Cmd) -> anyhow::Result<Option<Output>> {
+    fn run(&self, cmd: &Cmd) -> anyhow::Result<Option<ProcessOutput>> {
         if cmd.argv[0] != "sendmail" {
             return Ok(None);
         }
@@ -876,7 +876,7 @@ struct Perl {
 }
 
 impl Exec for Perl {
-    fn run(&self, cmd: &Cmd) -> anyhow::Result<Option<Output>> {
+    fn run(&self, cmd: &Cmd) -> anyhow::Result<Option<ProcessOutput>> {
         if cmd.argv[0] != "perl" {
             return Ok(None);
         }

@@ -16,15 +16,15 @@ use pbx_config::catalog::objects::Grammar;
 use pbx_config::catalog::restore::references::NODE_NAMES;
 use pbx_config::model::problem::{Exit, FaultKind};
 use pbx_config::plan::restore::adapt::references::{self, Moves};
-use pbx_config::plan::restore::objects::object_names::{self, Selector, Tree};
-use pbx_config::plan::restore::objects::{self, Chosen, Here, config_edit};
-use pbx_config::sys::process::exec::{Cmd, Exec, Output, Status};
+use pbx_config::plan::restore::objects::object_names::{self, FileTree, Selector};
+use pbx_config::plan::restore::objects::{self, ChosenObject, ObjectHost, config_edit};
+use pbx_config::sys::process::exec::{Cmd, Exec, ProcessOutput, ToolStatus};
 use proptest::prelude::*;
 
 /// The files of a golden host that objects stand in.
-fn golden(name: &str) -> Tree {
+fn golden(name: &str) -> FileTree {
     let host = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/hosts").join(name);
-    let mut tree = Tree::new();
+    let mut tree = FileTree::new();
     collect(&host.join("pve"), "etc/pve", &mut tree);
     collect(&host.join("root/etc/proxmox-backup"), "etc/proxmox-backup", &mut tree);
     tree
@@ -43,12 +43,17 @@ fn collect(folder: &Path, at: &str, tree: &mut Tree) {
 }
 
 /// Brings objects back onto `live` as this host.
-fn choose(words: &[&str], moves: &Moves, snapshot: &Tree, live: &Tree) -> Result<Vec<Chosen>, String> {
+fn choose(
+    words: &[&str],
+    moves: &Moves,
+    snapshot: &FileTree,
+    live: &FileTree,
+) -> Result<Vec<ChosenObject>, String> {
     let told = |fault: pbx_config::model::problem::Fault| {
         format!("{fault} [{:?}] hint: {}", fault.kind, fault.hint.clone().unwrap_or_default())
     };
     let selectors: Result<Vec<Selector>, _> = words.iter().map(|word| Selector::parse(word)).collect();
-    let here = Here { node: "pve1", nodes: &["pve1".to_owned()] };
+    let here = ObjectHost { node: "pve1", nodes: &["pve1".to_owned()] };
     let mut chosen = objects::choose(&selectors.map_err(told)?, moves, snapshot, live, here).map_err(told)?;
     match chosen.iter_mut().find_map(|one| one.refused.take()) {
         Some(refused) => Err(told(refused)),
@@ -57,11 +62,11 @@ fn choose(words: &[&str], moves: &Moves, snapshot: &Tree, live: &Tree) -> Result
 }
 
 #[track_caller]
-fn chosen(words: &[&str], snapshot: &Tree, live: &Tree) -> Vec<Chosen> {
+fn chosen(words: &[&str], snapshot: &FileTree, live: &FileTree) -> Vec<ChosenObject> {
     choose(words, &Moves::default(), snapshot, live).unwrap()
 }
 
-fn applied(live: &Tree, chosen: &[Chosen]) -> Tree {
+fn applied(live: &FileTree, chosen: &[ChosenObject]) -> FileTree {
     let mut tree = live.clone();
     for change in chosen.iter().flat_map(|chosen| &chosen.changes) {
         tree.insert(change.path.clone(), change.content.clone());
@@ -69,7 +74,7 @@ fn applied(live: &Tree, chosen: &[Chosen]) -> Tree {
     tree
 }
 
-fn text(tree: &Tree, path: &str) -> String {
+fn text(tree: &FileTree, path: &str) -> String {
     String::from_utf8(tree[path].clone()).unwrap()
 }
 
@@ -87,7 +92,7 @@ fn every_object_of_every_golden_host_is_unchanged_on_its_own_host() {
         assert!(words.len() > 3, "{name}: {words:?}");
         let nodes: Vec<String> = ["pve1", "pve2", "pve3", "duo"].map(str::to_owned).to_vec();
         for word in &words {
-            let here = Here { node: "pve1", nodes: &nodes };
+            let here = ObjectHost { node: "pve1", nodes: &nodes };
             let selector = Selector::parse(word).unwrap();
             let chosen = objects::choose(&[selector], &Moves::default(), &tree, &tree, here).unwrap();
             assert_eq!(chosen.len(), 1, "{name} {word}");
@@ -99,13 +104,14 @@ fn every_object_of_every_golden_host_is_unchanged_on_its_own_host() {
 #[test]
 fn every_object_comes_back_onto_a_host_that_has_nothing_and_is_then_unchanged() {
     let nodes: Vec<String> = ["pve1", "pve2", "pve3"].map(str::to_owned).to_vec();
-    let here = Here { node: "pve1", nodes: &nodes };
+    let here = ObjectHost { node: "pve1", nodes: &nodes };
     for name in ["pve-single", "pve-cluster", "pbs"] {
         let snapshot = golden(name);
         let words = object_names::all(&snapshot);
         let selectors: Vec<Selector> = words.iter().map(|word| Selector::parse(word).unwrap()).collect();
-        let first = objects::choose(&selectors, &Moves::default(), &snapshot, &Tree::new(), here).unwrap();
-        let live = applied(&Tree::new(), &first);
+        let first =
+            objects::choose(&selectors, &Moves::default(), &snapshot, &FileTree::new(), here).unwrap();
+        let live = applied(&FileTree::new(), &first);
         // Members of lists come after the lists, so once more; then everything stands.
         let second = objects::choose(&selectors, &Moves::default(), &snapshot, &live, here).unwrap();
         let live = applied(&live, &second);
@@ -306,13 +312,13 @@ fn a_guest_id_that_is_taken_is_refused_and_another_one_is_free() {
 #[test]
 fn a_guest_of_a_node_that_is_not_here_needs_another_node() {
     let snapshot = golden("pve-cluster");
-    let refused = choose(&["vm/301"], &Moves::default(), &snapshot, &Tree::new()).unwrap_err();
+    let refused = choose(&["vm/301"], &Moves::default(), &snapshot, &FileTree::new()).unwrap_err();
     assert!(
         refused.contains("there is no node 'pve3' here") && refused.contains("--node pve3=pve1"),
         "{refused}"
     );
     let moves = Moves { nodes: vec![("pve3".into(), "pve1".into())], ..Moves::default() };
-    let found = choose(&["vm/301"], &moves, &snapshot, &Tree::new()).unwrap();
+    let found = choose(&["vm/301"], &moves, &snapshot, &FileTree::new()).unwrap();
     assert_eq!(found[0].changes[0].path, "etc/pve/nodes/pve1/qemu-server/301.conf");
     assert_eq!(found[0].changes[0].from, "etc/pve/nodes/pve3/qemu-server/301.conf");
 }
@@ -323,8 +329,8 @@ fn a_mapping_an_ha_resource_and_a_zone_of_a_renamed_node_name_the_new_one() {
     let moves = Moves { nodes: vec![("pve1".into(), "alpha".into())], ..Moves::default() };
     let words = ["mapping/pci/gpu0", "ha/vm:100", "zone/prod", "ha-rule/prefer-pve1", "fabric/fab1_alpha"];
     // The fabric's node is named by the id itself, so only the others are asked for.
-    let found = choose(&words[..4], &moves, &snapshot, &Tree::new()).unwrap();
-    let after = applied(&Tree::new(), &found);
+    let found = choose(&words[..4], &moves, &snapshot, &FileTree::new()).unwrap();
+    let after = applied(&FileTree::new(), &found);
     assert_eq!(
         text(&after, "etc/pve/mapping/pci.cfg"),
         "gpu0\n\tcomment GPU%3A render\n\
@@ -342,7 +348,7 @@ fn a_mapping_an_ha_resource_and_a_zone_of_a_renamed_node_name_the_new_one() {
 #[test]
 fn a_word_that_names_nothing_is_refused_with_the_nearest_thing_that_is_there() {
     let snapshot = golden("pve-single");
-    let refused = |word: &str| choose(&[word], &Moves::default(), &snapshot, &Tree::new()).unwrap_err();
+    let refused = |word: &str| choose(&[word], &Moves::default(), &snapshot, &FileTree::new()).unwrap_err();
     for (word, said) in [
         ("storage/nsa", "did you mean 'storage/nas'?"),
         ("stroage/nas", "did you mean 'storage/…'?"),
@@ -645,7 +651,7 @@ struct OtherCards {
 }
 
 impl Exec for OtherCards {
-    fn run(&self, cmd: &Cmd) -> anyhow::Result<Option<Output>> {
+    fn run(&self, cmd: &Cmd) -> anyhow::Result<Option<ProcessOutput>> {
         let mut output = self.shims.run(cmd)?;
         if let Some(output) = output.as_mut().filter(|_| cmd.argv[0] == "ip") {
             output.stdout = String::from_utf8_lossy(&output.stdout).replace(self.old, self.new).into_bytes();
@@ -732,9 +738,9 @@ impl Systemd {
 }
 
 impl Exec for Systemd {
-    fn run(&self, cmd: &Cmd) -> anyhow::Result<Option<Output>> {
+    fn run(&self, cmd: &Cmd) -> anyhow::Result<Option<ProcessOutput>> {
         let words: Vec<&str> = cmd.argv.iter().map(String::as_str).collect();
-        let exit = |code| Output { status: Status::Exit(code), ..Output::default() };
+        let exit = |code| ProcessOutput { status: ToolStatus::Exit(code), ..Output::default() };
         let done = match words[..] {
             ["systemctl", "is-active", "--quiet", unit] => {
                 let pid = fs::read_to_string(&self.pidfile).unwrap_or_default();
@@ -773,7 +779,7 @@ impl Exec for Systemd {
 }
 
 /// All that pmxcfs shows, and nothing that it makes up.
-fn tree_of(host: &TestHost) -> Tree {
+fn tree_of(host: &TestHost) -> FileTree {
     fn walk(root: &Path, below: &str, tree: &mut Tree) {
         for entry in fs::read_dir(root.join(below)).unwrap() {
             let entry = entry.unwrap();
@@ -787,7 +793,7 @@ fn tree_of(host: &TestHost) -> Tree {
             }
         }
     }
-    let mut tree = Tree::new();
+    let mut tree = FileTree::new();
     walk(&host.mount_point(), "", &mut tree);
     tree
 }
@@ -830,7 +836,7 @@ fn the_database_comes_back_while_pmxcfs_is_stopped_starts_and_is_undone() {
     let undone = host.run_with(&["undo"], Box::new(systemd));
     assert!(undone.out.contains("pve-cluster: was stopped before the restore, and is again"), "{undone:?}");
     // As it was before: stopped, until the admin starts it.
-    assert_eq!(tree_of(&host), Tree::new());
+    assert_eq!(tree_of(&host), FileTree::new());
     let systemd = Systemd::of(&host, "pve-single");
     systemd.run(&Cmd::new(["systemctl", "start", "pve-cluster"], Duration::from_secs(60))).unwrap();
     assert_eq!(tree_of(&host), changed);
@@ -917,7 +923,7 @@ proptest! {
                 _ => config_edit::add(grammar, live.as_bytes(), &piece.kind, &piece.id, content).unwrap(),
             };
             let found = config_edit::pieces(grammar, &after).unwrap();
-            let contents = |text: &[u8], all: &[config_edit::Piece]| -> Vec<(String, Vec<u8>)> {
+            let contents = |text: &[u8], all: &[config_edit::ConfigPart]| -> Vec<(String, Vec<u8>)> {
                 all.iter().map(|piece| (piece.id.clone(), text[piece.at.clone()].to_vec())).collect()
             };
             let mut expected = contents(live.as_bytes(), &before);

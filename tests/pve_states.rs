@@ -23,8 +23,8 @@ use pbx_config::catalog::{self, Source};
 use pbx_config::model::problem::{Exit, Severity};
 use pbx_config::sys::fs::glob::Pattern;
 use pbx_config::sys::host::Host;
-use pbx_config::sys::pmxcfs::{self, How, Picture, State};
-use pbx_config::sys::process::exec::{self, Cmd, NoTools, Status};
+use pbx_config::sys::pmxcfs::{self, PictureSource, PmxcfsPicture, PmxcfsState};
+use pbx_config::sys::process::exec::{self, Cmd, NoTools, ToolStatus};
 use rusqlite::Connection;
 use serde_json::Value;
 
@@ -88,7 +88,7 @@ fn library_host(host: &TestHost) -> Host {
 }
 
 #[track_caller]
-fn picture(host: &TestHost) -> Picture {
+fn picture(host: &TestHost) -> PmxcfsPicture {
     within(host, LONG, || pmxcfs::read(&library_host(host)).unwrap())
 }
 
@@ -173,7 +173,7 @@ fn tree_of(folder: &Path) -> Tree {
     tree
 }
 
-fn tree_of_picture(picture: &Picture) -> Tree {
+fn tree_of_picture(picture: &PmxcfsPicture) -> Tree {
     picture.nodes.iter().map(|node| (node.path.clone(), node.data.clone())).collect()
 }
 
@@ -302,7 +302,7 @@ fn worth(report: &Value) -> Vec<(String, String, String)> {
 fn a_running_one_is_saved_from_its_database_as_it_shows_itself() {
     let host = running(&[]);
     let now = picture(&host);
-    assert_eq!((now.how, now.state), (How::Database, State::Live { quorate: true }));
+    assert_eq!((now.how, now.state), (PictureSource::Database, PmxcfsState::Live { quorate: true }));
     assert!(now.problems.is_empty(), "{:?}", now.problems);
     let taken = Taken::from(&host, Exit::Ok);
     assert!(taken.problems.is_empty(), "{:?}", taken.problems);
@@ -370,7 +370,7 @@ fn one_written_at_full_speed_is_always_saved_as_of_one_moment_and_is_not_harmed(
         let before = Instant::now();
         let picture = within(&host, LONG, || pmxcfs::read(&library).unwrap());
         slowest = slowest.max(before.elapsed());
-        assert_eq!(picture.how, How::Database);
+        assert_eq!(picture.how, PictureSource::Database);
         assert!(picture.problems.is_empty(), "{:?}", picture.problems);
         let tree = tree_of_picture(&picture);
         let number = assert_one_moment(&tree);
@@ -441,7 +441,7 @@ fn no_verb_that_reads_harms_a_running_one() {
 fn without_quorum_it_reads_like_any_other_and_that_is_a_notice() {
     let host = running(&["--no-quorum"]);
     let now = picture(&host);
-    assert_eq!((now.how, now.state), (How::Database, State::Live { quorate: false }));
+    assert_eq!((now.how, now.state), (PictureSource::Database, PmxcfsState::Live { quorate: false }));
     let [problem] = &now.problems[..] else { panic!("{:?}", now.problems) };
     assert_eq!(problem.severity, Severity::Notice);
     assert!(problem.what.contains("no quorum") && problem.hint.is_some(), "{problem:?}");
@@ -454,7 +454,7 @@ fn without_quorum_it_reads_like_any_other_and_that_is_a_notice() {
     host.signal_daemon(Signal::SIGUSR2);
     thread::sleep(Duration::from_millis(1100)); // the kernel's attribute cache
     let now = picture(&host);
-    assert_eq!(now.state, State::Live { quorate: true });
+    assert_eq!(now.state, PmxcfsState::Live { quorate: true });
     assert!(now.problems.is_empty(), "{:?}", now.problems);
 }
 
@@ -464,7 +464,7 @@ fn nothing_of_ours_stays_in_the_mount() {
     let _taken = Taken::from(&host, Exit::Ok);
     // Without its log it is read through the mount.
     careless_open(&host);
-    assert_eq!(picture(&host).how, How::Mount);
+    assert_eq!(picture(&host).how, PictureSource::Mount);
     host.signal_daemon(Signal::SIGKILL);
     // A start takes the corpse away, which an open file or a working folder in it would not let it.
     host.mount(&[]);
@@ -519,7 +519,7 @@ fn a_frozen_one_is_told_from_a_dead_one_and_does_not_hold_up_a_run() {
     taken.assert_complete();
     assert!(taken.tree.contains_key(Path::new("only-in-the-log.cfg")));
     host.signal_daemon(Signal::SIGCONT);
-    assert_eq!(picture(&host).state, State::Live { quorate: true });
+    assert_eq!(picture(&host).state, PmxcfsState::Live { quorate: true });
     assert_unharmed(&host, "thawed");
 }
 
@@ -539,7 +539,7 @@ fn one_that_hangs_in_the_midst_of_a_request_does_not_hold_up_a_run() {
     let path = host.mount_point().join(".version");
     let cmd = Cmd::new(["cat", path.to_str().unwrap()], Duration::from_millis(200));
     let said = within(&host, FROZEN_LIMIT, || exec::run_at(Path::new("/bin/cat"), &cmd.argv[1..], &cmd));
-    assert_eq!(said.unwrap().status, Status::TimedOut);
+    assert_eq!(said.unwrap().status, ToolStatus::TimedOut);
     host.signal_daemon(Signal::SIGKILL);
     let taken = Taken::extracted(&host, &report);
     assert!(taken.only_problem().1.contains("does not answer"));
@@ -573,7 +573,7 @@ fn an_unmounted_one_in_a_rescue_system_is_saved_without_a_word_and_left_as_it_wa
     let (db, lock) = (host.database(), host.database().with_file_name(".pmxcfs.lockfile"));
     assert_eq!(before.keys().collect::<BTreeSet<_>>(), BTreeSet::from([&db, &lock]));
     let now = picture(&host);
-    assert_eq!((now.how, now.state), (How::Copy, State::NotMounted));
+    assert_eq!((now.how, now.state), (PictureSource::Copy, PmxcfsState::NotMounted));
     let taken = Taken::from(&host, Exit::Ok);
     assert!(taken.problems.is_empty(), "{:?}", taken.problems);
     taken.assert_complete();
@@ -586,7 +586,7 @@ fn the_log_on_a_dead_nodes_disk_is_part_of_what_is_saved_and_left_as_it_was() {
     let host = dead_disk();
     let before = database_folder(&host);
     assert!(before[&beside_database(&host, "-wal")].0 > 0, "there is a log");
-    assert_eq!(picture(&host).how, How::Copy);
+    assert_eq!(picture(&host).how, PictureSource::Copy);
     let taken = Taken::from(&host, Exit::Ok);
     assert!(taken.problems.is_empty(), "{:?}", taken.problems);
     taken.assert_complete();
@@ -606,17 +606,17 @@ fn no_copy_of_the_database_stays_behind() {
         fs::create_dir_all(dir).unwrap();
         fs::write(dir.join("config.db"), "keys").unwrap();
     }
-    assert_eq!(picture(&host).how, How::Copy);
+    assert_eq!(picture(&host).how, PictureSource::Copy);
     assert!(!dead.exists());
     assert!(living.join("config.db").exists(), "it may be read right now");
     fs::remove_dir_all(&living).unwrap();
-    assert_eq!(picture(&host).how, How::Copy);
+    assert_eq!(picture(&host).how, PictureSource::Copy);
     assert!(!run_dir.exists());
 
     // Nor where no copy is needed any more.
     fs::create_dir_all(&dead).unwrap();
     host.mount(&[]);
-    assert_eq!(picture(&host).how, How::Database);
+    assert_eq!(picture(&host).how, PictureSource::Database);
     assert!(!dead.exists());
 }
 
@@ -634,7 +634,7 @@ fn assert_written_then_saved_through_the_mount(host: &TestHost) -> Taken {
 #[track_caller]
 fn assert_saved_through_the_mount(host: &TestHost) -> Taken {
     let before = Instant::now();
-    assert_eq!(picture(host).how, How::Mount);
+    assert_eq!(picture(host).how, PictureSource::Mount);
     assert!(before.elapsed() < Duration::from_secs(10), "{:?}", before.elapsed());
     let taken = Taken::from(host, Exit::Problems);
     let (severity, what, hint) = taken.only_problem();
@@ -661,7 +661,7 @@ fn a_log_deleted_by_a_careless_tool_makes_the_mount_the_source() {
     host.mount(&[]);
     assert_eq!(read_mounted(&host, "after.cfg"), "written after the damage\n");
     let now = picture(&host);
-    assert_eq!(now.how, How::Database);
+    assert_eq!(now.how, PictureSource::Database);
     assert!(now.problems.is_empty(), "{:?}", now.problems);
 }
 
@@ -687,7 +687,7 @@ fn no_file_is_torn_when_one_is_read_through_the_mount_at_full_speed() {
     let (mut count, start) = (0, Instant::now());
     while start.elapsed() < Duration::from_secs(1) {
         let picture = picture(&host);
-        assert_eq!(picture.how, How::Mount);
+        assert_eq!(picture.how, PictureSource::Mount);
         for (path, content) in tree_of_picture(&picture) {
             if let (true, Some(content)) = (path.starts_with("stress"), content) {
                 let number = content.first_chunk::<16>().expect("a whole file");
@@ -954,7 +954,7 @@ fn a_dead_nodes_tree_without_its_version_is_read() {
     assert_eq!(db.execute("DELETE FROM tree WHERE inode = 0", []).unwrap(), 1);
     drop(db);
     let now = picture(&host);
-    assert_eq!(now.how, How::Copy);
+    assert_eq!(now.how, PictureSource::Copy);
     assert!(now.problems.is_empty(), "{:?}", now.problems);
     assert_eq!(tree_of_picture(&now), golden());
     let taken = Taken::from(&host, Exit::Ok);

@@ -9,7 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use common::TestHost;
 use pbx_config::model::problem::Exit;
-use pbx_config::sys::process::exec::{Cmd, Exec, Output, Status};
+use pbx_config::sys::process::exec::{Cmd, Exec, ProcessOutput, ToolStatus};
 use serde_json::{Value, json};
 
 const STATE: &str = "var/lib/proxmox-backup-extra";
@@ -338,7 +338,7 @@ fn records_are_bounded_in_number_and_one_in_bytes() {
 struct Timers(&'static str);
 
 impl Exec for Timers {
-    fn run(&self, cmd: &Cmd) -> anyhow::Result<Option<Output>> {
+    fn run(&self, cmd: &Cmd) -> anyhow::Result<Option<ProcessOutput>> {
         let argv: Vec<&str> = cmd.argv.iter().map(String::as_str).collect();
         if argv.first() != Some(&"systemctl") {
             return Ok(None);
@@ -347,7 +347,11 @@ impl Exec for Timers {
             ["systemctl", "list-timers", "--all", "--no-pager", "-o", "json", "proxmox-backup-extra.timer"];
         assert_eq!(argv, asked);
         assert!(cmd.limit <= std::time::Duration::from_secs(10));
-        Ok(Some(Output { status: Status::Exit(0), stdout: self.0.as_bytes().to_vec(), ..Output::default() }))
+        Ok(Some(ProcessOutput {
+            status: ToolStatus::Exit(0),
+            stdout: self.0.as_bytes().to_vec(),
+            ..Output::default()
+        }))
     }
 }
 

@@ -8,8 +8,8 @@ use anyhow::{Context, Result, ensure};
 
 use super::codec::Codec;
 use super::guard::{Bounded, Hashing};
-use super::tar::{self, BLOCK, Member};
-use crate::model::index::{Entry, INDEX_PATH, Index, Kind, Name};
+use super::tar::{self, BLOCK, TarMember};
+use crate::model::index::{Entry, EntryKind, INDEX_PATH, Index, Name};
 use crate::model::snapshot::{Counts, Snapshot};
 use crate::sys::hex;
 
@@ -20,7 +20,7 @@ const KEPT_MAX_BYTES: usize = 256 << 20;
 
 /// What was seen of a member while it streamed by.
 struct Seen {
-    member: Member,
+    member: TarMember,
     sha256: [u8; 32],
 }
 
@@ -48,7 +48,7 @@ pub fn read_stream(
     input: impl Read,
     codec: &Codec,
     limits: Limits,
-    visit: &mut dyn FnMut(&Member, &mut dyn Read) -> Result<()>,
+    visit: &mut dyn FnMut(&TarMember, &mut dyn Read) -> Result<()>,
 ) -> Result<Stream> {
     let mut seen: HashMap<Name, Seen> = HashMap::new();
     let mut kept = 0;
@@ -93,9 +93,9 @@ impl Stream {
     }
 }
 
-fn read_index(member: &Member, content: &mut dyn Read) -> Result<Index> {
+fn read_index(member: &TarMember, content: &mut dyn Read) -> Result<Index> {
     ensure!(
-        member.kind == Kind::File && member.size <= INDEX_MAX_BYTES,
+        member.kind == EntryKind::File && member.size <= INDEX_MAX_BYTES,
         "its index is no file of a sane size"
     );
     // From a slice, serde borrows and is several times faster than from a stream.
@@ -147,17 +147,17 @@ fn check_manifest(index: &Index, snapshot: &Snapshot) -> Result<()> {
 pub(super) fn counted(index: &Index, others: Counts) -> Counts {
     Counts {
         entries: index.entries.len() as u64,
-        files: index.entries.iter().filter(|entry| entry.kind == Kind::File).count() as u64,
+        files: index.entries.iter().filter(|entry| entry.kind == EntryKind::File).count() as u64,
         absent: index.absent.len() as u64,
         problems: index.problems.len() as u64,
         ..others
     }
 }
 
-fn check_hard_link(member: &Member, seen: &HashMap<Name, Seen>) -> Result<()> {
-    let (Kind::Hardlink, Some(first)) = (member.kind, &member.link) else { return Ok(()) };
+fn check_hard_link(member: &TarMember, seen: &HashMap<Name, Seen>) -> Result<()> {
+    let (EntryKind::Hardlink, Some(first)) = (member.kind, &member.link) else { return Ok(()) };
     ensure!(
-        seen.get(first).is_some_and(|found| found.member.kind == Kind::File),
+        seen.get(first).is_some_and(|found| found.member.kind == EntryKind::File),
         "{}: is a second name of {first}, which is no file that stands before it",
         member.path
     );
@@ -170,7 +170,7 @@ fn check_folders(seen: &HashMap<Name, Seen>) -> Result<()> {
     for path in seen.keys().chain([&index]) {
         for above in path.as_path().ancestors().skip(1).map(Name::from) {
             ensure!(
-                above != index && seen.get(&above).is_none_or(|found| found.member.kind == Kind::Dir),
+                above != index && seen.get(&above).is_none_or(|found| found.member.kind == EntryKind::Dir),
                 "{path}: lies below {above}, which is no folder"
             );
         }
@@ -181,7 +181,7 @@ fn check_folders(seen: &HashMap<Name, Seen>) -> Result<()> {
 fn check_entry(entry: &Entry, found: &Seen) -> Result<()> {
     ensure!(tar::same_fields(entry, &found.member), "{}: its header and the index differ", entry.path);
     ensure!(
-        entry.kind != Kind::File || entry.sha256 == hex(&found.sha256),
+        entry.kind != EntryKind::File || entry.sha256 == hex(&found.sha256),
         "{}: its contents are not what the index says",
         entry.path
     );

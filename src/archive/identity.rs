@@ -13,7 +13,7 @@ use bech32::{Bech32, Hrp};
 use zeroize::{Zeroize, Zeroizing};
 
 use super::recipient::{Derivation, Recipient, at, no_plugin};
-use super::seal::{self, Held};
+use super::seal::{self, HeldFileKey};
 use crate::model::problem::{Fault, FaultKind};
 use crate::model::snapshot::Sealed;
 
@@ -39,7 +39,7 @@ enum Key {
     Plugin(age::plugin::Identity),
     /// A file of identities that a passphrase locks, as it is.
     Locked(Arc<Vec<u8>>),
-    Held(Held),
+    Held(HeldFileKey),
 }
 
 impl Identity {
@@ -48,7 +48,7 @@ impl Identity {
     }
 
     /// Of one payload, by the key that sealed it.
-    pub(super) fn of_held(held: Held) -> Self {
+    pub(super) fn of_held(held: HeldFileKey) -> Self {
         Self { key: Key::Held(held), path: PathBuf::new() }
     }
 
@@ -218,7 +218,7 @@ impl Identity {
     }
 
     /// None: the payload is sealed to others, or this one is still locked.
-    pub(super) fn open(&self, header: &[u8]) -> Result<Option<Held>> {
+    pub(super) fn open(&self, header: &[u8]) -> Result<Option<HeldFileKey>> {
         match &self.key {
             Key::X25519(key) => seal::try_open(header, key),
             Key::Ssh(key) => seal::try_open(header, key.as_ref()),

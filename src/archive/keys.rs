@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 
 use super::identity::Identity;
 use super::recipient::Derivation;
-use super::seal::{Clear, Held, Opening};
+use super::seal::{Clear, HeldFileKey, Opening};
 use crate::model::problem::{Fault, FaultKind};
 use crate::model::snapshot::Sealed;
 use crate::sys::process::lock::check_stopped;
@@ -44,7 +44,7 @@ struct Inner {
     /// Files that are read when something sealed is met.
     later: Mutex<Vec<PathBuf>>,
     /// Payloads that were opened, by their headers: a token is not to be touched twice.
-    opened: Mutex<Vec<(Vec<u8>, Held)>>,
+    opened: Mutex<Vec<(Vec<u8>, HeldFileKey)>>,
     ask: Option<Box<Ask>>,
     /// Where a person's own SSH keys are.
     home: Option<PathBuf>,
@@ -80,7 +80,7 @@ impl Keys {
     }
 
     /// Of one payload, by the key that sealed it.
-    pub fn of_run(held: Held) -> Self {
+    pub fn of_run(held: HeldFileKey) -> Self {
         Self(Arc::new(Inner { identities: Mutex::new(vec![Identity::of_held(held)]), ..Inner::default() }))
     }
 
@@ -91,7 +91,7 @@ impl Keys {
 
     /// The file key of a sealed payload, without asking anybody. None: what is there does not open it.
     /// Errors: the header is damaged, a plugin refuses.
-    pub fn find(&self, header: &[u8], sealed: Option<&Sealed>) -> Result<Option<Held>> {
+    pub fn find(&self, header: &[u8], sealed: Option<&Sealed>) -> Result<Option<HeldFileKey>> {
         if let Some((_, held)) = lock(&self.0.opened).iter().find(|(known, _)| known == header) {
             return Ok(Some(held.clone()));
         }
@@ -112,7 +112,7 @@ impl Keys {
     }
 
     /// The same, asking until it opens. Errors: `Unseal` when it does not and nobody can be asked.
-    pub fn find_or_ask(&self, header: &[u8], sealed: Option<&Sealed>, of: &str) -> Result<Held> {
+    pub fn find_or_ask(&self, header: &[u8], sealed: Option<&Sealed>, of: &str) -> Result<HeldFileKey> {
         if let Some(held) = self.find(header, sealed)? {
             return Ok(held);
         }
@@ -147,7 +147,7 @@ impl Keys {
         }
     }
 
-    fn keep(&self, header: &[u8], held: Held) -> Held {
+    fn keep(&self, header: &[u8], held: HeldFileKey) -> HeldFileKey {
         lock(&self.0.opened).push((header.to_vec(), held.clone()));
         held
     }
@@ -185,7 +185,7 @@ impl Keys {
     }
 
     /// Files of keys that a passphrase locks: those that may fit are unlocked, asking until it is right.
-    fn unlock(&self, header: &[u8], sealed: Option<&Sealed>) -> Result<Option<Held>> {
+    fn unlock(&self, header: &[u8], sealed: Option<&Sealed>) -> Result<Option<HeldFileKey>> {
         let fits = |identity: &Identity| identity.is_locked() && identity.may_open(sealed);
         let locked: Vec<Identity> =
             lock(&self.0.identities).iter().filter(|one| fits(one)).cloned().collect();

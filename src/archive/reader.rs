@@ -15,9 +15,9 @@ use super::contents::{Limits, counted, read_stream};
 use super::guard::{Hashing, READ_BYTES};
 use super::keys::Keys;
 use super::legacy;
-use super::seal::{self, Held, Opening, SEALED_EXT};
+use super::seal::{self, HeldFileKey, Opening, SEALED_EXT};
 use super::sign::{self, SIGNATURE_MAX_BYTES, SIGNATURE_NAME};
-use super::tar::{BLOCK, Member};
+use super::tar::{BLOCK, TarMember};
 use super::writer::{HOWTO_NAME, MANIFEST_NAME};
 use crate::model::index::{Index, Name};
 use crate::model::problem::{Fault, FaultKind};
@@ -89,11 +89,11 @@ pub struct Archive {
     keys: Keys,
     /// What an archive of the predecessor says of itself.
     pub old: Option<legacy::Manifest>,
-    row: Row,
+    row: ItemLookup,
 }
 
 /// The catalogue's row of a path, and whether it is secret: what only old archives do not tell themselves.
-pub type Row = fn(&Name) -> (&'static str, bool);
+pub type ItemLookup = fn(&Name) -> (&'static str, bool);
 
 impl Archive {
     /// Errors: `Verification` when the file is damaged, with its path.
@@ -109,7 +109,7 @@ impl Archive {
         if block.starts_with(MANIFEST_NAME.as_bytes()) || !legacy::is_one(path, &block) {
             return Self::from_file(file);
         }
-        let legacy::Found { file, manifest, snapshot, payload_at } = legacy::open(path, file)?;
+        let legacy::LegacyArchive { file, manifest, snapshot, payload_at } = legacy::open(path, file)?;
         let head = Head { snapshot, manifest_sha256: String::new() };
         let (keys, old) = (Keys::default(), Some(manifest));
         Ok(Self { file, head, payload_at, signed_by: None, keys, old, row: |_| (legacy::ITEM, true) })
@@ -117,7 +117,7 @@ impl Archive {
 
     /// Where paths of the predecessor's archives belong.
     #[must_use]
-    pub fn with_rows(mut self, row: Row) -> Self {
+    pub fn with_rows(mut self, row: ItemLookup) -> Self {
         self.row = row;
         self
     }
@@ -153,12 +153,12 @@ impl Archive {
     pub fn read(
         &mut self,
         path: &Path,
-        visit: &mut dyn FnMut(&Member, &mut dyn Read) -> Result<()>,
+        visit: &mut dyn FnMut(&TarMember, &mut dyn Read) -> Result<()>,
     ) -> Result<Index> {
         let held = self.key(path).map_err(|error| not_opened(&error, path))?;
         self.file.seek(SeekFrom::Start(self.payload_at))?;
         let mut visit_error = None;
-        let mut visit = |member: &Member, content: &mut dyn Read| {
+        let mut visit = |member: &TarMember, content: &mut dyn Read| {
             visit(member, content).map_err(|error| {
                 visit_error = Some(error);
                 anyhow::anyhow!("stopped")
@@ -221,7 +221,7 @@ impl Archive {
     }
 
     /// Damage is told as such before anybody is asked for a key: a wrong key and a damaged file look alike.
-    fn key(&mut self, path: &Path) -> Result<Option<Held>> {
+    fn key(&mut self, path: &Path) -> Result<Option<HeldFileKey>> {
         let Some(header) = self.seal()? else { return Ok(None) };
         let sealed = self.head.snapshot.sealed.clone();
         if let Some(held) = self.keys.find(&header, sealed.as_ref())? {
@@ -345,8 +345,8 @@ fn damaged(error: &anyhow::Error, path: &Path) -> anyhow::Error {
 fn read_payload(
     file: &File,
     snapshot: &Snapshot,
-    held: Option<&Held>,
-    visit: &mut dyn FnMut(&Member, &mut dyn Read) -> Result<()>,
+    held: Option<&HeldFileKey>,
+    visit: &mut dyn FnMut(&TarMember, &mut dyn Read) -> Result<()>,
 ) -> Result<Index> {
     let codec = codec_of(snapshot)?;
     let mut stored = Hashing::new(file.take(snapshot.payload.size));

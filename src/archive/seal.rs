@@ -37,9 +37,9 @@ const STOP_POLL: Duration = Duration::from_millis(50);
 /// refuses to mix them), and its secret would pass through memory that is not ours to lock. It opens one file, this
 /// one, and is as dead as the pair would be when the run ends.
 #[derive(Clone)]
-pub struct Held(Arc<Locked>);
+pub struct HeldFileKey(Arc<Locked>);
 
-impl Held {
+impl HeldFileKey {
     pub(super) fn new(key: &FileKey) -> std::io::Result<Self> {
         let mut locked = Locked::new(FILE_KEY_BYTES)?;
         locked.bytes_mut().copy_from_slice(key.expose_secret());
@@ -47,7 +47,7 @@ impl Held {
     }
 }
 
-impl age::Identity for Held {
+impl age::Identity for HeldFileKey {
     fn unwrap_stanza(&self, _: &Stanza) -> Option<Result<FileKey, DecryptError>> {
         Some(Ok(FileKey::init_with_mut(|key| key.copy_from_slice(self.0.bytes()))))
     }
@@ -56,12 +56,12 @@ impl age::Identity for Held {
 /// A configured recipient that lets the run keep the file key, too.
 struct Witness<'a> {
     first: &'a dyn age::Recipient,
-    held: OnceLock<Held>,
+    held: OnceLock<HeldFileKey>,
 }
 
 impl age::Recipient for Witness<'_> {
     fn wrap_file_key(&self, key: &FileKey) -> Result<(Vec<Stanza>, HashSet<String>), EncryptError> {
-        let _ = self.held.set(Held::new(key)?);
+        let _ = self.held.set(HeldFileKey::new(key)?);
         self.first.wrap_file_key(key)
     }
 }
@@ -70,7 +70,7 @@ impl age::Recipient for Witness<'_> {
 pub struct Seal {
     encryptor: Encryptor,
     /// Opens what this seals; None when the run is not to have it.
-    pub held: Option<Held>,
+    pub held: Option<HeldFileKey>,
     /// For the manifest.
     pub sealed: Sealed,
 }
@@ -104,7 +104,7 @@ impl Seal {
     }
 }
 
-type Wrapped = Result<(Encryptor, Option<Held>), EncryptError>;
+type Wrapped = Result<(Encryptor, Option<HeldFileKey>), EncryptError>;
 
 fn wrap(all: &[Box<dyn age::Recipient + Send>], read_back: bool) -> Wrapped {
     let Some((first, others)) = all.split_first() else { return Err(EncryptError::MissingRecipients) };
@@ -202,7 +202,7 @@ impl<R: BufRead> Opening<R> {
     }
 
     /// The clear stream. Errors: the key is not of this payload.
-    pub fn open(self, key: &Held) -> Result<Clear<R>> {
+    pub fn open(self, key: &HeldFileKey) -> Result<Clear<R>> {
         let input = Cursor::new(self.header).chain(self.rest);
         let decryptor = age::Decryptor::new_buffered(input).map_err(damaged)?;
         decryptor.decrypt(std::iter::once(key as &dyn age::Identity)).map_err(damaged)
@@ -211,15 +211,15 @@ impl<R: BufRead> Opening<R> {
 
 /// Tries one identity on a header. None: it is sealed to others.
 /// Errors: the header is damaged, or what the identity says.
-pub fn try_open(header: &[u8], identity: &dyn age::Identity) -> Result<Option<Held>> {
-    struct Catch<'a>(&'a dyn age::Identity, OnceLock<Held>);
+pub fn try_open(header: &[u8], identity: &dyn age::Identity) -> Result<Option<HeldFileKey>> {
+    struct Catch<'a>(&'a dyn age::Identity, OnceLock<HeldFileKey>);
     impl Catch<'_> {
         fn keep(
             &self,
             found: Option<Result<FileKey, DecryptError>>,
         ) -> Option<Result<FileKey, DecryptError>> {
             if let Some(Ok(key)) = &found {
-                match Held::new(key) {
+                match HeldFileKey::new(key) {
                     Ok(held) => drop(self.1.set(held)),
                     Err(error) => return Some(Err(error.into())),
                 }

@@ -14,13 +14,13 @@ const BUFFER_BYTES: usize = 256 * 1024;
 const TEE_PIECES: usize = 16;
 
 /// The bytes as they are stored.
-pub struct Stored {
+pub struct WrittenPayload {
     file: BufWriter<File>,
     hash: Sha256,
     size: u64,
 }
 
-impl Write for Stored {
+impl Write for WrittenPayload {
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
         let n = self.file.write(data)?;
         self.hash.update(&data[..n]);
@@ -34,8 +34,8 @@ impl Write for Stored {
 }
 
 enum Out {
-    Clear(Stored),
-    Sealed(Box<StreamWriter<Stored>>),
+    Clear(WrittenPayload),
+    Sealed(Box<StreamWriter<WrittenPayload>>),
 }
 
 pub struct Sink {
@@ -45,8 +45,11 @@ pub struct Sink {
 
 impl Sink {
     pub fn new(file: File, seal: Option<Seal>) -> io::Result<Self> {
-        let stored =
-            Stored { file: BufWriter::with_capacity(BUFFER_BYTES, file), hash: Sha256::new(), size: 0 };
+        let stored = WrittenPayload {
+            file: BufWriter::with_capacity(BUFFER_BYTES, file),
+            hash: Sha256::new(),
+            size: 0,
+        };
         let out = match seal {
             None => Out::Clear(stored),
             Some(seal) => Out::Sealed(Box::new(seal.begin(stored)?)),

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail, ensure};
 use tar::{EntryType, Header};
 
 use super::pax;
-use crate::model::index::{Entry, Kind, Mtime, Name, Xattr};
+use crate::model::index::{Entry, EntryKind, Mtime, Name, Xattr};
 
 pub const BLOCK: usize = 512;
 const ZEROS: [u8; BLOCK * 2] = [0; BLOCK * 2];
@@ -19,16 +19,16 @@ const XATTR: &str = "SCHILY.xattr.";
 /// The header blocks of an entry, with a PAX header before it when ustar cannot hold something.
 pub fn header(entry: &Entry) -> Result<Vec<u8>> {
     let mut path = entry.path.as_bytes().to_vec();
-    if entry.kind == Kind::Dir {
+    if entry.kind == EntryKind::Dir {
         path.push(b'/');
     }
     let mut records = Vec::new();
     let mut header = Header::new_ustar();
     header.set_entry_type(match entry.kind {
-        Kind::File => EntryType::Regular,
-        Kind::Dir => EntryType::Directory,
-        Kind::Symlink => EntryType::Symlink,
-        Kind::Hardlink => EntryType::Link,
+        EntryKind::File => EntryType::Regular,
+        EntryKind::Dir => EntryType::Directory,
+        EntryKind::Symlink => EntryType::Symlink,
+        EntryKind::Hardlink => EntryType::Link,
     });
     if !set_path(&mut header, &path) {
         pax::write(&mut records, "path", &path);
@@ -104,9 +104,9 @@ pub fn end() -> &'static [u8] {
 
 /// A member as its headers tell it. The item, the secret flag and the hash are in the index only.
 #[derive(Debug, Clone)]
-pub struct Member {
+pub struct TarMember {
     pub path: Name,
-    pub kind: Kind,
+    pub kind: EntryKind,
     pub mode: u32,
     pub uid: u32,
     pub gid: u32,
@@ -116,7 +116,7 @@ pub struct Member {
     pub xattrs: Vec<Xattr>,
 }
 
-impl Member {
+impl TarMember {
     /// Bytes that its name, link and attributes take.
     pub fn memory(&self) -> usize {
         let xattrs =
@@ -128,7 +128,7 @@ impl Member {
 
 /// Reads an archive to its end, member by member. What `visit` does not read is skipped.
 /// Errors: damaged headers, kinds that a snapshot never holds, unsafe names.
-pub fn read(input: impl Read, visit: &mut dyn FnMut(&Member, &mut dyn Read) -> Result<()>) -> Result<()> {
+pub fn read(input: impl Read, visit: &mut dyn FnMut(&TarMember, &mut dyn Read) -> Result<()>) -> Result<()> {
     let mut archive = tar::Archive::new(input);
     let mut pax: Option<Pax> = None;
     for raw in archive.entries()?.raw(true) {
@@ -151,31 +151,31 @@ pub fn read(input: impl Read, visit: &mut dyn FnMut(&Member, &mut dyn Read) -> R
     Ok(())
 }
 
-fn member(raw: &tar::Entry<impl Read>, pax: Pax) -> Result<Member> {
+fn member(raw: &tar::Entry<impl Read>, pax: Pax) -> Result<TarMember> {
     let header = raw.header();
     let mut path = pax.path.unwrap_or_else(|| header.path_bytes().into_owned());
     let shown = Name::new(path.clone());
     let kind = match header.entry_type() {
-        EntryType::Regular => Kind::File,
-        EntryType::Directory => Kind::Dir,
-        EntryType::Symlink => Kind::Symlink,
-        EntryType::Link => Kind::Hardlink,
+        EntryType::Regular => EntryKind::File,
+        EntryType::Directory => EntryKind::Dir,
+        EntryType::Symlink => EntryKind::Symlink,
+        EntryType::Link => EntryKind::Hardlink,
         other => bail!("{shown}: is of kind {:?}, which no snapshot holds", char::from(other.as_byte())),
     };
-    if kind == Kind::Dir && path.last() == Some(&b'/') {
+    if kind == EntryKind::Dir && path.last() == Some(&b'/') {
         path.pop();
     }
     let path = Name::new(path);
     check_path(&path)?;
     let link = pax.link.or_else(|| header.link_name_bytes().map(std::borrow::Cow::into_owned)).map(Name::new);
     ensure!(
-        link.is_some() == matches!(kind, Kind::Symlink | Kind::Hardlink),
+        link.is_some() == matches!(kind, EntryKind::Symlink | EntryKind::Hardlink),
         "{shown}: a link without a target, or a target without a link"
     );
     check_target(&path, link.as_ref())?;
     let size = header.entry_size().context("damaged header")?;
-    ensure!(kind == Kind::File || size == 0, "{shown}: only files have contents");
-    Ok(Member {
+    ensure!(kind == EntryKind::File || size == 0, "{shown}: only files have contents");
+    Ok(TarMember {
         kind,
         mode: header.mode().with_context(|| format!("{shown}: mode"))? & 0o7777,
         uid: id(header.uid()).with_context(|| format!("{shown}: uid"))?,
@@ -270,7 +270,7 @@ pub fn plain_header(name: &str, size: u64, mtime: i64) -> Result<[u8; BLOCK]> {
 }
 
 /// The fields of an entry that the headers carry must be those that the index tells.
-pub fn same_fields(entry: &Entry, member: &Member) -> bool {
+pub fn same_fields(entry: &Entry, member: &TarMember) -> bool {
     let Mtime(seconds, _) = entry.mtime;
     entry.kind == member.kind
         && entry.mode == member.mode
@@ -292,7 +292,7 @@ mod tests {
         Entry {
             item: "x".into(),
             path: Name::new(path),
-            kind: if link.is_some() { Kind::Symlink } else { Kind::Dir },
+            kind: if link.is_some() { EntryKind::Symlink } else { EntryKind::Dir },
             mode: 0o4755,
             uid: ids.0,
             gid: ids.1,
@@ -307,7 +307,7 @@ mod tests {
         }
     }
 
-    fn round_trip(entry: &Entry) -> Member {
+    fn round_trip(entry: &Entry) -> TarMember {
         let mut data = header(entry).unwrap();
         data.extend_from_slice(end());
         let mut found = Vec::new();

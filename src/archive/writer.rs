@@ -15,7 +15,7 @@ use super::seal::{SEALED_EXT, Seal};
 use super::sign::{NAMESPACE, SIGNATURE_NAME, Signer};
 use super::sink::Sink;
 use super::tar::{self, BLOCK};
-use crate::model::index::{Entry, INDEX_PATH, Index, Kind, Mtime, Name};
+use crate::model::index::{Entry, EntryKind, INDEX_PATH, Index, Mtime, Name};
 use crate::model::problem::Outcome;
 use crate::model::snapshot::{Counts, MANIFEST_MAX_BYTES, Payload, Snapshot};
 
@@ -137,7 +137,7 @@ impl Writer {
     /// Writes the index (whose entries are those appended), then manifest and sizes, and fsyncs.
     pub fn finish(mut self, mut index: Index) -> Result<Written> {
         index.entries = std::mem::take(&mut self.entries);
-        let files = index.entries.iter().filter(|entry| entry.kind == Kind::File).count();
+        let files = index.entries.iter().filter(|entry| entry.kind == EntryKind::File).count();
         let mut counts = Counts {
             entries: index.entries.len() as u64,
             files: files as u64,
@@ -190,7 +190,7 @@ impl Members for Writer {
     fn append(&mut self, mut entry: Entry, content: &mut dyn Read) -> Result<Fit> {
         self.write(&tar::header(&entry)?)?;
         let mut fit = Fit::Whole;
-        if entry.kind == Kind::File {
+        if entry.kind == EntryKind::File {
             let mut hash = Sha256::new();
             let mut left = entry.size;
             while left > 0 {
@@ -235,7 +235,7 @@ fn index_entry(size: u64, mtime: i64) -> Entry {
     Entry {
         item: String::new(),
         path: Name::new(INDEX_PATH),
-        kind: Kind::File,
+        kind: EntryKind::File,
         mode: 0o600,
         uid: 0,
         gid: 0,

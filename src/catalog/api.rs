@@ -4,7 +4,7 @@
 use super::On;
 use crate::model::facts::Product;
 
-pub struct Api {
+pub struct ApiAccess {
     pub product: Product,
     on: On,
     /// The unit that answers.
@@ -23,8 +23,8 @@ pub struct Api {
     tool: &'static [&'static str],
 }
 
-const APIS: [Api; 2] = [
-    Api {
+const APIS: [ApiAccess; 2] = [
+    ApiAccess {
         product: Product::Pve,
         on: On::Pve,
         unit: "pveproxy",
@@ -36,7 +36,7 @@ const APIS: [Api; 2] = [
         role: "PVEAuditor",
         tool: &["pvesh", "get"],
     },
-    Api {
+    ApiAccess {
         product: Product::Pbs,
         on: On::Pbs,
         unit: "proxmox-backup-proxy",
@@ -51,19 +51,19 @@ const APIS: [Api; 2] = [
 ];
 
 /// What the rows of a product ask; None for those of every host.
-pub fn of(on: On) -> Option<&'static Api> {
+pub fn of(on: On) -> Option<&'static ApiAccess> {
     APIS.iter().find(|api| api.on == on)
 }
 
 /// What answers when this unit runs.
-pub fn of_unit(unit: &str) -> Option<&'static Api> {
+pub fn of_unit(unit: &str) -> Option<&'static ApiAccess> {
     APIS.iter().find(|api| api.unit == unit)
 }
 
 /// Every API has it; without a token the answer is 401.
 pub const VERSION: &str = "/version";
 
-impl Api {
+impl ApiAccess {
     pub fn authorization(&self, token: &str, secret: &str) -> String {
         format!("{}={token}{}{secret}", self.scheme, self.joint)
     }

@@ -7,7 +7,7 @@ use super::PVE_TREE;
 
 /// Virtual machines, or containers.
 #[derive(Debug)]
-pub struct Kind {
+pub struct GuestKind {
     pub word: &'static str,
     pub tool: &'static str,
     /// Of the configurations, in the folder of a node.
@@ -27,8 +27,8 @@ pub enum Sign {
 }
 
 // /var/lock and /var/run, by which Proxmox names them, are links to these on every Debian.
-const KINDS: [Kind; 2] = [
-    Kind {
+const KINDS: [GuestKind; 2] = [
+    GuestKind {
         word: "VM",
         tool: "qm",
         folder: "qemu-server",
@@ -38,7 +38,7 @@ const KINDS: [Kind; 2] = [
             argument: format!("/var/run/qemu-server/{id}.pid"),
         },
     },
-    Kind {
+    GuestKind {
         word: "CT",
         tool: "pct",
         folder: "lxc",
@@ -49,13 +49,13 @@ const KINDS: [Kind; 2] = [
 
 /// A guest, by the path of its configuration.
 #[derive(Debug)]
-pub struct Guest<'a> {
-    pub kind: &'static Kind,
+pub struct GuestPath<'a> {
+    pub kind: &'static GuestKind,
     pub node: &'a str,
     pub id: u32,
 }
 
-impl<'a> Guest<'a> {
+impl<'a> GuestPath<'a> {
     /// `etc/pve/nodes/N/{qemu-server,lxc}/ID.conf`.
     pub fn of(path: &'a Path) -> Option<Self> {
         let mut parts = path.strip_prefix(PVE_TREE).ok()?.iter().map(|part| part.to_str());
@@ -82,7 +82,7 @@ impl<'a> Guest<'a> {
     }
 }
 
-impl std::fmt::Display for Guest<'_> {
+impl std::fmt::Display for GuestPath<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} {}", self.kind.word, self.id)
     }
@@ -95,7 +95,7 @@ mod tests {
 
     #[test]
     fn a_guest_is_told_by_its_path() {
-        let of = |path: &'static str| Guest::of(Path::new(path)).map(|guest| (guest.id, guest.lock()));
+        let of = |path: &'static str| GuestPath::of(Path::new(path)).map(|guest| (guest.id, guest.lock()));
         let vm = of("etc/pve/nodes/a/qemu-server/101.conf");
         assert_eq!(vm, Some((101, "/run/lock/qemu-server/lock-101.conf".to_owned())));
         let ct = of("etc/pve/nodes/a/lxc/102.conf");

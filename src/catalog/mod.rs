@@ -46,7 +46,7 @@ pub struct Item {
     pub except: &'static [&'static str],
     /// Holds keys, passwords or tokens: masked wherever contents are shown.
     pub secret: bool,
-    pub restore: Restore,
+    pub restore: RestoreRule,
     pub tied: Tied,
     /// The cluster lock (`/etc/pve/priv/lock/<name>`) under which Proxmox changes it.
     pub lock: Option<&'static str>,
@@ -205,7 +205,7 @@ impl Source {
 
 /// How a row comes back (reference: pmxcfs rules, the official recovery).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Restore {
+pub enum RestoreRule {
     /// Written beside the old one and renamed over it, then owner, mode and extended attributes.
     Files,
     /// Content only, through the mounted and quorate /etc/pve; never owner or mode.
@@ -280,7 +280,7 @@ const BASE: Item = Item {
     source: Source::Files(&[]),
     except: &[],
     secret: false,
-    restore: Restore::Files,
+    restore: RestoreRule::Files,
     tied: Tied::Nothing,
     lock: None,
     apply: &[],

@@ -6,19 +6,19 @@ use super::On;
 
 /// One kind of thing. Rows of the same name on both products are told apart by `pve/` and `pbs/`.
 #[derive(Debug, Clone, Copy)]
-pub struct Kind {
+pub struct ObjectKind {
     pub name: &'static str,
     pub title: &'static str,
     pub on: On,
     /// The first one says whether it exists; the others come along where they are.
-    pub parts: &'static [Part],
+    pub parts: &'static [ObjectPart],
     /// What names it elsewhere and comes back by its own word.
     pub related: &'static [Related],
 }
 
 /// A place where something of it stands.
 #[derive(Debug, Clone, Copy)]
-pub struct Part {
+pub struct ObjectPart {
     /// Relative to the root. `{id}` is the object, `{node}` any node, `{portal}` a key of its first section.
     pub path: &'static str,
     pub grammar: Grammar,
@@ -87,44 +87,44 @@ const USERS: &str = pve!("user.cfg");
 const PBS_USERS: &str = pbs!("user.cfg");
 const PBS_ACL: &str = pbs!("acl.cfg");
 
-const fn part(path: &'static str, grammar: Grammar, whose: Whose) -> Part {
-    Part { path, grammar, whose }
+const fn part(path: &'static str, grammar: Grammar, whose: Whose) -> ObjectPart {
+    ObjectPart { path, grammar, whose }
 }
 
-const fn file(path: &'static str) -> Part {
+const fn file(path: &'static str) -> ObjectPart {
     part(path, Grammar::Whole, Whose::Itself)
 }
 
-const fn sections(path: &'static str) -> Part {
+const fn sections(path: &'static str) -> ObjectPart {
     typed(path, &[])
 }
 
-const fn typed(path: &'static str, types: &'static [&'static str]) -> Part {
+const fn typed(path: &'static str, types: &'static [&'static str]) -> ObjectPart {
     part(path, Grammar::Sections(types), Whose::Itself)
 }
 
-const fn line(word: &'static str) -> Part {
+const fn line(word: &'static str) -> ObjectPart {
     part(USERS, Grammar::Lines(word), Whose::Itself)
 }
 
-const fn acl_at(at: &'static str) -> Part {
+const fn acl_at(at: &'static str) -> ObjectPart {
     part(USERS, Grammar::AclAt(at), Whose::Itself)
 }
 
-const fn pbs_acl_at(at: &'static str) -> Part {
+const fn pbs_acl_at(at: &'static str) -> ObjectPart {
     part(PBS_ACL, Grammar::AclAt(at), Whose::Itself)
 }
 
-const fn acl_of(path: &'static str) -> Part {
+const fn acl_of(path: &'static str) -> ObjectPart {
     part(path, Grammar::AclOf, Whose::Itself)
 }
 
-const fn member(word: &'static str, field: usize) -> Part {
+const fn member(word: &'static str, field: usize) -> ObjectPart {
     part(USERS, Grammar::Member { word, field }, Whose::Itself)
 }
 
-const BASE: Kind = Kind { name: "", title: "", on: On::Pve, parts: &[], related: &[] };
-const PBS: Kind = Kind { on: On::Pbs, ..BASE };
+const BASE: ObjectKind = ObjectKind { name: "", title: "", on: On::Pve, parts: &[], related: &[] };
+const PBS: ObjectKind = ObjectKind { on: On::Pbs, ..BASE };
 
 /// The targets that notifications.cfg knows; the others there are matchers.
 const TARGETS: &[&str] = &["sendmail", "gotify", "smtp", "webhook"];
@@ -132,24 +132,24 @@ const TARGETS: &[&str] = &["sendmail", "gotify", "smtp", "webhook"];
 /// In the order in which they must come back: who is named, before who names.
 // One row, one fact: laid out by hand, as rustfmt would give every field a line.
 #[rustfmt::skip]
-pub const KINDS: &[Kind] = &[
+pub const KINDS: &[ObjectKind] = &[
     // Access
-    Kind { name: "realm", title: "Realm", parts: &[sections(pve!("domains.cfg")),
+    ObjectKind { name: "realm", title: "Realm", parts: &[sections(pve!("domains.cfg")),
         file(pve!("priv/realm/{id}.pw")), file(pve!("priv/ldap/{id}.pw"))], ..BASE },
-    Kind { name: "role", title: "Role", parts: &[line("role")], ..BASE },
-    Kind { name: "user", title: "User with tokens, password, second factors, groups and permissions",
+    ObjectKind { name: "role", title: "Role", parts: &[line("role")], ..BASE },
+    ObjectKind { name: "user", title: "User with tokens, password, second factors, groups and permissions",
         parts: &[line("user"), part(USERS, Grammar::Lines("token"), Whose::Tokens), member("group", 2),
             acl_of(USERS),
             part(pve!("priv/shadow.cfg"), Grammar::Keyed(b':'), Whose::NameIn("pve")),
             part(pve!("priv/token.cfg"), Grammar::Keyed(b' '), Whose::Tokens),
             part(pve!("priv/tfa.cfg"), Grammar::Json(&["users"]), Whose::Itself)], ..BASE },
-    Kind { name: "token", title: "API token with its secret and permissions",
+    ObjectKind { name: "token", title: "API token with its secret and permissions",
         parts: &[line("token"), acl_of(USERS),
             part(pve!("priv/token.cfg"), Grammar::Keyed(b' '), Whose::Itself)], ..BASE },
-    Kind { name: "group", title: "Group with its permissions", parts: &[line("group"), acl_of(USERS)], ..BASE },
+    ObjectKind { name: "group", title: "Group with its permissions", parts: &[line("group"), acl_of(USERS)], ..BASE },
 
     // Storage
-    Kind { name: "storage", title: "Storage with its password, keys and permissions",
+    ObjectKind { name: "storage", title: "Storage with its password, keys and permissions",
         parts: &[sections(pve!("storage.cfg")), file(pve!("priv/storage/{id}.pw")),
             file(pve!("priv/storage/{id}.enc")), file(pve!("priv/storage/{id}.master.pem")),
             file(pve!("priv/ceph/{id}.keyring")), file(pve!("priv/ceph/{id}.secret")),
@@ -157,96 +157,96 @@ pub const KINDS: &[Kind] = &[
             acl_at("/storage/{id}"), member("pool", 4)], ..BASE },
 
     // What guests use
-    Kind { name: "mapping/pci", title: "PCI mapping",
+    ObjectKind { name: "mapping/pci", title: "PCI mapping",
         parts: &[part(pve!("mapping/pci.cfg"), Grammar::Bare, Whose::Itself), acl_at("/mapping/pci/{id}")],
         ..BASE },
-    Kind { name: "mapping/usb", title: "USB mapping",
+    ObjectKind { name: "mapping/usb", title: "USB mapping",
         parts: &[part(pve!("mapping/usb.cfg"), Grammar::Bare, Whose::Itself), acl_at("/mapping/usb/{id}")],
         ..BASE },
-    Kind { name: "mapping/dir", title: "Directory mapping",
+    ObjectKind { name: "mapping/dir", title: "Directory mapping",
         parts: &[part(pve!("mapping/directory.cfg"), Grammar::Bare, Whose::Itself),
             acl_at("/mapping/dir/{id}")], ..BASE },
-    Kind { name: "cpu-model", title: "Custom CPU model",
+    ObjectKind { name: "cpu-model", title: "Custom CPU model",
         parts: &[sections(pve!("virtual-guest/cpu-models.conf"))], ..BASE },
-    Kind { name: "ipam", title: "SDN IPAM", parts: &[sections(pve!("sdn/ipams.cfg"))], ..BASE },
-    Kind { name: "dns", title: "SDN DNS service", parts: &[sections(pve!("sdn/dns.cfg"))], ..BASE },
-    Kind { name: "controller", title: "SDN controller", parts: &[sections(pve!("sdn/controllers.cfg"))],
+    ObjectKind { name: "ipam", title: "SDN IPAM", parts: &[sections(pve!("sdn/ipams.cfg"))], ..BASE },
+    ObjectKind { name: "dns", title: "SDN DNS service", parts: &[sections(pve!("sdn/dns.cfg"))], ..BASE },
+    ObjectKind { name: "controller", title: "SDN controller", parts: &[sections(pve!("sdn/controllers.cfg"))],
         ..BASE },
-    Kind { name: "zone", title: "SDN zone", parts: &[sections(pve!("sdn/zones.cfg")),
+    ObjectKind { name: "zone", title: "SDN zone", parts: &[sections(pve!("sdn/zones.cfg")),
         acl_at("/sdn/zones/{id}")], ..BASE },
-    Kind { name: "vnet", title: "SDN VNet with its firewall", parts: &[sections(pve!("sdn/vnets.cfg")),
+    ObjectKind { name: "vnet", title: "SDN VNet with its firewall", parts: &[sections(pve!("sdn/vnets.cfg")),
         file(pve!("sdn/firewall/{id}.fw"))], ..BASE },
-    Kind { name: "subnet", title: "SDN subnet", parts: &[sections(pve!("sdn/subnets.cfg"))], ..BASE },
-    Kind { name: "fabric", title: "SDN fabric", parts: &[sections(pve!("sdn/fabrics.cfg"))], ..BASE },
+    ObjectKind { name: "subnet", title: "SDN subnet", parts: &[sections(pve!("sdn/subnets.cfg"))], ..BASE },
+    ObjectKind { name: "fabric", title: "SDN fabric", parts: &[sections(pve!("sdn/fabrics.cfg"))], ..BASE },
 
     // Guests
-    Kind { name: "vm", title: "Virtual machine with its firewall and permissions",
+    ObjectKind { name: "vm", title: "Virtual machine with its firewall and permissions",
         parts: &[file(pve!("nodes/{node}/qemu-server/{id}.conf")), file(pve!("firewall/{id}.fw")),
             acl_at("/vms/{id}"), member("pool", 3)], related: GUEST, ..BASE },
-    Kind { name: "ct", title: "Container with its firewall and permissions",
+    ObjectKind { name: "ct", title: "Container with its firewall and permissions",
         parts: &[file(pve!("nodes/{node}/lxc/{id}.conf")), file(pve!("firewall/{id}.fw")),
             acl_at("/vms/{id}"), member("pool", 3)], related: GUEST, ..BASE },
-    Kind { name: "pool", title: "Pool with its permissions", parts: &[line("pool"), acl_at("/pool/{id}")],
+    ObjectKind { name: "pool", title: "Pool with its permissions", parts: &[line("pool"), acl_at("/pool/{id}")],
         ..BASE },
 
     // Notifications
-    Kind { name: "target", title: "Notification target with its secret",
+    ObjectKind { name: "target", title: "Notification target with its secret",
         parts: &[typed(pve!("notifications.cfg"), TARGETS), typed(pve!("priv/notifications.cfg"), TARGETS)],
         ..BASE },
-    Kind { name: "matcher", title: "Notification matcher",
+    ObjectKind { name: "matcher", title: "Notification matcher",
         parts: &[typed(pve!("notifications.cfg"), &["matcher"])], ..BASE },
-    Kind { name: "metric", title: "Metric server with its token",
+    ObjectKind { name: "metric", title: "Metric server with its token",
         parts: &[sections(pve!("status.cfg")), file(pve!("priv/metricserver/{id}.pw"))], ..BASE },
-    Kind { name: "acme-account", title: "ACME account", parts: &[file(pve!("priv/acme/{id}"))], ..BASE },
-    Kind { name: "acme-plugin", title: "ACME plugin", parts: &[sections(pve!("priv/acme/plugins.cfg"))],
+    ObjectKind { name: "acme-account", title: "ACME account", parts: &[file(pve!("priv/acme/{id}"))], ..BASE },
+    ObjectKind { name: "acme-plugin", title: "ACME plugin", parts: &[sections(pve!("priv/acme/plugins.cfg"))],
         ..BASE },
 
     // What runs by itself
-    Kind { name: "job", title: "Backup or realm sync job", parts: &[sections(pve!("jobs.cfg"))], ..BASE },
-    Kind { name: "replication", title: "Replication job", parts: &[sections(pve!("replication.cfg"))], ..BASE },
-    Kind { name: "ha-group", title: "HA group", parts: &[sections(pve!("ha/groups.cfg"))], ..BASE },
-    Kind { name: "ha-rule", title: "HA rule", parts: &[sections(pve!("ha/rules.cfg"))], ..BASE },
-    Kind { name: "ha", title: "HA resource",
+    ObjectKind { name: "job", title: "Backup or realm sync job", parts: &[sections(pve!("jobs.cfg"))], ..BASE },
+    ObjectKind { name: "replication", title: "Replication job", parts: &[sections(pve!("replication.cfg"))], ..BASE },
+    ObjectKind { name: "ha-group", title: "HA group", parts: &[sections(pve!("ha/groups.cfg"))], ..BASE },
+    ObjectKind { name: "ha-rule", title: "HA rule", parts: &[sections(pve!("ha/rules.cfg"))], ..BASE },
+    ObjectKind { name: "ha", title: "HA resource",
         parts: &[part(pve!("ha/resources.cfg"), Grammar::Sections(&[]), Whose::Typed)], ..BASE },
 
     // Proxmox Backup Server
-    Kind { name: "realm", title: "Realm with its bind password", parts: &[sections(pbs!("domains.cfg")),
+    ObjectKind { name: "realm", title: "Realm with its bind password", parts: &[sections(pbs!("domains.cfg")),
         part(pbs!("ldap_passwords.json"), Grammar::Json(&[]), Whose::Itself)], ..PBS },
-    Kind { name: "user", title: "User with tokens, password, second factors and permissions",
+    ObjectKind { name: "user", title: "User with tokens, password, second factors and permissions",
         parts: &[typed(PBS_USERS, &["user"]), part(PBS_USERS, Grammar::Sections(&["token"]), Whose::Tokens),
             acl_of(PBS_ACL),
             part(pbs!("shadow.json"), Grammar::Json(&[]), Whose::NameIn("pbs")),
             part(pbs!("token.shadow"), Grammar::Json(&[]), Whose::Tokens),
             part(pbs!("tfa.json"), Grammar::Json(&["users"]), Whose::Itself)], ..PBS },
-    Kind { name: "token", title: "API token with its hash and permissions",
+    ObjectKind { name: "token", title: "API token with its hash and permissions",
         parts: &[typed(PBS_USERS, &["token"]), acl_of(PBS_ACL),
             part(pbs!("token.shadow"), Grammar::Json(&[]), Whose::Itself)], ..PBS },
-    Kind { name: "s3", title: "S3 endpoint", parts: &[sections(pbs!("s3.cfg"))], ..PBS },
-    Kind { name: "key", title: "Encryption key of the server",
+    ObjectKind { name: "s3", title: "S3 endpoint", parts: &[sections(pbs!("s3.cfg"))], ..PBS },
+    ObjectKind { name: "key", title: "Encryption key of the server",
         parts: &[sections(pbs!("encryption-keys.cfg")), file(pbs!("encryption-keys/{id}.enc"))], ..PBS },
-    Kind { name: "datastore", title: "Datastore with its permissions",
+    ObjectKind { name: "datastore", title: "Datastore with its permissions",
         parts: &[sections(pbs!("datastore.cfg")), pbs_acl_at("/datastore/{id}")], ..PBS },
-    Kind { name: "remote", title: "Remote with its password and permissions",
+    ObjectKind { name: "remote", title: "Remote with its password and permissions",
         parts: &[sections(pbs!("remote.cfg")), pbs_acl_at("/remote/{id}")], ..PBS },
-    Kind { name: "traffic", title: "Traffic control rule", parts: &[sections(pbs!("traffic-control.cfg"))],
+    ObjectKind { name: "traffic", title: "Traffic control rule", parts: &[sections(pbs!("traffic-control.cfg"))],
         ..PBS },
-    Kind { name: "drive", title: "Tape drive or changer", parts: &[sections(pbs!("tape.cfg")),
+    ObjectKind { name: "drive", title: "Tape drive or changer", parts: &[sections(pbs!("tape.cfg")),
         pbs_acl_at("/tape/device/{id}")], ..PBS },
-    Kind { name: "media-pool", title: "Media pool", parts: &[sections(pbs!("media-pool.cfg")),
+    ObjectKind { name: "media-pool", title: "Media pool", parts: &[sections(pbs!("media-pool.cfg")),
         pbs_acl_at("/tape/pool/{id}")], ..PBS },
-    Kind { name: "target", title: "Notification target with its secret",
+    ObjectKind { name: "target", title: "Notification target with its secret",
         parts: &[typed(pbs!("notifications.cfg"), TARGETS), typed(pbs!("notifications-priv.cfg"), TARGETS)],
         ..PBS },
-    Kind { name: "matcher", title: "Notification matcher",
+    ObjectKind { name: "matcher", title: "Notification matcher",
         parts: &[typed(pbs!("notifications.cfg"), &["matcher"])], ..PBS },
-    Kind { name: "metric", title: "Metric server with its token", parts: &[sections(pbs!("metricserver.cfg"))],
+    ObjectKind { name: "metric", title: "Metric server with its token", parts: &[sections(pbs!("metricserver.cfg"))],
         ..PBS },
-    Kind { name: "acme-account", title: "ACME account", parts: &[file(pbs!("acme/accounts/{id}"))], ..PBS },
-    Kind { name: "acme-plugin", title: "ACME plugin", parts: &[sections(pbs!("acme/plugins.cfg"))], ..PBS },
-    Kind { name: "prune", title: "Prune job", parts: &[sections(pbs!("prune.cfg"))], ..PBS },
-    Kind { name: "verify", title: "Verify job", parts: &[sections(pbs!("verification.cfg"))], ..PBS },
-    Kind { name: "sync", title: "Sync job", parts: &[sections(pbs!("sync.cfg"))], ..PBS },
-    Kind { name: "tape-job", title: "Tape backup job", parts: &[sections(pbs!("tape-job.cfg"))], ..PBS },
+    ObjectKind { name: "acme-account", title: "ACME account", parts: &[file(pbs!("acme/accounts/{id}"))], ..PBS },
+    ObjectKind { name: "acme-plugin", title: "ACME plugin", parts: &[sections(pbs!("acme/plugins.cfg"))], ..PBS },
+    ObjectKind { name: "prune", title: "Prune job", parts: &[sections(pbs!("prune.cfg"))], ..PBS },
+    ObjectKind { name: "verify", title: "Verify job", parts: &[sections(pbs!("verification.cfg"))], ..PBS },
+    ObjectKind { name: "sync", title: "Sync job", parts: &[sections(pbs!("sync.cfg"))], ..PBS },
+    ObjectKind { name: "tape-job", title: "Tape backup job", parts: &[sections(pbs!("tape-job.cfg"))], ..PBS },
 ];
 
 const GUEST: &[Related] = &[

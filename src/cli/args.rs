@@ -71,7 +71,7 @@ pub enum Format {
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     /// Make a snapshot of this host's configuration and put it on every store
-    Backup(Backup),
+    Backup(BackupArgs),
     /// List snapshots, newest first
     List(List),
     /// Show what a snapshot holds
@@ -81,7 +81,7 @@ pub enum Verb {
     /// Read snapshots again, every byte and every hash
     Verify(Verify),
     /// Bring a snapshot back: onto this system, or into a folder
-    Restore(Box<super::restore::Restore>),
+    Restore(Box<super::restore::RestoreArgs>),
     /// Write a sealed snapshot in the clear
     Decrypt(super::decrypt::Decrypt),
     /// Put back exactly what a restore changed
@@ -100,7 +100,7 @@ pub enum Verb {
   pbx-config key prove --identity /media/stick/key.txt
   pbx-config key paper /media/stick/key.txt | lp"
     )]
-    Key(super::key::Key),
+    Key(super::key::KeyCommand),
     /// Remove this host's old snapshots, as the keep options of each store say
     Prune(Prune),
     /// How well this host is backed up, at a glance
@@ -116,7 +116,7 @@ pub enum Verb {
   pbx-config store test nas
   pbx-config store adopt      after a reinstallation: the old machine's snapshots count as this one's"
     )]
-    Store(Store),
+    Store(StoreCommand),
     /// What this program knows of a Proxmox host, and what of it is here
     Catalog(Catalog),
     /// Make a backup when vzdump jobs end, and before packages change
@@ -128,9 +128,9 @@ pub enum Verb {
   pbx-config hook status
   pbx-config hook disable vzdump     /etc/vzdump.conf is again what it was"
     )]
-    Hook(Hook),
+    Hook(HookCommand),
     /// Look at the host, at what of ours is on it and at its stores: how it stands and what to do
-    Check(super::check::Check),
+    Check(super::check::CheckArgs),
     /// Look at the channels that a run is told to, and try them
     #[command(subcommand, after_help = super::notify::EXAMPLES)]
     Notify(super::notify::Notify),
@@ -145,7 +145,7 @@ pub enum Verb {
   pbx-config config export > pbx-config.yaml
   pbx-config config import pbx-config.yaml"
     )]
-    Config(Config),
+    Config(ConfigCommand),
 }
 
 #[derive(Debug, Args)]
@@ -173,7 +173,7 @@ pub struct Selected {
   pbx-config backup --note 'before the upgrade' --protect
   pbx-config backup --only guests,storage --store /media/stick
   pbx-config backup --root /mnt --store /media/stick")]
-pub struct Backup {
+pub struct BackupArgs {
     #[command(flatten)]
     pub selected: Selected,
     #[command(flatten)]
@@ -189,11 +189,11 @@ pub struct Backup {
     pub dry_run: bool,
     /// Who asks for it; the package's timer and hook say so
     #[arg(long, value_enum, hide = true, default_value = "manual")]
-    pub trigger: Trigger,
+    pub trigger: TriggerArg,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
-pub enum Trigger {
+pub enum TriggerArg {
     Manual,
     Timer,
     Vzdump,
@@ -310,7 +310,7 @@ pub struct Prune {
 }
 
 #[derive(Debug, Subcommand)]
-pub enum Store {
+pub enum StoreCommand {
     /// The stores in force: where they are, what they keep, what they have
     List,
     /// Reach each store, write a probe, read it back and remove it, with the time of each step
@@ -341,11 +341,11 @@ pub struct Catalog {
 }
 
 #[derive(Debug, Subcommand)]
-pub enum Hook {
+pub enum HookCommand {
     /// Take part; a script that vzdump already runs is run after ours, as before
-    Enable { hook: Place },
+    Enable { hook: HookName },
     /// Take no part any more; every other byte stays
-    Disable { hook: Place },
+    Disable { hook: HookName },
     /// How the hooks stand, and what goes past them
     Status,
     /// What the hooks call: a phase of vzdump with its words, or `apt` with its list on standard input
@@ -358,13 +358,13 @@ pub enum Hook {
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
-pub enum Place {
+pub enum HookName {
     Vzdump,
     Apt,
 }
 
 #[derive(Debug, Subcommand)]
-pub enum Config {
+pub enum ConfigCommand {
     /// The configuration in force, and where each value came from
     Show,
     /// Check the configuration and reach every store

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 
-use super::{Words, args, render, selection, worth};
+use super::{App, args, render, selection, worth};
 use crate::config::Config;
 use crate::model::problem::{Exit, Outcome};
 use crate::model::report::Report;
@@ -15,8 +15,8 @@ use crate::task::backup;
 use crate::task::runs::finish;
 use crate::task::runs::notify::{Channels, Lines};
 
-impl Words<'_> {
-    pub(super) fn backup(&mut self, args: args::Backup) -> Result<Exit> {
+impl App<'_> {
+    pub(super) fn backup(&mut self, args: args::BackupArgs) -> Result<Exit> {
         if args.dry_run {
             let config = self.config()?;
             let (stores, request) = self.backup_request(&config, args)?;
@@ -53,7 +53,7 @@ impl Words<'_> {
         Ok(report.outcome.into())
     }
 
-    fn make_backup(&self, config: &Config, args: args::Backup, lines: &Lines) -> Result<Report> {
+    fn make_backup(&self, config: &Config, args: args::BackupArgs, lines: &Lines) -> Result<Report> {
         let (stores, request) = self.backup_request(config, args)?;
         log::info!("backup of {} begins", self.host.facts.summary());
         let progress = self.progress();
@@ -73,10 +73,10 @@ impl Words<'_> {
     fn backup_request(
         &self,
         config: &Config,
-        args: args::Backup,
-    ) -> Result<(Vec<Box<dyn Store>>, backup::Request)> {
+        args: args::BackupArgs,
+    ) -> Result<(Vec<Box<dyn Store>>, backup::BackupRequest)> {
         let stores = self.stores(config, &args.stores)?;
-        let request = backup::Request {
+        let request = backup::BackupRequest {
             selection: selection(args.selected),
             note: args.note.map(|note| render::one_line(&note)),
             protect: args.protect,
@@ -87,11 +87,11 @@ impl Words<'_> {
     }
 }
 
-fn trigger(word: args::Trigger) -> Trigger {
+fn trigger(word: args::TriggerArg) -> Trigger {
     match word {
-        args::Trigger::Manual => Trigger::Manual,
-        args::Trigger::Timer => Trigger::Timer,
-        args::Trigger::Vzdump => Trigger::Vzdump,
-        args::Trigger::Apt => Trigger::Apt,
+        args::TriggerArg::Manual => Trigger::Manual,
+        args::TriggerArg::Timer => Trigger::Timer,
+        args::TriggerArg::Vzdump => Trigger::Vzdump,
+        args::TriggerArg::Apt => Trigger::Apt,
     }
 }

@@ -2,34 +2,34 @@
 
 use anyhow::Result;
 
-use super::render::item::Row;
-use super::{Words, args, render, selection, worth};
+use super::render::item::ItemRow;
+use super::{App, args, render, selection, worth};
 use crate::model::problem::Exit;
 use crate::plan::select;
 use crate::task::scan::sources;
 
-impl Words<'_> {
+impl App<'_> {
     pub(super) fn catalog(&mut self, args: args::Catalog) -> Result<Exit> {
         let config = self.config()?;
         let stores = self.stores(&config, &args::Stores { names: Vec::new() })?;
         let selection = selection(args.selected);
         let sources = sources::Sources::new(&self.host, &config, &stores, &selection)?;
         let (found, left) = sources::count(&self.host, &sources)?;
-        let rows: Vec<Row> = if args.all {
+        let rows: Vec<ItemRow> = if args.all {
             crate::catalog::items().collect()
         } else {
             select::of_host(&self.host.facts).collect::<Vec<_>>()
         }
         .into_iter()
         .filter(|item| selection.takes(item.id))
-        .map(|item| Row::new(item, found.iter().find(|row| row.item == item.id)))
+        .map(|item| ItemRow::new(item, found.iter().find(|row| row.item == item.id)))
         .collect();
         let mut problems = sources.problems;
         problems.extend(left.problems);
         let problems = worth(&problems);
         let value = serde_json::json!({ "items": rows, "problems": problems });
         self.print(&value, |_| {
-            let cells = |row: &Row| {
+            let cells = |row: &ItemRow| {
                 vec![
                     row.item.to_owned(),
                     row.category.to_owned(),

@@ -5,11 +5,11 @@ use std::fmt::Write as _;
 use anyhow::Result;
 use clap::Args;
 
-use super::{Words, args, render};
+use super::{App, args, render};
 use crate::config::{Check as Allowed, Config};
 use crate::model::problem::Exit;
-use crate::plan::check::{self, Area, Finding, State};
-use crate::plan::coverage::{Coverage, Place};
+use crate::plan::check::{self, Area, CheckFinding, CheckState};
+use crate::plan::coverage::{Coverage, UnsavedPlace};
 use crate::plan::select::Selection;
 use crate::store::Store;
 use crate::task::check as look;
@@ -26,7 +26,7 @@ use crate::task::scan::sources::Sources;
   pbx-config check --fix           owners and modes of our files are mended, and told
   pbx-config check --network       open ports, the firewall, programs that should not run
   pbx-config check --complete      every file that is in no backup, and why it should be")]
-pub struct Check {
+pub struct CheckArgs {
     /// Mend owners and modes of our own files; links are not followed
     #[arg(long)]
     pub fix: bool,
@@ -38,8 +38,8 @@ pub struct Check {
     pub complete: bool,
 }
 
-impl Words<'_> {
-    pub(super) fn check(&mut self, args: &Check) -> Result<Exit> {
+impl App<'_> {
+    pub(super) fn check(&mut self, args: &CheckArgs) -> Result<Exit> {
         if args.complete {
             return self.check_complete();
         }
@@ -58,7 +58,11 @@ impl Words<'_> {
                     } else {
                         config.files.join(", ")
                     };
-                    findings.push(Finding::new(Area::Configuration, State::Ok, format!("valid: {files}")));
+                    findings.push(CheckFinding::new(
+                        Area::Configuration,
+                        CheckState::Ok,
+                        format!("valid: {files}"),
+                    ));
                 }
                 findings.extend(wrong);
                 let problems = config.problems.iter().cloned();
@@ -98,7 +102,7 @@ impl Words<'_> {
 
     /// The stores that a run would open, and what is wrong with its settings: one mistake does not keep the rest
     /// from being looked at.
-    fn configured(&self, config: &Config) -> (Vec<Box<dyn Store>>, Vec<Finding>) {
+    fn configured(&self, config: &Config) -> (Vec<Box<dyn Store>>, Vec<CheckFinding>) {
         let (mut stores, mut wrong) = (Vec::new(), Vec::new());
         let failed = |error: anyhow::Error| look::failed(Area::Configuration, &error);
         wrong.extend(super::settings(config).err().map(failed));
@@ -127,10 +131,10 @@ impl Words<'_> {
 }
 
 /// A line each with its hint; under `--quiet` only what is to be acted on, and what was done.
-fn text(findings: &[Finding], quiet: bool) -> String {
+fn text(findings: &[CheckFinding], quiet: bool) -> String {
     let mut text = String::new();
-    let mended = |finding: &Finding| finding.fix.as_ref().is_some_and(|fix| fix.done);
-    for finding in findings.iter().filter(|one| !quiet || one.state >= State::Warning || mended(one)) {
+    let mended = |finding: &CheckFinding| finding.fix.as_ref().is_some_and(|fix| fix.done);
+    for finding in findings.iter().filter(|one| !quiet || one.state >= CheckState::Warning || mended(one)) {
         let what = render::one_line(&render::without_errno(&finding.what));
         let _ = writeln!(text, "{:<8} {:<14} {what}", finding.state, finding.area);
         if let Some(hint) = &finding.hint {
@@ -152,7 +156,7 @@ fn covered(coverage: &Coverage) -> String {
     if coverage.places.is_empty() {
         return text;
     }
-    let row = |place: &Place| {
+    let row = |place: &UnsavedPlace| {
         let slash = if place.files > 1 { "/" } else { "" };
         let by = place.by.as_ref().map(|by| format!("  (by {by})")).unwrap_or_default();
         vec![place.why.to_string(), place.files.to_string(), format!("/{}{slash}{by}", place.path)]

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Args;
 
-use super::{Words, args, render};
+use super::{App, args, render};
 use crate::archive::writer::HOWTO_NAME;
 use crate::model::problem::{Exit, Outcome};
 use crate::task::snapshots::decrypt::{self, Decrypted};
@@ -27,7 +27,7 @@ pub struct Decrypt {
     pub stores: args::Stores,
 }
 
-impl Words<'_> {
+impl App<'_> {
     pub(super) fn decrypt(&mut self, args: &Decrypt) -> Result<Exit> {
         let chosen = self.choose(&args.stores, &args.snap)?;
         let done = decrypt::run(&chosen, &args.to)?;

@@ -44,7 +44,7 @@ use crate::archive::keys::Keys;
 use crate::config::Config;
 use crate::model::nearest::nearest;
 use crate::model::problem::{Exit, Fault, FaultKind, Outcome, Problem};
-use crate::model::record::Record;
+use crate::model::record::RunRecord;
 use crate::model::section::Section;
 use crate::model::snapshot::Compression;
 use crate::notify as channels;
@@ -59,14 +59,14 @@ use crate::task::backup::compression;
 use crate::task::error;
 use crate::task::runs::{finish, metrics};
 use crate::task::snapshots::verify::NO_OUTPUT;
-use crate::task::snapshots::{self, Chosen};
+use crate::task::snapshots::{self, ChosenSnapshot};
 
 /// The program: from its arguments to its exit code.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> i32 {
     lock::catch_signals();
     // Standard error is not locked: a thread that logs, or panics, would wait for the end of the program.
     let (stdout, mut stderr) = (io::stdout(), io::stderr());
-    let world = World { exec: None, now: Timestamp::now(), out: &mut stdout.lock(), err: &mut stderr };
+    let world = AppEnv { exec: None, now: Timestamp::now(), out: &mut stdout.lock(), err: &mut stderr };
     run(args, world) as i32
 }
 
@@ -76,7 +76,7 @@ pub fn command() -> clap::Command {
 }
 
 /// What the program meets: the tests bring their own.
-pub struct World<'a> {
+pub struct AppEnv<'a> {
     /// None: the running system's tools, or none at all for another root.
     pub exec: Option<Box<dyn Exec>>,
     pub now: Timestamp,
@@ -84,7 +84,7 @@ pub struct World<'a> {
     pub err: &'a mut dyn Write,
 }
 
-pub fn run(args: impl IntoIterator<Item = OsString>, mut world: World) -> Exit {
+pub fn run(args: impl IntoIterator<Item = OsString>, mut world: AppEnv) -> Exit {
     let args: Vec<OsString> = args.into_iter().collect();
     let cli = match Cli::try_parse_from(&args) {
         Ok(cli) => cli,
@@ -98,7 +98,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>, mut world: World) -> Exit {
         (false, _) => LevelFilter::Debug,
     };
     talk::init(level);
-    let World { exec, now, out, err } = world;
+    let AppEnv { exec, now, out, err } = world;
     // One spelling for one root: the lock is named after it.
     let root = match std::fs::canonicalize(&cli.global.root) {
         Ok(root) if root.is_dir() => root,
@@ -118,9 +118,9 @@ pub fn run(args: impl IntoIterator<Item = OsString>, mut world: World) -> Exit {
     }
     let quiet = cli.global.quiet;
     // A proof is of the key that was named, and of no other that happens to lie here.
-    let proves = matches!(cli.verb, Verb::Key(key::Key::Prove)) && !cli.global.identities.is_empty();
+    let proves = matches!(cli.verb, Verb::Key(key::KeyCommand::Prove)) && !cli.global.identities.is_empty();
     let said = key::identity::keys(&cli.global.identities, !proves)
-        .and_then(|keys| Words { host, format, quiet, keys, out, err: &mut *err }.speak(cli.verb));
+        .and_then(|keys| App { host, format, quiet, keys, out, err: &mut *err }.speak(cli.verb));
     match said {
         Ok(exit) => exit,
         // A call that a signal interrupted is the signal's error, not the disk's.
@@ -132,7 +132,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>, mut world: World) -> Exit {
 }
 
 /// clap's own answers: help and version go to standard output, mistakes are exit 2.
-fn usage(error: &clap::Error, args: &[OsString], world: &mut World) -> Exit {
+fn usage(error: &clap::Error, args: &[OsString], world: &mut AppEnv) -> Exit {
     if !error.use_stderr() {
         let _ = write!(world.out, "{}", error.render());
         return Exit::Ok;
@@ -174,7 +174,7 @@ fn failed(error: &anyhow::Error, format: Format, err: &mut dyn Write) -> Exit {
 }
 
 /// One command being carried out.
-struct Words<'a> {
+struct App<'a> {
     host: Host,
     format: Format,
     quiet: bool,
@@ -184,7 +184,7 @@ struct Words<'a> {
     err: &'a mut dyn Write,
 }
 
-impl Words<'_> {
+impl App<'_> {
     fn speak(mut self, verb: Verb) -> Result<Exit> {
         match verb {
             Verb::Backup(args) => self.backup(args),
@@ -206,10 +206,10 @@ impl Words<'_> {
             Verb::Check(args) => self.check(&args),
             Verb::Notify(args) => self.notify(args),
             Verb::Migrate(args) => self.migrate(args),
-            Verb::Config(args::Config::Show) => self.config_show(),
-            Verb::Config(args::Config::Check) => self.config_check(),
-            Verb::Config(args::Config::Export(args)) => self.config_export(&args),
-            Verb::Config(args::Config::Import(args)) => self.config_import(&args),
+            Verb::Config(args::ConfigCommand::Show) => self.config_show(),
+            Verb::Config(args::ConfigCommand::Check) => self.config_check(),
+            Verb::Config(args::ConfigCommand::Export(args)) => self.config_export(&args),
+            Verb::Config(args::ConfigCommand::Import(args)) => self.config_import(&args),
         }
     }
 
@@ -272,7 +272,7 @@ impl Words<'_> {
         Ok(store)
     }
 
-    fn choose(&self, stores: &args::Stores, word: &str) -> Result<Chosen> {
+    fn choose(&self, stores: &args::Stores, word: &str) -> Result<ChosenSnapshot> {
         // A file needs no configuration: a bare snapshot opens on any machine.
         let is_file = snapshots::is_file_word(word);
         if is_file && !stores.names.is_empty() {
@@ -292,7 +292,7 @@ impl Words<'_> {
     fn noted(
         &mut self,
         verb: &'static str,
-        carry_out: impl FnOnce(&mut Self, &mut Record) -> Result<Exit>,
+        carry_out: impl FnOnce(&mut Self, &mut RunRecord) -> Result<Exit>,
     ) -> Result<Exit> {
         let clock = Instant::now();
         let mut record = finish::blank(&self.host, verb);

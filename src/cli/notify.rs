@@ -4,9 +4,9 @@ use anyhow::Result;
 use clap::Subcommand;
 use serde::Serialize;
 
-use super::{Words, render};
+use super::{App, render};
 use crate::model::problem::{Exit, Fault, FaultKind, Outcome, Problem};
-use crate::notify::{Delivery, Target, When};
+use crate::notify::{DeliveryReport, Target, When};
 use crate::task::runs::notify::{self, Channels, Lines};
 
 pub(super) const EXAMPLES: &str = "EXAMPLES:
@@ -46,7 +46,7 @@ impl<'a> Row<'a> {
     }
 }
 
-impl Words<'_> {
+impl App<'_> {
     pub(super) fn notify(&mut self, args: Notify) -> Result<Exit> {
         let config = self.config()?;
         let channels = Channels::open(&self.host, Some(&config));
@@ -121,7 +121,7 @@ fn unknown(channels: &Channels, name: &str) -> Fault {
     }
 }
 
-fn line(done: &Delivery) -> String {
+fn line(done: &DeliveryReport) -> String {
     let head = format!("{} '{}'", done.kind, done.channel);
     let place = render::one_line(&done.place);
     match &done.error {

@@ -3,18 +3,18 @@
 use anyhow::Result;
 use jiff::tz::TimeZone;
 
-use super::{Words, args, render};
+use super::{App, args, render};
 use crate::config::Config;
 use crate::model::keep::Keep;
 use crate::model::problem::{Exit, Fault, FaultKind, Outcome, Problem};
-use crate::model::record::Place;
+use crate::model::record::StoreResult;
 use crate::model::section;
 use crate::store::Store;
 use crate::sys::process::lock::Lock;
-use crate::task::runs::prune::{self, Done, Plan};
+use crate::task::runs::prune::{self, Done, PrunePlan};
 use crate::task::snapshots::legacy::{self, OldPlan};
 
-impl Words<'_> {
+impl App<'_> {
     pub(super) fn prune(&mut self, args: &args::Prune) -> Result<Exit> {
         let config = self.config()?;
         let stores = self.kept(&config, &args.stores)?;
@@ -29,7 +29,7 @@ impl Words<'_> {
         }
         self.noted("prune", |words, record| {
             let progress = words.progress();
-            let show = |plan: &Plan| {
+            let show = |plan: &PrunePlan| {
                 plan.removed().for_each(|one| progress.say(&format!("{}: removing {}", plan.store, one.id)));
             };
             let done = prune::run(&words.host, &stores, &zone, args.accept, &show)?;
@@ -62,7 +62,7 @@ impl Words<'_> {
                 let (store, removed) = (plan.store.clone(), plan.removed.len());
                 let what =
                     format!("store '{store}': {removed} old archives removed, as --legacy {words} says");
-                record.stores.push(Place { store, primary: false, place: None, kept: None, removed });
+                record.stores.push(StoreResult { store, primary: false, place: None, kept: None, removed });
                 record.problems.extend((removed > 0).then(|| Problem::notice(what)));
                 record.problems.extend(plan.problems.iter().cloned());
             }
@@ -137,7 +137,7 @@ fn legacy_table(plan: &OldPlan, dry_run: bool) -> String {
 }
 
 /// Every snapshot with its reason.
-fn table(plan: &Plan) -> String {
+fn table(plan: &PrunePlan) -> String {
     let head = format!("store {}\n", plan.store);
     let line = |one: &crate::plan::prune::Marked| {
         format!("  {}  {}  {}\n", if one.keep { "keep  " } else { "remove" }, one.id, one.reason)

@@ -4,9 +4,9 @@ use anyhow::Result;
 use clap::Args;
 use jiff::tz::TimeZone;
 
-use super::{Words, render};
+use super::{App, render};
 use crate::model::problem::Exit;
-use crate::model::record::Record;
+use crate::model::record::RunRecord;
 use crate::model::units::count;
 use crate::task::restore::audit_log;
 use crate::task::runs::records;
@@ -33,7 +33,7 @@ pub struct Log {
     pub restores: bool,
 }
 
-impl Words<'_> {
+impl App<'_> {
     pub(super) fn log(&mut self, args: &Log) -> Result<Exit> {
         if let Some(id) = &args.id {
             let found = records::find(&self.host, id);
@@ -94,13 +94,13 @@ fn restores(lines: &[audit_log::Line]) -> String {
     render::table(&["TIME", "WHAT", "ID", "SNAPSHOT", "PLAN", "PATHS", "WHO", "RESULT"], &rows)
 }
 
-fn row(record: &Record) -> Vec<String> {
+fn row(record: &RunRecord) -> Vec<String> {
     let local = record.began.to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M").to_string();
     vec![record.id.clone(), local, record.outcome.to_string(), format!("{:.1}", record.took), what(record)]
 }
 
 /// What it came to, in a few words.
-fn what(record: &Record) -> String {
+fn what(record: &RunRecord) -> String {
     if let Some(problem) = record.problems.first().filter(|_| !record.is_success()) {
         return render::without_errno(&problem.what);
     }
@@ -125,7 +125,7 @@ fn what(record: &Record) -> String {
     parts.join("; ")
 }
 
-fn full(record: &Record) -> String {
+fn full(record: &RunRecord) -> String {
     let mut lines: Vec<(&str, String)> = vec![
         ("run", record.id.clone()),
         ("host", record.system.clone()),

@@ -5,14 +5,14 @@ use std::io;
 use anyhow::Result;
 
 use super::args::{self, Format};
-use super::{Words, has_cause, render};
+use super::{App, has_cause, render};
 use crate::model::problem::{Exit, Fault, FaultKind};
 use crate::store;
-use crate::sys::fs::glob::Named;
+use crate::sys::fs::glob::NamePattern;
 use crate::task::snapshots;
 use crate::task::snapshots::verify::{self, Looked};
 
-impl Words<'_> {
+impl App<'_> {
     pub(super) fn list(&mut self, args: &args::List) -> Result<Exit> {
         let mut problems = Vec::new();
         let stores = match &args.folder {
@@ -29,7 +29,7 @@ impl Words<'_> {
             }
         };
         let usage = |error: anyhow::Error| Fault::new(FaultKind::Usage, format!("--host: {error:#}"));
-        let glob = args.host.as_deref().map(Named::new).transpose().map_err(usage)?.flatten();
+        let glob = args.host.as_deref().map(NamePattern::new).transpose().map_err(usage)?.flatten();
         let host = args.host.as_deref().filter(|_| glob.is_none());
         let wanted = |host: &str| glob.as_ref().is_none_or(|glob| glob.matches(host));
         let mut listing = snapshots::list(&stores, host, &wanted)?;

@@ -5,14 +5,15 @@ use clap::Args;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Span, SpanRelativeTo, Timestamp};
 
-use super::{Format, Words, args, render};
+use super::{App, Format, args, render};
 use crate::model::problem::{Exit, Fault, FaultKind, Severity};
 use crate::model::units::count;
-use crate::plan::fleet::Member;
-use crate::plan::status::{self as plan, Finding, Level, StoreState, Timer};
+use crate::plan::fleet::FleetHost;
+use crate::plan::status as plan;
+use crate::plan::status::{Level, StatusFinding, StoreState, Timer};
 use crate::sys::mask::mask;
 use crate::task::runs::fleet::{self, Fleet};
-use crate::task::runs::status::{self, Status};
+use crate::task::runs::status::{self, HostStatus};
 
 /// How well this host is backed up, at a glance
 ///
@@ -47,7 +48,7 @@ fn duration(text: &str) -> Result<SignedDuration, String> {
     whole.ok_or_else(|| format!("'{text}' is no time; use 90m, 26h, 2d or 1w"))
 }
 
-impl Words<'_> {
+impl App<'_> {
     /// A monitor shows the first line of standard output, and takes an exit status of 1 for a warning: also that
     /// nothing could be looked at is told there, as critical.
     pub(super) fn status(&mut self, args: &StatusArgs) -> Result<Exit> {
@@ -101,7 +102,7 @@ fn exit(level: Level) -> Exit {
     }
 }
 
-fn text(status: &Status) -> String {
+fn text(status: &HostStatus) -> String {
     // The first line is what a monitor shows.
     let head = match status.findings.iter().max_by_key(|finding| finding.level) {
         Some(worst) => render::without_errno(&worst.what),
@@ -152,7 +153,7 @@ fn fleet_text(fleet: &Fleet) -> String {
     let head = std::iter::once(head).chain(away).collect::<Vec<_>>().join("; ");
     let mut text = format!("{}: {}\n", fleet.level.word(), render::one_line(&head));
     let none = || "-".to_owned();
-    let row = |member: &Member| {
+    let row = |member: &FleetHost| {
         vec![
             member.host.clone(),
             member.cluster.clone().unwrap_or_else(none),
@@ -171,7 +172,7 @@ fn fleet_text(fleet: &Fleet) -> String {
     text + &render::problems(&fleet.problems)
 }
 
-fn well(status: &Status) -> String {
+fn well(status: &HostStatus) -> String {
     let newest = status.stores.iter().filter_map(|store| store.last_success).max();
     newest.map_or_else(
         || "no store".to_owned(),
@@ -208,7 +209,7 @@ fn local(at: Timestamp) -> String {
     at.to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M").to_string()
 }
 
-fn findings(findings: &[Finding]) -> String {
+fn findings(findings: &[StatusFinding]) -> String {
     let mut text = String::new();
     for finding in findings {
         let what = render::one_line(&render::without_errno(&finding.what));

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use serde::Serialize;
 
-use super::{Words, args, render};
+use super::{App, args, render};
 use crate::config::Config;
 use crate::model::keep::Keep;
 use crate::model::problem::{Exit, Outcome};
@@ -30,19 +30,19 @@ struct Row {
     hint: Option<String>,
 }
 
-impl Words<'_> {
-    pub(super) fn store_verb(&mut self, args: &args::Store) -> Result<Exit> {
+impl App<'_> {
+    pub(super) fn store_verb(&mut self, args: &args::StoreCommand) -> Result<Exit> {
         let config = self.config()?;
         match args {
-            args::Store::List => {
+            args::StoreCommand::List => {
                 let stores = self.kept(&config, &args::Stores { names: Vec::new() })?;
                 let rows: Vec<Row> =
                     stores.iter().map(|(store, keep)| self.row(store.as_ref(), *keep)).collect();
                 self.print(&rows, |rows| rows.iter().map(line).collect())?;
                 Ok(if rows.iter().any(|row| row.error.is_some()) { Exit::Problems } else { Exit::Ok })
             }
-            args::Store::Test { names } => self.store_test(&config, names),
-            args::Store::Adopt { stores } => {
+            args::StoreCommand::Test { names } => self.store_test(&config, names),
+            args::StoreCommand::Adopt { stores } => {
                 let (adopted, problems) = prune::adopt(&self.host, &self.stores(&config, stores)?)?;
                 self.print(&adopted, |adopted| {
                     let line = |(id, count): &(String, usize)| {
@@ -64,7 +64,7 @@ impl Words<'_> {
 
     fn row(&self, store: &dyn Store, keep: Keep) -> Row {
         let listed = store.list(None);
-        let own = |found: &crate::store::Found| found.id.host() == self.host.facts.node;
+        let own = |found: &crate::store::FoundFile| found.id.host() == self.host.facts.node;
         Row {
             store: store.name().to_owned(),
             place: store.place(),

@@ -2,14 +2,14 @@
 
 use anyhow::Result;
 
-use super::{Words, args, render};
+use super::{App, args, render};
 use crate::archive::sign::Signers;
 use crate::model::problem::{Exit, Fault, FaultKind, Problem};
 use crate::model::snapshot::SnapshotId;
 use crate::store::Store;
-use crate::task::snapshots::verify::{self, Demand, Verified, Wanted};
+use crate::task::snapshots::verify::{self, Demand, Verified, WantedFile};
 
-impl Words<'_> {
+impl App<'_> {
     pub(super) fn verify(&mut self, args: &args::Verify) -> Result<Exit> {
         self.noted("verify", |words, record| {
             let demand =
@@ -21,7 +21,7 @@ impl Words<'_> {
                 let stores = words.stores(&config, &args.stores)?;
                 let all = Everything::of(&stores);
                 // One after the other: a store that is far away is not downloaded whole.
-                let take = |(store, id): &(&dyn Store, _)| Wanted::take(*store, id, &words.keys);
+                let take = |(store, id): &(&dyn Store, _)| WantedFile::take(*store, id, &words.keys);
                 let mut results = verify::verify_all(all.copies.iter().map(take), &demand, &say)?;
                 results.extend(all.unreachable);
                 let keeps_all = |name: &str| config.keep(name).keeps_all();
@@ -34,7 +34,7 @@ impl Words<'_> {
                 let names = if args.snaps.is_empty() { &latest[..] } else { &args.snaps };
                 let chosen = names.iter().map(|word| words.choose(&args.stores, word));
                 let chosen = chosen.collect::<Result<Vec<_>>>()?;
-                verify::verify_all(chosen.into_iter().map(Wanted::from), &demand, &say)?
+                verify::verify_all(chosen.into_iter().map(WantedFile::from), &demand, &say)?
             };
             if results.is_empty() {
                 let fault = Fault::new(FaultKind::NotFound, "there are no snapshots");

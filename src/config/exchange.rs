@@ -13,7 +13,7 @@ use serde_saphyr::Spanned;
 
 use super::{Config, fault};
 use crate::model::secret::MASK;
-use crate::model::section::{Entry, Section, SyntaxError, parse, to_text};
+use crate::model::section::{Section, SectionEntry, SyntaxError, parse, to_text};
 
 /// Of this form; it grows by keys, and by this number when an older program could not read it.
 const FORMAT: u64 = 1;
@@ -78,7 +78,7 @@ impl Serialize for Keys {
 pub fn export(config: &Config, reveal: bool) -> Document {
     let sections = config.sections.iter().filter(|section| config.files.iter().any(|f| **f == *section.file));
     let exported = sections.map(|section| {
-        let (secret, public): (Vec<&Entry>, Vec<&Entry>) =
+        let (secret, public): (Vec<&SectionEntry>, Vec<&SectionEntry>) =
             section.entries.iter().partition(|entry| entry.private);
         Exported {
             kind: section.kind.clone(),
@@ -362,7 +362,7 @@ impl Reader<'_> {
         value: &Spanned<Value>,
         private: bool,
         kept: &mut std::slice::Iter<String>,
-    ) -> Result<Entry, SyntaxError> {
+    ) -> Result<SectionEntry, SyntaxError> {
         let at = line(&value.referenced);
         let refused = |message: &str| SyntaxError::new(&self.file, at, message);
         let text = match &value.value {
@@ -382,7 +382,7 @@ impl Reader<'_> {
             return Err(error.hinted("a value is plain text without line ends or blanks around it"));
         }
         let file = Arc::clone(&self.file);
-        Ok(Entry { key: key.to_owned(), value: text.to_owned(), file, line: at, private })
+        Ok(SectionEntry { key: key.to_owned(), value: text.to_owned(), file, line: at, private })
     }
 
     /// A plain scalar as it was typed: `007` is not 7, and `yes` is not `true`.

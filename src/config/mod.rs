@@ -22,7 +22,7 @@ use crate::model::section::{self, Section, SyntaxError};
 use crate::sys::fs::files;
 use crate::sys::fs::glob::Pattern;
 use crate::sys::host::{CONFIG_DIR, Host};
-use crate::sys::net::http::Fingerprint;
+use crate::sys::net::http::CertFingerprint;
 use crate::sys::pmxcfs;
 
 pub const FILE: &str = "pbx-config.cfg";
@@ -165,7 +165,7 @@ pub struct Api {
     pub token: String,
     pub secret: Secret,
     /// Of the certificate; without it the node's own certificates are taken from where they lie.
-    pub fingerprint: Option<Fingerprint>,
+    pub fingerprint: Option<CertFingerprint>,
     #[serde(default = "this_host")]
     pub server: String,
     pub port: Option<u16>,
@@ -259,7 +259,7 @@ impl Config {
     }
 
     /// The value to show: secrets are masked.
-    pub fn shown(entry: &section::Entry) -> &str {
+    pub fn shown(entry: &section::SectionEntry) -> &str {
         if entry.private { MASK } else { &entry.value }
     }
 }
@@ -318,7 +318,8 @@ impl Loader {
                 );
                 return Err(fault(error.hinted(format!("{} must have it too", public.0))));
             };
-            let private = extra.entries.into_iter().map(|entry| section::Entry { private: true, ..entry });
+            let private =
+                extra.entries.into_iter().map(|entry| section::SectionEntry { private: true, ..entry });
             section.entries.extend(private);
         }
         Ok(sections)

@@ -108,7 +108,7 @@ impl<'de> Deserialize<'de> for Name {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Kind {
+pub enum EntryKind {
     File,
     Dir,
     Symlink,
@@ -126,7 +126,7 @@ pub struct Entry {
     /// The catalogue row it belongs to.
     pub item: String,
     pub path: Name,
-    pub kind: Kind,
+    pub kind: EntryKind,
     /// Permission bits with setuid, setgid and sticky.
     pub mode: u32,
     pub uid: u32,
@@ -165,7 +165,7 @@ pub struct Xattr {
 
 /// What a command said. Its standard output is the member `.pbx/state/<name>`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Output {
+pub struct CommandOutput {
     pub item: String,
     pub name: String,
     pub argv: Vec<String>,
@@ -189,7 +189,7 @@ pub struct Index {
     pub id: SnapshotId,
     pub facts: Facts,
     pub entries: Vec<Entry>,
-    pub outputs: Vec<Output>,
+    pub outputs: Vec<CommandOutput>,
     pub absent: Vec<Absence>,
     pub problems: Vec<Problem>,
 }

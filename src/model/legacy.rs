@@ -25,7 +25,7 @@ const CODECS: [(&str, &str); 6] =
 
 /// What a file name tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RelicName {
+pub struct LegacyName {
     /// The archive's own name: the file's, or what is in the bundle.
     pub archive: String,
     /// None where the Bash version left it out.
@@ -38,7 +38,7 @@ pub struct RelicName {
     pub bundle: bool,
 }
 
-impl RelicName {
+impl LegacyName {
     /// None for everything else: sidecars, half written ones, snapshots of ours.
     pub fn parse(file: &str) -> Option<Self> {
         if file.starts_with('.') || file.contains('/') || file.ends_with(super::snapshot::SUFFIX) {
@@ -151,7 +151,7 @@ mod tests {
                 false,
             ),
         ] {
-            let name = RelicName::parse(file).expect(file);
+            let name = LegacyName::parse(file).expect(file);
             assert_eq!((&*name.archive, name.host.as_deref()), (archive, host), "{file}");
             assert_eq!((name.codec, name.sealed, name.bundle), (codec, sealed, bundle), "{file}");
             assert_eq!(name.at.unwrap().hour(), 2);
@@ -172,7 +172,7 @@ mod tests {
             "notes.tar",
             ".tar",
         ] {
-            assert_eq!(RelicName::parse(file), None, "{file}");
+            assert_eq!(LegacyName::parse(file), None, "{file}");
         }
     }
 }

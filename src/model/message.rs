@@ -51,7 +51,7 @@ pub struct Details {
     pub bytes: u64,
     /// Seconds.
     pub duration: f64,
-    pub stores: Vec<Placed>,
+    pub stores: Vec<PlacedCopy>,
     pub problems: Vec<Problem>,
     /// Problems beyond those that are named.
     pub more_problems: usize,
@@ -63,7 +63,7 @@ pub struct Details {
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub struct Placed {
+pub struct PlacedCopy {
     pub store: String,
     /// None: the snapshot could not be put there.
     pub place: Option<String>,

@@ -10,7 +10,7 @@ use super::snapshot::{Compression, SnapshotId, Trigger};
 /// One run of `backup`, `prune` or `verify`, also one that failed.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub struct Record {
+pub struct RunRecord {
     /// Begin and verb, `20261122T151740Z-backup`; unique on this host. Given when it is kept.
     #[serde(default)]
     pub id: String,
@@ -39,7 +39,7 @@ pub struct Record {
     #[serde(default)]
     pub stats: Option<Stats>,
     #[serde(default)]
-    pub stores: Vec<Place>,
+    pub stores: Vec<StoreResult>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub verified: Vec<Verification>,
     #[serde(default)]
@@ -79,7 +79,7 @@ pub struct Stats {
 /// A store after a backup or a prune.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub struct Place {
+pub struct StoreResult {
     pub store: String,
     #[serde(default)]
     pub primary: bool,
@@ -115,7 +115,7 @@ pub struct Verification {
     pub unread: usize,
 }
 
-impl Record {
+impl RunRecord {
     pub fn of(report: &Report, began: Timestamp, exit: i32, trigger: Option<Trigger>) -> Self {
         let stats = report.snapshot.as_ref().map(|snapshot| Stats {
             entries: snapshot.counts.entries,
@@ -131,7 +131,7 @@ impl Record {
             unexplained: snapshot.counts.unexplained,
             phases: report.phases,
         });
-        let place = |stored: &super::report::Stored| Place {
+        let place = |stored: &super::report::StoredCopy| StoreResult {
             store: stored.store.clone(),
             primary: stored.primary,
             place: stored.place.clone(),

@@ -24,7 +24,7 @@ pub struct Medium {
 /// What became of a snapshot on one store.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub struct Stored {
+pub struct StoredCopy {
     pub store: String,
     /// Where it lies now; None when it could not be put there.
     pub place: Option<String>,
@@ -60,7 +60,7 @@ impl fmt::Display for Difference {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Change {
+pub struct ChangedPath {
     pub how: Difference,
     pub item: String,
     /// Relative to the root, readable and harmless on a terminal.
@@ -75,7 +75,7 @@ pub struct Changes {
     pub changed: usize,
     pub removed: usize,
     /// By item; the first ones.
-    pub listed: Vec<Change>,
+    pub listed: Vec<ChangedPath>,
     /// How many are not listed.
     pub more: usize,
 }
@@ -99,7 +99,7 @@ impl Changes {
 
     /// A line for each that is listed, and one for the others.
     pub fn lines(&self) -> Vec<String> {
-        let line = |one: &Change| format!("{:<7} /{} ({})", one.how, one.path, one.item);
+        let line = |one: &ChangedPath| format!("{:<7} /{} ({})", one.how, one.path, one.item);
         let mut lines: Vec<String> = self.listed.iter().map(line).collect();
         if self.more > 0 {
             lines.push(format!("and {} more", self.more));
@@ -133,7 +133,7 @@ pub struct Report {
     pub snapshot: Option<Snapshot>,
     /// Bytes of the snapshot file.
     pub size: u64,
-    pub stores: Vec<Stored>,
+    pub stores: Vec<StoredCopy>,
     /// Since the last snapshot; None when there was none, or this one is of a part of the host.
     pub changes: Option<Changes>,
     /// Nothing had changed since this snapshot, and `skip-unchanged` is on: no new one was made.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use serde::de::DeserializeOwned;
 use serde::de::value::MapAccessDeserializer;
 
-use self::fields::Keys;
+use self::fields::SectionKeys;
 
 /// What indents and separates. Not Unicode's white space: a pasted no-break space is refused as part
 /// of a word, not guessed away.
@@ -25,13 +25,13 @@ pub struct Section {
     /// The header's line, from 1.
     pub line: usize,
     /// In the order of the file; a key may repeat.
-    pub entries: Vec<Entry>,
+    pub entries: Vec<SectionEntry>,
 }
 
 /// One `key value` line. It has its own file because a section's secrets come from another one.
 /// Its Debug shows the value: not for logs.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Entry {
+pub struct SectionEntry {
     pub key: String,
     /// Trimmed; empty when the line holds the key alone.
     pub value: String,
@@ -92,7 +92,13 @@ pub fn parse(file: &str, text: &str) -> Result<Vec<Section>, SyntaxError> {
         if line.starts_with(BLANKS) {
             let (key, value) = parse_entry(content).map_err(refused)?;
             let section = sections.last_mut().ok_or_else(|| refused(outside()))?;
-            section.entries.push(Entry { key, value, file: Arc::clone(&file), line: number, private: false });
+            section.entries.push(SectionEntry {
+                key,
+                value,
+                file: Arc::clone(&file),
+                line: number,
+                private: false,
+            });
         } else {
             let (kind, id) = parse_header(content).map_err(refused)?;
             if let Some(first) = first.insert((kind.clone(), id.clone()), sections.len()) {
@@ -189,7 +195,7 @@ impl Section {
     ///
     /// On an owned section Rust prefers [`Into::into`]; call it on a `&Section`.
     pub fn read<T: DeserializeOwned>(&self) -> Result<T, SyntaxError> {
-        T::deserialize(MapAccessDeserializer::new(Keys::of(self))).map_err(|fault| {
+        T::deserialize(MapAccessDeserializer::new(SectionKeys::of(self))).map_err(|fault| {
             let place = fault.place.unwrap_or_else(|| (Arc::clone(&self.file), self.line));
             let error = SyntaxError::new(&place.0, place.1, self.titled(&fault.message));
             SyntaxError { hint: fault.hint, ..error }
@@ -221,7 +227,7 @@ impl Section {
         SyntaxError::new(file, line, self.titled(message))
     }
 
-    fn entry(&self, key: &str) -> Option<&Entry> {
+    fn entry(&self, key: &str) -> Option<&SectionEntry> {
         self.entries.iter().find(|entry| entry.key == key)
     }
 
@@ -412,7 +418,7 @@ mod tests {
     #[test]
     fn an_entry_from_another_file_is_reported_there() {
         let mut section = section("\tremote r");
-        let entry = Entry { file: "secrets.cfg".into(), line: 4, ..section.entries[0].clone() };
+        let entry = SectionEntry { file: "secrets.cfg".into(), line: 4, ..section.entries[0].clone() };
         section.entries.push(entry);
         let section = &section;
         assert_eq!(
@@ -425,7 +431,7 @@ mod tests {
 
     fn any_section() -> impl Strategy<Value = Section> {
         let entry = ("[!-\"$-~ä][!-~ä]{0,9}", "([!-~é€]([ -~é€]{0,20}[!-~é€])?)?")
-            .prop_map(|(key, value)| Entry { key, value, file: "f".into(), line: 0, private: false });
+            .prop_map(|(key, value)| SectionEntry { key, value, file: "f".into(), line: 0, private: false });
         let entries = prop::collection::vec(entry, 0..5);
         ("[a-z][a-z0-9-]{0,5}", "[A-Za-z0-9][A-Za-z0-9._@-]{0,5}", entries)
             .prop_map(|(kind, id, entries)| Section { kind, id, file: "f".into(), line: 0, entries })

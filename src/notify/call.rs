@@ -15,7 +15,7 @@ use crate::model::section::{Section, SyntaxError};
 use crate::sys::fs::files;
 use crate::sys::hex;
 use crate::sys::host::Host;
-use crate::sys::net::http::{Answer, Client, Fingerprint, Request, Site, Trust};
+use crate::sys::net::http::{CertFingerprint, Client, HttpRequest, HttpResponse, Site, Trust};
 
 const ANSWER_MAX_BYTES: u64 = 64 * 1024;
 const CA_FILE_MAX_BYTES: u64 = 4 << 20;
@@ -33,7 +33,7 @@ pub struct Access {
     /// PEM, of the authorities that the server is known by instead of the system's.
     pub ca_file: Option<String>,
     /// SHA-256 of the server's certificate.
-    pub fingerprint: Option<Fingerprint>,
+    pub fingerprint: Option<CertFingerprint>,
     /// Also without TLS, to another machine.
     pub allow_http: bool,
 }
@@ -135,11 +135,11 @@ impl<'a> Call<'a> {
     }
 
     /// The answer of a success.
-    pub fn make(&self, host: &Host, limit: Duration) -> Result<Answer, Failure> {
+    pub fn make(&self, host: &Host, limit: Duration) -> Result<HttpResponse, Failure> {
         let site = Site::of(self.url).ok_or_else(|| Failure::lasting(anyhow!("this is no address")))?;
         let trust = if site.https { self.access.trust(host) } else { Ok(Trust::Pins(Vec::new())) };
         let client = trust.and_then(|trust| Client::new(&trust, !site.https)).map_err(Failure::lasting)?;
-        let request = Request {
+        let request = HttpRequest {
             method: self.method,
             url: self.url,
             headers: &self.headers,

@@ -77,7 +77,7 @@ impl Failure {
     }
 }
 
-pub struct Kind {
+pub struct ChannelKind {
     /// The word before the colon in a section's header.
     pub name: &'static str,
     pub help: &'static str,
@@ -87,36 +87,46 @@ pub struct Kind {
     pub open: fn(&Section) -> Result<Box<dyn Channel>, SyntaxError>,
 }
 
-pub const KINDS: &[Kind] = &[
-    Kind {
+pub const KINDS: &[ChannelKind] = &[
+    ChannelKind {
         name: "sendmail",
         help: "mail through this host's own mail system",
         secrets: |_| &[],
         open: sendmail::open,
     },
-    Kind { name: "smtp", help: "mail through a mail server", secrets: |_| &["password"], open: smtp::open },
-    Kind {
+    ChannelKind {
+        name: "smtp",
+        help: "mail through a mail server",
+        secrets: |_| &["password"],
+        open: smtp::open,
+    },
+    ChannelKind {
         name: "proxmox",
         help: "the notification targets of this host",
         secrets: |_| &[],
         open: proxmox::open,
     },
-    Kind {
+    ChannelKind {
         name: "relay",
         help: "an HTTP server that makes a mail of it",
         secrets: |_| relay::SECRETS,
         open: relay::open,
     },
-    Kind { name: "gotify", help: "a Gotify server", secrets: |_| &["token"], open: gotify::open },
-    Kind { name: "ntfy", help: "a topic of ntfy", secrets: |_| ntfy::SECRETS, open: ntfy::open },
-    Kind { name: "telegram", help: "a Telegram chat", secrets: |_| telegram::SECRETS, open: telegram::open },
-    Kind {
+    ChannelKind { name: "gotify", help: "a Gotify server", secrets: |_| &["token"], open: gotify::open },
+    ChannelKind { name: "ntfy", help: "a topic of ntfy", secrets: |_| ntfy::SECRETS, open: ntfy::open },
+    ChannelKind {
+        name: "telegram",
+        help: "a Telegram chat",
+        secrets: |_| telegram::SECRETS,
+        open: telegram::open,
+    },
+    ChannelKind {
         name: "webhook",
         help: "Discord, Slack, Teams, Pushover or any other HTTP server",
         secrets: webhook::secrets,
         open: webhook::open,
     },
-    Kind {
+    ChannelKind {
         name: "healthchecks",
         help: "a monitor that waits for us",
         secrets: |_| healthchecks::SECRETS,
@@ -190,7 +200,7 @@ pub fn open(section: &Section) -> Result<Target> {
     })
 }
 
-fn read(kind: &Kind, section: &Section) -> Result<Target, SyntaxError> {
+fn read(kind: &ChannelKind, section: &Section) -> Result<Target, SyntaxError> {
     let secrets = (kind.secrets)(section);
     section.refuse_public(secrets)?;
     let (manner, rest) = section.split(&Manner::KEYS);
@@ -219,7 +229,7 @@ fn read(kind: &Kind, section: &Section) -> Result<Target, SyntaxError> {
 /// What became of telling a channel.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub struct Delivery {
+pub struct DeliveryReport {
     pub kind: &'static str,
     pub channel: String,
     pub place: String,
@@ -232,14 +242,14 @@ pub struct Delivery {
     pub took: f64,
 }
 
-impl Delivery {
+impl DeliveryReport {
     pub fn arrived(&self) -> bool {
         self.error.is_none() || self.by_fallback
     }
 }
 
 /// Tells every target side by side and waits for the slowest. The caller has chosen them.
-pub fn deliver(targets: &[&Target], message: &Message, host: &Host) -> Vec<Delivery> {
+pub fn deliver(targets: &[&Target], message: &Message, host: &Host) -> Vec<DeliveryReport> {
     side_by_side(targets, |target| {
         let attempt = |limit| target.channel.send(message, host, limit);
         let mut done = persist(target, &attempt);
@@ -258,26 +268,26 @@ pub fn deliver(targets: &[&Target], message: &Message, host: &Host) -> Vec<Deliv
 }
 
 /// Tells every target that a run begins.
-pub fn begin(targets: &[&Target], host: &Host) -> Vec<Delivery> {
+pub fn begin(targets: &[&Target], host: &Host) -> Vec<DeliveryReport> {
     side_by_side(targets, |target| persist(target, &|limit| target.channel.begin(host, limit)))
 }
 
-fn side_by_side(targets: &[&Target], work: impl Fn(&Target) -> Delivery + Sync) -> Vec<Delivery> {
+fn side_by_side(targets: &[&Target], work: impl Fn(&Target) -> DeliveryReport + Sync) -> Vec<DeliveryReport> {
     std::thread::scope(|scope| {
         let work = &work;
         let threads: Vec<_> =
             targets.iter().map(|target| (*target, scope.spawn(move || work(target)))).collect();
-        let done = |(target, thread): (&Target, std::thread::ScopedJoinHandle<Delivery>)| {
-            thread.join().unwrap_or_else(|_| Delivery {
+        let done = |(target, thread): (&Target, std::thread::ScopedJoinHandle<DeliveryReport>)| {
+            thread.join().unwrap_or_else(|_| DeliveryReport {
                 error: Some("it broke off; please report this".to_owned()),
-                ..Delivery::new(target)
+                ..DeliveryReport::new(target)
             })
         };
         threads.into_iter().map(done).collect()
     })
 }
 
-impl Delivery {
+impl DeliveryReport {
     fn new(target: &Target) -> Self {
         Self {
             kind: target.kind,
@@ -292,9 +302,9 @@ impl Delivery {
 }
 
 /// Tries until it is told, or told not to, or out of time.
-fn persist(target: &Target, attempt: &dyn Fn(Duration) -> Sent) -> Delivery {
+fn persist(target: &Target, attempt: &dyn Fn(Duration) -> Sent) -> DeliveryReport {
     let start = Instant::now();
-    let mut done = Delivery::new(target);
+    let mut done = DeliveryReport::new(target);
     let mut pause = BACKOFF;
     loop {
         let left = CHANNEL_MAX.saturating_sub(start.elapsed());

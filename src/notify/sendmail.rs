@@ -12,7 +12,7 @@ use crate::model::message::Message;
 use crate::model::section::{Section, SyntaxError};
 use crate::sys::host::Host;
 use crate::sys::mail_contacts;
-use crate::sys::process::exec::{Cmd, Status};
+use crate::sys::process::exec::{Cmd, ToolStatus};
 
 const ROOT: &str = "root";
 
@@ -81,8 +81,8 @@ impl Channel for Sendmail {
             Failure::lasting(anyhow!("this host has no sendmail: install postfix or another mail system"))
         })?;
         match output.status {
-            Status::Exit(0) => Ok(()),
-            Status::TimedOut => Err(Failure::lasting(anyhow!("sendmail did not take the mail in time"))),
+            ToolStatus::Exit(0) => Ok(()),
+            ToolStatus::TimedOut => Err(Failure::lasting(anyhow!("sendmail did not take the mail in time"))),
             status => {
                 let said = String::from_utf8_lossy(&output.stderr);
                 let last = said.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default();

@@ -17,12 +17,12 @@ use crate::model::message::Message;
 use crate::model::secret::Secret;
 use crate::model::section::{Section, SyntaxError};
 use crate::sys::host::Host;
-use crate::sys::net::http::{Fingerprint, Trust};
+use crate::sys::net::http::{CertFingerprint, Trust};
 
 /// In Proxmox's words.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Mode {
+pub enum SmtpMode {
     #[default]
     Tls,
     Starttls,
@@ -36,7 +36,7 @@ struct Options {
     server: String,
     port: Option<u16>,
     #[serde(default)]
-    mode: Mode,
+    mode: SmtpMode,
     username: Option<String>,
     password: Option<Secret>,
     from: String,
@@ -47,7 +47,7 @@ struct Options {
 pub struct Smtp {
     pub server: String,
     pub port: u16,
-    pub mode: Mode,
+    pub mode: SmtpMode,
     pub login: Option<(String, Secret)>,
     pub from: Address,
     pub to: Vec<Address>,
@@ -76,7 +76,7 @@ pub(super) fn open(section: &Section) -> Result<Box<dyn Channel>, SyntaxError> {
             return Err(section.error_at("password", "whose is it? 'username' is missing"));
         }
     };
-    if login.is_some() && options.mode == Mode::Insecure {
+    if login.is_some() && options.mode == SmtpMode::Insecure {
         let error = section.error_at("mode", "a password does not go over a line without TLS");
         return Err(error.hinted("mode tls or starttls, or no username"));
     }
@@ -91,11 +91,11 @@ pub(super) fn open(section: &Section) -> Result<Box<dyn Channel>, SyntaxError> {
     }))
 }
 
-pub fn default_port(mode: Mode) -> u16 {
+pub fn default_port(mode: SmtpMode) -> u16 {
     match mode {
-        Mode::Tls => 465,
-        Mode::Starttls => 587,
-        Mode::Insecure => 25,
+        SmtpMode::Tls => 465,
+        SmtpMode::Starttls => 587,
+        SmtpMode::Insecure => 25,
     }
 }
 
@@ -110,7 +110,7 @@ impl Channel for Smtp {
     fn send(&self, message: &Message, host: &Host, limit: Duration) -> Sent {
         let mail = mail::compose(message, &self.from, &self.to).map_err(Failure::lasting)?;
         let trust = match self.mode {
-            Mode::Insecure => Trust::Pins(Vec::new()),
+            SmtpMode::Insecure => Trust::Pins(Vec::new()),
             _ => self.access.trust(host).map_err(Failure::lasting)?,
         };
         let name = ClientId::Domain(host.facts.node.clone());
@@ -130,14 +130,14 @@ impl Channel for Smtp {
 impl Smtp {
     fn speak(&self, mail: &lettre::Message, trust: &Trust, name: &ClientId, limit: Duration) -> Sent {
         let tls = match self.mode {
-            Mode::Insecure => None,
+            SmtpMode::Insecure => None,
             _ => Some(self.parameters(trust).map_err(Failure::lasting)?),
         };
-        let implicit = tls.as_ref().filter(|_| self.mode == Mode::Tls);
+        let implicit = tls.as_ref().filter(|_| self.mode == SmtpMode::Tls);
         let place = (self.server.as_str(), self.port);
         let failed = |error| self.failure(&error);
         let mut server = SmtpConnection::connect(place, Some(limit), name, implicit, None).map_err(failed)?;
-        if let (Mode::Starttls, Some(tls)) = (self.mode, &tls) {
+        if let (SmtpMode::Starttls, Some(tls)) = (self.mode, &tls) {
             if !server.can_starttls() {
                 return Err(Failure::lasting(anyhow!("it offers no STARTTLS; nothing was sent")));
             }
@@ -146,7 +146,7 @@ impl Smtp {
         if let Trust::Pins(pins) = trust
             && tls.is_some()
         {
-            let shown = Fingerprint::of_der(&server.peer_certificate().map_err(failed)?);
+            let shown = CertFingerprint::of_der(&server.peer_certificate().map_err(failed)?);
             if !pins.contains(&shown) {
                 let error = anyhow!("it shows another certificate, with the fingerprint {shown}");
                 return Err(Failure::lasting(error));

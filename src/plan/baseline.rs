@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::index::{Entry, Kind, Name, STATE_DIR};
-use crate::model::report::{Change, Changes, Difference};
+use crate::model::index::{Entry, EntryKind, Name, STATE_DIR};
+use crate::model::report::{ChangedPath, Changes, Difference};
 use crate::model::snapshot::SnapshotId;
 
 /// Lines of a difference that are shown; the others are counted.
@@ -29,7 +29,7 @@ pub struct Memory {
 /// One path: kind, mode, owner, group, and the keyed digest of contents, target and attributes.
 /// Stands as an array in JSON, a host has thousands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Mark(pub Name, pub Kind, pub u32, pub u32, pub u32, pub String);
+pub struct Mark(pub Name, pub EntryKind, pub u32, pub u32, pub u32, pub String);
 
 impl Mark {
     pub fn of(entry: &Entry, digest: String) -> Self {
@@ -52,7 +52,8 @@ pub fn changes(before: &Memory, now: &BTreeMap<String, Vec<Mark>>) -> Changes {
     for (item, mark) in each(now) {
         places.entry(&mark.0).or_default().1 = Some((item, mark));
     }
-    let mut all: Vec<Change> = places.into_values().filter_map(|(old, new)| difference(old, new)).collect();
+    let mut all: Vec<ChangedPath> =
+        places.into_values().filter_map(|(old, new)| difference(old, new)).collect();
     // What belongs together stands together.
     all.sort_by(|a, b| a.item.cmp(&b.item).then(Ordering::Equal));
     for change in &all {
@@ -74,7 +75,7 @@ fn each(marks: &BTreeMap<String, Vec<Mark>>) -> impl Iterator<Item = Place<'_>> 
     marks.iter().flat_map(|(item, marks)| marks.iter().map(move |mark| (item.as_str(), mark)))
 }
 
-fn difference(old: Option<Place>, new: Option<Place>) -> Option<Change> {
+fn difference(old: Option<Place>, new: Option<Place>) -> Option<ChangedPath> {
     let (how, (item, mark)) = match (old, new) {
         (Some(old), None) => (Difference::Removed, old),
         (None, Some(new)) => (Difference::Added, new),
@@ -85,7 +86,7 @@ fn difference(old: Option<Place>, new: Option<Place>) -> Option<Change> {
         _ => return None,
     };
     let silent = mark.is_answer() && how != Difference::Changed;
-    (!silent).then(|| Change { how, item: item.to_owned(), path: mark.0.to_string() })
+    (!silent).then(|| ChangedPath { how, item: item.to_owned(), path: mark.0.to_string() })
 }
 
 #[cfg(test)]
@@ -96,7 +97,7 @@ mod tests {
     fn marks(all: &[(&str, &str, u32, &str)]) -> BTreeMap<String, Vec<Mark>> {
         let mut marks: BTreeMap<String, Vec<Mark>> = BTreeMap::new();
         for (item, path, mode, digest) in all {
-            let mark = Mark(Name::new(*path), Kind::File, *mode, 0, 0, (*digest).to_owned());
+            let mark = Mark(Name::new(*path), EntryKind::File, *mode, 0, 0, (*digest).to_owned());
             marks.entry((*item).to_owned()).or_default().push(mark);
         }
         marks

@@ -14,7 +14,7 @@ use crate::model::report::Rights;
 /// How a thing stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum State {
+pub enum CheckState {
     Ok,
     /// Worth knowing, nothing to do.
     Notice,
@@ -24,7 +24,7 @@ pub enum State {
     Problem,
 }
 
-impl fmt::Display for State {
+impl fmt::Display for CheckState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::Ok => "ok",
@@ -84,9 +84,9 @@ impl fmt::Display for Area {
 
 /// One thing, how it stands, and what to do.
 #[derive(Debug, Clone, Serialize)]
-pub struct Finding {
+pub struct CheckFinding {
     pub area: Area,
-    pub state: State,
+    pub state: CheckState,
     pub what: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
@@ -105,8 +105,8 @@ pub struct Fix {
     pub done: bool,
 }
 
-impl Finding {
-    pub fn new(area: Area, state: State, what: impl Into<String>) -> Self {
+impl CheckFinding {
+    pub fn new(area: Area, state: CheckState, what: impl Into<String>) -> Self {
         Self { area, state, what: what.into(), hint: None, fix: None }
     }
 
@@ -118,41 +118,41 @@ impl Finding {
     /// As a report tells it; None when there is nothing to act on.
     pub fn problem(&self) -> Option<Problem> {
         let severity = match self.state {
-            State::Ok | State::Notice => return None,
-            State::Warning => Severity::Warning,
-            State::Problem => Severity::Error,
+            CheckState::Ok | CheckState::Notice => return None,
+            CheckState::Warning => Severity::Warning,
+            CheckState::Problem => Severity::Error,
         };
         Some(Problem { severity, what: self.what.clone(), hint: self.hint.clone() })
     }
 }
 
 /// What others found out, as a finding.
-pub fn of_problem(area: Area, problem: Problem) -> Finding {
+pub fn of_problem(area: Area, problem: Problem) -> CheckFinding {
     let state = match problem.severity {
-        Severity::Notice => State::Notice,
-        Severity::Warning => State::Warning,
-        Severity::Error => State::Problem,
+        Severity::Notice => CheckState::Notice,
+        Severity::Warning => CheckState::Warning,
+        Severity::Error => CheckState::Problem,
     };
-    Finding { hint: problem.hint, ..Finding::new(area, state, problem.what) }
+    CheckFinding { hint: problem.hint, ..CheckFinding::new(area, state, problem.what) }
 }
 
-pub fn outcome(findings: &[Finding]) -> Outcome {
+pub fn outcome(findings: &[CheckFinding]) -> Outcome {
     match findings.iter().map(|finding| finding.state).max() {
-        Some(State::Problem) => Outcome::Failed,
-        Some(State::Warning) => Outcome::Warned,
+        Some(CheckState::Problem) => Outcome::Failed,
+        Some(CheckState::Warning) => Outcome::Warned,
         _ => Outcome::Ok,
     }
 }
 
 /// Whether a file is in the right hands. `me` may own it too, when that is not root.
-pub fn rights(path: &Path, care: Care, seen: Rights, me: u32) -> Finding {
+pub fn rights(path: &Path, care: Care, seen: Rights, me: u32) -> CheckFinding {
     const WRITE: u32 = 0o022;
     const ALL: u32 = 0o077;
     let shown = path.display();
     let foreign = seen.uid != 0 && seen.uid != me;
     let open = seen.mode & if care == Care::Private { ALL } else { WRITE };
     if !foreign && open == 0 {
-        return Finding::new(Area::Rights, State::Ok, format!("{shown}: {seen}"));
+        return CheckFinding::new(Area::Rights, CheckState::Ok, format!("{shown}: {seen}"));
     }
     let why = match (foreign, seen.mode & WRITE & open != 0) {
         (true, _) => format!("belongs to user {}", seen.uid),
@@ -164,28 +164,29 @@ pub fn rights(path: &Path, care: Care, seen: Rights, me: u32) -> Finding {
         uid: if foreign { 0 } else { seen.uid },
         gid: if foreign { 0 } else { seen.gid },
     };
-    let finding = Finding::new(Area::Rights, State::Problem, format!("{shown}: {seen}: {why}"));
+    let finding = CheckFinding::new(Area::Rights, CheckState::Problem, format!("{shown}: {seen}: {why}"));
     let finding = finding.hint(format!("`pbx-config check --fix` makes it {after}"));
-    Finding { fix: Some(Fix { path: Name::from(path), before: seen, after, done: false }), ..finding }
+    CheckFinding { fix: Some(Fix { path: Name::from(path), before: seen, after, done: false }), ..finding }
 }
 
 /// Room for the next run. `need` in bytes.
-pub fn room(place: &str, bytes: u64, files: Option<u64>, need: u64) -> Finding {
+pub fn room(place: &str, bytes: u64, files: Option<u64>, need: u64) -> CheckFinding {
     /// Some folders, partial files and the snapshot itself.
     const FILES: u64 = 100;
     let mib = |bytes: u64| bytes >> 20;
     if bytes < need {
         let what =
             format!("{place}: {} MiB are free, the next snapshot may need {}", mib(bytes), mib(need).max(1));
-        return Finding::new(Area::Space, State::Problem, what)
+        return CheckFinding::new(Area::Space, CheckState::Problem, what)
             .hint("make room there, or keep fewer snapshots");
     }
     match files {
         Some(files) if files < FILES => {
             let what = format!("{place}: only {files} more files can be made there");
-            Finding::new(Area::Space, State::Problem, what).hint("`df -i` shows it; remove files, not bytes")
+            CheckFinding::new(Area::Space, CheckState::Problem, what)
+                .hint("`df -i` shows it; remove files, not bytes")
         }
-        _ => Finding::new(Area::Space, State::Ok, format!("{place}: {} MiB free", mib(bytes))),
+        _ => CheckFinding::new(Area::Space, CheckState::Ok, format!("{place}: {} MiB free", mib(bytes))),
     }
 }
 
@@ -196,27 +197,27 @@ pub fn units(text: &str) -> Vec<BTreeMap<&str, &str>> {
 }
 
 /// The timer and how its last run ended, from [`units`].
-pub fn timer(units: &[BTreeMap<&str, &str>]) -> Vec<Finding> {
+pub fn timer(units: &[BTreeMap<&str, &str>]) -> Vec<CheckFinding> {
     let of = |id: &str, key: &str| {
         let unit = units.iter().find(|unit| unit.get("Id") == Some(&id));
         unit.and_then(|unit| unit.get(key)).copied().unwrap_or_default()
     };
-    let finding = |state, what: String| Finding::new(Area::Timer, state, what);
+    let finding = |state, what: String| CheckFinding::new(Area::Timer, state, what);
     let mut found = Vec::new();
     if of(TIMER, "LoadState") != "loaded" {
         let what = format!("{TIMER} is not known to systemd: no backup is made by itself");
         return vec![
-            finding(State::Problem, what).hint("install the package anew, or `systemctl daemon-reload`"),
+            finding(CheckState::Problem, what).hint("install the package anew, or `systemctl daemon-reload`"),
         ];
     }
     let (enabled, active) = (of(TIMER, "UnitFileState"), of(TIMER, "ActiveState"));
     if enabled != "enabled" || active != "active" {
         let what = format!("{TIMER} is {enabled} and {active}: no backup is made by itself");
-        found.push(finding(State::Problem, what).hint(format!("systemctl enable --now {TIMER}")));
+        found.push(finding(CheckState::Problem, what).hint(format!("systemctl enable --now {TIMER}")));
     } else {
         let next = of(TIMER, "NextElapseUSecRealtime");
         found.push(finding(
-            State::Ok,
+            CheckState::Ok,
             format!("{TIMER}: enabled, next {}", if next.is_empty() { "-" } else { next }),
         ));
     }
@@ -224,7 +225,7 @@ pub fn timer(units: &[BTreeMap<&str, &str>]) -> Vec<Finding> {
         "" | "success" => {}
         result => {
             let what = format!("its last run failed: {result}, status {}", of(SERVICE, "ExecMainStatus"));
-            found.push(finding(State::Problem, what).hint(format!("journalctl -u {SERVICE} -n 50")));
+            found.push(finding(CheckState::Problem, what).hint(format!("journalctl -u {SERVICE} -n 50")));
         }
     }
     found
@@ -247,7 +248,7 @@ mod tests {
         assert_eq!(after(Care::Private, 0o640, 0), Some(seen(0o600, 0)));
         assert_eq!(after(Care::Public, 0o777, 0), Some(seen(0o755, 0)));
         assert_eq!(after(Care::Public, 0o4755, 1000), Some(Rights { mode: 0o755, uid: 0, gid: 0 }));
-        assert_eq!(rights(Path::new("/x"), Care::Private, seen(0o600, 1000), 1000).state, State::Ok);
+        assert_eq!(rights(Path::new("/x"), Care::Private, seen(0o600, 1000), 1000).state, CheckState::Ok);
     }
 
     #[test]
@@ -256,17 +257,20 @@ mod tests {
                     NextElapseUSecRealtime=Wed 2026-11-25 01:12:00 UTC\n\n\
                     Id=proxmox-backup-extra.service\nResult=exit-code\nExecMainStatus=1\n";
         let found = timer(&units(text));
-        assert_eq!(found.iter().map(|one| one.state).collect::<Vec<_>>(), [State::Ok, State::Problem]);
+        assert_eq!(
+            found.iter().map(|one| one.state).collect::<Vec<_>>(),
+            [CheckState::Ok, CheckState::Problem]
+        );
         let off = text.replace("=enabled", "=disabled").replace("exit-code", "success");
         assert_eq!(timer(&units(&off)).len(), 1);
-        assert_eq!(timer(&units(&off))[0].state, State::Problem);
+        assert_eq!(timer(&units(&off))[0].state, CheckState::Problem);
         assert!(timer(&units(""))[0].what.contains("not known"));
     }
 
     #[test]
     fn room_is_reckoned_in_bytes_and_in_files() {
-        assert_eq!(room("/x", 10 << 20, None, 9 << 20).state, State::Ok);
-        assert_eq!(room("/x", 8 << 20, None, 9 << 20).state, State::Problem);
+        assert_eq!(room("/x", 10 << 20, None, 9 << 20).state, CheckState::Ok);
+        assert_eq!(room("/x", 8 << 20, None, 9 << 20).state, CheckState::Problem);
         assert!(room("/x", 10 << 20, Some(3), 0).what.contains("only 3"));
     }
 }

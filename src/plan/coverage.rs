@@ -35,7 +35,7 @@ impl fmt::Display for Why {
 
 /// A file in no backup, or a folder with nothing but such.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Place {
+pub struct UnsavedPlace {
     pub path: Name,
     pub why: Why,
     /// 1 for a file.
@@ -58,7 +58,7 @@ pub struct Coverage {
     pub unexplained: u64,
     /// There was more than is looked at.
     pub truncated: bool,
-    pub places: Vec<Place>,
+    pub places: Vec<UnsavedPlace>,
 }
 
 /// Absolute paths in a line of anything.
@@ -118,7 +118,7 @@ pub fn in_storages(storages: &[Section]) -> Vec<&str> {
 
 /// Unexplained files below `trees` as places: a folder in which nothing is explained is one. `all` is every file that
 /// was looked at.
-pub fn gather(all: &[(PathBuf, Option<Why>)], trees: &[PathBuf]) -> Vec<Place> {
+pub fn gather(all: &[(PathBuf, Option<Why>)], trees: &[PathBuf]) -> Vec<UnsavedPlace> {
     let mut folders: HashMap<&Path, (u64, u64)> = HashMap::new();
     for (path, why) in all {
         for folder in above(path, trees) {
@@ -127,7 +127,7 @@ pub fn gather(all: &[(PathBuf, Option<Why>)], trees: &[PathBuf]) -> Vec<Place> {
             counts.1 += u64::from(*why == Some(Why::Unknown));
         }
     }
-    let mut places: Vec<Place> = Vec::new();
+    let mut places: Vec<UnsavedPlace> = Vec::new();
     for (path, why) in all.iter().filter_map(|(path, why)| Some((path, (*why)?))) {
         let whole = above(path, trees)
             .filter(|folder| folders.get(folder).is_some_and(|(all, bad)| all == bad && *bad > 1));
@@ -136,7 +136,7 @@ pub fn gather(all: &[(PathBuf, Option<Why>)], trees: &[PathBuf]) -> Vec<Place> {
         let name = Name::from(folder.unwrap_or(path));
         match places.last_mut() {
             Some(last) if folder.is_some() && last.path == name => last.files += 1,
-            _ => places.push(Place { path: name, why, files: 1, by: None }),
+            _ => places.push(UnsavedPlace { path: name, why, files: 1, by: None }),
         }
     }
     places

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use super::check::{Area, Finding, State};
+use super::check::{Area, CheckFinding, CheckState};
 use crate::catalog::On;
 use crate::catalog::exposure::{
     BRACKETED, MEMORY, NAMELESS, PORTS, SUSPICIOUS_PORTS, SUSPICIOUS_PROGRAMS, THROWAWAY, UDP_SERVICES,
@@ -13,7 +13,7 @@ use crate::model::facts::{Facts, Product};
 
 /// What the configuration allows and forbids beside the catalogue.
 #[derive(Debug, Clone, Default)]
-pub struct Rules {
+pub struct ExposureRules {
     /// A port, of one program when named.
     pub ports: Vec<(Option<String>, u16)>,
     pub suspicious_ports: Vec<u16>,
@@ -26,7 +26,12 @@ pub struct Rules {
 const NAME_BYTES: usize = 15;
 
 /// Who waits for the network on other than loopback addresses, and is neither Proxmox's own nor allowed.
-pub fn sockets(listeners: &[Listener], processes: &[Process], rules: &Rules, facts: &Facts) -> Vec<Finding> {
+pub fn sockets(
+    listeners: &[Listener],
+    processes: &[Process],
+    rules: &ExposureRules,
+    facts: &Facts,
+) -> Vec<CheckFinding> {
     let mut seen: BTreeMap<(Protocol, u16, String), BTreeSet<String>> = BTreeMap::new();
     let mut public = 0;
     for one in listeners {
@@ -51,13 +56,13 @@ pub fn sockets(listeners: &[Listener], processes: &[Process], rules: &Rules, fac
         let what = format!("{}/{port} is open on {} by {who}{word}", protocol.name(), addresses.join(", "));
         let allow = if name.is_empty() { port.to_string() } else { format!("{name}:{port}") };
         let hint = format!("close it, or `port-allow {allow}` under 'check: main' when it is meant");
-        let state = if suspicious { State::Problem } else { State::Warning };
-        Finding::new(Area::Sockets, state, what).hint(hint)
+        let state = if suspicious { CheckState::Problem } else { CheckState::Warning };
+        CheckFinding::new(Area::Sockets, state, what).hint(hint)
     };
-    let findings: Vec<Finding> = seen.into_iter().map(finding).collect();
+    let findings: Vec<CheckFinding> = seen.into_iter().map(finding).collect();
     if findings.is_empty() {
         let what = format!("{public} sockets are open to the network, all of them known");
-        return vec![Finding::new(Area::Sockets, State::Ok, what)];
+        return vec![CheckFinding::new(Area::Sockets, CheckState::Ok, what)];
     }
     findings
 }
@@ -78,7 +83,7 @@ fn is_meant(one: &Listener, name: &str, facts: &Facts) -> bool {
     })
 }
 
-fn is_allowed(one: &Listener, name: &str, rules: &Rules) -> bool {
+fn is_allowed(one: &Listener, name: &str, rules: &ExposureRules) -> bool {
     rules.ports.iter().any(|(program, port)| {
         *port == one.port && program.as_ref().is_none_or(|program| short(program) == name)
     })
@@ -89,8 +94,8 @@ fn short(name: &str) -> &str {
 }
 
 /// Whether anything filters what comes to this host.
-pub fn firewall(seen: &Firewall) -> Vec<Finding> {
-    let finding = |state, what: String| Finding::new(Area::Firewall, state, what);
+pub fn firewall(seen: &Firewall) -> Vec<CheckFinding> {
+    let finding = |state, what: String| CheckFinding::new(Area::Firewall, state, what);
     let chains: Vec<_> = seen.nft.iter().flatten().filter(|chain| chain.input).collect();
     let acting: Vec<_> = chains.iter().filter(|chain| chain.drops || chain.rules > 0).collect();
     let legacy: u32 = seen.iptables.iter().map(|(_, rules)| rules).sum();
@@ -109,27 +114,32 @@ pub fn firewall(seen: &Firewall) -> Vec<Finding> {
         (Some(true), false) if seen.nft.is_some() => {
             vec![
                 finding(
-                    State::Problem,
+                    CheckState::Problem,
                     "the Proxmox firewall is on in its configuration, but nothing filters".into(),
                 )
                 .hint("see `pve-firewall status` and `journalctl -u pve-firewall`"),
             ]
         }
-        (_, true) => vec![finding(State::Ok, format!("what comes in is filtered: {}", parts.join(", ")))],
+        (_, true) => {
+            vec![finding(CheckState::Ok, format!("what comes in is filtered: {}", parts.join(", ")))]
+        }
         (_, false) if seen.nft.is_none() => {
             vec![
-                finding(State::Notice, "the kernel does not tell about its packet filter".into())
+                finding(CheckState::Notice, "the kernel does not tell about its packet filter".into())
                     .hint("run it as root"),
             ]
         }
         (Some(false), false) => {
             vec![
-                finding(State::Warning, "nothing filters what comes in; the Proxmox firewall is off".into())
-                    .hint("set it up under Datacenter > Firewall, allow your own access first"),
+                finding(
+                    CheckState::Warning,
+                    "nothing filters what comes in; the Proxmox firewall is off".into(),
+                )
+                .hint("set it up under Datacenter > Firewall, allow your own access first"),
             ]
         }
         (_, false) => vec![
-            finding(State::Warning, "nothing filters what comes in".into())
+            finding(CheckState::Warning, "nothing filters what comes in".into())
                 .hint("let nftables or a firewall before this host do so"),
         ],
     }
@@ -146,11 +156,11 @@ pub fn pve_option(text: &str) -> Option<bool> {
 }
 
 /// Programs that should not run, or not from where they run. Containers' processes are theirs to look at.
-pub fn processes(processes: &[Process], rules: &Rules) -> Vec<Finding> {
-    let finding = |state, what: String| Finding::new(Area::Processes, state, what);
+pub fn processes(processes: &[Process], rules: &ExposureRules) -> Vec<CheckFinding> {
+    let finding = |state, what: String| CheckFinding::new(Area::Processes, state, what);
     let own = processes.iter().filter(|process| !process.contained && !process.zombie);
     // Workers of one program are one finding.
-    let mut said: Vec<((State, String, String), Vec<u32>)> = Vec::new();
+    let mut said: Vec<((CheckState, String, String), Vec<u32>)> = Vec::new();
     let mut old = BTreeSet::new();
     let mut looked_at = 0;
     for process in own.filter(|process| !process.kernel) {
@@ -175,19 +185,19 @@ pub fn processes(processes: &[Process], rules: &Rules) -> Vec<Finding> {
                 || matches(rule, base)
                 || file.is_some_and(|file| matches(rule, file))
             {
-                say(State::Problem, format!("is a program that should not run here ('{rule}')"));
+                say(CheckState::Problem, format!("is a program that should not run here ('{rule}')"));
             }
         }
         if process.title.starts_with('[') && !is_bracketed(process) {
             say(
-                State::Problem,
+                CheckState::Problem,
                 format!("calls itself {}, as if it were the kernel's, and is not", process.title),
             );
         }
         let Some(program) = &process.program else { continue };
         let path = program.path.display();
         if program.world_writable {
-            say(State::Problem, format!("runs {path}, which everybody may change"));
+            say(CheckState::Problem, format!("runs {path}, which everybody may change"));
         }
         if is_upgraded(program) {
             old.insert(process.name.clone());
@@ -197,26 +207,26 @@ pub fn processes(processes: &[Process], rules: &Rules) -> Vec<Finding> {
             } else {
                 "which was deleted"
             };
-            say(State::Problem, format!("runs {path}, {why}"));
+            say(CheckState::Problem, format!("runs {path}, {why}"));
         } else if THROWAWAY.iter().any(|folder| program.path.starts_with(folder)) {
-            say(State::Warning, format!("runs {path}, where nobody installs programs"));
+            say(CheckState::Warning, format!("runs {path}, where nobody installs programs"));
         }
     }
-    let shown = |((state, name, why), pids): ((State, String, String), Vec<u32>)| {
+    let shown = |((state, name, why), pids): ((CheckState, String, String), Vec<u32>)| {
         let word = if pids.len() > 1 { "pids" } else { "pid" };
         let pids: Vec<String> = pids.iter().map(u32::to_string).collect();
         finding(state, format!("{name} ({word} {}): {why}", pids.join(", ")))
             .hint(format!("end it, or `process-allow {name}` under 'check: main' when it is meant"))
     };
-    let mut findings: Vec<Finding> = said.into_iter().map(shown).collect();
+    let mut findings: Vec<CheckFinding> = said.into_iter().map(shown).collect();
     if !old.is_empty() {
         let names: Vec<String> = old.into_iter().collect();
         let what = format!("still run from before an upgrade: {}", names.join(", "));
-        findings.push(finding(State::Notice, what).hint("restart them, or the host, when it suits"));
+        findings.push(finding(CheckState::Notice, what).hint("restart them, or the host, when it suits"));
     }
     if findings.is_empty() {
         findings.push(finding(
-            State::Ok,
+            CheckState::Ok,
             format!("{looked_at} processes run from files that are where they should be"),
         ));
     }
@@ -276,25 +286,27 @@ mod tests {
         Facts { products, ..Facts::default() }
     }
 
-    fn state(findings: &[Finding]) -> State {
+    fn state(findings: &[CheckFinding]) -> CheckState {
         findings[0].state
     }
 
     #[test]
     fn a_port_is_known_by_its_number_and_by_who_holds_it() {
-        let look = |port, address, name: &str, rules: &Rules| {
+        let look = |port, address, name: &str, rules: &ExposureRules| {
             state(&sockets(&[listener(port, address, 7)], &[process(name, None)], rules, &pve()))
         };
-        let none = Rules::default();
-        assert_eq!(look(8006, "::", "pveproxy worker", &none), State::Ok);
-        assert_eq!(look(8006, "::", "python3", &none), State::Warning);
-        assert_eq!(look(8006, "::ffff:127.0.0.1", "python3", &none), State::Ok);
-        assert_eq!(look(31337, "0.0.0.0", "sh", &none), State::Problem);
-        assert_eq!(look(9100, "0.0.0.0", "prometheus-node", &none), State::Warning);
-        let allowed =
-            Rules { ports: vec![(Some("prometheus-node-exporter".into()), 9100)], ..Rules::default() };
-        assert_eq!(look(9100, "0.0.0.0", "prometheus-node", &allowed), State::Ok);
-        assert_eq!(look(9100, "0.0.0.0", "sh", &allowed), State::Warning);
+        let none = ExposureRules::default();
+        assert_eq!(look(8006, "::", "pveproxy worker", &none), CheckState::Ok);
+        assert_eq!(look(8006, "::", "python3", &none), CheckState::Warning);
+        assert_eq!(look(8006, "::ffff:127.0.0.1", "python3", &none), CheckState::Ok);
+        assert_eq!(look(31337, "0.0.0.0", "sh", &none), CheckState::Problem);
+        assert_eq!(look(9100, "0.0.0.0", "prometheus-node", &none), CheckState::Warning);
+        let allowed = ExposureRules {
+            ports: vec![(Some("prometheus-node-exporter".into()), 9100)],
+            ..ExposureRules::default()
+        };
+        assert_eq!(look(9100, "0.0.0.0", "prometheus-node", &allowed), CheckState::Ok);
+        assert_eq!(look(9100, "0.0.0.0", "sh", &allowed), CheckState::Warning);
     }
 
     #[test]
@@ -305,30 +317,30 @@ mod tests {
             replaced,
             world_writable: false,
         };
-        let look = |process: Process| state(&processes(&[process], &Rules::default()));
-        assert_eq!(look(process("sshd", Some(program("/usr/sbin/sshd", false, true)))), State::Ok);
-        assert_eq!(look(process("sshd", Some(program("/usr/sbin/sshd", true, true)))), State::Notice);
-        assert_eq!(look(process("x", Some(program("/usr/sbin/x", true, false)))), State::Problem);
-        assert_eq!(look(process("x", Some(program("/tmp/x", true, true)))), State::Problem);
-        assert_eq!(look(process("x", Some(program("/dev/shm/x", false, true)))), State::Warning);
+        let look = |process: Process| state(&processes(&[process], &ExposureRules::default()));
+        assert_eq!(look(process("sshd", Some(program("/usr/sbin/sshd", false, true)))), CheckState::Ok);
+        assert_eq!(look(process("sshd", Some(program("/usr/sbin/sshd", true, true)))), CheckState::Notice);
+        assert_eq!(look(process("x", Some(program("/usr/sbin/x", true, false)))), CheckState::Problem);
+        assert_eq!(look(process("x", Some(program("/tmp/x", true, true)))), CheckState::Problem);
+        assert_eq!(look(process("x", Some(program("/dev/shm/x", false, true)))), CheckState::Warning);
         assert_eq!(
             look(process("runc", Some(program("/memfd:runc_cloned:/proc/self/exe", true, false)))),
-            State::Ok
+            CheckState::Ok
         );
-        assert_eq!(look(process("xmrig", None)), State::Problem);
+        assert_eq!(look(process("xmrig", None)), CheckState::Problem);
         let mut fake = process("kworker/0:1", None);
         fake.title = "[kworker/0:1]".into();
-        assert_eq!(look(fake.clone()), State::Problem);
+        assert_eq!(look(fake.clone()), CheckState::Problem);
         // The monitor of a container calls itself so; what only says that it is one does not run lxc-start.
         fake.title = "[lxc monitor] /var/lib/lxc 101".into();
-        assert_eq!(look(fake.clone()), State::Problem);
+        assert_eq!(look(fake.clone()), CheckState::Problem);
         fake.program = Some(program("/usr/bin/lxc-start", false, true));
-        assert_eq!(look(fake.clone()), State::Ok);
+        assert_eq!(look(fake.clone()), CheckState::Ok);
         fake.kernel = true;
-        assert_eq!(look(fake), State::Ok);
+        assert_eq!(look(fake), CheckState::Ok);
         let mut guest = process("xmrig", None);
         guest.contained = true;
-        assert_eq!(look(guest), State::Ok);
+        assert_eq!(look(guest), CheckState::Ok);
     }
 
     #[test]
@@ -342,10 +354,10 @@ mod tests {
         };
         let with =
             |chains: Vec<_>, pve| Firewall { nft: Some(chains), iptables: Vec::new(), pve_enabled: pve };
-        assert_eq!(state(&firewall(&with(vec![chain(false, 0)], None))), State::Warning);
-        assert_eq!(state(&firewall(&with(vec![chain(false, 3)], None))), State::Ok);
-        assert_eq!(state(&firewall(&with(vec![chain(true, 0)], None))), State::Ok);
-        assert_eq!(state(&firewall(&with(Vec::new(), Some(true)))), State::Problem);
-        assert_eq!(state(&firewall(&Firewall::default())), State::Notice);
+        assert_eq!(state(&firewall(&with(vec![chain(false, 0)], None))), CheckState::Warning);
+        assert_eq!(state(&firewall(&with(vec![chain(false, 3)], None))), CheckState::Ok);
+        assert_eq!(state(&firewall(&with(vec![chain(true, 0)], None))), CheckState::Ok);
+        assert_eq!(state(&firewall(&with(Vec::new(), Some(true)))), CheckState::Problem);
+        assert_eq!(state(&firewall(&Firewall::default())), CheckState::Notice);
     }
 }

@@ -23,7 +23,7 @@ pub struct Reported {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub struct Member {
+pub struct FleetHost {
     pub host: String,
     pub cluster: Option<String>,
     pub last: Option<Timestamp>,
@@ -35,13 +35,13 @@ pub struct Member {
 }
 
 /// Every host, and every member of a cluster that is none of them, by name.
-pub fn judge(reported: &[Reported], now: Timestamp, max_age: SignedDuration) -> Vec<Member> {
+pub fn judge(reported: &[Reported], now: Timestamp, max_age: SignedDuration) -> Vec<FleetHost> {
     let clusters = clusters(reported);
-    let mut members: BTreeMap<String, Member> =
+    let mut members: BTreeMap<String, FleetHost> =
         reported.iter().map(|one| (one.host.clone(), member(one, &clusters, now, max_age))).collect();
     for cluster in &clusters {
         for node in &cluster.members {
-            members.entry(node.clone()).or_insert_with(|| Member {
+            members.entry(node.clone()).or_insert_with(|| FleetHost {
                 host: node.clone(),
                 cluster: Some(cluster.name.clone()),
                 last: None,
@@ -56,7 +56,7 @@ pub fn judge(reported: &[Reported], now: Timestamp, max_age: SignedDuration) -> 
     members.into_values().collect()
 }
 
-fn member(one: &Reported, clusters: &[Cluster], now: Timestamp, max_age: SignedDuration) -> Member {
+fn member(one: &Reported, clusters: &[Cluster], now: Timestamp, max_age: SignedDuration) -> FleetHost {
     let last = one.newest.as_ref().map(|snapshot| snapshot.id.at());
     let cluster = one.newest.as_ref().and_then(|snapshot| snapshot.cluster.as_ref());
     let left = clusters
@@ -78,7 +78,7 @@ fn member(one: &Reported, clusters: &[Cluster], now: Timestamp, max_age: SignedD
         (Some(Snapshot { outcome: Outcome::Ok, .. }), None) => (Level::Ok, "ok".to_owned()),
         (Some(_), None) => (Level::Warning, "with problems".to_owned()),
     };
-    Member {
+    FleetHost {
         host: one.host.clone(),
         cluster: cluster.map(|cluster| cluster.name.clone()),
         last,

@@ -8,9 +8,9 @@ use jiff::{Timestamp, Unit};
 use super::html;
 use crate::model::facts::Facts;
 use crate::model::index::is_harmful;
-use crate::model::message::{Details, Message, Placed};
+use crate::model::message::{Details, Message, PlacedCopy};
 use crate::model::problem::{Outcome, Problem, Severity};
-use crate::model::report::{Changes, Report, Stored};
+use crate::model::report::{Changes, Report, StoredCopy};
 
 /// Problems that are named; the others are counted.
 const PROBLEMS_MAX: usize = 20;
@@ -75,8 +75,8 @@ fn details(report: &Report, facts: &Facts, at: Timestamp) -> Details {
     }
 }
 
-fn placed(stored: &Stored) -> Placed {
-    Placed {
+fn placed(stored: &StoredCopy) -> PlacedCopy {
+    PlacedCopy {
         store: line(&stored.store),
         place: stored.place.as_deref().map(line),
         kept: stored.kept,
@@ -165,7 +165,7 @@ fn tail(log: &str) -> String {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::model::report::{Change, Difference, Phases};
+    use crate::model::report::{ChangedPath, Difference, Phases};
 
     fn report(outcome: Outcome, problems: Vec<Problem>) -> Report {
         Report {
@@ -175,7 +175,7 @@ mod tests {
             outcome,
             snapshot: None,
             size: 0,
-            stores: vec![Stored {
+            stores: vec![StoredCopy {
                 store: "local".into(),
                 place: Some("/store/pve1".into()),
                 medium: None,
@@ -188,7 +188,7 @@ mod tests {
                 added: 0,
                 changed: 4,
                 removed: 0,
-                listed: vec![Change {
+                listed: vec![ChangedPath {
                     how: Difference::Changed,
                     item: "fstab".into(),
                     path: "etc/fstab".into(),

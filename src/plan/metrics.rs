@@ -8,7 +8,7 @@ use jiff::Timestamp;
 
 use crate::model::facts::Facts;
 use crate::model::problem::{Outcome, Severity};
-use crate::model::record::{Record, Verification};
+use crate::model::record::{RunRecord, Verification};
 use crate::model::snapshot::SnapshotId;
 
 const BACKUP: &str = "backup";
@@ -23,7 +23,7 @@ pub struct More<'a> {
 }
 
 /// The text of a `.prom` file. Families without a value are left out.
-pub fn text(records: &[Record], facts: &Facts, more: More) -> String {
+pub fn text(records: &[RunRecord], facts: &Facts, more: More) -> String {
     let mut page = Page(String::new());
     let products: Vec<String> =
         facts.products.iter().map(|(product, version)| format!("{} {version}", product.word())).collect();
@@ -33,7 +33,8 @@ pub fn text(records: &[Record], facts: &Facts, more: More) -> String {
         ("version", env!("CARGO_PKG_VERSION")),
     ];
     page.family("info", "Host, products and version of the program; always 1", [(labels(&about), 1.0)]);
-    let runs: Vec<&Record> = records.iter().filter(|record| record.verb == BACKUP && !record.part).collect();
+    let runs: Vec<&RunRecord> =
+        records.iter().filter(|record| record.verb == BACKUP && !record.part).collect();
     if let Some(last) = runs.first() {
         last_run(&mut page, last);
     }
@@ -58,7 +59,7 @@ pub fn text(records: &[Record], facts: &Facts, more: More) -> String {
     page.0
 }
 
-fn last_run(page: &mut Page, last: &Record) {
+fn last_run(page: &mut Page, last: &RunRecord) {
     page.one("last_run_start_time_seconds", "When the last backup run began", seconds(last.began));
     page.one("last_run_end_time_seconds", "When the last backup run ended", seconds(end(last)));
     page.one("last_run_duration_seconds", "How long the last backup run took", last.took);
@@ -87,7 +88,7 @@ fn last_run(page: &mut Page, last: &Record) {
     }
 }
 
-fn snapshot(page: &mut Page, made: &Record) {
+fn snapshot(page: &mut Page, made: &RunRecord) {
     let Some(stats) = &made.stats else { return };
     page.one("snapshot_files", "Files in the newest snapshot", whole(stats.files));
     page.one(
@@ -130,7 +131,7 @@ struct Known<'a> {
 
 /// Of no other store: one that was taken out of the configuration, or a folder that was named once, would grow old in
 /// an alert for ever.
-fn stores(page: &mut Page, runs: &[&Record], records: &[Record], configured: &[(String, usize)]) {
+fn stores(page: &mut Page, runs: &[&RunRecord], records: &[RunRecord], configured: &[(String, usize)]) {
     let mut stores: BTreeMap<&str, Known> = BTreeMap::new();
     for record in records {
         for place in &record.stores {
@@ -198,7 +199,7 @@ fn stores(page: &mut Page, runs: &[&Record], records: &[Record], configured: &[(
     page.family("store_damaged_snapshots", "Copies that a verification found to be damaged", damaged);
 }
 
-fn end(record: &Record) -> Timestamp {
+fn end(record: &RunRecord) -> Timestamp {
     #[allow(clippy::cast_possible_truncation)] // a run takes less than ages
     let took = jiff::SignedDuration::from_millis((record.took * 1000.0) as i64);
     record.began.checked_add(took).unwrap_or(record.began)

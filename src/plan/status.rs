@@ -79,66 +79,70 @@ pub enum Timer {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Finding {
+pub struct StatusFinding {
     pub level: Level,
     pub what: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
 }
 
-impl Finding {
+impl StatusFinding {
     pub fn new(level: Level, what: impl Into<String>, hint: impl Into<String>) -> Self {
         Self { level, what: what.into(), hint: Some(hint.into()) }
     }
 }
 
-pub fn worst(findings: &[Finding]) -> Level {
+pub fn worst(findings: &[StatusFinding]) -> Level {
     findings.iter().map(|finding| finding.level).max().unwrap_or(Level::Ok)
 }
 
 /// What is wrong with one store.
-pub fn judge_store(store: &StoreState, now: Timestamp, max_age: SignedDuration) -> Vec<Finding> {
+pub fn judge_store(store: &StoreState, now: Timestamp, max_age: SignedDuration) -> Vec<StatusFinding> {
     let name = &store.store;
     let grave = if store.primary { Level::Critical } else { Level::Warning };
     if let Some(error) = &store.error {
         let usual = || "see that it can be reached; `pbx-config store list`".to_owned();
-        return vec![Finding::new(grave, error.clone(), store.hint.clone().unwrap_or_else(usual))];
+        return vec![StatusFinding::new(grave, error.clone(), store.hint.clone().unwrap_or_else(usual))];
     }
     let mut findings = Vec::new();
     match store.last_success {
         None => {
             let what = format!("store '{name}': no snapshot of this host");
-            findings.push(Finding::new(grave, what, "`pbx-config backup` makes one"));
+            findings.push(StatusFinding::new(grave, what, "`pbx-config backup` makes one"));
         }
         Some(at) => findings.extend(late(now.duration_since(at), max_age).map(|level| {
             let what = format!("store '{name}': the last success is {} old", age(now, at));
-            Finding::new(level, what, "`pbx-config log` and `journalctl -u proxmox-backup-extra` tell why")
+            StatusFinding::new(
+                level,
+                what,
+                "`pbx-config log` and `journalctl -u proxmox-backup-extra` tell why",
+            )
         })),
     }
     if let Some(first) = store.damaged.first() {
         let what = format!("store '{name}': {} damaged, {first} among them", copies(store.damaged.len()));
         let hint = "make a new one with `pbx-config backup`, check the disk, remove the damaged file by hand";
-        findings.push(Finding::new(Level::Critical, what, hint));
+        findings.push(StatusFinding::new(Level::Critical, what, hint));
     }
     let since = store.verified_at.or(store.oldest.as_ref().map(SnapshotId::at));
     if let Some(since) = since.filter(|since| now.duration_since(*since) > VERIFIED_MAX) {
         let what = format!("store '{name}': nothing was verified for {}", age(now, since));
         let hint = "`pbx-config verify --all`, and see that proxmox-backup-extra-verify.timer is enabled";
-        findings.push(Finding::new(Level::Warning, what, hint));
+        findings.push(StatusFinding::new(Level::Warning, what, hint));
     }
     findings
 }
 
-pub fn judge_run(last: Option<&LastRun>, timer: &Timer) -> Vec<Finding> {
+pub fn judge_run(last: Option<&LastRun>, timer: &Timer) -> Vec<StatusFinding> {
     let mut findings = Vec::new();
     if let Some(last) = last.filter(|last| last.outcome == Outcome::Failed) {
         let why = last.error.as_deref().unwrap_or("it does not say why");
         let what = format!("the last run failed: {why}");
-        findings.push(Finding::new(Level::Warning, what, format!("`pbx-config log {}`", last.id)));
+        findings.push(StatusFinding::new(Level::Warning, what, format!("`pbx-config log {}`", last.id)));
     }
     if *timer == Timer::Off {
         let hint = "`systemctl enable --now proxmox-backup-extra.timer`";
-        findings.push(Finding::new(
+        findings.push(StatusFinding::new(
             Level::Warning,
             "no nightly run is planned: the timer is not active",
             hint,

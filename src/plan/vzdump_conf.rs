@@ -13,7 +13,7 @@ const KEY: &[u8] = b"script:";
 
 /// Whose script vzdump runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Hook {
+pub enum HookLine {
     None,
     /// Somebody else's.
     Other(Vec<u8>),
@@ -25,30 +25,30 @@ pub enum Hook {
 
 /// What the file must become.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Change {
+pub enum VzdumpChange {
     Nothing,
     Write(Vec<u8>),
     Remove,
 }
 
 /// The last `script` line counts, as vzdump reads it.
-pub fn hook(text: &[u8], ours: &str) -> Hook {
+pub fn hook(text: &[u8], ours: &str) -> HookLine {
     let active = lines(text).filter_map(script).next_back();
     match active {
-        None => Hook::None,
+        None => HookLine::None,
         Some(path) if path == ours.as_bytes() => {
             let mut aside = lines(text).filter_map(|line| line.strip_prefix(ASIDE)).filter_map(script);
-            Hook::Ours { chained: aside.rfind(|path| *path != ours.as_bytes()).map(<[u8]>::to_vec) }
+            HookLine::Ours { chained: aside.rfind(|path| *path != ours.as_bytes()).map(<[u8]>::to_vec) }
         }
-        Some(path) => Hook::Other(path.to_vec()),
+        Some(path) => HookLine::Other(path.to_vec()),
     }
 }
 
 /// `text` is None when there is no file.
-pub fn enable(text: Option<&[u8]>, ours: &str) -> Change {
+pub fn enable(text: Option<&[u8]>, ours: &str) -> VzdumpChange {
     let before = text.unwrap_or_default();
-    if matches!(hook(before, ours), Hook::Ours { .. }) {
-        return Change::Nothing;
+    if matches!(hook(before, ours), HookLine::Ours { .. }) {
+        return VzdumpChange::Nothing;
     }
     // A block that somebody's later line overrules is made anew.
     let clean = without(before, ours);
@@ -68,17 +68,17 @@ pub fn enable(text: Option<&[u8]>, ours: &str) -> Change {
         Some(_) => "",
     };
     after.extend_from_slice(format!("{BEGIN}{how}\nscript: {ours}\n{END}\n").as_bytes());
-    Change::Write(after)
+    VzdumpChange::Write(after)
 }
 
-pub fn disable(text: &[u8], ours: &str) -> Change {
+pub fn disable(text: &[u8], ours: &str) -> VzdumpChange {
     let after = without(text, ours);
     if after == text {
-        Change::Nothing
+        VzdumpChange::Nothing
     } else if after.is_empty() && lines(text).any(|line| is_mark(line, NEW)) {
-        Change::Remove
+        VzdumpChange::Remove
     } else {
-        Change::Write(after)
+        VzdumpChange::Write(after)
     }
 }
 
@@ -131,7 +131,7 @@ mod tests {
 
     fn enabled(text: &[u8]) -> Vec<u8> {
         match enable(Some(text), OURS) {
-            Change::Write(after) => after,
+            VzdumpChange::Write(after) => after,
             other => panic!("{other:?}"),
         }
     }
@@ -140,51 +140,51 @@ mod tests {
     fn a_script_that_is_there_is_set_aside_and_handed_on_to() {
         let text = b"# vzdump default settings\nstorage: nas\nscript: /root/hook.pl\nmode: stop\n";
         let after = enabled(text);
-        assert_eq!(hook(text, OURS), Hook::Other(b"/root/hook.pl".to_vec()));
-        assert_eq!(hook(&after, OURS), Hook::Ours { chained: Some(b"/root/hook.pl".to_vec()) });
+        assert_eq!(hook(text, OURS), HookLine::Other(b"/root/hook.pl".to_vec()));
+        assert_eq!(hook(&after, OURS), HookLine::Ours { chained: Some(b"/root/hook.pl".to_vec()) });
         assert!(after.starts_with(
             b"# vzdump default settings\nstorage: nas\n#pbx-config# script: /root/hook.pl\nmode:"
         ));
-        assert_eq!(enable(Some(&after), OURS), Change::Nothing);
+        assert_eq!(enable(Some(&after), OURS), VzdumpChange::Nothing);
     }
 
     #[test]
     fn of_two_scripts_the_last_counts_and_both_come_back() {
         let text = b"script: /a\r\nscript:   /b  \r\n";
         let after = enabled(text);
-        assert_eq!(hook(&after, OURS), Hook::Ours { chained: Some(b"/b".to_vec()) });
-        assert_eq!(disable(&after, OURS), Change::Write(text.to_vec()));
+        assert_eq!(hook(&after, OURS), HookLine::Ours { chained: Some(b"/b".to_vec()) });
+        assert_eq!(disable(&after, OURS), VzdumpChange::Write(text.to_vec()));
     }
 
     #[test]
     fn a_file_that_was_not_there_goes_again() {
-        let Change::Write(after) = enable(None, OURS) else { panic!() };
-        assert_eq!(disable(&after, OURS), Change::Remove);
+        let VzdumpChange::Write(after) = enable(None, OURS) else { panic!() };
+        assert_eq!(disable(&after, OURS), VzdumpChange::Remove);
         // Unless somebody wrote into it meanwhile.
         let more = [&after[..], b"mode: stop\n"].concat();
-        assert_eq!(disable(&more, OURS), Change::Write(b"mode: stop\n".to_vec()));
+        assert_eq!(disable(&more, OURS), VzdumpChange::Write(b"mode: stop\n".to_vec()));
     }
 
     #[test]
     fn a_line_added_behind_keeps_its_own_line() {
         let more = [&enabled(b"storage: nas")[..], b"mode: stop\n"].concat();
-        assert_eq!(disable(&more, OURS), Change::Write(b"storage: nas\nmode: stop\n".to_vec()));
+        assert_eq!(disable(&more, OURS), VzdumpChange::Write(b"storage: nas\nmode: stop\n".to_vec()));
     }
 
     #[test]
     fn a_script_that_overrules_ours_later_is_somebody_elses_until_we_are_enabled_again() {
         let more = [&enabled(b"script: /a\n")[..], b"script: /b\n"].concat();
-        assert_eq!(hook(&more, OURS), Hook::Other(b"/b".to_vec()));
+        assert_eq!(hook(&more, OURS), HookLine::Other(b"/b".to_vec()));
         let again = enabled(&more);
-        assert_eq!(hook(&again, OURS), Hook::Ours { chained: Some(b"/b".to_vec()) });
-        assert_eq!(disable(&again, OURS), Change::Write(b"script: /a\nscript: /b\n".to_vec()));
+        assert_eq!(hook(&again, OURS), HookLine::Ours { chained: Some(b"/b".to_vec()) });
+        assert_eq!(disable(&again, OURS), VzdumpChange::Write(b"script: /a\nscript: /b\n".to_vec()));
     }
 
     #[test]
     fn what_is_not_ours_is_left_alone() {
-        assert_eq!(disable(b"script: /a\n", OURS), Change::Nothing);
-        assert_eq!(disable(b"", OURS), Change::Nothing);
-        assert_eq!(hook(b"# script: /a\nscripts: /b\n", OURS), Hook::None);
+        assert_eq!(disable(b"script: /a\n", OURS), VzdumpChange::Nothing);
+        assert_eq!(disable(b"", OURS), VzdumpChange::Nothing);
+        assert_eq!(hook(b"# script: /a\nscripts: /b\n", OURS), HookLine::None);
     }
 
     proptest! {
@@ -194,7 +194,7 @@ mod tests {
             tail in "([a-z]: [a-z]|script: /z)?",
         ) {
             let text = format!("{}{tail}", lines.concat());
-            prop_assert_eq!(disable(&enabled(text.as_bytes()), OURS), Change::Write(text.into_bytes()));
+            prop_assert_eq!(disable(&enabled(text.as_bytes()), OURS), VzdumpChange::Write(text.into_bytes()));
         }
     }
 }

@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::model::problem::{Fault, FaultKind};
-use crate::sys::process::forked::{self, Answer};
+use crate::sys::process::forked::{self, ChildResult};
 
 /// An error on its way: its chain, outermost first.
 #[derive(Serialize, Deserialize)]
@@ -61,7 +61,7 @@ pub(super) fn run<T: Serialize + DeserializeOwned>(
         let _ = serde_json::to_vec(&told).map(|bytes| pipe.write_all(&bytes));
     })
     .with_context(|| format!("store '{store}'"))?;
-    let Answer::Done(bytes) = answer else {
+    let ChildResult::Finished(bytes) = answer else {
         let message = format!("store '{store}': {place} does not answer within {} s", limit.as_secs());
         return Err(Fault::new(FaultKind::Failed, message)
             .hint("its server, or the way to it, is down; `timeout` is the limit")

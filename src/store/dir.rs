@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::legacy::{self, Relic};
 use super::tool::{transfer_limit, usage};
-use super::{Fetched, Found, Placed, Store, bounded, in_batches};
+use super::{Fetched, FoundFile, PutResult, Store, bounded, in_batches};
 use crate::model::problem::{Fault, FaultKind, Problem};
 use crate::model::report::Medium;
 use crate::model::section::Section;
@@ -180,7 +180,7 @@ impl Dir {
         Ok((placed?, free_space::now(dir).ok().map(|space| space.bytes)))
     }
 
-    fn list_here(&self, host: Option<&str>) -> Result<Vec<Found>> {
+    fn list_here(&self, host: Option<&str>) -> Result<Vec<FoundFile>> {
         let mut found = Vec::new();
         let entries = match fs::read_dir(&self.path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(found),
@@ -250,7 +250,7 @@ impl Store for Dir {
         self.path.display().to_string()
     }
 
-    fn put(&self, file: &Path, id: &SnapshotId) -> Result<Placed> {
+    fn put(&self, file: &Path, id: &SnapshotId) -> Result<PutResult> {
         self.check_mounted()?;
         let target = self.file(id);
         let limit = self.copy_limit(fs::metadata(file)?.len());
@@ -261,31 +261,31 @@ impl Store for Dir {
             source: mount.source,
             free,
         });
-        Ok(Placed { problems, place: target.display().to_string(), medium })
+        Ok(PutResult { problems, place: target.display().to_string(), medium })
     }
 
-    fn list(&self, host: Option<&str>) -> Result<Vec<Found>> {
+    fn list(&self, host: Option<&str>) -> Result<Vec<FoundFile>> {
         self.check_mounted()?;
         if !self.may_hang() {
             return self.list_here(host);
         }
-        let plain = |found: Found| (found.id, found.size);
+        let plain = |found: FoundFile| (found.id, found.size);
         let found = self
             .within(self.timeout, || Ok(self.list_here(host)?.into_iter().map(plain).collect::<Vec<_>>()))?;
-        Ok(found.into_iter().map(|(id, size)| Found::new(id, size)).collect())
+        Ok(found.into_iter().map(|(id, size)| FoundFile::new(id, size)).collect())
     }
 
     fn head(&self, id: &SnapshotId, len: usize) -> Result<Vec<u8>> {
         self.within(self.timeout, || self.head_here(id, len))
     }
 
-    fn heads(&self, found: &[Found], len: usize) -> Option<Vec<Result<Vec<u8>>>> {
+    fn heads(&self, found: &[FoundFile], len: usize) -> Option<Vec<Result<Vec<u8>>>> {
         if !self.may_hang() {
             return None;
         }
         let batches = found.chunks(HEADS_AT_ONCE).map(|batch| batch.iter().collect());
         Some(in_batches(&batches.collect::<Vec<_>>(), READERS, |batch| {
-            let read = |one: &&Found| self.head_here(&one.id, len).map_err(|error| format!("{error:#}"));
+            let read = |one: &&FoundFile| self.head_here(&one.id, len).map_err(|error| format!("{error:#}"));
             let heads = self.within(self.timeout, || Ok(batch.iter().map(read).collect::<Vec<_>>()))?;
             Ok(heads.into_iter().map(|head| head.map_err(anyhow::Error::msg)).collect())
         }))
@@ -426,7 +426,7 @@ fn sweep(dir: &Path) -> io::Result<Vec<Problem>> {
 }
 
 /// The snapshots that lie directly in a folder.
-fn scan(dir: &Path, host: Option<&str>, found: &mut Vec<Found>) -> io::Result<()> {
+fn scan(dir: &Path, host: Option<&str>, found: &mut Vec<FoundFile>) -> io::Result<()> {
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
         let name = entry.file_name();
@@ -436,7 +436,7 @@ fn scan(dir: &Path, host: Option<&str>, found: &mut Vec<Found>) -> io::Result<()
         }
         let meta = entry.metadata()?;
         if meta.is_file() {
-            found.push(Found::new(id, meta.size()));
+            found.push(FoundFile::new(id, meta.size()));
         }
     }
     Ok(())

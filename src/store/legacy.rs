@@ -7,7 +7,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use crate::model::legacy::{RelicName, SIDECARS};
+use crate::model::legacy::{LegacyName, SIDECARS};
 use crate::sys::fs::files;
 
 /// An archive of the predecessor as a listing tells it.
@@ -15,7 +15,7 @@ use crate::sys::fs::files;
 pub struct Relic {
     /// Below the store's folder.
     pub path: String,
-    pub name: RelicName,
+    pub name: LegacyName,
     pub size: u64,
     /// Endings of the files that belong to it, when it is loose.
     pub beside: Vec<&'static str>,
@@ -27,7 +27,7 @@ pub fn among(files: &BTreeMap<String, u64>) -> Vec<Relic> {
     for (path, size) in files {
         let (folder, file) =
             path.rsplit_once('/').map_or(("", path.as_str()), |(folder, file)| (folder, file));
-        let Some(name) = RelicName::parse(file) else { continue };
+        let Some(name) = LegacyName::parse(file) else { continue };
         let bundle = format!("{path}.bundle.tar");
         if !name.bundle && files.contains_key(&bundle) || folder.contains('/') {
             continue;
@@ -79,7 +79,7 @@ pub fn files(top: &Path) -> io::Result<BTreeMap<String, u64>> {
 /// An archive or what belongs to one.
 fn is_part(name: &str) -> bool {
     let archive = SIDECARS.iter().rev().find_map(|ending| name.strip_suffix(ending)).unwrap_or(name);
-    RelicName::parse(archive).is_some()
+    LegacyName::parse(archive).is_some()
 }
 
 /// The first bytes of a file of the folder.

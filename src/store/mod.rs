@@ -36,17 +36,17 @@ pub trait Store: Sync {
 
     /// Copies a finished snapshot file into the store. It becomes visible under its name only when it is whole
     /// and durable; a name that is taken is an error, never replaced.
-    fn put(&self, file: &Path, id: &SnapshotId) -> Result<Placed>;
+    fn put(&self, file: &Path, id: &SnapshotId) -> Result<PutResult>;
 
     /// Every snapshot of `host`, or of all hosts, in no order. What is not a snapshot of ours is not told.
     /// A store that was never written to is empty; one that cannot be reached is an error.
-    fn list(&self, host: Option<&str>) -> Result<Vec<Found>>;
+    fn list(&self, host: Option<&str>) -> Result<Vec<FoundFile>>;
 
     /// The first bytes of a snapshot, at most `len`.
     fn head(&self, id: &SnapshotId, len: usize) -> Result<Vec<u8>>;
 
     /// The same of several, where that is cheaper than one by one; empty where it must be asked for alone.
-    fn heads(&self, _: &[Found], _: usize) -> Option<Vec<Result<Vec<u8>>>> {
+    fn heads(&self, _: &[FoundFile], _: usize) -> Option<Vec<Result<Vec<u8>>>> {
         None
     }
 
@@ -117,7 +117,7 @@ impl Fetched {
 
 /// Where a snapshot lies now, and what was met on the way: leftovers of interrupted runs, which are removed.
 #[derive(Debug)]
-pub struct Placed {
+pub struct PutResult {
     pub place: String,
     /// The file system, when it is one of this machine.
     pub medium: Option<Medium>,
@@ -126,7 +126,7 @@ pub struct Placed {
 
 /// A snapshot as a listing tells it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Found {
+pub struct FoundFile {
     pub id: SnapshotId,
     /// Bytes of the file.
     pub size: u64,
@@ -134,13 +134,13 @@ pub struct Found {
     pub held: Option<&'static str>,
 }
 
-impl Found {
+impl FoundFile {
     pub fn new(id: SnapshotId, size: u64) -> Self {
         Self { id, size, held: None }
     }
 }
 
-pub struct Kind {
+pub struct StoreKind {
     /// The word before the colon in a section's header.
     pub name: &'static str,
     pub help: &'static str,
@@ -148,10 +148,14 @@ pub struct Kind {
     pub open: fn(&Section, &Host) -> Result<Box<dyn Store>>,
 }
 
-pub const KINDS: &[Kind] = &[
-    Kind { name: "dir", help: "a folder: local disk, NFS, CIFS, USB", open: dir::open },
-    Kind { name: "pbs", help: "a Proxmox Backup Server", open: pbs::open },
-    Kind { name: "rclone", help: "a remote of rclone: S3, WebDAV, SFTP and many more", open: rclone::open },
+pub const KINDS: &[StoreKind] = &[
+    StoreKind { name: "dir", help: "a folder: local disk, NFS, CIFS, USB", open: dir::open },
+    StoreKind { name: "pbs", help: "a Proxmox Backup Server", open: pbs::open },
+    StoreKind {
+        name: "rclone",
+        help: "a remote of rclone: S3, WebDAV, SFTP and many more",
+        open: rclone::open,
+    },
 ];
 
 pub fn kind_names() -> Vec<&'static str> {
@@ -174,9 +178,9 @@ pub fn folder(path: &Path, host: &Host) -> Box<dyn Store> {
 /// Reads several batches at a time; the answers stand in the order of the batches. Once one of them fails as a whole,
 /// the rest is not tried: it would wait as long.
 fn in_batches(
-    batches: &[Vec<&Found>],
+    batches: &[Vec<&FoundFile>],
     readers: usize,
-    read: impl Fn(&[&Found]) -> Result<Vec<Result<Vec<u8>>>> + Sync,
+    read: impl Fn(&[&FoundFile]) -> Result<Vec<Result<Vec<u8>>>> + Sync,
 ) -> Vec<Result<Vec<u8>>> {
     let mut all: Vec<Option<Vec<Result<Vec<u8>>>>> = batches.iter().map(|_| None).collect();
     let (next, failed) = (AtomicUsize::new(0), OnceLock::new());
@@ -203,6 +207,6 @@ fn in_batches(
         }
     });
     let why = failed.get().map_or("stopped by a signal", String::as_str);
-    let not_read = |batch: &Vec<&Found>| batch.iter().map(|_| Err(anyhow!(why.to_owned()))).collect();
+    let not_read = |batch: &Vec<&FoundFile>| batch.iter().map(|_| Err(anyhow!(why.to_owned()))).collect();
     all.into_iter().zip(batches).flat_map(|(heads, batch)| heads.unwrap_or_else(|| not_read(batch))).collect()
 }

@@ -18,13 +18,13 @@ use serde::Deserialize;
 use super::tool::{
     LISTING_MAX_BYTES, SLOWEST_BYTES_PER_SECOND, Tool, last_line, split_secrets, transfer_limit, usage,
 };
-use super::{Fetched, Found, Placed, Store};
+use super::{Fetched, FoundFile, PutResult, Store};
 use crate::model::problem::{Fault, FaultKind};
 use crate::model::section::{Section, SyntaxError};
 use crate::model::snapshot::SnapshotId;
 use crate::sys::fs::scratch::Scratch;
 use crate::sys::host::Host;
-use crate::sys::process::exec::Status;
+use crate::sys::process::exec::ToolStatus;
 use crate::sys::process::lock::check_stopped;
 
 /// The archive with the file, and the blob with its first bytes; and their names on the server.
@@ -103,7 +103,7 @@ struct Archive {
 
 impl Listed {
     /// None for what is not a whole backup of ours.
-    fn found(&self, user: &str) -> Option<Found> {
+    fn found(&self, user: &str) -> Option<FoundFile> {
         let at = jiff::Timestamp::from_second(self.backup_time).ok()?;
         let id = SnapshotId::new(&self.backup_id, at).filter(|_| self.backup_type == "host")?;
         let archive = |name: &str| self.files.iter().find(|file| file.filename == name);
@@ -116,7 +116,7 @@ impl Listed {
             Some(owner) if owner != user => Some("of another owner on the server"),
             _ => None,
         };
-        Some(Found { held, ..Found::new(id, size) })
+        Some(FoundFile { held, ..FoundFile::new(id, size) })
     }
 }
 
@@ -252,14 +252,14 @@ impl Pbs {
         command.extend(["--output-format", "json"]);
         let output = self.tool.run(&self.args(&command), self.limit(), LISTING_MAX_BYTES)?;
         match output.status {
-            Status::Exit(0) => serde_json::from_slice(&output.stdout)
+            ToolStatus::Exit(0) => serde_json::from_slice(&output.stdout)
                 .with_context(|| format!("store '{}': the client's listing is no JSON", self.tool.store)),
             _ => Err(self.tool.failed("list its snapshots", &output)),
         }
     }
 
     /// One of this store, when it is there.
-    fn find(&self, id: &SnapshotId) -> Result<Option<Found>> {
+    fn find(&self, id: &SnapshotId) -> Result<Option<FoundFile>> {
         Ok(self.list(Some(id.host()))?.into_iter().find(|found| found.id == *id))
     }
 
@@ -296,7 +296,7 @@ impl Store for Pbs {
         }
     }
 
-    fn put(&self, file: &Path, id: &SnapshotId) -> Result<Placed> {
+    fn put(&self, file: &Path, id: &SnapshotId) -> Result<PutResult> {
         let size = fs::metadata(file)?.len();
         if self.find(id)?.is_some() {
             return Err(anyhow!(
@@ -331,10 +331,10 @@ impl Store for Pbs {
             .find(id)?
             .with_context(|| format!("store '{}': {id} is not there after its upload", self.tool.store))?;
         ensure!(there.size == size, "store '{}': {id} is not what was uploaded", self.tool.store);
-        Ok(Placed { place: self.place_of(id), medium: None, problems: Vec::new() })
+        Ok(PutResult { place: self.place_of(id), medium: None, problems: Vec::new() })
     }
 
-    fn list(&self, host: Option<&str>) -> Result<Vec<Found>> {
+    fn list(&self, host: Option<&str>) -> Result<Vec<FoundFile>> {
         Ok(self.listed(host)?.iter().filter_map(|one| one.found(&self.user)).collect())
     }
 
@@ -351,7 +351,7 @@ impl Store for Pbs {
 
     fn remove_many(&self, ids: &[SnapshotId]) -> Vec<Result<()>> {
         let mut results = Vec::new();
-        let mut there: Option<(&str, Result<Vec<Found>>)> = None;
+        let mut there: Option<(&str, Result<Vec<FoundFile>>)> = None;
         for id in ids {
             if check_stopped().is_err() {
                 break;
@@ -362,7 +362,7 @@ impl Store for Pbs {
             results.push(match &there {
                 Some((_, Ok(found))) => match found.iter().find(|found| found.id == *id) {
                     None => Ok(()),
-                    Some(Found { held: Some(why), .. }) => {
+                    Some(FoundFile { held: Some(why), .. }) => {
                         Err(anyhow!("store '{}': cannot remove {id}: it is {why}", self.tool.store))
                     }
                     Some(_) => self.forget(id),

@@ -16,18 +16,18 @@ use serde::Deserialize;
 use super::legacy::{self, Relic};
 use super::remote::{self, Checksum, Options};
 use super::tool::{LISTING_MAX_BYTES, SAID_MAX_BYTES, Tool, split_secrets, transfer_limit, usage};
-use super::{Fetched, Found, Placed, Store, in_batches};
+use super::{Fetched, FoundFile, PutResult, Store, in_batches};
 use crate::model::problem::{Fault, FaultKind, Problem};
 use crate::model::section::Section;
 use crate::model::snapshot::{SUFFIX, SnapshotId};
 use crate::sys::fs::scratch::Scratch;
 use crate::sys::host::{Host, RCLONE_CONFIG};
-use crate::sys::process::exec::{Output, Status};
+use crate::sys::process::exec::{ProcessOutput, ToolStatus};
 use crate::sys::process::lock::check_stopped;
 
 /// rclone's exit status for a folder, and for a file, that is not there.
-const NO_FOLDER: Status = Status::Exit(3);
-const NO_FILE: Status = Status::Exit(4);
+const NO_FOLDER: ToolStatus = ToolStatus::Exit(3);
+const NO_FILE: ToolStatus = ToolStatus::Exit(4);
 /// rclone's word for: have no configuration file.
 const NO_CONFIG: &str = "/notfound";
 /// Manifests that one process reads, and such processes at a time.
@@ -133,7 +133,7 @@ impl Rclone {
         args
     }
 
-    fn run(&self, words: &[&str], limit: Duration, max_bytes: usize) -> Result<Output> {
+    fn run(&self, words: &[&str], limit: Duration, max_bytes: usize) -> Result<ProcessOutput> {
         self.tool.run(&self.args(words), limit, max_bytes)
     }
 
@@ -146,7 +146,7 @@ impl Rclone {
         let command = [&["lsjson", place, "--files-only", "--no-modtime", "--no-mimetype"], words].concat();
         let output = self.run(&command, self.limit(), LISTING_MAX_BYTES)?;
         match output.status {
-            Status::Exit(0) => serde_json::from_slice(&output.stdout)
+            ToolStatus::Exit(0) => serde_json::from_slice(&output.stdout)
                 .with_context(|| format!("store '{}': rclone's listing is no JSON", self.tool.store)),
             NO_FOLDER => Ok(Vec::new()),
             _ => Err(self.tool.failed(&format!("list {place}"), &output)),
@@ -164,7 +164,7 @@ impl Rclone {
         let output = self.run(&command, self.limit(), SAID_MAX_BYTES)?;
         match output.status {
             // Object stores have a folder of every name.
-            Status::Exit(0) => serde_json::from_slice::<Listed>(&output.stdout)
+            ToolStatus::Exit(0) => serde_json::from_slice::<Listed>(&output.stdout)
                 .map(|one| Some(one).filter(|one| !one.is_dir))
                 .with_context(|| format!("store '{}': rclone's answer is no JSON", self.tool.store)),
             NO_FOLDER | NO_FILE => Ok(None),
@@ -277,7 +277,7 @@ impl Rclone {
         command.extend(includes.iter().map(String::as_str));
         let output = self.run(&command, limit, SAID_MAX_BYTES)?;
         match output.status {
-            Status::Exit(0) | NO_FOLDER => Ok(()),
+            ToolStatus::Exit(0) | NO_FOLDER => Ok(()),
             _ => Err(self.tool.failed(&format!("remove from {folder}"), &output)),
         }
     }
@@ -295,7 +295,7 @@ impl Rclone {
     }
 
     /// The first bytes of snapshots of one host in one process; they come in the order of their names.
-    fn read_batch(&self, host: &str, found: &[&Found], len: usize) -> Result<Vec<Result<Vec<u8>>>> {
+    fn read_batch(&self, host: &str, found: &[&FoundFile], len: usize) -> Result<Vec<Result<Vec<u8>>>> {
         let (folder, count) = (self.folder(host), format!("--count={len}"));
         let includes: Vec<String> =
             found.iter().map(|one| format!("--include=/{}", one.id.file_name())).collect();
@@ -305,7 +305,7 @@ impl Rclone {
         let mut rest = &output.stdout[..];
         let sizes = found.iter().map(|one| usize::try_from(one.size).unwrap_or(len).min(len));
         // Whatever else came, they are read one by one.
-        if output.status != Status::Exit(0) || sizes.clone().sum::<usize>() != rest.len() {
+        if output.status != ToolStatus::Exit(0) || sizes.clone().sum::<usize>() != rest.len() {
             return Ok(found.iter().map(|_| Ok(Vec::new())).collect());
         }
         Ok(sizes
@@ -327,7 +327,7 @@ impl Store for Rclone {
         self.options.remote.clone()
     }
 
-    fn put(&self, file: &Path, id: &SnapshotId) -> Result<Placed> {
+    fn put(&self, file: &Path, id: &SnapshotId) -> Result<PutResult> {
         let size = fs::metadata(file)?.len();
         let there = self.lsjson(&self.folder(id.host()), &[])?;
         if there.iter().any(|one| one.path == id.file_name()) {
@@ -351,10 +351,10 @@ impl Store for Rclone {
                 return Err(error);
             }
         }
-        Ok(Placed { place: self.path(id), medium: None, problems })
+        Ok(PutResult { place: self.path(id), medium: None, problems })
     }
 
-    fn list(&self, host: Option<&str>) -> Result<Vec<Found>> {
+    fn list(&self, host: Option<&str>) -> Result<Vec<FoundFile>> {
         let listed = if let Some(host) = host {
             self.lsjson(&self.folder(host), &[])?
         } else {
@@ -368,7 +368,7 @@ impl Store for Rclone {
                 continue;
             };
             let Ok(size) = u64::try_from(one.size) else { continue };
-            found.push(Found::new(id, size));
+            found.push(FoundFile::new(id, size));
         }
         // Some remotes hold a name twice.
         found.sort_by(|a, b| a.id.cmp(&b.id));
@@ -381,7 +381,7 @@ impl Store for Rclone {
         self.done(&format!("read {path}"), &["cat", &path, "--offset=0", &count], self.limit())
     }
 
-    fn heads(&self, found: &[Found], len: usize) -> Option<Vec<Result<Vec<u8>>>> {
+    fn heads(&self, found: &[FoundFile], len: usize) -> Option<Vec<Result<Vec<u8>>>> {
         // By host, each in the order of names.
         let mut order: Vec<usize> = (0..found.len()).collect();
         order.sort_by(|&a, &b| {
@@ -390,7 +390,7 @@ impl Store for Rclone {
         });
         let of_one_host = order.chunk_by(|&a, &b| found[a].id.host() == found[b].id.host());
         let batches = of_one_host.flat_map(|of_host| of_host.chunks(HEADS_AT_ONCE));
-        let batches: Vec<Vec<&Found>> =
+        let batches: Vec<Vec<&FoundFile>> =
             batches.map(|batch| batch.iter().map(|&n| &found[n]).collect()).collect();
         let read = in_batches(&batches, READERS, |batch| self.read_batch(batch[0].id.host(), batch, len));
         let mut heads: Vec<Result<Vec<u8>>> = found.iter().map(|_| Ok(Vec::new())).collect();

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use crate::model::problem::{Fault, FaultKind};
 use crate::model::secret::{MASK, Secret};
 use crate::model::section::{Section, SyntaxError};
-use crate::sys::process::exec::{Cmd, Exec, Output, Status};
+use crate::sys::process::exec::{Cmd, Exec, ProcessOutput, ToolStatus};
 use crate::sys::process::lock::check_stopped;
 
 /// Of what a program says in an error, so much is passed on.
@@ -42,7 +42,7 @@ pub(super) struct Tool {
 impl Tool {
     /// Runs the program to its end. Errors: it is not there, it was stopped, it did not end within `limit`.
     /// What its exit status means is the caller's.
-    pub fn run(&self, args: &[String], limit: Duration, max_bytes: usize) -> Result<Output> {
+    pub fn run(&self, args: &[String], limit: Duration, max_bytes: usize) -> Result<ProcessOutput> {
         check_stopped()?;
         let mut cmd = Cmd::new([self.program], limit);
         cmd.argv.extend_from_slice(args);
@@ -55,7 +55,7 @@ impl Tool {
             return Err(Fault::new(FaultKind::Failed, message).hint(self.missing).into());
         };
         check_stopped()?;
-        if output.status == Status::TimedOut {
+        if output.status == ToolStatus::TimedOut {
             let what = args.first().map(String::as_str).unwrap_or_default();
             let message = format!(
                 "store '{}': {} {what} did not end within {} s",
@@ -69,7 +69,7 @@ impl Tool {
                 .into());
         }
         anyhow::ensure!(
-            !output.truncated || output.status != Status::Exit(0),
+            !output.truncated || output.status != ToolStatus::Exit(0),
             "store '{}': {} said more than {} MiB",
             self.store,
             self.program,
@@ -82,13 +82,13 @@ impl Tool {
     pub fn done(&self, what: &str, args: &[String], limit: Duration) -> Result<Vec<u8>> {
         let output = self.run(args, limit, SAID_MAX_BYTES)?;
         match output.status {
-            Status::Exit(0) => Ok(output.stdout),
+            ToolStatus::Exit(0) => Ok(output.stdout),
             _ => Err(self.failed(what, &output)),
         }
     }
 
     /// The error of a program that failed, with what it said.
-    pub fn failed(&self, what: &str, output: &Output) -> anyhow::Error {
+    pub fn failed(&self, what: &str, output: &ProcessOutput) -> anyhow::Error {
         let text = String::from_utf8_lossy(&output.stderr);
         let said = self.without_secrets(without_stamp(last_line(&text)));
         let said: String = said.chars().filter(|c| !c.is_control()).take(SAID_MAX_CHARS).collect();
@@ -141,7 +141,7 @@ pub(super) fn usage(error: SyntaxError) -> anyhow::Error {
 /// The public keys of a section, and the secret ones with their values.
 pub(super) fn split_secrets(section: &Section) -> (Section, Vec<(String, Secret)>) {
     let (private, public) = section.entries.iter().cloned().partition(|entry| entry.private);
-    let private: Vec<crate::model::section::Entry> = private;
+    let private: Vec<crate::model::section::SectionEntry> = private;
     let secrets = private.into_iter().map(|entry| (entry.key, Secret::from(entry.value))).collect();
     (Section { entries: public, ..section.clone() }, secrets)
 }

@@ -24,17 +24,17 @@ const LISTS_MAX: usize = 100_000;
 const SUMMED_MAX_BYTES: u64 = 64 << 20;
 
 /// An MD5 in lower-case hex: the only checksum that dpkg has.
-pub type Sum = String;
+pub type Md5Sum = String;
 
 /// Configuration files with the checksum of the version that was installed; None without a database.
 /// Paths are relative to the root.
-pub fn conffiles(root: &Path) -> Option<HashMap<PathBuf, Sum>> {
+pub fn conffiles(root: &Path) -> Option<HashMap<PathBuf, Md5Sum>> {
     let status = files::read_small(root, STATUS, STATUS_MAX_BYTES).ok()?;
     Some(parse_conffiles(&status))
 }
 
 /// ` /etc/name MD5 [obsolete] [remove-on-upgrade]` below `Conffiles:`.
-fn parse_conffiles(status: &[u8]) -> HashMap<PathBuf, Sum> {
+fn parse_conffiles(status: &[u8]) -> HashMap<PathBuf, Md5Sum> {
     const FLAGS: [&[u8]; 2] = [b"obsolete", b"remove-on-upgrade"];
     let mut found = HashMap::new();
     let mut inside = false;
@@ -93,7 +93,7 @@ fn merged(path: &Path) -> &[u8] {
 
 /// The files of a package with the checksums it was built with, configuration files not among them.
 /// None when it is not installed.
-pub fn shipped(root: &Path, package: &str) -> Option<Vec<(PathBuf, Sum)>> {
+pub fn shipped(root: &Path, package: &str) -> Option<Vec<(PathBuf, Md5Sum)>> {
     let text = files::read_small(root, format!("{INFO}/{package}.md5sums"), LIST_MAX_BYTES).ok()?;
     let lines = text.split(|byte| *byte == b'\n');
     let sums = lines.filter_map(|line| {
@@ -105,7 +105,7 @@ pub fn shipped(root: &Path, package: &str) -> Option<Vec<(PathBuf, Sum)>> {
 }
 
 /// The checksum of a file as it is now; no link is followed.
-pub fn sum(path: &Path) -> std::io::Result<Sum> {
+pub fn sum(path: &Path) -> std::io::Result<Md5Sum> {
     let (file, _) = files::open_read(path)?;
     let mut content = Vec::new();
     file.take(SUMMED_MAX_BYTES).read_to_end(&mut content)?;

@@ -26,7 +26,7 @@ const SOCKETS_MAX_BYTES: u64 = 64 << 20;
 const SOCKETS: &str = "/proc/net/unix";
 
 /// The lock of one guest's configuration, until it is dropped.
-pub struct Held {
+pub struct GuestLock {
     _file: File,
 }
 
@@ -34,7 +34,7 @@ pub struct Held {
 /// its folder is not: nothing that takes it is installed.
 ///
 /// Errors: `Locked` when something else holds it longer than `wait`; what lies there is no file.
-pub fn lock(root: &Path, path: &str, wait: Duration) -> Result<Option<Held>> {
+pub fn lock(root: &Path, path: &str, wait: Duration) -> Result<Option<GuestLock>> {
     let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
     let folder = match files::open_plain(root, Path::new(folder), OFlag::O_PATH | OFlag::O_DIRECTORY) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -47,7 +47,7 @@ pub fn lock(root: &Path, path: &str, wait: Duration) -> Result<Option<Held>> {
         let file = openat(&folder, name, flags, MODE).with_context(|| format!("cannot open {path}"))?;
         let file = File::from(file);
         match file.try_lock() {
-            Ok(()) if is_named(&file, &folder, name) => return Ok(Some(Held { _file: file })),
+            Ok(()) if is_named(&file, &folder, name) => return Ok(Some(GuestLock { _file: file })),
             // Removed between our opening and our locking it.
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {

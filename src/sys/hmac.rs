@@ -15,9 +15,9 @@ const KEY_BYTES: usize = digest::SHA256_OUTPUT_LEN;
 const DIGEST_BYTES: usize = 16;
 const PRIVATE: u32 = 0o600;
 
-pub struct Key(hmac::Key);
+pub struct HmacKey(hmac::Key);
 
-impl Key {
+impl HmacKey {
     /// The key in this file; made, private, when there is none. Errors: it cannot be read or written, or is no key.
     pub fn of(path: &Path) -> Result<Self> {
         let shown = || format!("cannot read {}", path.display());
@@ -58,19 +58,19 @@ mod tests {
     fn a_key_is_made_once_and_kept_private() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("key");
-        let first = Key::of(&path).unwrap().digest([&b"x"[..]]);
-        assert_eq!(Key::of(&path).unwrap().digest([&b"x"[..]]), first);
+        let first = HmacKey::of(&path).unwrap().digest([&b"x"[..]]);
+        assert_eq!(HmacKey::of(&path).unwrap().digest([&b"x"[..]]), first);
         assert!(files::is_private(&path).unwrap());
-        let other = Key::of(&dir.path().join("other")).unwrap();
+        let other = HmacKey::of(&dir.path().join("other")).unwrap();
         assert_ne!(other.digest([&b"x"[..]]), first);
         fs::write(&path, "short").unwrap();
-        assert!(Key::of(&path).is_err());
+        assert!(HmacKey::of(&path).is_err());
     }
 
     #[test]
     fn parts_do_not_run_into_each_other() {
         let dir = tempfile::tempdir().unwrap();
-        let key = Key::of(&dir.path().join("key")).unwrap();
+        let key = HmacKey::of(&dir.path().join("key")).unwrap();
         assert_ne!(key.digest([&b"ab"[..], b"c"]), key.digest([&b"a"[..], b"bc"]));
     }
 }

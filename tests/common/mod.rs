@@ -16,12 +16,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use jiff::Timestamp;
-use pbx_config::cli::{self, World};
+use pbx_config::cli::{self, AppEnv};
 use pbx_config::model::exposure::Listener;
 use pbx_config::model::problem::Exit;
 use pbx_config::sys::host::Host;
 use pbx_config::sys::net::sockets;
-use pbx_config::sys::process::exec::{self, Cmd, Exec, Output};
+use pbx_config::sys::process::exec::{self, Cmd, Exec, ProcessOutput};
 use tempfile::TempDir;
 
 /// The time of every test, unless it says another.
@@ -181,7 +181,7 @@ impl TestHost {
         let now = self.now.parse::<Timestamp>().unwrap();
         let head = ["pbx-config", "--root", self.root.to_str().unwrap()];
         let words = head.iter().chain(args).map(OsString::from);
-        let exit = cli::run(words, World { exec: Some(exec), now, out: &mut out, err: &mut err });
+        let exit = cli::run(words, AppEnv { exec: Some(exec), now, out: &mut out, err: &mut err });
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
         Done { exit, out: text(out), err: text(err) }
     }
@@ -246,7 +246,7 @@ pub struct Shims {
 }
 
 impl Exec for Shims {
-    fn run(&self, cmd: &Cmd) -> Result<Option<Output>> {
+    fn run(&self, cmd: &Cmd) -> Result<Option<ProcessOutput>> {
         let tool = self.bin.join(&cmd.argv[0]);
         if !tool.is_file() {
             return Ok(None);

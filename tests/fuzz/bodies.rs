@@ -29,7 +29,7 @@ use pbx_config::config::Backup;
 use pbx_config::model::index::{Entry, Index, Mtime, Name, is_harmful};
 use pbx_config::model::section::{self, Section};
 use pbx_config::model::snapshot::SnapshotId;
-use pbx_config::sys::fs::glob::{Part, Pattern};
+use pbx_config::sys::fs::glob::{GlobPart, Pattern};
 use pbx_config::sys::fs::{files, mounts};
 use pbx_config::task::scan::referenced_files;
 
@@ -284,15 +284,15 @@ pub fn pattern(data: &[u8]) {
 }
 
 /// The meaning of a pattern as a table: whether the parts from `n` on cover the names from `m` on.
-fn covers_slowly(parts: &[Part], names: &[&OsStr]) -> bool {
+fn covers_slowly(parts: &[GlobPart], names: &[&OsStr]) -> bool {
     let mut table = vec![vec![false; names.len() + 1]; parts.len() + 1];
     table[parts.len()].fill(true);
     for n in (0..parts.len()).rev() {
         for m in (0..names.len()).rev() {
             table[n][m] = match &parts[n] {
                 // At the end it is at least one name, elsewhere none or any number.
-                Part::Any if n + 1 == parts.len() => true,
-                Part::Any => table[n + 1][m] || table[n][m + 1],
+                GlobPart::Any if n + 1 == parts.len() => true,
+                GlobPart::Any => table[n + 1][m] || table[n][m + 1],
                 part => part.matches(names[m]) && table[n + 1][m + 1],
             };
         }

@@ -8,7 +8,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
-use pbx_config::cli::{self, World};
+use pbx_config::cli::{self, AppEnv};
 use pbx_config::model::index::is_harmful;
 use pbx_config::model::problem::Exit;
 use pbx_config::model::snapshot::SnapshotId;
@@ -66,7 +66,7 @@ pub fn said(place: &Place, words: &[&str]) -> (Exit, String) {
     let root = place.path("root");
     let head = ["pbx-config", "--quiet", "--root", root.to_str().unwrap()];
     let args = head.iter().chain(words).map(OsString::from);
-    let world = World { exec: Some(Box::new(NoTools)), now: now(), out: &mut out, err: &mut err };
+    let world = AppEnv { exec: Some(Box::new(NoTools)), now: now(), out: &mut out, err: &mut err };
     let exit = cli::run(args, world);
     let (out, err) = (String::from_utf8(out).expect("text"), String::from_utf8(err).expect("text"));
     for text in [&out, &err] {

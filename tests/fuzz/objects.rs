@@ -7,8 +7,8 @@ use pbx_config::plan::restore::adapt::nics::{self, Card, Cards};
 use pbx_config::plan::restore::adapt::references::{self, Moves};
 use pbx_config::plan::restore::guest_conf;
 use pbx_config::plan::restore::merge::{self, Accounts};
-use pbx_config::plan::restore::objects::object_names::{self, Selector, Tree};
-use pbx_config::plan::restore::objects::{self, Here, config_edit};
+use pbx_config::plan::restore::objects::object_names::{self, FileTree, Selector};
+use pbx_config::plan::restore::objects::{self, ObjectHost, config_edit};
 
 const GRAMMARS: [Grammar; 9] = [
     Grammar::Whole,
@@ -64,7 +64,7 @@ pub fn objects(data: &[u8]) {
 
 /// As a file of the host that is merged, and as one of its network.
 fn onto_a_host(data: &[u8]) {
-    let world = merge::World {
+    let world = merge::MergeContext {
         accounts: Accounts::of([data, data], [b"root:x:0:0::/:/bin/sh\nmara:x:1000:1000::/:/bin/sh", b""]),
         devices: merge::devices("etc/fstab", data).into_iter().take(1).collect(),
     };
@@ -96,11 +96,11 @@ fn onto_a_host(data: &[u8]) {
 /// As a file of a snapshot, onto a host that has none and then onto one that has all of it.
 fn back(data: &[u8]) {
     let paths = ["etc/pve/storage.cfg", "etc/pve/user.cfg", "etc/pve/priv/tfa.cfg", "etc/pve/priv/token.cfg"];
-    let snapshot: Tree = paths.iter().map(|path| ((*path).to_owned(), data.to_vec())).collect();
-    let here = Here { node: "pve1", nodes: &[] };
+    let snapshot: FileTree = paths.iter().map(|path| ((*path).to_owned(), data.to_vec())).collect();
+    let here = ObjectHost { node: "pve1", nodes: &[] };
     for word in object_names::all(&snapshot).iter().take(20) {
         let Ok(selector) = Selector::parse(word) else { continue };
-        let mut live = Tree::new();
+        let mut live = FileTree::new();
         for _ in 0..2 {
             let Ok(chosen) =
                 objects::choose(std::slice::from_ref(&selector), &Moves::default(), &snapshot, &live, here)

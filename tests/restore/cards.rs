@@ -4,7 +4,7 @@ use std::fs;
 
 use nix::sys::signal::Signal;
 use pbx_config::model::problem::Exit;
-use pbx_config::sys::process::exec::{Cmd, Exec, Output};
+use pbx_config::sys::process::exec::{Cmd, Exec, ProcessOutput};
 use serde_json::Value;
 
 use super::common::{Done, Shims, TestHost, golden};
@@ -18,7 +18,7 @@ const OLD: &str = "02:00:00:00:00:10";
 struct OtherCards(&'static [(&'static str, &'static str)]);
 
 impl Exec for OtherCards {
-    fn run(&self, cmd: &Cmd) -> anyhow::Result<Option<Output>> {
+    fn run(&self, cmd: &Cmd) -> anyhow::Result<Option<ProcessOutput>> {
         let mut output = Shims { bin: golden("pve-single").join("bin") }.run(cmd)?;
         if let Some(output) = output.as_mut().filter(|_| cmd.argv[0] == "ip") {
             let text = String::from_utf8_lossy(&output.stdout).into_owned();

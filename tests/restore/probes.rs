@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use jiff::Timestamp;
 use pbx_config::sys::host::Host;
-use pbx_config::sys::process::exec::{Cmd, Exec, Output, Status};
+use pbx_config::sys::process::exec::{Cmd, Exec, ProcessOutput, ToolStatus};
 use pbx_config::task::restore::probe;
 
 use super::armed::{RESTORE, armed_file, network, run, start, text, wait_for};
@@ -22,11 +22,11 @@ const AGES: Duration = Duration::from_secs(30);
 struct Ping(&'static str);
 
 impl Exec for Ping {
-    fn run(&self, cmd: &Cmd) -> Result<Option<Output>> {
+    fn run(&self, cmd: &Cmd) -> Result<Option<ProcessOutput>> {
         let words: Vec<&str> = cmd.argv.iter().map(String::as_str).collect();
         let ["ping", "-c", "1", "-W", "2", target] = words[..] else { panic!("{words:?}") };
-        let status = Status::Exit(i32::from(target != self.0));
-        Ok(Some(Output { status, ..Output::default() }))
+        let status = ToolStatus::Exit(i32::from(target != self.0));
+        Ok(Some(ProcessOutput { status, ..Output::default() }))
     }
 }
 

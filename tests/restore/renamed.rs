@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use pbx_config::model::problem::Exit;
-use pbx_config::sys::process::exec::{Cmd, Exec, Output};
+use pbx_config::sys::process::exec::{Cmd, Exec, ProcessOutput};
 use serde_json::Value;
 
 use super::common::{Shims, TestHost, copy_tree, golden, tree};
@@ -14,7 +14,7 @@ use super::{change, picture, saved};
 struct Mounted;
 
 impl Exec for Mounted {
-    fn run(&self, cmd: &Cmd) -> anyhow::Result<Option<Output>> {
+    fn run(&self, cmd: &Cmd) -> anyhow::Result<Option<ProcessOutput>> {
         Shims { bin: golden("pve-single").join("bin") }.run(cmd)
     }
 

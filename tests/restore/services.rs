@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use pbx_config::model::problem::Exit;
-use pbx_config::sys::process::exec::{Cmd, Exec, Output, Status};
+use pbx_config::sys::process::exec::{Cmd, Exec, ProcessOutput, ToolStatus};
 
 use super::common::server::Server;
 use super::common::{Done, TestHost};
@@ -31,7 +31,7 @@ impl Tools {
 }
 
 impl Exec for Tools {
-    fn run(&self, cmd: &Cmd) -> Result<Option<Output>> {
+    fn run(&self, cmd: &Cmd) -> Result<Option<ProcessOutput>> {
         let words: Vec<&str> = cmd.argv.iter().map(String::as_str).collect();
         let mut active = self.active.lock().unwrap();
         let code = match words.as_slice() {
@@ -56,8 +56,8 @@ impl Exec for Tools {
     }
 }
 
-fn answer(code: i32) -> Output {
-    Output { status: Status::Exit(code), ..Output::default() }
+fn answer(code: i32) -> ProcessOutput {
+    ProcessOutput { status: ToolStatus::Exit(code), ..Output::default() }
 }
 
 #[test]
@@ -184,7 +184,7 @@ fn with_no_api() {
 struct Kept(Tools);
 
 impl Exec for Kept {
-    fn run(&self, cmd: &Cmd) -> Result<Option<Output>> {
+    fn run(&self, cmd: &Cmd) -> Result<Option<ProcessOutput>> {
         if cmd.argv[0] == "systemd-run" { Ok(Some(answer(0))) } else { self.0.run(cmd) }
     }
 }

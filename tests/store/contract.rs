@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use pbx_config::model::snapshot::SnapshotId;
-use pbx_config::store::{Found, Store};
+use pbx_config::store::{FoundFile, Store};
 
 use crate::kinds::{self, Place};
 
@@ -64,7 +64,7 @@ fn what_was_put_is_listed_and_comes_back() {
     each_kind(|store, _| {
         let id = id("pve1/2026-11-22T15:17:40Z");
         store.put(spool("hello").path(), &id).unwrap();
-        assert_eq!(store.list(Some("pve1")).unwrap(), [Found::new(id.clone(), 5)]);
+        assert_eq!(store.list(Some("pve1")).unwrap(), [FoundFile::new(id.clone(), 5)]);
         assert_eq!(store.head(&id, 2).unwrap(), b"he");
         assert_eq!(fs::read(store.get(&id).unwrap().path()).unwrap(), b"hello");
     });
@@ -102,7 +102,7 @@ fn what_is_removed_is_gone_and_nothing_else() {
         // A second time is fine, and so is a host that was never there.
         store.remove(&gone).unwrap();
         store.remove(&id("pve2/2026-11-22T15:17:40Z")).unwrap();
-        assert_eq!(store.list(None).unwrap(), [Found::new(stays, 1)]);
+        assert_eq!(store.list(None).unwrap(), [FoundFile::new(stays, 1)]);
     });
 }
 
@@ -118,7 +118,7 @@ fn two_runs_that_remove_the_same_at_once_both_end_well() {
             let both = [scope.spawn(remove), scope.spawn(remove)];
             both.into_iter().for_each(|one| one.join().unwrap());
         });
-        assert_eq!(store.list(None).unwrap(), [Found::new(ids[5].clone(), 1)]);
+        assert_eq!(store.list(None).unwrap(), [FoundFile::new(ids[5].clone(), 1)]);
     });
 }
 

@@ -169,7 +169,7 @@ fn a_second_store_that_hangs_costs_the_run_its_limit_and_the_first_has_the_snaps
     let config = pbx_config::config::Config::load(&at, &store::kind_names(), &[]).unwrap();
     let stores: Vec<Box<dyn Store>> =
         config.stores.iter().map(|section| store::open(section, &at).unwrap()).collect();
-    let request = pbx_config::task::backup::Request {
+    let request = pbx_config::task::backup::BackupRequest {
         selection: pbx_config::plan::select::Selection::default(),
         note: None,
         protect: false,

@@ -14,14 +14,14 @@ use jiff::tz::TimeZone;
 use serde::Deserialize;
 
 use super::places::{DEDUP, output, place};
-use super::tar::{self, Met};
+use super::tar::{self, TarEvent};
 use crate::archive::codec::CODECS;
 use crate::archive::guard::{Bounded, Hashing, READ_BYTES};
-use crate::archive::seal::{self, Held, Opening};
-use crate::archive::tar::Member;
+use crate::archive::seal::{self, HeldFileKey, Opening};
+use crate::archive::tar::TarMember;
 use crate::model::facts::Facts;
-use crate::model::index::{Entry, Index, Kind, Mtime, Name, Output};
-use crate::model::legacy::RelicName;
+use crate::model::index::{CommandOutput, Entry, EntryKind, Index, Mtime, Name};
+use crate::model::legacy::LegacyName;
 use crate::model::problem::Problem;
 use crate::model::snapshot::{FORMAT, Snapshot};
 use crate::sys::hex;
@@ -42,7 +42,7 @@ const CLOCKS_APART_MAX_SECONDS: u64 = 24 * 3600;
 /// The row of outputs and of what no row of the catalogue claims; the task knows better ones.
 pub const ITEM: &str = "proxsave";
 
-type Visit<'a> = dyn FnMut(&Member, &mut dyn Read) -> Result<()> + 'a;
+type Visit<'a> = dyn FnMut(&TarMember, &mut dyn Read) -> Result<()> + 'a;
 
 /// Reads all of it. `row` tells the catalogue's row of a path and whether it is secret.
 /// Errors: a stored byte is not what the checksum says, a damaged or hostile tar, what `visit` says.
@@ -50,7 +50,7 @@ pub fn read(
     file: &File,
     payload_at: u64,
     snapshot: &Snapshot,
-    held: Option<&Held>,
+    held: Option<&HeldFileKey>,
     row: &dyn Fn(&Name) -> (&'static str, bool),
     visit: &mut Visit,
 ) -> Result<Index> {
@@ -66,12 +66,12 @@ struct Source<'a> {
     file: &'a File,
     payload_at: u64,
     snapshot: &'a Snapshot,
-    held: Option<&'a Held>,
+    held: Option<&'a HeldFileKey>,
 }
 
 impl Source<'_> {
     /// Every byte is hashed, unsealed, unpacked and taken apart; the hash is compared at the end.
-    fn pass(&self, visit: &mut dyn FnMut(Met, &mut dyn Read) -> Result<()>) -> Result<()> {
+    fn pass(&self, visit: &mut dyn FnMut(TarEvent, &mut dyn Read) -> Result<()>) -> Result<()> {
         let payload = &self.snapshot.payload;
         let mut file = self.file;
         file.seek(SeekFrom::Start(self.payload_at))?;
@@ -94,7 +94,7 @@ impl Source<'_> {
     fn unpack(
         &self,
         input: impl Read,
-        visit: &mut dyn FnMut(Met, &mut dyn Read) -> Result<()>,
+        visit: &mut dyn FnMut(TarEvent, &mut dyn Read) -> Result<()>,
     ) -> Result<()> {
         let name = &self.snapshot.codec.name;
         let codec =
@@ -116,7 +116,7 @@ impl Source<'_> {
 #[derive(Default)]
 struct Survey {
     /// In the archive's order; the hash is a file's.
-    members: Vec<(Member, [u8; 32])>,
+    members: Vec<(TarMember, [u8; 32])>,
     places: HashMap<Name, usize>,
     dedup: Option<Vec<Deduped>>,
     odd: Vec<Name>,
@@ -135,22 +135,22 @@ struct Deduped {
 }
 
 impl Survey {
-    fn take(&mut self, met: Met, content: &mut dyn Read) -> Result<()> {
+    fn take(&mut self, met: TarEvent, content: &mut dyn Read) -> Result<()> {
         check_stopped()?;
         let member = match met {
-            Met::Odd(path) => {
+            TarEvent::Odd(path) => {
                 self.odd.push(path);
                 return Ok(());
             }
-            Met::Member(member) => member,
+            TarEvent::Member(member) => member,
         };
         ensure!(self.members.len() < MEMBERS_MAX, "has more members than any host has files");
-        self.kept += size_of::<(Member, [u8; 32])>() + 2 * member.memory();
+        self.kept += size_of::<(TarMember, [u8; 32])>() + 2 * member.memory();
         ensure!(self.kept <= KEPT_MAX_BYTES, "has more names than fit into {KEPT_MAX_BYTES} bytes");
         let mut hashing = Hashing::new(content);
         if member.path.as_bytes() == DEDUP.as_bytes() {
             ensure!(
-                member.kind == Kind::File && member.size <= DEDUP_MAX_BYTES,
+                member.kind == EntryKind::File && member.size <= DEDUP_MAX_BYTES,
                 "{}: is no sane file",
                 member.path
             );
@@ -192,16 +192,20 @@ impl Survey {
             };
             let link = &self.members[at].0;
             // What the list says and the archive does not is a contradiction of the two.
-            ensure!(link.kind == Kind::Symlink, "{}: is listed as a replaced file and is none", link.path);
+            ensure!(
+                link.kind == EntryKind::Symlink,
+                "{}: is listed as a replaced file and is none",
+                link.path
+            );
             let target = link.link.as_ref().and_then(|target| resolve(&link.path, target));
             let first = target.as_ref().and_then(|target| self.places.get(target)).copied();
-            let first = first.filter(|first| self.members[*first].0.kind == Kind::File);
+            let first = first.filter(|first| self.members[*first].0.kind == EntryKind::File);
             let Some(first) = first else {
                 bail!("{}: replaces a file that is not in the archive", link.path)
             };
             let (size, sha256) = (self.members[first].0.size, self.members[first].1);
             let (member, hash) = &mut self.members[at];
-            member.kind = Kind::File;
+            member.kind = EntryKind::File;
             member.link = None;
             member.mode = one.mode & 0o7777;
             member.uid = one.uid.unwrap_or(member.uid);
@@ -237,15 +241,15 @@ impl Survey {
             for above in member.path.as_path().ancestors().skip(1).map(Name::from) {
                 let kind = self.places.get(&above).map(|at| self.members[*at].0.kind);
                 ensure!(
-                    kind.is_none_or(|kind| kind == Kind::Dir),
+                    kind.is_none_or(|kind| kind == EntryKind::Dir),
                     "{}: lies below {above}, which is no folder",
                     member.path
                 );
             }
-            if let (Kind::Hardlink, Some(first)) = (member.kind, &member.link) {
+            if let (EntryKind::Hardlink, Some(first)) = (member.kind, &member.link) {
                 let target = self.places.get(first).map(|at| &self.members[*at].0);
                 ensure!(
-                    target.is_some_and(|target| target.kind == Kind::File),
+                    target.is_some_and(|target| target.kind == EntryKind::File),
                     "{}: is a second name of {first}, which is no file of the archive",
                     member.path
                 );
@@ -255,14 +259,14 @@ impl Survey {
     }
 
     fn links_to_members(&self) -> usize {
-        let leads = |member: &Member| {
+        let leads = |member: &TarMember| {
             let target = member.link.as_ref().filter(|target| !target.as_bytes().starts_with(b"/"));
             let target = target.and_then(|target| resolve(&member.path, target));
             target.is_some_and(|target| {
-                self.places.get(&target).is_some_and(|at| self.members[*at].0.kind == Kind::File)
+                self.places.get(&target).is_some_and(|at| self.members[*at].0.kind == EntryKind::File)
             })
         };
-        self.members.iter().filter(|(member, _)| member.kind == Kind::Symlink && leads(member)).count()
+        self.members.iter().filter(|(member, _)| member.kind == EntryKind::Symlink && leads(member)).count()
     }
 }
 
@@ -286,7 +290,7 @@ fn resolve(link: &Name, target: &Name) -> Option<Name> {
 
 /// What is handed out, and how.
 struct Plan {
-    members: Vec<(Member, [u8; 32])>,
+    members: Vec<(TarMember, [u8; 32])>,
     places: HashMap<Name, usize>,
     /// Files that stand for others too.
     copies: BTreeMap<usize, Vec<usize>>,
@@ -329,8 +333,8 @@ impl Plan {
     }
 
     /// The member as it was met the first time. Errors: the file changed meanwhile.
-    fn known(&self, met: &Met) -> Result<Option<(usize, &Member)>> {
-        let Met::Member(member) = met else { return Ok(None) };
+    fn known(&self, met: &TarEvent) -> Result<Option<(usize, &TarMember)>> {
+        let TarEvent::Member(member) = met else { return Ok(None) };
         let at = *self.places.get(&member.path).context("it changed while it was read")?;
         Ok(Some((at, &self.members[at].0)))
     }
@@ -339,10 +343,10 @@ impl Plan {
     fn one(&self, at: usize, content: &mut dyn Read, visit: &mut Visit) -> Result<()> {
         let member = &self.members[at].0;
         let Some(path) = place(&member.path) else { return Ok(()) };
-        if output(&path).is_some() && member.kind != Kind::File {
+        if output(&path).is_some() && member.kind != EntryKind::File {
             return Ok(());
         }
-        visit(&Member { path, link: link(member), ..member.clone() }, content)
+        visit(&TarMember { path, link: link(member), ..member.clone() }, content)
     }
 
     /// Folders before what is in them.
@@ -351,14 +355,14 @@ impl Plan {
         for (member, sha256) in self.members {
             let Some(path) = place(&member.path) else { continue };
             let said = output(&path);
-            if said.is_some() && member.kind != Kind::File {
+            if said.is_some() && member.kind != EntryKind::File {
                 continue;
             }
             let (item, secret) = if said.is_some() { (ITEM, true) } else { row(&path) };
             if let Some(name) = said {
                 let status = "recorded by the predecessor".to_owned();
                 let (item, argv, stderr) = (ITEM.to_owned(), Vec::new(), String::new());
-                outputs.push(Output { item, name, argv, status, stderr });
+                outputs.push(CommandOutput { item, name, argv, status, stderr });
             }
             entries.push(Entry {
                 item: item.to_owned(),
@@ -370,9 +374,9 @@ impl Plan {
                 group: String::new(),
                 mtime: Mtime(member.mtime, 0),
                 size: member.size,
-                sha256: if member.kind == Kind::File { hex(&sha256) } else { String::new() },
+                sha256: if member.kind == EntryKind::File { hex(&sha256) } else { String::new() },
                 link: link(&member),
-                secret: secret && member.kind != Kind::Dir,
+                secret: secret && member.kind != EntryKind::Dir,
                 xattrs: Vec::new(),
                 path,
             });
@@ -405,7 +409,7 @@ impl Plan {
 /// The name has the host's local time, the manifest has one with its zone; more than a day apart, one of them is wrong.
 fn other_time(snapshot: &Snapshot) -> Option<Problem> {
     let legacy = snapshot.legacy.as_ref()?;
-    let named = RelicName::parse(&legacy.archive)?.local(&TimeZone::UTC)?;
+    let named = LegacyName::parse(&legacy.archive)?.local(&TimeZone::UTC)?;
     let is_far = named.as_second().abs_diff(snapshot.id.at().as_second()) > CLOCKS_APART_MAX_SECONDS;
     let what = || {
         format!(
@@ -418,9 +422,9 @@ fn other_time(snapshot: &Snapshot) -> Option<Problem> {
 }
 
 /// The first name of a file is told by its place among ours; where a symbolic link leads is its contents.
-fn link(member: &Member) -> Option<Name> {
+fn link(member: &TarMember) -> Option<Name> {
     match member.kind {
-        Kind::Hardlink => member.link.as_ref().and_then(place),
+        EntryKind::Hardlink => member.link.as_ref().and_then(place),
         _ => member.link.clone(),
     }
 }

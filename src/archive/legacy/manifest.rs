@@ -8,7 +8,7 @@ use jiff::tz::TimeZone;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::model::facts::{Cluster, Product};
-use crate::model::legacy::{Legacy, RelicName};
+use crate::model::legacy::{Legacy, LegacyName};
 use crate::model::problem::Outcome;
 use crate::model::snapshot::{Compression, Counts, FORMAT, Payload, Sealed, Snapshot, SnapshotId, Trigger};
 
@@ -119,7 +119,7 @@ impl Manifest {
     }
 
     /// Errors: what it says is not what lies beside it.
-    pub fn check(&self, name: &RelicName, size: u64) -> Result<()> {
+    pub fn check(&self, name: &LegacyName, size: u64) -> Result<()> {
         let archive = &name.archive;
         let path = self.archive_path.rsplit('/').next().unwrap_or_default();
         ensure!(path.is_empty() || path == archive, "its manifest is of {path}, not of {archive}");
@@ -156,7 +156,7 @@ impl Manifest {
     }
 
     /// Whose it is, with its domain or without.
-    fn check_origin(&self, name: &RelicName) -> Result<()> {
+    fn check_origin(&self, name: &LegacyName) -> Result<()> {
         if let Some(host) = name.host.as_deref().filter(|_| !self.hostname.is_empty()) {
             let (named, told) = (host.to_ascii_lowercase(), self.hostname.to_ascii_lowercase());
             let short = |host: &str| host.split('.').next().unwrap_or_default().to_owned();
@@ -168,7 +168,7 @@ impl Manifest {
     }
 
     /// Errors: neither it nor the name tells whose and of when it is.
-    pub fn snapshot(&self, name: &RelicName, size: u64, zone: &TimeZone) -> Result<Snapshot> {
+    pub fn snapshot(&self, name: &LegacyName, size: u64, zone: &TimeZone) -> Result<Snapshot> {
         let told: Option<Timestamp> = self.created_at.parse().ok();
         let at =
             told.or_else(|| name.local(zone)).context("neither its name nor its manifest tells its time")?;
@@ -266,7 +266,7 @@ mod tests {
         let json = br#"{"hostname":"n1.lan","created_at":"2026-08-01T02:00:00.123456789+02:00","proxmox_type":"dual",
             "pve_version":"9.0.5","pbs_version":"4.0","sha256":"AB","encryption_mode":"age","cluster_mode":"cluster",
             "passphrase_salt":"proxsave/age-passphrase/v2:00"}"#;
-        let name = RelicName::parse("n1.lan-backup-20260801-020000.tar.xz.age").unwrap();
+        let name = LegacyName::parse("n1.lan-backup-20260801-020000.tar.xz.age").unwrap();
         let told = Manifest::parse(json).unwrap().snapshot(&name, 5, &TimeZone::UTC).unwrap();
         assert_eq!(told.id.to_string(), "n1.lan/2026-08-01T00:00:00Z");
         assert_eq!((told.node.as_str(), told.payload.sha256.as_str()), ("n1", "ab"));
@@ -274,7 +274,7 @@ mod tests {
         assert_eq!(told.sealed.unwrap().passphrases.len(), 3);
         let bash =
             b"# made by hand\nHOSTNAME=\"n1\"\nCOMPRESSION_TYPE=xz\nPROXMOX_TYPE=pbs\nPROXMOX_VERSION=3.4\n";
-        let name = RelicName::parse("proxmox-backup-n1-20250101-020000.tar.xz").unwrap();
+        let name = LegacyName::parse("proxmox-backup-n1-20250101-020000.tar.xz").unwrap();
         let told = Manifest::parse(bash).unwrap().snapshot(&name, 5, &TimeZone::UTC).unwrap();
         assert_eq!(told.id.to_string(), "n1/2025-01-01T02:00:00Z");
         assert_eq!(told.products[&Product::Pbs], "3.4");

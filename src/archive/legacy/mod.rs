@@ -20,7 +20,7 @@ pub use contents::{ITEM, read};
 pub use manifest::Manifest;
 
 use super::tar::BLOCK;
-use crate::model::legacy::{MANIFEST, METADATA, RelicName, SHA256, SIDECARS};
+use crate::model::legacy::{LegacyName, MANIFEST, METADATA, SHA256, SIDECARS};
 use crate::model::snapshot::Snapshot;
 
 /// Of a manifest or a checksum file; theirs have less than a KiB.
@@ -31,7 +31,7 @@ const BUNDLE_MEMBERS_MAX: usize = 8;
 pub const HEAD_BYTES: usize = 4096;
 
 /// An archive whose parts were found and agree with each other.
-pub struct Found {
+pub struct LegacyArchive {
     pub file: File,
     pub manifest: Manifest,
     pub snapshot: Snapshot,
@@ -44,8 +44,8 @@ pub fn is_one(path: &Path, head: &[u8]) -> bool {
     name_of(path).is_some() || first_member(head).is_some_and(|(name, _)| name.ends_with(METADATA))
 }
 
-fn name_of(path: &Path) -> Option<RelicName> {
-    RelicName::parse(path.file_name()?.to_str()?)
+fn name_of(path: &Path) -> Option<LegacyName> {
+    LegacyName::parse(path.file_name()?.to_str()?)
 }
 
 /// Name and size of the first member, from the first block.
@@ -76,7 +76,7 @@ pub fn head(bytes: &[u8]) -> Option<Result<Manifest>> {
 }
 
 /// A snapshot as its manifest tells it, without a look at the rest.
-pub fn told(name: &RelicName, manifest: &Manifest, size: u64, zone: &TimeZone) -> Result<Snapshot> {
+pub fn told(name: &LegacyName, manifest: &Manifest, size: u64, zone: &TimeZone) -> Result<Snapshot> {
     manifest.snapshot(name, size, zone)
 }
 
@@ -88,7 +88,7 @@ struct Parts {
 }
 
 /// Finds all parts, in the bundle or beside the archive, and holds them against each other.
-pub fn open(path: &Path, mut file: File) -> Result<Found> {
+pub fn open(path: &Path, mut file: File) -> Result<LegacyArchive> {
     let mut block = [0; BLOCK];
     let begins_as_bundle = file.read_exact(&mut block).is_ok()
         && first_member(&block).is_some_and(|(name, _)| SIDECARS.iter().any(|ending| name.ends_with(ending)));
@@ -112,7 +112,7 @@ pub fn open(path: &Path, mut file: File) -> Result<Found> {
     };
     let parts = Parts { manifest, checksum: beside(SHA256)? };
     let (manifest, snapshot) = agree(&name, &parts, size)?;
-    Ok(Found { file, manifest, snapshot, payload_at: 0 })
+    Ok(LegacyArchive { file, manifest, snapshot, payload_at: 0 })
 }
 
 fn small(file: impl Read) -> Result<Vec<u8>> {
@@ -126,7 +126,7 @@ fn small(file: impl Read) -> Result<Vec<u8>> {
 }
 
 /// A plain tar of the manifest, the checksum and the archive.
-fn bundle(file: File) -> Result<Found> {
+fn bundle(file: File) -> Result<LegacyArchive> {
     let mut parts = Parts::default();
     let mut archive: Option<(String, u64, u64)> = None;
     let end = file.metadata()?.len();
@@ -155,15 +155,15 @@ fn bundle(file: File) -> Result<Found> {
     }
     let (name, payload_at, size) = archive.context("the bundle has no archive in it")?;
     let mut parsed =
-        RelicName::parse(&name).with_context(|| format!("{name}: is no archive of the predecessor"))?;
+        LegacyName::parse(&name).with_context(|| format!("{name}: is no archive of the predecessor"))?;
     ensure!(!parsed.bundle, "{name}: a bundle in a bundle");
     parsed.bundle = true;
     let (manifest, snapshot) = agree(&parsed, &parts, size)?;
-    Ok(Found { file, manifest, snapshot, payload_at })
+    Ok(LegacyArchive { file, manifest, snapshot, payload_at })
 }
 
 /// Errors: a part is missing, or two of them contradict each other.
-fn agree(name: &RelicName, parts: &Parts, size: u64) -> Result<(Manifest, Snapshot)> {
+fn agree(name: &LegacyName, parts: &Parts, size: u64) -> Result<(Manifest, Snapshot)> {
     let archive = &name.archive;
     let Some(text) = &parts.manifest else {
         bail!("{archive}: there is no {METADATA} beside it; all three files belong together")

@@ -6,15 +6,15 @@ use anyhow::{Context, Result, ensure};
 use tar::EntryType;
 
 use crate::archive::pax;
-use crate::archive::tar::{Member, check_path, check_target, id};
-use crate::model::index::{Kind, Name};
+use crate::archive::tar::{TarMember, check_path, check_target, id};
+use crate::model::index::{EntryKind, Name};
 
 /// Of one header of names: far longer than a path may be.
 const NAMES_MAX_BYTES: u64 = 64 * 1024;
 
 /// What a header says, and what is to be done with it.
-pub enum Met {
-    Member(Member),
+pub enum TarEvent {
+    Member(TarMember),
     /// A device, a pipe or the like, which nothing restores.
     Odd(Name),
 }
@@ -29,7 +29,7 @@ struct Ahead {
 }
 
 /// Reads to the end. Errors: damaged headers, names that leave the archive.
-pub fn read(input: impl Read, visit: &mut dyn FnMut(Met, &mut dyn Read) -> Result<()>) -> Result<()> {
+pub fn read(input: impl Read, visit: &mut dyn FnMut(TarEvent, &mut dyn Read) -> Result<()>) -> Result<()> {
     let mut archive = tar::Archive::new(input);
     let mut ahead = Ahead::default();
     for raw in archive.entries()?.raw(true) {
@@ -65,36 +65,36 @@ fn until_nul(mut bytes: Vec<u8>) -> Vec<u8> {
 }
 
 /// None: the archive's own root.
-fn member(raw: &tar::Entry<impl Read>, ahead: Ahead) -> Result<Option<Met>> {
+fn member(raw: &tar::Entry<impl Read>, ahead: Ahead) -> Result<Option<TarEvent>> {
     let header = raw.header();
     let path = ahead.path.unwrap_or_else(|| header.path_bytes().into_owned());
     let Some(path) = clean(&path) else { return Ok(None) };
     let shown = path.clone();
     check_path(&path)?;
     let kind = match header.entry_type() {
-        EntryType::Regular | EntryType::Continuous => Kind::File,
-        EntryType::Directory => Kind::Dir,
-        EntryType::Symlink => Kind::Symlink,
-        EntryType::Link => Kind::Hardlink,
-        EntryType::Char | EntryType::Block | EntryType::Fifo => return Ok(Some(Met::Odd(path))),
+        EntryType::Regular | EntryType::Continuous => EntryKind::File,
+        EntryType::Directory => EntryKind::Dir,
+        EntryType::Symlink => EntryKind::Symlink,
+        EntryType::Link => EntryKind::Hardlink,
+        EntryType::Char | EntryType::Block | EntryType::Fifo => return Ok(Some(TarEvent::Odd(path))),
         other => anyhow::bail!(
             "{shown}: is of kind {:?}, which the predecessor never wrote",
             char::from(other.as_byte())
         ),
     };
     let link = ahead.link.or_else(|| header.link_name_bytes().map(std::borrow::Cow::into_owned));
-    let link = link.filter(|_| matches!(kind, Kind::Symlink | Kind::Hardlink));
+    let link = link.filter(|_| matches!(kind, EntryKind::Symlink | EntryKind::Hardlink));
     let link = match kind {
-        Kind::Hardlink => link.as_deref().and_then(clean),
+        EntryKind::Hardlink => link.as_deref().and_then(clean),
         _ => link.map(Name::new),
     };
     ensure!(
-        link.is_some() == matches!(kind, Kind::Symlink | Kind::Hardlink),
+        link.is_some() == matches!(kind, EntryKind::Symlink | EntryKind::Hardlink),
         "{shown}: a link without a target"
     );
     check_target(&path, link.as_ref())?;
-    let size = if kind == Kind::File { header.entry_size().context("damaged header")? } else { 0 };
-    Ok(Some(Met::Member(Member {
+    let size = if kind == EntryKind::File { header.entry_size().context("damaged header")? } else { 0 };
+    Ok(Some(TarEvent::Member(TarMember {
         kind,
         mode: header.mode().with_context(|| format!("{shown}: mode"))? & 0o7777,
         uid: ahead.uid.map_or_else(|| id(header.uid()), Ok).with_context(|| format!("{shown}: uid"))?,

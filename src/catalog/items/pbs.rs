@@ -1,11 +1,14 @@
 //! What a Proxmox Backup Server has: `/etc/proxmox-backup` by subject, and its state in /var/lib.
 //! Not here: what any Debian host has (`system`), the datastores' contents.
 
-use crate::catalog::{BASE, Category, Item, On, Restore, Source, Tied};
+use crate::catalog::{BASE, Category, Item, On, RestoreRule, Source, Tied};
 
-const PBS: Item = Item { on: On::Pbs, restore: Restore::Files, ..BASE };
-const STATE: Item =
-    Item { category: Category::State, restore: Restore::Never("a record of the server, for reading"), ..PBS };
+const PBS: Item = Item { on: On::Pbs, restore: RestoreRule::Files, ..BASE };
+const STATE: Item = Item {
+    category: Category::State,
+    restore: RestoreRule::Never("a record of the server, for reading"),
+    ..PBS
+};
 
 /// Only for what the daemons read once: a restart ends running backups.
 const DAEMONS: &[&str] = &["proxmox-backup", "proxmox-backup-proxy"];
@@ -42,7 +45,7 @@ pub(crate) const ITEMS: &[Item] = &[
     Item { id: "pbs-subscription", title: "Subscription", category: Category::Packages,
         source: Source::Files(&["/etc/proxmox-backup/subscription", "/etc/apt/auth.conf.d/pbs.conf"]),
         secret: true,
-        restore: Restore::Never("bound to the server id: set the key with proxmox-backup-manager"),
+        restore: RestoreRule::Never("bound to the server id: set the key with proxmox-backup-manager"),
         tied: Tied::Node, ..PBS },
     Item { id: "pbs-node", title: "Node options", source: Source::Files(&["/etc/proxmox-backup/node.cfg"]),
         secret: true, tied: Tied::Node, restart: DAEMONS,
@@ -56,7 +59,7 @@ pub(crate) const ITEMS: &[Item] = &[
     Item { id: "pbs-auth-keys", title: "Ticket and CSRF keys", category: Category::Certificates,
         source: Source::Files(&["/etc/proxmox-backup/authkey.key", "/etc/proxmox-backup/authkey.pub",
             "/etc/proxmox-backup/csrf.key"]), secret: true,
-        restore: Restore::Never("made anew when missing; only sessions depend on them"), ..PBS },
+        restore: RestoreRule::Never("made anew when missing; only sessions depend on them"), ..PBS },
     Item { id: "pbs-acme", title: "ACME accounts and DNS plugins", category: Category::Certificates,
         source: Source::Files(&["/etc/proxmox-backup/acme"]), secret: true, ..PBS },
 
@@ -188,21 +191,21 @@ pub(crate) const ITEMS: &[Item] = &[
             "/etc/proxmox-backup/**/*.lock", "/var/lib/proxmox-backup/**/*.lck",
             "/var/lib/proxmox-backup/**/.*.lck", "/var/lib/proxmox-backup/.clusterlock",
             "/var/lib/proxmox-backup/lock"]),
-        restore: Restore::Never("one with another owner breaks locking"), ..PBS },
+        restore: RestoreRule::Never("one with another owner breaks locking"), ..PBS },
     Item { id: "pbs-unfinished", title: "Unfinished writes",
         source: Source::LeftOut(&["/etc/proxmox-backup/**/*.tmp_*"]),
-        restore: Restore::Never("leftovers of a write that never became the file"), ..PBS },
+        restore: RestoreRule::Never("leftovers of a write that never became the file"), ..PBS },
     Item { id: "pbs-tape-catalogs", title: "Media catalogues", category: Category::Tape,
         source: Source::LeftOut(&["/var/lib/proxmox-backup/tape/*.log"]),
-        restore: Restore::Never("large, and proxmox-tape catalog reads them from the tapes"), ..PBS },
+        restore: RestoreRule::Never("large, and proxmox-tape catalog reads them from the tapes"), ..PBS },
     Item { id: "pbs-job-state", title: "State of jobs", category: Category::Jobs,
         source: Source::LeftOut(&["/var/lib/proxmox-backup/jobstates",
             "/var/lib/proxmox-backup/active-operations", "/var/lib/proxmox-backup/pkg-state.json"]),
-        restore: Restore::Never("last runs and what runs now: written anew"), ..PBS },
+        restore: RestoreRule::Never("last runs and what runs now: written anew"), ..PBS },
     Item { id: "pbs-spool", title: "Mail spool", category: Category::Notifications,
         source: Source::LeftOut(&["/var/lib/proxmox-backup/notifications"]),
-        restore: Restore::Never("messages on their way, not settings"), ..PBS },
+        restore: RestoreRule::Never("messages on their way, not settings"), ..PBS },
     Item { id: "pbs-history", title: "Task logs, graphs and run files",
         source: Source::LeftOut(&["/var/log/proxmox-backup", "/var/lib/proxmox-backup/rrdb",
-            "/run/proxmox-backup"]), restore: Restore::Never("what happened, not what is set"), ..PBS },
+            "/run/proxmox-backup"]), restore: RestoreRule::Never("what happened, not what is set"), ..PBS },
 ];

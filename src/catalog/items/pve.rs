@@ -1,15 +1,18 @@
 //! What a Proxmox VE node has: `/etc/pve` by subject, and PVE's files outside it.
 //! Not here: what any Debian host has (`system`).
 
-use crate::catalog::{BASE, Category, Item, On, Restore, Risk, Source, Tied};
+use crate::catalog::{BASE, Category, Item, On, RestoreRule, Risk, Source, Tied};
 
 /// In /etc/pve, the same on every node.
-const PVE: Item = Item { on: On::Pve, restore: Restore::Pmxcfs, ..BASE };
+const PVE: Item = Item { on: On::Pve, restore: RestoreRule::Pmxcfs, ..BASE };
 /// On this node's own disk.
-const NODE: Item = Item { restore: Restore::Files, ..PVE };
+const NODE: Item = Item { restore: RestoreRule::Files, ..PVE };
 const FIREWALL: Item = Item { category: Category::Firewall, risk: Risk::Session, ..PVE };
-const STATE: Item =
-    Item { category: Category::State, restore: Restore::Never("a record of the node, for reading"), ..PVE };
+const STATE: Item = Item {
+    category: Category::State,
+    restore: RestoreRule::Never("a record of the node, for reading"),
+    ..PVE
+};
 
 /// SDN changes all its files under the lock of one.
 const SDN_LOCK: &str = "file-sdn__running-config";
@@ -51,7 +54,7 @@ pub(crate) const ITEMS: &[Item] = &[
     Item { id: "pve-subscription", title: "Subscription", category: Category::Packages,
         source: Source::Files(&["/etc/subscription", "/etc/apt/auth.conf.d/pve.conf",
             "/etc/apt/auth.conf.d/ceph.conf"]), secret: true,
-        restore: Restore::Never("bound to the server id: pvesubscription set KEY"), tied: Tied::Node,
+        restore: RestoreRule::Never("bound to the server id: pvesubscription set KEY"), tied: Tied::Node,
         ..NODE },
     Item { id: "pve-defaults", title: "Defaults of Proxmox daemons",
         source: Source::Files(&["/etc/default/pve*"]), tied: Tied::Node,
@@ -62,17 +65,17 @@ pub(crate) const ITEMS: &[Item] = &[
     // Not pve-guests: stopping it shuts every guest down.
     Item { id: "pve-database", title: "Database of /etc/pve", category: Category::Cluster,
         source: Source::Database, secret: true,
-        restore: Restore::Stopped(&["pve-cluster", "pvedaemon", "pveproxy", "spiceproxy", "pvestatd",
+        restore: RestoreRule::Stopped(&["pve-cluster", "pvedaemon", "pveproxy", "spiceproxy", "pvestatd",
             "pvescheduler", "pve-firewall", "pve-ha-lrm", "pve-ha-crm"]), tied: Tied::Node,
         risk: Risk::Session,
         note: "all of /etc/pve at once: for a dead single node, never within a live cluster", ..NODE },
     Item { id: "pve-corosync", title: "Corosync configuration", category: Category::Cluster,
         source: Source::Pmxcfs(&["corosync.conf"]),
-        restore: Restore::Never("join anew with pvecm add; an edit raises config_version and renames"),
+        restore: RestoreRule::Never("join anew with pvecm add; an edit raises config_version and renames"),
         tied: Tied::Node, risk: Risk::Session, ..PVE },
     Item { id: "pve-corosync-node", title: "Corosync of this node and its key", category: Category::Cluster,
         source: Source::Files(&["/etc/corosync"]), except: &["/etc/corosync/qnetd"], secret: true,
-        restore: Restore::Never("pvecm add brings it; by hand only to revive this very member"),
+        restore: RestoreRule::Never("pvecm add brings it; by hand only to revive this very member"),
         tied: Tied::Node, risk: Risk::Session, ..NODE },
     Item { id: "pve-datacenter", title: "Datacenter options", category: Category::Cluster,
         source: Source::Pmxcfs(&["datacenter.cfg"]), lock: Some("file-datacenter_cfg"), ..PVE },
@@ -91,11 +94,11 @@ pub(crate) const ITEMS: &[Item] = &[
         note: "for a rebuilt cluster only; sessions begin anew", ..PVE },
     Item { id: "pve-auth-key", title: "Ticket signing key", category: Category::Certificates,
         source: Source::Pmxcfs(&["authkey.pub", "authkey.pub.old", "priv/authkey.key"]), secret: true,
-        restore: Restore::Never("made anew every 24 hours; an old one ends every session"), ..PVE },
+        restore: RestoreRule::Never("made anew every 24 hours; an old one ends every session"), ..PVE },
     Item { id: "pve-node-cert", title: "Node certificates of the cluster CA",
         category: Category::Certificates,
         source: Source::Pmxcfs(&["nodes/*/pve-ssl.pem", "nodes/*/pve-ssl.key"]), secret: true,
-        restore: Restore::Never("pvecm updatecerts -f signs new ones; then restart pveproxy"),
+        restore: RestoreRule::Never("pvecm updatecerts -f signs new ones; then restart pveproxy"),
         tied: Tied::Node, ..PVE },
     Item { id: "pve-node-custom-cert", title: "Own and ACME node certificates",
         category: Category::Certificates,
@@ -107,11 +110,11 @@ pub(crate) const ITEMS: &[Item] = &[
 
     // SSH between nodes
     Item { id: "pve-authorized-keys", title: "Root's SSH keys of all nodes", category: Category::Ssh,
-        source: Source::Pmxcfs(&["priv/authorized_keys"]), restore: Restore::AddLines,
+        source: Source::Pmxcfs(&["priv/authorized_keys"]), restore: RestoreRule::AddLines,
         note: "added through /etc/pve; pvecm updatecerts adds this node's own key", ..PVE },
     Item { id: "pve-known-hosts", title: "SSH host keys of nodes", category: Category::Ssh,
         source: Source::Pmxcfs(&["priv/known_hosts", "nodes/*/ssh_known_hosts"]),
-        restore: Restore::Never("pvecm updatecerts writes them for the nodes that live"), tied: Tied::Node,
+        restore: RestoreRule::Never("pvecm updatecerts writes them for the nodes that live"), tied: Tied::Node,
         ..PVE },
 
     // Access
@@ -185,7 +188,7 @@ pub(crate) const ITEMS: &[Item] = &[
     Item { id: "pve-sdn-generated", title: "SDN as written to this node", category: Category::Network,
         source: Source::Files(&["/etc/network/interfaces.d/sdn", "/etc/dnsmasq.d/*/*",
             "/etc/dbus-1/system.d/dnsmasq.*.conf", "/etc/faucet"]), secret: true,
-        restore: Restore::Never("SDN writes it: pvesh set /cluster/sdn"), tied: Tied::Node, ..NODE },
+        restore: RestoreRule::Never("SDN writes it: pvesh set /cluster/sdn"), tied: Tied::Node, ..NODE },
 
     // Firewall
     Item { id: "pve-firewall", title: "Cluster firewall", source: Source::Pmxcfs(&["firewall/cluster.fw"]),
@@ -315,41 +318,41 @@ pub(crate) const ITEMS: &[Item] = &[
         source: Source::LeftOut(&["/etc/pve/.version", "/etc/pve/.members", "/etc/pve/.vmlist",
             "/etc/pve/.rrd", "/etc/pve/.clusterlog", "/etc/pve/.debug", "/etc/pve/local",
             "/etc/pve/qemu-server", "/etc/pve/lxc", "/etc/pve/openvz"]),
-        restore: Restore::Never("pmxcfs makes them; the links only point into nodes/"), ..PVE },
+        restore: RestoreRule::Never("pmxcfs makes them; the links only point into nodes/"), ..PVE },
     Item { id: "pve-locks", title: "Cluster locks", category: Category::Cluster,
         source: Source::LeftOut(&["/etc/pve/priv/lock", "/etc/pve/sdn/.lock"]),
-        restore: Restore::Never("held by what runs now"), ..PVE },
+        restore: RestoreRule::Never("held by what runs now"), ..PVE },
     Item { id: "pve-unfinished", title: "Unfinished writes of Proxmox", category: Category::Cluster,
         source: Source::LeftOut(&["/etc/*.tmp.[0-9]*", "/etc/network/*.tmp.[0-9]*", "/etc/pve/**/*.tmp.*",
             "/etc/pve/**/.fuse_hidden*", "/etc/pve/**/*.fw.new", "/etc/pve/corosync.conf.new",
             "/etc/pve/corosync.conf.bak"]),
-        restore: Restore::Never("leftovers of a write that never became the file"), ..PVE },
+        restore: RestoreRule::Never("leftovers of a write that never became the file"), ..PVE },
     Item { id: "pve-ha-state", title: "HA run-time state", category: Category::Cluster,
         source: Source::LeftOut(&["/etc/pve/ha/manager_status", "/etc/pve/ha/crm_commands",
             "/etc/pve/nodes/*/lrm_status"]),
-        restore: Restore::Never("old orders to a live cluster: HA writes it itself"), ..PVE },
+        restore: RestoreRule::Never("old orders to a live cluster: HA writes it itself"), ..PVE },
     Item { id: "pve-sdn-cache", title: "SDN caches", category: Category::Network,
         source: Source::LeftOut(&["/etc/pve/sdn/mac-cache.json", "/etc/pve/priv/macs.db",
             "/etc/pve/priv/ipam.db"]),
-        restore: Restore::Never("filled again by SDN; the databases are of old versions"), ..PVE },
+        restore: RestoreRule::Never("filled again by SDN; the databases are of old versions"), ..PVE },
     Item { id: "pve-job-state", title: "State of jobs", category: Category::Jobs,
         source: Source::LeftOut(&["/etc/pve/priv/jobs", "/var/lib/pve-manager"]),
-        restore: Restore::Never("last runs, replication progress, pending updates: written anew"), ..PVE },
+        restore: RestoreRule::Never("last runs, replication progress, pending updates: written anew"), ..PVE },
     Item { id: "pve-import", title: "Import work files", category: Category::Guests,
         source: Source::LeftOut(&["/etc/pve/priv/import", "/etc/pve/nodes/*/openvz/**"]),
-        restore: Restore::Never("temporary, or of OpenVZ, which no supported PVE runs"), ..PVE },
+        restore: RestoreRule::Never("temporary, or of OpenVZ, which no supported PVE runs"), ..PVE },
     Item { id: "pve-database-files", title: "Working files of the database", category: Category::Cluster,
         source: Source::LeftOut(&["/var/lib/pve-cluster/config.db-wal", "/var/lib/pve-cluster/config.db-shm",
             "/var/lib/pve-cluster/config.db.*.bak", "/var/lib/pve-cluster/.pmxcfs.lockfile",
             "/var/lib/pve-cluster/backup"]),
-        restore: Restore::Never("part of the consistent copy, or dumps from before a join"), ..NODE },
+        restore: RestoreRule::Never("part of the consistent copy, or dumps from before a join"), ..NODE },
     Item { id: "pve-firewall-state", title: "Firewall run-time state", category: Category::Firewall,
         source: Source::LeftOut(&["/var/lib/pve-firewall"]),
-        restore: Restore::Never("pve-firewall makes it from the rules"), ..NODE },
+        restore: RestoreRule::Never("pve-firewall makes it from the rules"), ..NODE },
     Item { id: "pve-ceph-data", title: "Data of Ceph daemons", category: Category::Storage,
         source: Source::LeftOut(&["/var/lib/ceph/mon/*/store.db/**", "/var/lib/ceph/crash",
-            "/var/lib/ceph/tmp"]), restore: Restore::Never("data that Ceph replicates itself"), ..NODE },
+            "/var/lib/ceph/tmp"]), restore: RestoreRule::Never("data that Ceph replicates itself"), ..NODE },
     Item { id: "pve-history", title: "Task logs and graphs", category: Category::Cluster,
         source: Source::LeftOut(&["/var/log/pve", "/var/lib/rrdcached"]),
-        restore: Restore::Never("what happened, not what is set"), ..NODE },
+        restore: RestoreRule::Never("what happened, not what is set"), ..NODE },
 ];

@@ -10,11 +10,11 @@ use crate::catalog::objects::NODES;
 pub struct Reference {
     /// Relative to the root; `{…}` is any one component, or any part of one.
     pub path: &'static str,
-    pub form: Form,
+    pub form: ReferenceForm,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Form {
+pub enum ReferenceForm {
     /// `key name,name:2;name`: an indented line of a section, a list; a priority may follow a name.
     Key(&'static str),
     /// `key a=b,sub=name`: an indented line of a section.
@@ -40,15 +40,15 @@ macro_rules! pve {
 }
 
 const fn key(path: &'static str, key: &'static str) -> Reference {
-    Reference { path, form: Form::Key(key) }
+    Reference { path, form: ReferenceForm::Key(key) }
 }
 
 const fn property(path: &'static str, key: &'static str, sub: &'static str) -> Reference {
-    Reference { path, form: Form::Property { key, sub } }
+    Reference { path, form: ReferenceForm::Property { key, sub } }
 }
 
 const fn words(path: &'static str) -> Reference {
-    Reference { path, form: Form::Words }
+    Reference { path, form: ReferenceForm::Words }
 }
 
 /// Who this host is stands in these.
@@ -64,14 +64,14 @@ pub const NODE_NAMES: &[Reference] = &[
     key(pve!("sdn/zones.cfg"), "exitnodes"),
     key(pve!("sdn/zones.cfg"), "exitnodes-primary"),
     key(pve!("sdn/controllers.cfg"), "node"),
-    Reference { path: pve!("sdn/fabrics.cfg"), form: Form::HeaderEnd("_node") },
+    Reference { path: pve!("sdn/fabrics.cfg"), form: ReferenceForm::HeaderEnd("_node") },
     Reference {
         path: pve!("sdn/.running-config"),
-        form: Form::Json(&["nodes", "exitnodes", "exitnodes-primary", "node", "node_id"]),
+        form: ReferenceForm::Json(&["nodes", "exitnodes", "exitnodes-primary", "node", "node_id"]),
     },
     property(pve!("notifications.cfg"), "match-field", "exact:hostname"),
     property("etc/proxmox-backup/notifications.cfg", "match-field", "exact:hostname"),
-    Reference { path: pve!("user.cfg"), form: Form::AclPath("/nodes/") },
+    Reference { path: pve!("user.cfg"), form: ReferenceForm::AclPath("/nodes/") },
     words("etc/hostname"),
     words("etc/hosts"),
     words("etc/mailname"),
@@ -102,16 +102,16 @@ pub const CARD_NAMES: &[Reference] = &[
     words("etc/network/interfaces.d/{file}"),
     Reference { path: "usr/local/lib/systemd/network/{file}.link", form: LINK_NAME },
     Reference { path: "etc/systemd/network/{file}.link", form: LINK_NAME },
-    Reference { path: "etc/systemd/network/{file}.network", form: Form::Assigned(&["Name"]) },
-    Reference { path: "etc/udev/rules.d/{file}-persistent-net.rules", form: Form::Words },
-    Reference { path: pve!("firewall/cluster.fw"), form: Form::RuleOption(RULE_INTERFACE) },
-    Reference { path: pve!("nodes/{node}/host.fw"), form: Form::RuleOption(RULE_INTERFACE) },
+    Reference { path: "etc/systemd/network/{file}.network", form: ReferenceForm::Assigned(&["Name"]) },
+    Reference { path: "etc/udev/rules.d/{file}-persistent-net.rules", form: ReferenceForm::Words },
+    Reference { path: pve!("firewall/cluster.fw"), form: ReferenceForm::RuleOption(RULE_INTERFACE) },
+    Reference { path: pve!("nodes/{node}/host.fw"), form: ReferenceForm::RuleOption(RULE_INTERFACE) },
     property(pve!("sdn/fabrics.cfg"), "interfaces", "name"),
     key(pve!("sdn/controllers.cfg"), "isis-ifaces"),
     key(pve!("sdn/controllers.cfg"), "loopback"),
 ];
 
-const LINK_NAME: Form = Form::Assigned(&["Name", "OriginalName"]);
+const LINK_NAME: ReferenceForm = ReferenceForm::Assigned(&["Name", "OriginalName"]);
 
 /// Folders of .link files, and answers of the state that tell cards by their addresses.
 pub const LINK_FILES: [&str; 2] = ["usr/local/lib/systemd/network/", "etc/systemd/network/"];

@@ -11,7 +11,7 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 use zeroize::Zeroizing;
 
-use super::{Words, render};
+use super::{App, render};
 use crate::archive::identity::Identity;
 use crate::archive::recipient::{Recipient, at};
 use crate::model::problem::{Exit, Fault, FaultKind, Problem};
@@ -19,7 +19,7 @@ use crate::task::keys::key_check::{self, Proof};
 use crate::task::keys::{self, Added};
 
 #[derive(Debug, Subcommand)]
-pub enum Key {
+pub enum KeyCommand {
     /// Make a new pair: the identity opens what is sealed and goes offline, the recipient stays here
     Generate(Generate),
     /// Seal to one more recipient from now on: its text, or a file of them
@@ -87,18 +87,18 @@ struct Made<'a> {
     added: Vec<Added>,
 }
 
-impl Words<'_> {
-    pub(in crate::cli) fn key(&mut self, verb: Key) -> Result<Exit> {
+impl App<'_> {
+    pub(in crate::cli) fn key(&mut self, verb: KeyCommand) -> Result<Exit> {
         match verb {
-            Key::Generate(args) if args.passphrase => self.key_of_passphrase(args.add),
-            Key::Generate(args) => self.key_generate(&args),
-            Key::Add { recipient } => {
+            KeyCommand::Generate(args) if args.passphrase => self.key_of_passphrase(args.add),
+            KeyCommand::Generate(args) => self.key_generate(&args),
+            KeyCommand::Add { recipient } => {
                 let recipients = named(&recipient)?;
                 let added = self.add(&recipients)?;
                 self.print(&added, |added| told(added))?;
                 Ok(Exit::Ok)
             }
-            Key::FromIdentity { file, add } => {
+            KeyCommand::FromIdentity { file, add } => {
                 let recipients = recipients_of(&file)?;
                 let added = if add { self.add(&recipients)? } else { Vec::new() };
                 let texts: Vec<String> = recipients.iter().map(ToString::to_string).collect();
@@ -107,16 +107,16 @@ impl Words<'_> {
                 })?;
                 Ok(Exit::Ok)
             }
-            Key::Show => self.key_show(),
-            Key::Paper { file } => self.key_paper(file.as_deref()),
-            Key::Prove => {
+            KeyCommand::Show => self.key_show(),
+            KeyCommand::Paper { file } => self.key_paper(file.as_deref()),
+            KeyCommand::Prove => {
                 let proof = key_check::prove(&self.host, &self.config()?, &self.keys)?;
                 self.print(&proof, |proof| {
                     format!("ok: the key of {} opens what is sealed today\n", proof.recipients.join(", "))
                 })?;
                 Ok(Exit::Ok)
             }
-            Key::Setup => self.key_setup(),
+            KeyCommand::Setup => self.key_setup(),
         }
     }
 

@@ -9,7 +9,7 @@ use anyhow::Result;
 use super::{identity, paper};
 use crate::archive::identity::Identity;
 use crate::archive::recipient::Recipient;
-use crate::cli::{Words, key as verbs, render};
+use crate::cli::{App, key as verbs, render};
 use crate::model::problem::{Exit, Fault, FaultKind};
 use crate::sys::tty;
 use crate::task::error;
@@ -25,7 +25,7 @@ The key itself does not stay on this host. Whoever loses it loses the snapshots,
 
 ";
 
-impl Words<'_> {
+impl App<'_> {
     /// Errors: `Usage` without a terminal; `Unseal` when the person leaves.
     pub(in crate::cli) fn key_setup(&mut self) -> Result<Exit> {
         let Some(tty) = tty::open() else {

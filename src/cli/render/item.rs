@@ -2,14 +2,14 @@
 
 use serde::Serialize;
 
-use crate::catalog::{Item, On, Restore, Risk, Source, Tied, api};
+use crate::catalog::{Item, On, RestoreRule, Risk, Source, Tied, api};
 use crate::cli::render;
 use crate::sys::pmxcfs;
 use crate::task::scan::sources::Planned;
 
 /// A catalogue row as it is shown.
 #[derive(Serialize)]
-pub struct Row {
+pub struct ItemRow {
     pub item: &'static str,
     pub title: &'static str,
     pub category: &'static str,
@@ -29,7 +29,7 @@ pub struct Row {
     bytes: u64,
 }
 
-impl Row {
+impl ItemRow {
     pub fn new(item: &'static Item, found: Option<&Planned>) -> Self {
         let globs = |globs: &[&str]| globs.iter().map(|glob| (*glob).to_owned()).collect();
         let source: Vec<String> = match item.source {
@@ -47,14 +47,14 @@ impl Row {
         };
         let restore = match item.restore {
             _ if matches!(item.source, Source::LeftOut(_)) => "left out".to_owned(),
-            Restore::Files => "files".to_owned(),
-            Restore::Pmxcfs => "pmxcfs".to_owned(),
-            Restore::AddLines => "merge".to_owned(),
-            Restore::Stopped(_) => "while stopped".to_owned(),
-            Restore::Never(_) => "never".to_owned(),
+            RestoreRule::Files => "files".to_owned(),
+            RestoreRule::Pmxcfs => "pmxcfs".to_owned(),
+            RestoreRule::AddLines => "merge".to_owned(),
+            RestoreRule::Stopped(_) => "while stopped".to_owned(),
+            RestoreRule::Never(_) => "never".to_owned(),
         };
         let note = match item.restore {
-            Restore::Never(reason) => reason,
+            RestoreRule::Never(reason) => reason,
             _ => item.note,
         };
         let counts = item.source.answer().is_none() && !matches!(item.source, Source::LeftOut(_));
@@ -70,7 +70,7 @@ impl Row {
             risk: item.risk,
             lock: item.lock,
             stop: match item.restore {
-                Restore::Stopped(units) => units,
+                RestoreRule::Stopped(units) => units,
                 _ => &[],
             },
             restart: item.restart,

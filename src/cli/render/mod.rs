@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-use crate::model::index::{Entry, Index, Kind, is_harmful};
+use crate::model::index::{Entry, EntryKind, Index, is_harmful};
 use crate::model::problem::{Outcome, Problem, Severity};
 use crate::model::report::{Medium, Report};
 use crate::model::secret::MASK;
@@ -16,8 +16,8 @@ use crate::model::section::{self, Section};
 use crate::model::snapshot::{Compression, Sealed, Snapshot};
 use crate::model::units;
 pub use crate::model::units::size;
-use crate::task::backup::Plan;
-use crate::task::setup::hook::State;
+use crate::task::backup::BackupPlan;
+use crate::task::setup::hook::HookState;
 use crate::task::snapshots::extract::Extracted;
 use crate::task::snapshots::verify::Verified;
 use crate::task::snapshots::{Listed, Listing};
@@ -75,7 +75,7 @@ pub fn problems(problems: &[Problem]) -> String {
     text
 }
 
-pub fn hook(state: &State) -> String {
+pub fn hook(state: &HookState) -> String {
     let name = state.hook.name();
     let mut text = match (state.enabled, &state.script) {
         (true, Some(script)) => format!("{name}: enabled; hands on to {script}\n"),
@@ -199,7 +199,7 @@ pub fn compression(codec: &Compression) -> String {
     format!("{} level {}{mode}", codec.name, codec.level)
 }
 
-pub fn plan(plan: &Plan) -> String {
+pub fn plan(plan: &BackupPlan) -> String {
     let rows: Vec<_> = plan
         .items
         .iter()
@@ -327,7 +327,7 @@ pub fn closed(snapshot: &Snapshot) -> String {
 /// Files and bytes of each item, in the snapshot's order.
 pub fn items(index: &Index) -> Vec<(String, u64, u64)> {
     let mut items: Vec<(String, u64, u64)> = Vec::new();
-    for entry in index.entries.iter().filter(|entry| entry.kind != Kind::Dir) {
+    for entry in index.entries.iter().filter(|entry| entry.kind != EntryKind::Dir) {
         match items.iter_mut().find(|(item, ..)| *item == entry.item) {
             Some((_, files, bytes)) => {
                 *files += 1;
@@ -386,10 +386,10 @@ pub fn step(line: &str, colours: bool) -> String {
 /// Like `ls -l`: mode, owner, size, time, path, target.
 pub fn entry(entry: &Entry) -> String {
     let kind = match entry.kind {
-        Kind::File => '-',
-        Kind::Dir => 'd',
-        Kind::Symlink => 'l',
-        Kind::Hardlink => 'h',
+        EntryKind::File => '-',
+        EntryKind::Dir => 'd',
+        EntryKind::Symlink => 'l',
+        EntryKind::Hardlink => 'h',
     };
     let name = |name: &str, id: u32| if name.is_empty() { id.to_string() } else { one_line(name) };
     let owner = format!("{}:{}", name(&entry.owner, entry.uid), name(&entry.group, entry.gid));

@@ -6,12 +6,12 @@ use std::fmt::Write as _;
 use super::{one_line, size};
 use crate::catalog::{self, Category};
 use crate::cli::render;
-use crate::model::index::Kind;
+use crate::model::index::EntryKind;
 use crate::model::units::counted;
-use crate::plan::restore::{How, Refused, RestorePlan, Services, Step};
+use crate::plan::restore::{Action, RestorePlan, RestoreStep, Services, Skipped};
 use crate::task::restore::Restored;
 use crate::task::restore::preview::{Does, Preview};
-use crate::task::restore::undo::{Back, Undone};
+use crate::task::restore::undo::{UndoAction, Undone};
 
 pub fn text(plan: &RestorePlan) -> String {
     let mut text =
@@ -44,8 +44,8 @@ pub fn text(plan: &RestorePlan) -> String {
 }
 
 /// What one reason keeps back stands together.
-fn left_alone(refused: &[Refused]) -> String {
-    let mut groups: Vec<(&str, Vec<&Refused>)> = Vec::new();
+fn left_alone(refused: &[Skipped]) -> String {
+    let mut groups: Vec<(&str, Vec<&Skipped>)> = Vec::new();
     for one in refused {
         match groups.iter_mut().find(|(reason, _)| *reason == one.reason) {
             Some((_, group)) => group.push(one),
@@ -55,18 +55,18 @@ fn left_alone(refused: &[Refused]) -> String {
     let mut text = String::new();
     for (reason, group) in groups {
         let reason = one_line(reason);
-        let which = |one: &Refused| match one.count {
+        let which = |one: &Skipped| match one.count {
             1 => format!("{}: /{}", one.item, one.path),
             n => format!("{}: /{} and {} more", one.item, one.path, n - 1),
         };
-        let hint = |one: &Refused| one.hint.as_deref().map(|hint| format!("      {}\n", one_line(hint)));
+        let hint = |one: &Skipped| one.hint.as_deref().map(|hint| format!("      {}\n", one_line(hint)));
         if let [one] = group[..] {
             let _ = writeln!(text, "  {}: {reason}", which(one));
             text.push_str(&hint(one).unwrap_or_default());
             continue;
         }
         // A hint that names its own row is the same for all.
-        let general = |one: &Refused| {
+        let general = |one: &Skipped| {
             hint(one).map(|hint| hint.replace(&format!("--only {}`", one.item), "--only ITEM`"))
         };
         let of_all = group.first().and_then(|one| general(one));
@@ -81,22 +81,22 @@ fn left_alone(refused: &[Refused]) -> String {
     if text.is_empty() { text } else { format!("\nleft alone\n{text}") }
 }
 
-fn by_category(plan: &RestorePlan) -> Vec<(Category, Vec<&Step>)> {
+fn by_category(plan: &RestorePlan) -> Vec<(Category, Vec<&RestoreStep>)> {
     let categories: BTreeMap<&str, Category> =
         catalog::items().map(|item| (item.id, item.category)).collect();
-    let of = |step: &Step| categories.get(step.item.as_str()).copied().unwrap_or(Category::Custom);
+    let of = |step: &RestoreStep| categories.get(step.item.as_str()).copied().unwrap_or(Category::Custom);
     let all = Category::ALL.into_iter();
     all.map(|category| (category, plan.steps.iter().filter(|step| of(step) == category).collect::<Vec<_>>()))
         .filter(|(_, steps)| !steps.is_empty())
         .collect()
 }
 
-fn line(step: &Step) -> String {
+fn line(step: &RestoreStep) -> String {
     let mut text = format!("  {:<10} /{}", step.how, step.path);
     if let Some(link) = &step.after.link {
         let _ = write!(text, " -> {link}");
     }
-    if step.how == How::Create && step.after.kind == Kind::File {
+    if step.how == Action::Create && step.after.kind == EntryKind::File {
         let _ = write!(text, "  ({})", size(step.after.size));
     }
     if let Some(diff) = &step.diff {
@@ -119,15 +119,15 @@ fn line(step: &Step) -> String {
 }
 
 /// Who runs such a program is somebody else while it runs.
-fn runs_as(step: &Step) -> String {
+fn runs_as(step: &RestoreStep) -> String {
     const SETUID: u32 = 0o4000;
     const SETGID: u32 = 0o2000;
     let after = &step.after;
     let mut text = String::new();
-    if after.kind == Kind::File && after.mode & SETUID != 0 {
+    if after.kind == EntryKind::File && after.mode & SETUID != 0 {
         let _ = write!(text, "  [setuid: runs as user {}]", after.uid);
     }
-    if after.kind == Kind::File && after.mode & SETGID != 0 {
+    if after.kind == EntryKind::File && after.mode & SETGID != 0 {
         let _ = write!(text, "  [setgid: runs as group {}]", after.gid);
     }
     text
@@ -155,11 +155,11 @@ pub fn summary(plan: &RestorePlan) -> String {
         number => Some(format!("{number} {what}")),
     };
     let kinds = [
-        (How::Create, "to create"),
-        (How::Replace, "to replace"),
-        (How::Merge, "to merge"),
-        (How::Attributes, "to set right"),
-        (How::Remove, "to remove"),
+        (Action::Create, "to create"),
+        (Action::Replace, "to replace"),
+        (Action::Merge, "to merge"),
+        (Action::Attributes, "to set right"),
+        (Action::Remove, "to remove"),
     ];
     let steps: Vec<String> = kinds.into_iter().filter_map(counted).collect();
     let refused: usize = plan.refused.iter().map(|refused| refused.count).sum();
@@ -176,7 +176,7 @@ pub fn summary(plan: &RestorePlan) -> String {
 pub fn preview(ahead: &Preview) -> String {
     let mut text = format!("restore    {} of {}: {}\n", ahead.id, ahead.snapshot, ahead.phase);
     for one in &ahead.paths {
-        let changed = if one.does == Does::Back(Back::Changed) { "  (was changed since)" } else { "" };
+        let changed = if one.does == Does::Back(UndoAction::Changed) { "  (was changed since)" } else { "" };
         let _ = writeln!(text, "  {:<10} /{}{changed}", one.does, one.path);
     }
     if ahead.paths.is_empty() {

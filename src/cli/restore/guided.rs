@@ -5,10 +5,10 @@ use std::io::{self, BufRead, IsTerminal};
 
 use anyhow::Result;
 
-use super::Mode;
+use super::RestoreMode;
 use crate::catalog::Category;
 use crate::cli::render::{one_line, size};
-use crate::cli::{Words, args};
+use crate::cli::{App, args};
 use crate::model::problem::{Fault, FaultKind};
 use crate::plan::select;
 use crate::task::snapshots;
@@ -16,7 +16,7 @@ use crate::task::snapshots;
 /// The newest; an older one is named on the command line.
 const SNAPSHOTS_SHOWN: usize = 15;
 
-impl Words<'_> {
+impl App<'_> {
     /// The word of a snapshot and the store to take it from.
     pub(in crate::cli) fn guided_snapshot(&mut self, stores: &mut args::Stores) -> Result<String> {
         need_terminal("name a snapshot: `pbx-config list` shows them, `latest` is the newest")?;
@@ -56,12 +56,18 @@ impl Words<'_> {
     }
 
     /// One of the choices made for people.
-    pub(in crate::cli) fn guided_mode(&mut self) -> Result<Mode> {
+    pub(in crate::cli) fn guided_mode(&mut self) -> Result<RestoreMode> {
         let modes = [
-            (Mode::Full, "full     all of it"),
-            (Mode::Storage, "storage  storages, datastores and their keys, and the jobs that use them"),
-            (Mode::Base, "base     the host itself: name, network, accounts, SSH, certificates, services"),
-            (Mode::Custom, "custom   choose from a list"),
+            (RestoreMode::Full, "full     all of it"),
+            (
+                RestoreMode::Storage,
+                "storage  storages, datastores and their keys, and the jobs that use them",
+            ),
+            (
+                RestoreMode::Base,
+                "base     the host itself: name, network, accounts, SSH, certificates, services",
+            ),
+            (RestoreMode::Custom, "custom   choose from a list"),
         ];
         let lines: Vec<String> = modes.iter().map(|(_, line)| (*line).to_owned()).collect();
         let n = self.pick("What of it?", &lines)?;

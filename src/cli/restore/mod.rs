@@ -12,16 +12,16 @@ use clap::{Args, ValueEnum};
 
 use super::args::{self, Format};
 use super::render::{self, plan};
-use super::{Words, glob};
+use super::{App, glob};
 use crate::config::Api;
 use crate::model::facts::Product;
 use crate::model::problem::{Exit, Fault, FaultKind, Outcome};
 use crate::plan::restore::adapt::references::{Moves, Pair};
-use crate::plan::restore::{Database, Request, RestorePlan};
+use crate::plan::restore::{Database, RestorePlan, RestoreRequest};
 use crate::plan::select::Selection;
 use crate::task::restore::prepare::{self, Saved};
 use crate::task::restore::probe::Probe;
-use crate::task::restore::{self, Arming, Restored, auto_rollback, pending, preview};
+use crate::task::restore::{self, ConfirmOptions, Restored, auto_rollback, pending, preview};
 use crate::task::snapshots::{extract, verify};
 
 /// All are asked at once.
@@ -48,7 +48,7 @@ const MAX_PROBES: usize = 8;
   pbx-config restore --apply /root/plan.json
   pbx-config restore latest --recover             a whole node, on a fresh installation
   pbx-config restore latest --to /tmp/host        only take the files out into a folder")]
-pub struct Restore {
+pub struct RestoreArgs {
     /// The snapshot; with --apply the plan names it, and on a terminal you are asked
     #[arg(conflicts_with = "apply")]
     pub snap: Option<String>,
@@ -68,7 +68,7 @@ pub struct Restore {
     pub paths: Vec<String>,
     /// A choice made for you; --only and --skip go further
     #[arg(long, value_enum, value_name = "MODE", conflicts_with = "apply")]
-    pub mode: Option<Mode>,
+    pub mode: Option<RestoreMode>,
     /// Show the plan; write nothing
     #[arg(long)]
     pub dry_run: bool,
@@ -155,18 +155,18 @@ fn time(text: &str) -> Result<Duration, String> {
     }
 }
 
-fn arming(args: &Restore) -> Result<Arming> {
+fn arming(args: &RestoreArgs) -> Result<ConfirmOptions> {
     const DEFAULT: Duration = Duration::from_secs(3 * 60);
     let within = args.confirm_within.unwrap_or(DEFAULT);
     if args.probes.len() > MAX_PROBES {
         return Err(Fault::new(FaultKind::Usage, format!("more than {MAX_PROBES} probes")).into());
     }
-    Ok(Arming { within, probes: args.probes.clone(), always: args.confirm_within.is_some() })
+    Ok(ConfirmOptions { within, probes: args.probes.clone(), always: args.confirm_within.is_some() })
 }
 
 /// What the categories of a choice are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Mode {
+pub enum RestoreMode {
     /// All of it
     Full,
     /// Storages, datastores and their keys, and the jobs that use them
@@ -177,7 +177,7 @@ pub enum Mode {
     Custom,
 }
 
-impl Mode {
+impl RestoreMode {
     fn words(self) -> &'static [&'static str] {
         match self {
             Self::Full | Self::Custom => &[],
@@ -198,8 +198,8 @@ impl Mode {
     }
 }
 
-impl Words<'_> {
-    pub(in crate::cli) fn restore(&mut self, mut args: Restore) -> Result<Exit> {
+impl App<'_> {
+    pub(in crate::cli) fn restore(&mut self, mut args: RestoreArgs) -> Result<Exit> {
         if let Some(to) = args.to.clone() {
             return self.extract(args, to);
         }
@@ -212,7 +212,7 @@ impl Words<'_> {
         if let Some(id) = args.resume.clone() {
             return self.resume(&id, &args);
         }
-        if args.mode == Some(Mode::Custom) {
+        if args.mode == Some(RestoreMode::Custom) {
             args.selected.only.extend(self.guided_categories()?);
         }
         let saved = args.apply.as_deref().map(Saved::read).transpose()?;
@@ -265,7 +265,7 @@ impl Words<'_> {
         self.conclude(&restored)
     }
 
-    fn resume(&mut self, id: &str, args: &Restore) -> Result<Exit> {
+    fn resume(&mut self, id: &str, args: &RestoreArgs) -> Result<Exit> {
         if args.dry_run {
             let ahead = preview::resume(&self.host, id)?;
             self.print(&ahead, plan::preview)?;
@@ -330,12 +330,12 @@ impl Words<'_> {
         Ok(outcome.into())
     }
 
-    fn extract(&mut self, mut args: Restore, to: PathBuf) -> Result<Exit> {
-        if args.mode == Some(Mode::Custom) {
+    fn extract(&mut self, mut args: RestoreArgs, to: PathBuf) -> Result<Exit> {
+        if args.mode == Some(RestoreMode::Custom) {
             args.selected.only.extend(self.guided_categories()?);
         }
         let paths = args.paths.iter().map(|path| glob(path)).collect::<Result<_>>()?;
-        let request = extract::Request { selection: selection(&args), paths, to };
+        let request = extract::ExtractRequest { selection: selection(&args), paths, to };
         let word = match args.snap {
             Some(word) => word,
             None => self.guided_snapshot(&mut args.stores)?,
@@ -356,18 +356,18 @@ impl Words<'_> {
 }
 
 /// The words and what a choice adds to them.
-fn selection(args: &Restore) -> Selection {
+fn selection(args: &RestoreArgs) -> Selection {
     let mut only = args.selected.only.clone();
-    let words = args.mode.map(Mode::words).unwrap_or_default();
+    let words = args.mode.map(RestoreMode::words).unwrap_or_default();
     only.extend(words.iter().map(|word| (*word).to_owned()));
     Selection { only, skip: args.selected.skip.clone() }
 }
 
-fn request(args: &Restore) -> Result<Request> {
+fn request(args: &RestoreArgs) -> Result<RestoreRequest> {
     let pairs = |option: &str, words: &[String]| -> Result<Vec<Pair>> {
         Ok(words.iter().map(|word| Moves::pair(option, word)).collect::<Result<_, Fault>>()?)
     };
-    Ok(Request {
+    Ok(RestoreRequest {
         selection: selection(args),
         paths: args.paths.clone(),
         cluster_wide: args.cluster_wide,

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use clap::Args;
 
-use crate::cli::Words;
+use crate::cli::App;
 use crate::cli::render::plan;
 use crate::model::problem::{Exit, Outcome};
 use crate::task::restore::{self, auto_rollback, preview};
@@ -48,7 +48,7 @@ pub struct Confirm {
     pub id: Option<String>,
 }
 
-impl Words<'_> {
+impl App<'_> {
     pub(in crate::cli) fn undo(&mut self, args: &Undo) -> Result<Exit> {
         if args.armed {
             let apis = self.apis();

@@ -3,14 +3,14 @@
 use anyhow::Result;
 
 use crate::archive::recipient::Recipient;
-use crate::cli::{Words, render};
+use crate::cli::{App, render};
 use crate::config::Config;
 use crate::model::problem::{Exit, Outcome};
 use crate::model::units::count;
 use crate::notify as channels;
 use crate::task::{error, keys as keys_of_host};
 
-impl Words<'_> {
+impl App<'_> {
     pub(in crate::cli) fn config_show(&mut self) -> Result<Exit> {
         let config = self.config()?;
         let sections: Vec<_> = config.sections.iter().map(|section| {

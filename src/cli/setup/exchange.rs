@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use clap::ValueEnum;
 use serde::Serialize;
 
-use crate::cli::{Words, render};
+use crate::cli::{App, render};
 use crate::config::exchange::{self, Imported};
 use crate::config::{Config, FILE};
 use crate::model::problem::{Exit, Fault, FaultKind};
@@ -24,14 +24,14 @@ The sections that this host's files hold, those of the cluster included. Without
 which an import on this host takes for the secret that it has already.")]
 pub struct Export {
     #[arg(long, value_enum, default_value = "yaml")]
-    pub format: Form,
+    pub format: ExchangeFormat,
     /// Write the secrets too; whoever reads the output has them
     #[arg(long)]
     pub secrets: bool,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
-pub enum Form {
+pub enum ExchangeFormat {
     Yaml,
     Json,
 }
@@ -58,13 +58,13 @@ struct Done {
     kept: Vec<String>,
 }
 
-impl Words<'_> {
+impl App<'_> {
     pub(in crate::cli) fn config_export(&mut self, args: &Export) -> Result<Exit> {
         let config = self.config()?;
         let document = exchange::export(&config, args.secrets);
         let text = match args.format {
-            Form::Yaml => document.yaml()?,
-            Form::Json => serde_json::to_string_pretty(&document)? + "\n",
+            ExchangeFormat::Yaml => document.yaml()?,
+            ExchangeFormat::Json => serde_json::to_string_pretty(&document)? + "\n",
         };
         self.write(text.as_bytes())?;
         if document.secrets() > 0 && !args.secrets {

@@ -5,32 +5,32 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::cli::{Words, args, render};
+use crate::cli::{App, args, render};
 use crate::config::Config;
 use crate::model::problem::{Exit, Outcome};
 use crate::sys::process::exec;
-use crate::task::setup::hook::{self, Place, State};
+use crate::task::setup::hook::{self, HookSite, HookState};
 
-impl Words<'_> {
-    pub(in crate::cli) fn hook(&mut self, args: args::Hook) -> Result<Exit> {
+impl App<'_> {
+    pub(in crate::cli) fn hook(&mut self, args: args::HookCommand) -> Result<Exit> {
         match args {
-            args::Hook::Enable { hook } => {
+            args::HookCommand::Enable { hook } => {
                 let changed = hook::enable(&self.host, place(hook))?;
                 self.switched(place(hook), changed)
             }
-            args::Hook::Disable { hook } => {
+            args::HookCommand::Disable { hook } => {
                 let changed = hook::disable(&self.host, place(hook))?;
                 self.switched(place(hook), changed)
             }
-            args::Hook::Status => {
-                let states = Place::ALL
+            args::HookCommand::Status => {
+                let states = HookSite::ALL
                     .iter()
                     .map(|place| hook::status(&self.host, *place))
                     .collect::<Result<Vec<_>>>()?;
                 self.shown(&states)
             }
             // Whoever called is not failed by us, whatever happens.
-            args::Hook::Run { phase, more } if phase == Place::Apt.name() && more.is_empty() => {
+            args::HookCommand::Run { phase, more } if phase == HookSite::Apt.name() && more.is_empty() => {
                 let note = hook::packages_note(&mut io::stdin().lock());
                 let primary = |config: Config| config.stores.first().map(|store| store.id.clone());
                 let line = match self.config().map(primary) {
@@ -40,7 +40,7 @@ impl Words<'_> {
                 let _ = self.write(line.map(|line| said(&line)).unwrap_or_default().as_bytes());
                 Ok(Exit::Ok)
             }
-            args::Hook::Run { phase, more } => {
+            args::HookCommand::Run { phase, more } => {
                 // A configuration that does not stand is the backup's to tell.
                 let debounce = self.config().map(|config| config.hook).unwrap_or_default().debounce;
                 let debounce = Duration::from_secs(u64::from(debounce) * 60);
@@ -58,7 +58,7 @@ impl Words<'_> {
         }
     }
 
-    fn switched(&mut self, place: Place, changed: bool) -> Result<Exit> {
+    fn switched(&mut self, place: HookSite, changed: bool) -> Result<Exit> {
         let state = hook::status(&self.host, place)?;
         if !changed && !self.quiet {
             log::info!("nothing to change in {}", state.file);
@@ -66,17 +66,17 @@ impl Words<'_> {
         self.shown(&[state])
     }
 
-    fn shown(&mut self, states: &[State]) -> Result<Exit> {
+    fn shown(&mut self, states: &[HookState]) -> Result<Exit> {
         self.print(&states, |states| states.iter().map(render::hook).collect())?;
         let outcome = states.iter().map(|state| Outcome::of(&state.problems)).max();
         Ok(outcome.unwrap_or(Outcome::Ok).into())
     }
 }
 
-fn place(word: args::Place) -> Place {
+fn place(word: args::HookName) -> HookSite {
     match word {
-        args::Place::Vzdump => Place::Vzdump,
-        args::Place::Apt => Place::Apt,
+        args::HookName::Vzdump => HookSite::Vzdump,
+        args::HookName::Apt => HookSite::Apt,
     }
 }
 

@@ -6,13 +6,13 @@ use std::path::PathBuf;
 use anyhow::Result;
 
 use crate::archive::recipient::Recipient;
-use crate::cli::{Words, render};
+use crate::cli::{App, render};
 use crate::config::Config;
 use crate::config::legacy::{Account, Fate, Refused};
 use crate::model::problem::Exit;
 use crate::model::section::Section;
 use crate::task::setup::configure;
-use crate::task::setup::migrate::{self, Migrated, Request};
+use crate::task::setup::migrate::{self, MigrateRequest, Migrated};
 use crate::{notify, store};
 
 /// Turn the predecessor's backup.env into a configuration of pbx-config
@@ -48,13 +48,13 @@ pub struct Args {
     pub all: bool,
 }
 
-impl Words<'_> {
+impl App<'_> {
     pub(in crate::cli) fn migrate(&mut self, args: Args) -> Result<Exit> {
         let process = args.env.then(|| {
             let texts = std::env::vars_os();
             texts.filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
         });
-        let request = Request {
+        let request = MigrateRequest {
             file: args.file,
             root: args.from_root.unwrap_or_else(|| self.host.root().to_owned()),
             process: process.map(Iterator::collect::<BTreeMap<_, _>>),
@@ -87,7 +87,7 @@ impl Words<'_> {
     }
 }
 
-impl Words<'_> {
+impl App<'_> {
     /// As every later run would take it.
     fn accepts(&self, section: &Section) -> Result<(), Refused> {
         let (stores, channels) = (store::kind_names(), notify::kind_names());

@@ -19,7 +19,7 @@ use self::env::{Env, Value};
 use self::table::{Kind, Row};
 use crate::model::nearest::nearest;
 use crate::model::secret::MASK;
-use crate::model::section::{Entry, Section};
+use crate::model::section::{Section, SectionEntry};
 use crate::sys::mask::mask;
 
 /// The table's keys, for whoever walks it.
@@ -242,7 +242,7 @@ fn thin_out(
         return refused;
     }
     let is_backup = section.kind == "backup";
-    let is_spare = |entry: &Entry| is_backup || SPARE.contains(&&*entry.key);
+    let is_spare = |entry: &SectionEntry| is_backup || SPARE.contains(&&*entry.key);
     let mut bare = section.clone();
     bare.entries.retain(|entry| !is_spare(entry));
     if accepts(&bare).is_err() {
@@ -392,7 +392,7 @@ impl Draft {
         // One line is one line: what is behind a line end would be another key.
         let value: String = value.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
         let value = value.trim().to_owned();
-        let entry = Entry { key: key.to_owned(), value, file: Arc::clone(&file), line: 0, private };
+        let entry = SectionEntry { key: key.to_owned(), value, file: Arc::clone(&file), line: 0, private };
         match self.sections.iter_mut().find(|section| section.kind == kind && section.id == id) {
             Some(section) if section.entries.contains(&entry) => {}
             Some(section) => section.entries.push(entry),

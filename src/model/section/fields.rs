@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IntoDeserializer, MapAccess, SeqAccess, Visitor};
 use serde::forward_to_deserialize_any;
 
-use super::{Entry, Section, is_kind};
+use super::{Section, SectionEntry, is_kind};
 use crate::model::nearest::nearest;
 
 /// Longer than any key of ours. A longer unknown "key" is taken for a secret on the wrong line.
@@ -15,19 +15,19 @@ const MAX_SHOWN_KEY_BYTES: usize = 32;
 
 /// An error on its way through serde, which does not know where it is: the nearest entry adds it.
 #[derive(Debug)]
-pub(super) struct Fault {
+pub(super) struct FieldFault {
     pub place: Option<(Arc<str>, usize)>,
     pub message: String,
     pub hint: Option<String>,
 }
 
-impl Fault {
-    fn placed(self, entry: &Entry) -> Self {
+impl FieldFault {
+    fn placed(self, entry: &SectionEntry) -> Self {
         Self { place: Some((Arc::clone(&entry.file), entry.line)), ..self }
     }
 
     /// The fault of this entry's value, unless it has a place already.
-    fn of_value(self, entry: &Entry) -> Self {
+    fn of_value(self, entry: &SectionEntry) -> Self {
         match self.place {
             Some(_) => self,
             None => Self::custom(format!("{}: {}", entry.key, self.message)).hinted(self.hint).placed(entry),
@@ -39,15 +39,15 @@ impl Fault {
     }
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for FieldFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)
     }
 }
 
-impl std::error::Error for Fault {}
+impl std::error::Error for FieldFault {}
 
-impl serde::de::Error for Fault {
+impl serde::de::Error for FieldFault {
     fn custom<T: fmt::Display>(message: T) -> Self {
         Self { place: None, message: message.to_string(), hint: None }
     }
@@ -76,12 +76,12 @@ fn did_you_mean(word: &str, known: &[&str]) -> Option<String> {
 }
 
 /// A section as serde's map: each key once, with all its entries.
-pub(super) struct Keys<'a> {
+pub(super) struct SectionKeys<'a> {
     rest: std::vec::IntoIter<Values<'a>>,
     next: Option<Values<'a>>,
 }
 
-impl<'a> Keys<'a> {
+impl<'a> SectionKeys<'a> {
     pub fn of(section: &'a Section) -> Self {
         let mut keys: Vec<Values> = Vec::new();
         let mut places: HashMap<&str, usize> = HashMap::new();
@@ -96,18 +96,18 @@ impl<'a> Keys<'a> {
     }
 }
 
-impl<'de> MapAccess<'de> for Keys<'_> {
-    type Error = Fault;
+impl<'de> MapAccess<'de> for SectionKeys<'_> {
+    type Error = FieldFault;
 
-    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Fault> {
+    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, FieldFault> {
         self.next = self.rest.next();
         let Some(Values { first, .. }) = self.next else { return Ok(None) };
         let key = seed.deserialize(first.key.as_str().into_deserializer());
-        key.map(Some).map_err(|fault: Fault| fault.placed(first))
+        key.map(Some).map_err(|fault: FieldFault| fault.placed(first))
     }
 
-    fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, Fault> {
-        let values = self.next.take().ok_or_else(|| Fault::custom("a value without its key"))?;
+    fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, FieldFault> {
+        let values = self.next.take().ok_or_else(|| FieldFault::custom("a value without its key"))?;
         let first = values.first;
         seed.deserialize(values).map_err(|fault| fault.of_value(first))
     }
@@ -115,63 +115,63 @@ impl<'de> MapAccess<'de> for Keys<'_> {
 
 /// All entries of one key: for a list its elements, for every other type one value.
 struct Values<'a> {
-    first: &'a Entry,
-    more: Vec<&'a Entry>,
+    first: &'a SectionEntry,
+    more: Vec<&'a SectionEntry>,
 }
 
 impl<'a> Values<'a> {
-    fn one(&self) -> Result<&'a str, Fault> {
+    fn one(&self) -> Result<&'a str, FieldFault> {
         let first = self.first;
         let Some(second) = self.more.first() else { return Ok(&first.value) };
         let file = if first.file == second.file { "line " } else { &format!("{}:", first.file) };
         let message = format!("'{}' is given twice (first in {file}{})", first.key, first.line);
         let hint = Some("delete one of the two lines".into());
-        Err(Fault::custom(message).hinted(hint).placed(second))
+        Err(FieldFault::custom(message).hinted(hint).placed(second))
     }
 }
 
-fn boolean(text: &str) -> Result<bool, Fault> {
+fn boolean(text: &str) -> Result<bool, FieldFault> {
     match text.to_ascii_lowercase().as_str() {
         "" | "1" | "yes" | "true" | "on" => Ok(true),
         "0" | "no" | "false" | "off" => Ok(false),
-        _ => Err(Fault::custom(format!("'{text}' is neither yes nor no"))),
+        _ => Err(FieldFault::custom(format!("'{text}' is neither yes nor no"))),
     }
 }
 
 /// Through i128, which holds every range asked for, so that -1 is out of range and not a non-number.
-fn integer<T>(text: &str, least: T, most: T) -> Result<T, Fault>
+fn integer<T>(text: &str, least: T, most: T) -> Result<T, FieldFault>
 where
     T: TryFrom<i128> + fmt::Display + Copy,
 {
     let digits = text.strip_prefix('-').unwrap_or(text);
     if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(Fault::custom(format!("'{text}' is not a whole number")));
+        return Err(FieldFault::custom(format!("'{text}' is not a whole number")));
     }
     let number = text.parse::<i128>().ok().and_then(|number| T::try_from(number).ok());
-    number.ok_or_else(|| Fault::custom(format!("'{text}' is not between {least} and {most}")))
+    number.ok_or_else(|| FieldFault::custom(format!("'{text}' is not between {least} and {most}")))
 }
 
-fn float(text: &str) -> Result<f64, Fault> {
+fn float(text: &str) -> Result<f64, FieldFault> {
     let number = text.parse::<f64>().ok().filter(|number| number.is_finite());
-    number.ok_or_else(|| Fault::custom(format!("'{text}' is not a number")))
+    number.ok_or_else(|| FieldFault::custom(format!("'{text}' is not a number")))
 }
 
 macro_rules! deserialize_integers {
     ($($deserialize:ident $visit:ident $type:ident,)*) => {$(
-        fn $deserialize<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+        fn $deserialize<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, FieldFault> {
             visitor.$visit(integer(self.one()?, $type::MIN, $type::MAX)?)
         }
     )*};
 }
 
 impl<'de> Deserializer<'de> for Values<'_> {
-    type Error = Fault;
+    type Error = FieldFault;
 
-    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, FieldFault> {
         visitor.visit_str(self.one()?)
     }
 
-    fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+    fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, FieldFault> {
         visitor.visit_bool(boolean(self.one()?)?)
     }
 
@@ -182,11 +182,11 @@ impl<'de> Deserializer<'de> for Values<'_> {
         deserialize_i64 visit_i64 i64, deserialize_u64 visit_u64 u64,
     }
 
-    fn deserialize_f64<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+    fn deserialize_f64<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, FieldFault> {
         visitor.visit_f64(float(self.one()?)?)
     }
 
-    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, FieldFault> {
         visitor.visit_some(self)
     }
 
@@ -194,11 +194,11 @@ impl<'de> Deserializer<'de> for Values<'_> {
         self,
         _: &'static str,
         visitor: V,
-    ) -> Result<V::Value, Fault> {
+    ) -> Result<V::Value, FieldFault> {
         visitor.visit_newtype_struct(self)
     }
 
-    fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+    fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, FieldFault> {
         visitor.visit_seq(Elements(std::iter::once(self.first).chain(self.more)))
     }
 
@@ -207,13 +207,13 @@ impl<'de> Deserializer<'de> for Values<'_> {
         _: &'static str,
         _: &'static [&'static str],
         visitor: V,
-    ) -> Result<V::Value, Fault> {
+    ) -> Result<V::Value, FieldFault> {
         visitor.visit_enum(self.one()?.into_deserializer())
     }
 
     /// What a struct that does not deny unknown fields does with one. We refuse it all the same.
-    fn deserialize_ignored_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Fault> {
-        Err(Fault::unknown_field(&self.first.key, &[]).placed(self.first))
+    fn deserialize_ignored_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, FieldFault> {
+        Err(FieldFault::unknown_field(&self.first.key, &[]).placed(self.first))
     }
 
     forward_to_deserialize_any! {
@@ -224,10 +224,13 @@ impl<'de> Deserializer<'de> for Values<'_> {
 
 struct Elements<I>(I);
 
-impl<'a, 'de, I: Iterator<Item = &'a Entry>> SeqAccess<'de> for Elements<I> {
-    type Error = Fault;
+impl<'a, 'de, I: Iterator<Item = &'a SectionEntry>> SeqAccess<'de> for Elements<I> {
+    type Error = FieldFault;
 
-    fn next_element_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Fault> {
+    fn next_element_seed<S: DeserializeSeed<'de>>(
+        &mut self,
+        seed: S,
+    ) -> Result<Option<S::Value>, FieldFault> {
         let Some(first) = self.0.next() else { return Ok(None) };
         let element = seed.deserialize(Values { first, more: Vec::new() });
         element.map(Some).map_err(|fault| fault.of_value(first))

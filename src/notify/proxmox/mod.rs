@@ -11,7 +11,7 @@ use anyhow::anyhow;
 use jiff::tz::TimeZone;
 use serde::Deserialize;
 
-use self::rules::{Event, Rules};
+use self::rules::{Event, MatcherRules};
 use super::{Channel, Failure, Manner, Sent, Target, deliver};
 use crate::model::facts::Product;
 use crate::model::message::Message;
@@ -72,13 +72,13 @@ fn direct(product: Product, message: &Message, host: &Host, limit: Duration) -> 
     let mut errors = Vec::new();
     let rules = mail_contacts::notifications(host, product)
         .map_err(|error| format!("{error:#}"))
-        .and_then(|(public, private)| Rules::read(product, &public, &private));
+        .and_then(|(public, private)| MatcherRules::read(product, &public, &private));
     // A configuration that cannot be read does not keep the message from root.
     let rules = match rules {
         Ok(rules) => rules,
         Err(error) => {
             errors.push(format!("{error}; root was told instead"));
-            Rules::read(product, "", "").map_err(|error| Failure::lasting(anyhow!(error)))?
+            MatcherRules::read(product, "", "").map_err(|error| Failure::lasting(anyhow!(error)))?
         }
     };
     let fields = vec![("type", TYPE), ("hostname", message.details.host.as_str())];

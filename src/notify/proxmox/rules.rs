@@ -24,19 +24,19 @@ pub struct Event<'a> {
 }
 
 /// A product's notification configuration.
-pub struct Rules {
+pub struct MatcherRules {
     pub targets: Vec<Section>,
     matchers: Vec<Section>,
 }
 
 /// Whom to tell, and matchers and targets that cannot be understood.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Chosen {
+pub struct MatchedTargets {
     pub targets: Vec<String>,
     pub errors: Vec<String>,
 }
 
-impl Rules {
+impl MatcherRules {
     /// `public` and `private` are the two files; what is not there is empty.
     /// Errors: with the line.
     pub fn read(product: Product, public: &str, private: &str) -> Result<Self, String> {
@@ -65,8 +65,8 @@ impl Rules {
     }
 
     /// The targets of all matchers that match, each once, in the order they are named.
-    pub fn choose(&self, event: &Event, zone: &TimeZone) -> Chosen {
-        let mut chosen = Chosen::default();
+    pub fn choose(&self, event: &Event, zone: &TimeZone) -> MatchedTargets {
+        let mut chosen = MatchedTargets::default();
         for matcher in self.matchers.iter().filter(|matcher| !is_on(matcher, "disable")) {
             match matches(matcher, event, zone) {
                 Ok(true) => {}
@@ -218,11 +218,11 @@ mod tests {
         Event { severity, fields, at: "2026-11-22T15:17:40Z".parse().unwrap() }
     }
 
-    fn chosen(matcher: &str, severity: &str) -> Chosen {
+    fn chosen(matcher: &str, severity: &str) -> MatchedTargets {
         let text = format!(
             "gotify: one\n\nsmtp: two\n\tdisable true\n\nmatcher: default-matcher\n\tdisable 1\n\nmatcher: m\n\ttarget one\n\ttarget two\n{matcher}"
         );
-        Rules::read(Product::Pve, &text, "").unwrap().choose(&event(severity), &TimeZone::UTC)
+        MatcherRules::read(Product::Pve, &text, "").unwrap().choose(&event(severity), &TimeZone::UTC)
     }
 
     #[test]
@@ -279,7 +279,7 @@ mod tests {
     #[test]
     fn what_is_built_in_stands_until_it_is_changed() {
         let of = |product, text: &str, severity: &str| {
-            Rules::read(product, text, "").unwrap().choose(&event(severity), &TimeZone::UTC).targets
+            MatcherRules::read(product, text, "").unwrap().choose(&event(severity), &TimeZone::UTC).targets
         };
         assert_eq!(of(Product::Pve, "", "info"), ["mail-to-root"]);
         assert_eq!(of(Product::Pbs, "", "info"), ["mail-to-root"]);
@@ -288,12 +288,12 @@ mod tests {
             of(Product::Pve, "sendmail: mail-to-root\n\tmailto-user root@pam\n\tdisable 1\n", "error")
                 .is_empty()
         );
-        let other = Rules::read(Product::Pve, "smtp: mail-to-root\n\tserver x\n", "").unwrap();
+        let other = MatcherRules::read(Product::Pve, "smtp: mail-to-root\n\tserver x\n", "").unwrap();
         assert_eq!(other.targets.iter().map(|target| target.kind.as_str()).collect::<Vec<_>>(), ["smtp"]);
         // On a PBS all but prunes that went well.
         let prune = |severity| {
             let event = Event { fields: vec![("type", "prune")], ..event(severity) };
-            Rules::read(Product::Pbs, "", "").unwrap().choose(&event, &TimeZone::UTC).targets
+            MatcherRules::read(Product::Pbs, "", "").unwrap().choose(&event, &TimeZone::UTC).targets
         };
         assert_eq!((prune("info").len(), prune("error").len()), (0, 1));
     }
@@ -305,9 +305,9 @@ mod tests {
                     matcher: a\n\ttarget two\n\ttarget one\n\ttarget off\n\n\
                     matcher: b\n\ttarget one\n\tmatch-severity info,notice, warning\n\n\
                     matcher: c\n\tdisable true\n\ttarget gone\n\tmatch-field nonsense\n";
-        let rules = Rules::read(Product::Pve, text, "").unwrap();
+        let rules = MatcherRules::read(Product::Pve, text, "").unwrap();
         let chosen = rules.choose(&event("warning"), &TimeZone::UTC);
-        assert_eq!(chosen, Chosen { targets: vec!["two".into(), "one".into()], errors: Vec::new() });
+        assert_eq!(chosen, MatchedTargets { targets: vec!["two".into(), "one".into()], errors: Vec::new() });
         let chosen = rules.choose(&event("error"), &TimeZone::UTC);
         assert_eq!(chosen.targets, ["mail-to-root", "two", "one"]);
     }
@@ -340,14 +340,14 @@ mod tests {
     fn the_hours_of_a_calendar_are_those_of_the_host() {
         let zone = TimeZone::fixed(jiff::tz::offset(9));
         let text = "matcher: default-matcher\n\ttarget mail-to-root\n\tmatch-calendar mon 0:10-0:20\n";
-        let rules = Rules::read(Product::Pve, text, "").unwrap();
+        let rules = MatcherRules::read(Product::Pve, text, "").unwrap();
         assert_eq!(rules.choose(&event("info"), &zone).targets.len(), 1);
         assert!(rules.choose(&event("info"), &TimeZone::UTC).targets.is_empty());
     }
 
     #[test]
     fn the_private_part_belongs_to_the_section_of_its_name() {
-        let rules = Rules::read(
+        let rules = MatcherRules::read(
             Product::Pve,
             "webhook: w\n\tsecret name=k\n",
             "webhook: w\n\tsecret name=k,value=eA==\n",

@@ -13,7 +13,7 @@ use crate::notify::call::{cut, random_uuid};
 use crate::notify::{Failure, Sent};
 use crate::sys::host::Host;
 use crate::sys::mail_contacts;
-use crate::sys::process::exec::{Cmd, Status};
+use crate::sys::process::exec::{Cmd, ToolStatus};
 
 /// Reads all from standard input: nothing of a message stands in the process list.
 const PERL: &str = "use strict; use warnings; use JSON::PP; use PVE::Notify; local $/; \
@@ -50,8 +50,8 @@ fn by_perl(message: &Message, host: &Host, limit: Duration) -> Sent {
     let output = host.exec.run(&cmd).map_err(Failure::lasting)?;
     let output = output.ok_or_else(|| Failure::lasting(anyhow!("this host has no perl")))?;
     match output.status {
-        Status::Exit(0) => Ok(()),
-        Status::TimedOut => Err(Failure::lasting(anyhow!("PVE::Notify did not end in time"))),
+        ToolStatus::Exit(0) => Ok(()),
+        ToolStatus::TimedOut => Err(Failure::lasting(anyhow!("PVE::Notify did not end in time"))),
         status => {
             let said = String::from_utf8_lossy(&output.stderr);
             let words: Vec<&str> = said.split_whitespace().collect();

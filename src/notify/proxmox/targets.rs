@@ -15,7 +15,7 @@ use crate::model::section::Section;
 use crate::notify::call::{Access, Call};
 use crate::notify::gotify::Gotify;
 use crate::notify::sendmail::Sendmail;
-use crate::notify::smtp::{Mode, Smtp, default_port};
+use crate::notify::smtp::{Smtp, SmtpMode, default_port};
 use crate::notify::template::{Template, Writing};
 use crate::notify::{Channel, Failure, Sent};
 use crate::sys::host::Host;
@@ -87,16 +87,16 @@ fn smtp(
     access: Access,
 ) -> Result<Box<dyn Channel>, String> {
     let mode = match section.get("mode") {
-        None | Some("tls") => Mode::Tls,
-        Some("starttls") => Mode::Starttls,
-        Some("insecure") => Mode::Insecure,
+        None | Some("tls") => SmtpMode::Tls,
+        Some("starttls") => SmtpMode::Starttls,
+        Some("insecure") => SmtpMode::Insecure,
         Some(_) => return Err("mode: is not known".to_owned()),
     };
     let login = match section.get("username") {
         Some(user) => Some((user.to_owned(), private(section, "password")?)),
         None => None,
     };
-    if login.is_some() && mode == Mode::Insecure {
+    if login.is_some() && mode == SmtpMode::Insecure {
         return Err("a password does not go over a line without TLS".to_owned());
     }
     let port = section.get("port").map(|port| port.parse().map_err(|_| "port: is no number")).transpose()?;

@@ -158,7 +158,7 @@ mod tests {
     use jiff::Timestamp;
 
     use super::*;
-    use crate::model::message::{Details, Placed};
+    use crate::model::message::{Details, PlacedCopy};
     use crate::model::problem::Problem;
 
     /// As large and as hostile as a message gets.
@@ -180,7 +180,7 @@ mod tests {
             bytes: 1,
             duration: 1.0,
             stores: (0..40)
-                .map(|n| Placed {
+                .map(|n| PlacedCopy {
                     store: format!("s{n}"),
                     place: Some(evil.clone()),
                     kept: Some(1),

@@ -14,7 +14,7 @@ use super::{Channel, Failure, Sent};
 use crate::model::message::Message;
 use crate::model::nearest::nearest;
 use crate::model::secret::Secret;
-use crate::model::section::{Entry, Section, SyntaxError};
+use crate::model::section::{Section, SectionEntry, SyntaxError};
 use crate::sys::host::Host;
 use crate::sys::net::http::Site;
 
@@ -189,7 +189,7 @@ fn template(section: &Section, key: &str, text: &str, options: &Options) -> Resu
 
 /// Every line is looked at by itself, so that a mistake has its own line.
 fn body(section: &Section, options: &Options) -> Result<Option<Template>, SyntaxError> {
-    for entry in section.entries.iter().filter(|entry: &&Entry| entry.key == "body") {
+    for entry in section.entries.iter().filter(|entry: &&SectionEntry| entry.key == "body") {
         let alone = Section { entries: vec![entry.clone()], ..section.clone() };
         template(&alone, "body", &entry.value, options)?;
     }

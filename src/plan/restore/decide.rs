@@ -3,77 +3,80 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::owners::Owners;
-use super::{Content, Fingerprint, Here, How, Live, PVE, Step, Via, Wanted, datastores, text_diff};
-use crate::catalog::{Restore, Risk};
-use crate::model::index::{Kind, Name};
+use super::owners::OwnerMapping;
+use super::{
+    Action, Content, FileState, HostState, LivePath, PVE, RestoreStep, SelectedEntry, TargetKind, datastores,
+    text_diff,
+};
+use crate::catalog::{RestoreRule, Risk};
+use crate::model::index::{EntryKind, Name};
 
 /// What a member is to be, by the rules of its row.
 pub(crate) enum Decision {
-    Step(Box<Step>),
+    Step(Box<RestoreStep>),
     Unchanged,
     Refused { reason: String, hint: Option<String> },
 }
 
 pub(crate) fn decide(
-    one: &Wanted,
+    one: &SelectedEntry,
     contents: &HashMap<Name, Vec<u8>>,
-    here: &Here,
-    owners: &Owners,
+    here: &HostState,
+    owners: &OwnerMapping,
 ) -> Decision {
-    let Wanted { entry, item, .. } = one;
-    let absent = Live::Absent;
+    let SelectedEntry { entry, item, .. } = one;
+    let absent = LivePath::Absent;
     let live = here.live.get(&entry.path).unwrap_or(&absent);
     let (before, live_content) = match live {
-        Live::Blocked(reason) => {
+        LivePath::Blocked(reason) => {
             return Decision::Refused {
                 reason: reason.clone(),
                 hint: Some("make room for it by hand".into()),
             };
         }
-        Live::Absent => (None, None),
-        Live::There { print, content, .. } => {
+        LivePath::Absent => (None, None),
+        LivePath::There { print, content, .. } => {
             // What is the same as in the snapshot is not kept twice.
-            let is_same = print.kind == Kind::File && print.sha256 == entry.sha256;
+            let is_same = print.kind == EntryKind::File && print.sha256 == entry.sha256;
             let same = contents.get(&entry.path).filter(|_| is_same);
             (Some(print), content.as_ref().or(same).map(Vec::as_slice))
         }
     };
-    let via = if entry.path.as_path().starts_with(PVE) { Via::Pmxcfs } else { Via::Disk };
+    let via = if entry.path.as_path().starts_with(PVE) { TargetKind::Pmxcfs } else { TargetKind::Disk };
     let mut after = owners.goal(entry, before);
     let mut content = one.content.clone();
-    let mut how = if before.is_some() { How::Replace } else { How::Create };
-    if let (Content::Bytes(bytes), Kind::File) = (&content, entry.kind) {
+    let mut how = if before.is_some() { Action::Replace } else { Action::Create };
+    if let (Content::Bytes(bytes), EntryKind::File) = (&content, entry.kind) {
         (after.size, after.sha256) = (bytes.len() as u64, (here.sha256)(bytes));
-        how = if before.is_some() && one.is_merged { How::Merge } else { how };
+        how = if before.is_some() && one.is_merged { Action::Merge } else { how };
     }
-    if item.restore == Restore::AddLines && !one.is_merged && before.is_some() {
+    if item.restore == RestoreRule::AddLines && !one.is_merged && before.is_some() {
         match merged(one, before, live_content, contents) {
             Ok(None) => return Decision::Unchanged,
             Ok(Some(bytes)) => {
                 (after.size, after.sha256) = (bytes.len() as u64, (here.sha256)(&bytes));
                 content = Content::Bytes(bytes);
-                how = How::Merge;
+                how = Action::Merge;
             }
             Err(reason) => return Decision::Refused { reason, hint: Some("compare them by hand".into()) },
         }
     }
     if let Some(before) = before {
         // A file that is only added to stays whose it is.
-        if how == How::Merge {
+        if how == Action::Merge {
             (after.mode, after.uid, after.gid) = (before.mode, before.uid, before.gid);
             after.xattrs.clone_from(&before.xattrs);
         }
-        if via == Via::Pmxcfs {
+        if via == TargetKind::Pmxcfs {
             (after.mode, after.uid, after.gid) = (before.mode, before.uid, before.gid);
             after.xattrs.clear();
         }
         if before.same(&after) {
             return Decision::Unchanged;
         }
-        let dirs = (before.kind == Kind::Dir, after.kind == Kind::Dir);
+        let dirs = (before.kind == EntryKind::Dir, after.kind == EntryKind::Dir);
         match dirs {
-            (true, true) => how = How::Attributes,
+            (true, true) => how = Action::Attributes,
             (true, false) => {
                 let reason = "there is a folder of this name here".to_owned();
                 return Decision::Refused { reason, hint: Some("move it away first".into()) };
@@ -90,17 +93,18 @@ pub(crate) fn decide(
         Content::Member(name) => contents.get(name).map(Vec::as_slice),
         Content::None => None,
     };
-    let is_text = entry.kind == Kind::File && before.is_some_and(|before| before.kind == Kind::File);
+    let is_text =
+        entry.kind == EntryKind::File && before.is_some_and(|before| before.kind == EntryKind::File);
     let diff = match (is_text, live_content, new) {
         (true, Some(old), Some(new)) => text_diff::between(old, new, entry.secret || item.secret, here.mask),
         _ => None,
     };
-    Decision::Step(Box::new(Step {
+    Decision::Step(Box::new(RestoreStep {
         item: item.id.to_owned(),
         path: entry.path.clone(),
         how,
         via,
-        lock: item.lock.filter(|_| via == Via::Pmxcfs).map(str::to_owned),
+        lock: item.lock.filter(|_| via == TargetKind::Pmxcfs).map(str::to_owned),
         before: before.cloned(),
         after,
         secret: entry.secret || item.secret,
@@ -112,13 +116,13 @@ pub(crate) fn decide(
 
 /// The live file with what it lacks. None: it lacks nothing.
 fn merged(
-    one: &Wanted,
-    before: Option<&Fingerprint>,
+    one: &SelectedEntry,
+    before: Option<&FileState>,
     live: Option<&[u8]>,
     contents: &HashMap<Name, Vec<u8>>,
 ) -> Result<Option<Vec<u8>>, String> {
     let entry = &one.entry;
-    let is_file = |kind| kind == Kind::File;
+    let is_file = |kind| kind == EntryKind::File;
     if !before.is_some_and(|before| is_file(before.kind)) || !is_file(entry.kind) {
         let same = before.is_some_and(|before| (before.kind, &before.link) == (entry.kind, &entry.link));
         // Folders and the very same link need no lines.
@@ -159,10 +163,10 @@ pub fn add_lines(live: &[u8], new: &[u8]) -> Vec<u8> {
 
 /// The file with those datastores alone whose disk is here, and the names of the others.
 pub(crate) fn only_mounted(
-    one: &Wanted,
+    one: &SelectedEntry,
     contents: &HashMap<Name, Vec<u8>>,
-    here: &Here,
-) -> (Wanted, Vec<String>) {
+    here: &HostState,
+) -> (SelectedEntry, Vec<String>) {
     let text = |bytes: Option<&[u8]>| String::from_utf8_lossy(bytes.unwrap_or_default()).into_owned();
     let new = match &one.content {
         Content::Bytes(bytes) => Some(&bytes[..]),
@@ -171,8 +175,8 @@ pub(crate) fn only_mounted(
     };
     let live = match here.live.get(&one.entry.path) {
         // Its content is kept only when it is another; the same needs no choice.
-        Some(Live::There { print, content: None, .. }) if print.sha256 == one.entry.sha256 => new,
-        Some(Live::There { content, .. }) => content.as_deref(),
+        Some(LivePath::There { print, content: None, .. }) if print.sha256 == one.entry.sha256 => new,
+        Some(LivePath::There { content, .. }) => content.as_deref(),
         _ => None,
     };
     let (new, live) = (text(new), text(live));

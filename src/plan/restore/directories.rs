@@ -2,22 +2,22 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::owners::Owners;
-use super::{Content, Fingerprint, Here, How, Live, Step};
-use crate::model::index::{Entry, Kind, Name};
+use super::owners::OwnerMapping;
+use super::{Action, Content, FileState, HostState, LivePath, RestoreStep};
+use crate::model::index::{Entry, EntryKind, Name};
 
 /// Of a folder that no snapshot describes and a file needs.
 const PLAIN_DIR_MODE: u32 = 0o755;
 
 /// Every folder before what is in it; those that nobody asked for and that are not here are steps, too.
 pub(crate) fn with_folders(
-    steps: Vec<Step>,
+    steps: Vec<RestoreStep>,
     folders: &HashMap<Name, Entry>,
-    here: &Here,
-    owners: &Owners,
-) -> Vec<Step> {
-    let mut asked: HashMap<Name, Step> = HashMap::new();
-    for step in steps.iter().filter(|step| step.how == How::Create && step.after.kind == Kind::Dir) {
+    here: &HostState,
+    owners: &OwnerMapping,
+) -> Vec<RestoreStep> {
+    let mut asked: HashMap<Name, RestoreStep> = HashMap::new();
+    for step in steps.iter().filter(|step| step.how == Action::Create && step.after.kind == EntryKind::Dir) {
         asked.insert(step.path.clone(), step.clone());
     }
     let mut made: HashSet<Name> = HashSet::new();
@@ -26,7 +26,7 @@ pub(crate) fn with_folders(
         let mut above: Vec<Name> = step.path.as_path().ancestors().skip(1).map(Name::from).collect();
         above.reverse();
         for path in above.into_iter().filter(|path| !path.as_bytes().is_empty()) {
-            let is_here = !matches!(here.live.get(&path), None | Some(Live::Absent));
+            let is_here = !matches!(here.live.get(&path), None | Some(LivePath::Absent));
             if is_here || !made.insert(path.clone()) {
                 continue;
             }
@@ -35,7 +35,7 @@ pub(crate) fn with_folders(
                 None => folder_step(&path, &step, folders, owners),
             });
         }
-        let is_new_folder = step.how == How::Create && step.after.kind == Kind::Dir;
+        let is_new_folder = step.how == Action::Create && step.after.kind == EntryKind::Dir;
         if !is_new_folder || made.insert(step.path.clone()) {
             ordered.push(step);
         }
@@ -43,9 +43,14 @@ pub(crate) fn with_folders(
     ordered
 }
 
-fn folder_step(path: &Name, of: &Step, folders: &HashMap<Name, Entry>, owners: &Owners) -> Step {
-    let plain = Fingerprint {
-        kind: Kind::Dir,
+fn folder_step(
+    path: &Name,
+    of: &RestoreStep,
+    folders: &HashMap<Name, Entry>,
+    owners: &OwnerMapping,
+) -> RestoreStep {
+    let plain = FileState {
+        kind: EntryKind::Dir,
         mode: PLAIN_DIR_MODE,
         uid: 0,
         gid: 0,
@@ -55,10 +60,10 @@ fn folder_step(path: &Name, of: &Step, folders: &HashMap<Name, Entry>, owners: &
         link: None,
         xattrs: Vec::new(),
     };
-    let known = folders.get(path).filter(|entry| entry.kind == Kind::Dir);
-    Step {
+    let known = folders.get(path).filter(|entry| entry.kind == EntryKind::Dir);
+    RestoreStep {
         path: path.clone(),
-        how: How::Create,
+        how: Action::Create,
         lock: None,
         before: None,
         after: known.map_or(plain, |entry| owners.goal(entry, None)),

@@ -3,19 +3,19 @@
 
 use std::collections::BTreeSet;
 
-use super::{Advice, Content, Picked, Step, guest_conf};
-use crate::catalog::guests::Guest;
+use super::{Advice, Content, RestoreStep, SelectedEntries, guest_conf};
+use crate::catalog::guests::GuestPath;
 use crate::model::index::Name;
 
 /// Hints, in the order of the steps. `running` are the paths of guests that run here, on `node`.
 pub fn advice(
-    steps: &[Step],
-    picked: &Picked,
+    steps: &[RestoreStep],
+    picked: &SelectedEntries,
     node: &str,
     running: &BTreeSet<Name>,
 ) -> impl Iterator<Item = Advice> {
     steps.iter().flat_map(move |step| {
-        let guest = Guest::of(step.path.as_path());
+        let guest = GuestPath::of(step.path.as_path());
         guest.into_iter().flat_map(move |guest| {
             let tool = guest.kind.tool;
             let say = |text: String, verb: &str| Advice {
@@ -50,7 +50,7 @@ pub fn advice(
     })
 }
 
-fn after<'a>(step: &'a Step, picked: &'a Picked) -> Option<&'a str> {
+fn after<'a>(step: &'a RestoreStep, picked: &'a SelectedEntries) -> Option<&'a str> {
     let bytes = match &step.content {
         Content::Bytes(bytes) => bytes,
         Content::Member(name) => picked.contents.get(name)?,

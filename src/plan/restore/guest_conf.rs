@@ -13,7 +13,7 @@ const LOCK: &str = "lock";
 
 /// `key: value` of the configuration itself, or of a snapshot or the pending changes in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry<'a> {
+pub struct GuestConfEntry<'a> {
     /// The name between `[` and `]`; None before the first of them.
     pub section: Option<&'a str>,
     pub key: &'a str,
@@ -24,7 +24,7 @@ pub struct Entry<'a> {
 
 /// A part of a value that names something elsewhere.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Named {
+pub enum NamedFile {
     /// `storage:volume`, a disk of the guest: where the storage stands, and the volume.
     Disk {
         storage: Range<usize>,
@@ -39,7 +39,7 @@ pub enum Named {
 }
 
 /// All `key: value` lines; comments, headers, blank and unknown lines have none.
-pub fn entries(text: &str) -> Vec<Entry<'_>> {
+pub fn entries(text: &str) -> Vec<GuestConfEntry<'_>> {
     let mut section = None;
     let mut found = Vec::new();
     for at in config_edit::lines(text.as_bytes()) {
@@ -53,7 +53,7 @@ pub fn entries(text: &str) -> Vec<Entry<'_>> {
         {
             let value = rest.trim_start();
             let start = at.start + content.len() - value.len();
-            found.push(Entry { section, key, value, at: start..start + value.len() });
+            found.push(GuestConfEntry { section, key, value, at: start..start + value.len() });
         }
     }
     found
@@ -70,31 +70,35 @@ fn is_key(word: &str) -> bool {
         && word.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.'))
 }
 
-impl Entry<'_> {
+impl GuestConfEntry<'_> {
     /// What the value names, with places in the text.
-    pub fn names(&self) -> Vec<Named> {
+    pub fn names(&self) -> Vec<NamedFile> {
         if is_disk(self.key) {
             let disk = |(number, part): (usize, Part)| {
                 let word = part.key.map_or(number == 0, |key| DISK_WORDS.contains(&key));
                 let (storage, volume) = volume(part.value, part.at).filter(|_| word)?;
                 // An image, a template or a snippet stands in a folder of its kind and belongs to no guest.
                 let shared = self.value.contains("media=cdrom") && !is_owned_drive(part.value);
-                Some(if shared { Named::File { storage, volume } } else { Named::Disk { storage, volume } })
+                Some(if shared {
+                    NamedFile::File { storage, volume }
+                } else {
+                    NamedFile::Disk { storage, volume }
+                })
             };
             self.parts().enumerate().filter_map(disk).collect()
         } else if SINGLE_FILES.contains(&self.key) {
             let place = volume(self.value, self.at.clone());
-            place.map(|(storage, volume)| Named::File { storage, volume }).into_iter().collect()
+            place.map(|(storage, volume)| NamedFile::File { storage, volume }).into_iter().collect()
         } else if FILE_LISTS.contains(&self.key) {
             let file = |part: Part| {
                 let (storage, volume) = volume(part.value, part.at)?;
-                Some(Named::File { storage, volume })
+                Some(NamedFile::File { storage, volume })
             };
             self.parts().filter_map(file).collect()
         } else if numbered(self.key, GUEST_CARD.0) {
             self.parts()
                 .filter(|part| part.key == Some(GUEST_CARD.1))
-                .map(|part| Named::Bridge(part.at))
+                .map(|part| NamedFile::Bridge(part.at))
                 .collect()
         } else {
             Vec::new()

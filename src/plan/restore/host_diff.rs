@@ -5,7 +5,7 @@ use serde::Serialize;
 use crate::model::facts::{Facts, Product};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Difference {
+pub struct HostDifference {
     /// "host name", "Proxmox VE" ...
     pub what: String,
     pub there: String,
@@ -25,10 +25,10 @@ pub fn release(facts: &Facts) -> &str {
 }
 
 /// `is_renamed`: the old host has this one's name from now on.
-pub fn between(from: &Facts, here: &Facts, is_renamed: bool) -> Vec<Difference> {
+pub fn between(from: &Facts, here: &Facts, is_renamed: bool) -> Vec<HostDifference> {
     let mut found = Vec::new();
     let mut add = |what: &str, there: &str, here: &str, means| {
-        found.push(Difference {
+        found.push(HostDifference {
             what: what.to_owned(),
             there: there.to_owned(),
             here: here.to_owned(),

@@ -23,14 +23,14 @@ use serde::{Deserialize, Serialize};
 
 use self::decide::{Decision, decide, only_mounted};
 use self::directories::with_folders;
-use self::host_diff::Difference;
-use self::owners::Owners;
-use self::skip_rules::Refusal;
+use self::host_diff::HostDifference;
+use self::owners::OwnerMapping;
+use self::skip_rules::SkipReason;
 use self::text_diff::Excerpt;
 use super::select::{self, Selection};
-use crate::catalog::{self, Item, Restore, Risk};
+use crate::catalog::{self, Item, RestoreRule, Risk};
 use crate::model::facts::Facts;
-use crate::model::index::{Entry, Kind, Mtime, Name, Xattr};
+use crate::model::index::{Entry, EntryKind, Mtime, Name, Xattr};
 use crate::model::snapshot::SnapshotId;
 
 pub use crate::catalog::PVE_TREE as PVE;
@@ -39,7 +39,7 @@ const DATASTORES: &str = "pbs-datastores";
 /// What was asked for. Saved with a plan, so that the same plan can be made again.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
-pub struct Request {
+pub struct RestoreRequest {
     pub selection: Selection,
     /// Globs of `--path`.
     pub paths: Vec<String>,
@@ -76,8 +76,8 @@ pub enum Database {
 /// What stands at a path.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub struct Fingerprint {
-    pub kind: Kind,
+pub struct FileState {
+    pub kind: EntryKind,
     pub mode: u32,
     pub uid: u32,
     pub gid: u32,
@@ -95,7 +95,7 @@ pub struct Fingerprint {
     pub xattrs: Vec<Xattr>,
 }
 
-impl Fingerprint {
+impl FileState {
     /// The same contents; owner, mode and times aside.
     pub fn same_content(&self, other: &Self) -> bool {
         (self.kind, &self.sha256, &self.link) == (other.kind, &other.sha256, &other.link)
@@ -104,7 +104,7 @@ impl Fingerprint {
     /// All that a restore sets, but the time: that alone is no reason to write.
     pub fn same(&self, other: &Self) -> bool {
         // A link has no mode of its own, and only the kernel's attributes.
-        let of_link = self.kind == Kind::Symlink;
+        let of_link = self.kind == EntryKind::Symlink;
         self.same_content(other)
             && (self.uid, self.gid) == (other.uid, other.gid)
             && (of_link || (self.mode == other.mode && self.xattrs == other.xattrs))
@@ -113,10 +113,10 @@ impl Fingerprint {
 
 /// What is at a path of the live side.
 #[derive(Debug, Clone)]
-pub enum Live {
+pub enum LivePath {
     Absent,
     There {
-        print: Fingerprint,
+        print: FileState,
         /// Of a file small enough to compare or to merge.
         content: Option<Vec<u8>>,
         /// It has names besides this one.
@@ -128,7 +128,7 @@ pub enum Live {
 
 /// How the cluster file system is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Tree {
+pub enum ClusterFsState {
     /// No Proxmox VE.
     None,
     Live {
@@ -140,19 +140,19 @@ pub enum Tree {
 }
 
 /// What was observed of the live side.
-pub struct Here<'a> {
+pub struct HostState<'a> {
     pub facts: &'a Facts,
-    pub tree: Tree,
+    pub tree: ClusterFsState,
     /// Paths below etc/pve by guest id, of the whole cluster.
     pub guests: &'a BTreeMap<u32, Name>,
-    pub live: &'a HashMap<Name, Live>,
+    pub live: &'a HashMap<Name, LivePath>,
     /// Numbers of this host's users and groups.
     pub users: &'a HashMap<String, u32>,
     pub groups: &'a HashMap<String, u32>,
     /// Folders of datastores that are mounted or hold chunks.
     pub datastores: &'a BTreeSet<String>,
     /// What cannot be changed whoever asks.
-    pub fixed: &'a HashMap<Name, Refusal>,
+    pub fixed: &'a HashMap<Name, SkipReason>,
     /// Lower-case hex.
     pub sha256: fn(&[u8]) -> String,
     /// Replaces what looks like a secret.
@@ -173,7 +173,7 @@ pub enum Content {
 
 /// One member that was asked for, on its way to become a step.
 #[derive(Debug, Clone)]
-pub struct Wanted {
+pub struct SelectedEntry {
     pub entry: Entry,
     pub item: &'static Item,
     pub content: Content,
@@ -187,7 +187,7 @@ pub struct Wanted {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum How {
+pub enum Action {
     Create,
     Replace,
     /// What is there stays, and gains what it lacks.
@@ -198,7 +198,7 @@ pub enum How {
     Remove,
 }
 
-impl std::fmt::Display for How {
+impl std::fmt::Display for Action {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.pad(match self {
             Self::Create => "create",
@@ -212,7 +212,7 @@ impl std::fmt::Display for How {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Via {
+pub enum TargetKind {
     Disk,
     /// Content only, through the mount.
     Pmxcfs,
@@ -221,17 +221,17 @@ pub enum Via {
 /// One path that changes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub struct Step {
+pub struct RestoreStep {
     pub item: String,
     pub path: Name,
-    pub how: How,
-    pub via: Via,
+    pub how: Action,
+    pub via: TargetKind,
     /// The cluster lock it is done under.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lock: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub before: Option<Fingerprint>,
-    pub after: Fingerprint,
+    pub before: Option<FileState>,
+    pub after: FileState,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub secret: bool,
     /// May cut the admin's own connection.
@@ -245,7 +245,7 @@ pub struct Step {
 
 /// What is left alone, and why. `count` members with the same reason are one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Refused {
+pub struct Skipped {
     pub item: String,
     /// The first of them.
     pub path: Name,
@@ -289,12 +289,12 @@ pub struct RestorePlan {
     pub from: String,
     /// This host, in a line.
     pub here: String,
-    pub differences: Vec<Difference>,
+    pub differences: Vec<HostDifference>,
     /// In the order they are done: those of `session` last.
-    pub steps: Vec<Step>,
+    pub steps: Vec<RestoreStep>,
     /// Members that are here already, as they are.
     pub unchanged: usize,
-    pub refused: Vec<Refused>,
+    pub refused: Vec<Skipped>,
     pub advice: Vec<Advice>,
     /// With the steps that risk nothing.
     pub calm: Services,
@@ -325,23 +325,23 @@ impl RestorePlan {
 }
 
 /// What a snapshot has of what was asked for.
-pub struct Picked {
+pub struct SelectedEntries {
     pub id: SnapshotId,
     pub facts: Facts,
-    pub wanted: Vec<Wanted>,
+    pub wanted: Vec<SelectedEntry>,
     /// Members that are no row's of this version.
-    pub refused: Vec<Refused>,
+    pub refused: Vec<Skipped>,
     /// The snapshot's folders by path, whether asked for or not.
     pub folders: HashMap<Name, Entry>,
     /// Members that objects may stand in, when objects were asked for.
-    pub parts: Vec<Wanted>,
+    pub parts: Vec<SelectedEntry>,
     /// The members that are small enough to look into.
     pub contents: HashMap<Name, Vec<u8>>,
 }
 
 /// Decides.
-pub fn plan(picked: &Picked, here: &Here, request: &Request) -> RestorePlan {
-    let Picked { id, facts: from, wanted, refused, folders, contents, .. } = picked;
+pub fn plan(picked: &SelectedEntries, here: &HostState, request: &RestoreRequest) -> RestorePlan {
+    let SelectedEntries { id, facts: from, wanted, refused, folders, contents, .. } = picked;
     let mut plan = RestorePlan {
         snapshot: id.clone(),
         from: from.summary(),
@@ -358,7 +358,7 @@ pub fn plan(picked: &Picked, here: &Here, request: &Request) -> RestorePlan {
         calm: Services::default(),
         session: Services::default(),
     };
-    let owners = Owners::new(here, wanted);
+    let owners = OwnerMapping::new(here, wanted);
     let mut steps = Vec::new();
     for one in wanted {
         let mounted = (one.item.id == DATASTORES && !one.is_named).then(|| only_mounted(one, contents, here));
@@ -402,19 +402,19 @@ pub fn plan(picked: &Picked, here: &Here, request: &Request) -> RestorePlan {
 
 /// Members of one row with one reason are one.
 pub fn refuse_one(
-    refused: &mut Vec<Refused>,
+    refused: &mut Vec<Skipped>,
     entry: &Entry,
     named: bool,
     reason: String,
     hint: Option<String>,
 ) {
-    let same = |one: &&mut Refused| one.item == entry.item && one.reason == reason;
+    let same = |one: &&mut Skipped| one.item == entry.item && one.reason == reason;
     match refused.iter_mut().find(same) {
         Some(one) => {
             one.count += 1;
             one.named |= named;
         }
-        None => refused.push(Refused {
+        None => refused.push(Skipped {
             item: entry.item.clone(),
             path: entry.path.clone(),
             count: 1,
@@ -436,7 +436,7 @@ fn services(items: impl Iterator<Item = &'static Item>) -> Services {
         }
     };
     for item in items {
-        if let Restore::Stopped(units) = item.restore {
+        if let RestoreRule::Stopped(units) = item.restore {
             add(&mut all.stop, units);
         }
         let command: Vec<String> = item.apply.iter().map(|word| (*word).to_owned()).collect();
@@ -450,12 +450,12 @@ fn services(items: impl Iterator<Item = &'static Item>) -> Services {
 }
 
 /// One name of a file gets another file.
-fn linked(steps: &[Step], here: &Here) -> Vec<Advice> {
-    let is_linked = |step: &&Step| {
+fn linked(steps: &[RestoreStep], here: &HostState) -> Vec<Advice> {
+    let is_linked = |step: &&RestoreStep| {
         let live = here.live.get(&step.path);
-        step.via == Via::Disk && matches!(live, Some(Live::There { is_linked: true, .. }))
+        step.via == TargetKind::Disk && matches!(live, Some(LivePath::There { is_linked: true, .. }))
     };
-    let tell = |step: &Step| Advice {
+    let tell = |step: &RestoreStep| Advice {
         item: step.item.clone(),
         text: format!(
             "/{}: has other names here (hard links); they keep the old file, and undo does not tie them together again",
@@ -466,7 +466,7 @@ fn linked(steps: &[Step], here: &Here) -> Vec<Advice> {
     steps.iter().filter(is_linked).map(tell).collect()
 }
 
-fn notes(items: &[&'static Item], here: &Here) -> Vec<Advice> {
+fn notes(items: &[&'static Item], here: &HostState) -> Vec<Advice> {
     let mut seen = HashSet::new();
     let is_told = |item: &Item| !item.note.is_empty() && select::is_on(item.note_on, here.facts);
     let noted = items.iter().filter(|item| is_told(item) && seen.insert(item.id));

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::{Advice, Content, Fingerprint, Here, How, Step, Via, Wanted};
+use super::{Action, Advice, Content, FileState, HostState, RestoreStep, SelectedEntry, TargetKind};
 use crate::catalog::restore::merges::{GROUP, PASSWD};
 use crate::model::index::{Entry, Name};
 
@@ -39,14 +39,14 @@ impl Ids {
     }
 }
 
-pub struct Owners {
+pub struct OwnerMapping {
     users: Ids,
     groups: Ids,
 }
 
-impl Owners {
+impl OwnerMapping {
     /// Of this host, and of those whose lines come along.
-    pub fn new(here: &Here, wanted: &[Wanted]) -> Self {
+    pub fn new(here: &HostState, wanted: &[SelectedEntry]) -> Self {
         let coming = |path: &str| {
             let lines = wanted.iter().find(|one| one.entry.path.as_bytes() == path.as_bytes());
             match lines.map(|one| &one.content) {
@@ -58,13 +58,13 @@ impl Owners {
     }
 
     /// What a member is to be. What has lost its owner is root's, and nobody runs it as root.
-    pub fn goal(&self, entry: &Entry, before: Option<&Fingerprint>) -> Fingerprint {
+    pub fn goal(&self, entry: &Entry, before: Option<&FileState>) -> FileState {
         let uid = self.users.of(&entry.owner, entry.uid, before.map(|before| before.uid));
         let gid = self.groups.of(&entry.group, entry.gid, before.map(|before| before.gid));
         let mut mode = entry.mode & 0o7777;
         mode &= if uid.is_none() { !SETUID } else { !0 };
         mode &= if gid.is_none() { !SETGID } else { !0 };
-        Fingerprint {
+        FileState {
             kind: entry.kind,
             mode,
             uid: uid.unwrap_or_default(),
@@ -78,9 +78,11 @@ impl Owners {
     }
 
     /// What lost its owner on the way, by owner.
-    pub fn advice(&self, steps: &[Step], entries: &HashMap<&Name, &Entry>) -> Vec<Advice> {
-        let mut lost: BTreeMap<(Lost, &str, u32), Vec<&Step>> = BTreeMap::new();
-        let own = |step: &&Step| step.via == Via::Disk && !matches!(step.how, How::Merge | How::Remove);
+    pub fn advice(&self, steps: &[RestoreStep], entries: &HashMap<&Name, &Entry>) -> Vec<Advice> {
+        let mut lost: BTreeMap<(Lost, &str, u32), Vec<&RestoreStep>> = BTreeMap::new();
+        let own = |step: &&RestoreStep| {
+            step.via == TargetKind::Disk && !matches!(step.how, Action::Merge | Action::Remove)
+        };
         for step in steps.iter().filter(own) {
             let Some(entry) = entries.get(&step.path) else { continue };
             let before = step.before.as_ref();

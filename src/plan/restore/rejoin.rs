@@ -1,7 +1,7 @@
 //! A member of a cluster that died and was installed anew comes back the official way: it is taken out of the
 //! cluster, gets its host's own files, joins, and then gets what is only its own. Says at which step it is.
 
-use super::{Advice, Request};
+use super::{Advice, RestoreRequest};
 use crate::model::facts::{Facts, Product};
 
 /// The row that stands for membership.
@@ -9,12 +9,12 @@ const ITEM: &str = "pve-corosync";
 
 /// True when the snapshot's host was a member, and this one has joined no cluster yet: what is put into /etc/pve
 /// now would be overwritten by the join, or keep it from happening.
-pub fn is_before_join(from: &Facts, here: &Facts, request: &Request) -> bool {
+pub fn is_before_join(from: &Facts, here: &Facts, request: &RestoreRequest) -> bool {
     from.cluster.is_some() && here.cluster.is_none() && here.has(Product::Pve) && !request.recover
 }
 
 /// What is to be done by hand, in order, beside this plan.
-pub fn advice(from: &Facts, here: &Facts, request: &Request) -> Option<Advice> {
+pub fn advice(from: &Facts, here: &Facts, request: &RestoreRequest) -> Option<Advice> {
     let cluster = from.cluster.as_ref()?;
     if is_before_join(from, here, request) {
         let node = &here.node;
@@ -62,13 +62,13 @@ mod tests {
 
     #[test]
     fn the_step_is_told_by_where_the_host_is() {
-        let (from, request) = (facts(Some("prod"), "a"), Request::default());
+        let (from, request) = (facts(Some("prod"), "a"), RestoreRequest::default());
         let fresh = advice(&from, &facts(None, "b"), &request).unwrap();
         assert!(fresh.text.contains("step 2 of 4") && fresh.commands[0].ends_with("pvecm delnode pve2"));
         assert!(advice(&from, &facts(Some("prod"), "b"), &request).unwrap().text.contains("step 4 of 4"));
         assert_eq!(advice(&from, &from, &request), None);
         assert_eq!(advice(&facts(None, "a"), &facts(None, "b"), &request), None);
-        let alone = Request { recover: true, ..Request::default() };
+        let alone = RestoreRequest { recover: true, ..RestoreRequest::default() };
         assert_eq!(advice(&from, &facts(None, "b"), &alone), None);
     }
 }

@@ -5,11 +5,11 @@ use std::path::Path;
 
 use super::host_diff::release;
 use super::rejoin::is_before_join;
-use super::{Content, Here, Live, PVE, Request, Tree, Wanted, guest_conf};
-use crate::catalog::guests::Guest;
-use crate::catalog::{Category, Item, On, PVE_LOCKS, PVE_VIRTUAL, RUN_TIME, Restore, Source, Tied};
+use super::{ClusterFsState, Content, HostState, LivePath, PVE, RestoreRequest, SelectedEntry, guest_conf};
+use crate::catalog::guests::GuestPath;
+use crate::catalog::{Category, Item, On, PVE_LOCKS, PVE_VIRTUAL, RUN_TIME, RestoreRule, Source, Tied};
 use crate::model::facts::{Facts, Product};
-use crate::model::index::Kind;
+use crate::model::index::EntryKind;
 
 /// The largest file pmxcfs takes.
 const PMXCFS_MAX_BYTES: u64 = 1 << 20;
@@ -21,19 +21,24 @@ const DATASTORES: &str = "pbs-datastores";
 
 /// Why a member is left alone, and what to do instead.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refusal {
+pub struct SkipReason {
     pub reason: String,
     pub hint: Option<String>,
 }
 
-impl Refusal {
+impl SkipReason {
     pub fn new(reason: impl Into<String>, hint: impl Into<String>) -> Self {
         Self { reason: reason.into(), hint: Some(hint.into()) }
     }
 }
 
 /// None: nothing speaks against it.
-pub fn refusal(one: &Wanted, from: &Facts, here: &Here, request: &Request) -> Option<Refusal> {
+pub fn refusal(
+    one: &SelectedEntry,
+    from: &Facts,
+    here: &HostState,
+    request: &RestoreRequest,
+) -> Option<SkipReason> {
     let (item, path) = (one.item, one.entry.path.as_path());
     of_row(item, here.facts, request)
         .or_else(|| of_place(path))
@@ -44,21 +49,21 @@ pub fn refusal(one: &Wanted, from: &Facts, here: &Here, request: &Request) -> Op
         .or_else(|| here.fixed.get(&one.entry.path).cloned())
 }
 
-fn of_row(item: &Item, here: &Facts, request: &Request) -> Option<Refusal> {
+fn of_row(item: &Item, here: &Facts, request: &RestoreRequest) -> Option<SkipReason> {
     let needs = match item.on {
         On::Any => None,
         On::Pve => Some(Product::Pve),
         On::Pbs => Some(Product::Pbs),
     };
     if let Some(product) = needs.filter(|product| !here.has(*product)) {
-        return Some(Refusal::new(
+        return Some(SkipReason::new(
             format!("{product} is not installed here"),
             "install it, then restore again",
         ));
     }
     match (item.restore, item.source) {
-        (Restore::Never(why), _) => Some(Refusal::new("never comes back as a file", why)),
-        (_, Source::Database) if request.database.is_none() => Some(Refusal::new(
+        (RestoreRule::Never(why), _) => Some(SkipReason::new("never comes back as a file", why)),
+        (_, Source::Database) if request.database.is_none() => Some(SkipReason::new(
             "the database is never put in place under a running pmxcfs",
             "its files come back one by one; a dead single node takes it whole with --database",
         )),
@@ -66,103 +71,120 @@ fn of_row(item: &Item, here: &Facts, request: &Request) -> Option<Refusal> {
     }
 }
 
-fn of_place(path: &Path) -> Option<Refusal> {
+fn of_place(path: &Path) -> Option<SkipReason> {
     let absolute = Path::new("/").join(path);
     let run_time = RUN_TIME.iter().any(|dir| absolute.starts_with(dir));
-    run_time.then(|| Refusal::new("nothing is kept there", "it is made at run time"))
+    run_time.then(|| SkipReason::new("nothing is kept there", "it is made at run time"))
 }
 
 /// Names of the old host and its hardware must not come to another one unnoticed.
-fn of_other_host(one: &Wanted, from: &Facts, here: &Here, request: &Request) -> Option<Refusal> {
+fn of_other_host(
+    one: &SelectedEntry,
+    from: &Facts,
+    here: &HostState,
+    request: &RestoreRequest,
+) -> Option<SkipReason> {
     let item = one.item;
-    if one.entry.path.as_path().starts_with(PVE) || item.restore == Restore::AddLines {
+    if one.entry.path.as_path().starts_with(PVE) || item.restore == RestoreRule::AddLines {
         return None;
     }
     let node = node_now(from, request);
     if item.tied == Tied::Node && node != from.node && node != here.facts.node {
         let hint = format!("restore it on {node}");
-        return Some(Refusal::new(format!("would name this host {node}"), hint));
+        return Some(SkipReason::new(format!("would name this host {node}"), hint));
     }
     if one.is_named {
         return None;
     }
     let only = format!("`--only {}` brings it back all the same", item.id);
     if item.id == APT_SOURCES && release(from) != release(here.facts) {
-        return Some(Refusal::new("of another Debian release", only));
+        return Some(SkipReason::new("of another Debian release", only));
     }
     let is_other_machine = from.machine_id != here.facts.machine_id;
     match item.tied {
         Tied::Node if node != here.facts.node && !request.recover => {
-            Some(Refusal::new(format!("names the host {}", from.node), only))
+            Some(SkipReason::new(format!("names the host {}", from.node), only))
         }
         Tied::Hardware if is_other_machine && item.id != DATASTORES => {
-            Some(Refusal::new("belongs to the hardware of another machine", only))
+            Some(SkipReason::new("belongs to the hardware of another machine", only))
         }
         _ => None,
     }
 }
 
 /// The name that the snapshot's host has from now on.
-pub(crate) fn node_now<'a>(from: &'a Facts, request: &'a Request) -> &'a str {
+pub(crate) fn node_now<'a>(from: &'a Facts, request: &'a RestoreRequest) -> &'a str {
     let renamed = request.node.as_ref().filter(|(old, _)| *old == from.node);
     renamed.map_or(&from.node, |(_, new)| new)
 }
 
-fn held_back(item: &Item, request: &Request) -> Option<Refusal> {
+fn held_back(item: &Item, request: &RestoreRequest) -> Option<SkipReason> {
     let waits = request.recover && !request.start_jobs && item.category == Category::Jobs;
-    waits.then(|| Refusal::new("jobs begin to run at once", "look at them, then restore with --start-jobs"))
+    waits
+        .then(|| SkipReason::new("jobs begin to run at once", "look at them, then restore with --start-jobs"))
 }
 
 // ---- /etc/pve
 
-fn of_tree(one: &Wanted, from: &Facts, here: &Here, request: &Request) -> Option<Refusal> {
+fn of_tree(
+    one: &SelectedEntry,
+    from: &Facts,
+    here: &HostState,
+    request: &RestoreRequest,
+) -> Option<SkipReason> {
     let (entry, item) = (&one.entry, one.item);
     let below = entry.path.as_path().strip_prefix(PVE).ok()?;
     let is_virtual = PVE_VIRTUAL.iter().chain([&PVE_LOCKS]).any(|name| below.starts_with(name));
     if is_virtual || below.file_name().is_none() {
-        return Some(Refusal::new("pmxcfs makes it", "there is nothing to bring back"));
+        return Some(SkipReason::new("pmxcfs makes it", "there is nothing to bring back"));
     }
-    if !matches!(entry.kind, Kind::File | Kind::Dir) {
-        return Some(Refusal::new("pmxcfs has no links", "make a file of it by hand"));
+    if !matches!(entry.kind, EntryKind::File | EntryKind::Dir) {
+        return Some(SkipReason::new("pmxcfs has no links", "make a file of it by hand"));
     }
     let size = match &one.content {
         Content::Bytes(bytes) => bytes.len() as u64,
         _ => entry.size,
     };
     if size > PMXCFS_MAX_BYTES {
-        return Some(Refusal::new("larger than the 1 MiB that pmxcfs takes", "keep it outside /etc/pve"));
+        return Some(SkipReason::new("larger than the 1 MiB that pmxcfs takes", "keep it outside /etc/pve"));
     }
     of_cluster(one, below, from, here, request)
         .or_else(|| of_guest(one, here))
         .or_else(|| of_state(here.tree, item))
 }
 
-fn of_state(tree: Tree, item: &Item) -> Option<Refusal> {
+fn of_state(tree: ClusterFsState, item: &Item) -> Option<SkipReason> {
     let status = "see `systemctl status pve-cluster`, then restore again";
     match tree {
-        Tree::Live { quorate: true } => None,
-        Tree::Live { quorate: false } => Some(Refusal::new(
+        ClusterFsState::Live { quorate: true } => None,
+        ClusterFsState::Live { quorate: false } => Some(SkipReason::new(
             "the cluster has no quorum: /etc/pve is read-only",
             "`pvecm status` shows why; `pvecm expected 1` only when the other nodes are off for good",
         )),
-        Tree::NotMounted => Some(Refusal::new(
+        ClusterFsState::NotMounted => Some(SkipReason::new(
             "the cluster file system is not mounted: files put there would keep it from starting",
             status,
         )),
-        Tree::Dead => {
-            Some(Refusal::new("pmxcfs is dead", "`systemctl restart pve-cluster`, then restore again"))
+        ClusterFsState::Dead => {
+            Some(SkipReason::new("pmxcfs is dead", "`systemctl restart pve-cluster`, then restore again"))
         }
-        Tree::Frozen => Some(Refusal::new("the cluster file system does not answer", status)),
-        Tree::None => {
-            Some(Refusal::new(format!("there is no /etc/pve for {}", item.title), "install Proxmox VE"))
+        ClusterFsState::Frozen => Some(SkipReason::new("the cluster file system does not answer", status)),
+        ClusterFsState::None => {
+            Some(SkipReason::new(format!("there is no /etc/pve for {}", item.title), "install Proxmox VE"))
         }
     }
 }
 
 /// On a member only its own and what was named; of other nodes nothing anywhere.
-fn of_cluster(one: &Wanted, below: &Path, from: &Facts, here: &Here, request: &Request) -> Option<Refusal> {
+fn of_cluster(
+    one: &SelectedEntry,
+    below: &Path,
+    from: &Facts,
+    here: &HostState,
+    request: &RestoreRequest,
+) -> Option<SkipReason> {
     if is_before_join(from, here.facts, request) {
-        return Some(Refusal::new(
+        return Some(SkipReason::new(
             "a join overwrites all of the cluster file system",
             "`pvecm add` first, then restore again; --recover makes a node of its own instead",
         ));
@@ -176,17 +198,17 @@ fn of_cluster(one: &Wanted, below: &Path, from: &Facts, here: &Here, request: &R
         } else {
             "restore it on that node, or name it: an object, or --path with its own path".to_owned()
         };
-        return Some(Refusal::new(format!("belongs to the node {node}"), hint));
+        return Some(SkipReason::new(format!("belongs to the node {node}"), hint));
     }
     here.facts.cluster.as_ref()?;
     if OF_A_NEW_CLUSTER.contains(&one.item.id) {
-        return Some(Refusal::new(
+        return Some(SkipReason::new(
             "belongs to a cluster that is built anew, never to one that lives",
             "`pvecm updatecerts` keeps it",
         ));
     }
     if node.is_none() && !one.is_exact && !request.cluster_wide {
-        return Some(Refusal::new(
+        return Some(SkipReason::new(
             "all nodes of the cluster share it",
             "name the object or its own path, or take all of it with --cluster-wide",
         ));
@@ -199,16 +221,16 @@ fn node_of(below: &Path) -> Option<String> {
     (parts.next()? == "nodes").then(|| parts.next().map(|name| name.to_string_lossy().into_owned()))?
 }
 
-fn of_guest(one: &Wanted, here: &Here) -> Option<Refusal> {
-    let guest = Guest::of(one.entry.path.as_path())?;
-    let Guest { kind, id, .. } = guest;
+fn of_guest(one: &SelectedEntry, here: &HostState) -> Option<SkipReason> {
+    let guest = GuestPath::of(one.entry.path.as_path())?;
+    let GuestPath { kind, id, .. } = guest;
     if let Some(other) = here.guests.get(&id).filter(|path| **path != one.entry.path) {
-        return Some(Refusal::new(
+        return Some(SkipReason::new(
             format!("guest {id} is here already as /{other}"),
             format!("remove that one, or bring this one back as another: --as NEWID vm/{id}"),
         ));
     }
-    let Some(Live::There { print, content: Some(text), .. }) = here.live.get(&one.entry.path) else {
+    let Some(LivePath::There { print, content: Some(text), .. }) = here.live.get(&one.entry.path) else {
         return None;
     };
     let is_as_it_is = match &one.content {
@@ -216,7 +238,7 @@ fn of_guest(one: &Wanted, here: &Here) -> Option<Refusal> {
         _ => print.sha256 == one.entry.sha256,
     };
     let lock = guest_conf::lock(std::str::from_utf8(text).ok()?).filter(|_| !is_as_it_is)?;
-    Some(Refusal::new(
+    Some(SkipReason::new(
         format!("{guest} is locked: {lock}"),
         format!("wait for the end of its task; when none runs any more, `{} unlock {id}`", kind.tool),
     ))
@@ -225,8 +247,8 @@ fn of_guest(one: &Wanted, here: &Here) -> Option<Refusal> {
 // ---- PBS
 
 /// None of its datastores was left.
-fn of_datastores(one: &Wanted) -> Option<Refusal> {
+fn of_datastores(one: &SelectedEntry) -> Option<SkipReason> {
     let Content::Bytes(bytes) = &one.content else { return None };
     let is_empty = bytes.iter().all(u8::is_ascii_whitespace);
-    is_empty.then(|| Refusal::new("none of its datastores is mounted", "mount them, then restore again"))
+    is_empty.then(|| SkipReason::new("none of its datastores is mounted", "mount them, then restore again"))
 }

@@ -28,11 +28,11 @@ use crate::model::problem::Problem;
 const PARTIAL: &str = ".partial";
 
 /// An open folder below which a tree is made.
-pub struct Beneath {
+pub struct ContainedDir {
     dir: OwnedFd,
 }
 
-impl Beneath {
+impl ContainedDir {
     pub fn open(path: &Path) -> io::Result<Self> {
         Ok(Self { dir: open(path, OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())? })
     }
@@ -254,7 +254,7 @@ mod tests {
         let inside = dir.path().join("in");
         std::fs::create_dir(&inside).unwrap();
         std::os::unix::fs::symlink(dir.path(), inside.join("out")).unwrap();
-        let beneath = Beneath::open(&inside).unwrap();
+        let beneath = ContainedDir::open(&inside).unwrap();
         for path in ["../x", "out/x", "/tmp/x-of-pbx-test"] {
             assert!(beneath.file(Path::new(path)).is_err(), "{path}");
             assert!(beneath.dir(Path::new(path)).is_err(), "{path}");
@@ -292,7 +292,7 @@ mod tests {
     fn what_is_there_is_never_overwritten() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("a"), "old").unwrap();
-        let beneath = Beneath::open(dir.path()).unwrap();
+        let beneath = ContainedDir::open(dir.path()).unwrap();
         assert!(beneath.file(Path::new("a")).is_err());
         assert!(beneath.symlink(Path::new("a"), b"x").is_err());
         assert_eq!(std::fs::read(dir.path().join("a")).unwrap(), b"old");

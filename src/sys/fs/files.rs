@@ -16,20 +16,20 @@ use nix::fcntl::{
 };
 use nix::sys::stat::Mode;
 
-use crate::model::index::{Kind, Mtime, Xattr};
+use crate::model::index::{EntryKind, Mtime, Xattr};
 use crate::model::problem::Problem;
 
 /// What a path is, beside the kinds that a payload can hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Node {
-    Kept(Kind),
+pub enum FileNode {
+    Kept(EntryKind),
     /// A FIFO, socket or device: named, never read.
     Special(&'static str),
 }
 
 #[derive(Debug, Clone)]
 pub struct Stat {
-    pub node: Node,
+    pub node: FileNode,
     pub mode: u32,
     pub uid: u32,
     pub gid: u32,
@@ -43,12 +43,12 @@ pub struct Stat {
 impl From<&fs::Metadata> for Stat {
     fn from(meta: &fs::Metadata) -> Self {
         let node = match meta.mode() & libc::S_IFMT {
-            libc::S_IFREG => Node::Kept(Kind::File),
-            libc::S_IFDIR => Node::Kept(Kind::Dir),
-            libc::S_IFLNK => Node::Kept(Kind::Symlink),
-            libc::S_IFIFO => Node::Special("a FIFO"),
-            libc::S_IFSOCK => Node::Special("a socket"),
-            _ => Node::Special("a device"),
+            libc::S_IFREG => FileNode::Kept(EntryKind::File),
+            libc::S_IFDIR => FileNode::Kept(EntryKind::Dir),
+            libc::S_IFLNK => FileNode::Kept(EntryKind::Symlink),
+            libc::S_IFIFO => FileNode::Special("a FIFO"),
+            libc::S_IFSOCK => FileNode::Special("a socket"),
+            _ => FileNode::Special("a device"),
         };
         Self {
             node,
@@ -79,7 +79,7 @@ pub fn open_read(path: &Path) -> io::Result<(File, Stat)> {
         _ => Err(error),
     })?;
     let stat = Stat::from(&file.metadata()?);
-    if stat.node != Node::Kept(Kind::File) {
+    if stat.node != FileNode::Kept(EntryKind::File) {
         return Err(io::Error::other("no regular file any more"));
     }
     Ok((file, stat))

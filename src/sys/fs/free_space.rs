@@ -9,7 +9,7 @@ use nix::sys::statvfs::statvfs;
 use serde::{Deserialize, Serialize};
 
 use super::files;
-use crate::sys::process::forked::{self, Answer};
+use crate::sys::process::forked::{self, ChildResult};
 
 /// A local disk answers at once; a dead share never.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -30,7 +30,7 @@ pub fn of(path: &Path) -> Option<Space> {
     let answer = forked::run(LIMIT, |pipe| {
         let _ = serde_json::to_writer(pipe, &path.ancestors().find_map(|path| now(path).ok()));
     });
-    let Ok(Answer::Done(data)) = answer else { return None };
+    let Ok(ChildResult::Finished(data)) = answer else { return None };
     serde_json::from_slice(&data).ok()?
 }
 

@@ -9,11 +9,11 @@ use anyhow::{Result, bail};
 #[derive(Debug, Clone)]
 pub struct Pattern {
     text: String,
-    parts: Vec<Part>,
+    parts: Vec<GlobPart>,
 }
 
 #[derive(Debug, Clone)]
-pub enum Part {
+pub enum GlobPart {
     Literal(OsString),
     Glob(glob::Pattern),
     /// `**`: no component or any number of them.
@@ -27,7 +27,7 @@ const OPTIONS: glob::MatchOptions = glob::MatchOptions {
     require_literal_leading_dot: false,
 };
 
-impl Part {
+impl GlobPart {
     pub fn matches(&self, name: &OsStr) -> bool {
         match self {
             Self::Any => true,
@@ -38,9 +38,9 @@ impl Part {
 }
 
 /// A glob over one name, as `pve*`.
-pub struct Named(glob::Pattern);
+pub struct NamePattern(glob::Pattern);
 
-impl Named {
+impl NamePattern {
     /// None for a name without a wildcard. Errors: it is no glob.
     pub fn new(text: &str) -> Result<Option<Self>> {
         if !text.contains(['*', '?', '[']) {
@@ -68,16 +68,16 @@ impl Pattern {
             .filter(|part| !part.is_empty() && *part != ".")
             .map(|part| match part {
                 ".." => bail!("'{text}' has a '..'"),
-                "**" => Ok(Part::Any),
+                "**" => Ok(GlobPart::Any),
                 _ if part.contains(['*', '?', '[']) => match glob::Pattern::new(part) {
-                    Ok(pattern) => Ok(Part::Glob(pattern)),
+                    Ok(pattern) => Ok(GlobPart::Glob(pattern)),
                     Err(error) => bail!("'{text}' is no glob: {}", error.msg),
                 },
-                _ => Ok(Part::Literal(part.into())),
+                _ => Ok(GlobPart::Literal(part.into())),
             })
             .collect::<Result<Vec<_>>>()?;
         // Two in a row mean the same as one, and would be walked once for every way to share a path between them.
-        parts.dedup_by(|a, b| matches!((a, b), (Part::Any, Part::Any)));
+        parts.dedup_by(|a, b| matches!((a, b), (GlobPart::Any, GlobPart::Any)));
         if parts.is_empty() {
             bail!("'{text}' names the whole system");
         }
@@ -86,10 +86,10 @@ impl Pattern {
 
     /// A path whatever characters it has, `..` resolved by its words. None for a relative one and for the root itself.
     pub fn literal(path: &Path) -> Option<Self> {
-        let mut parts: Vec<Part> = Vec::new();
+        let mut parts: Vec<GlobPart> = Vec::new();
         for part in path.strip_prefix("/").ok()?.components() {
             match part {
-                Component::Normal(name) => parts.push(Part::Literal(name.to_owned())),
+                Component::Normal(name) => parts.push(GlobPart::Literal(name.to_owned())),
                 Component::ParentDir => drop(parts.pop()),
                 _ => {}
             }
@@ -97,7 +97,7 @@ impl Pattern {
         (!parts.is_empty()).then(|| Self { text: path.display().to_string(), parts })
     }
 
-    pub fn parts(&self) -> &[Part] {
+    pub fn parts(&self) -> &[GlobPart] {
         &self.parts
     }
 
@@ -120,7 +120,7 @@ impl Pattern {
 
 /// Only the last `**` is ever tried again further on: what the ones before it could reach, it reaches too.
 /// So a pattern of many costs no more than its length times the path's.
-fn covers(parts: &[Part], names: &[&OsStr]) -> bool {
+fn covers(parts: &[GlobPart], names: &[&OsStr]) -> bool {
     let (mut part, mut name) = (0, 0);
     let mut again: Option<(usize, usize)> = None;
     loop {
@@ -129,8 +129,8 @@ fn covers(parts: &[Part], names: &[&OsStr]) -> bool {
             (None, _) => return true,
             // `dir/**` is what lies below the folder, not the folder itself.
             (Some(_), None) => return false,
-            (Some(Part::Any), Some(_)) if part + 1 == parts.len() => return true,
-            (Some(Part::Any), Some(_)) => {
+            (Some(GlobPart::Any), Some(_)) if part + 1 == parts.len() => return true,
+            (Some(GlobPart::Any), Some(_)) => {
                 part += 1;
                 again = Some((part, name));
             }

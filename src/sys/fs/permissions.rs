@@ -14,7 +14,7 @@ use crate::model::report::Rights;
 
 /// What lies at a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Held {
+pub struct PermissionState {
     pub rights: Rights,
     pub folder: bool,
     /// Under how many names it lies.
@@ -22,12 +22,12 @@ pub struct Held {
 }
 
 /// `path` is absolute in the host. Errors: `NotFound`; `FilesystemLoop` for a link, in the path too.
-pub fn of(root: &Path, path: &Path) -> io::Result<Held> {
+pub fn of(root: &Path, path: &Path) -> io::Result<PermissionState> {
     held(&File::from(files::open_plain(root, path, OFlag::O_PATH)?))
 }
 
 /// Changes what was seen as `before`, and nothing that has become another meanwhile.
-pub fn set(root: &Path, path: &Path, before: &Held, after: &Rights) -> io::Result<()> {
+pub fn set(root: &Path, path: &Path, before: &PermissionState, after: &Rights) -> io::Result<()> {
     let file = File::from(files::open_plain(root, path, OFlag::O_NONBLOCK | OFlag::O_NOCTTY)?);
     let now = held(&file)?;
     if now != *before {
@@ -44,13 +44,13 @@ pub fn set(root: &Path, path: &Path, before: &Held, after: &Rights) -> io::Resul
     Ok(())
 }
 
-fn held(file: &File) -> io::Result<Held> {
+fn held(file: &File) -> io::Result<PermissionState> {
     let meta = file.metadata()?;
     if !meta.is_file() && !meta.is_dir() {
         return Err(io::Error::other("is no file and no folder"));
     }
     let rights = Rights { mode: meta.mode() & 0o7777, uid: meta.uid(), gid: meta.gid() };
-    Ok(Held { rights, folder: meta.is_dir(), names: meta.nlink() })
+    Ok(PermissionState { rights, folder: meta.is_dir(), names: meta.nlink() })
 }
 
 #[cfg(test)]

@@ -5,8 +5,8 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use super::contained_dir::{self, Beneath};
-use crate::model::index::{Kind, Mtime, Name, Xattr};
+use super::contained_dir::{self, ContainedDir};
+use crate::model::index::{EntryKind, Mtime, Name, Xattr};
 
 /// What it is to have beside its contents.
 #[derive(Debug, Clone, Copy)]
@@ -20,7 +20,7 @@ pub struct Meta<'a> {
 /// `temp` is a name in the same folder; one that a killed run left goes first.
 /// Attributes that cannot be kept come back.
 pub fn file(
-    root: &Beneath,
+    root: &ContainedDir,
     path: &Path,
     temp: &str,
     content: &mut dyn Read,
@@ -38,7 +38,7 @@ pub fn file(
     write().inspect_err(|_| drop(root.remove(&temp)))
 }
 
-pub fn symlink(root: &Beneath, path: &Path, temp: &str, target: &Name, meta: &Meta) -> io::Result<()> {
+pub fn symlink(root: &ContainedDir, path: &Path, temp: &str, target: &Name, meta: &Meta) -> io::Result<()> {
     let temp = beside(root, path, temp)?;
     let write = || -> io::Result<()> {
         root.symlink(&temp, target.as_bytes())?;
@@ -49,15 +49,15 @@ pub fn symlink(root: &Beneath, path: &Path, temp: &str, target: &Name, meta: &Me
 }
 
 /// A folder that is there gets exactly this owner, mode and attributes.
-pub fn dir(root: &Beneath, path: &Path, meta: &Meta) -> io::Result<Vec<String>> {
+pub fn dir(root: &ContainedDir, path: &Path, meta: &Meta) -> io::Result<Vec<String>> {
     root.dir(path)?;
     let folder: File = root.reopen(path)?;
     contained_dir::finish_exactly(&folder, Some(meta.owner), meta.mode, meta.xattrs, meta.mtime)
 }
 
 /// Removes what was made there. True when nothing is left of it: a folder with something in it stays.
-pub fn remove(root: &Beneath, path: &Path, kind: Kind) -> io::Result<bool> {
-    let removed = if kind == Kind::Dir { root.remove_dir(path) } else { root.remove(path) };
+pub fn remove(root: &ContainedDir, path: &Path, kind: EntryKind) -> io::Result<bool> {
+    let removed = if kind == EntryKind::Dir { root.remove_dir(path) } else { root.remove(path) };
     match removed {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(false),
@@ -66,14 +66,14 @@ pub fn remove(root: &Beneath, path: &Path, kind: Kind) -> io::Result<bool> {
 }
 
 /// The time of a folder, where it is still there.
-pub fn set_time(root: &Beneath, path: &Path, mtime: Mtime) -> io::Result<()> {
+pub fn set_time(root: &ContainedDir, path: &Path, mtime: Mtime) -> io::Result<()> {
     match root.reopen(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         opened => contained_dir::set_time(&opened?, mtime),
     }
 }
 
-fn beside(root: &Beneath, path: &Path, temp: &str) -> io::Result<PathBuf> {
+fn beside(root: &ContainedDir, path: &Path, temp: &str) -> io::Result<PathBuf> {
     let temp = path.with_file_name(temp);
     match root.remove(&temp) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),

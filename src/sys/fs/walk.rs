@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
-use super::files::{Node, Stat, lstat};
-use super::glob::{Part, Pattern};
-use crate::model::index::Kind;
+use super::files::{FileNode, Stat, lstat};
+use super::glob::{GlobPart, Pattern};
+use crate::model::index::EntryKind;
 
 /// What a walk meets. Paths are relative to the root.
 #[derive(Debug)]
-pub enum Met<'a> {
+pub enum WalkedPath<'a> {
     Entry(&'a Path, &'a Stat),
     /// Cannot be looked at.
     Unreadable(&'a Path, io::Error),
@@ -27,7 +27,7 @@ pub fn walk(
     root: &Path,
     pattern: &Pattern,
     enter: &dyn Fn(&Path) -> bool,
-    visit: &mut dyn FnMut(Met) -> Result<()>,
+    visit: &mut dyn FnMut(WalkedPath) -> Result<()>,
 ) -> Result<()> {
     Walk { root, enter, visit }.step(&mut PathBuf::new(), pattern.parts())
 }
@@ -35,15 +35,15 @@ pub fn walk(
 struct Walk<'a> {
     root: &'a Path,
     enter: &'a dyn Fn(&Path) -> bool,
-    visit: &'a mut dyn FnMut(Met) -> Result<()>,
+    visit: &'a mut dyn FnMut(WalkedPath) -> Result<()>,
 }
 
 impl Walk<'_> {
-    fn step(&mut self, at: &mut PathBuf, parts: &[Part]) -> Result<()> {
+    fn step(&mut self, at: &mut PathBuf, parts: &[GlobPart]) -> Result<()> {
         let Some((part, rest)) = parts.split_first() else { return self.tree(at) };
         match part {
-            Part::Literal(name) => self.child(at, name, rest),
-            Part::Glob(_) => {
+            GlobPart::Literal(name) => self.child(at, name, rest),
+            GlobPart::Glob(_) => {
                 for name in self.names(at)? {
                     if part.matches(&name) {
                         self.child(at, &name, rest)?;
@@ -51,13 +51,13 @@ impl Walk<'_> {
                 }
                 Ok(())
             }
-            Part::Any if rest.is_empty() => {
+            GlobPart::Any if rest.is_empty() => {
                 for name in self.names(at)? {
                     self.child(at, &name, &[])?;
                 }
                 Ok(())
             }
-            Part::Any => {
+            GlobPart::Any => {
                 self.step(at, rest)?;
                 for name in self.names(at)? {
                     at.push(&name);
@@ -71,7 +71,7 @@ impl Walk<'_> {
         }
     }
 
-    fn child(&mut self, at: &mut PathBuf, name: &OsString, rest: &[Part]) -> Result<()> {
+    fn child(&mut self, at: &mut PathBuf, name: &OsString, rest: &[GlobPart]) -> Result<()> {
         at.push(name);
         if (self.enter)(at) {
             if rest.is_empty() {
@@ -79,8 +79,8 @@ impl Walk<'_> {
             } else {
                 match lstat(&self.root.join(&*at)) {
                     Ok(stat) if is_dir(&stat) => self.step(at, rest)?,
-                    Ok(stat) if stat.node == Node::Kept(Kind::Symlink) => {
-                        (self.visit)(Met::LinkOnTheWay(at))?;
+                    Ok(stat) if stat.node == FileNode::Kept(EntryKind::Symlink) => {
+                        (self.visit)(WalkedPath::LinkOnTheWay(at))?;
                     }
                     Ok(_) => {}
                     Err(error) => self.failed(at, error)?,
@@ -96,7 +96,7 @@ impl Walk<'_> {
             Ok(stat) => stat,
             Err(error) => return self.failed(at, error),
         };
-        (self.visit)(Met::Entry(at, &stat))?;
+        (self.visit)(WalkedPath::Entry(at, &stat))?;
         if !is_dir(&stat) {
             return Ok(());
         }
@@ -128,13 +128,13 @@ impl Walk<'_> {
     fn failed(&mut self, at: &Path, error: io::Error) -> Result<()> {
         match error.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Ok(()),
-            _ => (self.visit)(Met::Unreadable(at, error)),
+            _ => (self.visit)(WalkedPath::Unreadable(at, error)),
         }
     }
 }
 
 fn is_dir(stat: &Stat) -> bool {
-    stat.node == Node::Kept(Kind::Dir)
+    stat.node == FileNode::Kept(EntryKind::Dir)
 }
 
 #[cfg(test)]
@@ -146,7 +146,7 @@ mod tests {
     fn met(root: &Path, pattern: &str) -> Vec<String> {
         let mut found = Vec::new();
         walk(root, &Pattern::new(pattern).unwrap(), &|path| !path.ends_with("skip"), &mut |met| {
-            if let Met::Entry(path, _) = met {
+            if let WalkedPath::Entry(path, _) = met {
                 found.push(path.display().to_string());
             }
             Ok(())

@@ -26,9 +26,9 @@ use ureq::unversioned::transport::{
 /// SHA-256 of a certificate (DER), shown as Proxmox shows it: upper-case hex pairs with colons.
 #[derive(Clone, PartialEq, Eq, serde::Deserialize)]
 #[serde(try_from = "String")]
-pub struct Fingerprint([u8; 32]);
+pub struct CertFingerprint([u8; 32]);
 
-impl Fingerprint {
+impl CertFingerprint {
     /// Of the first certificate in a PEM file, which is the server's own.
     pub fn of_pem(pem: &[u8]) -> Result<Self> {
         let der = CertificateDer::from_pem_slice(pem).ok().context("there is no certificate in it")?;
@@ -41,7 +41,7 @@ impl Fingerprint {
     }
 }
 
-impl FromStr for Fingerprint {
+impl FromStr for CertFingerprint {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -57,7 +57,7 @@ impl FromStr for Fingerprint {
     }
 }
 
-impl TryFrom<String> for Fingerprint {
+impl TryFrom<String> for CertFingerprint {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
@@ -65,7 +65,7 @@ impl TryFrom<String> for Fingerprint {
     }
 }
 
-impl fmt::Display for Fingerprint {
+impl fmt::Display for CertFingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (n, byte) in self.0.iter().enumerate() {
             let colon = if n == 0 { "" } else { ":" };
@@ -75,7 +75,7 @@ impl fmt::Display for Fingerprint {
     }
 }
 
-impl fmt::Debug for Fingerprint {
+impl fmt::Debug for CertFingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{self}")
     }
@@ -119,7 +119,7 @@ impl Site {
 #[derive(Debug, Clone)]
 pub enum Trust {
     /// One of these certificates, whatever name it has.
-    Pins(Vec<Fingerprint>),
+    Pins(Vec<CertFingerprint>),
     /// The authorities that the administrator of this machine trusts.
     Roots,
     /// The authorities in a PEM file, and no others.
@@ -130,7 +130,7 @@ pub enum Trust {
 pub struct Client(ureq::Agent);
 
 #[derive(Debug)]
-pub struct Answer {
+pub struct HttpResponse {
     pub status: u16,
     pub body: Vec<u8>,
     /// Seconds of a `Retry-After`.
@@ -140,7 +140,7 @@ pub struct Answer {
 }
 
 /// What is asked. Headers may be secret; they are in no error.
-pub struct Request<'a> {
+pub struct HttpRequest<'a> {
     pub method: &'a str,
     pub url: &'a str,
     pub headers: &'a [(String, String)],
@@ -161,7 +161,7 @@ pub struct Trouble {
 
 impl Client {
     /// Speaks only with a server that shows one of these certificates.
-    pub fn pinned(pins: Vec<Fingerprint>) -> Result<Self> {
+    pub fn pinned(pins: Vec<CertFingerprint>) -> Result<Self> {
         Self::new(&Trust::Pins(pins), false)
     }
 
@@ -192,15 +192,21 @@ impl Client {
 
     /// `limit` is for all of it, from the name's look-up to the last byte; a body over `max_bytes` is an error.
     /// Errors tell the cause, never the header.
-    pub fn get(&self, url: &str, authorization: &str, limit: Duration, max_bytes: u64) -> Result<Answer> {
+    pub fn get(
+        &self,
+        url: &str,
+        authorization: &str,
+        limit: Duration,
+        max_bytes: u64,
+    ) -> Result<HttpResponse> {
         let request = self.0.get(url).header("Authorization", authorization);
         let mut response = request.config().timeout_global(Some(limit)).build().call().map_err(plain)?;
         let body = response.body_mut().with_config().limit(max_bytes).read_to_vec().map_err(plain)?;
-        Ok(Answer { status: response.status().as_u16(), body, retry_after: None, location: None })
+        Ok(HttpResponse { status: response.status().as_u16(), body, retry_after: None, location: None })
     }
 
     /// Errors tell the cause, never the address or a header: they may be secret.
-    pub fn send(&self, request: &Request) -> Result<Answer, Trouble> {
+    pub fn send(&self, request: &HttpRequest) -> Result<HttpResponse, Trouble> {
         use std::io::Read;
         let lasting =
             |error: &dyn fmt::Display| Trouble { passing: false, error: anyhow::anyhow!("{error}") };
@@ -226,7 +232,7 @@ impl Client {
         let mut body = Vec::new();
         // The status has told; what of its explanation does not come is not missed.
         let _ = response.into_body().into_reader().take(request.max_bytes).read_to_end(&mut body);
-        Ok(Answer { status, body, retry_after, location })
+        Ok(HttpResponse { status, body, retry_after, location })
     }
 }
 
@@ -275,7 +281,7 @@ fn tls(trust: &Trust) -> Result<ClientConfig> {
 }
 
 /// A certificate is looked at by itself, whoever signed it. None: any will do.
-fn by_itself(pins: Option<Vec<Fingerprint>>) -> Result<ClientConfig> {
+fn by_itself(pins: Option<Vec<CertFingerprint>>) -> Result<ClientConfig> {
     let provider = provider();
     let verifier = Arc::new(ByItself { pins, provider: Arc::clone(&provider) });
     let dangerous = builder(provider)?.dangerous();
@@ -296,7 +302,7 @@ fn builder(provider: Arc<CryptoProvider>) -> Result<ConfigBuilder<ClientConfig, 
 /// Knows a server by its certificate alone; that it holds the key is proven by the handshake's signature.
 #[derive(Debug)]
 struct ByItself {
-    pins: Option<Vec<Fingerprint>>,
+    pins: Option<Vec<CertFingerprint>>,
     provider: Arc<CryptoProvider>,
 }
 
@@ -309,7 +315,7 @@ impl ServerCertVerifier for ByItself {
         _: &[u8],
         _: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        let shown = Fingerprint::of_der(end_entity);
+        let shown = CertFingerprint::of_der(end_entity);
         if self.pins.as_ref().is_none_or(|pins| pins.contains(&shown)) {
             return Ok(ServerCertVerified::assertion());
         }
@@ -432,10 +438,10 @@ mod tests {
 
     #[test]
     fn a_fingerprint_reads_what_it_shows() {
-        let shown = Fingerprint::of_der(b"certificate").to_string();
+        let shown = CertFingerprint::of_der(b"certificate").to_string();
         assert_eq!(shown.len(), 95);
-        assert_eq!(shown.parse::<Fingerprint>().unwrap().to_string(), shown);
-        assert_eq!(shown.to_lowercase().parse::<Fingerprint>().unwrap().to_string(), shown);
+        assert_eq!(shown.parse::<CertFingerprint>().unwrap().to_string(), shown);
+        assert_eq!(shown.to_lowercase().parse::<CertFingerprint>().unwrap().to_string(), shown);
     }
 
     #[test]
@@ -454,10 +460,10 @@ mod tests {
 
     #[test]
     fn what_is_no_fingerprint_is_refused() {
-        let good = Fingerprint::of_der(b"certificate").to_string();
+        let good = CertFingerprint::of_der(b"certificate").to_string();
         for text in ["", "AA:BB", &format!("{good}:00"), &good.replace(':', ""), &format!("+A{}", &good[2..])]
         {
-            assert!(text.parse::<Fingerprint>().is_err(), "{text}");
+            assert!(text.parse::<CertFingerprint>().is_err(), "{text}");
         }
     }
 }

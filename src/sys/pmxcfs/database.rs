@@ -16,7 +16,9 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags};
 
-use super::{DATABASE, MAX_NAMED, MAX_ROWS, MAX_TREE_BYTES, MOUNT, Node, PID_FILE, QUERY_LIMIT, with_suffix};
+use super::{
+    DATABASE, MAX_NAMED, MAX_ROWS, MAX_TREE_BYTES, MOUNT, PID_FILE, PmxcfsNode, QUERY_LIMIT, with_suffix,
+};
 use crate::model::problem::Problem;
 use crate::sys::host::Host;
 
@@ -80,7 +82,7 @@ fn check_owned_by_daemon(host: &Host) -> Result<()> {
 }
 
 pub(super) struct Contents {
-    pub nodes: Vec<Node>,
+    pub nodes: Vec<PmxcfsNode>,
     pub database: Vec<u8>,
     pub problems: Vec<Problem>,
 }
@@ -160,13 +162,13 @@ struct Row {
 pub(super) const DIR: i64 = 4;
 pub(super) const FILE: i64 = 8;
 
-fn nodes(db: &Connection) -> Result<(Vec<Node>, Vec<Problem>)> {
+fn nodes(db: &Connection) -> Result<(Vec<PmxcfsNode>, Vec<Problem>)> {
     let mut tree = rows(db)?;
     let (paths, mut broken) = paths(&tree)?;
     let mut nodes = Vec::with_capacity(paths.len());
     for (inode, path) in paths {
         if let Some(row) = tree.get_mut(&inode) {
-            nodes.push((row.version, Node { path, mtime: row.mtime, data: row.data.take() }));
+            nodes.push((row.version, PmxcfsNode { path, mtime: row.mtime, data: row.data.take() }));
         }
     }
     // Of entries with the same path the first stays: a folder for what is in it, else the newest.

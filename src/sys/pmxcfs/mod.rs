@@ -25,7 +25,7 @@ use self::database::{DIR, FILE, Open, bytes, check_is_table, contents, limited, 
 use self::mount::{some_through_mount, through_mount};
 use super::fs::mounts;
 use super::host::Host;
-use super::process::forked::{self, Answer};
+use super::process::forked::{self, ChildResult};
 use crate::model::facts::Product;
 use crate::model::problem::Problem;
 
@@ -69,7 +69,7 @@ pub const VIRTUAL: [&str; 10] = [
 ];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
+pub enum PmxcfsState {
     NotMounted,
     Live {
         quorate: bool,
@@ -82,7 +82,7 @@ pub enum State {
 
 /// How the tree was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum How {
+pub enum PictureSource {
     /// One read transaction over the running daemon's database.
     Database,
     /// A private copy of the database and its log.
@@ -91,7 +91,7 @@ pub enum How {
     Mount,
 }
 
-impl std::fmt::Display for How {
+impl std::fmt::Display for PictureSource {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Database => "its database",
@@ -103,13 +103,13 @@ impl std::fmt::Display for How {
 
 /// A file or folder of the tree; `data` is None for a folder. The path is relative to /etc/pve.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Node {
+pub struct PmxcfsNode {
     pub path: PathBuf,
     pub mtime: i64,
     pub data: Option<Vec<u8>>,
 }
 
-impl Node {
+impl PmxcfsNode {
     /// The mode that a quorate pmxcfs shows: decided by the path alone.
     pub fn mode(&self) -> u32 {
         let mut parts = self.path.iter().map(OsStrExt::as_bytes);
@@ -128,22 +128,22 @@ impl Node {
 
 /// The whole tree at one moment, parents before children, names in byte order.
 #[derive(Debug)]
-pub struct Picture {
-    pub nodes: Vec<Node>,
+pub struct PmxcfsPicture {
+    pub nodes: Vec<PmxcfsNode>,
     /// A database file holding just this picture; None when it came through the mount.
     pub database: Option<Vec<u8>>,
-    pub how: How,
-    pub state: State,
+    pub how: PictureSource,
+    pub state: PmxcfsState,
     pub problems: Vec<Problem>,
 }
 
 /// Looks at the mount without ever waiting on it in this process.
-pub fn state(host: &Host) -> State {
+pub fn state(host: &Host) -> PmxcfsState {
     if !mounted(host) {
-        return State::NotMounted;
+        return PmxcfsState::NotMounted;
     }
     if host.hangs.was_met_within(FROZEN_FOR) {
-        return State::Frozen;
+        return PmxcfsState::Frozen;
     }
     let mount = host.path(MOUNT);
     // A stat may be answered from the kernel's cache for a second after the daemon's death; a read is not.
@@ -155,14 +155,14 @@ pub fn state(host: &Host) -> State {
         }
     });
     match answer {
-        Ok(Answer::Done(data)) => match data.first() {
-            Some(b'w') => State::Live { quorate: true },
-            Some(_) => State::Live { quorate: false },
-            None => State::Dead,
+        Ok(ChildResult::Finished(data)) => match data.first() {
+            Some(b'w') => PmxcfsState::Live { quorate: true },
+            Some(_) => PmxcfsState::Live { quorate: false },
+            None => PmxcfsState::Dead,
         },
-        Ok(Answer::Stuck) | Err(_) => {
+        Ok(ChildResult::TimedOut) | Err(_) => {
             host.hangs.meet();
-            State::Frozen
+            PmxcfsState::Frozen
         }
     }
 }
@@ -175,22 +175,22 @@ fn mounted(host: &Host) -> bool {
 }
 
 /// Reads the whole tree. Errors only when there is no way to it at all.
-pub fn read(host: &Host) -> Result<Picture> {
+pub fn read(host: &Host) -> Result<PmxcfsPicture> {
     let left = sweep(&host.run_dir());
     let mut picture = read_in(host, state(host))?;
     picture.problems.splice(0..0, left);
     Ok(picture)
 }
 
-fn read_in(host: &Host, state: State) -> Result<Picture> {
+fn read_in(host: &Host, state: PmxcfsState) -> Result<PmxcfsPicture> {
     let mut problems = state_problems(host, state);
     let shared = match state {
-        State::NotMounted => None,
+        PmxcfsState::NotMounted => None,
         _ => Some(Connection::open_shared(host).and_then(|db| contents(&db))),
     };
     let (how, contents) = match (shared, state) {
-        (Some(Ok(contents)), _) => (How::Database, contents),
-        (Some(Err(error)), State::Live { .. }) => match through_mount(host) {
+        (Some(Ok(contents)), _) => (PictureSource::Database, contents),
+        (Some(Err(error)), PmxcfsState::Live { .. }) => match through_mount(host) {
             Ok((nodes, more)) => {
                 let what = format!("{DATABASE}: {error:#}; /etc/pve was read from the mount instead");
                 problems.push(
@@ -198,7 +198,13 @@ fn read_in(host: &Host, state: State) -> Result<Picture> {
                         .hint("`systemctl restart pve-cluster` makes its database whole again"),
                 );
                 problems.extend(more);
-                return Ok(Picture { nodes, database: None, how: How::Mount, state, problems });
+                return Ok(PmxcfsPicture {
+                    nodes,
+                    database: None,
+                    how: PictureSource::Mount,
+                    state,
+                    problems,
+                });
             }
             Err(mount) => {
                 problems.push(
@@ -207,19 +213,25 @@ fn read_in(host: &Host, state: State) -> Result<Picture> {
                 );
                 problems.push(behind(&error));
                 let copy = private_copy(host);
-                (How::Copy, copy.with_context(|| format!("{mount:#}, and its database cannot be read"))?)
+                (
+                    PictureSource::Copy,
+                    copy.with_context(|| format!("{mount:#}, and its database cannot be read"))?,
+                )
             }
         },
         (shared, _) => {
-            if let (Some(Err(error)), State::Frozen) = (&shared, state) {
+            if let (Some(Err(error)), PmxcfsState::Frozen) = (&shared, state) {
                 problems.push(behind(error));
             }
             let copy = private_copy(host);
-            (How::Copy, copy.with_context(|| format!("{}, and its database cannot be read", shown(state)))?)
+            (
+                PictureSource::Copy,
+                copy.with_context(|| format!("{}, and its database cannot be read", shown(state)))?,
+            )
         }
     };
     problems.extend(contents.problems);
-    Ok(Picture { nodes: contents.nodes, database: Some(contents.database), how, state, problems })
+    Ok(PmxcfsPicture { nodes: contents.nodes, database: Some(contents.database), how, state, problems })
 }
 
 /// Nobody can be asked, and the disk is not known to have everything.
@@ -228,33 +240,35 @@ fn behind(error: &anyhow::Error) -> Problem {
         .hint("run the backup again when /etc/pve answers")
 }
 
-fn shown(state: State) -> &'static str {
+fn shown(state: PmxcfsState) -> &'static str {
     match state {
-        State::NotMounted => "it is not mounted",
-        State::Live { .. } => "it is mounted",
-        State::Dead => "pmxcfs is dead",
-        State::Frozen => "it does not answer",
+        PmxcfsState::NotMounted => "it is not mounted",
+        PmxcfsState::Live { .. } => "it is mounted",
+        PmxcfsState::Dead => "pmxcfs is dead",
+        PmxcfsState::Frozen => "it does not answer",
     }
 }
 
-fn state_problems(host: &Host, state: State) -> Vec<Problem> {
+fn state_problems(host: &Host, state: PmxcfsState) -> Vec<Problem> {
     let problem = match state {
         // A system that is only mounted here has nobody to run pmxcfs.
-        State::NotMounted if host.is_live() => {
+        PmxcfsState::NotMounted if host.is_live() => {
             Problem::warning("/etc/pve is not mounted; its contents were taken from config.db")
                 .hint("see `systemctl status pve-cluster`")
         }
-        State::Dead => Problem::warning(
+        PmxcfsState::Dead => Problem::warning(
             "/etc/pve is mounted, but pmxcfs is dead; its contents were taken from config.db",
         )
         .hint("`systemctl restart pve-cluster`"),
-        State::Frozen => Problem::warning("/etc/pve does not answer; its contents were taken from config.db")
-            .hint("see `systemctl status pve-cluster`; `systemctl restart pve-cluster` when it hangs"),
+        PmxcfsState::Frozen => {
+            Problem::warning("/etc/pve does not answer; its contents were taken from config.db")
+                .hint("see `systemctl status pve-cluster`; `systemctl restart pve-cluster` when it hangs")
+        }
         // A backup lacks nothing, but the admin of a node that takes no changes wants to know.
-        State::Live { quorate: false } => {
+        PmxcfsState::Live { quorate: false } => {
             Problem::notice("the cluster has no quorum; /etc/pve is read-only now").hint("see `pvecm status`")
         }
-        State::NotMounted | State::Live { quorate: true } => return Vec::new(),
+        PmxcfsState::NotMounted | PmxcfsState::Live { quorate: true } => return Vec::new(),
     };
     vec![problem]
 }
@@ -285,7 +299,7 @@ pub fn files(host: &Host, paths: &[&str]) -> Result<Vec<Option<Vec<u8>>>> {
 }
 
 /// The contents of those of the nodes that are asked for.
-fn pick(nodes: Vec<Node>, paths: &[&str]) -> Vec<Option<Vec<u8>>> {
+fn pick(nodes: Vec<PmxcfsNode>, paths: &[&str]) -> Vec<Option<Vec<u8>>> {
     let mut found: HashMap<PathBuf, Option<Vec<u8>>> =
         nodes.into_iter().map(|node| (node.path, node.data)).collect();
     paths.iter().map(|path| found.remove(Path::new(path)).flatten()).collect()
@@ -323,8 +337,8 @@ mod tests {
     #[test]
     fn where_database_and_mount_fail_the_copy_is_read_and_both_are_said() {
         let dir = tempfile::tempdir().unwrap();
-        let picture = read_in(&host(dir.path()), State::Live { quorate: true }).unwrap();
-        assert_eq!(picture.how, How::Copy);
+        let picture = read_in(&host(dir.path()), PmxcfsState::Live { quorate: true }).unwrap();
+        assert_eq!(picture.how, PictureSource::Copy);
         assert_eq!(picture.nodes.len(), 1);
         let said: Vec<_> = picture.problems.iter().map(|problem| problem.what.as_str()).collect();
         let [mount, database] = said[..] else { panic!("{said:?}") };
@@ -334,8 +348,9 @@ mod tests {
 
     #[test]
     fn modes_follow_the_path() {
-        let mode =
-            |path: &str, file: bool| Node { path: path.into(), mtime: 0, data: file.then(Vec::new) }.mode();
+        let mode = |path: &str, file: bool| {
+            PmxcfsNode { path: path.into(), mtime: 0, data: file.then(Vec::new) }.mode()
+        };
         assert_eq!(mode("storage.cfg", true), 0o640);
         assert_eq!(mode("priv", false), 0o700);
         assert_eq!(mode("priv/storage/nas.pw", true), 0o600);

@@ -11,10 +11,10 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
-use super::{MAX_FILE_BYTES, MOUNT, Node, PROBE_LIMIT, TRIES, VIRTUAL, pick};
+use super::{MAX_FILE_BYTES, MOUNT, PROBE_LIMIT, PmxcfsNode, TRIES, VIRTUAL, pick};
 use crate::model::problem::Problem;
 use crate::sys::host::Host;
-use crate::sys::process::forked::{self, Answer};
+use crate::sys::process::forked::{self, ChildResult};
 
 const READ_LIMIT: Duration = Duration::from_secs(60);
 const MAX_DEPTH: usize = 1024;
@@ -46,19 +46,19 @@ pub(super) fn some_through_mount(mount: &Path, paths: &[&str]) -> Result<Vec<Opt
 fn from_child(
     limit: Duration,
     work: impl FnOnce(&mut BufWriter<&mut File>) -> std::io::Result<()>,
-) -> Result<(Vec<Node>, Vec<Problem>)> {
+) -> Result<(Vec<PmxcfsNode>, Vec<Problem>)> {
     let answer = forked::run(limit, |pipe| {
         let mut out = BufWriter::new(pipe);
         let _ = work(&mut out).and_then(|()| send(&mut out, &Frame::End)).and_then(|()| out.flush());
     })?;
     match answer {
-        Answer::Done(data) => receive(&data),
-        Answer::Stuck => bail!("{MOUNT}: no answer within {} s", limit.as_secs()),
+        ChildResult::Finished(data) => receive(&data),
+        ChildResult::TimedOut => bail!("{MOUNT}: no answer within {} s", limit.as_secs()),
     }
 }
 
 /// Reads the mount in a child, again while the daemon's change counters move.
-pub(super) fn through_mount(host: &Host) -> Result<(Vec<Node>, Vec<Problem>)> {
+pub(super) fn through_mount(host: &Host) -> Result<(Vec<PmxcfsNode>, Vec<Problem>)> {
     let mount = host.path(MOUNT);
     // A daemon that ends well leaves an empty folder behind, which is no tree.
     let version = || -> Result<Vec<u8>> {
@@ -165,7 +165,7 @@ fn send(out: &mut impl Write, frame: &Frame) -> std::io::Result<()> {
     out.write_all(b"\n")
 }
 
-fn receive(mut data: &[u8]) -> Result<(Vec<Node>, Vec<Problem>)> {
+fn receive(mut data: &[u8]) -> Result<(Vec<PmxcfsNode>, Vec<Problem>)> {
     let mut nodes = Vec::new();
     let mut problems = Vec::new();
     loop {
@@ -185,7 +185,7 @@ fn receive(mut data: &[u8]) -> Result<(Vec<Node>, Vec<Problem>)> {
                     data = rest;
                     Ok::<_, anyhow::Error>(content.to_vec())
                 });
-                nodes.push(Node { path, mtime, data: content.transpose()? });
+                nodes.push(PmxcfsNode { path, mtime, data: content.transpose()? });
             }
         }
     }

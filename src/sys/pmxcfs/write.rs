@@ -16,7 +16,7 @@ use super::MOUNT;
 use crate::model::problem::{Fault, FaultKind};
 use crate::sys::fs::hash::sha256;
 use crate::sys::host::Host;
-use crate::sys::process::forked::{self, Answer};
+use crate::sys::process::forked::{self, ChildResult};
 
 /// Folder of the cluster locks: one folder for each lock that is held.
 pub const LOCKS: &str = "priv/lock";
@@ -30,7 +30,7 @@ const CHANGE_LIMIT: Duration = Duration::from_secs(20);
 
 /// One change of one path.
 #[derive(Debug)]
-pub struct Put<'a> {
+pub struct Change<'a> {
     /// Relative to /etc/pve.
     pub path: &'a Path,
     /// The name beside it that it is written under first.
@@ -39,13 +39,13 @@ pub struct Put<'a> {
     pub lock_wait: Duration,
     /// Hashes of the contents that may be there now, None for nothing there; empty for any.
     pub expect: &'a [Option<&'a str>],
-    pub to: To<'a>,
+    pub to: Desired<'a>,
     /// Seconds since 1970, set afterwards.
     pub mtime: Option<i64>,
 }
 
 #[derive(Debug)]
-pub enum To<'a> {
+pub enum Desired<'a> {
     File(&'a [u8]),
     Dir,
     /// Neither file nor folder; a folder only when it is empty.
@@ -59,7 +59,7 @@ const LOCKED: &str = "locked";
 
 /// Errors: `Locked` when another holds the lock, `Failed` for what was changed by somebody else, for the daemon's
 /// own refusals, and when nothing came back. None says the path: callers do.
-pub fn put(host: &Host, put: &Put) -> Result<()> {
+pub fn put(host: &Host, put: &Change) -> Result<()> {
     let mount = host.path(MOUNT);
     let limit = CHANGE_LIMIT + if put.lock.is_some() { put.lock_wait } else { Duration::ZERO };
     let answer = forked::run(limit, |pipe| {
@@ -70,25 +70,25 @@ pub fn put(host: &Host, put: &Put) -> Result<()> {
         let _ = pipe.write_all(said.as_bytes());
     })?;
     match answer {
-        Answer::Done(said) if said == b"ok" => Ok(()),
-        Answer::Done(said) if said == LOCKED.as_bytes() => {
+        ChildResult::Finished(said) if said == b"ok" => Ok(()),
+        ChildResult::Finished(said) if said == LOCKED.as_bytes() => {
             let lock = put.lock.unwrap_or_default();
             let fault = Fault::new(FaultKind::Locked, format!("something else holds the lock '{lock}'"));
             Err(fault.hint("a task of the cluster changes it now: wait for its end, then try again").into())
         }
-        Answer::Done(said) if said == CHANGED.as_bytes() => {
+        ChildResult::Finished(said) if said == CHANGED.as_bytes() => {
             Err(Fault::new(FaultKind::Failed, "it was changed meanwhile").into())
         }
-        Answer::Done(said) if said.is_empty() => Err(anyhow!("the change was cut short")),
-        Answer::Done(said) => Err(anyhow!("{}", String::from_utf8_lossy(&said))),
-        Answer::Stuck => {
+        ChildResult::Finished(said) if said.is_empty() => Err(anyhow!("the change was cut short")),
+        ChildResult::Finished(said) => Err(anyhow!("{}", String::from_utf8_lossy(&said))),
+        ChildResult::TimedOut => {
             let message = format!("pmxcfs did not answer within {} s", limit.as_secs());
             Err(Fault::new(FaultKind::Failed, message).hint("see `systemctl status pve-cluster`").into())
         }
     }
 }
 
-fn locked(mount: &Path, put: &Put) -> io::Result<()> {
+fn locked(mount: &Path, put: &Change) -> io::Result<()> {
     let Some(name) = put.lock else { return change(mount, put) };
     let lock = take(mount, name, put.lock_wait)?;
     let changed = change(mount, put);
@@ -123,7 +123,7 @@ fn take(mount: &Path, name: &str, wait: Duration) -> io::Result<PathBuf> {
     }
 }
 
-fn change(mount: &Path, put: &Put) -> io::Result<()> {
+fn change(mount: &Path, put: &Change) -> io::Result<()> {
     let path = mount.join(put.path);
     let temp = path.with_file_name(put.temp);
     let gone = |removed: io::Result<()>| match removed {
@@ -144,7 +144,7 @@ fn change(mount: &Path, put: &Put) -> io::Result<()> {
         }
     }
     match put.to {
-        To::File(content) => {
+        Desired::File(content) => {
             let mut file = OpenOptions::new().write(true).create_new(true).open(&temp)?;
             let written = file.write_all(content).and_then(|()| file.sync_all());
             drop(file);
@@ -153,13 +153,13 @@ fn change(mount: &Path, put: &Put) -> io::Result<()> {
                 return Err(error);
             }
         }
-        To::Dir => match fs::create_dir(&path) {
+        Desired::Dir => match fs::create_dir(&path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
             made => made?,
         },
-        To::Absent if path.is_dir() => gone(fs::remove_dir(&path))?,
-        To::Absent => gone(fs::remove_file(&path))?,
-        To::AsItIs => {}
+        Desired::Absent if path.is_dir() => gone(fs::remove_dir(&path))?,
+        Desired::Absent => gone(fs::remove_file(&path))?,
+        Desired::AsItIs => {}
     }
     if let Some(seconds) = put.mtime {
         // The root has no time of its own; nobody loses anything by a newer one.

@@ -64,8 +64,8 @@ impl std::fmt::Debug for Cmd {
 }
 
 #[derive(Debug, Clone, Default)]
-pub struct Output {
-    pub status: Status,
+pub struct ProcessOutput {
+    pub status: ToolStatus,
     pub stdout: Vec<u8>,
     pub stderr: Vec<u8>,
     /// More came than `max_bytes`.
@@ -73,14 +73,14 @@ pub struct Output {
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Status {
+pub enum ToolStatus {
     Exit(i32),
     Signal(i32),
     #[default]
     TimedOut,
 }
 
-impl std::fmt::Display for Status {
+impl std::fmt::Display for ToolStatus {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Exit(code) => write!(f, "exit {code}"),
@@ -93,7 +93,7 @@ impl std::fmt::Display for Status {
 pub trait Exec: Send + Sync {
     /// Runs a command to its end or its limit. None: the host has no such tool.
     /// Errors only when a tool that is there cannot be started.
-    fn run(&self, cmd: &Cmd) -> Result<Option<Output>>;
+    fn run(&self, cmd: &Cmd) -> Result<Option<ProcessOutput>>;
 
     /// Whether what is asked here speaks of the host: not so for a system that is only mounted.
     fn is_of_host(&self) -> bool {
@@ -105,7 +105,7 @@ pub trait Exec: Send + Sync {
 pub struct System;
 
 impl Exec for System {
-    fn run(&self, cmd: &Cmd) -> Result<Option<Output>> {
+    fn run(&self, cmd: &Cmd) -> Result<Option<ProcessOutput>> {
         let Some(tool) = cmd.argv.first().and_then(|name| find(name)) else { return Ok(None) };
         run_at(&tool, &cmd.argv[1..], cmd).map(Some)
     }
@@ -115,7 +115,7 @@ impl Exec for System {
 pub struct NoTools;
 
 impl Exec for NoTools {
-    fn run(&self, _: &Cmd) -> Result<Option<Output>> {
+    fn run(&self, _: &Cmd) -> Result<Option<ProcessOutput>> {
         Ok(None)
     }
 
@@ -129,7 +129,7 @@ fn find(name: &str) -> Option<PathBuf> {
 }
 
 /// Runs the program at `tool` with the environment and the limits that `System` gives.
-pub fn run_at(tool: &Path, args: &[String], cmd: &Cmd) -> Result<Output> {
+pub fn run_at(tool: &Path, args: &[String], cmd: &Cmd) -> Result<ProcessOutput> {
     let mut child = Command::new(tool)
         .args(args)
         .env_clear()
@@ -158,7 +158,7 @@ pub fn run_at(tool: &Path, args: &[String], cmd: &Cmd) -> Result<Output> {
         let _ = feeder.join();
     }
     let [stdout, stderr] = pipes;
-    Ok(Output {
+    Ok(ProcessOutput {
         status,
         truncated: stdout.dropped || stderr.dropped,
         stdout: stdout.data,
@@ -192,7 +192,7 @@ impl Drop for Group {
     }
 }
 
-fn watch(child: &mut Child, pipes: &mut [Pipe; 2], group: &Group, cmd: &Cmd) -> Result<Status> {
+fn watch(child: &mut Child, pipes: &mut [Pipe; 2], group: &Group, cmd: &Cmd) -> Result<ToolStatus> {
     let mut deadline = Instant::now() + cmd.limit;
     let mut timed_out = false;
     let mut ended: Option<ExitStatus> = None;
@@ -227,12 +227,12 @@ fn watch(child: &mut Child, pipes: &mut [Pipe; 2], group: &Group, cmd: &Cmd) -> 
         let _ = killpg(group.0, Signal::SIGTERM);
     }
     Ok(match ended {
-        _ if timed_out => Status::TimedOut,
+        _ if timed_out => ToolStatus::TimedOut,
         Some(status) => match (status.code(), std::os::unix::process::ExitStatusExt::signal(&status)) {
-            (Some(code), _) => Status::Exit(code),
-            (None, signal) => Status::Signal(signal.unwrap_or_default()),
+            (Some(code), _) => ToolStatus::Exit(code),
+            (None, signal) => ToolStatus::Signal(signal.unwrap_or_default()),
         },
-        None => Status::TimedOut,
+        None => ToolStatus::TimedOut,
     })
 }
 
@@ -306,7 +306,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    fn sh(script: &str, limit_ms: u64, max_bytes: usize) -> Output {
+    fn sh(script: &str, limit_ms: u64, max_bytes: usize) -> ProcessOutput {
         let cmd = Cmd { max_bytes, ..Cmd::new(["sh", "-c", script], Duration::from_millis(limit_ms)) };
         System.run(&cmd).unwrap().unwrap()
     }
@@ -315,7 +315,7 @@ mod tests {
     fn the_streams_and_the_status_are_kept_apart() {
         let output = sh("echo out; echo err >&2; exit 3", 5_000, 1024);
         assert_eq!((output.stdout, output.stderr), (b"out\n".to_vec(), b"err\n".to_vec()));
-        assert_eq!(output.status, Status::Exit(3));
+        assert_eq!(output.status, ToolStatus::Exit(3));
     }
 
     #[test]
@@ -328,7 +328,7 @@ mod tests {
     fn a_command_that_ignores_sigterm_ends_all_the_same() {
         let start = Instant::now();
         let output = sh("trap '' TERM; while :; do sleep 1; done", 100, 1024);
-        assert_eq!(output.status, Status::TimedOut);
+        assert_eq!(output.status, ToolStatus::TimedOut);
         assert!(start.elapsed() < Duration::from_secs(6));
     }
 
@@ -337,7 +337,7 @@ mod tests {
         let output = sh("head -c 1000000 /dev/zero", 5_000, 1000);
         assert_eq!(output.stdout.len(), 1000);
         assert!(output.truncated);
-        assert_eq!(output.status, Status::Exit(0));
+        assert_eq!(output.status, ToolStatus::Exit(0));
     }
 
     #[test]
@@ -356,7 +356,7 @@ mod tests {
             System.run(&cmd).unwrap().unwrap()
         };
         assert_eq!(fed("cat; printf $WORD").stdout.len(), 300_001);
-        assert_eq!(fed("exit 4").status, Status::Exit(4));
+        assert_eq!(fed("exit 4").status, ToolStatus::Exit(4));
     }
 
     #[test]

@@ -23,16 +23,16 @@ const REAP_LIMIT: Duration = Duration::from_millis(500);
 
 /// How the child ended.
 #[derive(Debug)]
-pub enum Answer {
+pub enum ChildResult {
     /// What it wrote.
-    Done(Vec<u8>),
+    Finished(Vec<u8>),
     /// It did not finish within the limit and was killed; or it died.
-    Stuck,
+    TimedOut,
 }
 
 /// Runs `work` in a forked child; what it writes comes back. `work` must do nothing but read and write files:
 /// other threads do not exist in the child, and destructors of the parent's values do not run.
-pub fn run(limit: Duration, work: impl FnOnce(&mut File)) -> Result<Answer> {
+pub fn run(limit: Duration, work: impl FnOnce(&mut File)) -> Result<ChildResult> {
     let (reader, writer) = pipe2(nix::fcntl::OFlag::O_CLOEXEC).context("pipe")?;
     // SAFETY: the child calls only `work`, which is held to plain file operations, and then _exit.
     match unsafe { fork() }.context("fork")? {
@@ -49,7 +49,7 @@ pub fn run(limit: Duration, work: impl FnOnce(&mut File)) -> Result<Answer> {
             drop(writer);
             let answer = collect(reader, Instant::now() + limit);
             reap(child, !matches!(answer, Ok(Some(_))));
-            Ok(answer?.map_or(Answer::Stuck, Answer::Done))
+            Ok(answer?.map_or(ChildResult::TimedOut, ChildResult::Finished))
         }
     }
 }
@@ -121,8 +121,8 @@ pub fn read_small(limit: Duration, root: &Path, path: impl AsRef<Path>, max: u64
         let _ = pipe.write_all(&[how]).and_then(|()| pipe.write_all(&rest));
     });
     let data = match answer.map_err(io::Error::other)? {
-        Answer::Done(data) => data,
-        Answer::Stuck => return Err(io::Error::new(io::ErrorKind::TimedOut, "does not answer")),
+        ChildResult::Finished(data) => data,
+        ChildResult::TimedOut => return Err(io::Error::new(io::ErrorKind::TimedOut, "does not answer")),
     };
     match data.split_first() {
         Some((&READ, content)) => Ok(content.to_vec()),
@@ -142,7 +142,7 @@ mod tests {
     fn what_the_child_writes_comes_back() {
         let big = vec![7_u8; 3_000_000];
         let answer = run(Duration::from_secs(10), |pipe| pipe.write_all(&big).unwrap()).unwrap();
-        assert!(matches!(answer, Answer::Done(data) if data == big));
+        assert!(matches!(answer, ChildResult::Finished(data) if data == big));
     }
 
     #[test]
@@ -167,7 +167,7 @@ mod tests {
                 std::thread::sleep(Duration::from_secs(60));
             }
         });
-        assert!(matches!(answer.unwrap(), Answer::Stuck));
+        assert!(matches!(answer.unwrap(), ChildResult::TimedOut));
         assert!(start.elapsed() < Duration::from_secs(5));
     }
 }

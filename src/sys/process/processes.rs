@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use super::forked::{self, Answer};
+use super::forked::{self, ChildResult};
 use crate::model::exposure::{Process, Program};
 
 const LIMIT: Duration = Duration::from_secs(10);
@@ -34,7 +34,7 @@ pub fn all(root: &Path) -> Result<Vec<Process>> {
             pids.filter_map(|pid| one(root, &proc.join(pid.to_string()), pid, own.as_deref())).collect();
         let _ = serde_json::to_writer(pipe, &found);
     })?;
-    let Answer::Done(data) = answer else { bail!("/proc: no answer within {} s", LIMIT.as_secs()) };
+    let ChildResult::Finished(data) = answer else { bail!("/proc: no answer within {} s", LIMIT.as_secs()) };
     serde_json::from_slice(&data).context("the look at /proc ended before its time")
 }
 

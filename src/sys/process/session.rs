@@ -16,7 +16,7 @@ const TICK: f64 = 0.01;
 /// A login.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub struct Session {
+pub struct LoginSession {
     /// The kernel's number of a login through PAM; sudo, su, tmux and screen keep it. Many containers have none.
     pub audit: Option<u32>,
     /// Number of the controlling terminal, 0 for none.
@@ -40,7 +40,7 @@ pub enum Newness {
     NoLogin,
 }
 
-impl Session {
+impl LoginSession {
     pub fn current() -> Self {
         let stat = Stat::of("self").unwrap_or_default();
         let audit = number("/proc/self/sessionid");
@@ -165,8 +165,8 @@ mod tests {
 
     const ARMED_AT: f64 = 100.0;
 
-    fn session(audit: Option<u32>, tty: i64, leader: i64, since: f64) -> Session {
-        Session { audit, tty, leader, since: Some(since) }
+    fn session(audit: Option<u32>, tty: i64, leader: i64, since: f64) -> LoginSession {
+        LoginSession { audit, tty, leader, since: Some(since) }
     }
 
     #[test]
@@ -195,12 +195,12 @@ mod tests {
         assert_eq!(seen(0, 6, 101.0), Newness::New);
         assert_eq!(seen(2, 6, 99.0), Newness::Older);
         assert_eq!(seen(2, 0, 101.0), Newness::NoLogin);
-        let outside = Session { since: None, ..session(None, 0, 0, 0.0) };
+        let outside = LoginSession { since: None, ..session(None, 0, 0, 0.0) };
         assert_eq!(outside.newness(&outside, ARMED_AT), Newness::NoLogin);
         assert_eq!(seen_by(&outside, 2, 6), Newness::New);
     }
 
-    fn seen_by(first: &Session, tty: i64, leader: i64) -> Newness {
+    fn seen_by(first: &LoginSession, tty: i64, leader: i64) -> Newness {
         session(None, tty, leader, 101.0).newness(first, ARMED_AT)
     }
 

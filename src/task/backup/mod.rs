@@ -13,12 +13,12 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use jiff::SignedDuration;
 
-use self::readahead::Progress;
-use self::upload::Delivery;
+use self::readahead::ReadaheadProgress;
+use self::upload::Upload;
 use super::keys::{self, key_check};
 use super::runs::{records, status};
-use super::scan::archiver::Intake;
-use super::scan::baseline::Picture;
+use super::scan::archiver::Archiver;
+use super::scan::baseline::Baseline;
 use super::scan::commands::{self, Inquiry};
 use super::scan::sources::{self, Planned, Sources};
 use super::scan::{coverage, walk};
@@ -50,7 +50,7 @@ const STEPS: usize = 4;
 const THREADS_MAX: u32 = 4;
 const THREADS_LIMIT: u32 = 64;
 
-pub struct Request {
+pub struct BackupRequest {
     pub selection: Selection,
     pub note: Option<String>,
     pub protect: bool,
@@ -60,7 +60,7 @@ pub struct Request {
 /// What a run would read and write; nothing was read but names and sizes.
 #[derive(Debug, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub struct Plan {
+pub struct BackupPlan {
     pub system: String,
     pub snapshot: SnapshotId,
     pub items: Vec<Planned>,
@@ -71,7 +71,12 @@ pub struct Plan {
     pub problems: Vec<Problem>,
 }
 
-pub fn plan(host: &Host, config: &Config, stores: &[Box<dyn Store>], request: &Request) -> Result<Plan> {
+pub fn plan(
+    host: &Host,
+    config: &Config,
+    stores: &[Box<dyn Store>],
+    request: &BackupRequest,
+) -> Result<BackupPlan> {
     check_is_system(host)?;
     let recipients = keys::recipients(host, config)?;
     let sources = Sources::new(host, config, stores, &request.selection)?;
@@ -79,7 +84,7 @@ pub fn plan(host: &Host, config: &Config, stores: &[Box<dyn Store>], request: &R
     let mut problems = sources.problems;
     problems.extend(left.problems);
     walk::shorten(&mut problems);
-    Ok(Plan {
+    Ok(BackupPlan {
         system: host.facts.summary(),
         snapshot: SnapshotId::new(&host.facts.node, host.now).context("a node name")?,
         items,
@@ -96,7 +101,7 @@ pub fn run(
     host: &Host,
     config: &Config,
     stores: &[Box<dyn Store>],
-    request: &Request,
+    request: &BackupRequest,
     say: &dyn Fn(&str),
 ) -> Result<Report> {
     let start = Instant::now();
@@ -135,7 +140,7 @@ pub fn run(
     let size = fs::metadata(&spool)?.len();
     let picture = picture(host, &snapshot, size, &index);
     let mut problems = index.problems;
-    let before = picture.as_ref().and_then(Picture::before);
+    let before = picture.as_ref().and_then(Baseline::before);
     let changes = picture.as_ref().zip(before.as_ref()).map(|(picture, before)| picture.since(before));
     if config.backup.skip_unchanged
         && let (Some(before), Some(changes)) = (&before, &changes)
@@ -152,7 +157,7 @@ pub fn run(
     }
     let names: Vec<&str> = stores.iter().map(|store| store.name()).collect();
     step(STEPS, &format!("storing in {}", names.join(", ")));
-    let delivery = Delivery { host, config, lock: &lock, spool: &spool, id: &snapshot.id };
+    let delivery = Upload { host, config, lock: &lock, spool: &spool, id: &snapshot.id };
     let done = delivery.to_all(stores, &mut problems, say)?;
     phases.store = lap.elapsed().as_secs_f64();
     if let Some(Err(error)) = picture.map(|picture| picture.keep()) {
@@ -176,7 +181,7 @@ pub fn run(
 fn may_skip(
     host: &Host,
     stores: &[Box<dyn Store>],
-    request: &Request,
+    request: &BackupRequest,
     snapshot: &Snapshot,
     (before, changes): (&Memory, &Changes),
     problems: &mut Vec<Problem>,
@@ -216,9 +221,9 @@ fn may_skip(
 }
 
 /// What the snapshot holds, to be remembered. Not of a part of the host, and not where nothing can be kept.
-fn picture(host: &Host, snapshot: &Snapshot, size: u64, index: &Index) -> Option<Picture> {
+fn picture(host: &Host, snapshot: &Snapshot, size: u64, index: &Index) -> Option<Baseline> {
     let made =
-        snapshot.selection.is_empty().then(|| Picture::of(host, &snapshot.id, size, &index.entries))?;
+        snapshot.selection.is_empty().then(|| Baseline::of(host, &snapshot.id, size, &index.entries))?;
     made.inspect_err(|error| log::info!("changes are not told: {error:#}")).ok()
 }
 
@@ -354,7 +359,7 @@ fn next_id(
 fn draft(
     host: &Host,
     config: &Config,
-    request: &Request,
+    request: &BackupRequest,
     id: SnapshotId,
     parent: Option<Parent>,
 ) -> Result<Snapshot> {
@@ -409,9 +414,9 @@ fn write(
 ) -> Result<Written> {
     let id = draft.id.clone();
     let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(spool)?;
-    let mut intake = Intake::new(host, Writer::new(file, draft, protection)?, problems);
+    let mut intake = Archiver::new(host, Writer::new(file, draft, protection)?, problems);
     let inquiry = Inquiry::new(&sources.items, host, &sources.apis);
-    let (scan, progress) = (&sources.scan(host), &Progress::default());
+    let (scan, progress) = (&sources.scan(host), &ReadaheadProgress::default());
     let left = thread::scope(|scope| {
         let mut ahead = false;
         for _ in 0..inquiry.workers() {

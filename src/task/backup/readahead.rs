@@ -9,9 +9,9 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::catalog::Item;
-use crate::model::index::Kind;
-use crate::sys::fs::files::{self, Node};
-use crate::task::scan::walk::{self, Piece, Scan};
+use crate::model::index::EntryKind;
+use crate::sys::fs::files::{self, FileNode};
+use crate::task::scan::walk::{self, FoundPiece, Scan};
 
 /// More gained nothing on the disks that were measured.
 const THREADS: usize = 6;
@@ -26,13 +26,13 @@ const PAUSE: Duration = Duration::from_millis(1);
 
 /// How far the walk that counts has come, in the measure of this file.
 #[derive(Default)]
-pub struct Progress {
+pub struct ReadaheadProgress {
     bytes: AtomicU64,
     ended: AtomicBool,
 }
 
-impl Progress {
-    pub fn passed(&self, piece: &Piece) {
+impl ReadaheadProgress {
+    pub fn passed(&self, piece: &FoundPiece) {
         self.bytes.fetch_add(weight(piece), Ordering::Relaxed);
     }
 
@@ -45,9 +45,9 @@ impl Progress {
     }
 }
 
-fn weight(piece: &Piece) -> u64 {
+fn weight(piece: &FoundPiece) -> u64 {
     match piece {
-        Piece::File { stat, .. } if stat.node == Node::Kept(Kind::File) => {
+        FoundPiece::File { stat, .. } if stat.node == FileNode::Kept(EntryKind::File) => {
             stat.size.clamp(FILE_MIN_BYTES, FILE_MAX_BYTES)
         }
         _ => 0,
@@ -55,7 +55,7 @@ fn weight(piece: &Piece) -> u64 {
 }
 
 /// Walks ahead of `progress` until it ends or everything is fetched.
-pub fn run(scan: &Scan, items: &[&'static Item], progress: &Progress) {
+pub fn run(scan: &Scan, items: &[&'static Item], progress: &ReadaheadProgress) {
     let (queue, files) = sync_channel::<PathBuf>(QUEUE_FILES);
     let files = Mutex::new(files);
     std::thread::scope(|scope| {
@@ -66,7 +66,7 @@ pub fn run(scan: &Scan, items: &[&'static Item], progress: &Progress) {
         // The error is only the way out.
         let _ = walk::walk(scan, items, &mut |_, piece| {
             let weight = weight(piece);
-            if let Piece::File { path, .. } = piece
+            if let FoundPiece::File { path, .. } = piece
                 && weight > 0
                 && here >= progress.bytes.load(Ordering::Relaxed)
             {

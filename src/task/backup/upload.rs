@@ -10,7 +10,7 @@ use jiff::tz::TimeZone;
 
 use crate::config::Config;
 use crate::model::problem::Problem;
-use crate::model::report::Stored;
+use crate::model::report::StoredCopy;
 use crate::model::snapshot::SnapshotId;
 use crate::store::Store;
 use crate::sys::host::Host;
@@ -19,7 +19,7 @@ use crate::task::error;
 use crate::task::runs::prune;
 
 /// A snapshot on its way to the stores.
-pub(crate) struct Delivery<'a> {
+pub(crate) struct Upload<'a> {
     pub host: &'a Host,
     pub config: &'a Config,
     pub lock: &'a Lock,
@@ -27,7 +27,7 @@ pub(crate) struct Delivery<'a> {
     pub id: &'a SnapshotId,
 }
 
-impl Delivery<'_> {
+impl Upload<'_> {
     /// To all stores at a time, for each is waited for in another place. What the others met is told with the
     /// primary's. Errors: the primary's, the first of `stores`, when all have ended; a stop.
     pub fn to_all(
@@ -35,8 +35,8 @@ impl Delivery<'_> {
         stores: &[Box<dyn Store>],
         problems: &mut Vec<Problem>,
         say: &dyn Fn(&str),
-    ) -> Result<Vec<Stored>> {
-        let mut results: Vec<Result<(Stored, Vec<Problem>)>> = match stores {
+    ) -> Result<Vec<StoredCopy>> {
+        let mut results: Vec<Result<(StoredCopy, Vec<Problem>)>> = match stores {
             [only] => vec![self.to_one(0, only.as_ref(), say)],
             _ => thread::scope(|scope| {
                 let (line, lines) = mpsc::channel::<String>();
@@ -58,7 +58,7 @@ impl Delivery<'_> {
             }),
         };
         let is_whole =
-            |result: &Result<(Stored, _)>| result.as_ref().is_ok_and(|(one, _)| one.place.is_some());
+            |result: &Result<(StoredCopy, _)>| result.as_ref().is_ok_and(|(one, _)| one.place.is_some());
         if !results.iter().all(is_whole) {
             check_stopped()?;
         }
@@ -82,10 +82,10 @@ impl Delivery<'_> {
     }
 
     /// Errors: the primary's, which is store 0. Another one that fails is a problem.
-    fn to_one(&self, n: usize, store: &dyn Store, say: &dyn Fn(&str)) -> Result<(Stored, Vec<Problem>)> {
+    fn to_one(&self, n: usize, store: &dyn Store, say: &dyn Fn(&str)) -> Result<(StoredCopy, Vec<Problem>)> {
         say(&format!("writing to store {}", store.name()));
         let mut problems = Vec::new();
-        let mut stored = Stored {
+        let mut stored = StoredCopy {
             store: store.name().to_owned(),
             place: None,
             medium: None,
@@ -106,7 +106,13 @@ impl Delivery<'_> {
     }
 
     /// Retention where the new snapshot lies safely. What goes wrong is a problem: the snapshot is there.
-    fn prune(&self, store: &dyn Store, stored: &mut Stored, problems: &mut Vec<Problem>, say: &dyn Fn(&str)) {
+    fn prune(
+        &self,
+        store: &dyn Store,
+        stored: &mut StoredCopy,
+        problems: &mut Vec<Problem>,
+        say: &dyn Fn(&str),
+    ) {
         let keep = self.config.keep(store.name());
         if keep.keeps_all() {
             stored.kept = store.list(Some(&self.host.facts.node)).ok().map(|found| found.len());

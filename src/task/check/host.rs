@@ -5,13 +5,13 @@ use std::time::Duration;
 use super::own;
 use crate::catalog::own::{IDENTITY_PLACES, SERVICE, TIMER};
 use crate::model::facts::Product;
-use crate::plan::check::{self, Area, Finding, State, of_problem};
+use crate::plan::check::{self, Area, CheckFinding, CheckState, of_problem};
 use crate::sys::fs::free_space;
 use crate::sys::host::Host;
 use crate::sys::pmxcfs;
-use crate::sys::process::exec::{Cmd, Status};
+use crate::sys::process::exec::{Cmd, ToolStatus};
 use crate::task::runs::records;
-use crate::task::setup::hook::{self, Place};
+use crate::task::setup::hook::{self, HookSite};
 use crate::task::setup::migrate;
 
 /// systemd answers at once or not at all.
@@ -23,11 +23,15 @@ const UNIT_PROPERTIES: &str =
     "--property=Id,LoadState,ActiveState,UnitFileState,Result,ExecMainStatus,NextElapseUSecRealtime";
 
 /// All that needs no configuration of ours.
-pub fn host(host: &Host) -> Vec<Finding> {
+pub fn host(host: &Host) -> Vec<CheckFinding> {
     let mut findings = own::package(host);
     let identities = own::identities(host, IDENTITY_PLACES);
     if identities.is_empty() {
-        findings.push(Finding::new(Area::Keys, State::Ok, "no private age identity was found on this host"));
+        findings.push(CheckFinding::new(
+            Area::Keys,
+            CheckState::Ok,
+            "no private age identity was found on this host",
+        ));
     }
     findings.extend(identities);
     findings.extend(hooks(host));
@@ -45,22 +49,22 @@ pub fn host(host: &Host) -> Vec<Finding> {
 }
 
 /// Both side by side do each other no harm, but whoever has moved wants one of them.
-fn predecessor(host: &Host) -> Vec<Finding> {
+fn predecessor(host: &Host) -> Vec<CheckFinding> {
     let finding = |start: migrate::Start| {
         let what = format!("the old tool still runs: {}: {}", start.place, start.what);
-        Finding::new(Area::Predecessor, State::Notice, what)
+        CheckFinding::new(Area::Predecessor, CheckState::Notice, what)
             .hint(format!("once all is moved (`pbx-config migrate`): `{}`", start.retire))
     };
     migrate::starts(host.root(), host.is_live()).into_iter().map(finding).collect()
 }
 
-fn hooks(host: &Host) -> Vec<Finding> {
+fn hooks(host: &Host) -> Vec<CheckFinding> {
     let mut findings = Vec::new();
-    let finding = |state, what: String| Finding::new(Area::Hooks, state, what);
-    for place in Place::ALL {
+    let finding = |state, what: String| CheckFinding::new(Area::Hooks, state, what);
+    for place in HookSite::ALL {
         let name = place.name();
         // Without vzdump there is nothing to hook into.
-        if matches!(place, Place::Vzdump) && !host.facts.has(Product::Pve) {
+        if matches!(place, HookSite::Vzdump) && !host.facts.has(Product::Pve) {
             continue;
         }
         let state = match hook::status(host, place) {
@@ -70,20 +74,21 @@ fn hooks(host: &Host) -> Vec<Finding> {
                 let what = format!("{name}: {}", failed.what);
                 let hint =
                     failed.hint.unwrap_or_else(|| format!("`pbx-config hook status {name}` tells more"));
-                findings.push(finding(State::Warning, what).hint(hint));
+                findings.push(finding(CheckState::Warning, what).hint(hint));
                 continue;
             }
         };
         findings.push(if state.enabled {
-            finding(State::Ok, format!("{name}: enabled in {}", state.file))
+            finding(CheckState::Ok, format!("{name}: enabled in {}", state.file))
         } else {
-            finding(State::Notice, format!("{name}: not enabled"))
+            finding(CheckState::Notice, format!("{name}: not enabled"))
                 .hint(format!("`pbx-config hook enable {name}`"))
         });
         for job in state.bypassed_by.iter().filter(|_| state.enabled) {
             let what = format!("{name}: job {} runs {} instead of the hook", job.id, job.script);
             findings.push(
-                finding(State::Warning, what).hint("call the hook from that script, or take it from the job"),
+                finding(CheckState::Warning, what)
+                    .hint("call the hook from that script, or take it from the job"),
             );
         }
         findings.extend(state.problems.into_iter().map(|problem| of_problem(Area::Hooks, problem)));
@@ -91,62 +96,68 @@ fn hooks(host: &Host) -> Vec<Finding> {
     findings
 }
 
-fn timer(host: &Host) -> Vec<Finding> {
+fn timer(host: &Host) -> Vec<CheckFinding> {
     let cmd = Cmd::new(["systemctl", "show", UNIT_PROPERTIES, TIMER, SERVICE], SYSTEMCTL_LIMIT);
     let finding = |state, what: &str| {
-        let finding = Finding::new(Area::Timer, state, what);
+        let finding = CheckFinding::new(Area::Timer, state, what);
         vec![finding.hint("`systemctl list-timers` shows what starts by itself; without systemd cron has to")]
     };
     match host.exec.run(&cmd) {
-        Ok(Some(said)) if said.status == Status::Exit(0) => {
+        Ok(Some(said)) if said.status == ToolStatus::Exit(0) => {
             check::timer(&check::units(&String::from_utf8_lossy(&said.stdout)))
         }
-        Ok(None) => finding(State::Notice, "there is no systemctl to ask for the timer"),
+        Ok(None) => finding(CheckState::Notice, "there is no systemctl to ask for the timer"),
         Ok(Some(said)) => {
             let why = String::from_utf8_lossy(&said.stderr);
             let why = why.lines().next().unwrap_or_default();
             finding(
-                State::Warning,
+                CheckState::Warning,
                 &format!("the timer is not known: systemctl show: {}: {why}", said.status),
             )
         }
-        Err(error) => finding(State::Warning, &format!("systemctl show: {error:#}")),
+        Err(error) => finding(CheckState::Warning, &format!("systemctl show: {error:#}")),
     }
 }
 
-fn cluster(host: &Host) -> Vec<Finding> {
+fn cluster(host: &Host) -> Vec<CheckFinding> {
     if !host.facts.has(Product::Pve) {
         return Vec::new();
     }
     let mount = pmxcfs::MOUNT;
     let (state, what, hint) = match pmxcfs::state(host) {
-        pmxcfs::State::Live { quorate: true } => (State::Ok, "mounted, can be written", ""),
-        pmxcfs::State::Live { quorate: false } => (
-            State::Warning,
+        pmxcfs::PmxcfsState::Live { quorate: true } => (CheckState::Ok, "mounted, can be written", ""),
+        pmxcfs::PmxcfsState::Live { quorate: false } => (
+            CheckState::Warning,
             "has no quorum: it can be saved, not restored into",
             "`pvecm status` tells which nodes are missing",
         ),
-        pmxcfs::State::NotMounted => (State::Problem, "is not mounted", "see `systemctl status pve-cluster`"),
-        pmxcfs::State::Dead => {
-            (State::Problem, "is mounted, but its daemon is gone", "`systemctl restart pve-cluster`")
+        pmxcfs::PmxcfsState::NotMounted => {
+            (CheckState::Problem, "is not mounted", "see `systemctl status pve-cluster`")
         }
-        pmxcfs::State::Frozen => (State::Problem, "does not answer", "see `journalctl -u pve-cluster`"),
+        pmxcfs::PmxcfsState::Dead => {
+            (CheckState::Problem, "is mounted, but its daemon is gone", "`systemctl restart pve-cluster`")
+        }
+        pmxcfs::PmxcfsState::Frozen => {
+            (CheckState::Problem, "does not answer", "see `journalctl -u pve-cluster`")
+        }
     };
-    let finding = Finding::new(Area::Cluster, state, format!("{mount} {what}"));
+    let finding = CheckFinding::new(Area::Cluster, state, format!("{mount} {what}"));
     vec![if hint.is_empty() { finding } else { finding.hint(hint) }]
 }
 
-fn clock() -> Vec<Finding> {
+fn clock() -> Vec<CheckFinding> {
     vec![match free_space::clock_is_synchronised() {
-        Some(true) => Finding::new(Area::Clock, State::Ok, "the clock is kept right"),
-        Some(false) => Finding::new(Area::Clock, State::Warning, "nothing keeps the clock right")
+        Some(true) => CheckFinding::new(Area::Clock, CheckState::Ok, "the clock is kept right"),
+        Some(false) => CheckFinding::new(Area::Clock, CheckState::Warning, "nothing keeps the clock right")
             .hint("see `timedatectl` and `systemctl status chrony`; snapshots are named and kept by time"),
-        None => Finding::new(Area::Clock, State::Notice, "the kernel does not tell about its clock"),
+        None => {
+            CheckFinding::new(Area::Clock, CheckState::Notice, "the kernel does not tell about its clock")
+        }
     }]
 }
 
 /// Where a snapshot is written before it goes to its stores.
-pub fn var_space(host: &Host) -> Vec<Finding> {
+pub fn var_space(host: &Host) -> Vec<CheckFinding> {
     let dir = host.state_dir();
     let found = dir.ancestors().find_map(|dir| free_space::now(dir).ok());
     let last = records::newest_size(host);

@@ -20,12 +20,12 @@ use crate::model::section::Section;
 use crate::model::snapshot::SnapshotId;
 use crate::model::units::count;
 use crate::notify;
-use crate::plan::check::{self, Area, Finding, State};
+use crate::plan::check::{self, Area, CheckFinding, CheckState};
 use crate::plan::select::Selection;
 use crate::store::Store;
 use crate::sys::fs::{free_space, permissions};
 use crate::sys::host::Host;
-use crate::sys::process::forked::{self, Answer};
+use crate::sys::process::forked::{self, ChildResult};
 
 pub use host::host;
 pub use network::network;
@@ -47,7 +47,7 @@ pub fn preflight(host: &Host, config: &Config) -> Result<Vec<Problem>> {
     let mut findings = own(host);
     findings.extend(own::identities(host, &own::FEW_PLACES));
     findings.extend(host::var_space(host));
-    let worst = findings.iter().find(|finding| finding.state == State::Problem);
+    let worst = findings.iter().find(|finding| finding.state == CheckState::Problem);
     if let Some(worst) = worst.filter(|_| config.backup.preflight == Preflight::Stop) {
         let fault = Fault::new(FaultKind::Failed, format!("no backup before this is mended: {}", worst.what));
         let hint = worst.hint.as_deref().unwrap_or("see `pbx-config check`");
@@ -55,11 +55,11 @@ pub fn preflight(host: &Host, config: &Config) -> Result<Vec<Problem>> {
             .hint(format!("{hint}; `preflight warn` under 'backup: main' makes one all the same"))
             .into());
     }
-    Ok(findings.iter().filter_map(Finding::problem).collect())
+    Ok(findings.iter().filter_map(CheckFinding::problem).collect())
 }
 
 /// Each store: reached, with room for the next snapshot, its snapshots in nobody else's hands.
-pub fn stores(host: &Host, stores: &[Box<dyn Store>]) -> Vec<Finding> {
+pub fn stores(host: &Host, stores: &[Box<dyn Store>]) -> Vec<CheckFinding> {
     let mut findings = Vec::new();
     for store in stores {
         let name = format!("store '{}': {}", store.name(), store.place());
@@ -67,7 +67,7 @@ pub fn stores(host: &Host, stores: &[Box<dyn Store>]) -> Vec<Finding> {
             Err(error) => findings.push(failed(Area::Stores, &error)),
             Ok(found) => {
                 let what = format!("{name}: {} of this host", count(found.len(), "snapshot"));
-                findings.push(Finding::new(Area::Stores, State::Ok, what));
+                findings.push(CheckFinding::new(Area::Stores, CheckState::Ok, what));
                 let newest = found.iter().max();
                 let need = newest.map_or(FIRST_BYTES, |(_, size)| size.saturating_mul(MARGIN));
                 if let Some(room) = store.folder().and_then(free_space::of) {
@@ -97,7 +97,7 @@ fn list(store: &dyn Store, node: &str) -> Result<Sizes> {
         });
         let _ = serde_json::to_writer(pipe, &said);
     })?;
-    let Answer::Done(said) = answer else {
+    let ChildResult::Finished(said) = answer else {
         let what = format!(
             "store '{}': {}: no answer within {} s",
             store.name(),
@@ -113,30 +113,32 @@ fn list(store: &dyn Store, node: &str) -> Result<Sizes> {
 }
 
 /// An error, with what it says is to be done.
-pub fn failed(area: Area, error: &anyhow::Error) -> Finding {
+pub fn failed(area: Area, error: &anyhow::Error) -> CheckFinding {
     let hint = error.downcast_ref::<Fault>().and_then(|fault| fault.hint.clone());
-    Finding { hint, ..Finding::new(area, State::Problem, format!("{error:#}")) }
+    CheckFinding { hint, ..CheckFinding::new(area, CheckState::Problem, format!("{error:#}")) }
 }
 
 /// Whether snapshots are sealed, every channel as its section says, and where metrics go.
-pub fn settings(host: &Host, config: &Config) -> Vec<Finding> {
+pub fn settings(host: &Host, config: &Config) -> Vec<CheckFinding> {
     let mut findings = Vec::new();
-    let keys = |state, what: String| Finding::new(Area::Keys, state, what);
+    let keys = |state, what: String| CheckFinding::new(Area::Keys, state, what);
     match keys::recipients(host, config) {
         Err(error) => findings.push(failed(Area::Keys, &error)),
         Ok(all) if all.is_empty() => {
-            let finding = keys(State::Notice, "snapshots are not encrypted".into());
+            let finding = keys(CheckState::Notice, "snapshots are not encrypted".into());
             findings.push(finding.hint("`pbx-config key setup` leads through it"));
         }
         Ok(all) => {
-            findings
-                .push(keys(State::Ok, format!("snapshots are sealed for {}", count(all.len(), "recipient"))));
+            findings.push(keys(
+                CheckState::Ok,
+                format!("snapshots are sealed for {}", count(all.len(), "recipient")),
+            ));
             findings.push(match (key_check::overdue(host, &all), key_check::proof(host)) {
                 (Some(problem), _) => check::of_problem(Area::Keys, problem),
                 (None, Some(proof)) => {
-                    keys(State::Ok, format!("the key that opens them was proven on {}", proof.at))
+                    keys(CheckState::Ok, format!("the key that opens them was proven on {}", proof.at))
                 }
-                (None, None) => keys(State::Notice, "the key that opens them was never proven".into()),
+                (None, None) => keys(CheckState::Notice, "the key that opens them was never proven".into()),
             });
         }
     }
@@ -144,13 +146,15 @@ pub fn settings(host: &Host, config: &Config) -> Vec<Finding> {
     for (name, section) in &config.prometheus {
         let found = metrics::folder(host, section);
         findings.push(match found {
-            Ok(folder) => {
-                Finding::new(Area::Channels, State::Ok, format!("prometheus '{name}': {}", folder.display()))
-            }
+            Ok(folder) => CheckFinding::new(
+                Area::Channels,
+                CheckState::Ok,
+                format!("prometheus '{name}': {}", folder.display()),
+            ),
             Err(error) => {
                 let finding = failed(Area::Channels, &error);
                 let what = format!("prometheus '{name}': {}", finding.what);
-                Finding { what, state: State::Warning, ..finding }
+                CheckFinding { what, state: CheckState::Warning, ..finding }
             }
         });
     }
@@ -158,19 +162,19 @@ pub fn settings(host: &Host, config: &Config) -> Vec<Finding> {
 }
 
 /// Who is told of a run. Nothing is sent.
-fn channels(host: &Host, config: &Config) -> Vec<Finding> {
-    let finding = |state, what: &str| Finding::new(Area::Channels, state, what);
+fn channels(host: &Host, config: &Config) -> Vec<CheckFinding> {
+    let finding = |state, what: &str| CheckFinding::new(Area::Channels, state, what);
     let sections = told::sections(host, &config.channels);
     if sections.is_empty() && host.exec.is_of_host() {
         return vec![
-            finding(State::Notice, "nobody is told when a backup fails: no channel is configured")
+            finding(CheckState::Notice, "nobody is told when a backup fails: no channel is configured")
                 .hint("pbx-config.cfg(5), CHANNELS; a line `sendmail: root` mails to root"),
         ];
     }
     let one = |section: &Section| match notify::open(section) {
         Ok(target) => {
             let place = target.channel.place();
-            finding(State::Ok, &format!("{} '{}': {place}", section.kind, section.id))
+            finding(CheckState::Ok, &format!("{} '{}': {place}", section.kind, section.id))
         }
         Err(error) => failed(Area::Channels, &error),
     };
@@ -178,13 +182,16 @@ fn channels(host: &Host, config: &Config) -> Vec<Finding> {
 }
 
 /// A line about completeness; `check --complete` has the list.
-pub fn coverage(host: &Host, config: &Config, stores: &[Box<dyn Store>]) -> Result<Vec<Finding>> {
+pub fn coverage(host: &Host, config: &Config, stores: &[Box<dyn Store>]) -> Result<Vec<CheckFinding>> {
     let sources = Sources::new(host, config, stores, &Selection::default())?;
     let Some(coverage) = coverage::of_host(host, &sources)? else { return Ok(Vec::new()) };
-    let finding = |state, what: String| Finding::new(Area::Coverage, state, what);
+    let finding = |state, what: String| CheckFinding::new(Area::Coverage, state, what);
     Ok(vec![match coverage.unexplained {
-        0 => finding(State::Ok, format!("all {} files that are looked at are accounted for", coverage.files)),
-        n => finding(State::Notice, format!("in no backup: {} of this host", count(n, "file")))
+        0 => finding(
+            CheckState::Ok,
+            format!("all {} files that are looked at are accounted for", coverage.files),
+        ),
+        n => finding(CheckState::Notice, format!("in no backup: {} of this host", count(n, "file")))
             .hint("`pbx-config check --complete` lists them"),
     }])
 }
@@ -194,7 +201,7 @@ const READ: u32 = 0o044;
 const EXECUTE: u32 = 0o111;
 
 /// Carries out every fix; what could be mended is a notice afterwards.
-pub fn mend(host: &Host, findings: &mut [Finding]) {
+pub fn mend(host: &Host, findings: &mut [CheckFinding]) {
     for finding in findings {
         let Some(fix) = &mut finding.fix else { continue };
         let path: PathBuf = fix.path.as_path().to_owned();
@@ -209,7 +216,7 @@ pub fn mend(host: &Host, findings: &mut [Finding]) {
         match done {
             Ok(()) => {
                 fix.done = true;
-                finding.state = State::Notice;
+                finding.state = CheckState::Notice;
                 finding.what = format!("{shown}: was {}, is {} now", fix.before, fix.after);
                 // A mode that is mended takes back nothing that was read before.
                 let is_file = fix.before.mode & EXECUTE == 0;

@@ -4,17 +4,17 @@ use crate::catalog::exposure::{CLUSTER_RULES, NODE_RULES};
 use crate::config::{Check, ProgramName};
 use crate::model::exposure::Firewall;
 use crate::model::facts::Product;
-use crate::plan::check::{Area, Finding, State};
-use crate::plan::exposure::{self, Rules};
+use crate::plan::check::{Area, CheckFinding, CheckState};
+use crate::plan::exposure::{self, ExposureRules};
 use crate::sys::host::Host;
 use crate::sys::net::{netfilter, sockets};
 use crate::sys::pmxcfs;
 use crate::sys::process::processes;
 
 /// Of the system whose /proc is below the root.
-pub fn network(host: &Host, config: &Check) -> Vec<Finding> {
+pub fn network(host: &Host, config: &Check) -> Vec<CheckFinding> {
     let names = |programs: &[ProgramName]| programs.iter().map(|program| program.0.clone()).collect();
-    let rules = Rules {
+    let rules = ExposureRules {
         ports: config.port_allow.iter().map(|allowed| (allowed.program.clone(), allowed.port)).collect(),
         suspicious_ports: config.port_suspicious.clone(),
         programs: names(&config.process_allow),
@@ -23,18 +23,19 @@ pub fn network(host: &Host, config: &Check) -> Vec<Finding> {
     let running = match processes::all(host.root()) {
         Ok(running) if running.is_empty() => {
             let what = "there is no /proc here: a system that does not run shows nothing to the network";
-            return vec![Finding::new(Area::Processes, State::Notice, what)];
+            return vec![CheckFinding::new(Area::Processes, CheckState::Notice, what)];
         }
         Ok(running) => running,
         Err(error) => {
-            let finding = Finding::new(Area::Processes, State::Warning, format!("{error:#}"));
+            let finding = CheckFinding::new(Area::Processes, CheckState::Warning, format!("{error:#}"));
             return vec![finding.hint("run it as root")];
         }
     };
     let mut findings = match sockets::listeners(host.root()) {
         Ok(listeners) => exposure::sockets(&listeners, &running, &rules, &host.facts),
         Err(error) => {
-            let finding = Finding::new(Area::Sockets, State::Warning, format!("/proc/net: {error}"));
+            let finding =
+                CheckFinding::new(Area::Sockets, CheckState::Warning, format!("/proc/net: {error}"));
             vec![finding.hint("run it as root")]
         }
     };

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::catalog::hooks::VZDUMP_HOOK;
 use crate::catalog::own::{Care, IDENTITY, IDENTITY_PLACES, PACKAGE, PRIVATE_NAMES, PROGRAM};
-use crate::plan::check::{self, Area, Finding, State};
+use crate::plan::check::{self, Area, CheckFinding, CheckState};
 use crate::store::Store;
 use crate::sys::dpkg;
 use crate::sys::fs::{files, mounts, permissions};
@@ -23,7 +23,7 @@ const KEY_LETTERS: usize = 40;
 pub const FEW_PLACES: [(&str, usize); 1] = [IDENTITY_PLACES[0]];
 
 /// Owner and mode of the program, the configuration, its secrets, the work folders. What is not there is silent.
-pub fn own(host: &Host) -> Vec<Finding> {
+pub fn own(host: &Host) -> Vec<CheckFinding> {
     let mut wanted: Vec<(PathBuf, Care)> = vec![
         (PROGRAM.into(), Care::Public),
         (VZDUMP_HOOK.into(), Care::Public),
@@ -44,11 +44,11 @@ pub fn own(host: &Host) -> Vec<Finding> {
         return findings;
     }
     // All is well: one line is enough.
-    if findings.iter().all(|finding| finding.state == State::Ok) {
+    if findings.iter().all(|finding| finding.state == CheckState::Ok) {
         let what = format!("{} files and folders of ours are in root's hands", findings.len());
-        return vec![Finding::new(Area::Rights, State::Ok, what)];
+        return vec![CheckFinding::new(Area::Rights, CheckState::Ok, what)];
     }
-    findings.retain(|finding| finding.state != State::Ok);
+    findings.retain(|finding| finding.state != CheckState::Ok);
     findings
 }
 
@@ -66,23 +66,26 @@ fn care(name: &OsStr) -> Care {
     if private { Care::Private } else { Care::Public }
 }
 
-fn look(host: &Host, path: &Path, care: Care) -> Option<Finding> {
+fn look(host: &Host, path: &Path, care: Care) -> Option<CheckFinding> {
     match permissions::of(host.root(), path) {
         Ok(held) => Some(check::rights(path, care, held.rights, files::uid())),
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => None,
         Err(error) if error.raw_os_error() == Some(files::LOOP) => {
             let what = format!("{}: is reached through a link, which is not followed", path.display());
-            Some(Finding::new(Area::Rights, State::Notice, what))
+            Some(CheckFinding::new(Area::Rights, CheckState::Notice, what))
         }
         Err(error) => {
             let what = format!("{}: cannot be looked at: {error}", path.display());
-            Some(Finding::new(Area::Rights, State::Warning, what).hint("run it as root; `ls -ld` tells more"))
+            Some(
+                CheckFinding::new(Area::Rights, CheckState::Warning, what)
+                    .hint("run it as root; `ls -ld` tells more"),
+            )
         }
     }
 }
 
 /// Snapshots that others than root may read or change. Shares have owners and modes of their own.
-pub fn store_rights(host: &Host, store: &dyn Store) -> Vec<Finding> {
+pub fn store_rights(host: &Host, store: &dyn Store) -> Vec<CheckFinding> {
     let Some(folder) = store.folder().and_then(|folder| fs::canonicalize(folder).ok()) else {
         return Vec::new();
     };
@@ -94,7 +97,7 @@ pub fn store_rights(host: &Host, store: &dyn Store) -> Vec<Finding> {
     let mut findings = Vec::new();
     for place in [folder.clone(), folder.join(&host.facts.node)] {
         let private = permissions::of(host.root(), &place).is_ok_and(|held| held.rights.mode & 0o077 == 0);
-        findings.extend(look(host, &place, Care::Public).filter(|finding| finding.state != State::Ok));
+        findings.extend(look(host, &place, Care::Public).filter(|finding| finding.state != CheckState::Ok));
         if private {
             // Nobody else gets past it.
             return findings;
@@ -108,17 +111,17 @@ pub fn store_rights(host: &Host, store: &dyn Store) -> Vec<Finding> {
                 .is_some_and(|name| name.ends_with(crate::model::snapshot::SUFFIX))
         });
         let found = snapshots.filter_map(|path| look(host, path, Care::Private));
-        findings.extend(found.filter(|finding| finding.state != State::Ok));
+        findings.extend(found.filter(|finding| finding.state != CheckState::Ok));
     }
     findings
 }
 
 /// Every file of the package as it was brought, by dpkg's checksums.
-pub fn package(host: &Host) -> Vec<Finding> {
-    let finding = |state, what: String| Finding::new(Area::Package, state, what);
+pub fn package(host: &Host) -> Vec<CheckFinding> {
+    let finding = |state, what: String| CheckFinding::new(Area::Package, state, what);
     let Some(shipped) = dpkg::shipped(host.root(), PACKAGE) else {
         return vec![finding(
-            State::Notice,
+            CheckState::Notice,
             format!("{PACKAGE} is not installed as a package: nothing to compare"),
         )];
     };
@@ -130,16 +133,19 @@ pub fn package(host: &Host) -> Vec<Finding> {
             Err(error) => error.to_string(),
         };
         let what = format!("/{}: {why}", path.display());
-        findings.push(finding(State::Problem, what).hint(format!("apt install --reinstall {PACKAGE}")));
+        findings.push(finding(CheckState::Problem, what).hint(format!("apt install --reinstall {PACKAGE}")));
     }
     if findings.is_empty() {
-        findings.push(finding(State::Ok, format!("{} files are as the package brought them", shipped.len())));
+        findings.push(finding(
+            CheckState::Ok,
+            format!("{} files are as the package brought them", shipped.len()),
+        ));
     }
     findings
 }
 
 /// Private age identities in files: with one, whoever takes this host opens what was sealed for it.
-pub fn identities(host: &Host, places: &[(&str, usize)]) -> Vec<Finding> {
+pub fn identities(host: &Host, places: &[(&str, usize)]) -> Vec<CheckFinding> {
     let mut found = Vec::new();
     let mut left = ENTRIES_MAX;
     for (place, depth) in places {
@@ -150,7 +156,7 @@ pub fn identities(host: &Host, places: &[(&str, usize)]) -> Vec<Finding> {
     let finding = |path: PathBuf| {
         let what =
             format!("{}: holds a private age identity: it opens what is sealed for it", path.display());
-        Finding::new(Area::Keys, State::Problem, what).hint(
+        CheckFinding::new(Area::Keys, CheckState::Problem, what).hint(
             "a host needs recipients only: keep the identity on paper or another machine, and remove it here",
         )
     };

@@ -6,18 +6,18 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use super::deadline::Limit;
+use super::deadline::Deadline;
 use super::journal::Journal;
 use super::observe;
 use super::target::{below, hold_guest, meta, sync};
-use crate::model::index::{Kind, Name};
+use crate::model::index::{EntryKind, Name};
 use crate::model::problem::{Fault, FaultKind, Problem};
-use crate::plan::restore::{How, Live, Step, Via};
-use crate::sys::fs::contained_dir::Beneath;
+use crate::plan::restore::{Action, LivePath, RestoreStep, TargetKind};
+use crate::sys::fs::contained_dir::ContainedDir;
 use crate::sys::fs::replace;
 use crate::sys::host::Host;
 use crate::sys::pmxcfs::offline;
-use crate::sys::pmxcfs::write::{self, Put, To};
+use crate::sys::pmxcfs::write::{self, Change, Desired};
 use crate::sys::process::lock::check_stopped;
 
 /// One half of the steps: those that risk nothing, or those that may cut the admin's connection.
@@ -27,9 +27,9 @@ pub fn half(
     journal: &mut Journal,
     session: bool,
     lock_wait: std::time::Duration,
-    limit: Limit,
+    limit: Deadline,
 ) -> Result<Vec<Problem>> {
-    let root = Beneath::open(host.root())?;
+    let root = ContainedDir::open(host.root())?;
     let mut problems = Vec::new();
     let mut ended = None;
     for n in 0..journal.record.steps.len() {
@@ -58,7 +58,7 @@ pub fn half(
 
 fn one(
     host: &Host,
-    root: &Beneath,
+    root: &ContainedDir,
     journal: &Journal,
     n: usize,
     is_in_flight: bool,
@@ -67,8 +67,8 @@ fn one(
     let step = &journal.record.steps[n];
     let path = step.path.as_path();
     match step.via {
-        Via::Pmxcfs => tree(host, journal, n, lock_wait).map(|()| Vec::new()),
-        Via::Disk => {
+        TargetKind::Pmxcfs => tree(host, journal, n, lock_wait).map(|()| Vec::new()),
+        TargetKind::Disk => {
             if offline::is_database(path) {
                 offline::wait_stopped(host)?;
             }
@@ -82,17 +82,17 @@ fn one(
             }
             let after = &step.after;
             let temp = journal.temp(n);
-            if step.how == How::Remove {
+            if step.how == Action::Remove {
                 replace::remove(root, path, after.kind)?;
                 // It must not come back after a power cut, beside what is written next.
                 root.sync_around([path].into_iter())?;
                 return Ok(Vec::new());
             }
             Ok(match (after.kind, &after.link) {
-                (Kind::Symlink, Some(link)) => {
+                (EntryKind::Symlink, Some(link)) => {
                     replace::symlink(root, path, &temp, link, &meta(after)).map(|()| Vec::new())?
                 }
-                (Kind::Dir, _) => replace::dir(root, path, &meta(after))?,
+                (EntryKind::Dir, _) => replace::dir(root, path, &meta(after))?,
                 _ => replace::file(root, path, &temp, &mut File::open(journal.after(n))?, &meta(after))?,
             })
         }
@@ -106,28 +106,28 @@ enum Ahead {
     Changed,
 }
 
-fn ahead(step: &Step, live: &Live, is_in_flight: bool) -> Ahead {
+fn ahead(step: &RestoreStep, live: &LivePath, is_in_flight: bool) -> Ahead {
     let is_there = match live {
-        Live::Absent => step.how == How::Remove,
-        Live::There { print, .. } => step.how != How::Remove && print.same(&step.after),
-        Live::Blocked(_) => false,
+        LivePath::Absent => step.how == Action::Remove,
+        LivePath::There { print, .. } => step.how != Action::Remove && print.same(&step.after),
+        LivePath::Blocked(_) => false,
     };
     if is_there {
         return Ahead::IsThere;
     }
     let is_as_planned = match (&step.before, live) {
-        (None, Live::Absent) => true,
-        (Some(before), Live::There { print, .. }) => before.same(print),
+        (None, LivePath::Absent) => true,
+        (Some(before), LivePath::There { print, .. }) => before.same(print),
         _ => false,
     };
     // A folder may have been made and not yet have its mode.
-    let is_half = is_in_flight && step.after.kind == Kind::Dir;
+    let is_half = is_in_flight && step.after.kind == EntryKind::Dir;
     if is_as_planned || is_half { Ahead::Write } else { Ahead::Changed }
 }
 
 /// What is left to be written, by looking only; None at a path that somebody changed meanwhile, where it would end.
 /// Errors: the host cannot be looked at.
-pub fn look(host: &Host, journal: &Journal) -> Result<Vec<(Name, Option<How>)>> {
+pub fn look(host: &Host, journal: &Journal) -> Result<Vec<(Name, Option<Action>)>> {
     let steps = &journal.record.steps;
     let tree = super::target::tree(host, journal, 0..steps.len()).map_err(anyhow::Error::msg)?;
     let mut left = Vec::new();
@@ -135,12 +135,12 @@ pub fn look(host: &Host, journal: &Journal) -> Result<Vec<(Name, Option<How>)>> 
     for session in [false, true] {
         for (n, step) in steps.iter().enumerate().filter(|(_, step)| step.session == session) {
             let ahead = match step.via {
-                Via::Disk => {
+                TargetKind::Disk => {
                     let live = observe::look(&host.path(Path::new("/").join(step.path.as_path())))
                         .with_context(|| format!("/{}", step.path))?;
                     ahead(step, &live, journal.begun.contains(&n))
                 }
-                Via::Pmxcfs => {
+                TargetKind::Pmxcfs => {
                     let live = tree.get(&step.path).map(super::target::sum_now);
                     let before = step.before.as_ref().map(super::target::sum_of);
                     match live {
@@ -162,15 +162,15 @@ pub fn look(host: &Host, journal: &Journal) -> Result<Vec<(Name, Option<How>)>> 
 
 fn tree(host: &Host, journal: &Journal, n: usize, lock_wait: std::time::Duration) -> Result<()> {
     let step = &journal.record.steps[n];
-    let content = if step.after.kind == Kind::File { fs::read(journal.after(n))? } else { Vec::new() };
+    let content = if step.after.kind == EntryKind::File { fs::read(journal.after(n))? } else { Vec::new() };
     let before = step.before.as_ref().map(|before| before.sha256.as_str());
-    let change = Put {
+    let change = Change {
         path: below(step),
         temp: &journal.temp(n),
         lock: step.lock.as_deref(),
         lock_wait,
         expect: &[before, Some(&step.after.sha256)],
-        to: if step.after.kind == Kind::File { To::File(&content) } else { To::Dir },
+        to: if step.after.kind == EntryKind::File { Desired::File(&content) } else { Desired::Dir },
         mtime: None,
     };
     let _guest = hold_guest(host, step)?;
@@ -179,9 +179,9 @@ fn tree(host: &Host, journal: &Journal, n: usize, lock_wait: std::time::Duration
 
 /// After the last step: new folders have the time that the snapshot says, and all of it survives a power cut.
 pub fn settle(host: &Host, journal: &mut Journal) -> Result<()> {
-    let root = Beneath::open(host.root())?;
+    let root = ContainedDir::open(host.root())?;
     for step in journal.record.steps.iter().rev() {
-        if step.via == Via::Disk && step.after.kind == Kind::Dir && step.before.is_none() {
+        if step.via == TargetKind::Disk && step.after.kind == EntryKind::Dir && step.before.is_none() {
             replace::set_time(&root, step.path.as_path(), step.after.mtime)?;
         }
     }

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::journal::Record;
+use super::journal::RestoreRecord;
 use crate::model::problem::Problem;
 use crate::sys::fs::files;
 use crate::sys::host::Host;
@@ -36,7 +36,7 @@ pub struct Line {
 }
 
 /// Errors are a problem of the record, never of what was done.
-pub fn note(host: &Host, verb: &str, record: &Record, result: &str) -> Option<Problem> {
+pub fn note(host: &Host, verb: &str, record: &RestoreRecord, result: &str) -> Option<Problem> {
     let line = Line {
         at: Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
         verb: verb.to_owned(),

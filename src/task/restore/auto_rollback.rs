@@ -8,9 +8,9 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use super::journal::{self, Journal, Phase};
+use super::journal::{self, Journal, RestorePhase};
 use super::probe::{self, Probe};
-use super::{Alone, audit_log, services, undo};
+use super::{RestoreLock, audit_log, services, undo};
 use crate::config::Api;
 use crate::model::facts::Product;
 use crate::model::index::Name;
@@ -18,9 +18,9 @@ use crate::model::problem::{Fault, FaultKind, Problem, Severity};
 use crate::model::units::counted;
 use crate::sys::fs::files;
 use crate::sys::host::Host;
-use crate::sys::process::exec::{self, Cmd, Status};
+use crate::sys::process::exec::{self, Cmd, ToolStatus};
 use crate::sys::process::lock::{self, Lock};
-use crate::sys::process::session::{self, Newness, Session};
+use crate::sys::process::session::{self, LoginSession, Newness};
 use crate::task::restore;
 
 const FILE: &str = "armed.json";
@@ -54,7 +54,7 @@ const PROBE_GRACE_MAX: Duration = Duration::from_secs(60);
 /// What stands on the disk while a restore is armed.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub struct Armed {
+pub struct PendingConfirm {
     pub id: String,
     boot: String,
     /// Seconds of uptime, of the arming.
@@ -69,11 +69,11 @@ pub struct Armed {
     #[serde(default)]
     probe_grace: f64,
     /// Who applied it.
-    session: Session,
+    session: LoginSession,
     probes: Vec<Probe>,
 }
 
-impl Armed {
+impl PendingConfirm {
     pub fn is_due(&self) -> bool {
         self.boot != session::boot_id() || session::uptime() >= self.deadline
     }
@@ -114,7 +114,7 @@ fn path(host: &Host) -> PathBuf {
 
 /// What cannot be read counts as due, for the last restore that it can be of: who cannot be let in must not be shut
 /// out by a broken file.
-pub fn read(host: &Host) -> Option<Armed> {
+pub fn read(host: &Host) -> Option<PendingConfirm> {
     let text = match files::read_small(&journal::folder(host), FILE, MAX_BYTES) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
         // Who may not look has nothing that waits for him.
@@ -126,17 +126,17 @@ pub fn read(host: &Host) -> Option<Armed> {
     text.and_then(|text| serde_json::from_slice(&text).ok()).or_else(|| unreadable(host))
 }
 
-fn unreadable(host: &Host) -> Option<Armed> {
+fn unreadable(host: &Host) -> Option<PendingConfirm> {
     let folder = journal::folder(host);
     let ids = journal::ids(host).into_iter().rev();
     let mut journals = ids.filter_map(|id| Journal::open(&folder.join(id)).ok());
     let journal = journals.find(|journal| {
         let may_cut = journal.begun.iter().any(|n| journal.record.steps[*n].session);
-        may_cut && !matches!(journal.phase, Phase::Undone | Phase::Confirmed)
+        may_cut && !matches!(journal.phase, RestorePhase::Undone | RestorePhase::Confirmed)
     })?;
     #[allow(clippy::cast_precision_loss)] // seconds
     let is_of_this_boot = journal.record.at as f64 >= host.now.as_second() as f64 - session::uptime();
-    Some(Armed {
+    Some(PendingConfirm {
         id: journal.record.id,
         boot: if is_of_this_boot { session::boot_id() } else { String::new() },
         // Of one that is applied just now nobody says that it hangs.
@@ -144,7 +144,7 @@ fn unreadable(host: &Host) -> Option<Armed> {
         deadline: 0.0,
         within: 0.0,
         probe_grace: 0.0,
-        session: Session::current(),
+        session: LoginSession::current(),
         probes: Vec::new(),
     })
 }
@@ -152,16 +152,16 @@ fn unreadable(host: &Host) -> Option<Armed> {
 /// From here on it undoes itself, should this process die. The one who waits is started first: without one nothing
 /// is armed. The time to confirm begins when all is done (`begin`).
 /// Errors: nobody could be started to wait.
-pub fn arm(host: &Host, id: &str, within: Duration, probes: &[Probe]) -> Result<Armed> {
+pub fn arm(host: &Host, id: &str, within: Duration, probes: &[Probe]) -> Result<PendingConfirm> {
     let at = session::uptime();
-    let armed = Armed {
+    let armed = PendingConfirm {
         id: id.to_owned(),
         boot: session::boot_id(),
         at,
         deadline: at + within.min(restore::ARMED_LIMIT + HANG_GRACE).as_secs_f64(),
         within: within.as_secs_f64(),
         probe_grace: PROBE_GRACE_MAX.min(within / 2).as_secs_f64(),
-        session: Session::current(),
+        session: LoginSession::current(),
         probes: probes.to_vec(),
     };
     write(host, &armed)?;
@@ -175,17 +175,17 @@ pub fn go_on(host: &Host, id: &str) -> Result<()> {
         return Ok(());
     };
     let at = session::uptime();
-    write(host, &Armed { at, deadline: at + (armed.deadline - armed.at), ..armed })
+    write(host, &PendingConfirm { at, deadline: at + (armed.deadline - armed.at), ..armed })
 }
 
 /// All is done and the services are settled, however long they took: from now on somebody can confirm.
-pub fn begin(host: &Host, armed: Armed) -> Result<Armed> {
-    let armed = Armed { deadline: session::uptime() + armed.within, ..armed };
+pub fn begin(host: &Host, armed: PendingConfirm) -> Result<PendingConfirm> {
+    let armed = PendingConfirm { deadline: session::uptime() + armed.within, ..armed };
     write(host, &armed)?;
     Ok(armed)
 }
 
-fn write(host: &Host, armed: &Armed) -> Result<()> {
+fn write(host: &Host, armed: &PendingConfirm) -> Result<()> {
     files::replace(&path(host), 0o600, &serde_json::to_vec(armed)?)
         .with_context(|| format!("cannot write {}", path(host).display()))
 }
@@ -224,7 +224,7 @@ fn start_waiting(host: &Host, id: &str) -> Result<()> {
     ];
     let run = named.into_iter().chain(UNIT.map(str::to_owned)).chain(words.clone());
     match host.exec.run(&Cmd::new(run, START_LIMIT)) {
-        Ok(Some(output)) if output.status == Status::Exit(0) => return Ok(()),
+        Ok(Some(output)) if output.status == ToolStatus::Exit(0) => return Ok(()),
         // No systemd.
         Ok(None) => {}
         Ok(Some(output)) => {
@@ -273,7 +273,7 @@ pub fn wait(host: &Host, apis: &[(Product, Api)]) -> Result<Ended> {
                 again_after = AGAIN_MAX.min(again_after * 2);
             }
         } else if !armed.probes.is_empty() && now - asked_at >= ROUND_EVERY.as_secs_f64() {
-            let is_applied = Journal::open(&dir).is_ok_and(|journal| journal.phase >= Phase::Done);
+            let is_applied = Journal::open(&dir).is_ok_and(|journal| journal.phase >= RestorePhase::Done);
             if is_applied {
                 let since = *applied_at.get_or_insert(now);
                 asked_at = now;
@@ -305,12 +305,21 @@ pub fn why_undone(host: &Host, id: &str) -> Option<String> {
 
 fn ended(dir: &std::path::Path) -> Result<Ended> {
     let phase = Journal::open(dir)?.phase;
-    Ok(if matches!(phase, Phase::Undone | Phase::Undoing) { Ended::Undone } else { Ended::Confirmed })
+    Ok(if matches!(phase, RestorePhase::Undone | RestorePhase::Undoing) {
+        Ended::Undone
+    } else {
+        Ended::Confirmed
+    })
 }
 
 /// Looks on, for the one who applied it: the end is the waiting process's, and only where that one is gone this one's.
 /// Errors: it could not be undone; a signal ended the watching, and it is still armed.
-pub fn watch(host: &Host, apis: &[(Product, Api)], armed: &Armed, say: &dyn Fn(&str)) -> Result<Ended> {
+pub fn watch(
+    host: &Host,
+    apis: &[(Product, Api)],
+    armed: &PendingConfirm,
+    say: &dyn Fn(&str),
+) -> Result<Ended> {
     let id = &armed.id;
     loop {
         let Some(now) = read(host).filter(|now| now.id == *id) else {
@@ -354,7 +363,7 @@ fn undo_now(host: &Host, apis: &[(Product, Api)], why: &str) -> Result<Ended> {
     let mut journal = journal::find(host, Some(&armed.id))?;
     // A boot starts the services itself, with what is put back; to restart one would wait for the boot to end.
     let undone = if armed.boot == session::boot_id() {
-        restore::take_back(host, &mut journal, apis, true)?
+        restore::roll_back(host, &mut journal, apis, true)?
     } else {
         let undone = undo::files(host, &mut journal, true)?;
         services::read_again_at_boot(host, undone.again.iter().map(Name::as_path));
@@ -382,17 +391,17 @@ fn undo_now(host: &Host, apis: &[(Product, Api)], why: &str) -> Result<Ended> {
 }
 
 /// A restore that still writes is waited for until it hangs, a backup only so long: it reads.
-fn alone_at_last(host: &Host, armed: &Armed) -> Result<(Option<Lock>, Alone)> {
+fn alone_at_last(host: &Host, armed: &PendingConfirm) -> Result<(Option<Lock>, RestoreLock)> {
     let done_by = armed.done_by();
     let left = done_by.map(|at| Duration::from_secs_f64((at - session::uptime()).clamp(0.0, 1e9)));
     let wait = left.map_or(LOCK_WAIT, |left| left.min(LOCK_WAIT));
-    let alone = patiently(wait, || restore::alone(host)).or_else(|error| {
+    let alone = patiently(wait, || restore::lock_restore(host)).or_else(|error| {
         if !hangs(host, &armed.id) {
             return Err(error);
         }
         let pid = restore::kill(host).ok_or(error)?;
         log::error!("{}: the process {pid} that applies it hangs, and is ended", armed.id);
-        patiently(CONFIRM_WAIT, || restore::alone(host))
+        patiently(CONFIRM_WAIT, || restore::lock_restore(host))
     })?;
     let lock = patiently(BACKUP_WAIT, || Lock::acquire(&host.run_dir()));
     if let Err(error) = &lock {
@@ -406,7 +415,7 @@ fn hangs(host: &Host, id: &str) -> bool {
     let Some(armed) = read(host).filter(|armed| armed.id == id) else { return false };
     let phase = Journal::open(&journal::folder(host).join(id)).map(|journal| journal.phase);
     let is_late = armed.done_by().is_some_and(|at| session::uptime() >= at);
-    is_late && matches!(phase, Ok(Phase::Prepared | Phase::Begun | Phase::Written))
+    is_late && matches!(phase, Ok(RestorePhase::Prepared | RestorePhase::Begun | RestorePhase::Written))
 }
 
 fn patiently<T>(limit: Duration, acquire: impl Fn() -> Result<T>) -> Result<T> {
@@ -432,7 +441,7 @@ pub fn confirm_from_here(host: &Host, id: Option<&str>) -> Result<(String, Optio
     if armed.is_due() {
         return Err(too_late(host, &armed.id).into());
     }
-    let (what, hint) = match Session::current().newness(&armed.session, armed.at) {
+    let (what, hint) = match LoginSession::current().newness(&armed.session, armed.at) {
         Newness::New => ("", ""),
         Newness::Same => (
             "this is the session that applied it: it proves nothing",
@@ -456,14 +465,14 @@ pub fn confirm_from_here(host: &Host, id: Option<&str>) -> Result<(String, Optio
     Ok((armed.id, problem))
 }
 
-fn confirm(host: &Host, armed: &Armed, how: &str) -> Result<Option<Problem>> {
+fn confirm(host: &Host, armed: &PendingConfirm, how: &str) -> Result<Option<Problem>> {
     // Nobody undoes it meanwhile, and nobody still applies it.
-    let _alone = patiently(CONFIRM_WAIT, || restore::alone(host))?;
+    let _alone = patiently(CONFIRM_WAIT, || restore::lock_restore(host))?;
     if read(host).is_none_or(|now| now.id != armed.id || now.is_due()) {
         return Err(too_late(host, &armed.id).into());
     }
     let mut journal = journal::find(host, Some(&armed.id))?;
-    if !matches!(journal.phase, Phase::Done | Phase::Confirmed) {
+    if !matches!(journal.phase, RestorePhase::Done | RestorePhase::Confirmed) {
         let message = format!("{}: it is {}, and cannot be kept like that", armed.id, journal.phase);
         return Err(Fault::new(FaultKind::Unconfirmed, message).hint(ways(&armed.id, journal.phase)).into());
     }
@@ -476,11 +485,11 @@ fn confirm(host: &Host, armed: &Armed, how: &str) -> Result<Option<Problem>> {
 fn too_late(host: &Host, id: &str) -> Fault {
     let phase = Journal::open(&journal::folder(host).join(id)).map(|journal| journal.phase);
     let (is, hint) = match phase {
-        Ok(Phase::Undone) => match why_undone(host, id) {
+        Ok(RestorePhase::Undone) => match why_undone(host, id) {
             Some(why) => (why, "restore again, with a longer --confirm-within or other probes".to_owned()),
             None => ("it is undone, by `pbx-config undo`".to_owned(), "restore again".to_owned()),
         },
-        Ok(Phase::Confirmed) => {
+        Ok(RestorePhase::Confirmed) => {
             ("it was confirmed".to_owned(), format!("`pbx-config undo {id}` still goes back"))
         }
         _ => (
@@ -492,9 +501,13 @@ fn too_late(host: &Host, id: &str) -> Fault {
 }
 
 /// Back and on from where it was cut short.
-pub fn ways(id: &str, phase: Phase) -> String {
+pub fn ways(id: &str, phase: RestorePhase) -> String {
     let back = format!("`pbx-config undo {id}` goes back");
-    if phase == Phase::Undoing { back } else { format!("{back}, `pbx-config restore --resume {id}` goes on") }
+    if phase == RestorePhase::Undoing {
+        back
+    } else {
+        format!("{back}, `pbx-config restore --resume {id}` goes on")
+    }
 }
 
 /// An undo by hand ends the waiting.

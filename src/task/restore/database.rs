@@ -10,12 +10,13 @@ use anyhow::Result;
 use super::observe;
 use crate::catalog::{CLUSTER_MEMBER, Risk};
 use crate::model::facts::Product;
-use crate::model::index::{Kind, Mtime, Name};
+use crate::model::index::{EntryKind, Mtime, Name};
 use crate::model::problem::{Fault, FaultKind};
 use crate::plan::restore::adapt::nics::{self, Cards};
-use crate::plan::restore::adapt::{self, World, references};
+use crate::plan::restore::adapt::{self, HostHardware, references};
 use crate::plan::restore::{
-    Advice, Content, Database, Fingerprint, How, Live, PVE, Picked, Request, RestorePlan, Step, Via, Wanted,
+    Action, Advice, Content, Database, FileState, LivePath, PVE, RestorePlan, RestoreRequest, RestoreStep,
+    SelectedEntries, SelectedEntry, TargetKind,
 };
 use crate::sys::fs::files;
 use crate::sys::fs::hash::sha256;
@@ -27,7 +28,12 @@ use crate::sys::pmxcfs::{DATABASE, LOGS, UNIT};
 ///
 /// Errors: `NotFound` when the snapshot has none; `Failed` while pmxcfs runs, and for what it would not start on;
 /// `Usage` for a tree of another node or of a cluster.
-pub fn take(host: &Host, picked: &mut Picked, world: &World, request: &Request) -> Result<Vec<Advice>> {
+pub fn take(
+    host: &Host,
+    picked: &mut SelectedEntries,
+    world: &HostHardware,
+    request: &RestoreRequest,
+) -> Result<Vec<Advice>> {
     let Some(how) = request.database else { return Ok(Vec::new()) };
     let name = Name::new(DATABASE.trim_start_matches('/'));
     let fault = |kind, what: String, hint: &str| Fault::new(kind, what).hint(hint);
@@ -60,15 +66,20 @@ pub fn take(host: &Host, picked: &mut Picked, world: &World, request: &Request) 
     let tell = |text| Advice { item: one.item.id.to_owned(), text, commands: Vec::new() };
     advice.extend(told.into_inner().into_iter().map(tell));
     picked.wanted.retain(|one| !one.entry.path.as_path().starts_with(PVE));
-    let mut new = Wanted { content: Content::Bytes(ready.database), is_named: true, ..one };
-    (new.entry.kind, new.entry.mode, new.entry.uid, new.entry.gid) = (Kind::File, 0o600, 0, 0);
+    let mut new = SelectedEntry { content: Content::Bytes(ready.database), is_named: true, ..one };
+    (new.entry.kind, new.entry.mode, new.entry.uid, new.entry.gid) = (EntryKind::File, 0o600, 0, 0);
     picked.wanted.push(new);
     Ok(advice)
 }
 
 /// The names of nodes and cards are put wherever files say them, as they are file by file; `told` is what is to be
 /// known of that.
-fn edit<'a>(how: Database, request: &'a Request, cards: Cards, told: &'a RefCell<Vec<String>>) -> Edit<'a> {
+fn edit<'a>(
+    how: Database,
+    request: &'a RestoreRequest,
+    cards: Cards,
+    told: &'a RefCell<Vec<String>>,
+) -> Edit<'a> {
     let moves = request.moves();
     let contents = move |path: &str, data: &[u8]| {
         let path = format!("{PVE}/{path}");
@@ -118,7 +129,7 @@ fn check(host: &Host, ready: &Ready) -> Result<(), Fault> {
     Ok(())
 }
 
-fn advice(one: &Wanted, ready: &Ready, how: Database) -> Vec<Advice> {
+fn advice(one: &SelectedEntry, ready: &Ready, how: Database) -> Vec<Advice> {
     let tell = |text: &str, commands: &[&str]| Advice {
         item: one.item.id.to_owned(),
         text: text.to_owned(),
@@ -144,7 +155,12 @@ fn advice(one: &Wanted, ready: &Ready, how: Database) -> Vec<Advice> {
 /// the new database has by then.
 ///
 /// Errors: something that is no file has the name of the database or of a log.
-pub fn start(host: &Host, plan: &mut RestorePlan, picked: &Picked, request: &Request) -> Result<()> {
+pub fn start(
+    host: &Host,
+    plan: &mut RestorePlan,
+    picked: &SelectedEntries,
+    request: &RestoreRequest,
+) -> Result<()> {
     let name = Name::new(DATABASE.trim_start_matches('/'));
     let wanted = picked.wanted.iter().find(|one| one.entry.path == name);
     let (Some(_), Some(wanted)) = (request.database, wanted) else { return Ok(()) };
@@ -152,7 +168,11 @@ pub fn start(host: &Host, plan: &mut RestorePlan, picked: &Picked, request: &Req
     let mut steps = Vec::new();
     for end in LOGS {
         let path = Name::new(format!("{name}{end}"));
-        steps.push(Step { how: How::Remove, before: live(host, &path)?, ..step(wanted, path, no_log()) });
+        steps.push(RestoreStep {
+            how: Action::Remove,
+            before: live(host, &path)?,
+            ..step(wanted, path, no_log())
+        });
     }
     let is_logged = steps.iter().any(|step| step.before.is_some());
     match at {
@@ -163,7 +183,7 @@ pub fn start(host: &Host, plan: &mut RestorePlan, picked: &Picked, request: &Req
             if let Some(print) = live(host, &name)? {
                 let content = wanted.content.clone();
                 let before = Some(print.clone());
-                plan.steps.push(Step { before, content, ..step(wanted, name, print) });
+                plan.steps.push(RestoreStep { before, content, ..step(wanted, name, print) });
             }
         }
         None => return Ok(()),
@@ -172,10 +192,10 @@ pub fn start(host: &Host, plan: &mut RestorePlan, picked: &Picked, request: &Req
     Ok(())
 }
 
-fn live(host: &Host, path: &Name) -> Result<Option<Fingerprint>> {
+fn live(host: &Host, path: &Name) -> Result<Option<FileState>> {
     match observe::look(&host.path(Path::new("/").join(path.as_path())))? {
-        Live::Absent => Ok(None),
-        Live::There { print, .. } if print.kind == Kind::File => Ok(Some(print)),
+        LivePath::Absent => Ok(None),
+        LivePath::There { print, .. } if print.kind == EntryKind::File => Ok(Some(print)),
         _ => {
             let fault = Fault::new(FaultKind::Failed, format!("/{path}: is no file"));
             Err(fault.hint("look what made it, and move it away").into())
@@ -183,12 +203,12 @@ fn live(host: &Host, path: &Name) -> Result<Option<Fingerprint>> {
     }
 }
 
-fn step(wanted: &Wanted, path: Name, after: Fingerprint) -> Step {
-    Step {
+fn step(wanted: &SelectedEntry, path: Name, after: FileState) -> RestoreStep {
+    RestoreStep {
         item: wanted.item.id.to_owned(),
         path,
-        how: How::Replace,
-        via: Via::Disk,
+        how: Action::Replace,
+        via: TargetKind::Disk,
         lock: None,
         before: None,
         after,
@@ -200,9 +220,9 @@ fn step(wanted: &Wanted, path: Name, after: Fingerprint) -> Step {
 }
 
 /// As `How::Remove` says it.
-fn no_log() -> Fingerprint {
-    Fingerprint {
-        kind: Kind::File,
+fn no_log() -> FileState {
+    FileState {
+        kind: EntryKind::File,
         mode: 0o600,
         uid: 0,
         gid: 0,

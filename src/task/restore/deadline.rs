@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 use crate::model::problem::{Fault, FaultKind};
 
 #[derive(Debug, Clone, Copy)]
-pub struct Limit(Option<(Instant, Duration)>);
+pub struct Deadline(Option<(Instant, Duration)>);
 
-impl Limit {
+impl Deadline {
     pub const NONE: Self = Self(None);
 
     /// From now on.
@@ -40,10 +40,10 @@ mod tests {
     #[test]
     fn a_part_gets_what_is_left_of_the_whole() {
         let (second, hour) = (Duration::from_secs(1), Duration::from_secs(3600));
-        assert_eq!(Limit::NONE.cut(hour), hour);
-        assert_eq!(Limit::of(hour).cut(second), second);
-        assert!(Limit::of(second).cut(hour) <= second && Limit::of(hour).check().is_ok());
-        let over = Limit::of(Duration::ZERO);
+        assert_eq!(Deadline::NONE.cut(hour), hour);
+        assert_eq!(Deadline::of(hour).cut(second), second);
+        assert!(Deadline::of(second).cut(hour) <= second && Deadline::of(hour).check().is_ok());
+        let over = Deadline::of(Duration::ZERO);
         assert!(over.cut(second).is_zero() && over.check().is_err());
     }
 }

@@ -4,35 +4,35 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::catalog::guests::{Guest, Sign};
+use crate::catalog::guests::{GuestPath, Sign};
 use crate::catalog::{self, Source};
 use crate::model::index::Name;
-use crate::plan::restore::adapt::{self, World, nics};
-use crate::plan::restore::{Picked, Request, Step, merge};
+use crate::plan::restore::adapt::{self, HostHardware, nics};
+use crate::plan::restore::{RestoreRequest, RestoreStep, SelectedEntries, merge};
 use crate::sys::fs::files;
 use crate::sys::guests;
 use crate::sys::host::Host;
-use crate::sys::process::exec::{Cmd, Status};
+use crate::sys::process::exec::{Cmd, ToolStatus};
 
 /// The kernel answers at once.
 const LINKS_LIMIT: Duration = Duration::from_secs(10);
 /// The rows that tell cards, the better one first.
 const CARD_ROWS: [&str; 2] = ["state-links", "state-addresses"];
 
-pub fn look(host: &Host, picked: &Picked, request: &Request) -> World {
+pub fn look(host: &Host, picked: &SelectedEntries, request: &RestoreRequest) -> HostHardware {
     let is_there = |device: &String| {
         merge::device_path(device)
             .is_some_and(|path| files::is_there(host.root(), path.trim_start_matches('/')))
     };
     let devices = adapt::devices(picked).into_iter().filter(is_there).collect();
     let cards = adapt::needs_cards(picked, request).then(|| cards(host)).flatten();
-    World { devices, cards }
+    HostHardware { devices, cards }
 }
 
 /// Of the steps, those that are the configuration of a guest that runs on this node.
-pub fn running(host: &Host, steps: &[Step]) -> BTreeSet<Name> {
-    let runs = |step: &&Step| {
-        let guest = Guest::of(step.path.as_path()).filter(|guest| guest.node == host.facts.node);
+pub fn running(host: &Host, steps: &[RestoreStep]) -> BTreeSet<Name> {
+    let runs = |step: &&RestoreStep| {
+        let guest = GuestPath::of(step.path.as_path()).filter(|guest| guest.node == host.facts.node);
         guest.is_some_and(|guest| match guest.sign() {
             Sign::Process { file, argument } => guests::has_process(host.root(), &file, &argument),
             Sign::Socket(name) => guests::has_socket(host.root(), &name),
@@ -47,7 +47,7 @@ fn cards(host: &Host) -> Option<Vec<nics::Card>> {
     rows.filter_map(|item| match item.source {
         Source::Output { argv, .. } => {
             let output = host.exec.run(&Cmd::new(argv.iter().copied(), LINKS_LIMIT)).ok()??;
-            (output.status == Status::Exit(0)).then(|| nics::cards(&output.stdout))
+            (output.status == ToolStatus::Exit(0)).then(|| nics::cards(&output.stdout))
         }
         _ => None,
     })

@@ -16,7 +16,7 @@ use crate::model::index::{Mtime, Name};
 use crate::model::nearest::nearest;
 use crate::model::problem::{Fault, FaultKind, Problem};
 use crate::model::snapshot::SnapshotId;
-use crate::plan::restore::{Services, Step};
+use crate::plan::restore::{RestoreStep, Services};
 use crate::sys::fs::files;
 use crate::sys::host::Host;
 
@@ -31,7 +31,7 @@ const FORMAT: u32 = 1;
 /// What a restore does, written before it does anything.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub struct Record {
+pub struct RestoreRecord {
     pub format: u32,
     pub id: String,
     pub snapshot: SnapshotId,
@@ -39,7 +39,7 @@ pub struct Record {
     pub digest: String,
     /// Seconds since 1970.
     pub at: i64,
-    pub steps: Vec<Step>,
+    pub steps: Vec<RestoreStep>,
     /// Folders whose time changes with what is put into them.
     pub folders: Vec<(Name, Mtime)>,
     pub calm: Services,
@@ -51,7 +51,7 @@ pub struct Record {
 /// How far it came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Phase {
+pub enum RestorePhase {
     /// Nothing was written yet.
     Prepared,
     /// Steps were begun.
@@ -67,7 +67,7 @@ pub enum Phase {
     Undone,
 }
 
-impl std::fmt::Display for Phase {
+impl std::fmt::Display for RestorePhase {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.pad(match self {
             Self::Prepared => "nothing written yet",
@@ -84,8 +84,8 @@ impl std::fmt::Display for Phase {
 /// A restore's folder, open to go on writing its journal.
 pub struct Journal {
     pub dir: PathBuf,
-    pub record: Record,
-    pub phase: Phase,
+    pub record: RestoreRecord,
+    pub phase: RestorePhase,
     /// Steps that were begun; what is not among them was not touched.
     pub begun: HashSet<usize>,
     /// Of them, those that were finished.
@@ -100,14 +100,14 @@ pub fn folder(host: &Host) -> PathBuf {
 
 impl Journal {
     /// From a folder with its copies. From here on it can be undone.
-    pub fn create(dir: &Path, record: Record) -> Result<Self> {
+    pub fn create(dir: &Path, record: RestoreRecord) -> Result<Self> {
         files::replace(&dir.join(RECORD), 0o600, &serde_json::to_vec(&record)?)?;
         let file = open_journal(dir)?;
         files::sync_dir(dir)?;
         Ok(Self {
             dir: dir.to_owned(),
             record,
-            phase: Phase::Prepared,
+            phase: RestorePhase::Prepared,
             begun: HashSet::new(),
             finished: HashSet::new(),
             file,
@@ -117,7 +117,7 @@ impl Journal {
     pub fn open(dir: &Path) -> Result<Self> {
         let text = files::read_small(dir, RECORD, RECORD_MAX_BYTES)
             .with_context(|| format!("cannot read {}", dir.join(RECORD).display()))?;
-        let record: Record =
+        let record: RestoreRecord =
             serde_json::from_slice(&text).with_context(|| dir.join(RECORD).display().to_string())?;
         if record.format != FORMAT {
             let message = format!("{}: was written by another version", dir.display());
@@ -127,7 +127,7 @@ impl Journal {
         let mut journal = Self {
             dir: dir.to_owned(),
             record,
-            phase: Phase::Prepared,
+            phase: RestorePhase::Prepared,
             begun: HashSet::new(),
             finished: HashSet::new(),
             file,
@@ -145,18 +145,18 @@ impl Journal {
         let number = number.parse::<usize>().ok().filter(|n| *n < self.record.steps.len());
         match (word, number) {
             ("begin", Some(n)) => {
-                self.phase = Phase::Begun;
+                self.phase = RestorePhase::Begun;
                 self.begun.insert(n);
                 self.finished.remove(&n);
             }
             ("end", Some(n)) => {
                 self.finished.insert(n);
             }
-            ("written", _) => self.phase = Phase::Written,
-            ("done", _) => self.phase = Phase::Done,
-            ("confirmed", _) => self.phase = Phase::Confirmed,
-            ("undoing", _) => self.phase = Phase::Undoing,
-            ("undone", _) => self.phase = Phase::Undone,
+            ("written", _) => self.phase = RestorePhase::Written,
+            ("done", _) => self.phase = RestorePhase::Done,
+            ("confirmed", _) => self.phase = RestorePhase::Confirmed,
+            ("undoing", _) => self.phase = RestorePhase::Undoing,
+            ("undone", _) => self.phase = RestorePhase::Undone,
             _ => {}
         }
     }
@@ -249,7 +249,7 @@ pub fn older(host: &Host, id: &str) -> Option<String> {
     let ids = ids(host);
     let at = ids.iter().position(|known| known == id)?;
     let is_not_undone = |id: &&String| {
-        Journal::open(&folder(host).join(id)).is_ok_and(|journal| journal.phase != Phase::Undone)
+        Journal::open(&folder(host).join(id)).is_ok_and(|journal| journal.phase != RestorePhase::Undone)
     };
     ids[..at].iter().rev().find(is_not_undone).cloned()
 }
@@ -305,7 +305,9 @@ pub fn sweep(host: &Host, armed: Option<&str>) -> Vec<Problem> {
         .map(|id| folder(host).join(id))
         .filter(|dir| {
             let phase = Journal::open(dir).map(|journal| journal.phase);
-            phase.is_ok_and(|phase| !matches!(phase, Phase::Begun | Phase::Written | Phase::Undoing))
+            phase.is_ok_and(|phase| {
+                !matches!(phase, RestorePhase::Begun | RestorePhase::Written | RestorePhase::Undoing)
+            })
         })
         .collect();
     for dir in &at_end[..at_end.len().saturating_sub(KEPT)] {
@@ -316,6 +318,6 @@ pub fn sweep(host: &Host, armed: Option<&str>) -> Vec<Problem> {
     problems
 }
 
-impl Record {
+impl RestoreRecord {
     pub const FORMAT: u32 = FORMAT;
 }

@@ -24,13 +24,13 @@ use std::time::Duration;
 use anyhow::Result;
 use serde::Serialize;
 
-use self::auto_rollback::Armed;
-use self::deadline::Limit;
-use self::journal::{Journal, Phase};
+use self::auto_rollback::PendingConfirm;
+use self::deadline::Deadline;
+use self::journal::{Journal, RestorePhase};
 use self::prepare::Prepared;
 use self::probe::Probe;
 use self::undo::Undone;
-use super::snapshots::Chosen;
+use super::snapshots::ChosenSnapshot;
 use crate::config::Api;
 use crate::model::facts::Product;
 use crate::model::problem::{Fault, FaultKind, Problem};
@@ -44,7 +44,7 @@ use crate::sys::process::lock::{self, Lock};
 
 /// How steps are done that may cut the admin's own connection.
 #[derive(Debug, Clone)]
-pub struct Arming {
+pub struct ConfirmOptions {
     pub within: Duration,
     pub probes: Vec<Probe>,
     /// Also for a system that is only mounted here.
@@ -60,15 +60,15 @@ pub struct Restored {
     pub changed: usize,
     /// It undoes itself unless it is confirmed.
     #[serde(serialize_with = "seconds_left")]
-    pub armed: Option<Armed>,
-    pub phase: Phase,
+    pub armed: Option<PendingConfirm>,
+    pub phase: RestorePhase,
     pub problems: Vec<Problem>,
 }
 
 /// Of an armed one, how long it waits to be confirmed.
 #[allow(clippy::ref_option)] // serde's signature
-fn seconds_left<S: serde::Serializer>(armed: &Option<Armed>, to: S) -> Result<S::Ok, S::Error> {
-    armed.as_ref().map(Armed::left).serialize(to)
+fn seconds_left<S: serde::Serializer>(armed: &Option<PendingConfirm>, to: S) -> Result<S::Ok, S::Error> {
+    armed.as_ref().map(PendingConfirm::left).serialize(to)
 }
 
 /// How long that may take which may cut the admin's own connection, its services and the limits of their commands
@@ -79,10 +79,10 @@ const RESTORE: &str = "restore.lock";
 
 /// Held while files of the host are written or put back, beside the lock of every run: what undoes itself waits for
 /// this one only, not for a backup that hangs.
-pub type Alone = Lock;
+pub type RestoreLock = Lock;
 
 /// Errors: `Locked` while another restores or undoes.
-pub fn alone(host: &Host) -> Result<Alone> {
+pub fn lock_restore(host: &Host) -> Result<RestoreLock> {
     Lock::acquire_named(&host.run_dir(), RESTORE)
 }
 
@@ -97,7 +97,7 @@ pub fn kill(host: &Host) -> Option<u32> {
 }
 
 /// What of the arming will not be as it is meant, for who decides whether to go on.
-pub fn beforehand(host: &Host, plan: &RestorePlan, arming: &Arming) -> Option<Problem> {
+pub fn beforehand(host: &Host, plan: &RestorePlan, arming: &ConfirmOptions) -> Option<Problem> {
     if !plan.is_armed() {
         let is_asked_for = arming.always || !arming.probes.is_empty();
         return is_asked_for.then(|| {
@@ -114,15 +114,15 @@ pub fn beforehand(host: &Host, plan: &RestorePlan, arming: &Arming) -> Option<Pr
 /// Errors: `Locked`, no room, a step that cannot be done: then what was done before it is undone again.
 pub fn run(
     host: &Host,
-    chosen: &Chosen,
+    chosen: &ChosenSnapshot,
     prepared: &Prepared,
     apis: &[(Product, Api)],
-    arming: &Arming,
+    arming: &ConfirmOptions,
     tell: &mut dyn FnMut(&str) -> Result<()>,
 ) -> Result<Restored> {
     check_root()?;
     let _lock = Lock::acquire(&host.run_dir())?;
-    let _alone = alone(host)?;
+    let _alone = lock_restore(host)?;
     check_not_armed(host, None)?;
     let mut problems = journal::sweep(host, None);
     let plan = &prepared.plan;
@@ -138,34 +138,34 @@ pub fn run(
     tell(&journal.record.id)?;
     // One that is killed says nothing afterwards.
     problems.extend(audit_log::note(host, "restore", &journal.record, "begun"));
-    let done = go(host, &mut journal, apis, arming, LOCK_WAIT);
-    conclude(host, &mut journal, apis, "restore", done).map(|mut restored| {
+    let done = apply_stages(host, &mut journal, apis, arming, LOCK_WAIT);
+    finish_or_roll_back(host, &mut journal, apis, "restore", done).map(|mut restored| {
         restored.problems.splice(0..0, problems.drain(..));
         restored
     })
 }
 
 /// Goes on with a restore that was cut short. One that is armed already gets its whole time again.
-pub fn resume(host: &Host, id: &str, apis: &[(Product, Api)], arming: &Arming) -> Result<Restored> {
+pub fn resume(host: &Host, id: &str, apis: &[(Product, Api)], arming: &ConfirmOptions) -> Result<Restored> {
     check_root()?;
     let _lock = Lock::acquire(&host.run_dir())?;
-    let _alone = alone(host)?;
+    let _alone = lock_restore(host)?;
     let mut journal = journal::find(host, Some(id))?;
     check_not_armed(host, Some(id))?;
     check_unfinished(&journal)?;
     auto_rollback::go_on(host, id)?;
     // What a power cut took back although the journal has it is done again: all is looked at anew.
     journal.finished.clear();
-    let done = go(host, &mut journal, apis, arming, LOCK_OUTLIVED);
-    conclude(host, &mut journal, apis, "resume", done)
+    let done = apply_stages(host, &mut journal, apis, arming, LOCK_OUTLIVED);
+    finish_or_roll_back(host, &mut journal, apis, "resume", done)
 }
 
 /// Errors: `Usage` when nothing of it is left to be done.
 pub fn check_unfinished(journal: &Journal) -> Result<()> {
     let wrong = match journal.phase {
-        Phase::Prepared | Phase::Begun | Phase::Written => None,
-        Phase::Done | Phase::Confirmed => Some("is done already"),
-        Phase::Undoing | Phase::Undone => Some("was undone"),
+        RestorePhase::Prepared | RestorePhase::Begun | RestorePhase::Written => None,
+        RestorePhase::Done | RestorePhase::Confirmed => Some("is done already"),
+        RestorePhase::Undoing | RestorePhase::Undone => Some("was undone"),
     };
     if let Some(wrong) = wrong {
         let fault = Fault::new(FaultKind::Usage, format!("{}: {wrong}", journal.record.id));
@@ -174,20 +174,26 @@ pub fn check_unfinished(journal: &Journal) -> Result<()> {
     Ok(())
 }
 
-type Gone = Result<(Vec<Problem>, Option<Armed>)>;
+type Gone = Result<(Vec<Problem>, Option<PendingConfirm>)>;
 
-fn go(host: &Host, journal: &mut Journal, apis: &[(Product, Api)], arming: &Arming, wait: Duration) -> Gone {
+fn apply_stages(
+    host: &Host,
+    journal: &mut Journal,
+    apis: &[(Product, Api)],
+    arming: &ConfirmOptions,
+    wait: Duration,
+) -> Gone {
     let running = journal.record.running.clone();
     let (calm, session) = (journal.record.calm.clone(), journal.record.session.clone());
-    let mut problems = services::stop(host, &calm, &running, Limit::NONE);
-    problems.extend(apply::half(host, journal, false, wait, Limit::NONE)?);
-    problems.extend(services::settle(host, &calm, &running, apis, Limit::NONE));
+    let mut problems = services::stop(host, &calm, &running, Deadline::NONE);
+    problems.extend(apply::half(host, journal, false, wait, Deadline::NONE)?);
+    problems.extend(services::settle(host, &calm, &running, apis, Deadline::NONE));
     let mut armed = None;
     if journal.record.steps.iter().any(|step| step.session) {
-        let mut limit = Limit::NONE;
+        let mut limit = Deadline::NONE;
         if host.exec.is_of_host() || arming.always {
             armed = Some(auto_rollback::arm(host, &journal.record.id, arming.within, &arming.probes)?);
-            limit = Limit::of(ARMED_LIMIT);
+            limit = Deadline::of(ARMED_LIMIT);
         }
         problems.extend(services::stop(host, &session, &running, limit));
         problems.extend(apply::half(host, journal, true, wait, limit)?);
@@ -199,7 +205,7 @@ fn go(host: &Host, journal: &mut Journal, apis: &[(Product, Api)], arming: &Armi
     Ok((problems, armed.map(|armed| auto_rollback::begin(host, armed)).transpose()?))
 }
 
-fn conclude(
+fn finish_or_roll_back(
     host: &Host,
     journal: &mut Journal,
     apis: &[(Product, Api)],
@@ -230,7 +236,7 @@ fn conclude(
     }
     let kind = error.downcast_ref::<Fault>().map_or(FaultKind::Failed, |fault| fault.kind);
     let hint = error.downcast_ref::<Fault>().and_then(|fault| fault.hint.clone());
-    let (what, result, hint) = match take_back(host, journal, apis, false) {
+    let (what, result, hint) = match roll_back(host, journal, apis, false) {
         Ok(undone) if undone.left == 0 => {
             auto_rollback::forget(host, &id)?;
             ("all that was done before is undone again".to_owned(), "failed; undone".to_owned(), hint)
@@ -254,13 +260,13 @@ fn conclude(
 pub fn undo(host: &Host, id: Option<&str>, apis: &[(Product, Api)], force: bool) -> Result<Undone> {
     check_root()?;
     let _lock = Lock::acquire(&host.run_dir())?;
-    let _alone = alone(host)?;
+    let _alone = lock_restore(host)?;
     let mut journal = journal::find(host, id)?;
-    if journal.phase == Phase::Undone && !(force && id.is_some()) {
+    if journal.phase == RestorePhase::Undone && !(force && id.is_some()) {
         auto_rollback::forget(host, &journal.record.id)?;
         return Ok(Undone { older: journal::older(host, &journal.record.id), ..Undone::already(&journal) });
     }
-    let mut undone = take_back(host, &mut journal, apis, force)?;
+    let mut undone = roll_back(host, &mut journal, apis, force)?;
     // Whoever forces it sees what is left; it must not keep every later restore out.
     if undone.left == 0 || force {
         auto_rollback::forget(host, &journal.record.id)?;
@@ -272,7 +278,7 @@ pub fn undo(host: &Host, id: Option<&str>, apis: &[(Product, Api)], force: bool)
 }
 
 /// Files, then the services that read them.
-pub fn take_back(host: &Host, journal: &mut Journal, apis: &[(Product, Api)], force: bool) -> Result<Undone> {
+pub fn roll_back(host: &Host, journal: &mut Journal, apis: &[(Product, Api)], force: bool) -> Result<Undone> {
     let running = journal.record.running.clone();
     let record = &journal.record;
     let stood: Vec<String> = record.calm.start.iter().chain(&record.session.start).cloned().collect();
@@ -284,23 +290,23 @@ pub fn take_back(host: &Host, journal: &mut Journal, apis: &[(Product, Api)], fo
     let halves = [(true, journal.record.session.clone()), (false, journal.record.calm.clone())];
     let halves: Vec<_> = halves
         .into_iter()
-        .filter(|(session, _)| was_begun(journal, *session) && journal.phase != Phase::Undone)
+        .filter(|(session, _)| was_begun(journal, *session) && journal.phase != RestorePhase::Undone)
         .collect();
-    let was_prepared = journal.phase == Phase::Prepared;
+    let was_prepared = journal.phase == RestorePhase::Prepared;
     let both = [journal.record.session.clone(), journal.record.calm.clone()];
     let mut problems = Vec::new();
     for (_, half) in &halves {
-        problems.extend(services::stop(host, half, &running, Limit::NONE));
+        problems.extend(services::stop(host, half, &running, Deadline::NONE));
     }
     let mut undone = undo::files(host, journal, force)?;
     for (_, half) in &halves {
-        problems.extend(services::settle(host, half, &ran, apis, Limit::NONE));
+        problems.extend(services::settle(host, half, &ran, apis, Deadline::NONE));
     }
     // A service that was stopped before the first step was begun.
     if was_prepared {
         for half in both {
             let stopped = Services { stop: half.stop, ..Services::default() };
-            problems.extend(services::settle(host, &stopped, &ran, apis, Limit::NONE));
+            problems.extend(services::settle(host, &stopped, &ran, apis, Deadline::NONE));
         }
     }
     if host.exec.is_of_host() && !halves.is_empty() {

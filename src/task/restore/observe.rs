@@ -10,13 +10,13 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 
 use super::select::SMALL_BYTES;
-use crate::catalog::guests::Guest;
-use crate::catalog::{PBS_DIR, Restore, Source};
+use crate::catalog::guests::GuestPath;
+use crate::catalog::{PBS_DIR, RestoreRule, Source};
 use crate::model::facts::Product;
-use crate::model::index::{Kind, Mtime, Name};
-use crate::plan::restore::skip_rules::Refusal;
-use crate::plan::restore::{Content, Fingerprint, Here, Live, PVE, Picked, Tree};
-use crate::sys::fs::files::{self, Node};
+use crate::model::index::{EntryKind, Mtime, Name};
+use crate::plan::restore::skip_rules::SkipReason;
+use crate::plan::restore::{ClusterFsState, Content, FileState, HostState, LivePath, PVE, SelectedEntries};
+use crate::sys::fs::files::{self, FileNode};
 use crate::sys::fs::flags::{self, Flag};
 use crate::sys::fs::hash::{Hasher, sha256};
 use crate::sys::fs::mounts;
@@ -26,18 +26,18 @@ use crate::sys::{mask, pmxcfs};
 
 /// All that a plan asks of this host.
 pub struct Observed {
-    pub tree: Tree,
+    pub tree: ClusterFsState,
     pub guests: BTreeMap<u32, Name>,
-    pub live: HashMap<Name, Live>,
+    pub live: HashMap<Name, LivePath>,
     pub users: HashMap<String, u32>,
     pub groups: HashMap<String, u32>,
     pub datastores: BTreeSet<String>,
-    pub fixed: HashMap<Name, Refusal>,
+    pub fixed: HashMap<Name, SkipReason>,
 }
 
 impl Observed {
-    pub fn here<'a>(&'a self, host: &'a Host) -> Here<'a> {
-        Here {
+    pub fn here<'a>(&'a self, host: &'a Host) -> HostState<'a> {
+        HostState {
             facts: &host.facts,
             tree: self.tree,
             guests: &self.guests,
@@ -52,11 +52,11 @@ impl Observed {
     }
 }
 
-pub fn observe(host: &Host, picked: &Picked) -> Result<Observed> {
+pub fn observe(host: &Host, picked: &SelectedEntries) -> Result<Observed> {
     let owners = Owners::of(host.root());
     let by_name = |names: HashMap<u32, String>| names.into_iter().map(|(id, name)| (name, id)).collect();
     let mut observed = Observed {
-        tree: Tree::None,
+        tree: ClusterFsState::None,
         guests: BTreeMap::new(),
         live: HashMap::new(),
         users: by_name(owners.users),
@@ -76,7 +76,7 @@ pub fn observe(host: &Host, picked: &Picked) -> Result<Observed> {
         if path.starts_with(PVE) || is_live_database {
             continue;
         }
-        let merges = one.item.restore == Restore::AddLines;
+        let merges = one.item.restore == RestoreRule::AddLines;
         for above in path.ancestors().skip(1).filter(|above| !above.as_os_str().is_empty()) {
             let live = look.at(above, None);
             observed.live.entry(Name::from(above)).or_insert(live);
@@ -95,12 +95,12 @@ fn observe_tree(host: &Host, observed: &mut Observed) -> Result<()> {
     }
     let state = pmxcfs::state(host);
     observed.tree = match state {
-        pmxcfs::State::NotMounted => Tree::NotMounted,
-        pmxcfs::State::Dead => Tree::Dead,
-        pmxcfs::State::Frozen => Tree::Frozen,
-        pmxcfs::State::Live { quorate } => Tree::Live { quorate },
+        pmxcfs::PmxcfsState::NotMounted => ClusterFsState::NotMounted,
+        pmxcfs::PmxcfsState::Dead => ClusterFsState::Dead,
+        pmxcfs::PmxcfsState::Frozen => ClusterFsState::Frozen,
+        pmxcfs::PmxcfsState::Live { quorate } => ClusterFsState::Live { quorate },
     };
-    if !matches!(state, pmxcfs::State::Live { .. }) {
+    if !matches!(state, pmxcfs::PmxcfsState::Live { .. }) {
         return Ok(());
     }
     for folder in ["etc", PVE] {
@@ -109,8 +109,8 @@ fn observe_tree(host: &Host, observed: &mut Observed) -> Result<()> {
     for node in pmxcfs::read(host)?.nodes {
         let path = Path::new(PVE).join(&node.path);
         let print = tree_print(node.mtime, node.data.as_deref());
-        let print = Fingerprint { mode: node.mode(), ..print };
-        if let Some(guest) = Guest::of(&path) {
+        let print = FileState { mode: node.mode(), ..print };
+        if let Some(guest) = GuestPath::of(&path) {
             observed.guests.insert(guest.id, path.as_path().into());
         }
         observed.live.insert(path.as_path().into(), there(print, node.data));
@@ -118,13 +118,13 @@ fn observe_tree(host: &Host, observed: &mut Observed) -> Result<()> {
     Ok(())
 }
 
-fn there(print: Fingerprint, content: Option<Vec<u8>>) -> Live {
-    Live::There { print, content, is_linked: false }
+fn there(print: FileState, content: Option<Vec<u8>>) -> LivePath {
+    LivePath::There { print, content, is_linked: false }
 }
 
-fn tree_print(mtime: i64, data: Option<&[u8]>) -> Fingerprint {
-    Fingerprint {
-        kind: if data.is_some() { Kind::File } else { Kind::Dir },
+fn tree_print(mtime: i64, data: Option<&[u8]>) -> FileState {
+    FileState {
+        kind: if data.is_some() { EntryKind::File } else { EntryKind::Dir },
         mode: 0o755,
         uid: 0,
         gid: 0,
@@ -140,35 +140,35 @@ struct Look<'a> {
     root: &'a Path,
     foreign: HashMap<PathBuf, String>,
     /// Folders that were looked at: None when it is one, else what is in the way.
-    seen: HashMap<PathBuf, Option<Live>>,
+    seen: HashMap<PathBuf, Option<LivePath>>,
 }
 
 impl Look<'_> {
     /// `wanted` is the hash that the content is kept for when it differs, and whether it is kept in any case.
-    fn at(&mut self, path: &Path, wanted: Option<(&str, bool)>) -> Live {
+    fn at(&mut self, path: &Path, wanted: Option<(&str, bool)>) -> LivePath {
         if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty())
             && let Some(in_the_way) = self.folder(parent)
         {
             return in_the_way;
         }
         if let Some(kind) = self.foreign.get(path) {
-            return Live::Blocked(format!("/{} is a mount of type {kind}", shown(path)));
+            return LivePath::Blocked(format!("/{} is a mount of type {kind}", shown(path)));
         }
         seen(&self.root.join(path), wanted).unwrap_or_else(|error| match error.kind() {
-            io::ErrorKind::NotFound => Live::Absent,
-            _ => Live::Blocked(format!("cannot be looked at: {error}")),
+            io::ErrorKind::NotFound => LivePath::Absent,
+            _ => LivePath::Blocked(format!("cannot be looked at: {error}")),
         })
     }
 
-    fn folder(&mut self, path: &Path) -> Option<Live> {
+    fn folder(&mut self, path: &Path) -> Option<LivePath> {
         if let Some(known) = self.seen.get(path) {
             return known.clone();
         }
         let in_the_way = match self.at(path, None) {
-            Live::There { print, .. } if print.kind == Kind::Dir => None,
-            Live::There { print, .. } => {
-                let what = if print.kind == Kind::Symlink { "link" } else { "file" };
-                Some(Live::Blocked(format!("its folder /{} is a {what} here", shown(path))))
+            LivePath::There { print, .. } if print.kind == EntryKind::Dir => None,
+            LivePath::There { print, .. } => {
+                let what = if print.kind == EntryKind::Symlink { "link" } else { "file" };
+                Some(LivePath::Blocked(format!("its folder /{} is a {what} here", shown(path))))
             }
             other => Some(other),
         };
@@ -182,21 +182,25 @@ fn shown(path: &Path) -> Name {
 }
 
 /// What stands at one path of a disk now, with its hash; without its content.
-pub fn look(full: &Path) -> io::Result<Live> {
+pub fn look(full: &Path) -> io::Result<LivePath> {
     match seen(full, Some(("", false))) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Live::Absent),
-        Ok(Live::There { print, is_linked, .. }) => Ok(Live::There { print, content: None, is_linked }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(LivePath::Absent),
+        Ok(LivePath::There { print, is_linked, .. }) => {
+            Ok(LivePath::There { print, content: None, is_linked })
+        }
         looked => looked,
     }
 }
 
-fn seen(full: &Path, wanted: Option<(&str, bool)>) -> io::Result<Live> {
+fn seen(full: &Path, wanted: Option<(&str, bool)>) -> io::Result<LivePath> {
     let stat = files::lstat(full)?;
     let kind = match stat.node {
-        Node::Kept(kind) => kind,
-        Node::Special(what) => return Ok(Live::Blocked(format!("there is {what} of this name here"))),
+        FileNode::Kept(kind) => kind,
+        FileNode::Special(what) => {
+            return Ok(LivePath::Blocked(format!("there is {what} of this name here")));
+        }
     };
-    let mut print = Fingerprint {
+    let mut print = FileState {
         kind,
         mode: stat.mode,
         uid: stat.uid,
@@ -209,18 +213,18 @@ fn seen(full: &Path, wanted: Option<(&str, bool)>) -> io::Result<Live> {
     };
     let mut content = None;
     match (kind, wanted) {
-        (Kind::Symlink, _) => print.link = Some(Name::new(fs::read_link(full)?.as_os_str().as_bytes())),
-        (Kind::File, Some((sha256, always))) => {
+        (EntryKind::Symlink, _) => print.link = Some(Name::new(fs::read_link(full)?.as_os_str().as_bytes())),
+        (EntryKind::File, Some((sha256, always))) => {
             let (file, stat) = files::open_read(full)?;
             print.xattrs = files::file_xattrs(&file)?;
             let (size, hash, bytes) = hash(file, stat.size <= SMALL_BYTES)?;
             (print.size, print.sha256) = (size, hash);
             content = bytes.filter(|_| always || print.sha256 != sha256);
         }
-        (Kind::Dir, _) => print.xattrs = files::path_xattrs(full)?,
+        (EntryKind::Dir, _) => print.xattrs = files::path_xattrs(full)?,
         _ => {}
     }
-    Ok(Live::There { print, content, is_linked: kind == Kind::File && stat.nlink > 1 })
+    Ok(LivePath::There { print, content, is_linked: kind == EntryKind::File && stat.nlink > 1 })
 }
 
 /// Size, hash, and the bytes when they are few.
@@ -239,7 +243,7 @@ fn hash(mut file: fs::File, keep: bool) -> io::Result<(u64, String, Option<Vec<u
 }
 
 /// The folders of the snapshot's datastores that are really here: mounted, or with chunks in them.
-fn datastores(host: &Host, picked: &Picked) -> BTreeSet<String> {
+fn datastores(host: &Host, picked: &SelectedEntries) -> BTreeSet<String> {
     let name = Name::new(format!("{}/datastore.cfg", PBS_DIR.trim_start_matches('/')));
     let text = picked.contents.get(&name).map(|text| String::from_utf8_lossy(text)).unwrap_or_default();
     let paths = text.lines().filter_map(|line| line.trim().strip_prefix("path ")).map(str::trim);
@@ -254,20 +258,21 @@ fn datastores(host: &Host, picked: &Picked) -> BTreeSet<String> {
 }
 
 /// By path: why, and what to do. Only of paths that were looked at, and not of what no one can answer for.
-fn unchangeable(host: &Host, picked: &Picked, observed: &Observed) -> HashMap<Name, Refusal> {
+fn unchangeable(host: &Host, picked: &SelectedEntries, observed: &Observed) -> HashMap<Name, SkipReason> {
     let live = &observed.live;
-    let mut folders: HashMap<Name, Option<Refusal>> = HashMap::new();
+    let mut folders: HashMap<Name, Option<SkipReason>> = HashMap::new();
     let mut fixed = HashMap::new();
     for one in picked.wanted.iter().chain(&picked.parts) {
         let path = one.entry.path.as_path();
         let is_there = match live.get(&one.entry.path) {
             _ if path.starts_with(PVE) => continue,
-            None | Some(Live::Blocked(_)) => continue,
-            Some(Live::There { .. }) => true,
-            Some(Live::Absent) => false,
+            None | Some(LivePath::Blocked(_)) => continue,
+            Some(LivePath::There { .. }) => true,
+            Some(LivePath::Absent) => false,
         };
         let own = is_there.then(|| flagged(host, path, "it")).flatten();
-        let is_folder = |folder: &&Path| matches!(live.get(&Name::from(*folder)), Some(Live::There { .. }));
+        let is_folder =
+            |folder: &&Path| matches!(live.get(&Name::from(*folder)), Some(LivePath::There { .. }));
         let above = path.ancestors().skip(1).find(is_folder).unwrap_or(Path::new(""));
         let above = || folders.entry(above.into()).or_insert_with(|| of_folder(host, above)).clone();
         if let Some(refusal) = own.or_else(above) {
@@ -278,25 +283,25 @@ fn unchangeable(host: &Host, picked: &Picked, observed: &Observed) -> HashMap<Na
 }
 
 /// `what` is what the path is of the one that is wanted.
-fn flagged(host: &Host, path: &Path, what: &str) -> Option<Refusal> {
+fn flagged(host: &Host, path: &Path, what: &str) -> Option<SkipReason> {
     let shown = Path::new("/").join(path);
     let (how, letter) = match flags::flag(&host.path(&shown)).ok()?? {
         Flag::Immutable => ("immutable", 'i'),
         Flag::AppendOnly => ("append-only", 'a'),
     };
     let shown = Name::from(shown.as_path());
-    Some(Refusal::new(
+    Some(SkipReason::new(
         format!("{what} is {how}"),
         format!("somebody meant it: `chattr -{letter} {shown}`, then restore again"),
     ))
 }
 
-fn of_folder(host: &Host, path: &Path) -> Option<Refusal> {
+fn of_folder(host: &Host, path: &Path) -> Option<SkipReason> {
     let shown = Path::new("/").join(path);
     let is_read_only = flags::is_read_only(&host.path(&shown)).unwrap_or(false);
     let shown = Name::from(shown.as_path());
     let read_only = || {
-        Refusal::new(
+        SkipReason::new(
             format!("the file system of {shown} is mounted read-only"),
             format!("`findmnt -T {shown}` shows it; `mount -o remount,rw` and its mount point"),
         )

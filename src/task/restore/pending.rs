@@ -1,7 +1,7 @@
 //! Restores that are not at their end: armed, half done, half undone; what `check` and `status` say of them. Only looks.
 
 use super::auto_rollback;
-use super::journal::{self, Journal, Phase};
+use super::journal::{self, Journal, RestorePhase};
 use crate::model::problem::Problem;
 use crate::sys::host::Host;
 use crate::task::restore;
@@ -26,7 +26,7 @@ pub fn restores(host: &Host) -> Vec<Problem> {
     problems
 }
 
-fn waits(host: &Host, armed: &auto_rollback::Armed, is_busy: bool) -> Problem {
+fn waits(host: &Host, armed: &auto_rollback::PendingConfirm, is_busy: bool) -> Problem {
     let id = &armed.id;
     let phase = Journal::open(&journal::folder(host).join(id)).map(|journal| journal.phase);
     if armed.is_due() {
@@ -34,7 +34,9 @@ fn waits(host: &Host, armed: &auto_rollback::Armed, is_busy: bool) -> Problem {
         return problem
             .hint(format!("`pbx-config undo {id}` does it, and says what keeps it from being done"));
     }
-    if let (Ok(phase @ (Phase::Begun | Phase::Written | Phase::Undoing)), false) = (phase, is_busy) {
+    if let (Ok(phase @ (RestorePhase::Begun | RestorePhase::Written | RestorePhase::Undoing)), false) =
+        (phase, is_busy)
+    {
         let what = format!("the restore {id} was cut short: {phase}; it undoes itself in {} s", armed.left());
         return Problem::error(what).hint(auto_rollback::ways(id, phase));
     }
@@ -48,14 +50,14 @@ fn half(host: &Host, id: &str) -> Option<Problem> {
         Err(error) => return Some(Problem::warning(format!("the restore {id}: {error:#}"))),
     };
     match journal.phase {
-        Phase::Begun | Phase::Written => {
+        RestorePhase::Begun | RestorePhase::Written => {
             let problem = Problem::error(format!("the restore {id} was cut short: {}", journal.phase));
             Some(problem.hint(auto_rollback::ways(id, journal.phase)))
         }
-        Phase::Undoing => {
+        RestorePhase::Undoing => {
             let problem = Problem::error(format!("the restore {id} is {}", journal.phase));
             Some(problem.hint(format!("`pbx-config undo {id}` goes on, and says what is left")))
         }
-        Phase::Prepared | Phase::Done | Phase::Confirmed | Phase::Undone => None,
+        RestorePhase::Prepared | RestorePhase::Done | RestorePhase::Confirmed | RestorePhase::Undone => None,
     }
 }

@@ -12,11 +12,13 @@ use super::{database, hardware, observe, select};
 use crate::model::index::{Mtime, Name};
 use crate::model::problem::{Fault, FaultKind};
 use crate::model::snapshot::SnapshotId;
-use crate::plan::restore::{self, How, Picked, Request, RestorePlan, Step, adapt, guest_advice};
+use crate::plan::restore::{
+    self, Action, RestorePlan, RestoreRequest, RestoreStep, SelectedEntries, adapt, guest_advice,
+};
 use crate::sys::fs::files;
 use crate::sys::fs::hash::sha256;
 use crate::sys::host::Host;
-use crate::task::snapshots::Chosen;
+use crate::task::snapshots::ChosenSnapshot;
 
 /// Of a saved plan; a later one may be written otherwise.
 const FORMAT: u32 = 1;
@@ -28,18 +30,18 @@ const ANEW: &str = "make the plan anew, and look at it again";
 /// A plan and what it was made from.
 pub struct Prepared {
     pub plan: RestorePlan,
-    pub request: Request,
+    pub request: RestoreRequest,
     /// Where the snapshot lies now: what came from afar goes again.
     pub path: PathBuf,
     pub store: Option<String>,
     pub manifest_sha256: String,
     /// The same when the snapshot, the request, this host and every byte that would be replaced are the same.
     pub digest: String,
-    pub picked: Picked,
+    pub picked: SelectedEntries,
 }
 
 /// Errors: `Verification`, `Usage`, `NotFound`, as the picking says.
-pub fn prepare(host: &Host, chosen: &Chosen, request: &Request) -> Result<Prepared> {
+pub fn prepare(host: &Host, chosen: &ChosenSnapshot, request: &RestoreRequest) -> Result<Prepared> {
     let (mut picked, manifest_sha256) = select::pick(chosen, request)?;
     let world = hardware::look(host, &picked, request);
     let by_hand = database::take(host, &mut picked, &world, request)?;
@@ -65,7 +67,7 @@ pub fn prepare(host: &Host, chosen: &Chosen, request: &Request) -> Result<Prepar
     })
 }
 
-fn digest(plan: &RestorePlan, request: &Request, manifest: &str) -> Result<String> {
+fn digest(plan: &RestorePlan, request: &RestoreRequest, manifest: &str) -> Result<String> {
     let mut plan = plan.clone();
     // What is shown of a change is not the change.
     plan.steps.iter_mut().for_each(|step| step.diff = None);
@@ -86,7 +88,7 @@ pub struct Saved {
     pub store: Option<String>,
     snapshot_file: Name,
     manifest_sha256: String,
-    pub request: Request,
+    pub request: RestoreRequest,
     steps: Vec<SavedStep>,
     digest: String,
     /// Over all of the above.
@@ -98,13 +100,13 @@ pub struct Saved {
 struct SavedStep {
     item: String,
     path: Name,
-    how: How,
+    how: Action,
     /// Size and time of what is there now.
     before: Option<(u64, Mtime)>,
 }
 
-impl From<&Step> for SavedStep {
-    fn from(step: &Step) -> Self {
+impl From<&RestoreStep> for SavedStep {
+    fn from(step: &RestoreStep) -> Self {
         Self {
             item: step.item.clone(),
             path: step.path.clone(),
@@ -199,7 +201,7 @@ impl Saved {
 
     /// Before it is read as a whole.
     /// Errors: `Failed` when another one has its name now; `Verification`.
-    pub fn check_snapshot(&self, chosen: &Chosen) -> Result<()> {
+    pub fn check_snapshot(&self, chosen: &ChosenSnapshot) -> Result<()> {
         if chosen.open()?.head.manifest_sha256 == self.manifest_sha256 {
             return Ok(());
         }
@@ -219,14 +221,14 @@ impl Saved {
         }
     }
 
-    fn swapped(&self, chosen: &Chosen) -> Fault {
+    fn swapped(&self, chosen: &ChosenSnapshot) -> Fault {
         let place = chosen.place.display();
         let message = format!("{place}: is not the {} that the plan was made from", self.snapshot);
         Fault::new(FaultKind::Failed, message).hint(ANEW)
     }
 
     /// Errors: `Failed` when the plan of today is another one, with what changed.
-    pub fn check(&self, chosen: &Chosen, today: &Prepared) -> Result<()> {
+    pub fn check(&self, chosen: &ChosenSnapshot, today: &Prepared) -> Result<()> {
         if self.manifest_sha256 != today.manifest_sha256 {
             return Err(self.swapped(chosen).into());
         }

@@ -5,11 +5,11 @@ use anyhow::Result;
 use serde::Serialize;
 
 use super::apply;
-use super::journal::{self, Journal, Phase};
-use super::undo::{self, Back};
+use super::journal::{self, Journal, RestorePhase};
+use super::undo::{self, UndoAction};
 use crate::model::index::Name;
 use crate::model::snapshot::SnapshotId;
-use crate::plan::restore::{How, Services};
+use crate::plan::restore::{Action, Services};
 use crate::sys::host::Host;
 use crate::task::restore;
 
@@ -18,7 +18,7 @@ use crate::task::restore;
 pub struct Preview {
     pub id: String,
     pub snapshot: SnapshotId,
-    pub phase: Phase,
+    pub phase: RestorePhase,
     /// In the order in which it is done.
     pub paths: Vec<Path>,
     /// With the steps that risk nothing; only units that ran.
@@ -36,19 +36,19 @@ pub struct Path {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 pub enum Does {
-    Back(Back),
-    Write(How),
+    Back(UndoAction),
+    Write(Action),
 }
 
 impl std::fmt::Display for Does {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.pad(match self {
             Self::Write(how) => return how.fmt(f),
-            Self::Back(Back::PutBack) => "put back",
-            Self::Back(Back::Remove) => "remove",
-            Self::Back(Back::Overwrite) => "overwrite",
-            Self::Back(Back::Changed) => "leave",
-            Self::Back(Back::AsBefore) => "nothing",
+            Self::Back(UndoAction::PutBack) => "put back",
+            Self::Back(UndoAction::Remove) => "remove",
+            Self::Back(UndoAction::Overwrite) => "overwrite",
+            Self::Back(UndoAction::Changed) => "leave",
+            Self::Back(UndoAction::AsBefore) => "nothing",
         })
     }
 }
@@ -57,7 +57,7 @@ impl std::fmt::Display for Does {
 pub fn undo(host: &Host, id: Option<&str>, force: bool) -> Result<Preview> {
     restore::check_root()?;
     let journal = journal::find(host, id)?;
-    if journal.phase == Phase::Undone && !(force && id.is_some()) {
+    if journal.phase == RestorePhase::Undone && !(force && id.is_some()) {
         return Ok(preview(&journal, Vec::new(), |_| false));
     }
     let paths = undo::look(host, &journal, force)?.into_iter();
@@ -73,7 +73,7 @@ pub fn resume(host: &Host, id: &str) -> Result<Preview> {
     let journal = journal::find(host, Some(id))?;
     restore::check_unfinished(&journal)?;
     let paths = apply::look(host, &journal)?.into_iter();
-    let does = |how: Option<How>| how.map_or(Does::Back(Back::Changed), Does::Write);
+    let does = |how: Option<Action>| how.map_or(Does::Back(UndoAction::Changed), Does::Write);
     let paths = paths.map(|(path, how)| Path { path, does: does(how) }).collect();
     let has = |session: bool| journal.record.steps.iter().any(|step| step.session == session);
     Ok(preview(&journal, paths, has))

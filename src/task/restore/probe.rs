@@ -8,9 +8,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::sys::host::Host;
-use crate::sys::net::http::{Client, Request, Site};
+use crate::sys::net::http::{Client, HttpRequest, Site};
 use crate::sys::pmxcfs;
-use crate::sys::process::exec::{Cmd, Status};
+use crate::sys::process::exec::{Cmd, ToolStatus};
 
 /// Of one probe, with the look-up of a name.
 const LIMIT: Duration = Duration::from_secs(3);
@@ -106,8 +106,8 @@ impl Probe {
         let answered = match self {
             Self::Ping(target) => ping(host, target),
             Self::Quorum => match pmxcfs::state(host) {
-                pmxcfs::State::Live { quorate: true } => Ok(()),
-                pmxcfs::State::Live { quorate: false } => Err("there is none".to_owned()),
+                pmxcfs::PmxcfsState::Live { quorate: true } => Ok(()),
+                pmxcfs::PmxcfsState::Live { quorate: false } => Err("there is none".to_owned()),
                 _ => Err(format!("{} is not there, or does not answer", pmxcfs::MOUNT)),
             },
             Self::Https { .. } => answers(&self.to_string(), LIMIT),
@@ -130,7 +130,7 @@ pub fn ask(host: &Host, probes: &[Probe]) -> Result<(), String> {
 fn ping(host: &Host, target: &str) -> Result<(), String> {
     let cmd = Cmd::new(["ping", "-c", "1", "-W", "2", target], LIMIT);
     match host.exec.run(&cmd) {
-        Ok(Some(output)) if output.status == Status::Exit(0) => Ok(()),
+        Ok(Some(output)) if output.status == ToolStatus::Exit(0) => Ok(()),
         Ok(Some(output)) => Err(format!("no answer ({})", output.status)),
         Ok(None) => Err("there is no ping here".to_owned()),
         Err(error) => Err(format!("{error:#}")),
@@ -139,7 +139,7 @@ fn ping(host: &Host, target: &str) -> Result<(), String> {
 
 /// An HTTPS server is there, whoever it is, and is not broken. Errors: why not, without the address.
 pub fn answers(url: &str, limit: Duration) -> Result<(), String> {
-    let request = Request { method: "GET", url, headers: &[], body: None, limit, max_bytes: 0 };
+    let request = HttpRequest { method: "GET", url, headers: &[], body: None, limit, max_bytes: 0 };
     let client = Client::of_anyone().map_err(|error| format!("{error:#}"))?;
     match client.send(&request) {
         Ok(answer) if answer.status < BROKEN_STATUS => Ok(()),

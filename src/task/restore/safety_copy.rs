@@ -8,35 +8,40 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 
-use super::journal::{self, Journal, Record};
+use super::journal::{self, Journal, RestoreRecord};
 use super::observe;
 use super::prepare::Prepared;
-use crate::model::index::{Kind, Mtime, Name};
+use crate::model::index::{EntryKind, Mtime, Name};
 use crate::model::problem::{Fault, FaultKind};
-use crate::plan::restore::{Content, Fingerprint, Live, PVE, Step, Via};
-use crate::sys::fs::contained_dir::Beneath;
+use crate::plan::restore::{Content, FileState, LivePath, PVE, RestoreStep, TargetKind};
+use crate::sys::fs::contained_dir::ContainedDir;
 use crate::sys::fs::hash::Hasher;
 use crate::sys::fs::{files, free_space};
 use crate::sys::host::Host;
 use crate::sys::pmxcfs;
-use crate::task::snapshots::Chosen;
+use crate::task::snapshots::ChosenSnapshot;
 
 /// For the record, the journal, and what a file system takes for itself.
 const SPARE_BYTES: u64 = 4 << 20;
 
 /// Errors: `Failed` when there is no room or the host changed since the plan; nothing was written then.
-pub fn keep(host: &Host, chosen: &Chosen, prepared: &Prepared, running: Vec<String>) -> Result<Journal> {
+pub fn keep(
+    host: &Host,
+    chosen: &ChosenSnapshot,
+    prepared: &Prepared,
+    running: Vec<String>,
+) -> Result<Journal> {
     let steps = &prepared.plan.steps;
     check_room(host, steps)?;
     let (id, dir) = journal::new_folder(host)?;
     let kept = fill(host, &dir, chosen, prepared).and_then(|folders| {
-        let record = Record {
-            format: Record::FORMAT,
+        let record = RestoreRecord {
+            format: RestoreRecord::FORMAT,
             id,
             snapshot: prepared.plan.snapshot.clone(),
             digest: prepared.digest.clone(),
             at: host.now.as_second(),
-            steps: steps.iter().map(|step| Step { diff: None, ..step.clone() }).collect(),
+            steps: steps.iter().map(|step| RestoreStep { diff: None, ..step.clone() }).collect(),
             folders,
             calm: prepared.plan.calm.clone(),
             session: prepared.plan.session.clone(),
@@ -47,8 +52,8 @@ pub fn keep(host: &Host, chosen: &Chosen, prepared: &Prepared, running: Vec<Stri
     kept.inspect_err(|_| drop(fs::remove_dir_all(&dir)))
 }
 
-fn check_room(host: &Host, steps: &[Step]) -> Result<()> {
-    let size = |print: Option<&Fingerprint>| print.map_or(0, |print| print.size);
+fn check_room(host: &Host, steps: &[RestoreStep]) -> Result<()> {
+    let size = |print: Option<&FileState>| print.map_or(0, |print| print.size);
     let mut needed: BTreeMap<u64, (String, u64)> = BTreeMap::new();
     let mut need = |path: &Path, bytes: u64| -> Result<()> {
         let here = path.ancestors().find(|above| above.exists()).unwrap_or(Path::new("/"));
@@ -58,7 +63,7 @@ fn check_room(host: &Host, steps: &[Step]) -> Result<()> {
     };
     let copies = steps.iter().map(|step| size(step.before.as_ref()) + size(Some(&step.after))).sum();
     need(&journal::folder(host), copies)?;
-    for step in steps.iter().filter(|step| step.via == Via::Disk && step.after.size > 0) {
+    for step in steps.iter().filter(|step| step.via == TargetKind::Disk && step.after.size > 0) {
         need(&host.path(Path::new("/").join(step.path.as_path())), step.after.size)?;
     }
     for (place, bytes) in needed.into_values() {
@@ -73,33 +78,36 @@ fn check_room(host: &Host, steps: &[Step]) -> Result<()> {
 }
 
 /// Fills the folder; the times of the folders of the host that will change come back.
-fn fill(host: &Host, dir: &Path, chosen: &Chosen, prepared: &Prepared) -> Result<Vec<(Name, Mtime)>> {
+fn fill(host: &Host, dir: &Path, chosen: &ChosenSnapshot, prepared: &Prepared) -> Result<Vec<(Name, Mtime)>> {
     let steps = &prepared.plan.steps;
     let (before, after) = (dir.join("before"), dir.join("after"));
     files::make_private_dir(&before)?;
     files::make_private_dir(&after)?;
     stage(chosen, prepared, &after)?;
-    let tree =
-        if steps.iter().any(|step| step.via == Via::Pmxcfs) { pmxcfs::read(host)?.nodes } else { vec![] };
-    let tree: HashMap<Name, pmxcfs::Node> =
+    let tree = if steps.iter().any(|step| step.via == TargetKind::Pmxcfs) {
+        pmxcfs::read(host)?.nodes
+    } else {
+        vec![]
+    };
+    let tree: HashMap<Name, pmxcfs::PmxcfsNode> =
         tree.into_iter().map(|node| (Name::from(&*Path::new(PVE).join(&node.path)), node)).collect();
     for (n, step) in steps.iter().enumerate() {
         let copy = before.join(n.to_string());
         let same = match step.via {
-            Via::Disk => copy_disk(host, step, &copy)?,
-            Via::Pmxcfs => copy_node(tree.get(&step.path), step, &copy)?,
+            TargetKind::Disk => copy_disk(host, step, &copy)?,
+            TargetKind::Pmxcfs => copy_node(tree.get(&step.path), step, &copy)?,
         };
         if !same {
             let fault = Fault::new(FaultKind::Failed, format!("/{}: changed since the plan", step.path));
             return Err(fault.hint("look at a new plan; nothing was changed").into());
         }
     }
-    Beneath::open(dir)?.sync()?;
+    ContainedDir::open(dir)?.sync()?;
     folders(host, steps, &tree)
 }
 
 /// All contents that will be put in place, each with the hash that the plan says.
-fn stage(chosen: &Chosen, prepared: &Prepared, after: &Path) -> Result<()> {
+fn stage(chosen: &ChosenSnapshot, prepared: &Prepared, after: &Path) -> Result<()> {
     let mut later: HashMap<&Name, Vec<usize>> = HashMap::new();
     let steps = &prepared.plan.steps;
     for (n, step) in steps.iter().enumerate() {
@@ -129,7 +137,7 @@ fn stage(chosen: &Chosen, prepared: &Prepared, after: &Path) -> Result<()> {
     Ok(())
 }
 
-fn stage_one(step: &Step, content: &mut dyn Read, to: &Path) -> Result<()> {
+fn stage_one(step: &RestoreStep, content: &mut dyn Read, to: &Path) -> Result<()> {
     let sha256 = copy(content, to).with_context(|| format!("cannot write {}", to.display()))?;
     ensure!(sha256 == step.after.sha256, "/{}: is not what the plan was made from", step.path);
     Ok(())
@@ -150,18 +158,18 @@ fn copy(content: &mut dyn Read, to: &Path) -> io::Result<String> {
 }
 
 /// False when it is not what the plan saw.
-fn copy_disk(host: &Host, step: &Step, to: &Path) -> Result<bool> {
+fn copy_disk(host: &Host, step: &RestoreStep, to: &Path) -> Result<bool> {
     let full = host.path(Path::new("/").join(step.path.as_path()));
     let live = observe::look(&full)?;
     let (before, print) = match (&step.before, &live) {
-        (None, Live::Absent) => return Ok(true),
-        (Some(before), Live::There { print, .. }) => (before, print),
+        (None, LivePath::Absent) => return Ok(true),
+        (Some(before), LivePath::There { print, .. }) => (before, print),
         _ => return Ok(false),
     };
     if before != print {
         return Ok(false);
     }
-    if before.kind != Kind::File {
+    if before.kind != EntryKind::File {
         return Ok(true);
     }
     let (mut file, _): (File, _) =
@@ -169,19 +177,23 @@ fn copy_disk(host: &Host, step: &Step, to: &Path) -> Result<bool> {
     Ok(copy(&mut file, to).with_context(|| format!("cannot keep /{}", step.path))? == before.sha256)
 }
 
-fn copy_node(node: Option<&pmxcfs::Node>, step: &Step, to: &Path) -> Result<bool> {
+fn copy_node(node: Option<&pmxcfs::PmxcfsNode>, step: &RestoreStep, to: &Path) -> Result<bool> {
     match (&step.before, node) {
         (None, None) => Ok(true),
         (Some(before), Some(node)) => match (&node.data, before.kind) {
-            (Some(data), Kind::File) => Ok(copy(&mut &data[..], to)? == before.sha256),
-            (None, Kind::Dir) => Ok(true),
+            (Some(data), EntryKind::File) => Ok(copy(&mut &data[..], to)? == before.sha256),
+            (None, EntryKind::Dir) => Ok(true),
             _ => Ok(false),
         },
         _ => Ok(false),
     }
 }
 
-fn folders(host: &Host, steps: &[Step], tree: &HashMap<Name, pmxcfs::Node>) -> Result<Vec<(Name, Mtime)>> {
+fn folders(
+    host: &Host,
+    steps: &[RestoreStep],
+    tree: &HashMap<Name, pmxcfs::PmxcfsNode>,
+) -> Result<Vec<(Name, Mtime)>> {
     let mut folders = Vec::new();
     let mut seen = HashSet::new();
     for step in steps {
@@ -190,10 +202,10 @@ fn folders(host: &Host, steps: &[Step], tree: &HashMap<Name, pmxcfs::Node>) -> R
             continue;
         }
         match step.via {
-            Via::Pmxcfs => {
+            TargetKind::Pmxcfs => {
                 folders.extend(tree.get(&parent).map(|node| (parent.clone(), Mtime(node.mtime, 0))));
             }
-            Via::Disk => match files::lstat(&host.path(Path::new("/").join(parent.as_path()))) {
+            TargetKind::Disk => match files::lstat(&host.path(Path::new("/").join(parent.as_path()))) {
                 Ok(stat) => folders.push((parent, stat.mtime)),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error).with_context(|| format!("cannot look at /{parent}")),

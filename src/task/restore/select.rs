@@ -6,15 +6,15 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use crate::catalog::{self, Item, Restore, Source};
-use crate::model::index::{Entry, Kind, Name, STATE_DIR};
+use crate::catalog::{self, Item, RestoreRule, Source};
+use crate::model::index::{Entry, EntryKind, Name, STATE_DIR};
 use crate::model::problem::{Fault, FaultKind};
 use crate::plan::restore::objects::object_names;
-use crate::plan::restore::{Content, PVE, Picked, Request, Wanted, adapt, refuse_one};
+use crate::plan::restore::{Content, PVE, RestoreRequest, SelectedEntries, SelectedEntry, adapt, refuse_one};
 use crate::sys::fs::glob::Pattern;
 use crate::sys::pmxcfs;
 use crate::sys::process::lock::check_stopped;
-use crate::task::snapshots::Chosen;
+use crate::task::snapshots::ChosenSnapshot;
 
 /// Up to here a member is kept in memory, to be compared and merged.
 pub const SMALL_BYTES: u64 = 256 << 10;
@@ -27,7 +27,7 @@ const ALL_BYTES: usize = 96 << 20;
 
 /// Proves the whole snapshot and picks from it.
 /// Errors: `Verification`; `Usage` for words that name nothing; `NotFound` when nothing is selected.
-pub fn pick(chosen: &Chosen, request: &Request) -> Result<(Picked, String)> {
+pub fn pick(chosen: &ChosenSnapshot, request: &RestoreRequest) -> Result<(SelectedEntries, String)> {
     request.selection.check()?;
     adapt::check(request)?;
     let only_objects =
@@ -44,7 +44,7 @@ pub fn pick(chosen: &Chosen, request: &Request) -> Result<(Picked, String)> {
             && member.size <= PART_BYTES
             && member.path.as_path().to_str().is_some_and(object_names::reads);
         let is_small = (member.size <= SMALL_BYTES || is_part) && kept < ALL_BYTES;
-        if member.kind == Kind::File && (is_small || (is_database && member.size <= DATABASE_BYTES)) {
+        if member.kind == EntryKind::File && (is_small || (is_database && member.size <= DATABASE_BYTES)) {
             let mut bytes = Vec::with_capacity(usize::try_from(member.size).unwrap_or_default());
             content.read_to_end(&mut bytes)?;
             kept += bytes.len();
@@ -53,8 +53,8 @@ pub fn pick(chosen: &Chosen, request: &Request) -> Result<(Picked, String)> {
         check_stopped()
     })?;
     let rows = Rows::new();
-    let folders = index.entries.iter().filter(|entry| entry.kind == Kind::Dir);
-    let mut picked = Picked {
+    let folders = index.entries.iter().filter(|entry| entry.kind == EntryKind::Dir);
+    let mut picked = SelectedEntries {
         id: index.id.clone(),
         facts: index.facts,
         wanted: Vec::new(),
@@ -67,7 +67,7 @@ pub fn pick(chosen: &Chosen, request: &Request) -> Result<(Picked, String)> {
     for entry in &index.entries {
         let path = entry.path.as_path();
         let is_part = !request.objects.is_empty()
-            && entry.kind == Kind::File
+            && entry.kind == EntryKind::File
             && path.to_str().is_some_and(object_names::reads);
         if is_part && let Ok(item) = rows.of(entry) {
             picked.parts.push(wanted(entry, item, true, &firsts));
@@ -83,10 +83,10 @@ pub fn pick(chosen: &Chosen, request: &Request) -> Result<(Picked, String)> {
         let is_named = is_exact || request.selection.only.contains(&entry.item);
         match rows.of(entry) {
             // A folder on the way to a row's files is made when they need it.
-            Err(_) if entry.kind == Kind::Dir => {}
+            Err(_) if entry.kind == EntryKind::Dir => {}
             Ok(item) => {
                 let one = wanted(entry, item, is_named, &firsts);
-                picked.wanted.push(Wanted { is_exact, ..one });
+                picked.wanted.push(SelectedEntry { is_exact, ..one });
             }
             Err(reason) => {
                 let hint = "`pbx-config cat SNAP PATH` shows it, to be put in place by hand".to_owned();
@@ -114,22 +114,22 @@ fn is_path_of(word: &str, path: &Path) -> bool {
 
 /// A second name of a file comes back as a file of its own: to link across what changes and what stays would tie
 /// together what is not tied here.
-fn wanted(entry: &Entry, item: &'static Item, is_named: bool, all: &HashMap<&Name, &Entry>) -> Wanted {
+fn wanted(entry: &Entry, item: &'static Item, is_named: bool, all: &HashMap<&Name, &Entry>) -> SelectedEntry {
     let mut entry = entry.clone();
     item.id.clone_into(&mut entry.item);
     let mut content = Content::None;
-    if entry.kind == Kind::File {
+    if entry.kind == EntryKind::File {
         content = Content::Member(entry.path.clone());
-    } else if let (Kind::Hardlink, Some(first)) = (entry.kind, entry.link.clone())
+    } else if let (EntryKind::Hardlink, Some(first)) = (entry.kind, entry.link.clone())
         && let Some(source) = all.get(&first)
     {
         entry.link = None;
-        (entry.kind, entry.size) = (Kind::File, source.size);
+        (entry.kind, entry.size) = (EntryKind::File, source.size);
         entry.sha256.clone_from(&source.sha256);
         entry.xattrs.clone_from(&source.xattrs);
         content = Content::Member(first);
     }
-    Wanted { entry, item, content, is_named, is_exact: false, is_merged: false }
+    SelectedEntry { entry, item, content, is_named, is_exact: false, is_merged: false }
 }
 
 struct Row {
@@ -196,7 +196,7 @@ impl Rows {
             rows.find(|row| row.covers(path)).map(|row| row.item)
         };
         if let Some(item) = covering(&self.left_out)
-            && let Restore::Never(why) = item.restore
+            && let RestoreRule::Never(why) = item.restore
         {
             return Err(format!("is never restored: {why}"));
         }
@@ -226,7 +226,7 @@ mod tests {
         Entry {
             item: item.into(),
             path: Name::new(path),
-            kind: Kind::File,
+            kind: EntryKind::File,
             mode: 0o644,
             uid: 0,
             gid: 0,

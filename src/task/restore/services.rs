@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use std::path::Path;
 
-use super::deadline::Limit;
+use super::deadline::Deadline;
 use super::probe;
 use crate::catalog::api;
 use crate::catalog::restore::early_boot::READ_EARLY;
@@ -14,7 +14,7 @@ use crate::model::facts::Product;
 use crate::model::problem::Problem;
 use crate::plan::restore::Services;
 use crate::sys::host::Host;
-use crate::sys::process::exec::{Cmd, Status};
+use crate::sys::process::exec::{Cmd, ToolStatus};
 
 /// A unit that takes longer to stop or start hangs.
 const UNIT_LIMIT: Duration = Duration::from_secs(90);
@@ -40,11 +40,11 @@ pub fn running<'a>(host: &Host, units: impl Iterator<Item = &'a String>) -> Vec<
 
 fn is_active(host: &Host, unit: &str) -> bool {
     let cmd = Cmd::new(["systemctl", "is-active", "--quiet", unit], ASK_LIMIT);
-    matches!(host.exec.run(&cmd), Ok(Some(output)) if output.status == Status::Exit(0))
+    matches!(host.exec.run(&cmd), Ok(Some(output)) if output.status == ToolStatus::Exit(0))
 }
 
 /// Stops those that ran; in the order of the rows.
-pub fn stop(host: &Host, services: &Services, running: &[String], limit: Limit) -> Vec<Problem> {
+pub fn stop(host: &Host, services: &Services, running: &[String], limit: Deadline) -> Vec<Problem> {
     let wanted = services.stop.iter().filter(|unit| running.contains(unit));
     wanted.filter_map(|unit| run(host, &["systemctl", "stop", unit], limit.cut(UNIT_LIMIT))).collect()
 }
@@ -56,7 +56,7 @@ pub fn settle(
     services: &Services,
     running: &[String],
     apis: &[(Product, config::Api)],
-    limit: Limit,
+    limit: Deadline,
 ) -> Vec<Problem> {
     let mut problems = Vec::new();
     for command in &services.run {
@@ -103,7 +103,7 @@ fn run(host: &Host, words: &[&str], limit: Duration) -> Option<Problem> {
     let shown = words.join(" ");
     log::info!("{shown}");
     let problem = match host.exec.run(&Cmd::new(words.iter().copied(), limit)) {
-        Ok(Some(output)) if output.status == Status::Exit(0) => return None,
+        Ok(Some(output)) if output.status == ToolStatus::Exit(0) => return None,
         // A system that is only mounted here, or a tool that came with what is not here.
         Ok(None) if !host.exec.is_of_host() => return None,
         Ok(None) => Problem::notice(format!("{shown}: there is no {}", words[0])),
@@ -131,7 +131,12 @@ fn within<E>(limit: Duration, is_so: impl Fn() -> Result<(), E>) -> Result<(), E
 
 /// Whether the API is there again; it is told nothing, so that its certificate, which may just have been restored,
 /// proves nothing that matters here.
-fn answers(api: &api::Api, unit: &str, apis: &[(Product, config::Api)], limit: Limit) -> Option<Problem> {
+fn answers(
+    api: &api::ApiAccess,
+    unit: &str,
+    apis: &[(Product, config::Api)],
+    limit: Deadline,
+) -> Option<Problem> {
     let known = apis.iter().find(|(of, _)| *of == api.product).map(|(_, api)| api);
     let server = known.map_or(config::THIS_HOST, |api| api.server.as_str());
     let url = api.url(server, known.and_then(|api| api.port), api::VERSION, &[]);

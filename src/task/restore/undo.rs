@@ -10,18 +10,18 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde::Serialize;
 
-use super::journal::{Journal, Phase};
+use super::journal::{Journal, RestorePhase};
 use super::observe;
-use super::target::{Sum, Tree, below, hold_guest, meta, sum_now, sum_of, tree};
-use crate::model::index::{Kind, Name};
+use super::target::{NodeState, PmxcfsTree, below, hold_guest, meta, sum_now, sum_of, tree};
+use crate::model::index::{EntryKind, Name};
 use crate::model::problem::Problem;
 use crate::model::snapshot::SnapshotId;
-use crate::plan::restore::{Fingerprint, Live, PVE, Step, Via};
-use crate::sys::fs::contained_dir::Beneath;
+use crate::plan::restore::{FileState, LivePath, PVE, RestoreStep, TargetKind};
+use crate::sys::fs::contained_dir::ContainedDir;
 use crate::sys::fs::{files, replace};
 use crate::sys::host::Host;
 use crate::sys::pmxcfs::offline;
-use crate::sys::pmxcfs::write::{self, LOCK_OUTLIVED, Put, To};
+use crate::sys::pmxcfs::write::{self, Change, Desired, LOCK_OUTLIVED};
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -67,7 +67,7 @@ impl Undone {
 /// What an undo has to do at one path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Back {
+pub enum UndoAction {
     /// It was another never, or is no more.
     AsBefore,
     PutBack,
@@ -79,7 +79,7 @@ pub enum Back {
 }
 
 /// What became of one step.
-enum Became {
+enum StepResult {
     AsBefore,
     /// It is again what it was.
     Again,
@@ -93,7 +93,7 @@ pub fn files(host: &Host, journal: &mut Journal, force: bool) -> Result<Undone> 
     let mut undone = Undone::nothing_of(journal);
     let mut begun: Vec<usize> = journal.begun.iter().copied().collect();
     begun.sort_unstable_by(|a, b| b.cmp(a));
-    if journal.phase == Phase::Undone && !force {
+    if journal.phase == RestorePhase::Undone && !force {
         return Ok(undone);
     }
     if begun.is_empty() {
@@ -101,30 +101,30 @@ pub fn files(host: &Host, journal: &mut Journal, force: bool) -> Result<Undone> 
         return Ok(undone);
     }
     journal.write("undoing\n")?;
-    let root = Beneath::open(host.root())?;
+    let root = ContainedDir::open(host.root())?;
     let tree = tree(host, journal, begun.iter().copied());
     for n in begun {
         let step = &journal.record.steps[n];
         let shown = format!("/{}", step.path);
         let mut kept = Vec::new();
         let back = match (step.via, &tree) {
-            (Via::Disk, _) => disk(host, &root, journal, n, force, &mut kept),
-            (Via::Pmxcfs, Ok(tree)) => node(host, tree, journal, n, force, &mut kept),
-            (Via::Pmxcfs, Err(why)) => Err(anyhow::anyhow!("{why}")),
+            (TargetKind::Disk, _) => disk(host, &root, journal, n, force, &mut kept),
+            (TargetKind::Pmxcfs, Ok(tree)) => node(host, tree, journal, n, force, &mut kept),
+            (TargetKind::Pmxcfs, Err(why)) => Err(anyhow::anyhow!("{why}")),
         };
         undone.kept += usize::from(!kept.is_empty());
         undone.problems.extend(kept);
         match back {
-            Ok(Became::AsBefore) => {}
-            Ok(Became::Again) => {
+            Ok(StepResult::AsBefore) => {}
+            Ok(StepResult::Again) => {
                 undone.put_back += 1;
                 undone.again.push(journal.record.steps[n].path.clone());
             }
-            Ok(Became::Holds) => {
+            Ok(StepResult::Holds) => {
                 let problem = Problem::notice(format!("{shown}: stays, for somebody put something into it"));
                 undone.problems.push(problem);
             }
-            Ok(Became::Changed) => {
+            Ok(StepResult::Changed) => {
                 undone.left += 1;
                 let problem =
                     Problem::warning(format!("{shown}: was changed after the restore, and is left"));
@@ -147,21 +147,21 @@ pub fn files(host: &Host, journal: &mut Journal, force: bool) -> Result<Undone> 
     Ok(undone)
 }
 
-fn live_at(host: &Host, path: &Path) -> Result<Option<Fingerprint>> {
+fn live_at(host: &Host, path: &Path) -> Result<Option<FileState>> {
     match observe::look(&host.path(Path::new("/").join(path)))? {
-        Live::Absent => Ok(None),
-        Live::There { print, .. } => Ok(Some(print)),
-        Live::Blocked(why) => anyhow::bail!("{why}"),
+        LivePath::Absent => Ok(None),
+        LivePath::There { print, .. } => Ok(Some(print)),
+        LivePath::Blocked(why) => anyhow::bail!("{why}"),
     }
 }
 
 /// Of step `n`, which lies on a disk.
-fn back_on_disk(journal: &Journal, n: usize, live: Option<&Fingerprint>, force: bool) -> Back {
+fn back_on_disk(journal: &Journal, n: usize, live: Option<&FileState>, force: bool) -> UndoAction {
     let step = &journal.record.steps[n];
     if live == step.before.as_ref() {
-        return Back::AsBefore;
+        return UndoAction::AsBefore;
     }
-    let is_dir = step.after.kind == Kind::Dir && live.is_some_and(|live| live.kind == Kind::Dir);
+    let is_dir = step.after.kind == EntryKind::Dir && live.is_some_and(|live| live.kind == EntryKind::Dir);
     // A folder may be between two modes; a file is the old or the new one.
     let is_half = is_dir && !journal.finished.contains(&n);
     let is_ours = live.is_some_and(|live| live.same(&step.after));
@@ -171,23 +171,23 @@ fn back_on_disk(journal: &Journal, n: usize, live: Option<&Fingerprint>, force: 
     back(is_expected, step.before.is_some(), force)
 }
 
-fn back(is_expected: bool, was_there: bool, force: bool) -> Back {
+fn back(is_expected: bool, was_there: bool, force: bool) -> UndoAction {
     match (is_expected, was_there, force) {
-        (false, _, false) => Back::Changed,
-        (false, _, true) => Back::Overwrite,
-        (true, true, _) => Back::PutBack,
-        (true, false, _) => Back::Remove,
+        (false, _, false) => UndoAction::Changed,
+        (false, _, true) => UndoAction::Overwrite,
+        (true, true, _) => UndoAction::PutBack,
+        (true, false, _) => UndoAction::Remove,
     }
 }
 
 fn disk(
     host: &Host,
-    root: &Beneath,
+    root: &ContainedDir,
     journal: &mut Journal,
     n: usize,
     force: bool,
     kept: &mut Vec<Problem>,
-) -> Result<Became> {
+) -> Result<StepResult> {
     let step = &journal.record.steps[n];
     let path = step.path.as_path();
     if offline::is_database(path) {
@@ -197,39 +197,41 @@ fn disk(
     let _ = root.remove(&path.with_file_name(journal.temp(n)));
     let live = live_at(host, path)?;
     match back_on_disk(journal, n, live.as_ref(), force) {
-        Back::AsBefore => return Ok(Became::AsBefore),
-        Back::Changed => return Ok(Became::Changed),
-        Back::Overwrite => kept.extend(live.as_ref().and_then(|live| keep_file(host, journal, n, live))),
-        Back::PutBack | Back::Remove => {}
+        UndoAction::AsBefore => return Ok(StepResult::AsBefore),
+        UndoAction::Changed => return Ok(StepResult::Changed),
+        UndoAction::Overwrite => {
+            kept.extend(live.as_ref().and_then(|live| keep_file(host, journal, n, live)));
+        }
+        UndoAction::PutBack | UndoAction::Remove => {}
     }
     let Some(before) = step.before.clone() else {
         let kind = live.map_or(step.after.kind, |live| live.kind);
-        return Ok(if replace::remove(root, path, kind)? { Became::Again } else { Became::Holds });
+        return Ok(if replace::remove(root, path, kind)? { StepResult::Again } else { StepResult::Holds });
     };
     journal.write(&format!("begin {n}\nundoing\n"))?;
     let temp = journal.temp(n);
     let path = journal.record.steps[n].path.as_path();
     // The log of the new database must not be beside the old one, not even at a power cut; its own comes later.
     for log in offline::logs(path) {
-        replace::remove(root, &log, Kind::File)?;
+        replace::remove(root, &log, EntryKind::File)?;
         root.sync_around([&*log].into_iter())?;
     }
     match (before.kind, &before.link) {
-        (Kind::Symlink, Some(link)) => replace::symlink(root, path, &temp, link, &meta(&before))?,
-        (Kind::Dir, _) => drop(replace::dir(root, path, &meta(&before))?),
+        (EntryKind::Symlink, Some(link)) => replace::symlink(root, path, &temp, link, &meta(&before))?,
+        (EntryKind::Dir, _) => drop(replace::dir(root, path, &meta(&before))?),
         _ => {
             replace::file(root, path, &temp, &mut File::open(journal.before(n))?, &meta(&before))?;
         }
     }
-    Ok(Became::Again)
+    Ok(StepResult::Again)
 }
 
 /// A copy of what somebody put there since, told. That there can be none is no reason to leave it: it was forced.
-fn keep_file(host: &Host, journal: &Journal, n: usize, live: &Fingerprint) -> Option<Problem> {
+fn keep_file(host: &Host, journal: &Journal, n: usize, live: &FileState) -> Option<Problem> {
     let path = &journal.record.steps[n].path;
     let shown = format!("/{path}: was changed after the restore");
     match (live.kind, &live.link) {
-        (Kind::File, _) => Some(kept_as(journal, n, &shown, &mut |to| {
+        (EntryKind::File, _) => Some(kept_as(journal, n, &shown, &mut |to| {
             let (mut file, _) = files::open_read(&host.path(Path::new("/").join(path.as_path())))?;
             io::copy(&mut file, to).map(drop)
         })),
@@ -255,22 +257,22 @@ fn kept_as(
 }
 
 /// Of a step that lies in /etc/pve.
-fn back_in_tree(step: &Step, live: Option<&Sum>, force: bool) -> Back {
+fn back_in_tree(step: &RestoreStep, live: Option<&NodeState>, force: bool) -> UndoAction {
     let before = step.before.as_ref().map(sum_of);
     if live == before.as_ref() {
-        return Back::AsBefore;
+        return UndoAction::AsBefore;
     }
     back(live == Some(&sum_of(&step.after)), before.is_some(), force)
 }
 
 fn node(
     host: &Host,
-    tree: &Tree,
+    tree: &PmxcfsTree,
     journal: &Journal,
     n: usize,
     force: bool,
     kept: &mut Vec<Problem>,
-) -> Result<Became> {
+) -> Result<StepResult> {
     let step = &journal.record.steps[n];
     let now = tree.get(&step.path);
     let (live, before) = (now.map(sum_now), step.before.as_ref().map(sum_of));
@@ -282,7 +284,7 @@ fn node(
         Vec::new()
     };
     let hash = live.as_ref().map(|(_, sha256)| sha256.as_str());
-    let change = Put {
+    let change = Change {
         path: below(step),
         temp: &temp,
         // Nothing is changed of what is as it was.
@@ -290,10 +292,10 @@ fn node(
         lock_wait: LOCK_OUTLIVED,
         expect: &[hash],
         to: match &before {
-            _ if live == before => To::AsItIs,
-            None => To::Absent,
-            Some((true, _)) => To::Dir,
-            Some((false, _)) => To::File(&content),
+            _ if live == before => Desired::AsItIs,
+            None => Desired::Absent,
+            Some((true, _)) => Desired::Dir,
+            Some((false, _)) => Desired::File(&content),
         },
         mtime: step.before.as_ref().map(|before| before.mtime.0),
     };
@@ -302,28 +304,28 @@ fn node(
         if !journal.finished.contains(&n) {
             write::put(host, &change)?;
         }
-        return Ok(Became::AsBefore);
+        return Ok(StepResult::AsBefore);
     }
-    if back == Back::Changed {
-        return Ok(Became::Changed);
+    if back == UndoAction::Changed {
+        return Ok(StepResult::Changed);
     }
     if before.is_none()
         && live.as_ref().is_some_and(|(is_dir, _)| *is_dir)
         && holds(tree, journal, &step.path)
     {
-        return Ok(Became::Holds);
+        return Ok(StepResult::Holds);
     }
-    if let (Back::Overwrite, Some(data)) = (back, now.and_then(|node| node.data.as_deref())) {
+    if let (UndoAction::Overwrite, Some(data)) = (back, now.and_then(|node| node.data.as_deref())) {
         let shown = format!("/{}: was changed after the restore", step.path);
         kept.push(kept_as(journal, n, &shown, &mut |to| to.write_all(data)));
     }
     let _guest = hold_guest(host, step)?;
     write::put(host, &change)?;
-    Ok(Became::Again)
+    Ok(StepResult::Again)
 }
 
 /// Something that no step made is in this folder. Nothing of ours is in it any more, unless it is left.
-fn holds(tree: &Tree, journal: &Journal, folder: &Name) -> bool {
+fn holds(tree: &PmxcfsTree, journal: &Journal, folder: &Name) -> bool {
     let made: HashSet<&Name> = journal.begun.iter().map(|n| &journal.record.steps[*n].path).collect();
     let below = |path: &Name| path != folder && path.as_path().starts_with(folder.as_path());
     tree.keys().any(|path| below(path) && !made.contains(path))
@@ -331,7 +333,7 @@ fn holds(tree: &Tree, journal: &Journal, folder: &Name) -> bool {
 
 /// What an undo would do, by looking only: only paths at which something is to be done, in the order of the undo.
 /// Errors: the host cannot be looked at.
-pub fn look(host: &Host, journal: &Journal, force: bool) -> Result<Vec<(Name, Back)>> {
+pub fn look(host: &Host, journal: &Journal, force: bool) -> Result<Vec<(Name, UndoAction)>> {
     let mut begun: Vec<usize> = journal.begun.iter().copied().collect();
     begun.sort_unstable_by(|a, b| b.cmp(a));
     let tree = tree(host, journal, begun.iter().copied()).map_err(anyhow::Error::msg)?;
@@ -340,20 +342,20 @@ pub fn look(host: &Host, journal: &Journal, force: bool) -> Result<Vec<(Name, Ba
         let step = &journal.record.steps[n];
         let shown = || format!("/{}", step.path);
         let back = match step.via {
-            Via::Disk => {
+            TargetKind::Disk => {
                 let live = live_at(host, step.path.as_path()).with_context(shown)?;
                 back_on_disk(journal, n, live.as_ref(), force)
             }
-            Via::Pmxcfs => back_in_tree(step, tree.get(&step.path).map(sum_now).as_ref(), force),
+            TargetKind::Pmxcfs => back_in_tree(step, tree.get(&step.path).map(sum_now).as_ref(), force),
         };
         all.push((step.path.clone(), back));
     }
-    all.retain(|(_, back)| *back != Back::AsBefore);
+    all.retain(|(_, back)| *back != UndoAction::AsBefore);
     Ok(all)
 }
 
 /// Folders get the times back that they had before anything was put into them.
-fn times(host: &Host, root: &Beneath, journal: &Journal, has_tree: bool, problems: &mut Vec<Problem>) {
+fn times(host: &Host, root: &ContainedDir, journal: &Journal, has_tree: bool, problems: &mut Vec<Problem>) {
     for (name, mtime) in journal.record.folders.iter().rev() {
         let path = name.as_path();
         let set = if let Ok(below) = path.strip_prefix(PVE) {
@@ -362,13 +364,13 @@ fn times(host: &Host, root: &Beneath, journal: &Journal, has_tree: bool, problem
             }
             write::put(
                 host,
-                &Put {
+                &Change {
                     path: below,
                     temp: &journal.temp(0),
                     lock: None,
                     lock_wait: std::time::Duration::ZERO,
                     expect: &[],
-                    to: To::AsItIs,
+                    to: Desired::AsItIs,
                     mtime: Some(mtime.0),
                 },
             )

@@ -5,7 +5,7 @@ use anyhow::Result;
 
 use super::records;
 use crate::model::problem::{Exit, Fault, Outcome, Problem};
-use crate::model::record::Record;
+use crate::model::record::RunRecord;
 use crate::model::report::Report;
 use crate::model::snapshot::Trigger;
 use crate::sys::host::Host;
@@ -28,7 +28,7 @@ pub fn backup(host: &Host, report: &mut Report, trigger: Trigger, done: &Result<
     if exit == Exit::Locked {
         return;
     }
-    let record = Record::of(report, host.now, exit as i32, Some(trigger));
+    let record = RunRecord::of(report, host.now, exit as i32, Some(trigger));
     if let Some(problem) = keep(host, record) {
         report.problems.push(problem);
         report.outcome = report.outcome.max(Outcome::Warned);
@@ -36,12 +36,12 @@ pub fn backup(host: &Host, report: &mut Report, trigger: Trigger, done: &Result<
 }
 
 /// The part that every record has.
-pub fn blank(host: &Host, verb: &'static str) -> Record {
-    Record::of(&Report::blank(verb, &host.facts, 0.0), host.now, 0, None)
+pub fn blank(host: &Host, verb: &'static str) -> RunRecord {
+    RunRecord::of(&Report::blank(verb, &host.facts, 0.0), host.now, 0, None)
 }
 
 /// Keeps what another verb came to; not a word that named nothing, nor files outside of stores.
-pub fn other(host: &Host, mut record: Record, done: &Result<Exit>) {
+pub fn other(host: &Host, mut record: RunRecord, done: &Result<Exit>) {
     let exit = match done {
         Ok(exit) => *exit,
         Err(error) => exit(error),
@@ -68,7 +68,7 @@ fn exit(error: &anyhow::Error) -> Exit {
     error.downcast_ref::<Fault>().map_or(Exit::Failed, |fault| fault.kind.into())
 }
 
-fn keep(host: &Host, record: Record) -> Option<Problem> {
+fn keep(host: &Host, record: RunRecord) -> Option<Problem> {
     let error = records::keep(host, record).err()?;
     // Another system may be read-only; nobody looks for records of it.
     host.is_live().then(|| {

@@ -8,9 +8,9 @@ use serde::Serialize;
 
 use crate::model::problem::Problem;
 use crate::model::snapshot::{Snapshot, SnapshotId};
-use crate::plan::fleet::{self, Member, Reported};
+use crate::plan::fleet::{self, FleetHost, Reported};
 use crate::plan::status::Level;
-use crate::store::{Found, Store};
+use crate::store::{FoundFile, Store};
 use crate::task::{error, snapshots};
 
 /// So many of a host's snapshots are looked at for a whole one that can be read.
@@ -21,7 +21,7 @@ const TRIES: usize = 5;
 pub struct Fleet {
     pub level: Level,
     pub now: Timestamp,
-    pub members: Vec<Member>,
+    pub members: Vec<FleetHost>,
     pub problems: Vec<Problem>,
 }
 
@@ -55,16 +55,16 @@ pub fn fleet(stores: &[Box<dyn Store>], now: Timestamp, max_age: SignedDuration)
 /// Adds what a store has of each host; the newest of all stores counts.
 fn look(
     store: &dyn Store,
-    found: Vec<Found>,
+    found: Vec<FoundFile>,
     hosts: &mut BTreeMap<String, Reported>,
     problems: &mut Vec<Problem>,
 ) {
-    let mut by_host: BTreeMap<String, Vec<Found>> = BTreeMap::new();
+    let mut by_host: BTreeMap<String, Vec<FoundFile>> = BTreeMap::new();
     for one in found {
         by_host.entry(one.id.host().to_owned()).or_default().push(one);
     }
     by_host.values_mut().for_each(|all| all.sort_unstable_by(|a, b| b.id.cmp(&a.id)));
-    let newest: Vec<Found> = by_host.values().filter_map(|all| all.first().cloned()).collect();
+    let newest: Vec<FoundFile> = by_host.values().filter_map(|all| all.first().cloned()).collect();
     let heads = snapshots::heads(store, &newest);
     for ((host, all), head) in by_host.into_iter().zip(heads) {
         let head = head.inspect_err(|error| problems.push(Problem::warning(format!("{error:#}"))));
@@ -89,7 +89,7 @@ fn is_whole(snapshot: &Snapshot) -> bool {
     snapshot.selection.is_empty()
 }
 
-fn further(store: &dyn Store, older: &[Found]) -> Option<Snapshot> {
+fn further(store: &dyn Store, older: &[FoundFile]) -> Option<Snapshot> {
     let ids = older.iter().take(TRIES).map(|found| &found.id);
     let read = |id: &SnapshotId| snapshots::head(store, id).ok().map(|head| head.snapshot);
     ids.filter_map(read).find(is_whole)

@@ -13,7 +13,7 @@ use crate::model::problem::{Fault, FaultKind, Outcome, Problem};
 use crate::model::report::Report;
 use crate::model::section::{self, Section};
 use crate::model::snapshot::Trigger;
-use crate::notify::{self, Delivery, Target};
+use crate::notify::{self, DeliveryReport, Target};
 use crate::plan::message;
 use crate::sys::host::Host;
 use crate::sys::mask::mask;
@@ -105,7 +105,7 @@ impl Channels {
     }
 
     /// Tries these, whatever outcome they wait for.
-    pub fn test(targets: &[&Target], host: &Host) -> Vec<Delivery> {
+    pub fn test(targets: &[&Target], host: &Host) -> Vec<DeliveryReport> {
         let report = Report::blank(Message::TEST, &host.facts, 0.0);
         let lines = Lines::default();
         lines.add("this is a test of pbx-config");
@@ -120,7 +120,7 @@ fn unusable(section: &Section, error: &anyhow::Error) -> Problem {
     Problem::warning(what).hint(hint.unwrap_or_else(|| "see `pbx-config config check`".to_owned()))
 }
 
-fn problem(done: &Delivery) -> Option<Problem> {
+fn problem(done: &DeliveryReport) -> Option<Problem> {
     let error = done.error.as_ref()?;
     let channel = format!("{} '{}'", done.kind, done.channel);
     if done.by_fallback {

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::{records, status};
 use crate::model::keep::Keep;
 use crate::model::problem::{Fault, FaultKind, Problem};
-use crate::model::record::Place;
+use crate::model::record::StoreResult;
 use crate::model::snapshot::SnapshotId;
 use crate::plan::prune::{self, Candidate, Marked, Ours};
 use crate::store::Store;
@@ -63,7 +63,7 @@ impl Confirmed {
 /// What retention would do on one store.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub struct Plan {
+pub struct PrunePlan {
     pub store: String,
     pub keep: Keep,
     /// False: it could not be looked at, and the problems tell why.
@@ -75,7 +75,7 @@ pub struct Plan {
     pub problems: Vec<Problem>,
 }
 
-impl Plan {
+impl PrunePlan {
     pub fn removed(&self) -> impl Iterator<Item = &Marked> {
         let frozen = self.frozen.is_some();
         self.snapshots.iter().filter(move |one| !one.keep && !frozen)
@@ -90,7 +90,7 @@ pub fn plan(
     keep: Keep,
     zone: &TimeZone,
     made: Option<&SnapshotId>,
-) -> Result<Plan> {
+) -> Result<PrunePlan> {
     let confirmed = Confirmed::load(host)?;
     let mut problems = Vec::new();
     let mut candidates = Vec::new();
@@ -139,17 +139,17 @@ pub fn plan(
         }
     }
     let store = store.name().to_owned();
-    Ok(Plan { store, keep, reached: true, snapshots, frozen, problems })
+    Ok(PrunePlan { store, keep, reached: true, snapshots, frozen, problems })
 }
 
 /// Every store with its plan; one that cannot be looked at is told in its own, and does not keep the others from
 /// theirs. Errors: none can, what was confirmed cannot be read, a stop.
-pub fn plans(host: &Host, stores: &[(Box<dyn Store>, Keep)], zone: &TimeZone) -> Result<Vec<Plan>> {
+pub fn plans(host: &Host, stores: &[(Box<dyn Store>, Keep)], zone: &TimeZone) -> Result<Vec<PrunePlan>> {
     Confirmed::load(host)?;
     each(
         stores.iter(),
         |(store, keep)| plan(host, store.as_ref(), *keep, zone, None),
-        |(store, keep), problem| Plan {
+        |(store, keep), problem| PrunePlan {
             store: store.name().to_owned(),
             keep: *keep,
             reached: false,
@@ -188,7 +188,7 @@ pub fn each<S, T>(
 }
 
 /// Removes what the plan says; what could not be removed is a problem. Returns what is really gone.
-pub fn carry_out(store: &dyn Store, plan: &Plan, _: &Lock) -> (Vec<SnapshotId>, Vec<Problem>) {
+pub fn carry_out(store: &dyn Store, plan: &PrunePlan, _: &Lock) -> (Vec<SnapshotId>, Vec<Problem>) {
     let (mut gone, mut problems) = (Vec::new(), Vec::new());
     let ids: Vec<SnapshotId> = plan.removed().map(|marked| marked.id.clone()).collect();
     let removed = store.remove_many(&ids);
@@ -206,7 +206,7 @@ pub fn carry_out(store: &dyn Store, plan: &Plan, _: &Lock) -> (Vec<SnapshotId>, 
 #[serde(rename_all = "kebab-case")]
 pub struct Done {
     #[serde(flatten)]
-    pub plan: Plan,
+    pub plan: PrunePlan,
     pub removed: Vec<SnapshotId>,
 }
 
@@ -216,9 +216,9 @@ impl Done {
     }
 
     /// As it is recorded.
-    pub fn place(&self) -> Place {
+    pub fn place(&self) -> StoreResult {
         let (kept, removed) = (self.plan.reached.then(|| self.kept()), self.removed.len());
-        Place { store: self.plan.store.clone(), primary: false, place: None, kept, removed }
+        StoreResult { store: self.plan.store.clone(), primary: false, place: None, kept, removed }
     }
 }
 
@@ -229,7 +229,7 @@ pub fn run(
     stores: &[(Box<dyn Store>, Keep)],
     zone: &TimeZone,
     accept: bool,
-    show: &dyn Fn(&Plan),
+    show: &dyn Fn(&PrunePlan),
 ) -> Result<Vec<Done>> {
     let lock = Lock::acquire(&host.run_dir())?;
     if accept {

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use anyhow::{Context, Result};
 
 use crate::model::problem::{Fault, FaultKind};
-use crate::model::record::Record;
+use crate::model::record::RunRecord;
 use crate::sys::fs::files;
 use crate::sys::host::Host;
 
@@ -29,7 +29,7 @@ fn dir(host: &Host) -> PathBuf {
 }
 
 /// Writes a record and removes the oldest that are too many. Returns its id, a name in time.
-pub fn keep(host: &Host, mut record: Record) -> Result<Record> {
+pub fn keep(host: &Host, mut record: RunRecord) -> Result<RunRecord> {
     let state = host.own_state_dir().context("the state folder cannot be written")?;
     let dir = state.join(DIR);
     files::make_private_dir(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
@@ -51,7 +51,7 @@ pub fn keep(host: &Host, mut record: Record) -> Result<Record> {
     Ok(record)
 }
 
-fn shorten(record: &mut Record) {
+fn shorten(record: &mut RunRecord) {
     /// Of one line.
     const LINE_MAX_CHARS: usize = 1000;
     record.problems.sort_by_key(|problem| std::cmp::Reverse(problem.severity));
@@ -99,7 +99,7 @@ fn names(dir: &Path) -> Result<Vec<String>> {
 }
 
 /// Newest first. One that cannot be read is left out: it is told of no run.
-pub fn all(host: &Host) -> Result<Vec<Record>> {
+pub fn all(host: &Host) -> Result<Vec<RunRecord>> {
     let dir = dir(host);
     let names = names(&dir)?;
     Ok(names.iter().filter_map(|name| read(&dir, name)).collect())
@@ -113,16 +113,16 @@ pub fn newest_size(host: &Host) -> Option<u64> {
     names.iter().take(RUNS).find_map(|name| Some(read(&dir, name)?.stats?.size))
 }
 
-fn read(dir: &Path, name: &str) -> Option<Record> {
+fn read(dir: &Path, name: &str) -> Option<RunRecord> {
     let text = files::read_small(dir, name, 2 * RECORD_MAX_BYTES as u64).map_err(anyhow::Error::from);
-    let record = text.and_then(|text| Ok(serde_json::from_slice::<Record>(&text)?));
+    let record = text.and_then(|text| Ok(serde_json::from_slice::<RunRecord>(&text)?));
     let mut record = record.inspect_err(|error| log::info!("{name}: {error:#}")).ok()?;
     name.trim_end_matches(SUFFIX).clone_into(&mut record.id);
     Some(record)
 }
 
 /// By its id or a beginning of it that only one has; `latest` is the newest. Errors: `NotFound`.
-pub fn find(host: &Host, word: &str) -> Result<Record> {
+pub fn find(host: &Host, word: &str) -> Result<RunRecord> {
     let dir = dir(host);
     let names = names(&dir)?;
     let exact = format!("{word}{SUFFIX}");

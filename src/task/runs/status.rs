@@ -11,13 +11,13 @@ use super::records;
 use crate::catalog::hooks::TIMER;
 use crate::config::Config;
 use crate::model::problem::Severity;
-use crate::model::record::Record;
+use crate::model::record::RunRecord;
 use crate::model::report::Changes;
 use crate::model::snapshot::SnapshotId;
-use crate::plan::status::{self, Finding, LastRun, Level, StoreState, Timer};
+use crate::plan::status::{self, LastRun, Level, StatusFinding, StoreState, Timer};
 use crate::store::Store;
 use crate::sys::host::Host;
-use crate::sys::process::exec::{Cmd, Status as Ended};
+use crate::sys::process::exec::{Cmd, ToolStatus as Ended};
 use crate::task::keys::{self, key_check};
 use crate::task::restore::pending;
 use crate::task::scan::drift;
@@ -32,7 +32,7 @@ const VERIFY: &str = "verify";
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub struct Status {
+pub struct HostStatus {
     pub host: String,
     pub level: Level,
     pub now: Timestamp,
@@ -45,7 +45,7 @@ pub struct Status {
     pub key_proved: Option<Timestamp>,
     /// None: not looked at, or there is nothing to compare with.
     pub drift: Option<Changes>,
-    pub findings: Vec<Finding>,
+    pub findings: Vec<StatusFinding>,
 }
 
 /// Reads the stores' listings and a manifest of each. For the drift they must be all that are configured: what they
@@ -56,7 +56,7 @@ pub fn status(
     boxes: &[Box<dyn Store>],
     max_age: SignedDuration,
     with_drift: bool,
-) -> Result<Status> {
+) -> Result<HostStatus> {
     let records = records::all(host)?;
     let last_run = last_run(&records);
     let timer = timer(host);
@@ -68,14 +68,14 @@ pub fn status(
         .collect();
     findings.extend(stores.iter().flat_map(|store| status::judge_store(store, host.now, max_age)));
     let recipients = keys::recipients(host, config)?;
-    findings.extend(key_check::overdue(host, &recipients).map(|problem| Finding {
+    findings.extend(key_check::overdue(host, &recipients).map(|problem| StatusFinding {
         level: Level::Warning,
         what: problem.what,
         hint: problem.hint,
     }));
     // One that waits to be confirmed is in its admin's hands.
     let cut_short = pending::restores(host).into_iter().filter(|problem| problem.severity > Severity::Notice);
-    findings.extend(cut_short.map(|problem| Finding {
+    findings.extend(cut_short.map(|problem| StatusFinding {
         level: Level::Critical,
         what: problem.what,
         hint: problem.hint,
@@ -85,11 +85,11 @@ pub fn status(
         let looked = drift::drift(host, config, boxes);
         changes = looked.unwrap_or_else(|error| {
             let hint = "`pbx-config backup --dry-run` tells more";
-            findings.push(Finding::new(Level::Warning, format!("drift is not known: {error:#}"), hint));
+            findings.push(StatusFinding::new(Level::Warning, format!("drift is not known: {error:#}"), hint));
             None
         });
     }
-    Ok(Status {
+    Ok(HostStatus {
         host: host.facts.node.clone(),
         level: status::worst(&findings),
         now: host.now,
@@ -103,7 +103,7 @@ pub fn status(
     })
 }
 
-pub fn last_run(records: &[Record]) -> Option<LastRun> {
+pub fn last_run(records: &[RunRecord]) -> Option<LastRun> {
     let last = records.iter().find(|record| record.verb == BACKUP)?;
     Some(LastRun {
         id: last.id.clone(),
@@ -114,7 +114,7 @@ pub fn last_run(records: &[Record]) -> Option<LastRun> {
     })
 }
 
-fn state(host: &Host, store: &dyn Store, primary: bool, records: &[Record]) -> StoreState {
+fn state(host: &Host, store: &dyn Store, primary: bool, records: &[RunRecord]) -> StoreState {
     let mut state = StoreState {
         store: store.name().to_owned(),
         place: store.place(),
@@ -158,7 +158,7 @@ fn is_whole(host: &Host, store: &dyn Store, id: &SnapshotId) -> bool {
 }
 
 /// The newest snapshot, or the last run that found nothing to add to it.
-fn last_success(newest: Option<&SnapshotId>, records: &[Record]) -> Option<Timestamp> {
+fn last_success(newest: Option<&SnapshotId>, records: &[RunRecord]) -> Option<Timestamp> {
     let newest = newest?;
     let looked = records.iter().find(|record| record.unchanged.as_ref() == Some(newest));
     Some(looked.map_or(newest.at(), |record| record.began.max(newest.at())))
@@ -167,7 +167,7 @@ fn last_success(newest: Option<&SnapshotId>, records: &[Record]) -> Option<Times
 /// When a store's copies were last read again, all of them or some.
 pub fn last_verification<'a>(
     store: &str,
-    records: &'a [Record],
+    records: &'a [RunRecord],
 ) -> Option<(Timestamp, &'a crate::model::record::Verification)> {
     records.iter().filter(|record| record.verb == VERIFY).find_map(|record| {
         let of_store = record.verified.iter().find(|one| one.store == store && one.good > 0)?;
@@ -176,7 +176,7 @@ pub fn last_verification<'a>(
 }
 
 /// Copies of a store whose last verification found them to be damaged. `records` are newest first.
-pub fn damaged(store: &str, records: &[Record]) -> HashSet<SnapshotId> {
+pub fn damaged(store: &str, records: &[RunRecord]) -> HashSet<SnapshotId> {
     let mut damaged = HashSet::new();
     for verified in records.iter().rev().flat_map(|record| &record.verified).filter(|one| one.store == store)
     {

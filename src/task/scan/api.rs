@@ -6,11 +6,11 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use crate::catalog::api::Api;
+use crate::catalog::api::ApiAccess;
 use crate::config;
 use crate::model::problem::Problem;
 use crate::sys::host::Host;
-use crate::sys::net::http::{Client, Fingerprint};
+use crate::sys::net::http::{CertFingerprint, Client};
 use crate::sys::pmxcfs;
 
 /// To a daemon on this very host.
@@ -21,18 +21,18 @@ const PERMISSIONS: &str = "/access/permissions";
 const PERMISSIONS_MAX_BYTES: u64 = 4 << 20;
 
 /// An API that has answered, with a token that sees everything.
-pub struct Session {
-    api: &'static Api,
+pub struct ApiSession {
+    api: &'static ApiAccess,
     client: Client,
     configured: config::Api,
     authorization: String,
 }
 
-impl Session {
+impl ApiSession {
     /// None when the API cannot be asked: then the problem says why, and the tools must answer.
     pub fn open(
         host: &Host,
-        api: &'static Api,
+        api: &'static ApiAccess,
         configured: &config::Api,
         problems: &mut Vec<Problem>,
     ) -> Option<Self> {
@@ -56,7 +56,7 @@ impl Session {
             .ok()
     }
 
-    fn connect(host: &Host, api: &'static Api, configured: &config::Api) -> Result<Self> {
+    fn connect(host: &Host, api: &'static ApiAccess, configured: &config::Api) -> Result<Self> {
         let pins = match &configured.fingerprint {
             Some(pin) => vec![pin.clone()],
             None => own_certificates(host, api)?,
@@ -129,7 +129,7 @@ impl Session {
 
 /// The certificates this node may show. Read from its own disk or cluster file system: who can change
 /// them there needs no token.
-fn own_certificates(host: &Host, api: &Api) -> Result<Vec<Fingerprint>> {
+fn own_certificates(host: &Host, api: &ApiAccess) -> Result<Vec<CertFingerprint>> {
     let paths: Vec<String> =
         api.certificates.iter().map(|path| path.replace("{node}", &host.facts.node)).collect();
     let mut pins = Vec::new();
@@ -139,7 +139,7 @@ fn own_certificates(host: &Host, api: &Api) -> Result<Vec<Fingerprint>> {
             None => crate::sys::fs::files::read_small(host.root(), path, CERTIFICATE_MAX_BYTES).ok(),
         };
         if let Some(data) = data {
-            pins.push(Fingerprint::of_pem(&data).with_context(|| path.clone())?);
+            pins.push(CertFingerprint::of_pem(&data).with_context(|| path.clone())?);
         }
     }
     anyhow::ensure!(!pins.is_empty(), "this node has no certificate to know it by: {}", paths.join(", "));

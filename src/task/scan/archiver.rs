@@ -10,10 +10,10 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 
 use super::commands::Inquiry;
-use super::walk::{Piece, cause, shown};
+use super::walk::{FoundPiece, cause, shown};
 use crate::archive::writer::{Fit, Members};
 use crate::catalog::{self, Item};
-use crate::model::index::{Entry, Kind, Mtime, Name, Output, STATE_DIR, Xattr};
+use crate::model::index::{CommandOutput, Entry, EntryKind, Mtime, Name, STATE_DIR, Xattr};
 use crate::model::problem::{NOT_SAVED, Problem};
 use crate::sys::fs::files::{self, Stat};
 use crate::sys::fs::owners::Owners;
@@ -28,7 +28,7 @@ const ALL_XATTRS_MAX_BYTES: usize = 8 << 20;
 const READ_TRIES: usize = 3;
 
 /// Turns pieces into members.
-pub struct Intake<W> {
+pub struct Archiver<W> {
     root: PathBuf,
     owners: Owners,
     pub writer: W,
@@ -42,7 +42,7 @@ pub struct Intake<W> {
     pub problems: Vec<Problem>,
 }
 
-impl<W: Members> Intake<W> {
+impl<W: Members> Archiver<W> {
     pub fn new(host: &Host, writer: W, problems: Vec<Problem>) -> Self {
         Self {
             root: host.root().to_owned(),
@@ -56,16 +56,16 @@ impl<W: Members> Intake<W> {
         }
     }
 
-    pub fn take(&mut self, item: &'static Item, piece: &Piece) -> Result<()> {
+    pub fn take(&mut self, item: &'static Item, piece: &FoundPiece) -> Result<()> {
         match piece {
-            Piece::File { path, stat } => self.disk(item, path, stat),
-            Piece::Pve { path, node } => {
-                let kind = if node.data.is_some() { Kind::File } else { Kind::Dir };
+            FoundPiece::File { path, stat } => self.disk(item, path, stat),
+            FoundPiece::Pve { path, node } => {
+                let kind = if node.data.is_some() { EntryKind::File } else { EntryKind::Dir };
                 let entry = self.pve_entry(item, path, kind, node.mode(), node.mtime);
                 self.bytes(entry, node.data.as_deref().unwrap_or_default())
             }
-            Piece::Database { path, data } => {
-                let mut entry = self.pve_entry(item, path, Kind::File, 0o600, 0);
+            FoundPiece::Database { path, data } => {
+                let mut entry = self.pve_entry(item, path, EntryKind::File, 0o600, 0);
                 (entry.gid, entry.group) = (0, self.owners.group(0));
                 if let Ok(stat) = files::lstat(&self.root.join(path)) {
                     entry.mtime = stat.mtime;
@@ -76,14 +76,14 @@ impl<W: Members> Intake<W> {
     }
 
     /// Adds what the host says of itself.
-    pub fn outputs(&mut self, inquiry: Inquiry, now: i64) -> Result<Vec<Output>> {
+    pub fn outputs(&mut self, inquiry: Inquiry, now: i64) -> Result<Vec<CommandOutput>> {
         let answers = inquiry.answers(&mut self.problems);
         let mut outputs = Vec::with_capacity(answers.len());
         for (output, stdout) in answers {
             let item = catalog::items().find(|item| item.id == output.item);
             if let (Some(item), false) = (item, stdout.is_empty()) {
                 let path = Path::new(STATE_DIR).join(&output.name);
-                let mut entry = self.pve_entry(item, &path, Kind::File, 0o600, now);
+                let mut entry = self.pve_entry(item, &path, EntryKind::File, 0o600, now);
                 (entry.gid, entry.group) = (0, String::new());
                 self.bytes(entry, &stdout)?;
             }
@@ -100,7 +100,7 @@ impl<W: Members> Intake<W> {
     }
 
     /// As pmxcfs shows it: root, group www-data.
-    fn pve_entry(&self, item: &Item, path: &Path, kind: Kind, mode: u32, mtime: i64) -> Entry {
+    fn pve_entry(&self, item: &Item, path: &Path, kind: EntryKind, mode: u32, mtime: i64) -> Entry {
         const WWW_DATA: &str = "www-data";
         const WWW_DATA_GID: u32 = 33;
         let gid = self.owners.gid(WWW_DATA).unwrap_or(WWW_DATA_GID);
@@ -117,12 +117,12 @@ impl<W: Members> Intake<W> {
             size: 0,
             sha256: String::new(),
             link: None,
-            secret: item.secret && kind != Kind::Dir,
+            secret: item.secret && kind != EntryKind::Dir,
             xattrs: Vec::new(),
         }
     }
 
-    fn disk_entry(&self, item: &Item, path: &Path, kind: Kind, stat: &Stat) -> Entry {
+    fn disk_entry(&self, item: &Item, path: &Path, kind: EntryKind, stat: &Stat) -> Entry {
         Entry {
             item: item.id.to_owned(),
             path: path.into(),
@@ -136,26 +136,26 @@ impl<W: Members> Intake<W> {
             size: 0,
             sha256: String::new(),
             link: None,
-            secret: item.secret && kind != Kind::Dir,
+            secret: item.secret && kind != EntryKind::Dir,
             xattrs: Vec::new(),
         }
     }
 
     fn disk(&mut self, item: &'static Item, path: &Path, stat: &Stat) -> Result<()> {
-        let files::Node::Kept(kind) = stat.node else { return Ok(()) };
+        let files::FileNode::Kept(kind) = stat.node else { return Ok(()) };
         let full = self.root.join(path);
         let mut entry = self.disk_entry(item, path, kind, stat);
         match kind {
-            Kind::File => return self.file(item, path, &full),
-            Kind::Symlink => match fs::read_link(&full) {
+            EntryKind::File => return self.file(item, path, &full),
+            EntryKind::Symlink => match fs::read_link(&full) {
                 Ok(target) => entry.link = Some(Name::new(target.as_os_str().as_bytes())),
                 Err(error) => return self.lost(path, &error),
             },
-            Kind::Dir => match files::path_xattrs(&full) {
+            EntryKind::Dir => match files::path_xattrs(&full) {
                 Ok(xattrs) => entry.xattrs = xattrs,
                 Err(error) => self.without_xattrs(path, &error),
             },
-            Kind::Hardlink => {}
+            EntryKind::Hardlink => {}
         }
         self.bytes(entry, &[])
     }
@@ -166,7 +166,7 @@ impl<W: Members> Intake<W> {
             Err(error) => return self.lost(path, &error),
         };
         if let Some(first) = self.linked.get(&(stat.dev, stat.ino)) {
-            let mut entry = self.disk_entry(item, path, Kind::Hardlink, &stat);
+            let mut entry = self.disk_entry(item, path, EntryKind::Hardlink, &stat);
             entry.link = Some(first.clone());
             return self.bytes(entry, &[]);
         }
@@ -202,7 +202,7 @@ impl<W: Members> Intake<W> {
                 Err(error) => return self.lost(path, &error),
             }
         }
-        let mut entry = self.disk_entry(item, path, Kind::File, &stat);
+        let mut entry = self.disk_entry(item, path, EntryKind::File, &stat);
         entry.xattrs = xattrs;
         self.remember_links(&stat, &entry.path);
         let data = std::mem::take(&mut self.buffer);
@@ -219,7 +219,7 @@ impl<W: Members> Intake<W> {
         stat: &Stat,
         xattrs: Vec<Xattr>,
     ) -> Result<()> {
-        let mut entry = self.disk_entry(item, path, Kind::File, stat);
+        let mut entry = self.disk_entry(item, path, EntryKind::File, stat);
         entry.size = stat.size;
         entry.xattrs = xattrs;
         self.limit_xattrs(&mut entry);

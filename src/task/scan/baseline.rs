@@ -13,7 +13,7 @@ use crate::model::snapshot::SnapshotId;
 use crate::plan::baseline::{self, Mark, Memory};
 use crate::sys::fs::files;
 use crate::sys::fs::glob::Pattern;
-use crate::sys::hmac::Key;
+use crate::sys::hmac::HmacKey;
 use crate::sys::host::Host;
 
 const FILE: &str = "memory.json";
@@ -25,16 +25,16 @@ const PRIVATE: u32 = 0o600;
 const WORD: &[u8] = b"proxmox-backup-extra";
 
 /// What stands in a snapshot's index, as the memory keeps it.
-pub struct Picture {
+pub struct Baseline {
     memory: Memory,
     dir: PathBuf,
 }
 
-impl Picture {
+impl Baseline {
     /// Errors: the key cannot be read or made.
     pub fn of(host: &Host, id: &SnapshotId, size: u64, entries: &[Entry]) -> Result<Self> {
         let dir = host.own_state_dir().context("the state folder cannot be written")?;
-        let key = Key::of(&dir.join(KEY))?;
+        let key = HmacKey::of(&dir.join(KEY))?;
         let restless = RESTLESS.iter().map(|glob| Pattern::new(glob)).collect::<Result<Vec<_>>>()?;
         let mut memory = Memory {
             id: id.clone(),
@@ -85,7 +85,7 @@ fn counts(entry: &Entry, restless: &[Pattern]) -> bool {
     !restless.iter().any(|glob| glob.covers(path))
 }
 
-fn digest(key: &Key, entry: &Entry) -> String {
+fn digest(key: &HmacKey, entry: &Entry) -> String {
     let link = entry.link.as_ref().map(Name::as_bytes).unwrap_or_default();
     let mut parts = vec![entry.sha256.as_bytes(), link];
     parts.extend(entry.xattrs.iter().flat_map(|xattr| [xattr.name.as_bytes(), &xattr.value[..]]));

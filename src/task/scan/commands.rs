@@ -7,16 +7,16 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use super::api::Session;
-use crate::catalog::api::Api;
+use super::api::ApiSession;
+use crate::catalog::api::ApiAccess;
 use crate::catalog::{self, Item, Source};
 use crate::config;
 use crate::model::facts::Product;
-use crate::model::index::Output;
+use crate::model::index::CommandOutput;
 use crate::model::problem::Problem;
 use crate::sys::host::Host;
 use crate::sys::mask::mask;
-use crate::sys::process::exec::{self, Cmd, Status};
+use crate::sys::process::exec::{self, Cmd, ToolStatus};
 use crate::sys::process::lock::check_stopped;
 
 /// One question.
@@ -29,12 +29,12 @@ const STDERR_KEPT_BYTES: usize = 2048;
 
 /// A row that is answered by a tool, or by an API when one is configured.
 struct Question {
-    output: Output,
+    output: CommandOutput,
     get: Option<Get>,
 }
 
 struct Get {
-    api: &'static Api,
+    api: &'static ApiAccess,
     path: String,
     query: &'static [(&'static str, &'static str)],
 }
@@ -51,8 +51,13 @@ impl Question {
             _ => return None,
         };
         let name = item.source.answer()?.to_owned();
-        let output =
-            Output { item: item.id.to_owned(), name, argv, status: String::new(), stderr: String::new() };
+        let output = CommandOutput {
+            item: item.id.to_owned(),
+            name,
+            argv,
+            status: String::new(),
+            stderr: String::new(),
+        };
         Some(Self { output, get })
     }
 }
@@ -75,7 +80,7 @@ pub fn questions(items: &[&'static Item], host: &Host, apis: &[(Product, config:
 pub struct Inquiry<'a> {
     host: &'a Host,
     /// A session is opened by whoever needs it first; None when it cannot be had.
-    sessions: Vec<(Product, &'a config::Api, OnceLock<Option<Session>>)>,
+    sessions: Vec<(Product, &'a config::Api, OnceLock<Option<ApiSession>>)>,
     todo: Vec<Question>,
     said: Mutex<Vec<Option<Result<Said>>>>,
     problems: Mutex<Vec<Problem>>,
@@ -86,7 +91,7 @@ pub struct Inquiry<'a> {
 
 /// Who answered, and what.
 enum Said {
-    Tool(exec::Output),
+    Tool(exec::ProcessOutput),
     Api { url: String, text: Vec<u8> },
 }
 
@@ -142,11 +147,11 @@ impl<'a> Inquiry<'a> {
         self.host.exec.run(&cmd).transpose().map(|said| said.map(Said::Tool))
     }
 
-    fn session(&self, api: &'static Api) -> Option<&Session> {
+    fn session(&self, api: &'static ApiAccess) -> Option<&ApiSession> {
         let (_, configured, opened) = self.sessions.iter().find(|(product, ..)| *product == api.product)?;
         let open = || {
             let mut problems = self.problems.lock().unwrap_or_else(PoisonError::into_inner);
-            Session::open(self.host, api, configured, &mut problems)
+            ApiSession::open(self.host, api, configured, &mut problems)
         };
         opened.get_or_init(open).as_ref()
     }
@@ -166,7 +171,7 @@ impl<'a> Inquiry<'a> {
     }
 
     /// What those who are there said: the record, and the text.
-    pub fn answers(self, problems: &mut Vec<Problem>) -> Vec<(Output, Vec<u8>)> {
+    pub fn answers(self, problems: &mut Vec<Problem>) -> Vec<(CommandOutput, Vec<u8>)> {
         problems.append(&mut self.problems.into_inner().unwrap_or_else(PoisonError::into_inner));
         let said = self.said.into_inner().unwrap_or_else(PoisonError::into_inner);
         let mut answers = Vec::new();
@@ -195,18 +200,18 @@ impl<'a> Inquiry<'a> {
 }
 
 /// A tool that says no is noted beside its output; one that does not end is worth a look.
-fn command_problem(output: &Output, status: Status, truncated: bool) -> Option<Problem> {
+fn command_problem(output: &CommandOutput, status: ToolStatus, truncated: bool) -> Option<Problem> {
     let argv = output.argv.join(" ");
     match status {
-        Status::TimedOut => Some(
+        ToolStatus::TimedOut => Some(
             Problem::warning(format!("`{argv}`: no end within {} s", QUESTION_LIMIT.as_secs()))
                 .hint("something it asks hangs: a storage, a disk or a daemon"),
         ),
         _ if truncated => {
             Some(Problem::notice(format!("`{argv}`: its output was cut at {OUTPUT_MAX_BYTES} bytes")))
         }
-        Status::Exit(0) => None,
-        Status::Exit(_) | Status::Signal(_) => {
+        ToolStatus::Exit(0) => None,
+        ToolStatus::Exit(_) | ToolStatus::Signal(_) => {
             log::debug!("`{argv}`: {} {}", output.status, output.stderr);
             None
         }

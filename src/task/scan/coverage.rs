@@ -9,16 +9,18 @@ use anyhow::Result;
 
 use super::referenced_files;
 use super::sources::Sources;
-use super::walk::{self, Leftover, Scan};
+use super::walk::{self, Scan, ScanResult};
 use crate::catalog::{self, Item, Source, coverage};
-use crate::model::index::{Kind, Name};
+use crate::model::index::{EntryKind, Name};
 use crate::model::section;
-use crate::plan::coverage::{Coverage, Place, Why, gather, in_crontab, in_guest, in_storages, in_unit};
+use crate::plan::coverage::{
+    Coverage, UnsavedPlace, Why, gather, in_crontab, in_guest, in_storages, in_unit,
+};
 use crate::plan::select;
-use crate::sys::fs::files::{self, Node};
+use crate::sys::fs::files::{self, FileNode};
 use crate::sys::fs::glob::Pattern;
-use crate::sys::fs::mounts;
-use crate::sys::fs::walk::{self as tree_walk, Met};
+use crate::sys::fs::walk::WalkedPath;
+use crate::sys::fs::{mounts, walk as tree_walk};
 use crate::sys::host::Host;
 use crate::sys::process::lock::check_stopped;
 use crate::sys::{dpkg, pmxcfs};
@@ -38,7 +40,7 @@ pub fn of_host(host: &Host, sources: &Sources) -> Result<Option<Coverage>> {
 
 /// `left` is of a walk over `taken`. None when dpkg's database is not there: then every file is nobody's.
 /// Errors: a signal.
-pub fn look(scan: &Scan, taken: &[&'static Item], left: &Leftover) -> Result<Option<Coverage>> {
+pub fn look(scan: &Scan, taken: &[&'static Item], left: &ScanResult) -> Result<Option<Coverage>> {
     let root = scan.host.root();
     let Some(conffiles) = dpkg::conffiles(root) else { return Ok(None) };
     let (seen, left_out) = (&left.seen, left_out(scan, taken)?);
@@ -102,8 +104,10 @@ impl Look<'_> {
                     && (seen.contains(path) || !left_out.iter().any(|pattern| pattern.covers(path)))
             };
             tree_walk::walk(scan.host.root(), &tree, &enter, &mut |met| {
-                let Met::Entry(path, stat) = met else { return Ok(()) };
-                if stat.node == Node::Kept(Kind::Dir) || (is_not_in_use(path) && !seen.contains(path)) {
+                let WalkedPath::Entry(path, stat) = met else { return Ok(()) };
+                if stat.node == FileNode::Kept(EntryKind::Dir)
+                    || (is_not_in_use(path) && !seen.contains(path))
+                {
                     return Ok(());
                 }
                 count += 1;
@@ -178,7 +182,7 @@ impl Look<'_> {
             && !self.left_out.iter().any(|pattern| pattern.covers(path))
             && files::is_plain(self.scan.host.root(), path)
             && files::lstat(&self.scan.host.root().join(path))
-                .is_ok_and(|stat| stat.node == Node::Kept(Kind::File))
+                .is_ok_and(|stat| stat.node == FileNode::Kept(EntryKind::File))
     }
 
     fn crontabs(&self) -> Vec<PathBuf> {
@@ -208,7 +212,7 @@ impl Look<'_> {
     /// What storages and this node's guests name.
     fn of_cluster(&self) -> Vec<(PathBuf, String)> {
         let Some(picture) = self.scan.picture else { return Vec::new() };
-        let text = |node: &pmxcfs::Node| {
+        let text = |node: &pmxcfs::PmxcfsNode| {
             node.data.as_deref().map(|data| String::from_utf8_lossy(data).into_owned()).unwrap_or_default()
         };
         let storages = picture.nodes.iter().find(|node| node.path == Path::new(catalog::STORAGES));
@@ -235,7 +239,7 @@ impl Look<'_> {
         names
     }
 
-    fn judge(self, conffiles: &HashMap<PathBuf, dpkg::Sum>) -> Coverage {
+    fn judge(self, conffiles: &HashMap<PathBuf, dpkg::Md5Sum>) -> Coverage {
         let root = self.scan.host.root();
         let unsaved = self.all.iter().filter(|path| !self.seen.contains(*path));
         let unsaved = unsaved.chain(self.named.iter().map(|(path, _)| path));
@@ -262,7 +266,12 @@ impl Look<'_> {
             match why(path) {
                 Some(_) => {
                     let path = Name::from(path.as_path());
-                    coverage.places.push(Place { path, why: Why::Named, files: 1, by: Some(by.clone()) });
+                    coverage.places.push(UnsavedPlace {
+                        path,
+                        why: Why::Named,
+                        files: 1,
+                        by: Some(by.clone()),
+                    });
                 }
                 None => coverage.packaged += 1,
             }

@@ -5,13 +5,13 @@ use std::io::Read;
 
 use anyhow::Result;
 
-use super::archiver::Intake;
-use super::baseline::Picture;
+use super::archiver::Archiver;
+use super::baseline::Baseline;
 use super::sources::Sources;
 use super::walk;
 use crate::archive::writer::{Fit, Members};
 use crate::config::Config;
-use crate::model::index::{Entry, Kind};
+use crate::model::index::{Entry, EntryKind};
 use crate::model::report::Changes;
 use crate::model::snapshot::SnapshotId;
 use crate::plan::select::Selection;
@@ -22,10 +22,10 @@ use crate::sys::host::Host;
 /// None when there is no memory of a snapshot.
 pub fn drift(host: &Host, config: &Config, stores: &[Box<dyn Store>]) -> Result<Option<Changes>> {
     let sources = Sources::new(host, config, stores, &Selection::default())?;
-    let mut intake = Intake::new(host, Digests::default(), Vec::new());
+    let mut intake = Archiver::new(host, Digests::default(), Vec::new());
     walk::walk(&sources.scan(host), &sources.items, &mut |item, piece| intake.take(item, piece))?;
     let Some(now) = SnapshotId::new(&host.facts.node, host.now) else { return Ok(None) };
-    let picture = Picture::of(host, &now, 0, &intake.writer.entries)?;
+    let picture = Baseline::of(host, &now, 0, &intake.writer.entries)?;
     Ok(picture.before().map(|before| picture.since(&before)))
 }
 
@@ -38,7 +38,7 @@ struct Digests {
 impl Members for Digests {
     fn append(&mut self, mut entry: Entry, content: &mut dyn Read) -> Result<Fit> {
         let mut fit = Fit::Whole;
-        if entry.kind == Kind::File {
+        if entry.kind == EntryKind::File {
             let mut hasher = Hasher::default();
             let read = std::io::copy(&mut content.take(entry.size), &mut hasher).unwrap_or(0);
             if read < entry.size {

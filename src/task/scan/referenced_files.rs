@@ -9,7 +9,7 @@ use crate::model::section;
 use crate::sys::fs::glob::Pattern;
 use crate::sys::fs::{files, mounts};
 use crate::sys::host::Host;
-use crate::sys::pmxcfs::{self, Picture};
+use crate::sys::pmxcfs::{self, PmxcfsPicture};
 
 /// Of fstab and its like.
 const TABLE_MAX_BYTES: u64 = 1 << 20;
@@ -36,7 +36,7 @@ fn fields(host: &Host, path: &str, field: usize) -> Vec<String> {
 }
 
 /// Snippet folders of storages that live on this host's own disks; a network storage keeps its own.
-pub(crate) fn snippets(picture: Option<&Picture>, problems: &mut Vec<Problem>) -> Vec<Pattern> {
+pub(crate) fn snippets(picture: Option<&PmxcfsPicture>, problems: &mut Vec<Problem>) -> Vec<Pattern> {
     let node = picture
         .and_then(|picture| picture.nodes.iter().find(|node| node.path == Path::new(catalog::STORAGES)));
     let text = node.and_then(|node| node.data.as_deref()).map(String::from_utf8_lossy).unwrap_or_default();

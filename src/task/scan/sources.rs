@@ -5,18 +5,18 @@ use std::path::Path;
 use anyhow::Result;
 use jiff::tz::TimeZone;
 
-use super::walk::{self, Leftover, Piece, Scan};
+use super::walk::{self, FoundPiece, Scan, ScanResult};
 use crate::catalog::{self, Item, Source};
 use crate::config::{self, Config, Glob};
 use crate::model::facts::Product;
-use crate::model::index::Kind;
+use crate::model::index::EntryKind;
 use crate::model::problem::Problem;
 use crate::plan::select::Selection;
 use crate::store::Store;
 use crate::sys::fs::files;
 use crate::sys::fs::glob::Pattern;
 use crate::sys::host::{HOSTNAME, Host};
-use crate::sys::pmxcfs::{self, Picture};
+use crate::sys::pmxcfs::{self, PmxcfsPicture};
 
 /// What a row finds.
 #[derive(Debug, serde::Serialize)]
@@ -30,7 +30,7 @@ pub struct Planned {
 /// Where a run reads from.
 pub struct Sources {
     pub items: Vec<&'static Item>,
-    picture: Option<Picture>,
+    picture: Option<PmxcfsPicture>,
     include: Vec<Pattern>,
     exclude: Vec<Pattern>,
     /// How the products' APIs are asked.
@@ -81,7 +81,7 @@ fn needs_picture(item: &Item) -> bool {
     matches!(item.source, Source::Pmxcfs(_) | Source::PmxcfsRest | Source::Database | Source::Snippets)
 }
 
-fn read_picture(host: &Host, problems: &mut Vec<Problem>) -> Option<Picture> {
+fn read_picture(host: &Host, problems: &mut Vec<Problem>) -> Option<PmxcfsPicture> {
     match pmxcfs::read(host) {
         Ok(mut picture) => {
             log::debug!("pmxcfs: {} entries from {}, {:?}", picture.nodes.len(), picture.how, picture.state);
@@ -151,16 +151,18 @@ fn own_places(host: &Host, stores: &[Box<dyn Store>]) -> Vec<Pattern> {
 }
 
 /// What every row finds on this host, without reading contents.
-pub fn count(host: &Host, sources: &Sources) -> Result<(Vec<Planned>, Leftover)> {
+pub fn count(host: &Host, sources: &Sources) -> Result<(Vec<Planned>, ScanResult)> {
     let mut planned: Vec<Planned> = Vec::new();
     let left = walk::walk(&sources.scan(host), &sources.items, &mut |item, piece| {
         if planned.last().is_none_or(|last| last.item != item.id) {
             planned.push(Planned { item: item.id, title: item.title, files: 0, bytes: 0 });
         }
         let (counts, bytes) = match piece {
-            Piece::File { stat, .. } => (stat.node != files::Node::Kept(Kind::Dir), stat.size),
-            Piece::Pve { node, .. } => (node.data.is_some(), node.data.as_ref().map_or(0, Vec::len) as u64),
-            Piece::Database { data, .. } => (true, data.len() as u64),
+            FoundPiece::File { stat, .. } => (stat.node != files::FileNode::Kept(EntryKind::Dir), stat.size),
+            FoundPiece::Pve { node, .. } => {
+                (node.data.is_some(), node.data.as_ref().map_or(0, Vec::len) as u64)
+            }
+            FoundPiece::Database { data, .. } => (true, data.len() as u64),
         };
         if let (true, Some(last)) = (counts, planned.last_mut()) {
             last.files += 1;

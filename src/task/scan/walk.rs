@@ -11,14 +11,14 @@ use anyhow::Result;
 use super::referenced_files;
 use crate::catalog::{self, Category, Item, Source};
 use crate::model::facts::Product;
-use crate::model::index::{Absence, Kind, Name};
+use crate::model::index::{Absence, EntryKind, Name};
 use crate::model::problem::{NOT_SAVED, Problem};
-use crate::sys::fs::files::{self, Node, Stat};
+use crate::sys::fs::files::{self, FileNode, Stat};
 use crate::sys::fs::glob::Pattern;
 use crate::sys::fs::mounts;
-use crate::sys::fs::walk::{self, Met};
+use crate::sys::fs::walk::{self, WalkedPath};
 use crate::sys::host::Host;
-use crate::sys::pmxcfs::{self, Picture};
+use crate::sys::pmxcfs::{self, PmxcfsPicture};
 use crate::sys::process::lock::check_stopped;
 
 /// No configuration is larger; a disk image or a sparse file that strayed into a collected folder is.
@@ -37,20 +37,20 @@ const PATH_MAX_BYTES: usize = 4096;
 
 /// Something a row found. Paths are relative to the root.
 #[derive(Debug)]
-pub enum Piece<'a> {
+pub enum FoundPiece<'a> {
     /// On the disk.
     File { path: &'a Path, stat: &'a Stat },
     /// In the picture of /etc/pve; `path` begins with `etc/pve`.
-    Pve { path: &'a Path, node: &'a pmxcfs::Node },
+    Pve { path: &'a Path, node: &'a pmxcfs::PmxcfsNode },
     /// The copy of config.db.
     Database { path: &'a Path, data: &'a [u8] },
 }
 
-pub type Take<'a> = &'a mut dyn FnMut(&'static Item, &Piece) -> Result<()>;
+pub type Take<'a> = &'a mut dyn FnMut(&'static Item, &FoundPiece) -> Result<()>;
 
 /// What a walk leaves behind beside the pieces.
 #[derive(Debug, Default)]
-pub struct Leftover {
+pub struct ScanResult {
     pub absent: Vec<Absence>,
     pub problems: Vec<Problem>,
     /// Every path that was taken or named in a problem.
@@ -59,7 +59,7 @@ pub struct Leftover {
 
 pub struct Scan<'a> {
     pub host: &'a Host,
-    pub picture: Option<&'a Picture>,
+    pub picture: Option<&'a PmxcfsPicture>,
     /// The configuration's `include`.
     pub include: &'a [Pattern],
     /// Its `exclude`, and our own stores and work folders.
@@ -68,7 +68,7 @@ pub struct Scan<'a> {
 
 /// Walks `items` in their order. A path belongs to the first row that finds it.
 /// Errors are those of `take`, and a signal.
-pub fn walk(scan: &Scan, items: &[&'static Item], take: Take) -> Result<Leftover> {
+pub fn walk(scan: &Scan, items: &[&'static Item], take: Take) -> Result<ScanResult> {
     let mut walk = Walk {
         scan,
         left_out: left_out()?,
@@ -78,7 +78,7 @@ pub fn walk(scan: &Scan, items: &[&'static Item], take: Take) -> Result<Leftover
         large: Vec::new(),
         links: Vec::new(),
         room: Room { row: 0, all: ROOM_BYTES, taken: 0 },
-        left: Leftover::default(),
+        left: ScanResult::default(),
         take,
     };
     for item in items {
@@ -93,7 +93,7 @@ pub fn walk(scan: &Scan, items: &[&'static Item], take: Take) -> Result<Leftover
     }
     walk.check_large();
     walk.check_links();
-    Ok(Leftover { seen: walk.seen, ..walk.left })
+    Ok(ScanResult { seen: walk.seen, ..walk.left })
 }
 
 /// The worst ones stay, in their order, and one line says how many there were.
@@ -126,7 +126,8 @@ impl Room {
     /// Takes an entry's part, or says that there is none left. In JSON a byte is six at worst.
     fn take(&mut self, path: &Path, stat: Option<&Stat>) -> bool {
         const ENTRY_BYTES: u64 = 256;
-        let link = stat.filter(|stat| stat.node == Node::Kept(Kind::Symlink)).map_or(0, |stat| stat.size);
+        let link =
+            stat.filter(|stat| stat.node == FileNode::Kept(EntryKind::Symlink)).map_or(0, |stat| stat.size);
         let cost = ENTRY_BYTES + 6 * (path.as_os_str().len() as u64 + link);
         if cost > self.row || cost > self.all {
             return false;
@@ -176,7 +177,7 @@ struct Walk<'a, 't> {
     /// Every link that was met, and by which row.
     links: Vec<(&'static Item, PathBuf)>,
     room: Room,
-    left: Leftover,
+    left: ScanResult,
     take: Take<'t>,
 }
 
@@ -229,12 +230,12 @@ impl Walk<'_, '_> {
             };
             walk::walk(scan.host.root(), glob, &enter, &mut |met| {
                 let (path, stat) = match met {
-                    Met::Entry(path, stat) => (path, stat.clone()),
-                    Met::LinkOnTheWay(path) => {
+                    WalkedPath::Entry(path, stat) => (path, stat.clone()),
+                    WalkedPath::LinkOnTheWay(path) => {
                         let Ok(stat) = files::lstat(&scan.host.root().join(path)) else { return Ok(()) };
                         (path, stat)
                     }
-                    Met::Unreadable(path, error) => {
+                    WalkedPath::Unreadable(path, error) => {
                         let what = format!("/{}: {}", shown(path), cause(&error));
                         left.problems.push(Problem::warning(what).hint(NOT_SAVED));
                         return Ok(());
@@ -248,21 +249,21 @@ impl Walk<'_, '_> {
                     *full.borrow_mut() = Some(path.to_owned());
                     return Ok(());
                 }
-                if let Node::Special(what) = stat.node {
+                if let FileNode::Special(what) = stat.node {
                     seen.insert(path.to_owned());
                     left.problems.push(Problem::notice(format!("/{}: is {what}, not saved", shown(path))));
                     return Ok(());
                 }
-                if stat.node == Node::Kept(Kind::File) && stat.size > LARGE_BYTES && !named {
+                if stat.node == FileNode::Kept(EntryKind::File) && stat.size > LARGE_BYTES && !named {
                     large.push(path.to_owned());
                     return Ok(());
                 }
-                if stat.node == Node::Kept(Kind::Symlink) {
+                if stat.node == FileNode::Kept(EntryKind::Symlink) {
                     links.push((item, path.to_owned()));
                 }
                 take_parents(scan.host.root(), item, path, (&mut *seen, &mut *above), take)?;
                 seen.insert(path.to_owned());
-                take(item, &Piece::File { path, stat: &stat })?;
+                take(item, &FoundPiece::File { path, stat: &stat })?;
                 check_stopped()
             })?;
             if let Some(path) = full.into_inner() {
@@ -325,7 +326,7 @@ impl Walk<'_, '_> {
     fn pve(&mut self, item: &'static Item, claims: &dyn Fn(&Path) -> bool, except: &[Pattern]) -> Result<()> {
         let Some(picture) = self.scan.picture else { return Ok(()) };
         let base = Path::new(pmxcfs::MOUNT.trim_start_matches('/'));
-        let mut folders: Vec<(PathBuf, &pmxcfs::Node)> = Vec::new();
+        let mut folders: Vec<(PathBuf, &pmxcfs::PmxcfsNode)> = Vec::new();
         for node in &picture.nodes {
             let path = base.join(&node.path);
             folders.retain(|(folder, _)| path.starts_with(folder));
@@ -350,12 +351,12 @@ impl Walk<'_, '_> {
         Ok(())
     }
 
-    fn take_pve(&mut self, item: &'static Item, path: &Path, node: &pmxcfs::Node) -> Result<()> {
+    fn take_pve(&mut self, item: &'static Item, path: &Path, node: &pmxcfs::PmxcfsNode) -> Result<()> {
         let base = Path::new(pmxcfs::MOUNT.trim_start_matches('/'));
         take_parents(self.scan.host.root(), item, base, (&mut self.seen, &mut self.above), self.take)?;
         if self.seen.insert(base.to_owned()) {
-            let root = pmxcfs::Node { path: PathBuf::new(), mtime: 0, data: None };
-            (self.take)(item, &Piece::Pve { path: base, node: &root })?;
+            let root = pmxcfs::PmxcfsNode { path: PathBuf::new(), mtime: 0, data: None };
+            (self.take)(item, &FoundPiece::Pve { path: base, node: &root })?;
         }
         if self.seen.insert(path.to_owned()) {
             if path.as_os_str().len() >= PATH_MAX_BYTES {
@@ -363,7 +364,7 @@ impl Walk<'_, '_> {
                 self.left.problems.push(Problem::warning(what));
                 return Ok(());
             }
-            (self.take)(item, &Piece::Pve { path, node })?;
+            (self.take)(item, &FoundPiece::Pve { path, node })?;
         }
         Ok(())
     }
@@ -376,7 +377,7 @@ impl Walk<'_, '_> {
         if Self::wanted(&self.left_out, self.scan, &[], path) && !self.seen.contains(path) {
             take_parents(self.scan.host.root(), item, path, (&mut self.seen, &mut self.above), self.take)?;
             self.seen.insert(path.to_owned());
-            (self.take)(item, &Piece::Database { path, data })?;
+            (self.take)(item, &FoundPiece::Database { path, data })?;
         }
         Ok(())
     }
@@ -388,7 +389,7 @@ fn take_parents(
     item: &'static Item,
     path: &Path,
     (seen, above): (&mut HashSet<PathBuf>, &mut HashSet<PathBuf>),
-    take: &mut dyn FnMut(&'static Item, &Piece) -> Result<()>,
+    take: &mut dyn FnMut(&'static Item, &FoundPiece) -> Result<()>,
 ) -> Result<()> {
     let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) else { return Ok(()) };
     if seen.contains(parent) {
@@ -396,11 +397,11 @@ fn take_parents(
     }
     take_parents(root, item, parent, (&mut *seen, &mut *above), take)?;
     if let Ok(stat) = files::lstat(&root.join(parent))
-        && stat.node == Node::Kept(Kind::Dir)
+        && stat.node == FileNode::Kept(EntryKind::Dir)
     {
         seen.insert(parent.to_owned());
         above.insert(parent.to_owned());
-        take(item, &Piece::File { path: parent, stat: &stat })?;
+        take(item, &FoundPiece::File { path: parent, stat: &stat })?;
     }
     Ok(())
 }

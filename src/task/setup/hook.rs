@@ -15,11 +15,11 @@ use crate::catalog::hooks::{APT_CONF, APT_HOOK, JOB_END, JOB_KIND, JOBS, SERVICE
 use crate::model::facts::Product;
 use crate::model::problem::{Fault, FaultKind, Problem};
 use crate::model::section;
-use crate::plan::vzdump_conf::{self, Change, Hook};
+use crate::plan::vzdump_conf::{self, HookLine, VzdumpChange};
 use crate::sys::fs::files;
 use crate::sys::host::Host;
 use crate::sys::pmxcfs;
-use crate::sys::process::exec::{self, Cmd, Status};
+use crate::sys::process::exec::{self, Cmd, ToolStatus};
 use crate::sys::process::lock::private_dir;
 
 const CONF_MAX_BYTES: u64 = 1 << 20;
@@ -36,12 +36,12 @@ const CONF_MODE: u32 = 0o644;
 /// What can be hooked into.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Place {
+pub enum HookSite {
     Vzdump,
     Apt,
 }
 
-impl Place {
+impl HookSite {
     pub const ALL: [Self; 2] = [Self::Vzdump, Self::Apt];
 
     pub fn name(self) -> &'static str {
@@ -55,8 +55,8 @@ impl Place {
 /// How a hook stands.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub struct State {
-    pub hook: Place,
+pub struct HookState {
+    pub hook: HookSite,
     pub file: &'static str,
     pub enabled: bool,
     /// Somebody else's script: the one that ours hands on to, or the one that runs instead of it.
@@ -72,10 +72,10 @@ pub struct Job {
     pub script: String,
 }
 
-pub fn status(host: &Host, place: Place) -> Result<State> {
+pub fn status(host: &Host, place: HookSite) -> Result<HookState> {
     match place {
-        Place::Vzdump => vzdump_status(host),
-        Place::Apt => {
+        HookSite::Vzdump => vzdump_status(host),
+        HookSite::Apt => {
             let there = read(host, APT_CONF)?;
             let mut problems = Vec::new();
             if there.as_deref().is_some_and(|text| text != APT_HOOK.as_bytes()) {
@@ -84,7 +84,7 @@ pub fn status(host: &Host, place: Place) -> Result<State> {
                 ));
             }
             let (file, script) = (APT_CONF, None);
-            Ok(State {
+            Ok(HookState {
                 hook: place,
                 file,
                 enabled: there.is_some(),
@@ -96,13 +96,13 @@ pub fn status(host: &Host, place: Place) -> Result<State> {
     }
 }
 
-fn vzdump_status(host: &Host) -> Result<State> {
+fn vzdump_status(host: &Host) -> Result<HookState> {
     let hook = vzdump_conf::hook(&read(host, VZDUMP_CONF)?.unwrap_or_default(), VZDUMP_HOOK);
     let mut problems = Vec::new();
     let (enabled, script) = match hook {
-        Hook::None => (false, None),
-        Hook::Other(path) => (false, Some(path)),
-        Hook::Ours { chained } => (true, chained),
+        HookLine::None => (false, None),
+        HookLine::Other(path) => (false, Some(path)),
+        HookLine::Ours { chained } => (true, chained),
     };
     if enabled && let Err(why) = runnable(&host.path(VZDUMP_HOOK)) {
         let what = format!("{VZDUMP_HOOK} {why}: vzdump fails every job until it is back");
@@ -120,7 +120,7 @@ fn vzdump_status(host: &Host) -> Result<State> {
         problems.push(Problem::notice(format!("{error:#}; jobs with a script of their own are not known")));
         Vec::new()
     });
-    Ok(State { hook: Place::Vzdump, file: VZDUMP_CONF, enabled, script, bypassed_by, problems })
+    Ok(HookState { hook: HookSite::Vzdump, file: VZDUMP_CONF, enabled, script, bypassed_by, problems })
 }
 
 /// A job's own script goes before the node's.
@@ -137,9 +137,9 @@ fn jobs_with_scripts(host: &Host) -> Result<Vec<Job>> {
 
 /// True when something was changed.
 /// Errors: `Usage` when it cannot be meant here; the file system's own.
-pub fn enable(host: &Host, place: Place) -> Result<bool> {
+pub fn enable(host: &Host, place: HookSite) -> Result<bool> {
     match place {
-        Place::Vzdump => {
+        HookSite::Vzdump => {
             let text = read(host, VZDUMP_CONF)?;
             if !host.facts.has(Product::Pve) {
                 let fault = Fault::new(FaultKind::Usage, "vzdump is not on this host: it is no Proxmox VE");
@@ -152,46 +152,46 @@ pub fn enable(host: &Host, place: Place) -> Result<bool> {
             }
             apply(host, VZDUMP_CONF, vzdump_conf::enable(text.as_deref(), VZDUMP_HOOK))
         }
-        Place::Apt => match read(host, APT_CONF)? {
+        HookSite::Apt => match read(host, APT_CONF)? {
             Some(text) if text == APT_HOOK.as_bytes() => Ok(false),
             Some(_) => {
                 let fault =
                     Fault::new(FaultKind::Usage, format!("{APT_CONF}: is there, and not as we write it"));
                 Err(fault.hint("look at it; `pbx-config hook disable apt` removes it").into())
             }
-            None => apply(host, APT_CONF, Change::Write(APT_HOOK.into())),
+            None => apply(host, APT_CONF, VzdumpChange::Write(APT_HOOK.into())),
         },
     }
 }
 
 /// True when something was changed.
-pub fn disable(host: &Host, place: Place) -> Result<bool> {
+pub fn disable(host: &Host, place: HookSite) -> Result<bool> {
     let change = match place {
-        Place::Vzdump => match read(host, VZDUMP_CONF)? {
+        HookSite::Vzdump => match read(host, VZDUMP_CONF)? {
             Some(text) => vzdump_conf::disable(&text, VZDUMP_HOOK),
-            None => Change::Nothing,
+            None => VzdumpChange::Nothing,
         },
-        Place::Apt if read(host, APT_CONF)?.is_some() => Change::Remove,
-        Place::Apt => Change::Nothing,
+        HookSite::Apt if read(host, APT_CONF)?.is_some() => VzdumpChange::Remove,
+        HookSite::Apt => VzdumpChange::Nothing,
     };
     let file = match place {
-        Place::Vzdump => VZDUMP_CONF,
-        Place::Apt => APT_CONF,
+        HookSite::Vzdump => VZDUMP_CONF,
+        HookSite::Apt => APT_CONF,
     };
     apply(host, file, change)
 }
 
-fn apply(host: &Host, file: &str, change: Change) -> Result<bool> {
+fn apply(host: &Host, file: &str, change: VzdumpChange) -> Result<bool> {
     let path = host.path(file);
     // An admin's link stays one.
     let path = fs::canonicalize(&path).unwrap_or(path);
     match change {
-        Change::Nothing => return Ok(false),
-        Change::Write(text) => {
+        VzdumpChange::Nothing => return Ok(false),
+        VzdumpChange::Write(text) => {
             let mode = fs::metadata(&path).map_or(CONF_MODE, |meta| meta.permissions().mode() & 0o7777);
             files::replace(&path, mode, &text)?;
         }
-        Change::Remove => fs::remove_file(&path).with_context(|| format!("cannot remove {file}"))?,
+        VzdumpChange::Remove => fs::remove_file(&path).with_context(|| format!("cannot remove {file}"))?,
     }
     Ok(true)
 }
@@ -215,14 +215,14 @@ fn runnable(path: &Path) -> Result<(), &'static str> {
 
 /// What a phase of vzdump comes to: lines for its task log, and the script that was there before us.
 #[derive(Debug, Default)]
-pub struct Phase {
+pub struct VzdumpPhase {
     pub lines: Vec<String>,
     pub chained: Option<PathBuf>,
 }
 
 /// `debounce`: jobs that end within this time of the last start make no further backup.
-pub fn vzdump_phase(host: &Host, phase: &str, debounce: Duration) -> Phase {
-    let mut out = Phase::default();
+pub fn vzdump_phase(host: &Host, phase: &str, debounce: Duration) -> VzdumpPhase {
+    let mut out = VzdumpPhase::default();
     if phase == JOB_END {
         match start_backup(host, debounce) {
             Ok(None) => {}
@@ -233,7 +233,7 @@ pub fn vzdump_phase(host: &Host, phase: &str, debounce: Duration) -> Phase {
     match read(host, VZDUMP_CONF) {
         Ok(text) => {
             let hook = vzdump_conf::hook(&text.unwrap_or_default(), VZDUMP_HOOK);
-            if let Hook::Ours { chained: Some(path) } = hook {
+            if let HookLine::Ours { chained: Some(path) } = hook {
                 let path = Path::new(std::ffi::OsStr::from_bytes(&path)).to_owned();
                 let full = host.path(&path);
                 match runnable(&full) {
@@ -256,7 +256,7 @@ fn start_backup(host: &Host, debounce: Duration) -> Result<Option<String>> {
     }
     let argv = ["systemctl", "start", "--no-block", SERVICE].map(str::to_owned).to_vec();
     let said = host.exec.run(&Cmd::new(argv, START_LIMIT))?.context("there is no systemctl to start it")?;
-    if said.status != Status::Exit(0) {
+    if said.status != ToolStatus::Exit(0) {
         let why = String::from_utf8_lossy(&said.stderr);
         anyhow::bail!("systemctl start {SERVICE}: {} {}", said.status, why.trim());
     }
@@ -287,8 +287,8 @@ pub fn before_packages(host: &Host, store: &str, note: &str) -> Option<String> {
         let cmd = Cmd::new(Vec::<String>::new(), APT_LIMIT);
         let said = exec::run_at(&program, &args, &cmd)?;
         match said.status {
-            Status::Exit(0 | 3) => Ok(()),
-            Status::TimedOut => anyhow::bail!("it took longer than {} s", APT_LIMIT.as_secs()),
+            ToolStatus::Exit(0 | 3) => Ok(()),
+            ToolStatus::TimedOut => anyhow::bail!("it took longer than {} s", APT_LIMIT.as_secs()),
             status => {
                 let text = String::from_utf8_lossy(&said.stderr);
                 anyhow::bail!("{}", text.lines().next().map_or_else(|| status.to_string(), str::to_owned))

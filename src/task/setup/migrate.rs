@@ -25,7 +25,7 @@ const MAX_BYTES: u64 = 4 << 20;
 /// A unit file or a crontab is never larger.
 const SMALL_MAX_BYTES: u64 = 1 << 20;
 
-pub struct Request {
+pub struct MigrateRequest {
     /// None: looked for in its usual places.
     pub file: Option<PathBuf>,
     /// The system that the old tool is installed on.
@@ -61,7 +61,7 @@ pub struct Start {
 /// Reads everything that is needed. Errors: `NotFound` with the places that were looked at, `Usage`.
 pub fn run(
     host: &Host,
-    request: Request,
+    request: MigrateRequest,
     accepts: &dyn Fn(&Section) -> Result<(), Refused>,
 ) -> Result<Migrated> {
     let (path, others) = match request.file {

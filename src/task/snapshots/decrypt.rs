@@ -9,7 +9,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde::Serialize;
 
-use super::{Chosen, extract, verify};
+use super::{ChosenSnapshot, extract, verify};
 use crate::archive::legacy::Manifest;
 use crate::archive::reader::Archive;
 use crate::archive::seal::SEALED_EXT;
@@ -37,7 +37,7 @@ pub struct Decrypted {
 }
 
 /// Errors: `Usage` for a target that is not empty, `Unseal`, `Verification`.
-pub fn run(chosen: &Chosen, to: &Path) -> Result<Decrypted> {
+pub fn run(chosen: &ChosenSnapshot, to: &Path) -> Result<Decrypted> {
     let target = extract::resolve(to).map_err(|error| extract::cannot_make(to, error))?;
     extract::check_target(&target)?;
     let proven = verify::verify(chosen)?;

@@ -9,18 +9,18 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use super::{Chosen, verify};
-use crate::archive::tar::Member;
-use crate::model::index::{Entry, Index, Kind, Name};
+use super::{ChosenSnapshot, verify};
+use crate::archive::tar::TarMember;
+use crate::model::index::{Entry, EntryKind, Index, Name};
 use crate::model::problem::{Fault, FaultKind, Problem};
 use crate::model::snapshot::SnapshotId;
 use crate::plan::select::Selection;
-use crate::sys::fs::contained_dir::{self, Beneath};
+use crate::sys::fs::contained_dir::{self, ContainedDir};
 use crate::sys::fs::files;
 use crate::sys::fs::glob::Pattern;
 use crate::sys::process::lock::check_stopped;
 
-pub struct Request {
+pub struct ExtractRequest {
     pub selection: Selection,
     /// Globs; empty means every path.
     pub paths: Vec<Pattern>,
@@ -38,7 +38,7 @@ pub struct Extracted {
 }
 
 /// What would be taken out.
-pub fn plan<'a>(index: &'a Index, request: &Request) -> Vec<&'a Entry> {
+pub fn plan<'a>(index: &'a Index, request: &ExtractRequest) -> Vec<&'a Entry> {
     let wanted = |entry: &&Entry| {
         request.selection.takes(&entry.item)
             && (request.paths.is_empty()
@@ -48,7 +48,10 @@ pub fn plan<'a>(index: &'a Index, request: &Request) -> Vec<&'a Entry> {
     // A second name of a file is nothing without the file, and a file is nothing without its folders' modes.
     let mut needed: HashSet<&Name> = chosen.iter().map(|entry| &entry.path).collect();
     needed.extend(
-        chosen.iter().filter(|entry| entry.kind == Kind::Hardlink).filter_map(|entry| entry.link.as_ref()),
+        chosen
+            .iter()
+            .filter(|entry| entry.kind == EntryKind::Hardlink)
+            .filter_map(|entry| entry.link.as_ref()),
     );
     let above: HashSet<Name> =
         needed.iter().flat_map(|name| name.as_path().ancestors().skip(1)).map(Name::from).collect();
@@ -57,7 +60,7 @@ pub fn plan<'a>(index: &'a Index, request: &Request) -> Vec<&'a Entry> {
 
 /// A folder that is there keeps its owner and mode, though it is another one then.
 /// Errors: `Usage` for a target that is not empty, `Verification`, `NotFound` when nothing is selected.
-pub fn run(chosen: &Chosen, request: &Request) -> Result<Extracted> {
+pub fn run(chosen: &ChosenSnapshot, request: &ExtractRequest) -> Result<Extracted> {
     request.selection.check()?;
     let to = resolve(&request.to).map_err(|error| cannot_make(&request.to, error))?;
     check_target(&to)?;
@@ -107,7 +110,7 @@ fn is_current(to: &Path) -> bool {
 
 /// The folder is durable before it has its name, and has it durably after.
 pub(crate) fn become_target(staging: &Path, to: &Path) -> io::Result<()> {
-    let folder = Beneath::open(staging)?;
+    let folder = ContainedDir::open(staging)?;
     if let Ok(old) = fs::symlink_metadata(to) {
         let new = fs::symlink_metadata(staging)?;
         if (old.uid(), old.gid()) != (new.uid(), new.gid()) {
@@ -146,12 +149,12 @@ pub(crate) fn cannot_make(to: &Path, error: io::Error) -> anyhow::Error {
 
 /// What was made, and what went wrong on the way.
 fn fill<'a>(
-    chosen: &Chosen,
+    chosen: &ChosenSnapshot,
     staging: &Path,
     to: &Path,
     mut entries: Vec<&'a Entry>,
 ) -> Result<(Vec<&'a Entry>, Vec<Problem>)> {
-    let target = Beneath::open(staging).map_err(|error| cannot_make(to, error))?;
+    let target = ContainedDir::open(staging).map_err(|error| cannot_make(to, error))?;
     let wanted: HashSet<&Name> = entries.iter().map(|entry| &entry.path).collect();
     let mut left_out: HashSet<Name> = HashSet::new();
     let mut problems = Vec::new();
@@ -162,8 +165,8 @@ fn fill<'a>(
         if !wanted.contains(&member.path) {
             return Ok(());
         }
-        let first_left_out =
-            member.kind == Kind::Hardlink && member.link.as_ref().is_some_and(|link| left_out.contains(link));
+        let first_left_out = member.kind == EntryKind::Hardlink
+            && member.link.as_ref().is_some_and(|link| left_out.contains(link));
         match make(&target, member, content) {
             // pmxcfs takes names that no disk does. One of them must not cost all the others.
             Err(error) if error.kind() == io::ErrorKind::InvalidFilename || first_left_out => {
@@ -184,20 +187,20 @@ fn fill<'a>(
     Ok((entries, problems))
 }
 
-fn make(target: &Beneath, member: &Member, content: &mut dyn Read) -> io::Result<()> {
+fn make(target: &ContainedDir, member: &TarMember, content: &mut dyn Read) -> io::Result<()> {
     let path = member.path.as_path();
     target.parents(path)?;
     match (member.kind, &member.link) {
-        (Kind::Dir, _) => target.dir(path),
-        (Kind::File, _) => io::copy(content, &mut target.file(path)?).map(drop),
-        (Kind::Symlink, Some(link)) => target.symlink(path, link.as_bytes()),
-        (Kind::Hardlink, Some(first)) => target.hard_link(first.as_path(), path),
+        (EntryKind::Dir, _) => target.dir(path),
+        (EntryKind::File, _) => io::copy(content, &mut target.file(path)?).map(drop),
+        (EntryKind::Symlink, Some(link)) => target.symlink(path, link.as_bytes()),
+        (EntryKind::Hardlink, Some(first)) => target.hard_link(first.as_path(), path),
         _ => Ok(()),
     }
 }
 
 /// Owners, modes, attributes and times, folders last: writing into one would change its time again.
-fn finish(target: &Beneath, to: &Path, entries: &[&Entry]) -> Result<Vec<Problem>> {
+fn finish(target: &ContainedDir, to: &Path, entries: &[&Entry]) -> Result<Vec<Problem>> {
     let root = files::is_root();
     let mut lost = Vec::new();
     for entry in entries.iter().rev() {
@@ -205,9 +208,9 @@ fn finish(target: &Beneath, to: &Path, entries: &[&Entry]) -> Result<Vec<Problem
         let owner = root.then_some((entry.uid, entry.gid));
         let what = || format!("cannot set owner and mode of {}", to.join(path).display());
         match entry.kind {
-            Kind::Symlink => target.finish_link(path, owner, entry.mtime).with_context(what)?,
-            Kind::Hardlink => {}
-            Kind::File | Kind::Dir => {
+            EntryKind::Symlink => target.finish_link(path, owner, entry.mtime).with_context(what)?,
+            EntryKind::Hardlink => {}
+            EntryKind::File | EntryKind::Dir => {
                 let file = target.reopen(path).with_context(what)?;
                 let names = contained_dir::finish(&file, owner, entry.mode, &entry.xattrs, entry.mtime)
                     .with_context(what)?;

@@ -22,7 +22,7 @@ use crate::model::problem::Problem;
 use crate::model::snapshot::{Snapshot, SnapshotId};
 use crate::plan::prune::{self, Candidate, Marked, Ours};
 use crate::store::{Relic, Store};
-use crate::sys::fs::glob::{Part, Pattern};
+use crate::sys::fs::glob::{GlobPart, Pattern};
 use crate::sys::host::Host;
 use crate::sys::pmxcfs::{DATABASE, MOUNT};
 use crate::sys::process::lock::{Lock, check_stopped};
@@ -281,7 +281,9 @@ static ROWS: LazyLock<Rows> = LazyLock::new(|| {
         };
         for pattern in globs.iter().filter_map(|glob| Pattern::new(glob).ok()) {
             let head = match pattern.parts() {
-                [Part::Literal(first), Part::Literal(second), ..] => Some((first.clone(), second.clone())),
+                [GlobPart::Literal(first), GlobPart::Literal(second), ..] => {
+                    Some((first.clone(), second.clone()))
+                }
                 _ => None,
             };
             let row = Row { at, item, pattern };

@@ -17,10 +17,10 @@ use serde::Serialize;
 use super::error;
 use crate::archive::keys::Keys;
 use crate::archive::reader::{Archive, HEAD_BYTES, Head};
-use crate::model::legacy::RelicName;
+use crate::model::legacy::LegacyName;
 use crate::model::problem::{Fault, FaultKind, Problem};
 use crate::model::snapshot::{SUFFIX, Snapshot, SnapshotId};
-use crate::store::{Fetched, Found, Store};
+use crate::store::{Fetched, FoundFile, Store};
 
 /// The first read of a snapshot; reaches over nearly every manifest.
 const FIRST_READ_BYTES: usize = 4096;
@@ -103,7 +103,7 @@ pub fn list(stores: &[Box<dyn Store>], host: Option<&str>, wanted: &dyn Fn(&str)
 }
 
 /// The manifest of each, in their order.
-pub fn heads(store: &dyn Store, found: &[Found]) -> Vec<Result<Head>> {
+pub fn heads(store: &dyn Store, found: &[FoundFile]) -> Vec<Result<Head>> {
     if found.len() > READ_AT_ONCE {
         return found.chunks(READ_AT_ONCE).flat_map(|part| heads(store, part)).collect();
     }
@@ -111,7 +111,7 @@ pub fn heads(store: &dyn Store, found: &[Found]) -> Vec<Result<Head>> {
         return found.iter().zip(firsts).map(|(found, first)| known(store, &found.id, first)).collect();
     }
     let readers = found.len().div_ceil(READ_ALONE).clamp(1, READERS);
-    let read = |part: &[Found]| part.iter().map(|found| head(store, &found.id)).collect::<Vec<_>>();
+    let read = |part: &[FoundFile]| part.iter().map(|found| head(store, &found.id)).collect::<Vec<_>>();
     if readers == 1 {
         return read(found);
     }
@@ -154,7 +154,7 @@ pub fn head(store: &dyn Store, id: &SnapshotId) -> Result<Head> {
 
 /// A snapshot that a word named.
 #[derive(Debug)]
-pub struct Chosen {
+pub struct ChosenSnapshot {
     /// The store that it is taken from; None for a file.
     pub store: Option<String>,
     /// As the store names it; None for a file.
@@ -168,7 +168,7 @@ pub struct Chosen {
     _held: Option<Fetched>,
 }
 
-impl Chosen {
+impl ChosenSnapshot {
     pub fn file(path: &Path) -> Self {
         let keys = Keys::default();
         Self { store: None, id: None, path: path.to_owned(), place: path.to_owned(), keys, _held: None }
@@ -206,19 +206,19 @@ pub fn is_file_word(word: &str) -> bool {
     let clear =
         word.ends_with(SUFFIX) || path.is_absolute() || word.starts_with("./") || word.starts_with("../");
     // `latest` stays a word, whatever lies in the current folder.
-    clear || (word.contains('/') || RelicName::parse(word).is_some()) && path.is_file()
+    clear || (word.contains('/') || LegacyName::parse(word).is_some()) && path.is_file()
 }
 
 /// Finds the one snapshot that `word` means: a file, `HOST/TIME` or a unique beginning of it,
 /// `latest`, `latest~2`, `HOST/latest`. A bare time or `latest` is of the node `here`.
 /// Errors: `NotFound`, with what there is.
-pub fn choose(stores: &[Box<dyn Store>], here: &str, word: &str) -> Result<Chosen> {
+pub fn choose(stores: &[Box<dyn Store>], here: &str, word: &str) -> Result<ChosenSnapshot> {
     let path = Path::new(word);
     if is_file_word(word) {
         if !path.is_file() {
             return Err(Fault::new(FaultKind::NotFound, format!("{word}: no such file")).into());
         }
-        return Ok(Chosen::file(path));
+        return Ok(ChosenSnapshot::file(path));
     }
     let mut ids: BTreeMap<SnapshotId, &dyn Store> = BTreeMap::new();
     let mut unreachable = None;
@@ -253,12 +253,12 @@ pub fn choose(stores: &[Box<dyn Store>], here: &str, word: &str) -> Result<Chose
     {
         log::warn!("{error:#}: whether it has a newer one is not known");
     }
-    Chosen::take(*ids.get(id).context("listed")?, id)
+    ChosenSnapshot::take(*ids.get(id).context("listed")?, id)
 }
 
 /// The archive of the predecessor that a word names: the name of its file or the beginning of it, and the words
 /// that snapshots have, where the short name of a host stands for its full one. None: there is none.
-fn choose_old(stores: &[Box<dyn Store>], here: &str, word: &str) -> Result<Option<Chosen>> {
+fn choose_old(stores: &[Box<dyn Store>], here: &str, word: &str) -> Result<Option<ChosenSnapshot>> {
     let old = legacy::Candidates::of(stores);
     let named = match &old.by_file(word)[..] {
         [one] if !word.is_empty() => Some(*one),
@@ -277,7 +277,7 @@ fn choose_old(stores: &[Box<dyn Store>], here: &str, word: &str) -> Result<Optio
             }
         }
     };
-    named.map(|(store, old)| Chosen::take_old(*store, old)).transpose()
+    named.map(|(store, old)| ChosenSnapshot::take_old(*store, old)).transpose()
 }
 
 /// Decides by names alone. `all` is sorted, oldest first.

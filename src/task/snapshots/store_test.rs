@@ -31,13 +31,13 @@ pub struct Tried {
     /// The file system, when it is one of this machine.
     pub medium: Option<Medium>,
     /// In their order, up to the one that failed.
-    pub steps: Vec<Step>,
+    pub steps: Vec<TestStep>,
     pub problems: Vec<Problem>,
 }
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub struct Step {
+pub struct TestStep {
     /// reach, write, read, remove
     pub step: &'static str,
     pub seconds: f64,
@@ -61,7 +61,7 @@ impl Tried {
         let begun = Instant::now();
         let done = check_stopped().and_then(|()| work());
         let seconds = begun.elapsed().as_secs_f64();
-        let mut entry = Step { step, seconds, note: None, error: None, hint: None };
+        let mut entry = TestStep { step, seconds, note: None, error: None, hint: None };
         let value = match done {
             Ok((value, note)) => {
                 entry.note = note;

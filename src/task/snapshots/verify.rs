@@ -6,12 +6,12 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde::Serialize;
 
-use super::Chosen;
+use super::ChosenSnapshot;
 use crate::archive::keys::Keys;
 use crate::archive::reader::Archive;
 use crate::archive::sign::Signers;
-use crate::model::index::{Entry, Index, Kind, Name};
-use crate::model::legacy::RelicName;
+use crate::model::index::{Entry, EntryKind, Index, Name};
+use crate::model::legacy::LegacyName;
 use crate::model::nearest::nearest;
 use crate::model::problem::{Fault, FaultKind, Problem};
 use crate::model::record::Verification;
@@ -36,7 +36,7 @@ pub struct Proven {
 }
 
 /// Errors: `Verification` with what differs.
-pub fn verify(chosen: &Chosen) -> Result<Proven> {
+pub fn verify(chosen: &ChosenSnapshot) -> Result<Proven> {
     let mut archive = chosen.open()?;
     let index = archive.read(&chosen.path, &mut |_, _| check_stopped())?;
     Ok(proven(archive, index))
@@ -75,7 +75,7 @@ impl Verified {
     /// An archive of the predecessor, which proves nothing of the store's snapshots.
     fn is_old(&self) -> bool {
         let name = self.path.as_path().file_name().and_then(std::ffi::OsStr::to_str);
-        name.and_then(RelicName::parse).is_some()
+        name.and_then(LegacyName::parse).is_some()
     }
 
     /// A store whose copies could not even be listed.
@@ -110,7 +110,7 @@ pub enum Looked {
 }
 
 /// `verify`, as far as the keys reach. Errors: `Verification`, a plugin that refuses.
-pub fn look(chosen: &Chosen) -> Result<Looked> {
+pub fn look(chosen: &ChosenSnapshot) -> Result<Looked> {
     let mut archive = chosen.open()?;
     if archive.is_open(&chosen.path)? {
         let index = archive.read(&chosen.path, &mut |_, _| check_stopped())?;
@@ -121,23 +121,23 @@ pub fn look(chosen: &Chosen) -> Result<Looked> {
 }
 
 /// A copy to be verified, or why it cannot be had.
-pub struct Wanted {
+pub struct WantedFile {
     pub store: Option<String>,
     pub id: Option<SnapshotId>,
-    pub chosen: Result<Chosen>,
+    pub chosen: Result<ChosenSnapshot>,
 }
 
-impl From<Chosen> for Wanted {
-    fn from(chosen: Chosen) -> Self {
+impl From<ChosenSnapshot> for WantedFile {
+    fn from(chosen: ChosenSnapshot) -> Self {
         Self { store: chosen.store.clone(), id: chosen.id.clone(), chosen: Ok(chosen) }
     }
 }
 
-impl Wanted {
+impl WantedFile {
     /// Downloads it when the store is elsewhere.
     pub fn take(store: &dyn Store, id: &SnapshotId, keys: &Keys) -> Self {
         let name = Some(store.name().to_owned());
-        let chosen = Chosen::take(store, id).map(|chosen| chosen.with_keys(keys));
+        let chosen = ChosenSnapshot::take(store, id).map(|chosen| chosen.with_keys(keys));
         Self { store: name, id: Some(id.clone()), chosen }
     }
 }
@@ -167,12 +167,12 @@ impl Demand {
 
 /// Verifies each; a bad one does not keep the others from being looked at.
 pub fn verify_all(
-    wanted: impl IntoIterator<Item = Wanted>,
+    wanted: impl IntoIterator<Item = WantedFile>,
     demand: &Demand,
     say: &dyn Fn(&str),
 ) -> Result<Vec<Verified>> {
     let mut results = Vec::new();
-    for Wanted { store, id, chosen } in wanted {
+    for WantedFile { store, id, chosen } in wanted {
         check_stopped()?;
         let place = chosen.as_ref().map(|one| one.place.clone()).unwrap_or_default();
         say(&place.display().to_string());
@@ -265,12 +265,12 @@ pub fn verifications(results: &[Verified], node: &str, whole: bool) -> Vec<Verif
 
 /// Writes one file of a snapshot to `out`. The whole snapshot is proven before the first byte is written.
 /// Errors: `NotFound` for a path that is not in it or is no file, with the nearest one.
-pub fn cat(chosen: &Chosen, path: &str, out: &mut dyn Write) -> Result<()> {
+pub fn cat(chosen: &ChosenSnapshot, path: &str, out: &mut dyn Write) -> Result<()> {
     let wanted = Name::new(path.trim_start_matches('/'));
     let index = verify(chosen)?.index;
     let entry = find(&index, &wanted)?;
     let wanted = match (entry.kind, &entry.link) {
-        (Kind::Hardlink, Some(first)) => first.clone(),
+        (EntryKind::Hardlink, Some(first)) => first.clone(),
         _ => wanted,
     };
     chosen.open()?.read(&chosen.path, &mut |member, content| {
@@ -294,8 +294,10 @@ fn find<'a>(index: &'a Index, wanted: &Name) -> Result<&'a Entry> {
         return Err(not_found(format!("{wanted}: is not in {}", index.id)).hint(hint).into());
     };
     match (entry.kind, &entry.link) {
-        (Kind::File | Kind::Hardlink, _) => Ok(entry),
-        (Kind::Symlink, Some(target)) => Err(not_found(format!("{wanted}: is a link to {target}")).into()),
+        (EntryKind::File | EntryKind::Hardlink, _) => Ok(entry),
+        (EntryKind::Symlink, Some(target)) => {
+            Err(not_found(format!("{wanted}: is a link to {target}")).into())
+        }
         _ => Err(not_found(format!("{wanted}: is a folder"))
             .hint(format!(
                 "`pbx-config show SNAP --files` lists what is in {}",

@@ -11,26 +11,29 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use self::nics::{Card, Cards};
 use self::references::Moves;
 use super::merge::{self, Accounts};
-use super::objects::object_names::{self, Selector, Tree};
-use super::objects::{self, Chosen};
-use super::{Advice, Content, Here, Live, PVE, Picked, Refused, Request, Wanted, advice};
+use super::objects::object_names::{self, FileTree, Selector};
+use super::objects::{self, ChosenObject};
+use super::{
+    Advice, Content, HostState, LivePath, PVE, RestoreRequest, SelectedEntries, SelectedEntry, Skipped,
+    advice,
+};
 use crate::catalog::restore::merges::{self, GROUP, Merge, PASSWD};
 use crate::catalog::restore::references::{ADDRESSES, CARD_LINKS, is_link_file};
-use crate::catalog::{Restore, Tied};
-use crate::model::index::{Kind, Name, STATE_DIR};
+use crate::catalog::{RestoreRule, Tied};
+use crate::model::index::{EntryKind, Name, STATE_DIR};
 use crate::model::problem::{Fault, FaultKind};
 use crate::plan::select::Selection;
 
 /// What is looked for on this host besides its files.
 #[derive(Debug, Clone, Default)]
-pub struct World {
+pub struct HostHardware {
     /// Of those that `devices` names.
     pub devices: BTreeSet<String>,
     /// None when nobody could tell.
     pub cards: Option<Vec<Card>>,
 }
 
-impl Request {
+impl RestoreRequest {
     pub fn moves(&self) -> Moves {
         Moves {
             as_id: self.as_id.map(|id| id.to_string()),
@@ -42,21 +45,25 @@ impl Request {
 }
 
 /// The devices that a merge of what is wanted depends on, to be looked for.
-pub fn devices(picked: &Picked) -> BTreeSet<String> {
-    let merged = picked.wanted.iter().filter(|one| one.item.restore == Restore::AddLines);
+pub fn devices(picked: &SelectedEntries) -> BTreeSet<String> {
+    let merged = picked.wanted.iter().filter(|one| one.item.restore == RestoreRule::AddLines);
     let texts =
         merged.filter_map(|one| Some((text_of(&one.entry.path)?, picked.contents.get(&one.entry.path)?)));
     texts.flat_map(|(path, text)| merge::devices(path, text)).collect()
 }
 
 /// Whether the cards of this host matter for what is wanted.
-pub fn needs_cards(picked: &Picked, request: &Request) -> bool {
-    let names = |one: &Wanted| text_of(&one.entry.path).is_some_and(nics::reads);
+pub fn needs_cards(picked: &SelectedEntries, request: &RestoreRequest) -> bool {
+    let names = |one: &SelectedEntry| text_of(&one.entry.path).is_some_and(nics::reads);
     request.database.is_some() || picked.wanted.iter().any(names)
 }
 
 /// How the snapshot's cards are named here. Errors: `Usage`, as `Cards::by_hand` says.
-pub fn cards(picked: &Picked, world: &World, request: &Request) -> Result<Cards, Fault> {
+pub fn cards(
+    picked: &SelectedEntries,
+    world: &HostHardware,
+    request: &RestoreRequest,
+) -> Result<Cards, Fault> {
     let old = cards_of(picked);
     let live = world.cards.as_deref();
     let cards = live.map(|live| Cards::compare(&old, live)).unwrap_or_default();
@@ -64,7 +71,7 @@ pub fn cards(picked: &Picked, world: &World, request: &Request) -> Result<Cards,
 }
 
 /// Whether something that comes back says a card's name; within the database what would come back of /etc/pve.
-fn is_named(picked: &Picked, request: &Request, name: &str) -> bool {
+fn is_named(picked: &SelectedEntries, request: &RestoreRequest, name: &str) -> bool {
     let wanted = picked.wanted.iter();
     let wanted = wanted.filter_map(|one| Some((&one.entry.path, bytes(&one.content, &picked.contents)?)));
     let within = picked.contents.iter().map(|(path, text)| (path, text.as_slice()));
@@ -77,10 +84,10 @@ fn is_named(picked: &Picked, request: &Request, name: &str) -> bool {
 ///
 /// Errors: `Usage` for an object that the snapshot does not have, and for names that cannot be.
 pub fn shape(
-    picked: &mut Picked,
-    here: &Here,
-    world: &World,
-    request: &Request,
+    picked: &mut SelectedEntries,
+    here: &HostState,
+    world: &HostHardware,
+    request: &RestoreRequest,
 ) -> Result<Vec<Advice>, Fault> {
     let moves = request.moves();
     moves.check()?;
@@ -95,11 +102,11 @@ pub fn shape(
 }
 
 fn adapt(
-    picked: &mut Picked,
-    here: &Here,
-    world: &World,
+    picked: &mut SelectedEntries,
+    here: &HostState,
+    world: &HostHardware,
     moves: &Moves,
-    request: &Request,
+    request: &RestoreRequest,
 ) -> Result<Vec<Advice>, Fault> {
     let mut advice = relocated(picked, moves);
     advice.extend(on_these_cards(picked, here, world, request)?);
@@ -123,10 +130,15 @@ fn bytes<'a>(content: &'a Content, contents: &'a HashMap<Name, Vec<u8>>) -> Opti
 
 // ---- objects
 
-fn objects(picked: &mut Picked, here: &Here, request: &Request, moves: &Moves) -> Result<Vec<Advice>, Fault> {
+fn objects(
+    picked: &mut SelectedEntries,
+    here: &HostState,
+    request: &RestoreRequest,
+    moves: &Moves,
+) -> Result<Vec<Advice>, Fault> {
     let selectors: Vec<Selector> =
         request.objects.iter().map(|word| Selector::parse(word)).collect::<Result<_, _>>()?;
-    let tree = |text: &dyn Fn(&Name) -> Option<Vec<u8>>, names: Vec<&Name>| -> Tree {
+    let tree = |text: &dyn Fn(&Name) -> Option<Vec<u8>>, names: Vec<&Name>| -> FileTree {
         let known = names.into_iter().filter_map(|name| Some((text_of(name)?.to_owned(), text(name)?)));
         known.collect()
     };
@@ -135,18 +147,19 @@ fn objects(picked: &mut Picked, here: &Here, request: &Request, moves: &Moves) -
     let live = tree(&|name| live_text(name, picked, here), here.live.keys().collect());
     let nodes: BTreeSet<&str> = here.live.keys().filter_map(rename::node_of).collect();
     let nodes: Vec<String> = nodes.into_iter().map(str::to_owned).collect();
-    let place = objects::Here { node: &here.facts.node, nodes: &nodes };
+    let place = objects::ObjectHost { node: &here.facts.node, nodes: &nodes };
     let chosen = objects::choose(&selectors, moves, &snapshot, &live, place)?;
-    let parts: HashMap<&Name, &Wanted> = picked.parts.iter().map(|one| (&one.entry.path, one)).collect();
+    let parts: HashMap<&Name, &SelectedEntry> =
+        picked.parts.iter().map(|one| (&one.entry.path, one)).collect();
     // A file that comes back whole holds its objects.
     let whole: HashSet<Name> = picked.wanted.iter().map(|one| one.entry.path.clone()).collect();
     // What is named need not be of the categories that come back whole.
     let comes_along = Selection { only: Vec::new(), skip: request.selection.skip.clone() };
-    let mut files: BTreeMap<Name, Wanted> = BTreeMap::new();
+    let mut files: BTreeMap<Name, SelectedEntry> = BTreeMap::new();
     let mut advice = Vec::new();
     for one in chosen {
         let Some(first) = parts.get(&Name::new(one.from.as_str())).copied() else { continue };
-        let skipped = |part: &Wanted| !comes_along.takes(part.item.id);
+        let skipped = |part: &SelectedEntry| !comes_along.takes(part.item.id);
         if skipped(first) {
             let what = format!("{} stands in '{}', which --skip leaves out", one.name, first.item.id);
             return Err(Fault::new(FaultKind::Usage, what).hint("leave one of the two out"));
@@ -154,7 +167,7 @@ fn objects(picked: &mut Picked, here: &Here, request: &Request, moves: &Moves) -
         let tell = |text: String| Advice { item: first.item.id.to_owned(), text, commands: Vec::new() };
         advice.extend(one.notes.iter().map(|note| tell(format!("{}: {note}", one.name))));
         if let Some(fault) = one.refused {
-            picked.refused.push(Refused {
+            picked.refused.push(Skipped {
                 item: first.item.id.to_owned(),
                 path: first.entry.path.clone(),
                 count: 1,
@@ -168,7 +181,7 @@ fn objects(picked: &mut Picked, here: &Here, request: &Request, moves: &Moves) -
             let (path, from) = (Name::new(change.path.as_str()), Name::new(change.from.as_str()));
             let part = parts.get(&from).filter(|part| !whole.contains(&path) && !skipped(part));
             let Some(part) = part else { continue };
-            let mut wanted = Wanted { is_named: true, is_exact: true, ..(*part).clone() };
+            let mut wanted = SelectedEntry { is_named: true, is_exact: true, ..(*part).clone() };
             wanted.entry.path = path.clone();
             // A file that is made of the live one stays whose it is; of one that is the object nothing stays.
             wanted.is_merged = live.contains_key(&change.path)
@@ -183,18 +196,22 @@ fn objects(picked: &mut Picked, here: &Here, request: &Request, moves: &Moves) -
 }
 
 /// Its changes, or the file it stands in as it is, so that it is counted as unchanged.
-fn as_files(chosen: Chosen) -> Vec<objects::Change> {
+fn as_files(chosen: ChosenObject) -> Vec<objects::FileChange> {
     if !chosen.changes.is_empty() {
         return chosen.changes;
     }
     let (path, from) = (chosen.path, chosen.from);
-    chosen.now.map(|content| objects::Change { path, from, content, what: Vec::new() }).into_iter().collect()
+    chosen
+        .now
+        .map(|content| objects::FileChange { path, from, content, what: Vec::new() })
+        .into_iter()
+        .collect()
 }
 
 /// What is not kept in memory is the same as in the snapshot.
-fn live_text(name: &Name, picked: &Picked, here: &Here) -> Option<Vec<u8>> {
-    let Some(Live::There { print, content, .. }) = here.live.get(name) else { return None };
-    if print.kind != Kind::File {
+fn live_text(name: &Name, picked: &SelectedEntries, here: &HostState) -> Option<Vec<u8>> {
+    let Some(LivePath::There { print, content, .. }) = here.live.get(name) else { return None };
+    if print.kind != EntryKind::File {
         return None;
     }
     let same = || {
@@ -207,7 +224,7 @@ fn live_text(name: &Name, picked: &Picked, here: &Here) -> Option<Vec<u8>> {
 
 // ---- names
 
-fn relocated(picked: &mut Picked, moves: &Moves) -> Vec<Advice> {
+fn relocated(picked: &mut SelectedEntries, moves: &Moves) -> Vec<Advice> {
     if moves.is_empty() {
         return Vec::new();
     }
@@ -247,7 +264,7 @@ fn relocated(picked: &mut Picked, moves: &Moves) -> Vec<Advice> {
 }
 
 /// The cards that the snapshot knows: of its record of links and its .link files.
-fn cards_of(picked: &Picked) -> Vec<Card> {
+fn cards_of(picked: &SelectedEntries) -> Vec<Card> {
     let mut old = Vec::new();
     // The second tells less, and only where there is no first.
     for name in [CARD_LINKS, ADDRESSES].map(|answer| Name::new(format!("{STATE_DIR}/{answer}"))) {
@@ -266,10 +283,10 @@ fn cards_of(picked: &Picked) -> Vec<Card> {
 
 /// Errors: `Usage`, as `Cards::by_hand` says; a pair where nothing names a card.
 fn on_these_cards(
-    picked: &mut Picked,
-    here: &Here,
-    world: &World,
-    request: &Request,
+    picked: &mut SelectedEntries,
+    here: &HostState,
+    world: &HostHardware,
+    request: &RestoreRequest,
 ) -> Result<Vec<Advice>, Fault> {
     if !needs_cards(picked, request) {
         if let Some((old, new)) = request.nic.first() {
@@ -301,7 +318,7 @@ fn on_these_cards(
         let adapted = cards.adapt(&path, before);
         // Of a card that is pulled out, and that is named here just so, nothing changes.
         let is_here = is_link_file(&path)
-            && matches!(here.live.get(&one.entry.path), Some(Live::There { print, .. }) if print.sha256 == one.entry.sha256);
+            && matches!(here.live.get(&one.entry.path), Some(LivePath::There { print, .. }) if print.sha256 == one.entry.sha256);
         if is_here && adapted.refused.is_some() {
             continue;
         }
@@ -322,19 +339,19 @@ fn on_these_cards(
 
 // ---- merges
 
-fn merged(picked: &mut Picked, here: &Here, world: &World) -> Vec<Advice> {
-    let host = merge::World { accounts: accounts(picked, here), devices: world.devices.clone() };
+fn merged(picked: &mut SelectedEntries, here: &HostState, world: &HostHardware) -> Vec<Advice> {
+    let host = merge::MergeContext { accounts: accounts(picked, here), devices: world.devices.clone() };
     let mut advice = Vec::new();
     let mut made = Vec::new();
     for (number, one) in picked.wanted.iter().enumerate() {
-        if one.item.restore != Restore::AddLines || one.is_merged || one.entry.kind != Kind::File {
+        if one.item.restore != RestoreRule::AddLines || one.is_merged || one.entry.kind != EntryKind::File {
             continue;
         }
         let (Some(path), Some(saved)) = (text_of(&one.entry.path), bytes(&one.content, &picked.contents))
         else {
             continue;
         };
-        let is_new = matches!(here.live.get(&one.entry.path), None | Some(Live::Absent));
+        let is_new = matches!(here.live.get(&one.entry.path), None | Some(LivePath::Absent));
         let now = match live_text(&one.entry.path, picked, here) {
             Some(now) => now,
             // What is not here at all comes back as it is, but for mounts of what is not here.
@@ -358,7 +375,7 @@ fn merged(picked: &mut Picked, here: &Here, world: &World) -> Vec<Advice> {
 }
 
 /// Who is here under which number, and who will be: only those whose line comes along.
-fn accounts(picked: &Picked, here: &Here) -> Accounts {
+fn accounts(picked: &SelectedEntries, here: &HostState) -> Accounts {
     let saved = |path: &str| picked.contents.get(&Name::new(path)).cloned().unwrap_or_default();
     let lines = |numbers: &HashMap<String, u32>| -> Vec<u8> {
         let lines = numbers.iter().map(|(name, number)| format!("{name}:x:{number}:\n"));
@@ -372,12 +389,12 @@ fn accounts(picked: &Picked, here: &Here) -> Accounts {
 // ---- what is never written
 
 /// On the machine that the snapshot is of, nothing of this is to be done unless somebody asks.
-fn by_hand(picked: &Picked, here: &Here, request: &Request) -> Vec<Advice> {
+fn by_hand(picked: &SelectedEntries, here: &HostState, request: &RestoreRequest) -> Vec<Advice> {
     let is_other_machine = picked.facts.machine_id != here.facts.machine_id;
     let is_other = is_other_machine || request.recover;
-    let never = |one: &&Wanted| {
+    let never = |one: &&SelectedEntry| {
         let is_foreign = one.item.tied == Tied::Hardware && is_other_machine && !one.is_named;
-        (matches!(one.item.restore, Restore::Never(_)) && (is_other || one.is_named)) || is_foreign
+        (matches!(one.item.restore, RestoreRule::Never(_)) && (is_other || one.is_named)) || is_foreign
     };
     let items: BTreeSet<&str> = picked.wanted.iter().filter(never).map(|one| one.item.id).collect();
     let snapshot = picked.id.to_string();
@@ -390,7 +407,7 @@ fn by_hand(picked: &Picked, here: &Here, request: &Request) -> Vec<Advice> {
 }
 
 /// Errors: `Usage` for a guest's new names without a guest.
-pub fn check(request: &Request) -> Result<(), Fault> {
+pub fn check(request: &RestoreRequest) -> Result<(), Fault> {
     if request.as_id.is_some() && request.objects.is_empty() {
         let fault = Fault::new(FaultKind::Usage, "--as gives one guest another id, and none is named");
         return Err(fault.hint("as in 'restore SNAP vm/101 --as 201'"));

@@ -7,10 +7,12 @@ use std::ops::Range;
 use serde::{Deserialize, Serialize};
 
 use crate::catalog::objects::NODES;
-use crate::catalog::restore::references::{FIXED_NODE_NAMES, Form, NODE_NAMES, OWNED, Reference, of_node};
+use crate::catalog::restore::references::{
+    FIXED_NODE_NAMES, NODE_NAMES, OWNED, Reference, ReferenceForm, of_node,
+};
 use crate::model::problem::{Fault, FaultKind};
 use crate::model::units::counted;
-use crate::plan::restore::guest_conf::{self, Named};
+use crate::plan::restore::guest_conf::{self, NamedFile};
 use crate::plan::restore::objects::config_edit;
 use crate::plan::restore::objects::object_names::guest_id;
 
@@ -138,7 +140,7 @@ fn fixed(path: &str, content: &[u8], nodes: &[Pair]) -> Option<(String, String)>
 
 /// What is known of a machine's own file is not all that may stand in it.
 fn left_over(path: &str, content: &[u8], nodes: &[Pair]) -> Option<String> {
-    let is_json = |row: &&Reference| row.path == path && matches!(row.form, Form::Json(_));
+    let is_json = |row: &&Reference| row.path == path && matches!(row.form, ReferenceForm::Json(_));
     NODE_NAMES.iter().find(is_json)?;
     let text = String::from_utf8_lossy(content);
     let is_name = |c: char| c.is_ascii_alphanumeric() || c == '-';
@@ -152,17 +154,17 @@ fn left_over(path: &str, content: &[u8], nodes: &[Pair]) -> Option<String> {
 
 /// A guest's configuration with its new names.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Guest {
+pub struct RenumberedGuest {
     pub content: Vec<u8>,
     pub notes: Vec<String>,
 }
 
 /// `id` is the guest's id in the snapshot. With another one its disks are named as PVE would name them: it must
 /// never run on the disks of the guest it was made from.
-pub fn guest(text: &[u8], id: &str, moves: &Moves) -> Guest {
+pub fn guest(text: &[u8], id: &str, moves: &Moves) -> RenumberedGuest {
     let Ok(text) = std::str::from_utf8(text) else {
         let note = "its configuration is not UTF-8; nothing in it was rewritten".to_owned();
-        return Guest { content: text.to_vec(), notes: vec![note] };
+        return RenumberedGuest { content: text.to_vec(), notes: vec![note] };
     };
     let new_id = moves.as_id.as_deref().filter(|new| *new != id);
     let mut edits = Vec::new();
@@ -170,15 +172,15 @@ pub fn guest(text: &[u8], id: &str, moves: &Moves) -> Guest {
     for entry in guest_conf::entries(text) {
         for named in entry.names() {
             match named {
-                Named::Bridge(at) => {
+                NamedFile::Bridge(at) => {
                     edits.extend(renamed(&moves.bridges, &text[at.clone()]).map(|new| (at, new.to_owned())));
                 }
-                Named::File { storage, .. } => {
+                NamedFile::File { storage, .. } => {
                     edits.extend(
                         renamed(&moves.storages, &text[storage.clone()]).map(|new| (storage, new.to_owned())),
                     );
                 }
-                Named::Disk { storage, volume } => {
+                NamedFile::Disk { storage, volume } => {
                     let (old, name) = (&text[storage.clone()], &text[volume.clone()]);
                     let place = renamed(&moves.storages, old);
                     let owned = new_id.and_then(|new| owned_by(name, id, new));
@@ -201,7 +203,7 @@ pub fn guest(text: &[u8], id: &str, moves: &Moves) -> Guest {
             if text.lines().any(|line| line.starts_with("smbios1:")) { " and the SMBIOS uuid" } else { "" };
         notes.push(format!("{new} has the MAC addresses{uuid} of {id}: change them if {id} lives beside it"));
     }
-    Guest { content: splice(text.as_bytes(), edits), notes }
+    RenumberedGuest { content: splice(text.as_bytes(), edits), notes }
 }
 
 /// The name of a volume for another guest: `vm-101-disk-0`, `101/vm-101-disk-0.qcow2`. The base of a linked clone
@@ -242,13 +244,14 @@ pub(crate) fn contents(path: &str, text: &[u8], moves: &Moves) -> Vec<u8> {
 
 /// The text with the new names in the places that `table` says for this path, and how many were put there.
 pub(crate) fn references(path: &str, text: &[u8], table: &[Reference], pairs: &[Pair]) -> (Vec<u8>, usize) {
-    let forms: Vec<Form> = table.iter().filter(|row| matches(row.path, path)).map(|row| row.form).collect();
+    let forms: Vec<ReferenceForm> =
+        table.iter().filter(|row| matches(row.path, path)).map(|row| row.form).collect();
     let Some(text) = std::str::from_utf8(text).ok().filter(|_| !forms.is_empty() && !pairs.is_empty()) else {
         return (text.to_vec(), 0);
     };
     let mut edits: Vec<(Range<usize>, String)> = Vec::new();
     for form in &forms {
-        let Form::Json(keys) = form else { continue };
+        let ReferenceForm::Json(keys) = form else { continue };
         for word in json_names(text, keys) {
             edits.extend(renamed(pairs, &text[word.clone()]).map(|new| (word, new.to_owned())));
         }
@@ -288,14 +291,14 @@ pub(crate) fn matches(pattern: &str, path: &str) -> bool {
 }
 
 /// Where in a line names may stand.
-fn named(form: Form, line: &str) -> Vec<Range<usize>> {
+fn named(form: ReferenceForm, line: &str) -> Vec<Range<usize>> {
     let value_of = |key: &str| {
         let content = line.trim_start();
         let value = content.strip_prefix(key)?.strip_prefix([' ', '\t'])?.trim_start();
         (content.len() < line.len()).then_some((line.len() - value.len(), value))
     };
     match form {
-        Form::Key(key) => {
+        ReferenceForm::Key(key) => {
             let Some((start, value)) = value_of(key) else { return Vec::new() };
             let words = words(value, |c| !matches!(c, ',' | ';' | ' ' | '\t'));
             // `node:2` is a priority.
@@ -306,7 +309,7 @@ fn named(form: Form, line: &str) -> Vec<Range<usize>> {
                 })
                 .collect()
         }
-        Form::Property { key, sub } => {
+        ReferenceForm::Property { key, sub } => {
             let Some((start, value)) = value_of(key) else { return Vec::new() };
             let found = words(value, |c| !matches!(c, ',')).filter_map(|at| {
                 let (name, rest) = value[at.clone()].split_once('=')?;
@@ -317,14 +320,14 @@ fn named(form: Form, line: &str) -> Vec<Range<usize>> {
             });
             found.collect()
         }
-        Form::HeaderEnd(end) => {
+        ReferenceForm::HeaderEnd(end) => {
             let Some((kind, id)) = line.split_once(':').filter(|(kind, _)| kind.ends_with(end)) else {
                 return Vec::new();
             };
             let id = id.trim_end();
             id.rfind('_').map(|at| kind.len() + 1 + at + 1..kind.len() + 1 + id.len()).into_iter().collect()
         }
-        Form::AclPath(before) => {
+        ReferenceForm::AclPath(before) => {
             let Some(path) = line.strip_prefix("acl:").and_then(|rest| rest.split(':').nth(1)) else {
                 return Vec::new();
             };
@@ -332,22 +335,22 @@ fn named(form: Form, line: &str) -> Vec<Range<usize>> {
             let start = line.find(path).unwrap_or_default() + before.len();
             name.map(|name| start..start + name.len()).into_iter().collect()
         }
-        Form::RuleOption(options) => {
+        ReferenceForm::RuleOption(options) => {
             let all: Vec<_> = words(line, |c| !c.is_whitespace()).collect();
             let pairs = all.windows(2).filter(|pair| options.contains(&&line[pair[0].clone()]));
             pairs.map(|pair| pair[1].clone()).collect()
         }
         // Not a matter of lines.
-        Form::Json(_) => Vec::new(),
-        Form::Assigned(keys) => match line.split_once('=') {
+        ReferenceForm::Json(_) => Vec::new(),
+        ReferenceForm::Assigned(keys) => match line.split_once('=') {
             Some((key, _)) if keys.contains(&key.trim()) => {
                 let start = key.len() + 1;
                 let shift = |at: Range<usize>| at.start + start..at.end + start;
-                named(Form::Words, &line[start..]).into_iter().map(shift).collect()
+                named(ReferenceForm::Words, &line[start..]).into_iter().map(shift).collect()
             }
             _ => Vec::new(),
         },
-        Form::Words => {
+        ReferenceForm::Words => {
             let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
             // What follows a dot is part of another name.
             let own = |at: &Range<usize>| at.start == 0 || line.as_bytes()[at.start - 1] != b'.';

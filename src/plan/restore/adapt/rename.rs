@@ -8,9 +8,9 @@ use crate::catalog::objects::NODES;
 use crate::model::index::Name;
 use crate::model::nearest::nearest;
 use crate::model::problem::{Fault, FaultKind};
-use crate::plan::restore::guest_conf::{self, Named};
+use crate::plan::restore::guest_conf::{self, NamedFile};
 use crate::plan::restore::objects::object_names::guest_id;
-use crate::plan::restore::{Advice, Here, Picked, Request};
+use crate::plan::restore::{Advice, HostState, RestoreRequest, SelectedEntries};
 
 /// The row that storages and bridges are named in.
 const GUESTS: &str = "pve-guests";
@@ -22,7 +22,7 @@ pub fn node_of(path: &Name) -> Option<&str> {
 }
 
 /// Errors: `Usage` for an old name that the snapshot does not have, and for a new one that no node here has.
-pub fn check_nodes(picked: &Picked, here: &Here, moves: &Moves) -> Result<(), Fault> {
+pub fn check_nodes(picked: &SelectedEntries, here: &HostState, moves: &Moves) -> Result<(), Fault> {
     let mut there: BTreeSet<&str> =
         picked.folders.keys().chain(picked.contents.keys()).filter_map(node_of).collect();
     there.insert(&picked.facts.node);
@@ -49,7 +49,7 @@ pub fn check_nodes(picked: &Picked, here: &Here, moves: &Moves) -> Result<(), Fa
 }
 
 /// What of `--storage` and `--bridge` no guest names that is asked for.
-pub fn unmet(picked: &Picked, request: &Request) -> Vec<Advice> {
+pub fn unmet(picked: &SelectedEntries, request: &RestoreRequest) -> Vec<Advice> {
     let wanted: BTreeSet<&Name> = picked.wanted.iter().map(|one| &one.entry.path).collect();
     let is_wanted = |path: &Name| {
         let id = std::str::from_utf8(path.as_bytes()).ok().and_then(guest_id);
@@ -60,10 +60,12 @@ pub fn unmet(picked: &Picked, request: &Request) -> Vec<Advice> {
     let texts: Vec<&str> = guests.filter_map(|(_, text)| std::str::from_utf8(text).ok()).collect();
     let (mut storages, mut bridges) = (BTreeSet::new(), BTreeSet::new());
     for text in texts {
-        for named in guest_conf::entries(text).iter().flat_map(guest_conf::Entry::names) {
+        for named in guest_conf::entries(text).iter().flat_map(guest_conf::GuestConfEntry::names) {
             match named {
-                Named::Bridge(at) => bridges.insert(&text[at]),
-                Named::Disk { storage, .. } | Named::File { storage, .. } => storages.insert(&text[storage]),
+                NamedFile::Bridge(at) => bridges.insert(&text[at]),
+                NamedFile::Disk { storage, .. } | NamedFile::File { storage, .. } => {
+                    storages.insert(&text[storage])
+                }
             };
         }
     }

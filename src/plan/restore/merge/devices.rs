@@ -1,6 +1,6 @@
 //! Mounts and encrypted volumes: only those whose device is here. Not here: looking for it.
 
-use super::{Merged, World, add, lines, words};
+use super::{MergeContext, Merged, add, lines, words};
 use crate::catalog::restore::merges::{self, BOOT_MOUNTS, DEVICE_TAGS, Merge, NO_DEVICE, REMOTE};
 
 /// The devices that the lines of fstab and crypttab need, to be looked for: as they stand there, without quotes.
@@ -28,7 +28,7 @@ pub fn device_path(device: &str) -> Option<String> {
         .filter(|path| !path.starts_with("//"))
 }
 
-pub(crate) fn mounts(live: &[u8], saved: &[u8], world: &World) -> Merged {
+pub(crate) fn mounts(live: &[u8], saved: &[u8], world: &MergeContext) -> Merged {
     let parse = |line: &[u8]| -> Option<[String; 4]> {
         let mut words = words(line).map(|word| String::from_utf8_lossy(word).replace('"', ""));
         Some([words.next()?, words.next()?, words.next()?, words.next().unwrap_or_default()])
@@ -72,7 +72,7 @@ fn trimmed(point: &str) -> &str {
     if point.len() > 1 { point.trim_end_matches('/') } else { point }
 }
 
-pub(crate) fn volumes(live: &[u8], saved: &[u8], world: &World) -> Merged {
+pub(crate) fn volumes(live: &[u8], saved: &[u8], world: &MergeContext) -> Merged {
     let parse = |line: &[u8]| -> Option<[String; 2]> {
         let mut words = words(line).map(|word| String::from_utf8_lossy(word).replace('"', ""));
         Some([words.next()?, words.next()?])
@@ -123,7 +123,7 @@ mod tests {
         assert_eq!(device_path("PARTLABEL=x").unwrap(), "/dev/disk/by-partlabel/x");
         assert_eq!(device_path("nas:/x"), None);
         let here = ["UUID=4", "UUID=5", "UUID=9", "/dev/mapper/d"];
-        let world = World { devices: here.map(str::to_owned).into(), ..World::default() };
+        let world = MergeContext { devices: here.map(str::to_owned).into(), ..MergeContext::default() };
         let merged = merge("etc/fstab", live.as_bytes(), saved.as_bytes(), &world);
         assert_eq!(
             text(&merged.content),
@@ -152,7 +152,10 @@ mod tests {
         let saved =
             b"data UUID=3 /etc/luks-keys/d luks\nswap /dev/sdz /dev/urandom swap\nold UUID=1 none luks\n";
         assert_eq!(devices("etc/crypttab", saved), ["/dev/sdz", "UUID=1", "UUID=3"]);
-        let world = World { devices: ["UUID=3".to_owned(), "UUID=1".to_owned()].into(), ..World::default() };
+        let world = MergeContext {
+            devices: ["UUID=3".to_owned(), "UUID=1".to_owned()].into(),
+            ..MergeContext::default()
+        };
         let merged = merge("etc/crypttab", b"old UUID=8 none luks\n", saved, &world);
         assert_eq!(text(&merged.content), "old UUID=8 none luks\ndata UUID=3 /etc/luks-keys/d luks\n");
         assert_eq!(merged.notes.len(), 2);

@@ -23,14 +23,14 @@ pub struct Merged {
 
 /// What a merge has to know of the host besides the file.
 #[derive(Debug, Clone, Default)]
-pub struct World {
+pub struct MergeContext {
     pub accounts: Accounts,
     /// The devices that are here, of those that `devices` names.
     pub devices: BTreeSet<String>,
 }
 
 /// The live text with what it lacks. `path` is relative to the root.
-pub fn merge(path: &str, live: &[u8], saved: &[u8], world: &World) -> Merged {
+pub fn merge(path: &str, live: &[u8], saved: &[u8], world: &MergeContext) -> Merged {
     let accounts = &world.accounts;
     match merges::of(path) {
         Merge::Users => Merged {
@@ -132,9 +132,9 @@ mod tests {
         std::str::from_utf8(bytes).unwrap()
     }
 
-    fn accounts(saved: [&str; 2], live: [&str; 2]) -> World {
+    fn accounts(saved: [&str; 2], live: [&str; 2]) -> MergeContext {
         let accounts = Accounts::of(saved.map(str::as_bytes), live.map(str::as_bytes));
-        World { accounts, ..World::default() }
+        MergeContext { accounts, ..MergeContext::default() }
     }
 
     const SAVED: [&str; 2] = [
@@ -167,7 +167,7 @@ mod tests {
         );
         // Without the lines of passwd and group nobody is new.
         let none = Accounts::of(SAVED.map(str::as_bytes), ["", ""].map(str::as_bytes)).only(false, false);
-        let world = World { accounts: none, ..World::default() };
+        let world = MergeContext { accounts: none, ..MergeContext::default() };
         assert_eq!(merge("etc/shadow", b"", b"mara:$y$m:1::::::\n", &world).content, b"");
         assert_eq!(merge("etc/subuid", b"", b"mara:1:1\nroot:9:1\n", &world).content, b"root:9:1\n");
         let world = accounts(
@@ -222,7 +222,8 @@ mod tests {
     fn a_login_key_is_added_once_whatever_stands_around_it() {
         let live = "from=\"10.0.0.1\" ssh-ed25519 AAAA mara\n# ssh-rsa OFF old\n";
         let saved = "ssh-ed25519 AAAA other\nssh-rsa BBBB x\nssh-rsa BBBB x\nssh-rsa OFF old\nnonsense\n";
-        let merged = merge("root/.ssh/authorized_keys", live.as_bytes(), saved.as_bytes(), &World::default());
+        let merged =
+            merge("root/.ssh/authorized_keys", live.as_bytes(), saved.as_bytes(), &MergeContext::default());
         assert_eq!(text(&merged.content), format!("{live}ssh-rsa BBBB x\nssh-rsa OFF old\n"));
     }
 
@@ -231,7 +232,8 @@ mod tests {
         let live = "nas ssh-ed25519 NEW\n";
         let saved =
             "nas ssh-ed25519 OLD\nnas ssh-rsa RRRR\n@revoked nas ssh-ed25519 OLD\n|1|a=|b= ssh-rsa HHHH\n";
-        let merged = merge("root/.ssh/known_hosts", live.as_bytes(), saved.as_bytes(), &World::default());
+        let merged =
+            merge("root/.ssh/known_hosts", live.as_bytes(), saved.as_bytes(), &MergeContext::default());
         assert_eq!(
             text(&merged.content),
             "nas ssh-ed25519 NEW\nnas ssh-rsa RRRR\n@revoked nas ssh-ed25519 OLD\n|1|a=|b= ssh-rsa HHHH\n"

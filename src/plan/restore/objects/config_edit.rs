@@ -7,7 +7,7 @@ use crate::catalog::objects::{Grammar, USER_WORDS};
 
 /// A section, a line or a member, without the end of its last line.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Piece {
+pub struct ConfigPart {
     pub id: String,
     /// The type of a section, the word of a line; empty for others.
     pub kind: String,
@@ -16,11 +16,11 @@ pub struct Piece {
 
 /// All pieces of a text in their order; comments and blank lines between them belong to none.
 /// Errors: why the text is not of this grammar.
-pub fn pieces(grammar: Grammar, text: &[u8]) -> Result<Vec<Piece>, String> {
+pub fn pieces(grammar: Grammar, text: &[u8]) -> Result<Vec<ConfigPart>, String> {
     Ok(match grammar {
-        Grammar::Whole => vec![Piece { id: String::new(), kind: String::new(), at: 0..text.len() }],
+        Grammar::Whole => vec![ConfigPart { id: String::new(), kind: String::new(), at: 0..text.len() }],
         Grammar::Sections(types) => {
-            let of_type = |piece: &Piece| types.is_empty() || types.contains(&piece.kind.as_str());
+            let of_type = |piece: &ConfigPart| types.is_empty() || types.contains(&piece.kind.as_str());
             blocks(text, section_header).into_iter().filter(of_type).collect()
         }
         Grammar::Bare => blocks(text, bare_header),
@@ -61,8 +61,8 @@ pub fn add(grammar: Grammar, text: &[u8], kind: &str, id: &str, piece: &[u8]) ->
 
 // ---- sections
 
-fn blocks(text: &[u8], header: fn(&str) -> Option<(String, String)>) -> Vec<Piece> {
-    let mut found: Vec<Piece> = Vec::new();
+fn blocks(text: &[u8], header: fn(&str) -> Option<(String, String)>) -> Vec<ConfigPart> {
+    let mut found: Vec<ConfigPart> = Vec::new();
     let mut open = false;
     for at in lines(text) {
         let line = &text[at.clone()];
@@ -78,7 +78,7 @@ fn blocks(text: &[u8], header: fn(&str) -> Option<(String, String)>) -> Vec<Piec
         } else {
             let read = std::str::from_utf8(line).ok().and_then(header);
             open = read.is_some();
-            found.extend(read.map(|(kind, id)| Piece { id, kind, at }));
+            found.extend(read.map(|(kind, id)| ConfigPart { id, kind, at }));
         }
     }
     found
@@ -153,18 +153,18 @@ fn add_line(text: &[u8], at: usize, piece: &[u8]) -> Vec<u8> {
     out
 }
 
-fn user_lines(text: &[u8]) -> impl Iterator<Item = Piece> {
+fn user_lines(text: &[u8]) -> impl Iterator<Item = ConfigPart> {
     lines(text).filter_map(|at| {
         let mut fields = std::str::from_utf8(&text[at.clone()]).ok()?.split(':');
         let kind = fields.next().filter(|word| USER_WORDS.contains(word))?.to_owned();
-        Some(Piece { id: fields.next()?.to_owned(), kind, at })
+        Some(ConfigPart { id: fields.next()?.to_owned(), kind, at })
     })
 }
 
-fn keyed(text: &[u8], at: Range<usize>, separator: u8) -> Option<Piece> {
+fn keyed(text: &[u8], at: Range<usize>, separator: u8) -> Option<ConfigPart> {
     let (id, _) = std::str::from_utf8(&text[at.clone()]).ok()?.split_once(char::from(separator))?;
     let named = !id.is_empty() && !id.starts_with('#');
-    named.then(|| Piece { id: id.to_owned(), kind: String::new(), at })
+    named.then(|| ConfigPart { id: id.to_owned(), kind: String::new(), at })
 }
 
 // ---- members of a JSON object
@@ -189,7 +189,7 @@ fn object(text: &[u8], keys: &[&str]) -> Result<Option<Range<usize>>, String> {
 }
 
 /// `"key": value` of an object that is valid JSON.
-fn members(text: &[u8], object: &Range<usize>) -> Result<Vec<Piece>, String> {
+fn members(text: &[u8], object: &Range<usize>) -> Result<Vec<ConfigPart>, String> {
     if text.get(object.start) != Some(&b'{') {
         return Err("holds no object there".to_owned());
     }
@@ -200,7 +200,7 @@ fn members(text: &[u8], object: &Range<usize>) -> Result<Vec<Piece>, String> {
         let id = serde_json::from_slice(&text[key.clone()]).map_err(|error| error.to_string())?;
         let start = skip_blanks(text, skip_blanks(text, key.end) + 1);
         let end = skip_value(text, start);
-        found.push(Piece { id, kind: String::new(), at: key.start..end });
+        found.push(ConfigPart { id, kind: String::new(), at: key.start..end });
         at = skip_blanks(text, end);
         if text.get(at) == Some(&b',') {
             at = skip_blanks(text, at + 1);

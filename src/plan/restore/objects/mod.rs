@@ -9,15 +9,15 @@ pub mod object_names;
 use std::collections::BTreeMap;
 
 use self::acl::{Acl, list_field, with_member};
-use self::config_edit::Piece;
-use self::object_names::{Selector, Tree, capture, full_name, guest_id, id_of, token_of};
+use self::config_edit::ConfigPart;
+use self::object_names::{FileTree, Selector, capture, full_name, guest_id, id_of, token_of};
 use super::adapt::references::{self, Moves};
-use crate::catalog::objects::{GUEST_KINDS, Grammar, KINDS, Kind, Part, Whose};
+use crate::catalog::objects::{GUEST_KINDS, Grammar, KINDS, ObjectKind, ObjectPart, Whose};
 use crate::model::problem::{Fault, FaultKind};
 
 /// The host that objects come back to.
 #[derive(Debug, Clone, Copy)]
-pub struct Here<'a> {
+pub struct ObjectHost<'a> {
     pub node: &'a str,
     /// The names of the folders below /etc/pve/nodes.
     pub nodes: &'a [String],
@@ -25,12 +25,12 @@ pub struct Here<'a> {
 
 /// An object as it would come back.
 #[derive(Debug, Clone)]
-pub struct Chosen {
+pub struct ChosenObject {
     /// `kind/id`.
     pub name: String,
     pub title: &'static str,
     /// Empty when all of it is as it was.
-    pub changes: Vec<Change>,
+    pub changes: Vec<FileChange>,
     /// What an admin must know or do besides.
     pub notes: Vec<String>,
     /// Where it stands, here and in the snapshot, and that file as it is here.
@@ -43,7 +43,7 @@ pub struct Chosen {
 
 /// A file as it must become.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Change {
+pub struct FileChange {
     /// Relative to the root.
     pub path: String,
     /// Where the contents come from; another path when a guest or a node was renamed.
@@ -60,12 +60,13 @@ pub struct Change {
 pub fn choose(
     selectors: &[Selector],
     moves: &Moves,
-    snapshot: &Tree,
-    live: &Tree,
-    here: Here,
-) -> Result<Vec<Chosen>, Fault> {
-    let rank = |kind: &Kind| KINDS.iter().position(|known| known.name == kind.name && known.on == kind.on);
-    let mut wanted: Vec<(&'static Kind, &str)> = Vec::new();
+    snapshot: &FileTree,
+    live: &FileTree,
+    here: ObjectHost,
+) -> Result<Vec<ChosenObject>, Fault> {
+    let rank =
+        |kind: &ObjectKind| KINDS.iter().position(|known| known.name == kind.name && known.on == kind.on);
+    let mut wanted: Vec<(&'static ObjectKind, &str)> = Vec::new();
     for selector in selectors {
         let kind = selector.kind(snapshot)?;
         if !wanted.iter().any(|(known, id)| rank(known) == rank(kind) && *id == selector.id) {
@@ -78,7 +79,7 @@ pub fn choose(
     }
     wanted.sort_by_key(|(kind, _)| rank(kind));
     let mut work = Work { moves, snapshot, live, here, now: BTreeMap::new() };
-    let mut all: Vec<Chosen> = wanted.iter().map(|(kind, id)| work.object(kind, id)).collect();
+    let mut all: Vec<ChosenObject> = wanted.iter().map(|(kind, id)| work.object(kind, id)).collect();
     // A later one may have brought what an earlier one lacks. Of what stays as it is there is nothing to say.
     for (chosen, (kind, id)) in all.iter_mut().zip(&wanted).filter(|(chosen, _)| !chosen.changes.is_empty()) {
         work.missing(kind, id, &mut chosen.notes);
@@ -92,11 +93,11 @@ pub fn choose(
 
 struct Work<'a> {
     moves: &'a Moves,
-    snapshot: &'a Tree,
-    live: &'a Tree,
-    here: Here<'a>,
+    snapshot: &'a FileTree,
+    live: &'a FileTree,
+    here: ObjectHost<'a>,
     /// What earlier objects made of the live files.
-    now: Tree,
+    now: FileTree,
 }
 
 /// Of one object: the paths it changes, and what it has to say.
@@ -113,7 +114,7 @@ impl Told {
 }
 
 impl Work<'_> {
-    fn object(&mut self, kind: &'static Kind, id: &str) -> Chosen {
+    fn object(&mut self, kind: &'static ObjectKind, id: &str) -> ChosenObject {
         let mut told = Told::default();
         let before = self.now.clone();
         let refused = self.parts(kind, id, &mut told).err();
@@ -127,9 +128,9 @@ impl Work<'_> {
         let (path, from) = self.place(kind, id);
         let changes = told.from.into_iter().map(|(path, (from, what))| {
             let content = self.now.get(&path).cloned().unwrap_or_default();
-            Change { path, from, content, what }
+            FileChange { path, from, content, what }
         });
-        Chosen {
+        ChosenObject {
             name: full_name(kind, id),
             title: kind.title,
             changes: changes.collect(),
@@ -141,7 +142,7 @@ impl Work<'_> {
         }
     }
 
-    fn parts(&mut self, kind: &Kind, id: &str, told: &mut Told) -> Result<(), Fault> {
+    fn parts(&mut self, kind: &ObjectKind, id: &str, told: &mut Told) -> Result<(), Fault> {
         let new = self.moves.as_id.as_deref().unwrap_or(id);
         for part in kind.parts {
             match part.grammar {
@@ -155,7 +156,7 @@ impl Work<'_> {
     }
 
     /// The file of its first part, here and in the snapshot.
-    fn place(&self, kind: &Kind, id: &str) -> (String, String) {
+    fn place(&self, kind: &ObjectKind, id: &str) -> (String, String) {
         let Some(part) = kind.parts.first() else { return Default::default() };
         if part.grammar != Grammar::Whole {
             return (part.path.to_owned(), part.path.to_owned());
@@ -176,7 +177,14 @@ impl Work<'_> {
         self.snapshot.get(path).map(|text| references::contents(path, text, self.moves))
     }
 
-    fn whole(&mut self, kind: &Kind, part: &Part, id: &str, new: &str, told: &mut Told) -> Result<(), Fault> {
+    fn whole(
+        &mut self,
+        kind: &ObjectKind,
+        part: &ObjectPart,
+        id: &str,
+        new: &str,
+        told: &mut Told,
+    ) -> Result<(), Fault> {
         let portal = part.path.contains("{portal}").then(|| self.property(kind, id, "portal")).flatten();
         let owned = |path: &&String| {
             let named = portal.as_deref().unwrap_or(id);
@@ -229,7 +237,7 @@ impl Work<'_> {
         Ok(())
     }
 
-    fn property(&self, kind: &Kind, id: &str, key: &str) -> Option<String> {
+    fn property(&self, kind: &ObjectKind, id: &str, key: &str) -> Option<String> {
         let part = kind.parts.first()?;
         let text = self.snapshot.get(part.path)?;
         let piece = config_edit::pieces(part.grammar, text).ok()?.into_iter().find(|piece| piece.id == id)?;
@@ -237,7 +245,7 @@ impl Work<'_> {
         section.lines().find_map(|line| Some(line.trim().strip_prefix(key)?.trim().to_owned()))
     }
 
-    fn pieces(&mut self, part: &Part, id: &str, told: &mut Told) -> Result<(), Fault> {
+    fn pieces(&mut self, part: &ObjectPart, id: &str, told: &mut Told) -> Result<(), Fault> {
         let Some(saved) = self.saved(part.path) else { return Ok(()) };
         let broken = |whose: &str, why: String| {
             Fault::new(FaultKind::Failed, format!("/{} {whose}: {why}", part.path))
@@ -253,7 +261,7 @@ impl Work<'_> {
             let now = self.current(part.path).cloned().unwrap_or_default();
             let here = config_edit::pieces(part.grammar, &now).map_err(|why| broken("on this host", why))?;
             // Of types that share their ids, another one of the same name is the same thing of old.
-            let same = |other: &&Piece| match part.whose {
+            let same = |other: &&ConfigPart| match part.whose {
                 Whose::Typed => id_of(part.whose, other) == id_of(part.whose, piece),
                 _ => other.id == piece.id,
             };
@@ -274,7 +282,7 @@ impl Work<'_> {
     }
 
     /// What the snapshot grants and the live list does not. Nothing that was granted since is taken away.
-    fn permissions(&mut self, part: &Part, id: &str, new: &str, told: &mut Told) {
+    fn permissions(&mut self, part: &ObjectPart, id: &str, new: &str, told: &mut Told) {
         let (Some(saved), grammar) = (self.saved(part.path), part.grammar) else { return };
         let of_path = match grammar {
             Grammar::AclAt(path) => Some((path.replace("{id}", id), path.replace("{id}", new))),
@@ -302,7 +310,7 @@ impl Work<'_> {
     }
 
     /// Its place in the live groups or pools that had it.
-    fn member(&mut self, part: &Part, word: &str, field: usize, id: &str, new: &str, told: &mut Told) {
+    fn member(&mut self, part: &ObjectPart, word: &str, field: usize, id: &str, new: &str, told: &mut Told) {
         let Some(saved) = self.saved(part.path) else { return };
         for list in config_edit::pieces(part.grammar, &saved).unwrap_or_default() {
             if !list_field(&saved[list.at.clone()], field).iter().any(|member| member == id) {
@@ -323,7 +331,7 @@ impl Work<'_> {
     }
 
     /// Groups and pools that had it and are not here.
-    fn missing(&self, kind: &Kind, id: &str, notes: &mut Vec<String>) {
+    fn missing(&self, kind: &ObjectKind, id: &str, notes: &mut Vec<String>) {
         for part in kind.parts {
             let Grammar::Member { word, field } = part.grammar else { continue };
             let Some(saved) = self.saved(part.path) else { continue };
@@ -338,11 +346,11 @@ impl Work<'_> {
         }
     }
 
-    fn related(&self, kind: &Kind, id: &str, notes: &mut Vec<String>) {
+    fn related(&self, kind: &ObjectKind, id: &str, notes: &mut Vec<String>) {
         for related in kind.related {
             let Some(text) = self.snapshot.get(related.path) else { continue };
             let wanted = related.id.replace("{id}", id);
-            let names = |piece: &&Piece| {
+            let names = |piece: &&ConfigPart| {
                 if wanted.ends_with('-') { piece.id.starts_with(&wanted) } else { piece.id == wanted }
             };
             for piece in config_edit::pieces(related.grammar, text).unwrap_or_default().iter().filter(names) {
@@ -362,7 +370,7 @@ impl Work<'_> {
 }
 
 /// As a person is told of it; never its contents.
-fn shown(grammar: Grammar, piece: &Piece) -> String {
+fn shown(grammar: Grammar, piece: &ConfigPart) -> String {
     match grammar {
         Grammar::Sections(_) => format!("section '{}: {}'", piece.kind, piece.id),
         Grammar::Bare => format!("section '{}'", piece.id),

@@ -3,18 +3,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::config_edit::{self, Piece};
+use super::config_edit::{self, ConfigPart};
 use crate::catalog::On;
 use crate::catalog::objects::{
-    ALIASES, GUEST_DIRS, GUEST_KINDS, GUEST_WORD, Grammar, JOB_KINDS, JOB_WORD, KINDS, Kind, NODES, Part,
-    Whose,
+    ALIASES, GUEST_DIRS, GUEST_KINDS, GUEST_WORD, Grammar, JOB_KINDS, JOB_WORD, KINDS, NODES, ObjectKind,
+    ObjectPart, Whose,
 };
 use crate::model::nearest::nearest;
 use crate::model::problem::{Fault, FaultKind};
 use crate::plan::select;
 
 /// Contents by path, relative to the root: `etc/pve/storage.cfg`.
-pub type Tree = BTreeMap<String, Vec<u8>>;
+pub type FileTree = BTreeMap<String, Vec<u8>>;
 
 /// As many objects of a kind are named when one is not found.
 const MAX_NAMED: usize = 12;
@@ -26,7 +26,7 @@ pub struct Selector {
     pub word: String,
     pub(crate) id: String,
     /// More than one where both products have such a thing, or the word is a general one.
-    kinds: Vec<&'static Kind>,
+    kinds: Vec<&'static ObjectKind>,
 }
 
 /// What no object's word begins with.
@@ -87,7 +87,7 @@ impl Selector {
         if id.is_empty() || id.contains(char::is_control) {
             return Err(usage(format!("'{word}' names no object"), format!("as in '{name}/NAME'")));
         }
-        let wanted = |kind: &&Kind| match name {
+        let wanted = |kind: &&ObjectKind| match name {
             GUEST_WORD => GUEST_KINDS.contains(&kind.name),
             JOB_WORD => JOB_KINDS.contains(&kind.name),
             name => kind.name == name,
@@ -98,8 +98,8 @@ impl Selector {
     }
 
     /// Errors: `Usage` when the snapshot has none of this name, or more than one.
-    pub(crate) fn kind(&self, snapshot: &Tree) -> Result<&'static Kind, Fault> {
-        let found: Vec<&Kind> =
+    pub(crate) fn kind(&self, snapshot: &FileTree) -> Result<&'static ObjectKind, Fault> {
+        let found: Vec<&ObjectKind> =
             self.kinds.iter().copied().filter(|kind| ids(kind, snapshot).contains(&self.id)).collect();
         match found[..] {
             [kind] => Ok(kind),
@@ -112,8 +112,8 @@ impl Selector {
         }
     }
 
-    fn unknown(&self, snapshot: &Tree) -> Fault {
-        let named = |kind: &Kind| {
+    fn unknown(&self, snapshot: &FileTree) -> Fault {
+        let named = |kind: &ObjectKind| {
             let words = ids(kind, snapshot).into_iter().map(|id| format!("{}/{id}", kind.name));
             words.collect::<Vec<_>>()
         };
@@ -144,7 +144,7 @@ fn shortened(before: &str, words: &[String]) -> String {
 }
 
 /// With its product where the name alone says too little.
-pub(crate) fn full_name(kind: &Kind, id: &str) -> String {
+pub(crate) fn full_name(kind: &ObjectKind, id: &str) -> String {
     let twins = KINDS.iter().filter(|other| other.name == kind.name).count();
     let product = match kind.on {
         On::Pbs => "pbs/",
@@ -154,7 +154,7 @@ pub(crate) fn full_name(kind: &Kind, id: &str) -> String {
 }
 
 /// Every object of a tree by its word, in the order of the kinds.
-pub fn all(tree: &Tree) -> Vec<String> {
+pub fn all(tree: &FileTree) -> Vec<String> {
     KINDS.iter().flat_map(|kind| ids(kind, tree).into_iter().map(|id| full_name(kind, &id))).collect()
 }
 
@@ -166,12 +166,12 @@ fn is_literal(path: &str) -> bool {
 /// Whether a file is one object and nothing else, as a guest's configuration is.
 pub fn is_whole(path: &str) -> bool {
     let mut parts = KINDS.iter().flat_map(|kind| kind.parts);
-    let fits = |part: &Part| part.grammar == Grammar::Whole && capture(part.path, path).is_some();
+    let fits = |part: &ObjectPart| part.grammar == Grammar::Whole && capture(part.path, path).is_some();
     !is_literal(path) && parts.any(fits)
 }
 
 /// The objects of a kind, by the first of its parts.
-pub(crate) fn ids(kind: &Kind, tree: &Tree) -> Vec<String> {
+pub(crate) fn ids(kind: &ObjectKind, tree: &FileTree) -> Vec<String> {
     let Some(part) = kind.parts.first() else { return Vec::new() };
     if part.grammar == Grammar::Whole {
         // A file that another kind knows by its own name is none of these.
@@ -186,12 +186,12 @@ pub(crate) fn ids(kind: &Kind, tree: &Tree) -> Vec<String> {
     pieces.into_iter().map(|piece| id_of(part.whose, &piece)).collect()
 }
 
-pub(crate) fn id_of(whose: Whose, piece: &Piece) -> String {
+pub(crate) fn id_of(whose: Whose, piece: &ConfigPart) -> String {
     if whose == Whose::Typed { format!("{}:{}", piece.kind, piece.id) } else { piece.id.clone() }
 }
 
 impl Whose {
-    pub(crate) fn owns(self, object: &str, piece: &Piece) -> bool {
+    pub(crate) fn owns(self, object: &str, piece: &ConfigPart) -> bool {
         match self {
             Self::Itself | Self::Typed => id_of(self, piece) == object,
             Self::Tokens => token_of(&piece.id, object),
