@@ -67,7 +67,7 @@ impl Exec for Systemctl {
         Ok(Some(exec::ProcessOutput {
             status: exec::ToolStatus::Exit(self.1),
             stderr,
-            ..exec::Output::default()
+            ..exec::ProcessOutput::default()
         }))
     }
 }
