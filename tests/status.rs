@@ -350,7 +350,7 @@ impl Exec for Timers {
         Ok(Some(ProcessOutput {
             status: ToolStatus::Exit(0),
             stdout: self.0.as_bytes().to_vec(),
-            ..Output::default()
+            ..ProcessOutput::default()
         }))
     }
 }
