@@ -177,7 +177,7 @@ impl Exec for Systemd {
                       Result=success\nExecMainStatus=0\nId=proxmox-backup-extra.service\nLoadState=loaded\n\
                       ActiveState=inactive\nUnitFileState=static\n";
         let stdout = answer.replace(self.0, self.1).into_bytes();
-        Ok(Some(ProcessOutput { status: ToolStatus::Exit(0), stdout, ..Output::default() }))
+        Ok(Some(ProcessOutput { status: ToolStatus::Exit(0), stdout, ..ProcessOutput::default() }))
     }
 }
 

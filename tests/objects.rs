@@ -740,7 +740,7 @@ impl Systemd {
 impl Exec for Systemd {
     fn run(&self, cmd: &Cmd) -> anyhow::Result<Option<ProcessOutput>> {
         let words: Vec<&str> = cmd.argv.iter().map(String::as_str).collect();
-        let exit = |code| ProcessOutput { status: ToolStatus::Exit(code), ..Output::default() };
+        let exit = |code| ProcessOutput { status: ToolStatus::Exit(code), ..ProcessOutput::default() };
         let done = match words[..] {
             ["systemctl", "is-active", "--quiet", unit] => {
                 let pid = fs::read_to_string(&self.pidfile).unwrap_or_default();

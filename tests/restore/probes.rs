@@ -26,7 +26,7 @@ impl Exec for Ping {
         let words: Vec<&str> = cmd.argv.iter().map(String::as_str).collect();
         let ["ping", "-c", "1", "-W", "2", target] = words[..] else { panic!("{words:?}") };
         let status = ToolStatus::Exit(i32::from(target != self.0));
-        Ok(Some(ProcessOutput { status, ..Output::default() }))
+        Ok(Some(ProcessOutput { status, ..ProcessOutput::default() }))
     }
 }
 

@@ -57,7 +57,7 @@ impl Exec for Tools {
 }
 
 fn answer(code: i32) -> ProcessOutput {
-    ProcessOutput { status: ToolStatus::Exit(code), ..Output::default() }
+    ProcessOutput { status: ToolStatus::Exit(code), ..ProcessOutput::default() }
 }
 
 #[test]
