@@ -30,7 +30,7 @@ fn golden(name: &str) -> FileTree {
     tree
 }
 
-fn collect(folder: &Path, at: &str, tree: &mut Tree) {
+fn collect(folder: &Path, at: &str, tree: &mut FileTree) {
     for entry in fs::read_dir(folder).into_iter().flatten() {
         let entry = entry.unwrap();
         let path = format!("{at}/{}", entry.file_name().into_string().unwrap());
@@ -78,7 +78,7 @@ fn text(tree: &FileTree, path: &str) -> String {
     String::from_utf8(tree[path].clone()).unwrap()
 }
 
-fn edit(tree: &mut Tree, path: &str, old: &str, new: &str) {
+fn edit(tree: &mut FileTree, path: &str, old: &str, new: &str) {
     let before = text(tree, path);
     assert!(before.contains(old), "{path} has no {old:?}");
     tree.insert(path.to_owned(), before.replace(old, new).into_bytes());
@@ -780,7 +780,7 @@ impl Exec for Systemd {
 
 /// All that pmxcfs shows, and nothing that it makes up.
 fn tree_of(host: &TestHost) -> FileTree {
-    fn walk(root: &Path, below: &str, tree: &mut Tree) {
+    fn walk(root: &Path, below: &str, tree: &mut FileTree) {
         for entry in fs::read_dir(root.join(below)).unwrap() {
             let entry = entry.unwrap();
             let name = entry.file_name().into_string().unwrap();
