@@ -141,8 +141,8 @@ repo: deb
 	$(call INSTALL,apt-utils gpg)
 	sh debian/repo "$(REPO_KEY)"
 
-# Every body of tests/fuzz/bodies.rs under libFuzzer, each so many seconds. What it finds lies in fuzz/artifacts:
-# mend it, and keep its input in fuzz/seeds, where `make test` runs it for ever. Stable Rust will do.
+# Every body of tests/fuzz/bodies.rs under libFuzzer, each so many seconds. What it finds lies in tests/fuzz/artifacts:
+# repair it, and keep its input in tests/fuzz/seeds, where `make test` runs it for ever. Stable Rust will do.
 fuzz: export RUSTC_BOOTSTRAP = 1
 fuzz: export PATH := $(CURDIR)/target/tools/bin:$(PATH)
 fuzz: export FUZZ_CORPUS = $(CURDIR)/target/fuzz/corpus
@@ -150,10 +150,10 @@ fuzz: deps
 	command -v g++ >/dev/null || DEBIAN_FRONTEND=noninteractive apt-get install -qy g++
 	$(CARGO) fuzz --version || $(CARGO) install cargo-fuzz --version 0.13.2 --locked --root target/tools
 	$(CARGO) test --locked --test fuzz -- --ignored write_the_seeds
-	$(CARGO) fuzz build --target-dir target/fuzz
-	set -e; for body in $(basename $(notdir $(wildcard fuzz/fuzz_targets/*.rs))); do \
-		$(CARGO) fuzz run --target-dir target/fuzz $$body $(FUZZ_CORPUS)/$$body -- -max_total_time=$(FUZZ_SECONDS) \
-			-max_len=65536 -timeout=60 -rss_limit_mb=2048 -malloc_limit_mb=600 -print_final_stats=1; \
+	$(CARGO) fuzz build --fuzz-dir tests/fuzz --target-dir target/fuzz
+	set -e; for body in $(basename $(notdir $(wildcard tests/fuzz/fuzz_targets/*.rs))); do \
+		$(CARGO) fuzz run --fuzz-dir tests/fuzz --target-dir target/fuzz $$body $(FUZZ_CORPUS)/$$body -- \
+			-max_total_time=$(FUZZ_SECONDS) -max_len=65536 -timeout=60 -rss_limit_mb=2048 -malloc_limit_mb=600 -print_final_stats=1; \
 	done
 
 clean:

@@ -1,5 +1,5 @@
 //! Some thousand cases of every body of tests/fuzz/bodies.rs, always the same ones: real files that are flipped,
-//! cut, spliced and doubled. The long run is `make fuzz`; what it finds stays in fuzz/seeds and is run here first.
+//! cut, spliced and doubled. The long run is `make fuzz`; what it finds stays in tests/fuzz/seeds and runs here first.
 #![allow(unsafe_code, clippy::unwrap_used, clippy::panic)] // an allocator that counts
 
 #[path = "fuzz/bodies.rs"]
@@ -101,7 +101,7 @@ fn seeds(body: &str) -> Vec<Vec<u8>> {
         paths.iter().map(|path| fs::read(path).unwrap()).collect()
     };
     let payload = || member(&fs::read(here("tests/format/format-1-none.pbx.tar")).unwrap(), "payload");
-    let mut seeds = contents(&format!("fuzz/seeds/{body}"));
+    let mut seeds = contents(&format!("tests/fuzz/seeds/{body}"));
     seeds.extend(match body {
         "section" | "objects" => {
             let mut found = Vec::new();
@@ -349,7 +349,7 @@ fn run(name: &str) {
     if let Err(proptest::test_runner::TestError::Fail(why, (seed, changes))) = result {
         let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("fuzz-{name}"));
         fs::write(&kept, changed(&seeds, seed, &changes)).unwrap();
-        panic!("{why}\nmend it, and keep its input: cp {} fuzz/seeds/{name}/", kept.display());
+        panic!("{why}\nrepair it, and keep its input: cp {} tests/fuzz/seeds/{name}/", kept.display());
     }
     result.unwrap();
 }
@@ -374,10 +374,11 @@ macro_rules! bounded_runs {
         #[test]
         fn every_body_has_its_run_and_its_target() {
             let runs = [$($body),*];
-            let makefile = fs::read_to_string(here("fuzz/Cargo.toml")).unwrap();
+            let makefile = fs::read_to_string(here("tests/fuzz/Cargo.toml")).unwrap();
             for (body, ..) in BODIES {
                 assert!(runs.contains(&body), "{body}");
-                let target = fs::read_to_string(here(&format!("fuzz/fuzz_targets/{body}.rs"))).unwrap();
+                let target = here(&format!("tests/fuzz/fuzz_targets/{body}.rs"));
+                let target = fs::read_to_string(target).unwrap();
                 assert!(target.contains(&format!("bodies::{body}(data)")), "{target}");
                 assert!(makefile.contains(&format!("name = \"{body}\"")), "{body}");
             }
