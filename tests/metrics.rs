@@ -28,7 +28,7 @@ fn tool(name: &str) -> PathBuf {
 }
 
 fn shipped(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("monitoring").join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("debian/share/monitoring").join(name)
 }
 
 fn host(config: &str) -> TestHost {

@@ -935,7 +935,7 @@ fn the_spool_of_a_backup_server_gets_an_entry_that_it_can_read() {
     assert_eq!(entry["metadata"]["timestamp"], 1_795_360_660);
     assert_eq!(entry["metadata"]["additional-fields"]["type"], "pbx-config");
     for name in ["subject.txt", "body.txt", "body.html"] {
-        let path = format!("share/templates/pbx-config-{name}.hbs");
+        let path = format!("debian/share/templates/pbx-config-{name}.hbs");
         assert!(Path::new(env!("CARGO_MANIFEST_DIR")).join(&path).is_file(), "{path}");
     }
 }
