@@ -34,7 +34,7 @@ COVERAGE := 80
 
 FUZZ_SECONDS ?= 60
 
-.PHONY: all demo test test-restore lint coverage bench fuzz build deps test-tools clean man deb test-deb test-deb-quick chroot repo
+.PHONY: all demo test test-restore lint figures coverage bench fuzz build deps test-tools clean man deb test-deb test-deb-quick chroot repo
 
 all: build
 
@@ -84,6 +84,11 @@ lint: deps $(DENY)
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	sh tests/deny.sh $(DENY) $(ADVISORY_DB)
+	$(CARGO) test --locked --test floors
+
+# How easy src is to live in; `python3 tests/house_figures.py --list NAME` prints the places behind a figure.
+figures:
+	@python3 tests/house_figures.py
 
 # Which lines the tests run, in threads, spawned programs and unit tests; what a child forked by us runs is not seen.
 # Skipped: tests that see each call or variable of the program, and so the measuring, too.
