@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::Args;
 
 use super::{App, args, render};
-use crate::config::{Check as Allowed, Config};
+use crate::config::{CheckConfig as Allowed, Config};
 use crate::model::problem::Exit;
 use crate::plan::check::{self, Area, CheckFinding, CheckState};
 use crate::plan::coverage::{Coverage, UnsavedPlace};

@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
-pub struct Check {
+pub struct CheckConfig {
     /// Open on purpose.
     pub port_allow: Vec<AllowedPort>,
     pub port_suspicious: Vec<u16>,

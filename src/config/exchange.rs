@@ -111,7 +111,7 @@ pub struct Imported {
 
 impl Imported {
     /// Errors: `Usage` with file and line; never with a value.
-    pub fn parse(name: &str, text: &str, known: &Known) -> Result<Self> {
+    pub fn parse(name: &str, text: &str, known: &KnownSecrets) -> Result<Self> {
         let file: Arc<str> = name.into();
         // JSON is YAML too, and has its lines this way.
         let document: Read = serde_saphyr::from_str(text).map_err(|error| {
@@ -165,7 +165,7 @@ struct ReadSection {
 }
 
 #[derive(Default)]
-struct ReadKeys(Vec<(String, Spanned<Value>)>);
+struct ReadKeys(Vec<(String, Spanned<ReadValue>)>);
 
 impl<'de> Deserialize<'de> for ReadKeys {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -189,70 +189,70 @@ impl<'de> Deserialize<'de> for ReadKeys {
     }
 }
 
-enum Value {
+enum ReadValue {
     Text(String),
     /// What YAML takes for a number or a truth; what counts is how it is spelled there.
     Plain,
     Nothing,
-    List(Vec<Spanned<Value>>),
+    List(Vec<Spanned<ReadValue>>),
 }
 
-impl<'de> Deserialize<'de> for Value {
+impl<'de> Deserialize<'de> for ReadValue {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Any;
         impl<'de> Visitor<'de> for Any {
-            type Value = Value;
+            type Value = ReadValue;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a value or a list of values")
             }
 
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<Value, E> {
-                Ok(Value::Text(text.to_owned()))
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<ReadValue, E> {
+                Ok(ReadValue::Text(text.to_owned()))
             }
 
-            fn visit_bool<E: de::Error>(self, _: bool) -> Result<Value, E> {
-                Ok(Value::Plain)
+            fn visit_bool<E: de::Error>(self, _: bool) -> Result<ReadValue, E> {
+                Ok(ReadValue::Plain)
             }
 
-            fn visit_i64<E: de::Error>(self, _: i64) -> Result<Value, E> {
-                Ok(Value::Plain)
+            fn visit_i64<E: de::Error>(self, _: i64) -> Result<ReadValue, E> {
+                Ok(ReadValue::Plain)
             }
 
-            fn visit_u64<E: de::Error>(self, _: u64) -> Result<Value, E> {
-                Ok(Value::Plain)
+            fn visit_u64<E: de::Error>(self, _: u64) -> Result<ReadValue, E> {
+                Ok(ReadValue::Plain)
             }
 
-            fn visit_i128<E: de::Error>(self, _: i128) -> Result<Value, E> {
-                Ok(Value::Plain)
+            fn visit_i128<E: de::Error>(self, _: i128) -> Result<ReadValue, E> {
+                Ok(ReadValue::Plain)
             }
 
-            fn visit_u128<E: de::Error>(self, _: u128) -> Result<Value, E> {
-                Ok(Value::Plain)
+            fn visit_u128<E: de::Error>(self, _: u128) -> Result<ReadValue, E> {
+                Ok(ReadValue::Plain)
             }
 
-            fn visit_f64<E: de::Error>(self, _: f64) -> Result<Value, E> {
-                Ok(Value::Plain)
+            fn visit_f64<E: de::Error>(self, _: f64) -> Result<ReadValue, E> {
+                Ok(ReadValue::Plain)
             }
 
-            fn visit_unit<E: de::Error>(self) -> Result<Value, E> {
-                Ok(Value::Nothing)
+            fn visit_unit<E: de::Error>(self) -> Result<ReadValue, E> {
+                Ok(ReadValue::Nothing)
             }
 
-            fn visit_none<E: de::Error>(self) -> Result<Value, E> {
-                Ok(Value::Nothing)
+            fn visit_none<E: de::Error>(self) -> Result<ReadValue, E> {
+                Ok(ReadValue::Nothing)
             }
 
-            fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+            fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<ReadValue, D::Error> {
                 deserializer.deserialize_any(Self)
             }
 
-            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Value, A::Error> {
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<ReadValue, A::Error> {
                 let mut values = Vec::new();
                 while let Some(value) = list.next_element()? {
                     values.push(value);
                 }
-                Ok(Value::List(values))
+                Ok(ReadValue::List(values))
             }
         }
         deserializer.deserialize_any(Any)
@@ -298,7 +298,7 @@ struct Reader<'a> {
     text: &'a str,
     file: Arc<str>,
     /// What a mask stands for.
-    known: &'a Known,
+    known: &'a KnownSecrets,
 }
 
 impl Reader<'_> {
@@ -318,7 +318,7 @@ impl Reader<'_> {
         for (keys, private) in [(read.keys, false), (read.secrets, true)] {
             for (key, value) in keys.0 {
                 let values = match value.value {
-                    Value::List(values) => values,
+                    ReadValue::List(values) => values,
                     one => vec![Spanned { value: one, ..value }],
                 };
                 let mut kept = if private { self.kept(&section, &key, &values)? } else { &[] }.iter();
@@ -336,7 +336,7 @@ impl Reader<'_> {
         &self,
         section: &Section,
         key: &str,
-        values: &[Spanned<Value>],
+        values: &[Spanned<ReadValue>],
     ) -> Result<&[String], SyntaxError> {
         let masks: Vec<_> = values.iter().filter(|value| is_mask(value)).collect();
         let Some(first) = masks.first() else { return Ok(&[]) };
@@ -359,17 +359,17 @@ impl Reader<'_> {
     fn entry(
         &self,
         key: &str,
-        value: &Spanned<Value>,
+        value: &Spanned<ReadValue>,
         private: bool,
         kept: &mut std::slice::Iter<String>,
     ) -> Result<SectionEntry, SyntaxError> {
         let at = line(&value.referenced);
         let refused = |message: &str| SyntaxError::new(&self.file, at, message);
         let text = match &value.value {
-            Value::Text(text) => text.as_str(),
-            Value::Nothing => "",
-            Value::Plain => self.spelled(value).ok_or_else(|| refused("put this value in quotes"))?,
-            Value::List(_) => return Err(refused("a list in a list").hinted(HINT)),
+            ReadValue::Text(text) => text.as_str(),
+            ReadValue::Nothing => "",
+            ReadValue::Plain => self.spelled(value).ok_or_else(|| refused("put this value in quotes"))?,
+            ReadValue::List(_) => return Err(refused("a list in a list").hinted(HINT)),
         };
         let text = if is_mask(value) { kept.next().map_or(text, String::as_str) } else { text };
         // What would not come back from a section file as it is here is no line of one.
@@ -386,7 +386,7 @@ impl Reader<'_> {
     }
 
     /// A plain scalar as it was typed: `007` is not 7, and `yes` is not `true`.
-    fn spelled(&self, value: &Spanned<Value>) -> Option<&str> {
+    fn spelled(&self, value: &Spanned<ReadValue>) -> Option<&str> {
         let (start, len) = (value.defined.span().byte_offset()?, value.defined.span().byte_len()?);
         let (start, len) = (usize::try_from(start).ok()?, usize::try_from(len).ok()?);
         let text = self.text.get(start..start.checked_add(len)?)?.trim();
@@ -407,15 +407,15 @@ impl Reader<'_> {
     }
 }
 
-fn is_mask(value: &Spanned<Value>) -> bool {
-    matches!(&value.value, Value::Text(text) if text == MASK)
+fn is_mask(value: &Spanned<ReadValue>) -> bool {
+    matches!(&value.value, ReadValue::Text(text) if text == MASK)
 }
 
 /// The secrets that stand in secrets.cfg, by kind, id and key; a key that repeats has several.
-pub type Known = BTreeMap<(String, String, String), Vec<String>>;
+pub type KnownSecrets = BTreeMap<(String, String, String), Vec<String>>;
 
-pub fn secrets(config: &Config) -> Known {
-    let mut known = Known::new();
+pub fn secrets(config: &Config) -> KnownSecrets {
+    let mut known = KnownSecrets::new();
     for section in &config.sections {
         for entry in section.entries.iter().filter(|entry| entry.private) {
             let name = (section.kind.clone(), section.id.clone(), entry.key.clone());

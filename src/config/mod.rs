@@ -11,7 +11,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde::Deserialize;
 
-pub use self::check::{Check, ProgramName};
+pub use self::check::{CheckConfig, ProgramName};
 use crate::model::facts::Product;
 use crate::model::keep::Keep;
 use crate::model::nearest::nearest;
@@ -45,12 +45,12 @@ const SECRET: &str = "secret";
 /// What a run needs to know.
 #[derive(Debug)]
 pub struct Config {
-    pub backup: Backup,
-    pub apis: Vec<(Product, Api)>,
-    pub hook: Hook,
+    pub backup: BackupConfig,
+    pub apis: Vec<(Product, ApiConfig)>,
+    pub hook: HookConfig,
     /// Where metrics are written, by name.
     pub prometheus: Vec<(String, Prometheus)>,
-    pub check: Check,
+    pub check: CheckConfig,
     /// Sections of the stores, the primary first, without their keep-* keys. Never empty.
     pub stores: Vec<Section>,
     /// Sections of the channels.
@@ -68,7 +68,7 @@ pub struct Config {
 /// `backup: main`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
-pub struct Backup {
+pub struct BackupConfig {
     pub compression: String,
     /// fast, standard, maximum, ultra: instead of a level.
     pub compression_mode: Option<String>,
@@ -106,7 +106,7 @@ pub enum Preflight {
     Off,
 }
 
-impl Default for Backup {
+impl Default for BackupConfig {
     fn default() -> Self {
         Self {
             compression: "zstd".to_owned(),
@@ -130,12 +130,12 @@ impl Default for Backup {
 /// `hook: vzdump`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
-pub struct Hook {
+pub struct HookConfig {
     /// Jobs that end within so many minutes of the last start make no further backup.
     pub debounce: u16,
 }
 
-impl Default for Hook {
+impl Default for HookConfig {
     fn default() -> Self {
         Self { debounce: 10 }
     }
@@ -160,7 +160,7 @@ fn read_prometheus(section: &Section) -> Result<(String, Prometheus)> {
 /// `api: pve` or `api: pbs`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub struct Api {
+pub struct ApiConfig {
     /// `USER@REALM!NAME`.
     pub token: String,
     pub secret: Secret,
@@ -403,7 +403,7 @@ fn check_no_identity(section: &Section) -> Result<()> {
     Err(fault(SyntaxError::new(&entry.file, entry.line, what).hinted(hint)))
 }
 
-fn read_apis(sections: &[Section]) -> Result<Vec<(Product, Api)>> {
+fn read_apis(sections: &[Section]) -> Result<Vec<(Product, ApiConfig)>> {
     let of = |section: &Section| {
         let Some(product) = Product::ALL.into_iter().find(|product| product.word() == section.id) else {
             let error = section.error_at("", "there is only 'api: pve' and 'api: pbs'");
@@ -415,7 +415,7 @@ fn read_apis(sections: &[Section]) -> Result<Vec<(Product, Api)>> {
             let hint = format!("put `secret` under '{API}: {}' in {CONFIG_DIR}/{SECRETS_FILE}", section.id);
             return Err(fault(error.hinted(hint)));
         }
-        let api: Api = section.read().map_err(fault)?;
+        let api: ApiConfig = section.read().map_err(fault)?;
         if !api.token.split_once('!').is_some_and(|(user, name)| user.contains('@') && !name.is_empty()) {
             let error = section.error_at("token", "a token is USER@REALM!NAME");
             return Err(fault(error.hinted("its secret stands apart, in secrets.cfg")));

@@ -25,7 +25,7 @@ use std::path::{Component, Path, PathBuf};
 use pbx_config::archive::codec::CODECS;
 use pbx_config::archive::reader::Head;
 use pbx_config::archive::tar;
-use pbx_config::config::Backup;
+use pbx_config::config::BackupConfig;
 use pbx_config::model::index::{Entry, Index, Mtime, Name, is_harmful};
 use pbx_config::model::section::{self, Section};
 use pbx_config::model::snapshot::SnapshotId;
@@ -93,7 +93,7 @@ pub fn section(data: &[u8]) {
         }
     };
     for section in &sections {
-        if let Err(error) = section.read::<Backup>() {
+        if let Err(error) = section.read::<BackupConfig>() {
             one_line(&error.to_string());
             assert!(error.line >= section.line, "{error}");
         }

@@ -13,7 +13,7 @@ use clap::{Args, ValueEnum};
 use super::args::{self, Format};
 use super::render::{self, plan};
 use super::{App, glob};
-use crate::config::Api;
+use crate::config::ApiConfig;
 use crate::model::facts::Product;
 use crate::model::problem::{Exit, Fault, FaultKind, Outcome};
 use crate::plan::restore::adapt::references::{Moves, Pair};
@@ -276,7 +276,7 @@ impl App<'_> {
     }
 
     /// Where the products' own APIs are; a configuration that cannot be read must not keep a restore from mending it.
-    pub(in crate::cli) fn apis(&self) -> Vec<(Product, Api)> {
+    pub(in crate::cli) fn apis(&self) -> Vec<(Product, ApiConfig)> {
         self.config().map(|config| config.apis).unwrap_or_default()
     }
 

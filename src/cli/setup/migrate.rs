@@ -8,7 +8,7 @@ use anyhow::Result;
 use crate::archive::recipient::Recipient;
 use crate::cli::{App, render};
 use crate::config::Config;
-use crate::config::legacy::{Account, Fate, Refused};
+use crate::config::legacy::{OptionOutcome, OptionReport, RejectReason};
 use crate::model::problem::Exit;
 use crate::model::section::Section;
 use crate::task::setup::configure;
@@ -89,23 +89,23 @@ impl App<'_> {
 
 impl App<'_> {
     /// As every later run would take it.
-    fn accepts(&self, section: &Section) -> Result<(), Refused> {
+    fn accepts(&self, section: &Section) -> Result<(), RejectReason> {
         let (stores, channels) = (store::kind_names(), notify::kind_names());
         let because = |error: &anyhow::Error| {
             let text = error.to_string();
             if text.contains("unknown kind") {
-                return Refused::Kind;
+                return RejectReason::UnknownKind;
             }
             // Its lines stand in no file yet.
             let text = text
                 .split_once(&format!("{} '{}': ", section.kind, section.id))
                 .map_or(&*text, |(_, why)| why);
-            Refused::Because(text.to_owned())
+            RejectReason::Because(text.to_owned())
         };
         let config = Config::of_sections(vec![section.clone()], &stores, &channels)
             .map_err(|error| because(&error))?;
         for text in &config.backup.recipient {
-            Recipient::parse(text).map_err(|error| Refused::Because(format!("recipient: {error:#}")))?;
+            Recipient::parse(text).map_err(|error| RejectReason::Because(format!("recipient: {error:#}")))?;
         }
         if stores.contains(&section.kind.as_str()) {
             self.open(&config.stores[0]).map_err(|error| because(&error))?;
@@ -117,23 +117,23 @@ impl App<'_> {
 }
 
 /// Which options stand under a title.
-type Takes = fn(&Fate) -> bool;
+type Takes = fn(&OptionOutcome) -> bool;
 
 fn text(migrated: &Migrated, sections: &str, paths: &[String], all: bool) -> String {
     let options = &migrated.migration.options;
     let mut text = format!("{} (of {})\n", migrated.file, migrated.base_dir);
     migrated.others.iter().for_each(|other| text.push_str(&format!("not read: {other}\n")));
     let groups: [(&str, Takes); 5] = [
-        ("taken over", |fate| matches!(fate, Fate::Taken { .. })),
-        ("not needed any more", |fate| matches!(fate, Fate::NotNeeded { .. })),
-        ("no counterpart: what to do instead", |fate| matches!(fate, Fate::NoCounterpart { .. })),
+        ("taken over", |fate| matches!(fate, OptionOutcome::Taken { .. })),
+        ("not needed any more", |fate| matches!(fate, OptionOutcome::NotNeeded { .. })),
+        ("no counterpart: what to do instead", |fate| matches!(fate, OptionOutcome::NoCounterpart { .. })),
         ("not understood, by the old tool neither", |fate| {
-            matches!(fate, Fate::Invalid { .. } | Fate::Unknown { .. })
+            matches!(fate, OptionOutcome::Invalid { .. } | OptionOutcome::Unknown { .. })
         }),
-        ("not set", |fate| *fate == Fate::NotSet),
+        ("not set", |fate| *fate == OptionOutcome::NotSet),
     ];
     for (title, takes) in groups.into_iter().filter(|(title, _)| all || *title != "not set") {
-        let lines: String = options.iter().filter(|one| takes(&one.fate)).map(line).collect();
+        let lines: String = options.iter().filter(|one| takes(&one.outcome)).map(line).collect();
         if !lines.is_empty() {
             text.push_str(&format!("\n{title}:\n{lines}"));
         }
@@ -167,16 +167,16 @@ fn text(migrated: &Migrated, sections: &str, paths: &[String], all: bool) -> Str
     text
 }
 
-fn line(one: &Account) -> String {
+fn line(one: &OptionReport) -> String {
     let place = one.line.map_or_else(|| "      ".to_owned(), |line| format!("{line:>6}"));
     let key = one.written_as.as_ref().map_or_else(|| one.key.clone(), |old| format!("{old} ({})", one.key));
-    let (what, note) = match &one.fate {
-        Fate::Taken { becomes, note } => (becomes.as_str(), note.as_str()),
-        Fate::NotNeeded { why } => (why.as_str(), ""),
-        Fate::NoCounterpart { instead } => (instead.as_str(), ""),
-        Fate::Invalid { what } => (what.as_str(), ""),
-        Fate::Unknown { hint } => (hint.as_str(), ""),
-        Fate::NotSet => ("", ""),
+    let (what, note) = match &one.outcome {
+        OptionOutcome::Taken { becomes, note } => (becomes.as_str(), note.as_str()),
+        OptionOutcome::NotNeeded { why } => (why.as_str(), ""),
+        OptionOutcome::NoCounterpart { instead } => (instead.as_str(), ""),
+        OptionOutcome::Invalid { what } => (what.as_str(), ""),
+        OptionOutcome::Unknown { hint } => (hint.as_str(), ""),
+        OptionOutcome::NotSet => ("", ""),
     };
     let mut text = format!("{place}  {:<28} {}", render::one_line(&key), render::one_line(what));
     text.truncate(text.trim_end().len());

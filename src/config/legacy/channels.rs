@@ -1,7 +1,8 @@
 //! Converters of what is told, where and how: mail, chats, webhooks, metrics, health checks.
 
+use super::env;
 use super::table::Rule;
-use super::{Account, Draft, Fate, From, env};
+use super::{Draft, LegacyContext, OptionOutcome, OptionReport};
 
 pub const NO_DAEMON: Rule =
     Rule::NotNeeded("there is no daemon whose heart beats; the runs are what is watched");
@@ -12,75 +13,76 @@ pub const NO_CHANNEL_CHECKS: Rule =
 const MAIL: (&str, &str) = ("sendmail", "mail");
 const GOTIFY: (&str, &str) = ("gotify", "gotify");
 
-fn set(draft: &mut Draft, section: (&str, &str), key: &str, value: &str) -> Fate {
-    Fate::taken(draft.set(section.0, section.1, key, value))
+fn set(draft: &mut Draft, section: (&str, &str), key: &str, value: &str) -> OptionOutcome {
+    OptionOutcome::taken(draft.set(section.0, section.1, key, value))
 }
 
-fn secret(draft: &mut Draft, section: (&str, &str), key: &str, value: &str) -> Fate {
-    Fate::taken(draft.secret(section.0, section.1, key, value))
+fn secret(draft: &mut Draft, section: (&str, &str), key: &str, value: &str) -> OptionOutcome {
+    OptionOutcome::taken(draft.secret(section.0, section.1, key, value))
 }
 
 /// The address of a server. The old tool spoke to any, also without TLS.
-fn address(draft: &mut Draft, section: (&str, &str), private: bool, value: &str) -> Fate {
-    let fate = if private { secret(draft, section, "url", value) } else { set(draft, section, "url", value) };
+fn address(draft: &mut Draft, section: (&str, &str), private: bool, value: &str) -> OptionOutcome {
+    let outcome =
+        if private { secret(draft, section, "url", value) } else { set(draft, section, "url", value) };
     if !value.to_ascii_lowercase().starts_with("http://") {
-        return fate;
+        return outcome;
     }
     draft.set(section.0, section.1, "allow-http", "yes");
-    fate.noted("without TLS, as before: whoever is on the way can read it")
+    outcome.noted("without TLS, as before: whoever is on the way can read it")
 }
 
 /// An option of a channel that is off has no effect.
-fn off(switch: &str) -> Fate {
-    Fate::not_needed(format!("the channel is off ({switch})"))
+fn off(switch: &str) -> OptionOutcome {
+    OptionOutcome::not_needed(format!("the channel is off ({switch})"))
 }
 
 // Telegram
 
 const TELEGRAM: (&str, &str) = ("telegram", "telegram");
 
-fn personal(from: &From) -> bool {
+fn personal(from: &LegacyContext) -> bool {
     from.text("BOT_TELEGRAM_TYPE").eq_ignore_ascii_case("personal")
 }
 
 /// The bot of the old tool's author knows only the old tool.
-fn telegram_key(from: &From, convert: impl FnOnce() -> Fate) -> Fate {
+fn telegram_key(from: &LegacyContext, convert: impl FnOnce() -> OptionOutcome) -> OptionOutcome {
     if !from.on("TELEGRAM_ENABLED") {
         return off("TELEGRAM_ENABLED");
     }
     if !personal(from) {
-        return Fate::not_needed("the central bot belongs to the old tool");
+        return OptionOutcome::not_needed("the central bot belongs to the old tool");
     }
     convert()
 }
 
-pub fn telegram(from: &From, value: &str, _: &mut Draft) -> Fate {
+pub fn telegram(from: &LegacyContext, value: &str, _: &mut Draft) -> OptionOutcome {
     if !env::boolean(value) {
-        return Fate::not_needed("it is off");
+        return OptionOutcome::not_needed("it is off");
     }
     if personal(from) {
-        return Fate::taken("telegram: telegram");
+        return OptionOutcome::taken("telegram: telegram");
     }
-    Fate::instead(
+    OptionOutcome::instead(
         "the central bot belongs to the old tool: make one of your own with @BotFather, then `telegram: NAME`",
     )
 }
 
-pub fn telegram_type(from: &From, value: &str, _: &mut Draft) -> Fate {
+pub fn telegram_type(from: &LegacyContext, value: &str, _: &mut Draft) -> OptionOutcome {
     if !from.on("TELEGRAM_ENABLED") {
         return off("TELEGRAM_ENABLED");
     }
     if value.eq_ignore_ascii_case("personal") {
-        return Fate::not_needed("every bot is your own");
+        return OptionOutcome::not_needed("every bot is your own");
     }
     telegram(from, "yes", &mut Draft { sections: Vec::new() })
 }
 
-pub fn telegram_token(from: &From, value: &str, draft: &mut Draft) -> Fate {
+pub fn telegram_token(from: &LegacyContext, value: &str, draft: &mut Draft) -> OptionOutcome {
     telegram_key(from, || secret(draft, TELEGRAM, "token", value))
 }
 
-pub fn telegram_chat(from: &From, value: &str, draft: &mut Draft) -> Fate {
+pub fn telegram_chat(from: &LegacyContext, value: &str, draft: &mut Draft) -> OptionOutcome {
     telegram_key(from, || set(draft, TELEGRAM, "chat", value))
 }
 
@@ -93,7 +95,7 @@ enum Way {
     Proxmox,
 }
 
-fn way(from: &From) -> Way {
+fn way(from: &LegacyContext) -> Way {
     match &*from.text("EMAIL_DELIVERY_METHOD").to_ascii_lowercase() {
         "sendmail" | "local" | "mta" | "local-mta" => Way::Local,
         "pmf" | "pfm" | "proxmox" | "proxmox-notifications" | "proxmox-mail-forward" => Way::Proxmox,
@@ -101,54 +103,56 @@ fn way(from: &From) -> Way {
     }
 }
 
-pub fn email(from: &From, value: &str, draft: &mut Draft) -> Fate {
+pub fn email(from: &LegacyContext, value: &str, draft: &mut Draft) -> OptionOutcome {
     if !env::boolean(value) {
-        return Fate::not_needed("it is off");
+        return OptionOutcome::not_needed("it is off");
     }
     match way(from) {
-        Way::Proxmox => Fate::taken(draft.section("proxmox", "proxmox")),
-        _ => Fate::taken(draft.section(MAIL.0, MAIL.1)),
+        Way::Proxmox => OptionOutcome::taken(draft.section("proxmox", "proxmox")),
+        _ => OptionOutcome::taken(draft.section(MAIL.0, MAIL.1)),
     }
 }
 
-pub fn email_method(from: &From, _: &str, _: &mut Draft) -> Fate {
+pub fn email_method(from: &LegacyContext, _: &str, _: &mut Draft) -> OptionOutcome {
     if !from.on("EMAIL_ENABLED") {
         return off("EMAIL_ENABLED");
     }
     match way(from) {
-        Way::Local => Fate::taken("sendmail: mail"),
-        Way::Proxmox => Fate::taken("proxmox: proxmox").noted("the host's own notification targets"),
-        Way::Relay => Fate::instead(
+        Way::Local => OptionOutcome::taken("sendmail: mail"),
+        Way::Proxmox => OptionOutcome::taken("proxmox: proxmox").noted("the host's own notification targets"),
+        Way::Relay => OptionOutcome::instead(
             "the relay is a server of the old tool's author; mail goes out through this host's own mail system now \
              (sendmail: mail), or through a server that `smtp: NAME` names",
         ),
     }
 }
 
-pub fn email_to(from: &From, value: &str, draft: &mut Draft) -> Fate {
+pub fn email_to(from: &LegacyContext, value: &str, draft: &mut Draft) -> OptionOutcome {
     if !from.on("EMAIL_ENABLED") {
         return off("EMAIL_ENABLED");
     }
     if let Way::Proxmox = way(from) {
-        return Fate::not_needed("Proxmox's own targets say who is told");
+        return OptionOutcome::not_needed("Proxmox's own targets say who is told");
     }
     let all = env::list(value);
     if all.is_empty() {
-        return Fate::not_needed("root's address is looked up in Proxmox's users, as before");
+        return OptionOutcome::not_needed("root's address is looked up in Proxmox's users, as before");
     }
-    Fate::taken(all.iter().map(|one| draft.set(MAIL.0, MAIL.1, "to", one)).collect::<Vec<_>>().join(", "))
+    OptionOutcome::taken(
+        all.iter().map(|one| draft.set(MAIL.0, MAIL.1, "to", one)).collect::<Vec<_>>().join(", "),
+    )
 }
 
-pub fn email_from(from: &From, value: &str, draft: &mut Draft) -> Fate {
+pub fn email_from(from: &LegacyContext, value: &str, draft: &mut Draft) -> OptionOutcome {
     if !from.on("EMAIL_ENABLED") {
         return off("EMAIL_ENABLED");
     }
     // The author's address, which nobody but his relay may use.
     if value.is_empty() || value.ends_with("tis24.it") {
-        return Fate::not_needed("the host's own address is the sender");
+        return OptionOutcome::not_needed("the host's own address is the sender");
     }
     if let Way::Proxmox = way(from) {
-        return Fate::not_needed("Proxmox's own targets say who is told");
+        return OptionOutcome::not_needed("Proxmox's own targets say who is told");
     }
     // `Name <address>`
     match value.split_once('<').and_then(|(_, rest)| rest.trim_end().strip_suffix('>')) {
@@ -159,37 +163,43 @@ pub fn email_from(from: &From, value: &str, draft: &mut Draft) -> Fate {
 
 // Gotify
 
-fn gotify_key(from: &From, convert: impl FnOnce() -> Fate) -> Fate {
+fn gotify_key(from: &LegacyContext, convert: impl FnOnce() -> OptionOutcome) -> OptionOutcome {
     if from.on("GOTIFY_ENABLED") { convert() } else { off("GOTIFY_ENABLED") }
 }
 
-pub fn gotify(from: &From, value: &str, _: &mut Draft) -> Fate {
+pub fn gotify(from: &LegacyContext, value: &str, _: &mut Draft) -> OptionOutcome {
     if !env::boolean(value) {
-        return Fate::not_needed("it is off");
+        return OptionOutcome::not_needed("it is off");
     }
     if from.is_set("GOTIFY_SERVER_URL") && from.is_set("GOTIFY_TOKEN") {
-        return Fate::taken("gotify: gotify");
+        return OptionOutcome::taken("gotify: gotify");
     }
-    Fate::invalid("it has no GOTIFY_SERVER_URL or no GOTIFY_TOKEN; the old tool sent nothing")
+    OptionOutcome::invalid("it has no GOTIFY_SERVER_URL or no GOTIFY_TOKEN; the old tool sent nothing")
 }
 
-fn gotify_whole(from: &From) -> bool {
+fn gotify_whole(from: &LegacyContext) -> bool {
     from.is_set("GOTIFY_SERVER_URL") && from.is_set("GOTIFY_TOKEN")
 }
 
-pub fn gotify_url(from: &From, value: &str, draft: &mut Draft) -> Fate {
+pub fn gotify_url(from: &LegacyContext, value: &str, draft: &mut Draft) -> OptionOutcome {
     gotify_key(from, || if gotify_whole(from) { address(draft, GOTIFY, false, value) } else { half() })
 }
 
-pub fn gotify_token(from: &From, value: &str, draft: &mut Draft) -> Fate {
+pub fn gotify_token(from: &LegacyContext, value: &str, draft: &mut Draft) -> OptionOutcome {
     gotify_key(from, || if gotify_whole(from) { secret(draft, GOTIFY, "token", value) } else { half() })
 }
 
-fn half() -> Fate {
-    Fate::invalid("the channel is configured by half; the old tool sent nothing")
+fn half() -> OptionOutcome {
+    OptionOutcome::invalid("the channel is configured by half; the old tool sent nothing")
 }
 
-fn gotify_priority(from: &From, value: &str, default: &str, key: &str, draft: &mut Draft) -> Fate {
+fn gotify_priority(
+    from: &LegacyContext,
+    value: &str,
+    default: &str,
+    key: &str,
+    draft: &mut Draft,
+) -> OptionOutcome {
     gotify_key(from, || {
         let number: i64 = value.parse().unwrap_or(0);
         let number = if number <= 0 { default.to_owned() } else { number.min(10).to_string() };
@@ -197,37 +207,39 @@ fn gotify_priority(from: &From, value: &str, default: &str, key: &str, draft: &m
     })
 }
 
-pub fn gotify_success(from: &From, value: &str, draft: &mut Draft) -> Fate {
+pub fn gotify_success(from: &LegacyContext, value: &str, draft: &mut Draft) -> OptionOutcome {
     gotify_priority(from, value, "2", "priority-ok", draft)
 }
 
-pub fn gotify_warning(from: &From, value: &str, draft: &mut Draft) -> Fate {
+pub fn gotify_warning(from: &LegacyContext, value: &str, draft: &mut Draft) -> OptionOutcome {
     gotify_priority(from, value, "5", "priority-warning", draft)
 }
 
-pub fn gotify_failure(from: &From, value: &str, draft: &mut Draft) -> Fate {
+pub fn gotify_failure(from: &LegacyContext, value: &str, draft: &mut Draft) -> OptionOutcome {
     gotify_priority(from, value, "8", "priority-failure", draft)
 }
 
 // Webhooks
 
-pub fn webhook(from: &From, value: &str, _: &mut Draft) -> Fate {
+pub fn webhook(from: &LegacyContext, value: &str, _: &mut Draft) -> OptionOutcome {
     if !env::boolean(value) {
-        return Fate::not_needed("it is off");
+        return OptionOutcome::not_needed("it is off");
     }
     let (whole, bad): (Vec<String>, Vec<String>) = env::list(&from.text("WEBHOOK_ENDPOINTS"))
         .into_iter()
         .partition(|name| Endpoint::of(from, name).is_whole());
     let made = whole.iter().map(|name| format!("webhook: {}", id(name))).collect::<Vec<_>>().join(", ");
     match (&whole[..], &bad[..]) {
-        ([], []) => Fate::invalid("WEBHOOK_ENDPOINTS names none; the old tool sent nothing"),
-        (_, []) => Fate::taken(made),
-        ([], _) => Fate::invalid("none of WEBHOOK_ENDPOINTS has a URL; the old tool sent nothing"),
-        (_, bad) => Fate::taken(made).noted(&format!("without a URL, so never told: {}", bad.join(", "))),
+        ([], []) => OptionOutcome::invalid("WEBHOOK_ENDPOINTS names none; the old tool sent nothing"),
+        (_, []) => OptionOutcome::taken(made),
+        ([], _) => OptionOutcome::invalid("none of WEBHOOK_ENDPOINTS has a URL; the old tool sent nothing"),
+        (_, bad) => {
+            OptionOutcome::taken(made).noted(&format!("without a URL, so never told: {}", bad.join(", ")))
+        }
     }
 }
 
-pub fn webhook_endpoints(from: &From, _: &str, _: &mut Draft) -> Fate {
+pub fn webhook_endpoints(from: &LegacyContext, _: &str, _: &mut Draft) -> OptionOutcome {
     if from.on("WEBHOOK_ENABLED") {
         webhook(from, "yes", &mut Draft { sections: Vec::new() })
     } else {
@@ -235,9 +247,9 @@ pub fn webhook_endpoints(from: &From, _: &str, _: &mut Draft) -> Fate {
     }
 }
 
-pub fn webhook_part(from: &From, _: &str, _: &mut Draft) -> Fate {
+pub fn webhook_part(from: &LegacyContext, _: &str, _: &mut Draft) -> OptionOutcome {
     if from.on("WEBHOOK_ENABLED") {
-        Fate::taken("`format` of the webhooks that name none")
+        OptionOutcome::taken("`format` of the webhooks that name none")
     } else {
         off("WEBHOOK_ENABLED")
     }
@@ -252,7 +264,7 @@ fn id(name: &str) -> String {
 }
 
 /// The keys of each endpoint, `WEBHOOK_NAME_KEY`, whose names are the user's.
-pub fn endpoints(from: &From, draft: &mut Draft) -> Vec<Account> {
+pub fn endpoints(from: &LegacyContext, draft: &mut Draft) -> Vec<OptionReport> {
     let mut accounts = Vec::new();
     let on = from.on("WEBHOOK_ENABLED");
     for name in env::list(&from.text("WEBHOOK_ENDPOINTS")) {
@@ -260,11 +272,17 @@ pub fn endpoints(from: &From, draft: &mut Draft) -> Vec<Account> {
         for key in Endpoint::KEYS {
             let full = format!("{}{key}", endpoint.prefix);
             let Some(value) = from.env.value(&[&full], false, true) else { continue };
-            let fate = if on { endpoint.key(key, &value.text, draft) } else { off("WEBHOOK_ENABLED") };
+            let outcome = if on { endpoint.key(key, &value.text, draft) } else { off("WEBHOOK_ENABLED") };
             let secret =
                 matches!(key, "URL" | "HEADERS" | "AUTH_TOKEN" | "AUTH_USER" | "AUTH_PASS" | "AUTH_SECRET");
             let shown = if secret { crate::model::secret::MASK.to_owned() } else { value.text };
-            accounts.push(Account { key: full, written_as: None, line: value.line, value: shown, fate });
+            accounts.push(OptionReport {
+                key: full,
+                written_as: None,
+                line: value.line,
+                value: shown,
+                outcome,
+            });
         }
         if on && endpoint.is_whole() {
             endpoint.standing(draft);
@@ -274,7 +292,7 @@ pub fn endpoints(from: &From, draft: &mut Draft) -> Vec<Account> {
 }
 
 struct Endpoint<'a> {
-    from: &'a From<'a>,
+    from: &'a LegacyContext<'a>,
     prefix: String,
     id: String,
 }
@@ -288,7 +306,7 @@ pub fn is_of_endpoint(key: &str) -> bool {
 }
 
 impl<'a> Endpoint<'a> {
-    fn of(from: &'a From<'a>, name: &str) -> Self {
+    fn of(from: &'a LegacyContext<'a>, name: &str) -> Self {
         let prefix = format!("WEBHOOK_{}_", name.to_uppercase().replace('-', "_"));
         Self { from, prefix, id: id(name) }
     }
@@ -327,11 +345,11 @@ impl<'a> Endpoint<'a> {
         draft.set("webhook", &self.id, "format", if known { &format } else { "generic" });
     }
 
-    fn key(&self, key: &str, value: &str, draft: &mut Draft) -> Fate {
+    fn key(&self, key: &str, value: &str, draft: &mut Draft) -> OptionOutcome {
         let section = ("webhook", &*self.id);
         let auth = self.text("AUTH_TYPE").to_ascii_lowercase();
         if !self.is_whole() {
-            return Fate::invalid("the endpoint has no URL; the old tool sent nothing to it");
+            return OptionOutcome::invalid("the endpoint has no URL; the old tool sent nothing to it");
         }
         match (key, &*auth) {
             ("URL", _) => address(draft, section, true, value),
@@ -341,65 +359,69 @@ impl<'a> Endpoint<'a> {
                 set(draft, section, "format", &self.format())
             }
             ("FORMAT", _) => {
-                Fate::invalid(format!("'{value}' is no format; the old tool sent the generic one"))
+                OptionOutcome::invalid(format!("'{value}' is no format; the old tool sent the generic one"))
             }
-            ("METHOD", _) if self.format() != "generic" => Fate::not_needed("the format says how it is sent"),
+            ("METHOD", _) if self.format() != "generic" => {
+                OptionOutcome::not_needed("the format says how it is sent")
+            }
             ("METHOD", _) if ["post", "put", "patch", "get"].contains(&&*value.to_ascii_lowercase()) => {
                 set(draft, section, "method", &value.to_ascii_lowercase())
             }
-            ("METHOD", _) => Fate::instead("post, put, patch and get are what there is"),
+            ("METHOD", _) => OptionOutcome::instead("post, put, patch and get are what there is"),
             ("HEADERS", _) => {
                 let headers = value.split(',').map(str::trim).filter(|line| line.contains(':'));
                 let lines = headers.map(|line| draft.secret(section.0, section.1, "secret-header", line));
                 let lines: Vec<String> = lines.collect();
                 if lines.is_empty() {
-                    Fate::not_needed("it names none")
+                    OptionOutcome::not_needed("it names none")
                 } else {
-                    Fate::taken(lines.join(", "))
+                    OptionOutcome::taken(lines.join(", "))
                 }
             }
             ("AUTH_TOKEN", _) if self.format() == "pushover" => secret(draft, section, "token", value),
             ("AUTH_USER", _) if self.format() == "pushover" => secret(draft, section, "user", value),
-            ("AUTH_TYPE", _) if self.format() == "pushover" => Fate::not_needed("its token and user say it"),
+            ("AUTH_TYPE", _) if self.format() == "pushover" => {
+                OptionOutcome::not_needed("its token and user say it")
+            }
             ("AUTH_TYPE", "bearer" | "basic" | "hmac") => set(draft, section, "auth", &auth),
-            ("AUTH_TYPE", _) => Fate::not_needed("no authorization"),
+            ("AUTH_TYPE", _) => OptionOutcome::not_needed("no authorization"),
             ("AUTH_TOKEN", "bearer") | ("AUTH_PASS", "basic") | ("AUTH_SECRET", "hmac") => {
                 secret(draft, section, "secret", value)
             }
             ("AUTH_USER", "basic") => set(draft, section, "username", value),
-            ("PRIORITY", _) => Fate::not_needed("the outcome of the run says how urgent it is"),
-            _ => Fate::not_needed("its AUTH_TYPE or FORMAT does not use it"),
+            ("PRIORITY", _) => OptionOutcome::not_needed("the outcome of the run says how urgent it is"),
+            _ => OptionOutcome::not_needed("its AUTH_TYPE or FORMAT does not use it"),
         }
     }
 }
 
 // Watching
 
-pub fn metrics(_: &From, value: &str, draft: &mut Draft) -> Fate {
+pub fn metrics(_: &LegacyContext, value: &str, draft: &mut Draft) -> OptionOutcome {
     if env::boolean(value) {
-        return Fate::taken(draft.section("prometheus", "textfile"));
+        return OptionOutcome::taken(draft.section("prometheus", "textfile"));
     }
-    Fate::not_needed("it is off")
+    OptionOutcome::not_needed("it is off")
 }
 
-pub fn metrics_path(from: &From, value: &str, draft: &mut Draft) -> Fate {
+pub fn metrics_path(from: &LegacyContext, value: &str, draft: &mut Draft) -> OptionOutcome {
     if !from.on("METRICS_ENABLED") {
         return off("METRICS_ENABLED");
     }
     if value.is_empty() {
-        return Fate::not_needed("the folder of node_exporter is looked for");
+        return OptionOutcome::not_needed("the folder of node_exporter is looked for");
     }
-    let fate = set(draft, ("prometheus", "textfile"), "path", value);
+    let outcome = set(draft, ("prometheus", "textfile"), "path", value);
     if std::path::Path::new(value).starts_with(&from.env.base_dir) {
-        return fate.noted(
+        return outcome.noted(
             "it belongs to the old installation: give node_exporter and this another one before that goes",
         );
     }
-    fate
+    outcome
 }
 
 /// `HEALTHCHECK_BACKUP_URL`, or an endpoint with its key and id.
-fn health_place(from: &From) -> Option<String> {
+fn health_place(from: &LegacyContext) -> Option<String> {
     let url = from.text("HEALTHCHECK_BACKUP_URL");
     if !url.is_empty() {
         return Some(url);
@@ -415,55 +437,55 @@ fn health_place(from: &From) -> Option<String> {
 
 const HEALTH: (&str, &str) = ("healthchecks", "backup");
 
-fn health_key(from: &From, convert: impl FnOnce(String) -> Fate) -> Fate {
+fn health_key(from: &LegacyContext, convert: impl FnOnce(String) -> OptionOutcome) -> OptionOutcome {
     if !from.on("HEALTHCHECK_ENABLED") {
         return off("HEALTHCHECK_ENABLED");
     }
     if !from.text("HEALTHCHECK_MODE").eq_ignore_ascii_case("self") {
-        return Fate::not_needed("the central portal belongs to the old tool");
+        return OptionOutcome::not_needed("the central portal belongs to the old tool");
     }
     match health_place(from) {
         Some(place) => convert(place),
-        None => {
-            Fate::invalid("neither HEALTHCHECK_BACKUP_URL nor HEALTHCHECK_BACKUP_ID is set; nothing was told")
-        }
+        None => OptionOutcome::invalid(
+            "neither HEALTHCHECK_BACKUP_URL nor HEALTHCHECK_BACKUP_ID is set; nothing was told",
+        ),
     }
 }
 
-pub fn health(from: &From, value: &str, draft: &mut Draft) -> Fate {
+pub fn health(from: &LegacyContext, value: &str, draft: &mut Draft) -> OptionOutcome {
     if !env::boolean(value) {
-        return Fate::not_needed("it is off");
+        return OptionOutcome::not_needed("it is off");
     }
     if !from.text("HEALTHCHECK_MODE").eq_ignore_ascii_case("self") {
-        return Fate::instead(
+        return OptionOutcome::instead(
             "the central portal belongs to the old tool: `healthchecks: NAME` takes the URL of any such service",
         );
     }
     health_key(from, |place| address(draft, HEALTH, true, &place))
 }
 
-pub fn health_mode(from: &From, value: &str, draft: &mut Draft) -> Fate {
+pub fn health_mode(from: &LegacyContext, value: &str, draft: &mut Draft) -> OptionOutcome {
     if !from.on("HEALTHCHECK_ENABLED") {
         return off("HEALTHCHECK_ENABLED");
     }
     if value.eq_ignore_ascii_case("self") {
-        Fate::not_needed("every service is your own")
+        OptionOutcome::not_needed("every service is your own")
     } else {
         health(from, "yes", draft)
     }
 }
 
-pub fn health_url(from: &From, _: &str, draft: &mut Draft) -> Fate {
+pub fn health_url(from: &LegacyContext, _: &str, draft: &mut Draft) -> OptionOutcome {
     health_key(from, |place| address(draft, HEALTH, true, &place))
 }
 
-pub fn health_part(from: &From, value: &str, draft: &mut Draft) -> Fate {
+pub fn health_part(from: &LegacyContext, value: &str, draft: &mut Draft) -> OptionOutcome {
     if value.is_empty() || from.is_set("HEALTHCHECK_BACKUP_URL") {
-        return Fate::not_needed("HEALTHCHECK_BACKUP_URL says it whole, or it is empty");
+        return OptionOutcome::not_needed("HEALTHCHECK_BACKUP_URL says it whole, or it is empty");
     }
     health_url(from, "", draft)
 }
 
-pub fn health_log(from: &From, _: &str, _: &mut Draft) -> Fate {
-    health_key(from, |_| Fate::not_needed("the end of the log goes with it"))
+pub fn health_log(from: &LegacyContext, _: &str, _: &mut Draft) -> OptionOutcome {
+    health_key(from, |_| OptionOutcome::not_needed("the end of the log goes with it"))
 }

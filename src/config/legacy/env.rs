@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Result;
+use serde::Serialize;
 
 use super::super::fault;
 use crate::model::section::SyntaxError;
@@ -28,22 +29,23 @@ struct Assigned {
 }
 
 /// Something in the file that the loader passed over, or read otherwise than it looks.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Remark {
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Warning {
     pub line: usize,
     /// Empty when the line has none.
     pub key: String,
     pub what: String,
     /// What the line wants is lost, not only said twice.
+    #[serde(skip)]
     pub lost: bool,
 }
 
 #[derive(Debug)]
-pub struct Env {
+pub struct EnvFile {
     /// Where the old tool is installed: `${BASE_DIR}` whatever the file says.
     pub base_dir: String,
     keys: BTreeMap<String, Assigned>,
-    pub remarks: Vec<Remark>,
+    pub remarks: Vec<Warning>,
     /// The environment of the process, when it is asked for.
     process: BTreeMap<String, String>,
     asked: bool,
@@ -51,7 +53,7 @@ pub struct Env {
 
 /// The text of an option, and where it came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Value {
+pub struct OptionValue {
     /// The name that was read; an old one perhaps.
     pub name: String,
     /// None: from the environment of the process.
@@ -61,7 +63,7 @@ pub struct Value {
     pub unknown: Vec<String>,
 }
 
-impl Env {
+impl EnvFile {
     /// `process` is the environment that overrides the file and fills in variables; None leaves it out.
     /// Errors: `Usage` with file and line for what the old tool refused too, and for text that is not UTF-8.
     pub fn parse(
@@ -124,7 +126,7 @@ impl Env {
     }
 
     fn remark(&mut self, line: usize, key: &str, what: impl Into<String>, lost: bool) {
-        self.remarks.push(Remark { line, key: key.to_owned(), what: what.into(), lost });
+        self.remarks.push(Warning { line, key: key.to_owned(), what: what.into(), lost });
     }
 
     fn single(&mut self, number: usize, key: String, right: &str) {
@@ -165,7 +167,7 @@ impl Env {
 
     /// The first of `names` that says something. `overridable`: the process may override it.
     /// Variables are expanded where the old tool did, in texts only.
-    pub fn value(&self, names: &[&str], overridable: bool, expand: bool) -> Option<Value> {
+    pub fn value(&self, names: &[&str], overridable: bool, expand: bool) -> Option<OptionValue> {
         let mut empty = None;
         for name in names {
             let found = self.one(name, overridable, expand);
@@ -178,18 +180,18 @@ impl Env {
         empty
     }
 
-    fn one(&self, name: &str, overridable: bool, expand: bool) -> Option<Value> {
+    fn one(&self, name: &str, overridable: bool, expand: bool) -> Option<OptionValue> {
         let process = self.process.get(name).filter(|text| overridable && !text.is_empty());
         if let Some(text) = process {
             let (name, text) = (name.to_owned(), text.clone());
-            return Some(Value { name, line: None, text, unknown: Vec::new() });
+            return Some(OptionValue { name, line: None, text, unknown: Vec::new() });
         }
         let Assigned { line, raw } = self.keys.get(name)?;
         let mut unknown = BTreeSet::new();
         let text =
             if expand { self.expand(raw, &mut vec![name.to_owned()], &mut unknown) } else { raw.clone() };
         let unknown = unknown.into_iter().collect();
-        Some(Value { name: name.to_owned(), line: Some(*line), text: text.trim().to_owned(), unknown })
+        Some(OptionValue { name: name.to_owned(), line: Some(*line), text: text.trim().to_owned(), unknown })
     }
 
     /// `${VAR}` and `$VAR`: the install folder, keys of this file, the process, else nothing.
@@ -362,8 +364,8 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    fn env(text: &str) -> Env {
-        Env::parse("backup.env", text.as_bytes(), "/opt/proxsave", None).unwrap()
+    fn env(text: &str) -> EnvFile {
+        EnvFile::parse("backup.env", text.as_bytes(), "/opt/proxsave", None).unwrap()
     }
 
     fn read(text: &str, key: &str) -> String {
@@ -425,14 +427,14 @@ mod tests {
 
     #[test]
     fn what_it_refused_is_refused_with_its_line() {
-        let told = |text: &[u8]| format!("{:#}", Env::parse("f", text, "/", None).unwrap_err());
+        let told = |text: &[u8]| format!("{:#}", EnvFile::parse("f", text, "/", None).unwrap_err());
         assert_eq!(
             told(b"A=1\nBACKUP_BLACKLIST=\"\n/a\n"),
             "f:2: the block of BACKUP_BLACKLIST does not end"
         );
         assert_eq!(told(format!("A=1\nB={}\n", "x".repeat(65_536)).as_bytes()), "f:2: is longer than 64 KiB");
         assert_eq!(told(b"A=1\nB=\xff\n"), "f:2: is not UTF-8");
-        let latin = Env::parse("f", b"# f\xfcr\nA=1\n", "/", None).unwrap();
+        let latin = EnvFile::parse("f", b"# f\xfcr\nA=1\n", "/", None).unwrap();
         assert_eq!(latin.value(&["A"], true, true).unwrap().text, "1", "a comment may be of any encoding");
     }
 
@@ -446,7 +448,7 @@ mod tests {
         assert!(env(text).is_variable("C") && env(text).is_variable("B") && !env(text).is_variable("D"));
         let process =
             BTreeMap::from([("HOME".to_owned(), "/root".to_owned()), ("D".to_owned(), "over".to_owned())]);
-        let with = Env::parse("f", text.as_bytes(), "/opt/proxsave", Some(process)).unwrap();
+        let with = EnvFile::parse("f", text.as_bytes(), "/opt/proxsave", Some(process)).unwrap();
         assert_eq!(with.value(&["D"], false, true).unwrap().text, "/root");
         assert_eq!(with.value(&["D"], true, true).unwrap().text, "over");
         assert_eq!(with.value(&["A"], true, false).unwrap().text, "${BASE_DIR}/x$B.y");
@@ -478,7 +480,7 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn no_file_makes_it_panic(text in "([A-E]{1,2}|[= #\"'\\\\${}\n\r]|export |BACKUP_BLACKLIST=\"\n){0,60}") {
-            if let Ok(env) = Env::parse("f", text.as_bytes(), "/opt", None) {
+            if let Ok(env) = EnvFile::parse("f", text.as_bytes(), "/opt", None) {
                 for (key, _) in env.keys() {
                     let _ = env.value(&[key], true, true);
                 }

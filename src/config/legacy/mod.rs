@@ -15,8 +15,8 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use self::env::{Env, Value};
-use self::table::{Kind, Row};
+use self::env::{EnvFile, OptionValue, Warning};
+use self::table::{OptionKind, OptionRow};
 use crate::model::nearest::nearest;
 use crate::model::secret::MASK;
 use crate::model::section::{Section, SectionEntry};
@@ -32,7 +32,7 @@ pub const RECIPIENT_FILE: &str = "AGE_RECIPIENT_FILE";
 
 /// What lies beside `backup.env` and belongs to it.
 #[derive(Debug, Default)]
-pub struct Beside {
+pub struct SiblingFiles {
     /// Text of the recipient file; None when there is none, an error when it cannot be read.
     pub recipients: Option<Result<String, String>>,
     /// Text of `passphrase.salt` beside it.
@@ -42,7 +42,7 @@ pub struct Beside {
 /// What became of an option.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case", tag = "fate")]
-pub enum Fate {
+pub enum OptionOutcome {
     /// It is a line of ours now.
     Taken {
         becomes: String,
@@ -69,7 +69,7 @@ pub enum Fate {
     NotSet,
 }
 
-impl Fate {
+impl OptionOutcome {
     fn taken(becomes: impl Into<String>) -> Self {
         Self::Taken { becomes: becomes.into(), note: String::new() }
     }
@@ -87,15 +87,17 @@ impl Fate {
     }
 
     /// What was to become a line of a section that cannot be.
-    fn refuse(&mut self, section: &str, why: &Refused) {
+    fn refuse(&mut self, section: &str, why: &RejectReason) {
         let Self::Taken { becomes, .. } = self else { return };
         let names = |text: &str| text == section || text.starts_with(&format!("{section} "));
         if !becomes.split(", ").any(names) {
             return;
         }
         *self = match why {
-            Refused::Kind => Self::instead(format!("this version has no such thing as '{section}'")),
-            Refused::Because(why) => Self::invalid(format!("'{section}' cannot be made of it: {why}")),
+            RejectReason::UnknownKind => {
+                Self::instead(format!("this version has no such thing as '{section}'"))
+            }
+            RejectReason::Because(why) => Self::invalid(format!("'{section}' cannot be made of it: {why}")),
         };
     }
 
@@ -116,7 +118,7 @@ impl Fate {
 /// An option of the old tool, and what became of it.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub struct Account {
+pub struct OptionReport {
     pub key: String,
     /// The older name that stands in the file.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -126,30 +128,21 @@ pub struct Account {
     /// As it was read; secrets are masked.
     pub value: String,
     #[serde(flatten)]
-    pub fate: Fate,
+    pub outcome: OptionOutcome,
 }
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Migration {
     /// In the order of the file, then what is not in it.
-    pub options: Vec<Account>,
+    pub options: Vec<OptionReport>,
     /// Lines of the file that the old tool read otherwise than they look.
-    pub remarks: Vec<Told>,
+    pub remarks: Vec<Warning>,
     /// Ours; secrets are marked private.
     #[serde(skip)]
     pub sections: Vec<Section>,
     /// What changes although no option says so.
     pub differences: Vec<&'static str>,
-}
-
-#[derive(Debug, Serialize)]
-pub struct Told {
-    pub line: usize,
-    pub key: String,
-    pub what: String,
-    #[serde(skip)]
-    pub lost: bool,
 }
 
 /// Of terminals, as the Bash version named them.
@@ -166,19 +159,24 @@ const DIFFERENCES: [&str; 3] = [
 ];
 
 /// Why a section cannot stand.
-pub enum Refused {
+pub enum RejectReason {
     /// There is none of its kind.
-    Kind,
+    UnknownKind,
     /// Its line would be refused, and this is why.
     Because(String),
 }
 
 /// Every option of the file and of the table, with what became of it. What `accepts` refuses is never made, and told
 /// of each option that wanted it.
-pub fn migrate(env: &Env, beside: &Beside, accepts: &dyn Fn(&Section) -> Result<(), Refused>) -> Migration {
+pub fn migrate(
+    env: &EnvFile,
+    beside: &SiblingFiles,
+    accepts: &dyn Fn(&Section) -> Result<(), RejectReason>,
+) -> Migration {
     let mut draft = Draft { sections: Vec::new() };
-    let from = From { env, beside };
-    let mut options: Vec<Account> = table::ROWS.iter().map(|row| account(row, &from, &mut draft)).collect();
+    let from = LegacyContext { env, beside };
+    let mut options: Vec<OptionReport> =
+        table::ROWS.iter().map(|row| account(row, &from, &mut draft)).collect();
     let mut known: BTreeSet<String> = keys().map(str::to_owned).collect();
     let endpoints = channels::endpoints(&from, &mut draft);
     known.extend(endpoints.iter().map(|account| account.key.clone()));
@@ -198,18 +196,12 @@ pub fn migrate(env: &Env, beside: &Beside, accepts: &dyn Fn(&Section) -> Result<
         }
     });
     for account in &mut options {
-        refused.iter().for_each(|(section, why)| account.fate.refuse(section, why));
+        refused.iter().for_each(|(section, why)| account.outcome.refuse(section, why));
     }
     options.sort_by_key(|account| account.line.unwrap_or(usize::MAX));
-    let told = |remark: &env::Remark| Told {
-        line: remark.line,
-        key: remark.key.clone(),
-        what: remark.what.clone(),
-        lost: remark.lost,
-    };
     Migration {
         options,
-        remarks: env.remarks.iter().map(told).collect(),
+        remarks: env.remarks.clone(),
         sections: draft.ordered(),
         differences: DIFFERENCES.to_vec(),
     }
@@ -235,8 +227,8 @@ const SPARE: [&str; 13] = [
 /// One line that cannot stand must not cost the others: the refused ones go, each with its reason.
 fn thin_out(
     section: &mut Section,
-    accepts: &dyn Fn(&Section) -> Result<(), Refused>,
-) -> Vec<(String, Refused)> {
+    accepts: &dyn Fn(&Section) -> Result<(), RejectReason>,
+) -> Vec<(String, RejectReason)> {
     let mut refused = Vec::new();
     if accepts(section).is_ok() {
         return refused;
@@ -258,79 +250,86 @@ fn thin_out(
     refused
 }
 
-fn account(row: &Row, from: &From, draft: &mut Draft) -> Account {
+fn account(row: &OptionRow, from: &LegacyContext, draft: &mut Draft) -> OptionReport {
     let given = from.given(row);
     let (value, set) = match &given {
         Some(value) => (value.text.clone(), true),
         None => (row.default.to_owned(), false),
     };
-    let mut fate =
-        if set || row.rule.speaks_unasked() { judge(row, &value, from, draft) } else { Fate::NotSet };
+    let mut outcome = if set || row.rule.speaks_unasked() {
+        judge(row, &value, from, draft)
+    } else {
+        OptionOutcome::NotSet
+    };
     if let Some(value) = given.as_ref().filter(|value| !value.unknown.is_empty()) {
         let names = value.unknown.join(", ");
-        fate = fate.noted(&format!(
+        outcome = outcome.noted(&format!(
             "{names} is set nowhere in the file; the old tool took it from its environment, --env does too"
         ));
     }
     let written_as = given.as_ref().filter(|value| value.name != row.key).map(|value| value.name.clone());
     let shown = if row.secret && !value.is_empty() { MASK.to_owned() } else { mask(&value).into_owned() };
-    Account {
+    OptionReport {
         key: row.key.to_owned(),
         written_as,
         line: given.and_then(|value| value.line),
         value: if set { shown } else { String::new() },
-        fate,
+        outcome,
     }
 }
 
 /// A value that the loader did not understand is its default from here on, and said to be.
-fn judge(row: &Row, value: &str, from: &From, draft: &mut Draft) -> Fate {
+fn judge(row: &OptionRow, value: &str, from: &LegacyContext, draft: &mut Draft) -> OptionOutcome {
     match row.kind.check(value) {
         Ok(()) => row.rule.apply(row, value, from, draft),
         Err(wrong) => {
             let shown = if row.secret { MASK } else { value };
             let treated = match row.kind {
-                Kind::Bool => "no".to_owned(),
-                Kind::Size => "an error that ended its run".to_owned(),
+                OptionKind::Bool => "no".to_owned(),
+                OptionKind::Size => "an error that ended its run".to_owned(),
                 _ if row.default.is_empty() => "not set".to_owned(),
                 _ => format!("its default {}", row.default),
             };
             let what = format!("'{shown}' {wrong}; the old tool took it for {treated}");
             match row.rule.apply(row, row.kind.fallback(row.default), from, draft) {
-                Fate::Taken { becomes, .. } => Fate::invalid(format!("{what}, so it is now {becomes}")),
-                _ => Fate::invalid(what),
+                OptionOutcome::Taken { becomes, .. } => {
+                    OptionOutcome::invalid(format!("{what}, so it is now {becomes}"))
+                }
+                _ => OptionOutcome::invalid(what),
             }
         }
     }
 }
 
-fn unknown(key: &str, line: usize, env: &Env) -> Account {
+fn unknown(key: &str, line: usize, env: &EnvFile) -> OptionReport {
     let names: Vec<&str> = keys().collect();
-    let fate = if env.is_variable(key) {
-        Fate::not_needed("a variable of the file's own: what names it has its value")
+    let outcome = if env.is_variable(key) {
+        OptionOutcome::not_needed("a variable of the file's own: what names it has its value")
     } else if COLOURS.contains(&key) {
-        Fate::not_needed("a colour of the Bash version")
+        OptionOutcome::not_needed("a colour of the Bash version")
     } else if channels::is_of_endpoint(key) {
-        Fate::not_needed("WEBHOOK_ENDPOINTS does not name this endpoint; the old tool sent nothing to it")
+        OptionOutcome::not_needed(
+            "WEBHOOK_ENDPOINTS does not name this endpoint; the old tool sent nothing to it",
+        )
     } else {
         let hint = nearest(key, &names).map_or_else(
             || "the old tool knew no such option and passed over it".to_owned(),
             |near| format!("the old tool knew no such option; was {near} meant?"),
         );
-        Fate::Unknown { hint }
+        OptionOutcome::Unknown { hint }
     };
     let (key, value) = (key.to_owned(), String::new());
-    Account { key, written_as: None, line: Some(line), value, fate }
+    OptionReport { key, written_as: None, line: Some(line), value, outcome }
 }
 
 /// What the converters read from.
-struct From<'a> {
-    env: &'a Env,
-    beside: &'a Beside,
+struct LegacyContext<'a> {
+    env: &'a EnvFile,
+    beside: &'a SiblingFiles,
 }
 
-impl From<'_> {
-    fn given(&self, row: &Row) -> Option<Value> {
+impl LegacyContext<'_> {
+    fn given(&self, row: &OptionRow) -> Option<OptionValue> {
         self.env.value(row.names, row.env, row.kind.is_text())
     }
 
@@ -340,7 +339,7 @@ impl From<'_> {
         let given = self.given(row).map(|value| value.text);
         // Whatever is no yes was no.
         let understood = |text: &String| !text.is_empty() && row.kind.check(text).is_ok();
-        let given = given.filter(|text| matches!(row.kind, Kind::Bool) || understood(text));
+        let given = given.filter(|text| matches!(row.kind, OptionKind::Bool) || understood(text));
         given.unwrap_or_else(|| self.default(row.default))
     }
 

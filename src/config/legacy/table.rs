@@ -1,14 +1,18 @@
 //! Every option that the predecessor's loader ever read: its names in their order of precedence, its type and
 //! default, whether the environment overrode it, and what becomes of it. One row an option, and nothing else.
 
-use super::{Draft, Fate, From, channels as ch, env, files as fi, stores as st};
+use super::channels as ch;
+use super::env;
+use super::files as fi;
+use super::stores as st;
+use super::{Draft, LegacyContext, OptionOutcome};
 
-pub struct Row {
+pub struct OptionRow {
     /// Today's name.
     pub key: &'static str,
     /// All names that are read, the first that says something wins.
     pub names: &'static [&'static str],
-    pub kind: Kind,
+    pub kind: OptionKind,
     /// Of its code, when the file does not say.
     pub default: &'static str,
     pub secret: bool,
@@ -18,7 +22,7 @@ pub struct Row {
 }
 
 #[derive(Clone, Copy)]
-pub enum Kind {
+pub enum OptionKind {
     Bool,
     Int,
     Float,
@@ -33,7 +37,7 @@ pub enum Kind {
     Numbers,
 }
 
-impl Kind {
+impl OptionKind {
     pub fn is_text(self) -> bool {
         matches!(self, Self::Text | Self::Choice(_) | Self::Duration)
     }
@@ -85,9 +89,9 @@ pub enum Rule {
     Skip(&'static [&'static str]),
     /// A switch that was off unless asked for; we save it in any case.
     Anyway(&'static str),
-    By(fn(&From, &str, &mut Draft) -> Fate),
+    By(fn(&LegacyContext, &str, &mut Draft) -> OptionOutcome),
     /// As `By`, and also when the file does not name the option: its default had an effect.
-    Always(fn(&From, &str, &mut Draft) -> Fate),
+    Always(fn(&LegacyContext, &str, &mut Draft) -> OptionOutcome),
 }
 
 impl Rule {
@@ -95,39 +99,45 @@ impl Rule {
         matches!(self, Self::Always(_))
     }
 
-    pub fn apply(&self, row: &Row, value: &str, from: &From, draft: &mut Draft) -> Fate {
+    pub fn apply(
+        &self,
+        row: &OptionRow,
+        value: &str,
+        from: &LegacyContext,
+        draft: &mut Draft,
+    ) -> OptionOutcome {
         match self {
-            Self::NotNeeded(why) => Fate::not_needed(*why),
-            Self::Instead(_) if value.is_empty() => Fate::not_needed("it is empty"),
-            Self::Instead(what) => Fate::instead(*what),
+            Self::NotNeeded(why) => OptionOutcome::not_needed(*why),
+            Self::Instead(_) if value.is_empty() => OptionOutcome::not_needed("it is empty"),
+            Self::Instead(what) => OptionOutcome::instead(*what),
             Self::Unless(neutral, what) => {
                 let same = match row.kind {
-                    Kind::Bool => env::boolean(value) == env::boolean(neutral),
+                    OptionKind::Bool => env::boolean(value) == env::boolean(neutral),
                     _ => value.is_empty() || from.default(neutral) == value,
                 };
-                if same { Fate::not_needed("as it is here") } else { Fate::instead(*what) }
+                if same { OptionOutcome::not_needed("as it is here") } else { OptionOutcome::instead(*what) }
             }
             Self::Skip(items) if env::boolean(value) => {
-                Fate::not_needed(format!("saved here too ({})", items.join(", ")))
+                OptionOutcome::not_needed(format!("saved here too ({})", items.join(", ")))
             }
             Self::Skip(items) => {
                 let lines: Vec<_> =
                     items.iter().map(|item| draft.set("backup", "main", "skip", item)).collect();
-                Fate::taken(lines.join(", "))
+                OptionOutcome::taken(lines.join(", "))
             }
-            Self::Anyway(_) if env::boolean(value) => Fate::not_needed("saved here in any case"),
+            Self::Anyway(_) if env::boolean(value) => OptionOutcome::not_needed("saved here in any case"),
             Self::Anyway(items) => {
-                Fate::not_needed(format!("saved here in any case; `skip` leaves it out ({items})"))
+                OptionOutcome::not_needed(format!("saved here in any case; `skip` leaves it out ({items})"))
             }
             Self::By(convert) | Self::Always(convert) => convert(from, value, draft),
         }
     }
 }
 
-const BASE: Row = Row {
+const BASE: OptionRow = OptionRow {
     key: "",
     names: &[],
-    kind: Kind::Text,
+    kind: OptionKind::Text,
     default: "",
     secret: false,
     env: false,
@@ -139,11 +149,11 @@ macro_rules! row {
     ($old:literal > $key:literal, $($rest:tt)*) => { row!(@ $key, [$old, $key], $($rest)*) };
     ($key:literal $(| $older:literal)?, $($rest:tt)*) => { row!(@ $key, [$key $(, $older)?], $($rest)*) };
     (@ $key:literal, [$($name:literal),*], $kind:expr, $default:literal, $rule:expr $(, $field:ident: $value:expr)*) => {
-        Row { key: $key, names: &[$($name),*], kind: $kind, default: $default, rule: $rule $(, $field: $value)*, ..BASE }
+        OptionRow { key: $key, names: &[$($name),*], kind: $kind, default: $default, rule: $rule $(, $field: $value)*, ..BASE }
     };
 }
 
-use Kind::{Bool, Choice, Duration, Float, Int, List, Numbers, Size, Text};
+use OptionKind::{Bool, Choice, Duration, Float, Int, List, Numbers, Size, Text};
 use Rule::{Always, Anyway, By, Instead, NotNeeded, Skip, Unless};
 
 const IGNORED: Rule = NotNeeded("an option of the Bash version; the old tool did not read it any more");
@@ -160,7 +170,7 @@ const TIMER: &str =
 
 #[rustfmt::skip]
 #[allow(clippy::needless_update)] // of the rows that say everything
-pub const ROWS: &[Row] = &[
+pub const ROWS: &[OptionRow] = &[
     // General
     row!("BACKUP_ENABLED", Bool, "true", Unless("true", "`systemctl disable --now proxmox-backup-extra.timer` stops the daily runs"), env: true),
     row!("PROFILING_ENABLED", Bool, "true", NotNeeded("a profiler is no part of a backup"), env: true),

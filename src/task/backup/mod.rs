@@ -28,7 +28,7 @@ use crate::archive::keys::Keys;
 use crate::archive::reader::{Archive, Head};
 use crate::archive::recipient::Recipient;
 use crate::archive::writer::{Protection, Writer, Written};
-use crate::config::{Backup, Config};
+use crate::config::{BackupConfig, Config};
 use crate::model::index::Index;
 use crate::model::problem::{Fault, FaultKind, Outcome, Problem, Severity};
 use crate::model::report::{Changes, Phases, Report};
@@ -389,7 +389,8 @@ fn draft(
 
 /// The codec as it will really run. Errors: `Usage`, in the words of the configuration.
 pub fn compression(config: &Config) -> Result<Compression> {
-    let Backup { compression, compression_mode, compression_level, compression_threads, .. } = &config.backup;
+    let BackupConfig { compression, compression_mode, compression_level, compression_threads, .. } =
+        &config.backup;
     let processors = thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let threads = match compression_threads {
         0 => u32::try_from(processors).unwrap_or(1).min(THREADS_MAX),

@@ -1,7 +1,7 @@
 //! `check --network`: sockets, the packet filter and processes of the running system.
 
 use crate::catalog::exposure::{CLUSTER_RULES, NODE_RULES};
-use crate::config::{Check, ProgramName};
+use crate::config::{CheckConfig, ProgramName};
 use crate::model::exposure::Firewall;
 use crate::model::facts::Product;
 use crate::plan::check::{Area, CheckFinding, CheckState};
@@ -12,7 +12,7 @@ use crate::sys::pmxcfs;
 use crate::sys::process::processes;
 
 /// Of the system whose /proc is below the root.
-pub fn network(host: &Host, config: &Check) -> Vec<CheckFinding> {
+pub fn network(host: &Host, config: &CheckConfig) -> Vec<CheckFinding> {
     let names = |programs: &[ProgramName]| programs.iter().map(|program| program.0.clone()).collect();
     let rules = ExposureRules {
         ports: config.port_allow.iter().map(|allowed| (allowed.program.clone(), allowed.port)).collect(),

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::journal::{self, Journal, RestorePhase};
 use super::probe::{self, Probe};
 use super::{RestoreLock, audit_log, services, undo};
-use crate::config::Api;
+use crate::config::ApiConfig;
 use crate::model::facts::Product;
 use crate::model::index::Name;
 use crate::model::problem::{Fault, FaultKind, Problem, Severity};
@@ -241,7 +241,7 @@ fn start_waiting(host: &Host, id: &str) -> Result<()> {
 
 /// Waits beside an armed restore until it is confirmed, its time is up, or its probes decide. Errors: a signal ended
 /// the waiting; what is armed stays so, for the next boot.
-pub fn wait(host: &Host, apis: &[(Product, Api)]) -> Result<Ended> {
+pub fn wait(host: &Host, apis: &[(Product, ApiConfig)]) -> Result<Ended> {
     let Some(mut armed) = read(host) else { return Ok(Ended::Nothing) };
     let dir = journal::folder(host).join(&armed.id);
     let (mut good, mut applied_at, mut asked_at) = (0, None, f64::MIN);
@@ -316,7 +316,7 @@ fn ended(dir: &std::path::Path) -> Result<Ended> {
 /// Errors: it could not be undone; a signal ended the watching, and it is still armed.
 pub fn watch(
     host: &Host,
-    apis: &[(Product, Api)],
+    apis: &[(Product, ApiConfig)],
     armed: &PendingConfirm,
     say: &dyn Fn(&str),
 ) -> Result<Ended> {
@@ -341,7 +341,7 @@ pub fn watch(
 }
 
 /// What a boot and the waiting process do: undoes what is due. Nothing to do is no error.
-pub fn undo_due(host: &Host, apis: &[(Product, Api)]) -> Result<Ended> {
+pub fn undo_due(host: &Host, apis: &[(Product, ApiConfig)]) -> Result<Ended> {
     match read(host) {
         Some(armed) if armed.is_due() => undo_now(host, apis, NOBODY),
         _ => Ok(Ended::Nothing),
@@ -350,7 +350,7 @@ pub fn undo_due(host: &Host, apis: &[(Product, Api)]) -> Result<Ended> {
 
 /// Also over what somebody changed since: it is there to win a connection back, and keeps a copy of that.
 /// `Nothing`: its time began only now. Errors: what could not be put back.
-fn undo_now(host: &Host, apis: &[(Product, Api)], why: &str) -> Result<Ended> {
+fn undo_now(host: &Host, apis: &[(Product, ApiConfig)], why: &str) -> Result<Ended> {
     let Some(first) = read(host) else { return Ok(Ended::Nothing) };
     let _alone = alone_at_last(host, &first)?;
     // Confirmed or undone in the last moment.

@@ -31,7 +31,7 @@ use self::prepare::Prepared;
 use self::probe::Probe;
 use self::undo::Undone;
 use super::snapshots::ChosenSnapshot;
-use crate::config::Api;
+use crate::config::ApiConfig;
 use crate::model::facts::Product;
 use crate::model::problem::{Fault, FaultKind, Problem};
 use crate::model::snapshot::SnapshotId;
@@ -116,7 +116,7 @@ pub fn run(
     host: &Host,
     chosen: &ChosenSnapshot,
     prepared: &Prepared,
-    apis: &[(Product, Api)],
+    apis: &[(Product, ApiConfig)],
     arming: &ConfirmOptions,
     tell: &mut dyn FnMut(&str) -> Result<()>,
 ) -> Result<Restored> {
@@ -146,7 +146,12 @@ pub fn run(
 }
 
 /// Goes on with a restore that was cut short. One that is armed already gets its whole time again.
-pub fn resume(host: &Host, id: &str, apis: &[(Product, Api)], arming: &ConfirmOptions) -> Result<Restored> {
+pub fn resume(
+    host: &Host,
+    id: &str,
+    apis: &[(Product, ApiConfig)],
+    arming: &ConfirmOptions,
+) -> Result<Restored> {
     check_root()?;
     let _lock = Lock::acquire(&host.run_dir())?;
     let _alone = lock_restore(host)?;
@@ -179,7 +184,7 @@ type Gone = Result<(Vec<Problem>, Option<PendingConfirm>)>;
 fn apply_stages(
     host: &Host,
     journal: &mut Journal,
-    apis: &[(Product, Api)],
+    apis: &[(Product, ApiConfig)],
     arming: &ConfirmOptions,
     wait: Duration,
 ) -> Gone {
@@ -208,7 +213,7 @@ fn apply_stages(
 fn finish_or_roll_back(
     host: &Host,
     journal: &mut Journal,
-    apis: &[(Product, Api)],
+    apis: &[(Product, ApiConfig)],
     verb: &str,
     done: Gone,
 ) -> Result<Restored> {
@@ -257,7 +262,7 @@ fn finish_or_roll_back(
 }
 
 /// Undoes a restore by hand. Errors: `NotFound`, `Locked`.
-pub fn undo(host: &Host, id: Option<&str>, apis: &[(Product, Api)], force: bool) -> Result<Undone> {
+pub fn undo(host: &Host, id: Option<&str>, apis: &[(Product, ApiConfig)], force: bool) -> Result<Undone> {
     check_root()?;
     let _lock = Lock::acquire(&host.run_dir())?;
     let _alone = lock_restore(host)?;
@@ -278,7 +283,12 @@ pub fn undo(host: &Host, id: Option<&str>, apis: &[(Product, Api)], force: bool)
 }
 
 /// Files, then the services that read them.
-pub fn roll_back(host: &Host, journal: &mut Journal, apis: &[(Product, Api)], force: bool) -> Result<Undone> {
+pub fn roll_back(
+    host: &Host,
+    journal: &mut Journal,
+    apis: &[(Product, ApiConfig)],
+    force: bool,
+) -> Result<Undone> {
     let running = journal.record.running.clone();
     let record = &journal.record;
     let stood: Vec<String> = record.calm.start.iter().chain(&record.session.start).cloned().collect();

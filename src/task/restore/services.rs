@@ -55,7 +55,7 @@ pub fn settle(
     host: &Host,
     services: &Services,
     running: &[String],
-    apis: &[(Product, config::Api)],
+    apis: &[(Product, config::ApiConfig)],
     limit: Deadline,
 ) -> Vec<Problem> {
     let mut problems = Vec::new();
@@ -134,7 +134,7 @@ fn within<E>(limit: Duration, is_so: impl Fn() -> Result<(), E>) -> Result<(), E
 fn answers(
     api: &api::ApiAccess,
     unit: &str,
-    apis: &[(Product, config::Api)],
+    apis: &[(Product, config::ApiConfig)],
     limit: Deadline,
 ) -> Option<Problem> {
     let known = apis.iter().find(|(of, _)| *of == api.product).map(|(_, api)| api);

@@ -24,7 +24,7 @@ const PERMISSIONS_MAX_BYTES: u64 = 4 << 20;
 pub struct ApiSession {
     api: &'static ApiAccess,
     client: Client,
-    configured: config::Api,
+    configured: config::ApiConfig,
     authorization: String,
 }
 
@@ -33,7 +33,7 @@ impl ApiSession {
     pub fn open(
         host: &Host,
         api: &'static ApiAccess,
-        configured: &config::Api,
+        configured: &config::ApiConfig,
         problems: &mut Vec<Problem>,
     ) -> Option<Self> {
         let opened = Self::connect(host, api, configured).and_then(|session| {
@@ -56,7 +56,7 @@ impl ApiSession {
             .ok()
     }
 
-    fn connect(host: &Host, api: &'static ApiAccess, configured: &config::Api) -> Result<Self> {
+    fn connect(host: &Host, api: &'static ApiAccess, configured: &config::ApiConfig) -> Result<Self> {
         let pins = match &configured.fingerprint {
             Some(pin) => vec![pin.clone()],
             None => own_certificates(host, api)?,

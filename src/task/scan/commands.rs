@@ -63,7 +63,7 @@ impl Question {
 }
 
 /// What will be asked, a line each.
-pub fn questions(items: &[&'static Item], host: &Host, apis: &[(Product, config::Api)]) -> Vec<String> {
+pub fn questions(items: &[&'static Item], host: &Host, apis: &[(Product, config::ApiConfig)]) -> Vec<String> {
     let line = |question: Question| {
         let get = question.get.as_ref();
         let by_api =
@@ -80,7 +80,7 @@ pub fn questions(items: &[&'static Item], host: &Host, apis: &[(Product, config:
 pub struct Inquiry<'a> {
     host: &'a Host,
     /// A session is opened by whoever needs it first; None when it cannot be had.
-    sessions: Vec<(Product, &'a config::Api, OnceLock<Option<ApiSession>>)>,
+    sessions: Vec<(Product, &'a config::ApiConfig, OnceLock<Option<ApiSession>>)>,
     todo: Vec<Question>,
     said: Mutex<Vec<Option<Result<Said>>>>,
     problems: Mutex<Vec<Problem>>,
@@ -96,7 +96,7 @@ enum Said {
 }
 
 impl<'a> Inquiry<'a> {
-    pub fn new(items: &[&'static Item], host: &'a Host, apis: &'a [(Product, config::Api)]) -> Self {
+    pub fn new(items: &[&'static Item], host: &'a Host, apis: &'a [(Product, config::ApiConfig)]) -> Self {
         let todo: Vec<Question> = items.iter().filter_map(|item| Question::of(item, host)).collect();
         let said = Mutex::new(todo.iter().map(|_| None).collect());
         Self {

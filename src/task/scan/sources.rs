@@ -34,7 +34,7 @@ pub struct Sources {
     include: Vec<Pattern>,
     exclude: Vec<Pattern>,
     /// How the products' APIs are asked.
-    pub apis: Vec<(Product, config::Api)>,
+    pub apis: Vec<(Product, config::ApiConfig)>,
     pub problems: Vec<Problem>,
 }
 

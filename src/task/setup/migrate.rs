@@ -13,8 +13,8 @@ use super::configure::Files;
 use crate::catalog::legacy::{
     CRON_DIR, CRONTAB, ENV_FILES, INSTALL_DIRS, ROOT_CRONTAB, SALT_FILE, UNIT_DIR, is_program, named_in,
 };
-use crate::config::legacy::env::Env;
-use crate::config::legacy::{self, Beside, Migration, Refused};
+use crate::config::legacy::env::EnvFile;
+use crate::config::legacy::{self, Migration, RejectReason, SiblingFiles};
 use crate::model::problem::{Fault, FaultKind};
 use crate::model::section::{Section, to_text};
 use crate::sys::fs::files;
@@ -62,7 +62,7 @@ pub struct Start {
 pub fn run(
     host: &Host,
     request: MigrateRequest,
-    accepts: &dyn Fn(&Section) -> Result<(), Refused>,
+    accepts: &dyn Fn(&Section) -> Result<(), RejectReason>,
 ) -> Result<Migrated> {
     let (path, others) = match request.file {
         Some(path) => (path, Vec::new()),
@@ -71,7 +71,7 @@ pub fn run(
     let name = path.display().to_string();
     let bytes = read(&path)?;
     let base_dir = base_dir(&request.root, &path);
-    let env = Env::parse(&name, &bytes, &base_dir, request.process)?;
+    let env = EnvFile::parse(&name, &bytes, &base_dir, request.process)?;
     let beside = beside(&request.root, &env);
     let migration = legacy::migrate(&env, &beside, accepts);
     let starts = starts(&request.root, host.is_live() && request.root == Path::new("/"));
@@ -119,7 +119,7 @@ fn base_dir(root: &Path, file: &Path) -> String {
 }
 
 /// The recipient file and the salt, which belong to the configuration.
-fn beside(root: &Path, env: &Env) -> Beside {
+fn beside(root: &Path, env: &EnvFile) -> SiblingFiles {
     let file = env.value(&[legacy::RECIPIENT_FILE], true, true).map(|value| value.text);
     let file = file.filter(|text| !text.is_empty());
     let file = file.unwrap_or_else(|| format!("{}/identity/age/recipient.txt", env.base_dir));
@@ -133,7 +133,7 @@ fn beside(root: &Path, env: &Env) -> Beside {
     };
     let salt =
         Path::new(&file).parent().and_then(|folder| text(&folder.join(SALT_FILE).display().to_string()).ok());
-    Beside { recipients, salt }
+    SiblingFiles { recipients, salt }
 }
 
 /// What starts the old tool on the system below `root`; `live` looks at running processes too.
@@ -228,9 +228,11 @@ impl Migrated {
 
 /// True when something was lost that an admin has to look at.
 pub fn has_problems(migrated: &Migrated) -> bool {
-    use crate::config::legacy::Fate;
+    use crate::config::legacy::OptionOutcome;
     let options = &migrated.migration.options;
-    options.iter().any(|one| matches!(one.fate, Fate::Invalid { .. } | Fate::Unknown { .. }))
+    options
+        .iter()
+        .any(|one| matches!(one.outcome, OptionOutcome::Invalid { .. } | OptionOutcome::Unknown { .. }))
         || migrated.migration.remarks.iter().any(|remark| remark.lost)
 }
 
