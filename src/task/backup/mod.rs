@@ -1,4 +1,4 @@
-//! `backup`: one pass from the host into a snapshot, read back, put on every store.
+//! `backup`: reads the host once into a snapshot, reads the snapshot back and puts it on every store.
 
 pub mod readahead;
 mod upload;
@@ -57,7 +57,7 @@ pub struct BackupRequest {
     pub trigger: Trigger,
 }
 
-/// What a run would read and write; nothing was read but names and sizes.
+/// The plan of a run: all it would read and write. Nothing was read but names and sizes.
 #[derive(Debug, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct BackupPlan {
@@ -220,7 +220,8 @@ fn may_skip(
     readable
 }
 
-/// What the snapshot holds, to be remembered. Not of a part of the host, and not where nothing can be kept.
+/// Builds the baseline of this snapshot, to be remembered. None: only a part of the host was saved, or nothing can be
+/// kept.
 fn picture(host: &Host, snapshot: &Snapshot, size: u64, index: &Index) -> Option<Baseline> {
     let made =
         snapshot.selection.is_empty().then(|| Baseline::of(host, &snapshot.id, size, &index.entries))?;

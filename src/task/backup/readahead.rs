@@ -1,6 +1,6 @@
-//! Reading ahead on a cold disk: a second walk runs before the first and has the kernel fetch what comes, from
-//! several threads, so that the disk sees more than one request at a time. It decides nothing and its failures
-//! are nobody's: the walk that counts meets them again.
+//! Readahead on a cold disk: a second walk runs before the first and has the kernel fetch the next files, from
+//! several threads, so that the disk sees more than one request at a time. It decides nothing and its failures are
+//! ignored: the walk that counts meets them again.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -19,7 +19,7 @@ const THREADS: usize = 6;
 const AHEAD_MAX_BYTES: u64 = 64 << 20;
 /// The kernel itself reads ahead in a file that is longer.
 const FILE_MAX_BYTES: u64 = 1 << 20;
-/// So that a host of empty files has a distance too.
+/// The least that a file counts, so that a host of empty files has a distance too.
 const FILE_MIN_BYTES: u64 = 4 << 10;
 const QUEUE_FILES: usize = 256;
 const PAUSE: Duration = Duration::from_millis(1);

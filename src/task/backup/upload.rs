@@ -1,4 +1,5 @@
-//! A snapshot's way to its stores: to all at a time, then retention where it lies safely. Not here: what is in it.
+//! Upload of a snapshot to all its stores at the same time, then retention on the stores that have it safely.
+//! Not here: the content of the snapshot.
 
 use std::panic::resume_unwind;
 use std::path::Path;
