@@ -1,4 +1,4 @@
-//! The host itself: keys on it, hooks, the timer, the clock, the cluster file system, room in /var.
+//! Checks of the host itself: keys on it, hooks, the timer, the clock, the cluster file system, room in /var.
 
 use std::time::Duration;
 
@@ -156,7 +156,7 @@ fn clock() -> Vec<CheckFinding> {
     }]
 }
 
-/// Where a snapshot is written before it goes to its stores.
+/// Checks the room in the directory where a snapshot is written before it goes to its stores.
 pub fn var_space(host: &Host) -> Vec<CheckFinding> {
     let dir = host.state_dir();
     let found = dir.ancestors().find_map(|dir| free_space::now(dir).ok());

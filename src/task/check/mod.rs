@@ -38,8 +38,8 @@ const MARGIN: u64 = 3;
 /// When there is no last one.
 const FIRST_BYTES: u64 = 16 << 20;
 
-/// What is quick and local, before each backup: problems of its report.
-/// Errors: with `stop`, when something must be mended first.
+/// Runs the quick and local checks before each backup and returns the problems of its report.
+/// Errors: with `stop`, when something must be repaired first.
 pub fn preflight(host: &Host, config: &Config) -> Result<Vec<Problem>> {
     if config.backup.preflight == Preflight::Off {
         return Ok(Vec::new());
@@ -118,7 +118,7 @@ pub fn failed(area: Area, error: &anyhow::Error) -> CheckFinding {
     CheckFinding { hint, ..CheckFinding::new(area, CheckState::Problem, format!("{error:#}")) }
 }
 
-/// Whether snapshots are sealed, every channel as its section says, and where metrics go.
+/// Checks the settings: snapshots are encrypted, every channel is as its section says, metrics have their place.
 pub fn settings(host: &Host, config: &Config) -> Vec<CheckFinding> {
     let mut findings = Vec::new();
     let keys = |state, what: String| CheckFinding::new(Area::Keys, state, what);
@@ -161,7 +161,7 @@ pub fn settings(host: &Host, config: &Config) -> Vec<CheckFinding> {
     findings
 }
 
-/// Who is told of a run. Nothing is sent.
+/// Lists the channels that a run notifies. Nothing is sent.
 fn channels(host: &Host, config: &Config) -> Vec<CheckFinding> {
     let finding = |state, what: &str| CheckFinding::new(Area::Channels, state, what);
     let sections = told::sections(host, &config.channels);
@@ -196,7 +196,7 @@ pub fn coverage(host: &Host, config: &Config, stores: &[Box<dyn Store>]) -> Resu
     }])
 }
 
-/// What others than root read by, and what folders have.
+/// Permission bits by which others than root read a file, and those that directories have.
 const READ: u32 = 0o044;
 const EXECUTE: u32 = 0o111;
 

@@ -11,8 +11,8 @@ use crate::sys::net::{netfilter, sockets};
 use crate::sys::pmxcfs;
 use crate::sys::process::processes;
 
-/// Of the system whose /proc is below the root.
-pub fn network(host: &Host, config: &CheckConfig) -> Vec<CheckFinding> {
+/// Checks the network of the system whose /proc is below the root.
+pub fn network(host: &Host, config: &Check) -> Vec<CheckFinding> {
     let names = |programs: &[ProgramName]| programs.iter().map(|program| program.0.clone()).collect();
     let rules = ExposureRules {
         ports: config.port_allow.iter().map(|allowed| (allowed.program.clone(), allowed.port)).collect(),

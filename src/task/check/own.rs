@@ -1,4 +1,4 @@
-//! What of ours is on the host: in whose hands, and as its package brought it.
+//! Checks of our own files on the host: their owner and mode, and whether they are as the package installed them.
 
 use std::ffi::OsStr;
 use std::fs;
