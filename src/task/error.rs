@@ -3,7 +3,7 @@
 use crate::model::problem::{Fault, Problem};
 use crate::sys::error_hint;
 
-/// What helps: as the error says it, or what is usual against its cause.
+/// Returns the hint of an error: its own, or the usual one for its cause.
 pub fn hint(error: &anyhow::Error) -> Option<String> {
     let told = error.downcast_ref::<Fault>().and_then(|fault| fault.hint.clone());
     told.or_else(|| error_hint::hint(error).map(str::to_owned))

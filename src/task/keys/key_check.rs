@@ -1,5 +1,5 @@
-//! The proof that somebody still has what opens the snapshots: a small canary is sealed as a snapshot would be, opened
-//! with the offline key, and the day written down.
+//! The proof that somebody still has the key that opens the snapshots: a small canary is encrypted as a snapshot
+//! would be, opened with the offline key, and the day is written down.
 
 use std::io::{BufReader, Read, Write};
 
@@ -42,8 +42,8 @@ pub fn proof(host: &Host) -> Option<Proof> {
     serde_json::from_slice(&text).ok()
 }
 
-/// What an admin should do about the key. None: nothing is sealed, or it was proven not long ago, with the recipients
-/// of today.
+/// Returns the problem that tells an admin to check the key. None: nothing is encrypted, or the key was proven not
+/// long ago, with the recipients of today.
 pub fn overdue(host: &Host, recipients: &[Recipient]) -> Option<Problem> {
     if recipients.is_empty() {
         return None;

@@ -24,13 +24,13 @@ use crate::sys::fs::files;
 use crate::sys::host::{CONFIG_DIR, Host};
 use crate::sys::process::forked;
 
-/// Of a file of recipients, or of ours.
+/// The size limit of a file of recipients.
 const FILE_MAX_BYTES: u64 = 4 << 20;
 const RECIPIENT: &str = "recipient";
 const RECIPIENT_FILE: &str = "recipient-file";
-/// What a run needs before it reads anything may lie on a share that hangs.
+/// The time limit to read a key file: a file that a run needs before it starts may lie on a share that hangs.
 const READ_LIMIT: Duration = Duration::from_secs(5);
-/// Of any private key of SSH.
+/// The size limit of any private SSH key.
 const KEY_MAX_BYTES: u64 = 64 * 1024;
 const PUBLIC: u32 = 0o644;
 const PRIVATE: u32 = 0o600;
@@ -175,7 +175,7 @@ pub fn of_passphrase(host: &Host, passphrase: &str) -> Result<Recipient> {
     Ok(recipient.derived(derivation))
 }
 
-/// What became of a recipient that was to be added.
+/// The result of adding a recipient.
 #[derive(Debug, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Added {
