@@ -125,7 +125,8 @@ fn ahead(step: &RestoreStep, live: &LivePath, is_in_flight: bool) -> Ahead {
     if is_as_planned || is_half { Ahead::Write } else { Ahead::Changed }
 }
 
-/// What is left to be written, by looking only; None at a path that somebody changed meanwhile, where it would end.
+/// Lists the steps left to be written, by looking only. None: somebody changed that path during the run; the restore
+/// would end there.
 /// Errors: the host cannot be looked at.
 pub fn look(host: &Host, journal: &Journal) -> Result<Vec<(Name, Option<Action>)>> {
     let steps = &journal.record.steps;

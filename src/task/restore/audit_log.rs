@@ -1,4 +1,4 @@
-//! Who restored, undid and confirmed what: one line each, for ever.
+//! The audit log: who restored, undid and confirmed each restore, one line each, kept for ever.
 
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -21,13 +21,13 @@ const MAX_BYTES: u64 = 64 << 20;
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Line {
-    /// As RFC 3339 says.
+    /// Time in RFC 3339.
     pub at: String,
     /// restore, resume, undo, confirm.
     pub verb: String,
     pub id: String,
     pub snapshot: String,
-    /// Of the plan.
+    /// Digest of the plan.
     pub plan: String,
     pub steps: usize,
     pub who: Who,

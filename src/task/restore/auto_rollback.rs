@@ -1,5 +1,6 @@
-//! An armed restore undoes itself unless somebody who could log in anew confirms it. Armed on disk before the first
-//! step that may cut a connection; a process of its own waits beside it, and units of the package look at every boot.
+//! The rollback of an armed restore, done unless somebody who could log in again confirms it. It is armed on disk
+//! before the first step that may cut a connection; a separate process waits beside it, and units of the package look
+//! at every boot.
 
 use std::fs;
 use std::path::PathBuf;
@@ -44,14 +45,14 @@ const CONFIRM_WAIT: Duration = Duration::from_secs(20);
 /// How long after the end of its time the one who waits may take to begin; then who watches does it.
 const WATCH_GRACE: Duration = Duration::from_secs(5);
 const START_LIMIT: Duration = Duration::from_secs(20);
-/// So many rounds of probes in a row must be good.
+/// The number of rounds of probes in a row that must be good.
 const GOOD_ROUNDS: u32 = 3;
 const ROUND_EVERY: Duration = Duration::from_secs(2);
 /// Probes that are not good so long after the last step will not be. Of a short time to confirm it is half: what cuts
 /// a connection is undone before somebody has to wait for the end.
 const PROBE_GRACE_MAX: Duration = Duration::from_secs(60);
 
-/// What stands on the disk while a restore is armed.
+/// The file on the disk while a restore is armed.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct PendingConfirm {
@@ -68,7 +69,7 @@ pub struct PendingConfirm {
     /// Seconds after its last step in which its probes may fail.
     #[serde(default)]
     probe_grace: f64,
-    /// Who applied it.
+    /// The login session that applied it.
     session: LoginSession,
     probes: Vec<Probe>,
 }
@@ -112,8 +113,8 @@ fn path(host: &Host) -> PathBuf {
     journal::folder(host).join(FILE)
 }
 
-/// What cannot be read counts as due, for the last restore that it can be of: who cannot be let in must not be shut
-/// out by a broken file.
+/// Reads the armed restore. A file that cannot be read counts as due, for the last restore that it can belong to: an
+/// admin who cannot log in must not be shut out by a broken file.
 pub fn read(host: &Host) -> Option<PendingConfirm> {
     let text = match files::read_small(&journal::folder(host), FILE, MAX_BYTES) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
@@ -197,8 +198,8 @@ fn disarm(host: &Host) -> Result<()> {
     }
 }
 
-/// What systemd is to do for the one who waits: started before we go on, and again whatever ends it; only `confirm`
-/// and `undo` end the waiting, and a shutdown.
+/// Properties of the systemd unit that waits: started before the restore goes on, and again however it ends; only
+/// `confirm`, `undo` and a shutdown end the waiting.
 const UNIT: [&str; 7] = [
     "--collect",
     "--quiet",
@@ -340,8 +341,8 @@ pub fn watch(
     }
 }
 
-/// What a boot and the waiting process do: undoes what is due. Nothing to do is no error.
-pub fn undo_due(host: &Host, apis: &[(Product, ApiConfig)]) -> Result<Ended> {
+/// Undoes what is due, at a boot and from the waiting process. Nothing to do is not an error.
+pub fn undo_due(host: &Host, apis: &[(Product, Api)]) -> Result<Ended> {
     match read(host) {
         Some(armed) if armed.is_due() => undo_now(host, apis, NOBODY),
         _ => Ok(Ended::Nothing),
@@ -410,7 +411,8 @@ fn alone_at_last(host: &Host, armed: &PendingConfirm) -> Result<(Option<Lock>, R
     Ok((lock.ok(), alone))
 }
 
-/// Who undoes it is not ended: that is what is wanted. Nor is who went on with it meanwhile.
+/// Reports whether an armed restore hangs past its time. False for one that is being undone: that is wanted. False
+/// for one that was resumed, too.
 fn hangs(host: &Host, id: &str) -> bool {
     let Some(armed) = read(host).filter(|armed| armed.id == id) else { return false };
     let phase = Journal::open(&journal::folder(host).join(id)).map(|journal| journal.phase);
@@ -481,7 +483,7 @@ fn confirm(host: &Host, armed: &PendingConfirm, how: &str) -> Result<Option<Prob
     Ok(audit_log::note(host, "confirm", &journal.record, how))
 }
 
-/// Of one that waits no more, or whose time is over, what it is now.
+/// Builds the error for a restore that no longer waits or is out of time: it says the present state.
 fn too_late(host: &Host, id: &str) -> Fault {
     let phase = Journal::open(&journal::folder(host).join(id)).map(|journal| journal.phase);
     let (is, hint) = match phase {

@@ -219,7 +219,7 @@ fn step(wanted: &SelectedEntry, path: Name, after: FileState) -> RestoreStep {
     }
 }
 
-/// As `How::Remove` says it.
+/// The state of the log that `How::Remove` expects.
 fn no_log() -> FileState {
     FileState {
         kind: EntryKind::File,

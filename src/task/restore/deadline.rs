@@ -1,4 +1,4 @@
-//! How long a part of a restore may take as a whole: each of its commands and steps has a limit, their sum none.
+//! The deadline of a part of a restore as a whole: each of its commands and steps has a limit, their sum has none.
 
 use std::time::{Duration, Instant};
 

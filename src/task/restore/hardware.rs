@@ -1,5 +1,5 @@
-//! What a restore looks for on this host besides its files: devices that mounts name, network cards, guests that run.
-//! Not here: the files (`observe`), what follows from it (`plan::restore::adapt`).
+//! Facts that a restore needs of this host besides its files: devices that mounts name, NICs, guests that run.
+//! Not here: the files (`observe`), the decisions (`plan::restore::adapt`).
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -29,7 +29,7 @@ pub fn look(host: &Host, picked: &SelectedEntries, request: &RestoreRequest) -> 
     HostHardware { devices, cards }
 }
 
-/// Of the steps, those that are the configuration of a guest that runs on this node.
+/// Returns the steps that write the configuration of a guest that runs on this node.
 pub fn running(host: &Host, steps: &[RestoreStep]) -> BTreeSet<Name> {
     let runs = |step: &&RestoreStep| {
         let guest = GuestPath::of(step.path.as_path()).filter(|guest| guest.node == host.facts.node);
@@ -41,7 +41,7 @@ pub fn running(host: &Host, steps: &[RestoreStep]) -> BTreeSet<Name> {
     steps.iter().filter(runs).map(|step| step.path.clone()).collect()
 }
 
-/// As a backup of this host would record them.
+/// Reads the NICs as a backup of this host would record them.
 fn cards(host: &Host) -> Option<Vec<nics::Card>> {
     let rows = CARD_ROWS.iter().filter_map(|id| catalog::items().find(|item| item.id == *id));
     rows.filter_map(|item| match item.source {

@@ -22,20 +22,20 @@ use crate::sys::host::Host;
 
 const RECORD: &str = "record.json";
 const JOURNAL: &str = "journal";
-/// So many are kept; those that are not at their end are never counted out.
+/// The number of journals kept. One that is not at its end is never removed to keep this number.
 const KEPT: usize = 10;
 /// A hundred thousand steps.
 const RECORD_MAX_BYTES: u64 = 256 << 20;
 const FORMAT: u32 = 1;
 
-/// What a restore does, written before it does anything.
+/// The record of a restore, written before it does anything.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct RestoreRecord {
     pub format: u32,
     pub id: String,
     pub snapshot: SnapshotId,
-    /// Of the plan.
+    /// Digest of the plan.
     pub digest: String,
     /// Seconds since 1970.
     pub at: i64,
@@ -88,12 +88,12 @@ pub struct Journal {
     pub phase: RestorePhase,
     /// Steps that were begun; what is not among them was not touched.
     pub begun: HashSet<usize>,
-    /// Of them, those that were finished.
+    /// The steps among them that were finished.
     pub finished: HashSet<usize>,
     file: File,
 }
 
-/// Where the folders of all restores are.
+/// Returns the directory that has the directories of all restores.
 pub fn folder(host: &Host) -> PathBuf {
     host.state_dir().join("undo")
 }

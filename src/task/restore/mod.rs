@@ -65,7 +65,7 @@ pub struct Restored {
     pub problems: Vec<Problem>,
 }
 
-/// Of an armed one, how long it waits to be confirmed.
+/// Writes how many seconds an armed restore still waits to be confirmed.
 #[allow(clippy::ref_option)] // serde's signature
 fn seconds_left<S: serde::Serializer>(armed: &Option<PendingConfirm>, to: S) -> Result<S::Ok, S::Error> {
     armed.as_ref().map(PendingConfirm::left).serialize(to)
@@ -96,7 +96,8 @@ pub fn kill(host: &Host) -> Option<u32> {
     Lock::kill_holder(&host.run_dir(), RESTORE)
 }
 
-/// What of the arming will not be as it is meant, for who decides whether to go on.
+/// Returns a notice, before an admin decides to go on, when arming will not work as asked: it is not needed, or a
+/// probe already fails.
 pub fn beforehand(host: &Host, plan: &RestorePlan, arming: &ConfirmOptions) -> Option<Problem> {
     if !plan.is_armed() {
         let is_asked_for = arming.always || !arming.probes.is_empty();

@@ -181,7 +181,7 @@ fn shown(path: &Path) -> Name {
     path.into()
 }
 
-/// What stands at one path of a disk now, with its hash; without its content.
+/// Reads the state of one path of a disk now, with its hash but without its content.
 pub fn look(full: &Path) -> io::Result<LivePath> {
     match seen(full, Some(("", false))) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(LivePath::Absent),
@@ -257,7 +257,8 @@ fn datastores(host: &Host, picked: &SelectedEntries) -> BTreeSet<String> {
     paths.filter(is_here).map(str::to_owned).collect()
 }
 
-/// By path: why, and what to do. Only of paths that were looked at, and not of what no one can answer for.
+/// Lists the paths that cannot be changed, each with the reason and a hint. Only paths that were looked at, and none
+/// that nobody can answer for.
 fn unchangeable(host: &Host, picked: &SelectedEntries, observed: &Observed) -> HashMap<Name, SkipReason> {
     let live = &observed.live;
     let mut folders: HashMap<Name, Option<SkipReason>> = HashMap::new();

@@ -20,9 +20,9 @@ use crate::sys::fs::hash::sha256;
 use crate::sys::host::Host;
 use crate::task::snapshots::ChosenSnapshot;
 
-/// Of a saved plan; a later one may be written otherwise.
+/// The format of a saved plan; a later one may be written otherwise.
 const FORMAT: u32 = 1;
-/// Of a saved plan: a hundred thousand steps.
+/// The size limit of a saved plan: a hundred thousand steps.
 const PLAN_MAX_BYTES: u64 = 64 << 20;
 const CHANGES_SHOWN: usize = 5;
 const ANEW: &str = "make the plan anew, and look at it again";
@@ -31,7 +31,7 @@ const ANEW: &str = "make the plan anew, and look at it again";
 pub struct Prepared {
     pub plan: RestorePlan,
     pub request: RestoreRequest,
-    /// Where the snapshot lies now: what came from afar goes again.
+    /// The path of the snapshot now. A copy fetched from a remote store is removed again.
     pub path: PathBuf,
     pub store: Option<String>,
     pub manifest_sha256: String,
@@ -135,7 +135,7 @@ impl Saved {
         Ok(saved)
     }
 
-    /// What names its snapshot on a command line.
+    /// Returns the word that names its snapshot on a command line.
     pub fn word(&self) -> String {
         match &self.store {
             Some(_) => self.snapshot.to_string(),
@@ -208,7 +208,7 @@ impl Saved {
         Err(self.swapped(chosen).into())
     }
 
-    /// Of an error in looking for its snapshot: what that means for the plan.
+    /// Turns an error of the search for its snapshot into the error of the plan.
     pub fn without_snapshot(&self, error: anyhow::Error) -> anyhow::Error {
         match error.downcast_ref::<Fault>() {
             Some(fault) if fault.kind == FaultKind::NotFound => {

@@ -1,4 +1,4 @@
-//! What an undo would put back and what a resumed restore would still write, path by path, by looking only.
+//! The preview of an undo and of a resumed restore: what would be written, path by path, by looking only.
 //! Not here: the plan of a restore that was not begun (`task::restore::prepare`).
 
 use anyhow::Result;

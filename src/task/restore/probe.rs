@@ -1,5 +1,5 @@
-//! What tells by itself whether a host is still reached: a ping, the quorum, an HTTPS server. Reached, not known: a
-//! node of Proxmox shows a certificate that it signed itself, and a probe tells a server nothing but a path.
+//! Probes that tell whether a host is still reached: a ping, the quorum, an HTTPS server. Reached, not known: a
+//! Proxmox node shows a certificate that it signed itself, and a probe tells a server nothing but a path.
 
 use std::fmt;
 use std::str::FromStr;
@@ -12,7 +12,7 @@ use crate::sys::net::http::{Client, HttpRequest, Site};
 use crate::sys::pmxcfs;
 use crate::sys::process::exec::{Cmd, ToolStatus};
 
-/// Of one probe, with the look-up of a name.
+/// The time limit of one probe, including the look-up of a name.
 const LIMIT: Duration = Duration::from_secs(3);
 const HTTPS_PORT: u16 = 443;
 /// From here on a server says that it is broken. Below it has answered: a login page, a redirect, or that it wants

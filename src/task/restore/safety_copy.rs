@@ -1,5 +1,5 @@
-//! Before the first write: room for it, a copy of all that will be touched, all that will be put there, and the
-//! record of both, on the disk. Until that is there nothing of the host is changed.
+//! The safety copy before the first write: room for it, a copy of all that will be touched, all that will be put
+//! there, and the record of both, on the disk. Until that is there nothing of the host is changed.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::{self, File};

@@ -1,5 +1,6 @@
-//! What a snapshot has of what a restore was asked for, each member under the row that its path belongs to. What
-//! the snapshot says of itself is not believed: a path that is not its row's, or that a row leaves out, is refused.
+//! Selection of a snapshot's entries that a restore was asked for, each under the item that its path belongs to. The
+//! snapshot's own word is not believed: a path that is not its item's, or that an item leaves out, is skipped with a
+//! reason.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -16,13 +17,13 @@ use crate::sys::pmxcfs;
 use crate::sys::process::lock::check_stopped;
 use crate::task::snapshots::ChosenSnapshot;
 
-/// Up to here a member is kept in memory, to be compared and merged.
+/// The size limit of an entry that is kept in memory, to be compared and merged.
 pub const SMALL_BYTES: u64 = 256 << 10;
 /// The largest file of /etc/pve.
 const PART_BYTES: u64 = 1 << 20;
-/// Of the database of /etc/pve, where it is to be put in place.
+/// The size limit of the database of /etc/pve, when it is to be put in place.
 const DATABASE_BYTES: u64 = 512 << 20;
-/// Of all members together; what does not fit is only hashed.
+/// The size limit of all entries together; what does not fit is only hashed.
 const ALL_BYTES: usize = 96 << 20;
 
 /// Proves the whole snapshot and picks from it.
@@ -107,7 +108,7 @@ fn glob(text: &str) -> Result<Pattern> {
     Pattern::new(&absolute).map_err(|error| Fault::new(FaultKind::Usage, format!("--path: {error:#}")).into())
 }
 
-/// Whether a word of `--path` is this very path: neither a folder above it nor a glob.
+/// Reports whether a word of `--path` is this very path: neither a directory above it nor a glob.
 fn is_path_of(word: &str, path: &Path) -> bool {
     !word.contains(['*', '?', '[']) && Path::new(word.trim_start_matches('/')) == path
 }

@@ -1,5 +1,5 @@
-//! Services around a restore: what runs is noted, stopped, started and restarted in the order of the rows, each with
-//! a limit and all within another, and looked at afterwards.
+//! Services around a restore: what runs is noted, stopped, started and restarted in the order of the items, each with
+//! a limit and all within one deadline, and looked at afterwards.
 
 use std::time::{Duration, Instant};
 
@@ -24,7 +24,7 @@ const RUN_LIMIT: Duration = Duration::from_secs(120);
 /// How long a unit may take from its start to `active`, and the API from there to its first answer.
 const UP_LIMIT: Duration = Duration::from_secs(15);
 const POLL: Duration = Duration::from_millis(300);
-/// Of one question to it; the last one may begin when the time is nearly over.
+/// The time limit of one question to it; the last one may begin when the time is nearly over.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 
 /// Those of the units that run now. A host without systemd, or one that is only mounted, has none.
@@ -83,7 +83,8 @@ pub fn settle(
     problems
 }
 
-/// What this boot had read of these paths before they were put back; the services themselves it has yet to start.
+/// Runs the commands that read these paths again, for those that this boot had read before they were put back. The
+/// services themselves are yet to be started.
 pub fn read_again_at_boot<'a>(host: &Host, touched: impl Iterator<Item = &'a Path>) {
     let touched: Vec<&Path> = touched.collect();
     for row in READ_EARLY.iter().filter(|row| touched.iter().any(|path| row.meets(path))) {

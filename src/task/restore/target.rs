@@ -43,7 +43,7 @@ pub fn sync(root: &ContainedDir, record: &RestoreRecord) -> io::Result<()> {
 
 pub type PmxcfsTree = HashMap<Name, pmxcfs::PmxcfsNode>;
 
-/// What /etc/pve has now; only asked when one of these steps lies in it.
+/// Reads the present content of /etc/pve; only when one of these steps lies in it.
 pub fn tree(
     host: &Host,
     journal: &Journal,
@@ -63,7 +63,7 @@ pub fn tree(
     Ok(nodes.into_iter().map(|node| (Name::from(&*Path::new(PVE).join(&node.path)), node)).collect())
 }
 
-/// Of something in /etc/pve: whether it is a folder, and the hash of its contents.
+/// The state of a node in /etc/pve: whether it is a directory, and the hash of its contents.
 pub type NodeState = (bool, String);
 
 pub fn sum_of(print: &FileState) -> NodeState {

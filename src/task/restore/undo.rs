@@ -64,7 +64,7 @@ impl Undone {
     }
 }
 
-/// What an undo has to do at one path.
+/// The action of an undo at one path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum UndoAction {
@@ -78,7 +78,7 @@ pub enum UndoAction {
     Overwrite,
 }
 
-/// What became of one step.
+/// The result of one step.
 enum StepResult {
     AsBefore,
     /// It is again what it was.
@@ -155,7 +155,7 @@ fn live_at(host: &Host, path: &Path) -> Result<Option<FileState>> {
     }
 }
 
-/// Of step `n`, which lies on a disk.
+/// Decides the undo of step `n`, which lies on a disk.
 fn back_on_disk(journal: &Journal, n: usize, live: Option<&FileState>, force: bool) -> UndoAction {
     let step = &journal.record.steps[n];
     if live == step.before.as_ref() {
@@ -256,7 +256,7 @@ fn kept_as(
     }
 }
 
-/// Of a step that lies in /etc/pve.
+/// Decides the undo of a step that lies in /etc/pve.
 fn back_in_tree(step: &RestoreStep, live: Option<&NodeState>, force: bool) -> UndoAction {
     let before = step.before.as_ref().map(sum_of);
     if live == before.as_ref() {
@@ -331,7 +331,8 @@ fn holds(tree: &PmxcfsTree, journal: &Journal, folder: &Name) -> bool {
     tree.keys().any(|path| below(path) && !made.contains(path))
 }
 
-/// What an undo would do, by looking only: only paths at which something is to be done, in the order of the undo.
+/// Lists the actions of an undo by looking only: only paths at which something is to be done, in the order of the
+/// undo.
 /// Errors: the host cannot be looked at.
 pub fn look(host: &Host, journal: &Journal, force: bool) -> Result<Vec<(Name, UndoAction)>> {
     let mut begun: Vec<usize> = journal.begun.iter().copied().collect();
