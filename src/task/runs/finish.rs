@@ -1,5 +1,5 @@
-//! What follows every run, also one that failed: the record of it. What goes wrong here is a problem of the run and
-//! never its end.
+//! The end of every run, also of one that failed: its record is written. What goes wrong here is a problem of the run
+//! and never its end.
 
 use anyhow::Result;
 

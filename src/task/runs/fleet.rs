@@ -13,7 +13,7 @@ use crate::plan::status::Level;
 use crate::store::{FoundFile, Store};
 use crate::task::{error, snapshots};
 
-/// So many of a host's snapshots are looked at for a whole one that can be read.
+/// The number of a host's snapshots that are looked at for a complete one that can be read.
 const TRIES: usize = 5;
 
 #[derive(Debug, Serialize)]

@@ -54,7 +54,7 @@ fn write_one(host: &Host, section: &Prometheus, text: &str) -> Result<()> {
     files::replace(&folder(host, section)?.join(FILE), MODE, text.as_bytes())
 }
 
-/// The folder that is named, or the one that `node_exporter` reads. Errors: it is not there.
+/// Returns the directory that is named, or the one that `node_exporter` reads. Errors: it does not exist.
 pub fn folder(host: &Host, section: &Prometheus) -> Result<PathBuf> {
     let fault = |message: String, hint: String| Fault::new(FaultKind::Failed, message).hint(hint);
     if let Some(path) = &section.path {
@@ -75,7 +75,7 @@ pub fn folder(host: &Host, section: &Prometheus) -> Result<PathBuf> {
     })
 }
 
-/// What an option in a defaults file names: the last one counts.
+/// Returns the value of the option in a defaults file; the last one counts.
 fn named_in(host: &Host, file: &str) -> Option<String> {
     let text = files::read_small(host.root(), file, DEFAULTS_MAX_BYTES).ok()?;
     let text = String::from_utf8_lossy(&text).into_owned();

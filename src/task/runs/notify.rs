@@ -1,4 +1,4 @@
-//! Telling of a run: opens the channels, makes the message of a Report, delivers it. What goes wrong in here is a
+//! Notification of a run: opens the channels, makes the message of a Report, delivers it. What goes wrong here is a
 //! problem of the run, never its end.
 
 use std::cell::RefCell;
@@ -19,13 +19,13 @@ use crate::sys::host::Host;
 use crate::sys::mask::mask;
 use crate::sys::process::lock::check_stopped;
 
-/// Of the lines of a run that are kept for its message.
+/// The number of lines of a run that are kept for its message.
 const LINES_MAX: usize = 500;
 
-/// What stands where no channel is configured: the host's own targets hear of what is not well.
+/// The channel used where none is configured: the host's own targets get warnings and errors.
 const DEFAULT: &str = "proxmox: system\n\twhen warning\n";
 
-/// Who is told of a run: what is configured, or what stands in its place.
+/// Returns the channels to notify of a run: those configured, or the default one.
 pub fn sections(host: &Host, configured: &[Section]) -> Vec<Section> {
     if configured.is_empty() && is_told_by_itself(host.is_live(), &host.facts) {
         return section::parse("(default)", DEFAULT).unwrap_or_default();
@@ -61,7 +61,7 @@ impl Channels {
         channels
     }
 
-    /// Does a run, and tells meanwhile that it begins.
+    /// Runs a task, and sends at the same time that it begins.
     pub fn around<T>(&self, host: &Host, run: impl FnOnce() -> T) -> (T, Vec<Problem>) {
         let all: Vec<&Target> = self.targets.iter().collect();
         std::thread::scope(|scope| {
@@ -136,7 +136,7 @@ pub fn verification(host: &Host, problems: Vec<Problem>) -> Report {
     Report { outcome, problems, ..Report::blank("verify", &host.facts, 0.0) }
 }
 
-/// What a run said of itself, the last lines of it.
+/// The last lines that a run logged.
 #[derive(Default)]
 pub struct Lines(RefCell<VecDeque<String>>);
 

@@ -28,7 +28,7 @@ const PRIVATE: u32 = 0o600;
 const NAMES_AHEAD: SignedDuration = SignedDuration::from_mins(1);
 const DAMAGED: &str = "damaged, as its last verification found";
 
-/// What an admin confirmed on this host.
+/// The confirmations of an admin on this host.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
 pub struct Confirmed {
@@ -60,7 +60,7 @@ impl Confirmed {
     }
 }
 
-/// What retention would do on one store.
+/// The plan of retention on one store.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct PrunePlan {
@@ -160,7 +160,8 @@ pub fn plans(host: &Host, stores: &[(Box<dyn Store>, Keep)], zone: &TimeZone) ->
     )
 }
 
-/// What `look` finds in each store; where it fails, what `or` makes of that. Errors: it fails everywhere; a stop.
+/// Calls `look` on each store; for a store where it fails, `or` makes the result from the problem. Errors: it fails
+/// on every store; a stop.
 pub fn each<S, T>(
     stores: impl Iterator<Item = S>,
     look: impl Fn(&S) -> Result<T>,
@@ -201,7 +202,7 @@ pub fn carry_out(store: &dyn Store, plan: &PrunePlan, _: &Lock) -> (Vec<Snapshot
     (gone, problems)
 }
 
-/// What retention did on one store.
+/// The result of retention on one store.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Done {
@@ -215,7 +216,7 @@ impl Done {
         self.plan.snapshots.len() - self.removed.len()
     }
 
-    /// As it is recorded.
+    /// Returns the result as it is recorded.
     pub fn place(&self) -> StoreResult {
         let (kept, removed) = (self.plan.reached.then(|| self.kept()), self.removed.len());
         StoreResult { store: self.plan.store.clone(), primary: false, place: None, kept, removed }
@@ -245,7 +246,7 @@ pub fn run(
     Ok(all)
 }
 
-/// Of the stores that answer; the plans tell of the others.
+/// Accepts the newest snapshot of the stores that answer; the plans report the others.
 fn accept_newest(host: &Host, stores: &[(Box<dyn Store>, Keep)]) -> Result<()> {
     let mut confirmed = Confirmed::load(host)?;
     let list = |(store, _): &&(Box<dyn Store>, Keep)| store.list(Some(&host.facts.node));

@@ -1,4 +1,4 @@
-//! The records of runs: one private file each, the newest kept, so many and so much.
+//! Records of runs: one private file each; the newest are kept, limited in number and size.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -52,7 +52,7 @@ pub fn keep(host: &Host, mut record: RunRecord) -> Result<RunRecord> {
 }
 
 fn shorten(record: &mut RunRecord) {
-    /// Of one line.
+    /// The length limit of one line.
     const LINE_MAX_CHARS: usize = 1000;
     record.problems.sort_by_key(|problem| std::cmp::Reverse(problem.severity));
     record.problems.truncate(PROBLEMS_OF_A_LONG_ONE);
@@ -78,7 +78,7 @@ fn bound(dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Of records alone, newest first: by their begin, and those of one second by when they were written.
+/// Lists the file names of records only, newest first: by their begin, and within one second by the time of writing.
 /// Half-written ones begin with a dot.
 fn names(dir: &Path) -> Result<Vec<String>> {
     let entries = match fs::read_dir(dir) {
@@ -121,7 +121,7 @@ fn read(dir: &Path, name: &str) -> Option<RunRecord> {
     Some(record)
 }
 
-/// By its id or a beginning of it that only one has; `latest` is the newest. Errors: `NotFound`.
+/// Finds a record by its id or by a beginning of it that only one has; `latest` is the newest. Errors: `NotFound`.
 pub fn find(host: &Host, word: &str) -> Result<RunRecord> {
     let dir = dir(host);
     let names = names(&dir)?;

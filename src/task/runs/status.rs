@@ -1,4 +1,5 @@
-//! `status`: what the stores, the records, the timer and the change memory tell of this host, gathered for a judgement.
+//! `status`: gathers the facts about this host from the stores, the records, the timer and the change memory, for a
+//! judgement.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -23,9 +24,9 @@ use crate::task::restore::pending;
 use crate::task::scan::drift;
 use crate::task::{error, snapshots};
 
-/// Of `systemctl list-timers`.
+/// The time limit of `systemctl list-timers`.
 const TIMER_LIMIT: Duration = Duration::from_secs(5);
-/// So many of the newest manifests are read to find the newest whole one of this machine.
+/// The number of the newest manifests that are read to find the newest complete one of this machine.
 const HEADS_MAX: usize = 30;
 pub const BACKUP: &str = "backup";
 const VERIFY: &str = "verify";
@@ -41,7 +42,7 @@ pub struct HostStatus {
     pub stores: Vec<StoreState>,
     /// Snapshots are encrypted.
     pub sealed: bool,
-    /// When the offline key last opened what is sealed to it.
+    /// The time when the offline key last opened what is encrypted to it.
     pub key_proved: Option<Timestamp>,
     /// None: not looked at, or there is nothing to compare with.
     pub drift: Option<Changes>,
@@ -150,7 +151,7 @@ fn state(host: &Host, store: &dyn Store, primary: bool, records: &[RunRecord]) -
     state
 }
 
-/// Of this machine, and all of it.
+/// Reports whether a snapshot is of this machine, and of all of it.
 fn is_whole(host: &Host, store: &dyn Store, id: &SnapshotId) -> bool {
     snapshots::head(store, id).is_ok_and(|head| {
         head.snapshot.machine_id == host.facts.machine_id && head.snapshot.selection.is_empty()
