@@ -16,7 +16,7 @@ use crate::sys::pmxcfs;
 /// To a daemon on this very host.
 const PROBE_LIMIT: Duration = Duration::from_secs(8);
 const CERTIFICATE_MAX_BYTES: u64 = 1 << 20;
-/// What the token may do, by path.
+/// The API path that lists the rights of the token, by path.
 const PERMISSIONS: &str = "/access/permissions";
 const PERMISSIONS_MAX_BYTES: u64 = 4 << 20;
 
@@ -113,7 +113,7 @@ impl ApiSession {
         self.api.url(&self.configured.server, self.configured.port, path, query)
     }
 
-    /// As `get`, printed as the product's tool prints it. Problems are the caller's to forget.
+    /// Reads as `get` does and prints as the product's tool prints it. The caller may ignore problems.
     pub fn text(
         &self,
         path: &str,

@@ -1,5 +1,5 @@
-//! Turns what the collecting finds into members of a snapshot: reads contents, notices what changes meanwhile,
-//! and makes every file that cannot be taken a problem of that file.
+//! Turns what the walk finds into entries of a snapshot: reads contents, notices what changes during the run, and
+//! makes every file that cannot be taken a problem of that file.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -20,10 +20,12 @@ use crate::sys::fs::owners::Owners;
 use crate::sys::host::Host;
 use crate::sys::process::lock::check_stopped;
 
-/// Up to here a file is read whole before it is written, so that a change meanwhile is noticed and read again.
+/// The size limit of a file that is read whole before it is written, so that a change during the run is noticed and
+/// the file is read again.
 const SMALL_BYTES: u64 = 1 << 20;
 const XATTRS_MAX_BYTES: usize = 512 << 10;
-/// Of all files together: they are in the index too, and in JSON four times as long.
+/// The size limit of the extended attributes of all files together: they are in the index too, and in JSON four times
+/// as long.
 const ALL_XATTRS_MAX_BYTES: usize = 8 << 20;
 const READ_TRIES: usize = 3;
 
@@ -99,7 +101,7 @@ impl<W: Members> Archiver<W> {
         Ok(())
     }
 
-    /// As pmxcfs shows it: root, group www-data.
+    /// Builds an entry of /etc/pve as pmxcfs shows it: root, group www-data.
     fn pve_entry(&self, item: &Item, path: &Path, kind: EntryKind, mode: u32, mtime: i64) -> Entry {
         const WWW_DATA: &str = "www-data";
         const WWW_DATA_GID: u32 = 33;

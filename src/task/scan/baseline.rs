@@ -1,5 +1,5 @@
-//! The change memory: what the last snapshot of this host held, told by keyed digests in a private file, so that
-//! what changed since can be told without opening a snapshot, sealed ones too.
+//! The change memory: the content of this host's last snapshot as keyed digests in a private file, so that changes
+//! since then are known without opening a snapshot, even an encrypted one.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -18,13 +18,13 @@ use crate::sys::host::Host;
 
 const FILE: &str = "memory.json";
 const KEY: &str = "memory.key";
-/// Of as many entries as a snapshot can have.
+/// The size limit of the file: as many entries as a snapshot can have.
 const FILE_MAX_BYTES: u64 = 128 << 20;
 const PRIVATE: u32 = 0o600;
 /// Digested into the memory, so that a lost key is noticed.
 const WORD: &[u8] = b"proxmox-backup-extra";
 
-/// What stands in a snapshot's index, as the memory keeps it.
+/// The content of a snapshot's index, as the memory keeps it.
 pub struct Baseline {
     memory: Memory,
     dir: PathBuf,
@@ -52,7 +52,7 @@ impl Baseline {
         Ok(Self { memory, dir })
     }
 
-    /// What the last snapshot held; None when nothing is known, or was told with another key.
+    /// Returns the memory of the last snapshot. None: nothing is known, or it was written with another key.
     pub fn before(&self) -> Option<Memory> {
         load(&self.dir).filter(|before| before.key == self.memory.key)
     }

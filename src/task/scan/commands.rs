@@ -1,5 +1,5 @@
-//! The state that the host tells of itself: its tools and APIs asked beside the collecting, several at a time,
-//! each and all bounded in time.
+//! The state that the host reports about itself: its tools and APIs are asked beside the walk, several at a time,
+//! each and all with a time limit.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -27,7 +27,7 @@ const QUESTIONS_AT_ONCE: usize = 4;
 const OUTPUT_MAX_BYTES: usize = 16 << 20;
 const STDERR_KEPT_BYTES: usize = 2048;
 
-/// A row that is answered by a tool, or by an API when one is configured.
+/// An item that is answered by a tool, or by an API when one is configured.
 struct Question {
     output: CommandOutput,
     get: Option<Get>,
@@ -62,8 +62,8 @@ impl Question {
     }
 }
 
-/// What will be asked, a line each.
-pub fn questions(items: &[&'static Item], host: &Host, apis: &[(Product, config::ApiConfig)]) -> Vec<String> {
+/// Lists the questions that will be asked, a line each.
+pub fn questions(items: &[&'static Item], host: &Host, apis: &[(Product, config::Api)]) -> Vec<String> {
     let line = |question: Question| {
         let get = question.get.as_ref();
         let by_api =
@@ -89,7 +89,7 @@ pub struct Inquiry<'a> {
     deadline: Instant,
 }
 
-/// Who answered, and what.
+/// The answer to a question, and where it came from.
 enum Said {
     Tool(exec::ProcessOutput),
     Api { url: String, text: Vec<u8> },
@@ -170,7 +170,7 @@ impl<'a> Inquiry<'a> {
         self.stop.store(true, Ordering::Relaxed);
     }
 
-    /// What those who are there said: the record, and the text.
+    /// Returns the answers that came: the record, and the text.
     pub fn answers(self, problems: &mut Vec<Problem>) -> Vec<(CommandOutput, Vec<u8>)> {
         problems.append(&mut self.problems.into_inner().unwrap_or_else(PoisonError::into_inner));
         let said = self.said.into_inner().unwrap_or_else(PoisonError::into_inner);

@@ -1,5 +1,6 @@
-//! Completeness: what of this host is in no backup. Every file of the looked-at trees, and every one that units,
-//! cron, guests, storages and mounts name, is saved, left out by name, as its package brought it, or unexplained.
+//! Completeness: everything of this host that is in no backup. Every file of the looked-at trees, and every one that
+//! units, cron, guests, storages and mounts name, is saved, left out by name, as its package brought it, or
+//! unexplained.
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
@@ -31,7 +32,7 @@ const FILES_MAX: u64 = 60_000;
 const TEXT_MAX_BYTES: u64 = 1 << 20;
 const CRONTABS_MAX: usize = 10_000;
 
-/// What a backup of everything would miss; nothing is read but names, and what is not saved.
+/// Finds what a backup of everything would miss. Only names are read, and the files that are not saved.
 pub fn of_host(host: &Host, sources: &Sources) -> Result<Option<Coverage>> {
     let scan = sources.scan(host);
     let left = walk::walk(&scan, &sources.items, &mut |_, _| Ok(()))?;
@@ -54,7 +55,8 @@ pub fn look(scan: &Scan, taken: &[&'static Item], left: &ScanResult) -> Result<O
     Ok(Some(look.judge(&conffiles)))
 }
 
-/// What no row takes by name: the catalogue's own, the configuration's `exclude`, and rows that were not asked for.
+/// Returns the patterns that no item takes by name: the catalogue's own, the configuration's `exclude`, and items
+/// that were not asked for.
 fn left_out(scan: &Scan, taken: &[&'static Item]) -> Result<Vec<Pattern>> {
     let mut patterns = walk::left_out()?;
     patterns.extend(scan.exclude.iter().cloned());
@@ -209,7 +211,7 @@ impl Look<'_> {
         String::from_utf8_lossy(&text).into_owned()
     }
 
-    /// What storages and this node's guests name.
+    /// Lists the files that storages and this node's guests name.
     fn of_cluster(&self) -> Vec<(PathBuf, String)> {
         let Some(picture) = self.scan.picture else { return Vec::new() };
         let text = |node: &pmxcfs::PmxcfsNode| {

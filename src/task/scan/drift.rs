@@ -1,4 +1,4 @@
-//! What differs from the last snapshot right now: the host is read as for a backup, against the change memory. No
+//! Differences from the last snapshot right now: the host is read as for a backup, against the change memory. No
 //! snapshot is opened, so that it works without a key too; commands are not asked again.
 
 use std::io::Read;

@@ -11,7 +11,7 @@ use crate::sys::fs::{files, mounts};
 use crate::sys::host::Host;
 use crate::sys::pmxcfs::{self, PmxcfsPicture};
 
-/// Of fstab and its like.
+/// The size limit of fstab and similar tables.
 const TABLE_MAX_BYTES: u64 = 1 << 20;
 
 /// Credentials and key files that mounts need: crypttab's third field, and options of fstab.
@@ -35,7 +35,7 @@ fn fields(host: &Host, path: &str, field: usize) -> Vec<String> {
     lines.filter_map(|line| line.split_whitespace().nth(field).map(str::to_owned)).collect()
 }
 
-/// Snippet folders of storages that live on this host's own disks; a network storage keeps its own.
+/// Snippet directories of storages that live on this host's own disks; a network storage keeps its own.
 pub(crate) fn snippets(picture: Option<&PmxcfsPicture>, problems: &mut Vec<Problem>) -> Vec<Pattern> {
     let node = picture
         .and_then(|picture| picture.nodes.iter().find(|node| node.path == Path::new(catalog::STORAGES)));
@@ -50,7 +50,7 @@ pub(crate) fn snippets(picture: Option<&PmxcfsPicture>, problems: &mut Vec<Probl
 /// On this host's own disks.
 const LOCAL_STORAGES: [&str; 2] = ["dir", "btrfs"];
 
-/// Where a volume `STORAGE:snippets/NAME` lies; None when that is not on this host's own disks.
+/// Returns the path of a volume `STORAGE:snippets/NAME`. None: it is not on this host's own disks.
 pub(crate) fn snippet(storages: &[section::Section], volume: &str) -> Option<PathBuf> {
     let (id, name) = volume.split_once(':')?;
     let storage = storages.iter().find(|storage| storage.id == id)?;
@@ -58,7 +58,7 @@ pub(crate) fn snippet(storages: &[section::Section], volume: &str) -> Option<Pat
     Some(Path::new(storage.get("path")?).join(snippets_dir(storage)).join(name))
 }
 
-/// What a storage.cfg says of them.
+/// Reads the patterns of the snippet directories from a storage.cfg.
 pub fn snippet_folders(text: &str) -> Result<Vec<Pattern>, section::SyntaxError> {
     let sections = section::parse(catalog::STORAGES, text)?;
     let listed = |words: Option<&str>, word: &str| {

@@ -1,4 +1,4 @@
-//! Where a run reads from: the rows it takes, the picture of /etc/pve, what is included and left out.
+//! Sources of a run: the items it takes, the picture of /etc/pve, what is included and left out.
 
 use std::path::Path;
 
@@ -18,7 +18,7 @@ use crate::sys::fs::glob::Pattern;
 use crate::sys::host::{HOSTNAME, Host};
 use crate::sys::pmxcfs::{self, PmxcfsPicture};
 
-/// What a row finds.
+/// The findings of one item.
 #[derive(Debug, serde::Serialize)]
 pub struct Planned {
     pub item: &'static str,
@@ -27,7 +27,7 @@ pub struct Planned {
     pub bytes: u64,
 }
 
-/// Where a run reads from.
+/// The sources that a run reads from.
 pub struct Sources {
     pub items: Vec<&'static Item>,
     picture: Option<PmxcfsPicture>,
@@ -65,7 +65,7 @@ impl Sources {
         Ok(Self { items, picture, include: patterns(&config.backup.include), exclude, apis, problems })
     }
 
-    /// Files of /etc/pve; None when this is no PVE host, or none of its rows was asked for.
+    /// Files of /etc/pve. None: the host is not a PVE host, or no item of /etc/pve was asked for.
     pub fn pmxcfs_files(&self) -> Option<u64> {
         let wanted = self.items.iter().any(|item| matches!(item.source, Source::PmxcfsRest));
         let files = self.picture.iter().flat_map(|picture| &picture.nodes).filter(|node| node.data.is_some());
@@ -104,7 +104,7 @@ fn read_picture(host: &Host, problems: &mut Vec<Problem>) -> Option<PmxcfsPictur
     }
 }
 
-/// What of the host's name and clock makes a snapshot hard to find again.
+/// Returns the problems of the host's name and clock that make a snapshot hard to find again.
 fn unfit(host: &Host) -> Vec<Problem> {
     /// Long before this program: a clock without a battery begins at 1970.
     const NO_YEAR_BEFORE: i16 = 2020;
@@ -139,7 +139,7 @@ fn missing_products(host: &Host) -> Vec<Problem> {
     problems
 }
 
-/// Our own stores and folders are never part of a snapshot.
+/// Our own stores and directories are never part of a snapshot.
 fn own_places(host: &Host, stores: &[Box<dyn Store>]) -> Vec<Pattern> {
     let places = stores
         .iter()
@@ -150,7 +150,7 @@ fn own_places(host: &Host, stores: &[Box<dyn Store>]) -> Vec<Pattern> {
     inside.filter_map(|path| Pattern::literal(&Path::new("/").join(path))).collect()
 }
 
-/// What every row finds on this host, without reading contents.
+/// Counts what every item finds on this host, without reading contents.
 pub fn count(host: &Host, sources: &Sources) -> Result<(Vec<Planned>, ScanResult)> {
     let mut planned: Vec<Planned> = Vec::new();
     let left = walk::walk(&sources.scan(host), &sources.items, &mut |item, piece| {

@@ -1,5 +1,6 @@
-//! Walks the catalogue over a host: which row finds what, each path once, what is left out and what went wrong.
-//! Reading contents and writing them is the caller's.
+//! Walks the catalogue over a host: the item that finds each path, each path once, what is left out and what went
+//! wrong.
+//! Not here: reading contents and writing them.
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
@@ -24,7 +25,7 @@ use crate::sys::process::lock::check_stopped;
 /// No configuration is larger; a disk image or a sparse file that strayed into a collected folder is.
 const LARGE_BYTES: u64 = 512 << 20;
 
-/// What the rows' entries may take in the index, as `room_for` reckons: some 300 000 files with names as usual, a
+/// The room of the items' entries in the index, as `room_for` reckons: some 300 000 files with names as usual, a
 /// hundred times what a host has. A file takes about 1 KiB of memory until the snapshot is read back.
 const ROOM_BYTES: u64 = 192 << 20;
 /// One row's part of it, so that a folder of a million files leaves room for all the others.
@@ -48,7 +49,7 @@ pub enum FoundPiece<'a> {
 
 pub type Take<'a> = &'a mut dyn FnMut(&'static Item, &FoundPiece) -> Result<()>;
 
-/// What a walk leaves behind beside the pieces.
+/// The result of a walk beside the files it found.
 #[derive(Debug, Default)]
 pub struct ScanResult {
     pub absent: Vec<Absence>,
@@ -66,8 +67,7 @@ pub struct Scan<'a> {
     pub exclude: &'a [Pattern],
 }
 
-/// Walks `items` in their order. A path belongs to the first row that finds it.
-/// Errors are those of `take`, and a signal.
+/// Walks `items` in their order. A path belongs to the first item that finds it.
 pub fn walk(scan: &Scan, items: &[&'static Item], take: Take) -> Result<ScanResult> {
     let mut walk = Walk {
         scan,
@@ -118,7 +118,7 @@ pub fn shorten(problems: &mut Vec<Problem>) {
 struct Room {
     row: u64,
     all: u64,
-    /// Entries of this row.
+    /// Entries of this item.
     taken: u64,
 }
 
@@ -146,8 +146,8 @@ impl Room {
     }
 }
 
-/// What comes out of the picture of /etc/pve only: to look into the mount could hang, and the database of a
-/// running node is never copied raw.
+/// Reports whether a path comes out of the picture of /etc/pve only: to look into the mount could hang, and the
+/// database of a running node is never copied raw.
 pub(crate) fn is_pictured(host: &Host, path: &Path) -> bool {
     let database = pmxcfs::DATABASE.trim_start_matches('/').as_bytes();
     host.facts.has(Product::Pve)
@@ -155,7 +155,7 @@ pub(crate) fn is_pictured(host: &Host, path: &Path) -> bool {
             || path.as_os_str().as_encoded_bytes().starts_with(database))
 }
 
-/// The globs that no row collects.
+/// The globs that no item collects.
 pub(crate) fn left_out() -> Result<Vec<Pattern>> {
     let globs = catalog::items().filter_map(|item| match item.source {
         Source::LeftOut(globs) => Some(globs),
@@ -172,9 +172,9 @@ struct Walk<'a, 't> {
     seen: HashSet<PathBuf>,
     /// Folders that are in it for what is below them, and not with all that they hold.
     above: HashSet<PathBuf>,
-    /// Files too large for a row of the catalogue.
+    /// Files too large for an item of the catalogue.
     large: Vec<PathBuf>,
-    /// Every link that was met, and by which row.
+    /// Every link that was met, and the item that met it.
     links: Vec<(&'static Item, PathBuf)>,
     room: Room,
     left: ScanResult,
@@ -282,7 +282,7 @@ impl Walk<'_, '_> {
         Ok(())
     }
 
-    /// A later row may have taken one after all: `include` takes files of any size.
+    /// A later item may have taken one after all: `include` takes files of any size.
     fn check_large(&mut self) {
         self.large.sort_unstable();
         self.large.dedup();
@@ -293,8 +293,8 @@ impl Walk<'_, '_> {
         }
     }
 
-    /// What a link leads to must be in the snapshot too, or belong to a package, to the cluster or to the
-    /// running system. A link among programs is worth a word, one in a configuration a warning.
+    /// Checks that the target of each link is in the snapshot too, or belongs to a package, to the cluster or to the
+    /// running system. A link among programs is worth a notice, one in a configuration a warning.
     fn check_links(&mut self) {
         let root = self.scan.host.root();
         let elsewhere: Vec<Pattern> =
@@ -383,7 +383,7 @@ impl Walk<'_, '_> {
     }
 }
 
-/// The folders above a path, so that an extraction gives them their owner and mode back.
+/// The directories above a path, so that an extraction gives them their owner and mode back.
 fn take_parents(
     root: &Path,
     item: &'static Item,
@@ -406,7 +406,7 @@ fn take_parents(
     Ok(())
 }
 
-/// Where a link leads, relative to the root, by its words alone.
+/// Resolves the target of a link, relative to the root, by its words alone.
 pub(crate) fn resolve(link: &Path, target: &Path) -> PathBuf {
     let mut path =
         if target.is_absolute() { PathBuf::new() } else { link.parent().unwrap_or(Path::new("")).to_owned() };
