@@ -1,5 +1,5 @@
-//! Others' occasions to make a backup: the end of a vzdump job, and packages about to change. What happens here
-//! never fails the one that called.
+//! Hooks of others that start a backup: the end of a vzdump job, and packages about to change. What happens here
+//! never fails the caller.
 
 use std::fs;
 use std::io::{ErrorKind, Read};
@@ -23,17 +23,17 @@ use crate::sys::process::exec::{self, Cmd, ToolStatus};
 use crate::sys::process::lock::private_dir;
 
 const CONF_MAX_BYTES: u64 = 1 << 20;
-/// Of `systemctl start --no-block`: it only asks.
+/// The time limit of `systemctl start --no-block`: it only asks.
 const START_LIMIT: Duration = Duration::from_secs(5);
 /// An upgrade waits no longer for us.
 const APT_LIMIT: Duration = Duration::from_secs(120);
 /// Written by nobody else; its age says when the last job of this boot started a backup.
 const STAMP: &str = "vzdump-hook.stamp";
-/// What apt tells of its packages; more is not needed for a label.
+/// The size limit of apt's list of packages; more is not needed for a label.
 const APT_LIST_MAX_BYTES: u64 = 1 << 20;
 const CONF_MODE: u32 = 0o644;
 
-/// What can be hooked into.
+/// The places that a hook can be put into.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum HookSite {
@@ -213,7 +213,7 @@ fn runnable(path: &Path) -> Result<(), &'static str> {
     }
 }
 
-/// What a phase of vzdump comes to: lines for its task log, and the script that was there before us.
+/// The result of a phase of vzdump: lines for its task log, and the script that was there before us.
 #[derive(Debug, Default)]
 pub struct VzdumpPhase {
     pub lines: Vec<String>,

@@ -1,5 +1,5 @@
-//! `migrate`: finds the predecessor's configuration, turns it into ours, and shows what still starts the old tool.
-//! Nothing of the old installation is changed.
+//! `migrate`: finds the legacy configuration, turns it into ours, and shows what still starts the legacy program.
+//! Nothing of the legacy installation is changed.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -34,7 +34,7 @@ pub struct MigrateRequest {
     pub process: Option<BTreeMap<String, String>>,
 }
 
-/// What would be written, and why.
+/// The files that would be written, and why.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Migrated {
@@ -47,7 +47,7 @@ pub struct Migrated {
     pub starts: Vec<Start>,
 }
 
-/// What starts the old tool, or is it.
+/// One thing that starts the legacy program, or is the running program.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Start {
@@ -105,7 +105,7 @@ fn read(path: &Path) -> Result<Vec<u8>> {
     })
 }
 
-/// The folder above `configs` or `env`, as the old tool sees it; else where it is installed.
+/// The directory above `configs` or `env`, as the legacy program sees it; else where it is installed.
 fn base_dir(root: &Path, file: &Path) -> String {
     let absolute = fs::canonicalize(file).unwrap_or_else(|_| file.to_owned());
     let root_of = fs::canonicalize(root).unwrap_or_else(|_| root.to_owned());
@@ -136,7 +136,7 @@ fn beside(root: &Path, env: &EnvFile) -> SiblingFiles {
     SiblingFiles { recipients, salt }
 }
 
-/// What starts the old tool on the system below `root`; `live` looks at running processes too.
+/// Finds what starts the legacy program on the system below `root`; `live` looks at running processes too.
 pub fn starts(root: &Path, live: bool) -> Vec<Start> {
     let mut starts = Vec::new();
     let text = |path: &str| {
