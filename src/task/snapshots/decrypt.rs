@@ -1,5 +1,5 @@
-//! `decrypt SNAP --to DIR`: what is in a snapshot file, in the clear, as files that tar and its codec's tool open.
-//! The snapshot is proven first, and the folder appears when it is complete.
+//! `decrypt SNAP --to DIR`: writes the content of a snapshot file in the clear, as files that tar and its codec's
+//! tool open. The snapshot is proven first, and the directory appears when it is complete.
 
 use std::fs::{self, OpenOptions};
 use std::io::{BufWriter, Write};
@@ -29,7 +29,7 @@ pub struct Decrypted {
     pub to: Name,
     /// False: it was in the clear before.
     pub was_sealed: bool,
-    /// What is in the folder now, with bytes.
+    /// The files in the directory now, with their size in bytes.
     pub files: Vec<(String, u64)>,
     /// Files of the host in it.
     pub host_files: u64,
@@ -61,7 +61,7 @@ pub fn run(chosen: &ChosenSnapshot, to: &Path) -> Result<Decrypted> {
     })
 }
 
-/// As the predecessor leaves them: the archive, its manifest, its checksum.
+/// Writes the files that the legacy program leaves: the archive, its manifest, its checksum.
 fn fill_old(
     archive: &mut Archive,
     old: &Manifest,

@@ -1,5 +1,5 @@
-//! `restore --to DIR`: takes a snapshot's files out into a new folder. The whole snapshot is proven first,
-//! and the folder appears only when it is complete.
+//! `restore --to DIR`: takes a snapshot's files out into a new directory. The whole snapshot is proven first, and the
+//! directory appears only when it is complete.
 
 use std::collections::HashSet;
 use std::fs;
@@ -37,7 +37,7 @@ pub struct Extracted {
     pub problems: Vec<Problem>,
 }
 
-/// What would be taken out.
+/// Returns the entries that would be taken out.
 pub fn plan<'a>(index: &'a Index, request: &ExtractRequest) -> Vec<&'a Entry> {
     let wanted = |entry: &&Entry| {
         request.selection.takes(&entry.item)
@@ -58,8 +58,7 @@ pub fn plan<'a>(index: &'a Index, request: &ExtractRequest) -> Vec<&'a Entry> {
     index.entries.iter().filter(|entry| needed.contains(&entry.path) || above.contains(&entry.path)).collect()
 }
 
-/// A folder that is there keeps its owner and mode, though it is another one then.
-/// Errors: `Usage` for a target that is not empty, `Verification`, `NotFound` when nothing is selected.
+/// A directory that is there keeps its owner and mode, though it is another one then.
 pub fn run(chosen: &ChosenSnapshot, request: &ExtractRequest) -> Result<Extracted> {
     request.selection.check()?;
     let to = resolve(&request.to).map_err(|error| cannot_make(&request.to, error))?;
@@ -108,7 +107,7 @@ fn is_current(to: &Path) -> bool {
     matches!((place(to), place(Path::new("."))), (Ok(target), Ok(current)) if target == current)
 }
 
-/// The folder is durable before it has its name, and has it durably after.
+/// The directory is durable before it has its name, and has it durably after.
 pub(crate) fn become_target(staging: &Path, to: &Path) -> io::Result<()> {
     let folder = ContainedDir::open(staging)?;
     if let Ok(old) = fs::symlink_metadata(to) {
@@ -147,7 +146,7 @@ pub(crate) fn cannot_make(to: &Path, error: io::Error) -> anyhow::Error {
     anyhow::Error::from(error).context(fault)
 }
 
-/// What was made, and what went wrong on the way.
+/// Writes the entries; returns those that were made and the problems on the way.
 fn fill<'a>(
     chosen: &ChosenSnapshot,
     staging: &Path,
@@ -199,7 +198,7 @@ fn make(target: &ContainedDir, member: &TarMember, content: &mut dyn Read) -> io
     }
 }
 
-/// Owners, modes, attributes and times, folders last: writing into one would change its time again.
+/// Owners, modes, attributes and times, directories last: writing into one would change its time again.
 fn finish(target: &ContainedDir, to: &Path, entries: &[&Entry]) -> Result<Vec<Problem>> {
     let root = files::is_root();
     let mut lost = Vec::new();

@@ -1,5 +1,5 @@
-//! The predecessor's archives beside our snapshots: listed, found by the same words, given their rows of the
-//! catalogue, and let go only when it is said.
+//! Legacy archives beside our snapshots: listed, found by the same words, given their items of the catalogue, and
+//! removed only on request.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -82,7 +82,7 @@ fn unreadable(store: &dyn Store, relic: &Relic, error: &anyhow::Error) -> Proble
     Problem::warning(format!("store '{}': {}: {error:#}", store.name(), relic.path)).hint(hint)
 }
 
-/// By its name alone.
+/// Builds the id of an archive from its name alone.
 fn named(relic: &Relic, zone: &TimeZone) -> Option<SnapshotId> {
     SnapshotId::new(relic.name.host.as_deref().unwrap_or("unknown"), relic.name.local(zone)?)
 }
@@ -109,7 +109,7 @@ fn told(store: &dyn Store, relic: &Relic, zone: &TimeZone) -> Result<Snapshot> {
     legacy::told(&relic.name, &manifest, relic.size, zone)
 }
 
-/// As they stand in a listing. What cannot be looked at is a problem.
+/// Lists the archives of the stores. What cannot be looked at is a problem.
 pub fn list(stores: &[&dyn Store], host: Option<&str>) -> (Vec<Listed>, Vec<Problem>) {
     let (mut all, mut problems): (Vec<Listed>, Vec<Problem>) = (Vec::new(), Vec::new());
     for store in stores {
@@ -153,7 +153,7 @@ impl<'a> Candidates<'a> {
         Self { all: stores.iter().flat_map(|store| of_one(store.as_ref())).collect() }
     }
 
-    /// By the name of its file.
+    /// Finds archives by their file name: the exact name, else every name that begins with the word.
     pub fn by_file(&self, word: &str) -> Vec<&(&'a dyn Store, Old)> {
         let name = |old: &Old| old.relic.path.rsplit('/').next().unwrap_or_default().to_owned();
         let exact: Vec<_> = self.all.iter().filter(|(_, old)| name(old) == word).collect();
@@ -173,7 +173,7 @@ impl<'a> Candidates<'a> {
 
 // Retention
 
-/// What would go, and why the others stay.
+/// The plan of retention: the archives that would be removed, and why the others stay.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct OldPlan {
@@ -182,7 +182,7 @@ pub struct OldPlan {
     pub archives: Vec<Marked>,
     /// File names, in the same order.
     pub files: Vec<String>,
-    /// Of other hosts, which stay.
+    /// The number of archives of other hosts, which stay.
     pub others: usize,
     pub removed: Vec<String>,
     pub problems: Vec<Problem>,
@@ -225,7 +225,7 @@ pub fn plan(host: &Host, store: &dyn Store, keep: &Keep, zone: &TimeZone) -> Res
 }
 
 impl OldPlan {
-    /// Of a store that cannot be looked at.
+    /// Builds the plan of a store that cannot be looked at.
     pub fn unreached(store: &dyn Store, problem: Problem) -> Self {
         Self {
             store: store.name().to_owned(),
@@ -255,10 +255,10 @@ pub fn carry_out(store: &dyn Store, plan: &mut OldPlan, _: &Lock) {
 
 // Rows of the catalogue
 
-/// The patterns of all rows, by the first two literal names of a path.
+/// The patterns of all items, by the first two literal names of a path.
 struct Rows {
     by_head: HashMap<(OsString, OsString), Vec<Row>>,
-    /// Whose beginning is a glob, or shorter.
+    /// The patterns whose beginning is a glob, or shorter.
     others: Vec<Row>,
 }
 
@@ -296,7 +296,7 @@ static ROWS: LazyLock<Rows> = LazyLock::new(|| {
     rows
 });
 
-/// The catalogue's row of a path, and whether it is secret. What no row claims is what the admin added.
+/// The catalogue's item of a path, and whether it is secret. A path that no item claims is one that the admin added.
 pub fn row(path: &Name) -> (&'static str, bool) {
     const ADDED: (&str, bool) = ("include", true);
     let below = path.as_path();
@@ -324,7 +324,7 @@ fn absolute(item: &Item, glob: &str) -> String {
     }
 }
 
-/// The row of outputs, which the archives' reader uses too.
+/// The item of outputs, which the archives' reader uses too.
 pub const OUTPUTS: &str = ITEM;
 
 #[cfg(test)]

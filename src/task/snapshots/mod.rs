@@ -1,4 +1,4 @@
-//! Finding snapshots: in all stores, by the words people use for them.
+//! Search for snapshots in all stores, by the words people use for them.
 
 pub mod decrypt;
 pub mod extract;
@@ -43,7 +43,7 @@ pub struct Listed {
     pub stores: Vec<String>,
     /// None when its manifest cannot be read.
     pub snapshot: Option<Snapshot>,
-    /// The file's name, when it is an archive of the predecessor.
+    /// The file's name, when it is a legacy archive.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub legacy: Option<String>,
 }
@@ -157,13 +157,13 @@ pub fn head(store: &dyn Store, id: &SnapshotId) -> Result<Head> {
 pub struct ChosenSnapshot {
     /// The store that it is taken from; None for a file.
     pub store: Option<String>,
-    /// As the store names it; None for a file.
+    /// The id that the store gives it. None: it is a file.
     pub id: Option<SnapshotId>,
     /// A local file, as long as this value lives: a downloaded copy goes with it.
     pub path: PathBuf,
-    /// Where it lies, for people.
+    /// The path where it lies, for people.
     pub place: PathBuf,
-    /// What opens it when it is sealed.
+    /// The keys that open it when it is encrypted.
     pub keys: Keys,
     _held: Option<Fetched>,
 }
@@ -182,7 +182,7 @@ impl ChosenSnapshot {
         Ok(Self { store, id, path, place, keys: Keys::default(), _held: Some(fetched) })
     }
 
-    /// The same of an archive of the predecessor.
+    /// The same of a legacy archive.
     fn take_old(store: &dyn Store, old: &legacy::Old) -> Result<Self> {
         let fetched = store.relic_get(&old.relic)?;
         let (path, place) = (fetched.path().to_owned(), fetched.place().to_owned());
@@ -200,7 +200,7 @@ impl ChosenSnapshot {
     }
 }
 
-/// True for a word that means a file: its ending or a path says so, or it is one with a folder before it.
+/// True for a word that means a file: its ending or a path says so, or it is one with a directory before it.
 pub fn is_file_word(word: &str) -> bool {
     let path = Path::new(word);
     let clear =

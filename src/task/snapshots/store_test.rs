@@ -1,5 +1,5 @@
-//! `store test`: a store is reached, written to, read and cleaned up, each timed. The probe bears a host name of its
-//! own, so that no listing of this host and no retention ever meets it.
+//! `store test`: a store is reached, written to, read and cleaned up, each timed. The probe has a separate host name,
+//! so that it is never in a listing or a retention of this host.
 
 use std::fs;
 use std::time::Instant;
@@ -19,10 +19,10 @@ use crate::task::error;
 
 /// More than a store's smallest unit, and soon sent.
 const PROBE_BYTES: usize = 64 << 10;
-/// Of a node's name, so that the probe's is no longer than a host's may be.
+/// The length limit of a node's name in the probe's name, which must be no longer than a host's may be.
 const NODE_MAX_BYTES: usize = 50;
 
-/// What came of trying a store.
+/// The result of the test of a store.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Tried {
@@ -41,7 +41,7 @@ pub struct TestStep {
     /// reach, write, read, remove
     pub step: &'static str,
     pub seconds: f64,
-    /// What was seen.
+    /// A note of what was seen.
     pub note: Option<String>,
     pub error: Option<String>,
     pub hint: Option<String>,

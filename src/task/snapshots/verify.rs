@@ -21,7 +21,7 @@ use crate::store::Store;
 use crate::sys::process::lock::check_stopped;
 use crate::task::{error, snapshots};
 
-/// What is said when the output takes no more.
+/// The message when the output takes no more.
 pub const NO_OUTPUT: &str = "cannot write to standard output";
 
 /// A snapshot that was read whole and is what it says.
@@ -56,7 +56,7 @@ pub struct Verified {
     pub path: Name,
     pub entries: u64,
     pub ok: bool,
-    /// False: it is sealed, and only its payload's hash was proven.
+    /// False: it is encrypted, and only its payload's hash was proven.
     pub contents: bool,
     /// Fingerprint of the key whose signature its manifest has; None when it has none.
     pub signed_by: Option<String>,
@@ -72,7 +72,7 @@ pub struct Verified {
 }
 
 impl Verified {
-    /// An archive of the predecessor, which proves nothing of the store's snapshots.
+    /// A legacy archive, which proves nothing of the store's snapshots.
     fn is_old(&self) -> bool {
         let name = self.path.as_path().file_name().and_then(std::ffi::OsStr::to_str);
         name.and_then(LegacyName::parse).is_some()
@@ -95,17 +95,17 @@ impl Verified {
         }
     }
 
-    /// As it is told and recorded. None: it is good.
+    /// Returns the problem as it is shown and recorded. None: the snapshot is good.
     pub fn problem(&self) -> Option<Problem> {
         let error = self.error.as_ref()?;
         Some(Problem { hint: self.hint.clone(), ..Problem::error(error) })
     }
 }
 
-/// What can be said of a snapshot without asking anybody for a key.
+/// The result of looking at a snapshot without asking anybody for a key.
 pub enum Looked {
     Into(Box<Proven>),
-    /// It is sealed, and nothing that is there opens it: its payload is as the manifest says.
+    /// It is encrypted, and nothing that is there opens it: its payload is as the manifest says.
     At(Box<Snapshot>, Option<String>),
 }
 
@@ -142,10 +142,10 @@ impl WantedFile {
     }
 }
 
-/// What is asked of each beyond that it is what it says.
+/// The demands on each snapshot beyond that it is what it says.
 #[derive(Default)]
 pub struct Demand {
-    /// A sealed one that nothing opens is an error, after a person was asked.
+    /// An encrypted one that nothing opens is an error, after a person was asked.
     pub deep: bool,
     /// One that none of these signed is an error.
     pub signers: Option<Signers>,
@@ -234,7 +234,7 @@ pub fn verify_all(
     Ok(results)
 }
 
-/// What verifying showed, by store, as it is kept. `whole`: every copy of these stores was looked at.
+/// Builds the verifications, by store, as they are kept. `whole`: every copy of these stores was looked at.
 pub fn verifications(results: &[Verified], node: &str, whole: bool) -> Vec<Verification> {
     let mut stores: Vec<Verification> = Vec::new();
     for one in results {
@@ -307,8 +307,8 @@ fn find<'a>(index: &'a Index, wanted: &Name) -> Result<&'a Entry> {
     }
 }
 
-/// Where the chains of these stores are broken, by reading their manifests once more: a copy that was swapped between
-/// two listings shows, too. What cannot be read now is told, unless it stands among `told` already.
+/// Finds where the chains of these stores are broken, by reading their manifests once more: a copy that was swapped
+/// between two listings shows, too. What cannot be read now is reported, unless it is among `told` already.
 pub fn broken_chains(
     stores: &[Box<dyn Store>],
     keeps_all: &dyn Fn(&str) -> bool,
