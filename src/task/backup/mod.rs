@@ -269,7 +269,7 @@ fn went_away(spool: &Path, error: anyhow::Error) -> anyhow::Error {
     error.context(fault.hint("run it again, and let nothing else clean up that folder"))
 }
 
-/// A private folder for the file while it is written; the file that a killed run left there is removed first.
+/// A private directory for the file while it is written; the file that a killed run left there is removed first.
 struct Work {
     path: PathBuf,
 }

@@ -31,7 +31,7 @@ pub use host::host;
 pub use network::network;
 pub use own::own;
 
-/// A store in a folder; others have limits of their own.
+/// A store in a directory; others have limits of their own.
 const STORE_LIMIT: Duration = Duration::from_secs(20);
 /// A new snapshot may be larger than the last one, and lies beside it while it is written.
 const MARGIN: u64 = 3;

@@ -13,7 +13,7 @@ use crate::sys::dpkg;
 use crate::sys::fs::{files, mounts, permissions};
 use crate::sys::host::{CONFIG_DIR, Host};
 
-/// A folder with more is none of ours.
+/// A directory with more is none of ours.
 const ENTRIES_MAX: usize = 5_000;
 /// An identity is a few lines.
 const IDENTITY_MAX_BYTES: u64 = 64 << 10;
@@ -22,7 +22,7 @@ const KEY_LETTERS: usize = 40;
 /// For what runs before each backup.
 pub const FEW_PLACES: [(&str, usize); 1] = [IDENTITY_PLACES[0]];
 
-/// Owner and mode of the program, the configuration, its secrets, the work folders. What is not there is silent.
+/// Owner and mode of the program, the configuration, its secrets, the work directories. What is not there is silent.
 pub fn own(host: &Host) -> Vec<CheckFinding> {
     let mut wanted: Vec<(PathBuf, Care)> = vec![
         (PROGRAM.into(), Care::Public),
@@ -52,7 +52,7 @@ pub fn own(host: &Host) -> Vec<CheckFinding> {
     findings
 }
 
-/// A folder that is reached through no link: one might lead onto a mount that hangs.
+/// A directory that is reached through no link: one might lead onto a mount that hangs.
 fn list(host: &Host, folder: &Path) -> Option<fs::ReadDir> {
     if !files::is_plain(host.root(), folder) {
         return None;

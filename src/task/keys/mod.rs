@@ -166,7 +166,7 @@ pub fn check_passphrase(host: &Host, passphrase: &str) -> Result<()> {
     }
 }
 
-/// The public half of a pair that a passphrase makes; the private one is made anew from it whenever it is needed.
+/// The public half of a pair that a passphrase makes; the private one is made again from it whenever it is needed.
 /// Errors: as `check_passphrase`.
 pub fn of_passphrase(host: &Host, passphrase: &str) -> Result<Recipient> {
     check_passphrase(host, passphrase)?;

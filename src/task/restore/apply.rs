@@ -120,7 +120,7 @@ fn ahead(step: &RestoreStep, live: &LivePath, is_in_flight: bool) -> Ahead {
         (Some(before), LivePath::There { print, .. }) => before.same(print),
         _ => false,
     };
-    // A folder may have been made and not yet have its mode.
+    // A directory may have been made and not yet have its mode.
     let is_half = is_in_flight && step.after.kind == EntryKind::Dir;
     if is_as_planned || is_half { Ahead::Write } else { Ahead::Changed }
 }
@@ -178,7 +178,7 @@ fn tree(host: &Host, journal: &Journal, n: usize, lock_wait: std::time::Duration
     write::put(host, &change)
 }
 
-/// After the last step: new folders have the time that the snapshot says, and all of it survives a power cut.
+/// After the last step: new directories have the time that the snapshot says, and all of it survives a power cut.
 pub fn settle(host: &Host, journal: &mut Journal) -> Result<()> {
     let root = ContainedDir::open(host.root())?;
     for step in journal.record.steps.iter().rev() {

@@ -61,7 +61,7 @@ pub struct PendingConfirm {
     /// Seconds of uptime, of the arming.
     #[serde(default)]
     at: f64,
-    /// Seconds of uptime. While it is applied, of one that is killed or hangs; set anew when all is done.
+    /// Seconds of uptime. While it is applied, of one that is killed or hangs; set again when all is done.
     deadline: f64,
     /// Seconds from there on.
     #[serde(default)]
@@ -170,7 +170,7 @@ pub fn arm(host: &Host, id: &str, within: Duration, probes: &[Probe]) -> Result<
     Ok(armed)
 }
 
-/// Somebody goes on with it: his time begins anew, so that he is not taken for the one who was cut short.
+/// Somebody goes on with it: his time begins again, so that he is not taken for the one who was cut short.
 pub fn go_on(host: &Host, id: &str) -> Result<()> {
     let Some(armed) = read(host).filter(|armed| armed.id == id && armed.boot == session::boot_id()) else {
         return Ok(());

@@ -81,7 +81,7 @@ impl std::fmt::Display for RestorePhase {
     }
 }
 
-/// A restore's folder, open to go on writing its journal.
+/// A restore's directory, open to go on writing its journal.
 pub struct Journal {
     pub dir: PathBuf,
     pub record: RestoreRecord,
@@ -99,7 +99,7 @@ pub fn folder(host: &Host) -> PathBuf {
 }
 
 impl Journal {
-    /// From a folder with its copies. From here on it can be undone.
+    /// From a directory with its copies. From here on it can be undone.
     pub fn create(dir: &Path, record: RestoreRecord) -> Result<Self> {
         files::replace(&dir.join(RECORD), 0o600, &serde_json::to_vec(&record)?)?;
         let file = open_journal(dir)?;
@@ -208,7 +208,7 @@ fn open_journal(dir: &Path) -> Result<File> {
     open.with_context(|| format!("cannot open {}", path.display()))
 }
 
-/// A new private folder, named after the time.
+/// A new private directory, named after the time.
 pub fn new_folder(host: &Host) -> Result<(String, PathBuf)> {
     let parent = folder(host);
     files::make_private_dir(&parent).with_context(|| format!("cannot make {}", parent.display()))?;

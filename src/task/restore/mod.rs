@@ -160,7 +160,7 @@ pub fn resume(
     check_not_armed(host, Some(id))?;
     check_unfinished(&journal)?;
     auto_rollback::go_on(host, id)?;
-    // What a power cut took back although the journal has it is done again: all is looked at anew.
+    // What a power cut took back although the journal has it is done again: all is looked at again.
     journal.finished.clear();
     let done = apply_stages(host, &mut journal, apis, arming, LOCK_OUTLIVED);
     finish_or_roll_back(host, &mut journal, apis, "resume", done)

@@ -70,7 +70,7 @@ pub fn observe(host: &Host, picked: &SelectedEntries) -> Result<Observed> {
     for one in picked.wanted.iter().chain(&picked.parts) {
         let path = one.entry.path.as_path();
         // Of a running pmxcfs the database is not opened like any other file, not even to be compared. Whoever puts
-        // one in place has seen that none runs, and has made it anew.
+        // one in place has seen that none runs, and has made it again.
         let is_live_database =
             matches!(one.item.source, Source::Database) && !matches!(one.content, Content::Bytes(_));
         if path.starts_with(PVE) || is_live_database {
@@ -242,7 +242,7 @@ fn hash(mut file: fs::File, keep: bool) -> io::Result<(u64, String, Option<Vec<u
     Ok((size, hasher.hex(), None))
 }
 
-/// The folders of the snapshot's datastores that are really here: mounted, or with chunks in them.
+/// The directories of the snapshot's datastores that are really here: mounted, or with chunks in them.
 fn datastores(host: &Host, picked: &SelectedEntries) -> BTreeSet<String> {
     let name = Name::new(format!("{}/datastore.cfg", PBS_DIR.trim_start_matches('/')));
     let text = picked.contents.get(&name).map(|text| String::from_utf8_lossy(text)).unwrap_or_default();

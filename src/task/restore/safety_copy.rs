@@ -77,7 +77,7 @@ fn check_room(host: &Host, steps: &[RestoreStep]) -> Result<()> {
     Ok(())
 }
 
-/// Fills the folder; the times of the folders of the host that will change come back.
+/// Fills the directory; the times of the directories of the host that will change come back.
 fn fill(host: &Host, dir: &Path, chosen: &ChosenSnapshot, prepared: &Prepared) -> Result<Vec<(Name, Mtime)>> {
     let steps = &prepared.plan.steps;
     let (before, after) = (dir.join("before"), dir.join("after"));

@@ -83,7 +83,7 @@ pub fn pick(chosen: &ChosenSnapshot, request: &RestoreRequest) -> Result<(Select
         let is_exact = request.paths.iter().any(|word| is_path_of(word, path));
         let is_named = is_exact || request.selection.only.contains(&entry.item);
         match rows.of(entry) {
-            // A folder on the way to a row's files is made when they need it.
+            // A directory on the way to a row's files is made when they need it.
             Err(_) if entry.kind == EntryKind::Dir => {}
             Ok(item) => {
                 let one = wanted(entry, item, is_named, &firsts);

@@ -83,7 +83,7 @@ enum StepResult {
     AsBefore,
     /// It is again what it was.
     Again,
-    /// A folder that was made, and has something of somebody else in it now.
+    /// A directory that was made, and has something of somebody else in it now.
     Holds,
     Changed,
 }
@@ -162,7 +162,7 @@ fn back_on_disk(journal: &Journal, n: usize, live: Option<&FileState>, force: bo
         return UndoAction::AsBefore;
     }
     let is_dir = step.after.kind == EntryKind::Dir && live.is_some_and(|live| live.kind == EntryKind::Dir);
-    // A folder may be between two modes; a file is the old or the new one.
+    // A directory may be between two modes; a file is the old or the new one.
     let is_half = is_dir && !journal.finished.contains(&n);
     let is_ours = live.is_some_and(|live| live.same(&step.after));
     let is_old = matches!((live, &step.before), (Some(live), Some(before)) if live.same(before));
@@ -324,7 +324,7 @@ fn node(
     Ok(StepResult::Again)
 }
 
-/// Something that no step made is in this folder. Nothing of ours is in it any more, unless it is left.
+/// Something that no step made is in this directory. Nothing of ours is in it any more, unless it is left.
 fn holds(tree: &PmxcfsTree, journal: &Journal, folder: &Name) -> bool {
     let made: HashSet<&Name> = journal.begun.iter().map(|n| &journal.record.steps[*n].path).collect();
     let below = |path: &Name| path != folder && path.as_path().starts_with(folder.as_path());

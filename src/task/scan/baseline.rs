@@ -72,7 +72,7 @@ fn load(dir: &Path) -> Option<Memory> {
         Err(error) if error.kind() == ErrorKind::NotFound => return None,
         Err(error) => Err(error.into()),
     };
-    // It is written anew by the next run; until then nothing is known.
+    // It is written again by the next run; until then nothing is known.
     read.inspect_err(|error| log::info!("{}/{FILE}: {error:#}", dir.display())).ok()
 }
 

@@ -22,13 +22,13 @@ use crate::sys::host::Host;
 use crate::sys::pmxcfs::{self, PmxcfsPicture};
 use crate::sys::process::lock::check_stopped;
 
-/// No configuration is larger; a disk image or a sparse file that strayed into a collected folder is.
+/// No configuration is larger; a disk image or a sparse file that strayed into a collected directory is.
 const LARGE_BYTES: u64 = 512 << 20;
 
 /// The room of the items' entries in the index, as `room_for` reckons: some 300 000 files with names as usual, a
 /// hundred times what a host has. A file takes about 1 KiB of memory until the snapshot is read back.
 const ROOM_BYTES: u64 = 192 << 20;
-/// One row's part of it, so that a folder of a million files leaves room for all the others.
+/// One row's part of it, so that a directory of a million files leaves room for all the others.
 const ROW_ROOM_BYTES: u64 = 64 << 20;
 /// Problems are for a person to read.
 const PROBLEMS_MAX: usize = 1000;
@@ -63,7 +63,7 @@ pub struct Scan<'a> {
     pub picture: Option<&'a PmxcfsPicture>,
     /// The configuration's `include`.
     pub include: &'a [Pattern],
-    /// Its `exclude`, and our own stores and work folders.
+    /// Its `exclude`, and our own stores and work directories.
     pub exclude: &'a [Pattern],
 }
 

@@ -45,7 +45,7 @@ pub fn plan<'a>(index: &'a Index, request: &ExtractRequest) -> Vec<&'a Entry> {
                 || request.paths.iter().any(|glob| glob.covers(entry.path.as_path())))
     };
     let chosen: Vec<&Entry> = index.entries.iter().filter(wanted).collect();
-    // A second name of a file is nothing without the file, and a file is nothing without its folders' modes.
+    // A second name of a file is nothing without the file, and a file is nothing without its directories' modes.
     let mut needed: HashSet<&Name> = chosen.iter().map(|entry| &entry.path).collect();
     needed.extend(
         chosen
@@ -93,8 +93,8 @@ pub fn run(chosen: &ChosenSnapshot, request: &ExtractRequest) -> Result<Extracte
     })
 }
 
-/// The path whose last component is the folder's own name: not `.`, not a link to it.
-/// Any other is left as it is; the folders above it may be none that we can read.
+/// The path whose last component is the directory's own name: not `.`, not a link to it.
+/// Any other is left as it is; the directories above it may be none that we can read.
 pub(crate) fn resolve(to: &Path) -> io::Result<PathBuf> {
     // Without a slash or dot at its end, behind which a link would not be seen.
     let plain: PathBuf = to.components().collect();

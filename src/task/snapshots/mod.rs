@@ -205,7 +205,7 @@ pub fn is_file_word(word: &str) -> bool {
     let path = Path::new(word);
     let clear =
         word.ends_with(SUFFIX) || path.is_absolute() || word.starts_with("./") || word.starts_with("../");
-    // `latest` stays a word, whatever lies in the current folder.
+    // `latest` stays a word, whatever lies in the current directory.
     clear || (word.contains('/') || LegacyName::parse(word).is_some()) && path.is_file()
 }
 
@@ -256,7 +256,7 @@ pub fn choose(stores: &[Box<dyn Store>], here: &str, word: &str) -> Result<Chose
     ChosenSnapshot::take(*ids.get(id).context("listed")?, id)
 }
 
-/// The archive of the predecessor that a word names: the name of its file or the beginning of it, and the words
+/// The archive of the legacy program that a word names: the name of its file or the beginning of it, and the words
 /// that snapshots have, where the short name of a host stands for its full one. None: there is none.
 fn choose_old(stores: &[Box<dyn Store>], here: &str, word: &str) -> Result<Option<ChosenSnapshot>> {
     let old = legacy::Candidates::of(stores);
