@@ -1,5 +1,5 @@
-//! What a host shows to the network and what runs on it, as it was seen. Seeing is `sys::net::sockets`,
-//! `sys::process::processes`, `sys::net::netfilter`.
+//! Exposure of a host: what it shows to the network and what runs on it. It is observed by `sys::net::sockets`,
+//! `sys::process::processes` and `sys::net::netfilter`.
 
 use std::path::PathBuf;
 
@@ -29,7 +29,7 @@ pub struct Listener {
     /// Only this host itself gets there.
     pub loopback: bool,
     pub port: u16,
-    /// By which a process's descriptor names it.
+    /// Number by which a process's descriptor names it.
     pub inode: u64,
 }
 
@@ -37,7 +37,7 @@ pub struct Listener {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Process {
     pub pid: u32,
-    /// As the kernel knows it: at most 15 bytes.
+    /// Name in the kernel: at most 15 bytes.
     pub name: String,
     /// The first word of its command line; what it says of itself.
     pub title: String,
@@ -61,7 +61,7 @@ pub struct Program {
     pub world_writable: bool,
 }
 
-/// What filters incoming packets.
+/// Rules that filter incoming packets.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Firewall {
     /// Base chains of nftables (iptables-nft's too) that see what comes to this host; None: not told.
@@ -76,7 +76,7 @@ pub struct Firewall {
 pub struct Chain {
     pub table: String,
     pub name: String,
-    /// Of packets on their way to this host.
+    /// The chain sees packets on their way to this host.
     pub input: bool,
     pub drops: bool,
     pub rules: u32,

@@ -1,4 +1,4 @@
-//! What kind of host this is. Plain facts; finding them out is `sys::host`.
+//! Facts about a host: its kind, its products. Plain data; `sys::host` finds them out.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,7 +15,7 @@ pub enum Product {
 impl Product {
     pub const ALL: [Self; 2] = [Self::Pve, Self::Pbs];
 
-    /// As it stands in configurations and manifests.
+    /// Returns the word for it in configurations and manifests.
     pub fn word(self) -> &'static str {
         match self {
             Self::Pve => "pve",
@@ -23,7 +23,7 @@ impl Product {
         }
     }
 
-    /// As a person reads it; the name alone where no package tells a version.
+    /// Returns the name and version for people; the name alone where no package tells a version.
     pub fn with_version(self, version: &str) -> String {
         if version.is_empty() { self.to_string() } else { format!("{self} {version}") }
     }
@@ -59,7 +59,7 @@ pub struct Facts {
     pub machine_id: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cluster: Option<Cluster>,
-    /// What was looked at to find the products; shown when none was found.
+    /// Paths that were looked at to find the products; shown when none was found.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub looked_at: Vec<String>,
 }

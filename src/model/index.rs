@@ -1,4 +1,4 @@
-//! What is inside a payload: the nouns of `.pbx/index.json`.
+//! Index of a payload: the nouns of `.pbx/index.json`.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -11,9 +11,9 @@ use super::facts::Facts;
 use super::problem::Problem;
 use super::snapshot::SnapshotId;
 
-/// Where the index stands in the payload; always its last member.
+/// Path of the index in the payload; always its last entry.
 pub const INDEX_PATH: &str = ".pbx/index.json";
-/// Folder of the outputs of commands.
+/// Directory of the outputs of commands.
 pub const STATE_DIR: &str = ".pbx/state";
 
 /// A path in a payload: relative, without `.` or `..`, any bytes but NUL.
@@ -34,7 +34,7 @@ impl Name {
         Path::new(OsStr::from_bytes(&self.0))
     }
 
-    /// Safe to extract below a folder: relative, no empty, `.` or `..` component.
+    /// Safe to extract below a directory: relative, no empty, `.` or `..` component.
     pub fn is_safe(&self) -> bool {
         !self.0.is_empty()
             && !self.0.contains(&0)
@@ -48,8 +48,8 @@ impl From<&Path> for Name {
     }
 }
 
-/// What acts on a terminal, or hides or turns round what stands beside it: control characters, Unicode's
-/// separators of lines, its invisible marks and its overrides of direction.
+/// Reports whether a character acts on a terminal, or hides or reverses the text beside it: control characters,
+/// Unicode's separators of lines, its invisible marks and its overrides of direction.
 pub fn is_harmful(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}')
@@ -123,7 +123,7 @@ pub struct Mtime(pub i64, pub u32);
 /// One member of the payload.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
-    /// The catalogue row it belongs to.
+    /// The catalogue item it belongs to.
     pub item: String,
     pub path: Name,
     pub kind: EntryKind,
@@ -139,7 +139,7 @@ pub struct Entry {
     /// Bytes of a file, 0 for others.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub size: u64,
-    /// Of a file, lower-case hex.
+    /// Hash of a file, lower-case hex.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub sha256: String,
     /// Target of a symbolic link, or the earlier path of a hard link.
@@ -163,7 +163,7 @@ pub struct Xattr {
     pub value: Vec<u8>,
 }
 
-/// What a command said. Its standard output is the member `.pbx/state/<name>`.
+/// Output of a command. Its standard output is the entry `.pbx/state/<name>`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CommandOutput {
     pub item: String,
@@ -176,7 +176,7 @@ pub struct CommandOutput {
     pub stderr: String,
 }
 
-/// A catalogue row that this host has nothing for.
+/// A catalogue item that this host has nothing for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Absence {
     pub item: String,

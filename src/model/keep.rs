@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// How many snapshots of a host a store keeps. All zero, as when nothing is configured, keeps all.
+/// Number of snapshots of a host that a store keeps. All zero, the default, keeps all.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct Keep {

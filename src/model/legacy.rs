@@ -1,4 +1,4 @@
-//! Names of the predecessor's archives: `HOST-backup-YYYYMMDD-HHMMSS.tar.xz`, with `.age` when it is encrypted, alone
+//! Names of legacy archives: `HOST-backup-YYYYMMDD-HHMMSS.tar.xz`, with `.age` when it is encrypted, alone
 //! with its sidecars or in one `.bundle.tar`; the Bash version began them with `proxmox-backup-`. Only read here.
 
 use jiff::Timestamp;
@@ -12,7 +12,7 @@ const SEALED: &str = ".age";
 const TAR: &str = ".tar";
 const BETWEEN: &str = "-backup-";
 const BASH: &str = "proxmox-backup-";
-/// Of what lies beside a loose archive.
+/// Suffixes of the files beside a loose archive.
 pub const METADATA: &str = ".metadata";
 pub const MANIFEST: &str = ".manifest.json";
 pub const SHA256: &str = ".sha256";
@@ -23,7 +23,7 @@ const TIME_LEN: usize = "YYYYMMDD-HHMMSS".len();
 const CODECS: [(&str, &str); 6] =
     [("", "none"), (".gz", "gzip"), (".bz2", "bzip2"), (".xz", "xz"), (".lzma", "lzma"), (".zst", "zstd")];
 
-/// What a file name tells.
+/// Facts that a file name tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LegacyName {
     /// The archive's own name: the file's, or what is in the bundle.
@@ -73,7 +73,7 @@ impl LegacyName {
     }
 }
 
-/// What is told of an archive of the predecessor beside what every snapshot tells.
+/// Facts about a legacy archive that other snapshots do not have.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Legacy {

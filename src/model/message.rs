@@ -1,4 +1,4 @@
-//! What channels tell of a run: made once from its Report, the same for all of them. Holds no secret.
+//! Message about a run: made once from its Report, the same for every channel. Holds no secret.
 
 use std::fmt::Write as _;
 
@@ -55,9 +55,9 @@ pub struct Details {
     pub problems: Vec<Problem>,
     /// Problems beyond those that are named.
     pub more_problems: usize,
-    /// How many paths differ from which snapshot before; None when that is not known.
+    /// The number of paths that differ, and the snapshot before; None when that is not known.
     pub since: Option<String>,
-    /// Which, a line each.
+    /// Those paths, a line each.
     pub changes: Vec<String>,
 }
 

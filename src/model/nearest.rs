@@ -1,4 +1,4 @@
-//! The word that was probably meant.
+//! Nearest word: the one that was probably meant.
 
 /// The word of `known` that `word` was probably meant to be: at most a third of its letters differ.
 pub fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {

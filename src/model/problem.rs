@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 /// The hint of a file that a snapshot lacks although it is there.
 pub const NOT_SAVED: &str = "it is not in the snapshot";
 
-/// How much a problem matters. An admin can and should act on each.
+/// Weight of a problem. An admin can and should act on each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {

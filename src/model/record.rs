@@ -1,4 +1,4 @@
-//! What is kept of a run: how it went, for the log, for status and for metrics. Never a secret, never a content.
+//! Record of a run: how it went, for the log, for status and for metrics. Never a secret, never a content.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -48,16 +48,16 @@ pub struct RunRecord {
     pub problems: Vec<Problem>,
 }
 
-/// What a snapshot was made of, and what it cost.
+/// Contents of a snapshot in numbers, and its cost.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Stats {
-    /// Members, folders and links included.
+    /// Entries, directories and links included.
     pub entries: u64,
     pub files: u64,
     /// Files that were found and could not be taken.
     pub files_failed: u64,
-    /// Rows of the catalogue that found nothing here.
+    /// Items of the catalogue that found nothing here.
     pub absent: u64,
     /// Bytes that were read.
     pub bytes: u64,
@@ -83,7 +83,7 @@ pub struct StoreResult {
     pub store: String,
     #[serde(default)]
     pub primary: bool,
-    /// Where the snapshot lies; None when it could not be put there, and after a prune.
+    /// Place of the snapshot; None when it could not be put there, and after a prune.
     #[serde(default)]
     pub place: Option<String>,
     /// Snapshots of this host after retention; None when that was not looked at.
@@ -93,7 +93,7 @@ pub struct StoreResult {
     pub removed: usize,
 }
 
-/// What reading a store's copies again has shown.
+/// Result of reading a store's copies again.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Verification {

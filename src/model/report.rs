@@ -1,4 +1,4 @@
-//! What happened: one Report that everyone reads, and the faults that end a command with an exit code.
+//! Report of a run: what happened, in one value that everyone reads. The problems in it are `problem`.
 
 use std::fmt;
 
@@ -21,22 +21,22 @@ pub struct Medium {
     pub free: Option<u64>,
 }
 
-/// What became of a snapshot on one store.
+/// Outcome of a snapshot on one store.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct StoredCopy {
     pub store: String,
-    /// Where it lies now; None when it could not be put there.
+    /// Its place now; None when it could not be put there.
     pub place: Option<String>,
     /// The file system, when it is one of this machine.
     pub medium: Option<Medium>,
     pub primary: bool,
-    /// How many snapshots of this host it has now; None when retention was not looked at.
+    /// Number of snapshots of this host in the store now; None when retention was not looked at.
     pub kept: Option<usize>,
     pub removed: Vec<SnapshotId>,
 }
 
-/// How a path differs from what the last snapshot held.
+/// Difference of a path from the last snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Difference {
@@ -67,16 +67,16 @@ pub struct ChangedPath {
     pub path: String,
 }
 
-/// What differs from the snapshot before; names only, never a value.
+/// Differences from the snapshot before; names only, never a value.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Changes {
     pub since: SnapshotId,
     pub added: usize,
     pub changed: usize,
     pub removed: usize,
-    /// By item; the first ones.
+    /// The first ones, by item.
     pub listed: Vec<ChangedPath>,
-    /// How many are not listed.
+    /// Number of those not listed.
     pub more: usize,
 }
 
@@ -108,7 +108,7 @@ impl Changes {
     }
 }
 
-/// Where the time of a backup went, in seconds.
+/// Time that each phase of a backup took, in seconds.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub struct Phases {
     /// Reading /etc/pve and what is needed before the first file.
@@ -145,7 +145,7 @@ pub struct Report {
 }
 
 impl Report {
-    /// Of a run with nothing to tell yet.
+    /// Builds the report of a run with nothing to tell yet.
     pub fn blank(verb: &'static str, host: &Facts, took: f64) -> Self {
         Self {
             verb,
@@ -163,7 +163,7 @@ impl Report {
         }
     }
 
-    /// Of a run that made no snapshot.
+    /// Builds the report of a run that made no snapshot.
     pub fn failed(verb: &'static str, host: &Facts, took: f64, problem: Problem) -> Self {
         Self {
             outcome: super::problem::Outcome::Failed,
@@ -172,7 +172,7 @@ impl Report {
         }
     }
 
-    /// How many files were there and could not be taken.
+    /// Counts the files that were there and could not be taken.
     pub fn not_saved(&self) -> u64 {
         self.problems.iter().filter(|problem| problem.hint.as_deref() == Some(NOT_SAVED)).count() as u64
     }
@@ -186,7 +186,7 @@ pub struct Rights {
     pub gid: u32,
 }
 
-/// As `ls` and `chmod` write it: "0640 0:33".
+/// Writes mode and owner in the style of `ls` and `chmod`: "0640 0:33".
 impl fmt::Display for Rights {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:04o} {}:{}", self.mode, self.uid, self.gid)

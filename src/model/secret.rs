@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::Deserialize;
 
-/// What stands for a secret wherever one would be shown.
+/// Text that stands for a secret wherever one would be shown.
 pub const MASK: &str = "***";
 
 /// A value of secrets.cfg. Neither `Debug` nor serde ever write it.

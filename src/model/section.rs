@@ -12,7 +12,7 @@ use serde::de::value::MapAccessDeserializer;
 
 use self::fields::SectionKeys;
 
-/// What indents and separates. Not Unicode's white space: a pasted no-break space is refused as part
+/// Characters that indent and separate. Not Unicode's white space: a pasted no-break space is refused as part
 /// of a word, not guessed away.
 const BLANKS: [char; 2] = [' ', '\t'];
 

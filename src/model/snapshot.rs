@@ -57,7 +57,7 @@ impl SnapshotId {
         format!("{}_{}{SUFFIX}", self.host, self.at.strftime(NAME_TIME))
     }
 
-    /// None for every other file: partial ones, the predecessor's, anything not ours.
+    /// None for every other file: partial ones, legacy archives, anything not ours.
     pub fn from_file_name(name: &str) -> Option<Self> {
         let (host, time) = name.strip_suffix(SUFFIX)?.rsplit_once('_')?;
         let at = DateTime::strptime(NAME_TIME, time).ok()?.to_zoned(TimeZone::UTC).ok()?;
@@ -153,12 +153,12 @@ pub struct Snapshot {
     /// A run of this host that finds nothing changed makes no snapshot, for at most `UNCHANGED_MAX`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub skips_unchanged: bool,
-    /// Set for an archive of the predecessor, which has no manifest of ours; no file of ours can say it.
+    /// Set for a legacy archive, which has no manifest of ours; no file of ours can say it.
     #[serde(skip_deserializing, skip_serializing_if = "Option::is_none")]
     pub legacy: Option<Legacy>,
 }
 
-/// What really compressed the payload.
+/// Compression that the payload really has.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Compression {
     pub name: String,
@@ -169,15 +169,15 @@ pub struct Compression {
     pub threads: u32,
 }
 
-/// How the payload is encrypted. It names no key, only what a key is known by.
+/// Encryption of the payload. It names no key, only what a key is known by.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sealed {
     pub recipients: u32,
-    /// Of each recipient, `SHA256:` and base64: of a public SSH key as `ssh-keygen -l` prints it, of others over
-    /// their text. `key show` prints the same.
+    /// Fingerprints of the recipients, `SHA256:` and base64: of a public SSH key as `ssh-keygen -l` prints it, of
+    /// others over their text. `key show` prints the same.
     #[serde(default)]
     pub fingerprints: Vec<String>,
-    /// How passphrases become keys among them, `$scrypt$ln=18,r=8,p=1$SALT`.
+    /// The rules by which passphrases among them become keys, `$scrypt$ln=18,r=8,p=1$SALT`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub passphrases: Vec<String>,
 }
@@ -194,13 +194,13 @@ pub struct Payload {
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
-    /// Members of the payload, folders and links included, the index not.
+    /// Entries of the payload, directories and links included, the index not.
     pub entries: u64,
     /// Regular files among them.
     pub files: u64,
     /// The payload before compression.
     pub bytes: u64,
-    /// Catalogue rows of this host that found nothing.
+    /// Catalogue items of this host that found nothing.
     pub absent: u64,
     pub problems: u64,
     /// Files of /etc/pve among them. Not known of snapshots of the first days.

@@ -211,7 +211,7 @@ impl<'de> Deserializer<'de> for Values<'_> {
         visitor.visit_enum(self.one()?.into_deserializer())
     }
 
-    /// What a struct that does not deny unknown fields does with one. We refuse it all the same.
+    /// Refuses an unknown field, also for a struct that does not deny unknown fields.
     fn deserialize_ignored_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, FieldFault> {
         Err(FieldFault::unknown_field(&self.first.key, &[]).placed(self.first))
     }
