@@ -1,4 +1,5 @@
-//! What HTTP channels share: by what a server is known, what an answer means, and that no error tells a secret.
+//! HTTP call, which channels share: by what a server is known, what an answer means, and that no error tells a
+//! secret.
 
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ use crate::sys::net::http::{CertFingerprint, Client, HttpRequest, HttpResponse, 
 
 const ANSWER_MAX_BYTES: u64 = 64 * 1024;
 const CA_FILE_MAX_BYTES: u64 = 4 << 20;
-/// Of what a server says to an error.
+/// Limit of the text that an error repeats of what a server said.
 const SAID_MAX_CHARS: usize = 200;
 /// Parts of a secret address that are shorter are words, as "services" and "webhooks", not what makes it secret; its
 /// end is that in any case.
@@ -30,7 +31,7 @@ const WHOLE_MIN_BYTES: usize = 4;
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct Access {
-    /// PEM, of the authorities that the server is known by instead of the system's.
+    /// PEM of the authorities that the server is known by instead of the system's.
     pub ca_file: Option<String>,
     /// SHA-256 of the server's certificate.
     pub fingerprint: Option<CertFingerprint>,
@@ -105,7 +106,7 @@ pub struct Call<'a> {
     pub body: Option<Vec<u8>>,
     /// Masked in what the server says.
     pub secrets: Vec<&'a str>,
-    /// Whether a server that has enough of us (429) is asked again.
+    /// Set when a server that has enough of us (429) is asked again.
     pub when_full: bool,
 }
 

@@ -14,7 +14,7 @@ use crate::model::section::{Section, SyntaxError};
 use crate::sys::host::Host;
 use crate::sys::net::http::Site;
 
-/// Who knows the address can say that all is well.
+/// The address is a secret: anyone who knows it can say that all is well.
 pub(super) const SECRETS: &[&str] = &["url"];
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]

@@ -1,4 +1,4 @@
-//! A message as a mail: plain text and a page, in one. How it is carried is `sendmail` and `smtp`.
+//! Mail made of a message: plain text and a page, in one. `sendmail` and `smtp` carry it.
 
 use std::time::SystemTime;
 
@@ -10,7 +10,7 @@ use lettre::{Address, Message as Mail};
 use crate::model::message::Message;
 use crate::model::section::{Section, SyntaxError};
 
-/// What mail programs show of us.
+/// Author that mail programs show.
 const AUTHOR: &str = "pbx-config";
 
 /// The mail addresses under a key.

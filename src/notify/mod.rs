@@ -1,6 +1,6 @@
-//! Whom a run is told to. A kind of channel is one file here plus one line in `KINDS`. Channels are told side by
+//! Channels that a run is told to. A kind of channel is one file here plus one line in `KINDS`. They are told side by
 //! side, each within its own time: none waits for another, none can hold up or fail the run.
-//! What is told is made elsewhere (`plan::message`).
+//! The message is made elsewhere (`plan::message`).
 
 mod call;
 mod gotify;
@@ -37,7 +37,7 @@ const RETRIES_MAX: u32 = 5;
 
 /// A way to tell people or machines. It tries once; whether it tries again is decided here.
 pub trait Channel: Sync {
-    /// Where it goes, in a line without secrets.
+    /// Returns the place it goes to, in a line without secrets.
     fn place(&self) -> String;
 
     /// Tells of a run that has ended. Returns within `limit` and a short grace.
@@ -226,7 +226,7 @@ fn read(kind: &ChannelKind, section: &Section) -> Result<Target, SyntaxError> {
     Ok(Target { kind: kind.name, name: section.id.clone(), manner, channel })
 }
 
-/// What became of telling a channel.
+/// Outcome of telling a channel.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct DeliveryReport {

@@ -1,4 +1,4 @@
-//! `ntfy`: a topic of ntfy.sh or of a server of one's own. Who knows a topic's name can read it, unless the server
+//! `ntfy`: a topic of ntfy.sh or of a private server. Anyone who knows a topic's name can read it, unless the server
 //! asks for a login; so the name may stand in secrets.cfg.
 
 use std::time::Duration;

@@ -70,7 +70,7 @@ impl Channel for Relay {
         let signature = signature(&self.options.hmac_key, call.body.as_deref().unwrap_or_default());
         call = call.header("X-Signature", signature);
         let answer = call.make(host, limit)?;
-        // As the predecessor's relay says no in a success.
+        // The legacy relay, too, says no in a success.
         let refused =
             serde_json::from_slice::<Value>(&answer.body).is_ok_and(|said| said["success"] == false);
         if refused {

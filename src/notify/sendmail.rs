@@ -40,7 +40,7 @@ pub(super) fn open(section: &Section) -> Result<Box<dyn Channel>, SyntaxError> {
 }
 
 impl Sendmail {
-    /// Where it goes: addresses for the mail's head, and the words that the mail system gets.
+    /// Returns the recipients: addresses for the mail's head, and the words that the mail system gets.
     fn recipients(&self, host: &Host) -> (Vec<Address>, Vec<String>) {
         let found = mail_contacts::root_address(host).and_then(|text| text.parse().ok());
         let to = match (self.to.is_empty(), found) {

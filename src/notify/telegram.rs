@@ -1,4 +1,4 @@
-//! `telegram`: a bot writes into a chat, through Telegram, through a Bot API server of one's own, or through a
+//! `telegram`: a bot writes into a chat, through Telegram, through a private Bot API server, or through a
 //! gateway that keeps the bot's token for many hosts.
 
 use std::time::Duration;
@@ -27,9 +27,9 @@ struct Options {
     /// A topic of the chat.
     thread: Option<i64>,
     token: Option<Secret>,
-    /// Of a Bot API server.
+    /// Address of a Bot API server.
     url: Option<String>,
-    /// Instead of all that: who knows the token and the chat.
+    /// Gateway that knows the token and the chat, instead of all that.
     gateway: Option<String>,
     server_id: Option<String>,
     secret: Option<Secret>,

@@ -1,7 +1,7 @@
 //! Texts with `{{ name }}` in them, as webhooks have: values stand for names, escaped as the place needs it.
 //! There is nothing else in this language, no condition and no loop.
 
-/// How a value is written.
+/// Escaping of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Writing {
     Plain,
@@ -14,7 +14,7 @@ pub enum Writing {
 }
 
 impl Writing {
-    /// What suits a body of this type.
+    /// Returns the escaping that suits a body of this type.
     pub fn of_type(content_type: &str) -> Self {
         let word = content_type.split(';').next().unwrap_or_default().trim();
         match word {

@@ -19,7 +19,7 @@ use crate::model::section::{Section, SyntaxError};
 use crate::sys::host::Host;
 use crate::sys::mail_contacts;
 
-/// By which matchers know us.
+/// Value of the field `type`, by which matchers know us.
 const TYPE: &str = "pbx-config";
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]

@@ -1,4 +1,4 @@
-//! Which of a host's notification targets hear of us: Proxmox's matchers, by Proxmox's rules. Text in, names out.
+//! Rules of Proxmox's matchers: which of a host's notification targets hear of us. Text in, names out.
 
 use jiff::civil::{Time, Weekday};
 use jiff::{Timestamp, tz::TimeZone};
@@ -8,14 +8,14 @@ use crate::model::facts::Product;
 use crate::model::section::{Section, parse};
 
 const MATCHER: &str = "matcher";
-/// What stands where the administrator has changed nothing.
+/// Configuration that holds where the administrator has changed nothing.
 const BUILT_IN: &str = "sendmail: mail-to-root\n\tmailto-user root@pam\n";
 const PVE_DEFAULT: &str = "matcher: default-matcher\n\ttarget mail-to-root\n";
 /// All but prunes that went well.
 const PBS_DEFAULT: &str = "matcher: default-matcher\n\tmatch-field exact:type=prune\n\tmatch-severity info\n\
                            \tinvert-match true\n\ttarget mail-to-root\n";
 
-/// What a matcher looks at.
+/// Event that a matcher looks at.
 pub struct Event<'a> {
     /// In Proxmox's words.
     pub severity: &'a str,

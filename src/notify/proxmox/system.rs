@@ -1,5 +1,5 @@
-//! Handing a message to the product's own engine: `PVE::Notify` in a Perl of its own, the spool of PBS. Templates
-//! of ours in the product's folder make subject and text of it (debian/share/templates).
+//! Handover of a message to the product's own engine: `PVE::Notify` in a separate Perl, the spool of PBS. Templates
+//! of ours in the product's directory make subject and text of it (share/templates).
 
 use std::time::Duration;
 

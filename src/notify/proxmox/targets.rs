@@ -22,7 +22,7 @@ use crate::sys::host::Host;
 use crate::sys::mail_contacts;
 use crate::sys::net::http::Site;
 
-/// As Proxmox's gotify target: info, warning, error.
+/// Priorities of Proxmox's gotify target: info, warning, error.
 const GOTIFY_PRIORITIES: [u8; 3] = [1, 5, 9];
 
 /// Errors: a sentence without a secret.
@@ -61,7 +61,8 @@ fn address(text: &str) -> Result<Address, String> {
     text.parse().map_err(|_| "this is no mail address".to_owned())
 }
 
-/// Who has no address does not keep the mail from the others. Empty: root's own, as `sendmail` finds it.
+/// Returns the addresses of a target. A user without one does not keep the mail from the others.
+/// Empty: root's own, as `sendmail` finds it. Errors: an address is not valid, or a user has none and nobody else is left.
 fn recipients(section: &Section, product: Product, host: &Host) -> Result<Vec<Address>, String> {
     let mut to: Vec<Address> = values(section, "mailto").map(address).collect::<Result<_, _>>()?;
     let mut without = None;

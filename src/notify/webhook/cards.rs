@@ -1,4 +1,4 @@
-//! The bodies that chat services want, each within its limits. Pure functions of a message.
+//! Bodies that chat services want, each within its limits. Pure functions of a message.
 
 use serde_json::{Value, json};
 
@@ -37,7 +37,7 @@ fn problems(message: &Message) -> Vec<String> {
 }
 
 pub fn discord(message: &Message) -> Value {
-    /// Of title, description and fields together; the foot has the rest of Discord's 6000.
+    /// Limit of title, description and fields together; the foot has the rest of Discord's 6000.
     const ALL_MAX_CHARS: usize = 5900;
     let title = cut(&unmarked(&message.subject, DISCORD_SIGNS), 256);
     let description = cut(&unmarked(&problems(message).join("\n"), DISCORD_SIGNS), 4000);
@@ -161,7 +161,7 @@ mod tests {
     use crate::model::message::{Details, PlacedCopy};
     use crate::model::problem::Problem;
 
-    /// As large and as hostile as a message gets.
+    /// Builds a message as large and as hostile as one gets.
     fn large() -> Message {
         let evil = "<!channel> @everyone [x](http://evil) *b* ".repeat(9);
         let details = Details {

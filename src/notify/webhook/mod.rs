@@ -1,4 +1,4 @@
-//! `webhook`: an HTTP request in a form of one's own, or in that of Discord, Slack, Teams or Pushover.
+//! `webhook`: an HTTP request in a form that the admin writes, or in that of Discord, Slack, Teams or Pushover.
 
 mod cards;
 
@@ -96,7 +96,7 @@ struct Options {
     /// Lines of a template.
     #[serde(default)]
     body: Vec<String>,
-    /// Of Pushover's application, and of who reads it.
+    /// Token of Pushover's application; `user` is who reads it.
     token: Option<Secret>,
     user: Option<Secret>,
 }
@@ -233,7 +233,7 @@ fn headers(section: &Section, options: &Options) -> Result<Vec<(String, String)>
     Ok(headers)
 }
 
-/// By what a server knows who asks, as services call it.
+/// Reports whether a name, in the words of services, is one by which a server knows who asks.
 fn is_login(name: &str) -> bool {
     const WHOLE: [&str; 3] = ["authorization", "proxy-authorization", "cookie"];
     const PARTS: [&str; 6] = ["token", "secret", "password", "api-key", "apikey", "access-key"];
