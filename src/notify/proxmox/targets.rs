@@ -62,7 +62,8 @@ fn address(text: &str) -> Result<Address, String> {
 }
 
 /// Returns the addresses of a target. A user without one does not keep the mail from the others.
-/// Empty: root's own, as `sendmail` finds it. Errors: an address is not valid, or a user has none and nobody else is left.
+/// Empty: root's own, as `sendmail` finds it.
+/// Errors: an address is not valid, or a user has none and nobody else is left.
 fn recipients(section: &Section, product: Product, host: &Host) -> Result<Vec<Address>, String> {
     let mut to: Vec<Address> = values(section, "mailto").map(address).collect::<Result<_, _>>()?;
     let mut without = None;
