@@ -1,4 +1,4 @@
-//! What can be typed. Nothing is decided here.
+//! Arguments that can be typed. Nothing is decided here.
 
 use std::ffi::OsString;
 use std::path::PathBuf;

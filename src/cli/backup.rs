@@ -1,4 +1,4 @@
-//! `backup`: made and told of, or only planned.
+//! `backup`: makes a snapshot and notifies, or only plans it.
 
 use std::time::Instant;
 

@@ -1,4 +1,4 @@
-//! `catalog`: what is saved, and what of it is here.
+//! `catalog`: the items that are saved, and what of them is here.
 
 use anyhow::Result;
 

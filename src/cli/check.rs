@@ -1,4 +1,4 @@
-//! `check`: what was looked at, how it stands, and what to do.
+//! `check`: the findings: what was looked at, how it stands, and what to do.
 
 use std::fmt::Write as _;
 

@@ -18,7 +18,7 @@ mod status;
 mod stores;
 mod verify;
 
-/// The program set up: its configuration, hooks, and what a predecessor left.
+/// The program set up: its configuration, its hooks and the migration of a legacy configuration.
 mod setup {
     pub mod config;
     pub mod exchange;
@@ -75,7 +75,7 @@ pub fn command() -> clap::Command {
     <Cli as clap::CommandFactory>::command()
 }
 
-/// What the program meets: the tests bring their own.
+/// Surroundings of the program: the tests bring theirs.
 pub struct AppEnv<'a> {
     /// None: the running system's tools, or none at all for another root.
     pub exec: Option<Box<dyn Exec>>,
@@ -178,7 +178,7 @@ struct App<'a> {
     host: Host,
     format: Format,
     quiet: bool,
-    /// What opens sealed snapshots.
+    /// Keys that open encrypted snapshots.
     keys: Keys,
     out: &'a mut dyn Write,
     err: &'a mut dyn Write,
@@ -223,7 +223,8 @@ impl App<'_> {
         self.write(text.as_bytes())
     }
 
-    /// Who closed the pipe has read enough; what was done is done, and the exit code tells it.
+    /// Writes to standard output. A closed pipe is not an error: its reader has read enough. What was done is done,
+    /// and the exit code tells it.
     fn write(&mut self, data: &[u8]) -> Result<()> {
         match self.out.write_all(data).and_then(|()| self.out.flush()) {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
@@ -320,8 +321,8 @@ impl App<'_> {
         }
     }
 
-    /// What a configuration must be beside its grammar, decided without touching a store: its compression, its
-    /// stores. Errors: `Usage`.
+    /// Checks what the grammar of a configuration does not, without touching a store: its compression, its
+    /// stores, its channels. Errors: `Usage`.
     fn sound(&self, config: &Config) -> Result<(Compression, Vec<Box<dyn Store>>)> {
         let compression = settings(config)?;
         let stores = config.stores.iter().map(|section| self.open(section)).collect::<Result<_>>()?;
@@ -350,7 +351,7 @@ fn selection(args: args::Selected) -> Selection {
     Selection { only: args.only, skip: args.skip }
 }
 
-/// What an admin can act on.
+/// Returns the problems that an admin can act on.
 fn worth(problems: &[Problem]) -> Vec<Problem> {
     problems
         .iter()

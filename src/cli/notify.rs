@@ -1,4 +1,4 @@
-//! `notify`: who is told, and a test of it.
+//! `notify`: the channels that are told, and a test of them.
 
 use anyhow::Result;
 use clap::Subcommand;

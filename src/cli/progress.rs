@@ -1,4 +1,4 @@
-//! What is being done, on one line of a terminal that is overwritten.
+//! Progress of a run, on one line of a terminal that is overwritten.
 
 use super::render;
 use crate::sys::mask;

@@ -1,4 +1,4 @@
-//! `prune`: what stores let go.
+//! `prune`: removes the snapshots that retention does not keep.
 
 use anyhow::Result;
 use jiff::tz::TimeZone;
@@ -41,7 +41,7 @@ impl App<'_> {
         })
     }
 
-    /// Only archives of the predecessor, only of this host, only by what is said here.
+    /// Prunes legacy archives only, only of this host, only by what is said here.
     fn prune_legacy(
         &mut self,
         stores: &[(Box<dyn Store>, Keep)],

@@ -1,4 +1,4 @@
-//! `log`: what the program did on this host, a line each or one in full.
+//! `log`: shows what the program did on this host, a line each or one in full.
 
 use anyhow::Result;
 use clap::Args;
@@ -99,7 +99,7 @@ fn row(record: &RunRecord) -> Vec<String> {
     vec![record.id.clone(), local, record.outcome.to_string(), format!("{:.1}", record.took), what(record)]
 }
 
-/// What it came to, in a few words.
+/// Returns the result of a run in a few words.
 fn what(record: &RunRecord) -> String {
     if let Some(problem) = record.problems.first().filter(|_| !record.is_success()) {
         return render::without_errno(&problem.what);

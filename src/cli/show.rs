@@ -1,4 +1,4 @@
-//! `list`, `show` and `cat`: what there is, what is in one, and one file of it.
+//! `list`, `show` and `cat`: the snapshots there are, the contents of one, and one file of it.
 
 use std::io;
 

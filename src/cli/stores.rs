@@ -1,4 +1,4 @@
-//! `store`: what stores there are, whether they work, and whose snapshots count as ours.
+//! `store`: the stores there are, whether they work, and whose snapshots count as ours.
 
 use anyhow::Result;
 use serde::Serialize;
@@ -23,7 +23,7 @@ struct Row {
     keep: Keep,
     /// None when it cannot be listed.
     snapshots: Option<usize>,
-    /// Of them, those of this host.
+    /// Those of them that are of this host.
     of_this_host: Option<usize>,
     error: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -1,4 +1,4 @@
-//! `verify`: snapshots proven, one or all, and their chains.
+//! `verify`: proves snapshots, one or all, and their chains.
 
 use anyhow::Result;
 
@@ -70,12 +70,12 @@ fn signers(word: &str) -> Result<Signers> {
         .ok_or_else(|| fault("has no ed25519 key".into()).into())
 }
 
-/// What the stores hold for `--all`.
+/// Snapshots of the stores for `--all`.
 #[derive(Default)]
 struct Everything<'a> {
     /// Newest first in each store.
     copies: Vec<(&'a dyn Store, SnapshotId)>,
-    /// Archives of the predecessor: nothing can be added to them any more, and each would be downloaded whole.
+    /// Legacy archives: nothing can be added to them any more, and each would be downloaded whole.
     left_out: Vec<Problem>,
     unreachable: Vec<Verified>,
 }

@@ -1,4 +1,4 @@
-//! What opens sealed snapshots, as it was named or as a person at the terminal is asked for it.
+//! Identity that opens encrypted snapshots, as it was named or as a person at the terminal is asked for it.
 
 use std::path::{Path, PathBuf};
 
@@ -63,7 +63,7 @@ pub fn new_passphrase(check: &dyn Fn(&str) -> Result<()>) -> Result<Zeroizing<St
     }
 }
 
-/// As it is taken when it is used, too.
+/// Returns the text without the white space around it, the same as when it is used.
 fn trimmed(text: &str) -> Zeroizing<String> {
     Zeroizing::new(text.trim().to_owned())
 }

@@ -205,7 +205,8 @@ impl App<'_> {
     }
 }
 
-/// What the words name together: an SSH key has blanks. A word with a / or of a file that is here is a file.
+/// Reads the recipients that the words name together: an SSH key has blanks. A word with a / or of a file that
+/// exists is a file. Errors: `Usage` for a file that cannot be read or has no recipient.
 fn named(words: &[String]) -> Result<Vec<Recipient>> {
     // An SSH key may hold a slash, but begins with a word of its own.
     let is_file =

@@ -1,4 +1,4 @@
-//! `key setup`: sealing turned on by questions, for somebody who does it once.
+//! `key setup`: turns encryption on by questions, for somebody who does it once.
 
 use std::fs::File;
 use std::io::Write;

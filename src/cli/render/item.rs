@@ -1,4 +1,4 @@
-//! A catalogue row as `catalog` shows it: the fact, and what this host has of it.
+//! Catalogue item as `catalog` shows it: the fact, and what this host has of it.
 
 use serde::Serialize;
 
@@ -7,7 +7,7 @@ use crate::cli::render;
 use crate::sys::pmxcfs;
 use crate::task::scan::sources::Planned;
 
-/// A catalogue row as it is shown.
+/// A catalogue item as it is shown.
 #[derive(Serialize)]
 pub struct ItemRow {
     pub item: &'static str,
@@ -24,7 +24,7 @@ pub struct ItemRow {
     stop: &'static [&'static str],
     restart: &'static [&'static str],
     note: &'static str,
-    /// None for a row that collects no files.
+    /// None for an item that collects no files.
     files: Option<u64>,
     bytes: u64,
 }

@@ -97,7 +97,7 @@ pub fn sections(sections: &[Section]) -> String {
     section::to_text(&masked)
 }
 
-/// What came from outside must not move the cursor or start a line.
+/// Replaces harmful characters by blanks: text from outside must not move the cursor or start a line.
 pub fn one_line(text: &str) -> String {
     text.chars().map(|c| if is_harmful(c) { ' ' } else { c }).collect()
 }
@@ -279,7 +279,7 @@ pub fn manifest(snapshot: &Snapshot) -> String {
         line("sealed", &format!("to {count}{}{to}", if to.is_empty() { "" } else { ": " }));
     }
     let counts = &snapshot.counts;
-    // The predecessor wrote down neither; the counts are known when it was looked into.
+    // Legacy archives record neither; the counts are known when it was looked into.
     if snapshot.legacy.is_none() || counts.entries > 0 {
         let packed = size(counts.bytes);
         line(
@@ -312,12 +312,12 @@ pub fn manifest(snapshot: &Snapshot) -> String {
     text
 }
 
-/// Whose signature a manifest has.
+/// Writes the line that names the signer of a manifest; empty when there is none.
 pub fn signed(by: Option<&str>) -> String {
     by.map(|print| format!("signed by  {print}\n")).unwrap_or_default()
 }
 
-/// Of a sealed snapshot that nothing here opens.
+/// Writes the page of an encrypted snapshot that nothing here opens.
 pub fn closed(snapshot: &Snapshot) -> String {
     let has_passphrase = snapshot.sealed.as_ref().is_some_and(|sealed| !sealed.passphrases.is_empty());
     let or = if has_passphrase { ", or --files with its passphrase," } else { "" };

@@ -43,7 +43,7 @@ pub fn text(plan: &RestorePlan) -> String {
     text
 }
 
-/// What one reason keeps back stands together.
+/// Lists the skipped paths; those with the same reason stand together.
 fn left_alone(refused: &[Skipped]) -> String {
     let mut groups: Vec<(&str, Vec<&Skipped>)> = Vec::new();
     for one in refused {
@@ -65,7 +65,7 @@ fn left_alone(refused: &[Skipped]) -> String {
             text.push_str(&hint(one).unwrap_or_default());
             continue;
         }
-        // A hint that names its own row is the same for all.
+        // A hint that names its own item is the same for all.
         let general = |one: &Skipped| {
             hint(one).map(|hint| hint.replace(&format!("--only {}`", one.item), "--only ITEM`"))
         };
@@ -118,7 +118,7 @@ fn line(step: &RestoreStep) -> String {
     text
 }
 
-/// Who runs such a program is somebody else while it runs.
+/// Writes a mark for a setuid or setgid program: it runs as another user or group. Empty for every other file.
 fn runs_as(step: &RestoreStep) -> String {
     const SETUID: u32 = 0o4000;
     const SETGID: u32 = 0o2000;
@@ -172,7 +172,7 @@ pub fn summary(plan: &RestorePlan) -> String {
     parts.join("; ")
 }
 
-/// What an undo or a resumed restore would do.
+/// Writes the steps that an undo or a resumed restore would do.
 pub fn preview(ahead: &Preview) -> String {
     let mut text = format!("restore    {} of {}: {}\n", ahead.id, ahead.snapshot, ahead.phase);
     for one in &ahead.paths {

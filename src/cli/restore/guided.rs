@@ -136,7 +136,7 @@ impl App<'_> {
     }
 }
 
-/// So much of a line that it stays one on a terminal of 80 columns.
+/// Shortens a line so that it stays one on a terminal of 80 columns.
 fn cut(text: &str) -> String {
     const WIDTH: usize = 58;
     if text.chars().count() <= WIDTH {

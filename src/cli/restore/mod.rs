@@ -1,4 +1,4 @@
-//! `restore`: into a folder, or onto this system as a plan that is shown, asked for and done.
+//! `restore`: into a directory, or onto this system as a plan that is shown, asked for and done.
 
 mod guided;
 pub mod undo;
@@ -275,8 +275,9 @@ impl App<'_> {
         self.conclude(&restored)
     }
 
-    /// Where the products' own APIs are; a configuration that cannot be read must not keep a restore from mending it.
-    pub(in crate::cli) fn apis(&self) -> Vec<(Product, ApiConfig)> {
+    /// Returns the places of the products' own APIs; a configuration that cannot be read must not keep a restore from
+    /// repairing it.
+    pub(in crate::cli) fn apis(&self) -> Vec<(Product, Api)> {
         self.config().map(|config| config.apis).unwrap_or_default()
     }
 

@@ -1,4 +1,4 @@
-//! `undo` and `confirm`: back to what was before a restore, or keep one that is armed.
+//! `undo` and `confirm`: go back to what was before a restore, or keep one that is armed.
 
 use anyhow::Result;
 use clap::Args;

@@ -1,4 +1,4 @@
-//! `config show` and `config check`: what is in force, and whether it can stand.
+//! `config show` and `config check`: print the configuration in force, and whether it is valid.
 
 use anyhow::Result;
 

@@ -1,4 +1,4 @@
-//! `hook`: what the hooks of vzdump and apt say and do.
+//! `hook`: turns the hooks of vzdump and apt on and off, shows how they stand, and answers them when they run.
 
 use std::io;
 use std::time::Duration;

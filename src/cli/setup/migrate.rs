@@ -1,4 +1,4 @@
-//! `migrate`: the predecessor's configuration becomes ours.
+//! `migrate`: turns the legacy configuration into ours.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -88,8 +88,8 @@ impl App<'_> {
 }
 
 impl App<'_> {
-    /// As every later run would take it.
-    fn accepts(&self, section: &Section) -> Result<(), RejectReason> {
+    /// Checks a section as every later run would. Errors: the reason it is not accepted.
+    fn accepts(&self, section: &Section) -> Result<(), Refused> {
         let (stores, channels) = (store::kind_names(), notify::kind_names());
         let because = |error: &anyhow::Error| {
             let text = error.to_string();
@@ -116,8 +116,8 @@ impl App<'_> {
     }
 }
 
-/// Which options stand under a title.
-type Takes = fn(&OptionOutcome) -> bool;
+/// Test for the options that stand under a title.
+type Takes = fn(&Fate) -> bool;
 
 fn text(migrated: &Migrated, sections: &str, paths: &[String], all: bool) -> String {
     let options = &migrated.migration.options;
