@@ -5,7 +5,7 @@
 //!
 //! The house, floor by floor; imports go only downwards (`tests/floors.rs`):
 //!
-//! | floor | folder | what lives there |
+//! | floor | directory | what lives there |
 //! | --- | --- | --- |
 //! | 5 | `cli` | words: parse, ask, print, exit; the only floor that prints |
 //! | 4 | `task` | verbs: compose rooms and plans, return a value |
@@ -80,7 +80,7 @@ pub mod sys {
         pub mod session;
     }
 
-    /// Lower-case hex.
+    /// Writes bytes as lower-case hex.
     pub fn hex(bytes: &[u8]) -> String {
         bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
             use std::fmt::Write;
@@ -90,10 +90,10 @@ pub mod sys {
     }
 }
 
-/// Floor 2. Our own configuration.
+/// Floor 2. Configuration of this program.
 pub mod config;
 
-/// Floor 2. What a Proxmox host is made of.
+/// Floor 2. Catalogue of the items that a Proxmox host is made of.
 pub mod catalog;
 
 /// Floor 2. The snapshot file.
@@ -114,10 +114,10 @@ pub mod archive {
     pub mod writer;
 }
 
-/// Floor 2. Where snapshots are kept.
+/// Floor 2. Stores that keep snapshots.
 pub mod store;
 
-/// Floor 2. Whom a run is told to.
+/// Floor 2. Channels that a run is told to.
 pub mod notify;
 
 /// Floor 3. Decisions: pure functions of nouns.
