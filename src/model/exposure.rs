@@ -44,7 +44,7 @@ pub struct Process {
     /// The kernel's own word, which no process can forge.
     pub kernel: bool,
     pub zombie: bool,
-    /// In another PID namespace: a container's, and its own matter.
+    /// Set for a process in another PID namespace: it belongs to a container.
     pub contained: bool,
     pub program: Option<Program>,
     /// Inodes of its sockets.

@@ -79,7 +79,7 @@ impl LegacyName {
 pub struct Legacy {
     /// The archive's own name.
     pub archive: String,
-    /// In one file with what belongs to it.
+    /// Set when the archive is in one file with what belongs to it.
     pub bundle: bool,
     /// `2026-08-01T02:00:00.123456789+02:00`, as it was written down; empty when the Bash version wrote none.
     #[serde(skip_serializing_if = "String::is_empty")]

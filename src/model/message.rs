@@ -31,7 +31,7 @@ pub struct Message {
 pub struct Details {
     pub verb: String,
     pub outcome: Outcome,
-    /// In Proxmox's words: info, warning, error.
+    /// Severity in Proxmox's words: info, warning, error.
     pub severity: &'static str,
     pub host: String,
     /// The host in a line.

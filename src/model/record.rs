@@ -67,7 +67,7 @@ pub struct Stats {
     pub size: u64,
     /// Payload by bytes read.
     pub ratio: f64,
-    /// With the threads that were really used.
+    /// Compression, with the threads that were really used.
     pub compression: Compression,
     pub sealed: bool,
     /// Files of the host that are in no backup, without a reason; None when that was not looked at.

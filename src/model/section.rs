@@ -24,7 +24,7 @@ pub struct Section {
     pub file: Arc<str>,
     /// The header's line, from 1.
     pub line: usize,
-    /// In the order of the file; a key may repeat.
+    /// Entries in the order of the file; a key may repeat.
     pub entries: Vec<SectionEntry>,
 }
 
@@ -37,7 +37,7 @@ pub struct SectionEntry {
     pub value: String,
     pub file: Arc<str>,
     pub line: usize,
-    /// From a file that only root reads.
+    /// Set for an entry of a file that only root reads.
     pub private: bool,
 }
 

@@ -19,7 +19,7 @@ use crate::model::section::{Section, SyntaxError};
 use crate::sys::host::Host;
 use crate::sys::net::http::{CertFingerprint, Trust};
 
-/// In Proxmox's words.
+/// Mode of TLS, in Proxmox's words.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SmtpMode {

@@ -36,7 +36,7 @@ enum Via {
 struct Options {
     #[serde(default)]
     via: Via,
-    /// On a host with both; PVE's unless given.
+    /// Product to use on a host with both; PVE's unless given.
     product: Option<Product>,
 }
 

@@ -17,7 +17,7 @@ const PBS_DEFAULT: &str = "matcher: default-matcher\n\tmatch-field exact:type=pr
 
 /// Event that a matcher looks at.
 pub struct Event<'a> {
-    /// In Proxmox's words.
+    /// Severity in Proxmox's words.
     pub severity: &'a str,
     pub fields: Vec<(&'a str, &'a str)>,
     pub at: Timestamp,
@@ -29,7 +29,7 @@ pub struct MatcherRules {
     matchers: Vec<Section>,
 }
 
-/// Whom to tell, and matchers and targets that cannot be understood.
+/// Targets to tell, and matchers and targets that cannot be understood.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct MatchedTargets {
     pub targets: Vec<String>,
