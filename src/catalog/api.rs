@@ -1,4 +1,4 @@
-//! How a product's API is reached, and which tool of the product tells the same without a token.
+//! APIs of the products: how each is reached, and which tool of the product answers the same without a token.
 //! Not here: speaking with it (`task::scan::api`).
 
 use super::On;
@@ -9,9 +9,9 @@ pub struct ApiAccess {
     on: On,
     /// The unit that answers.
     unit: &'static str,
-    /// Of HTTPS.
+    /// The port of HTTPS.
     pub port: u16,
-    /// What the server may show, in PEM: absolute paths, `{node}` is this node's name.
+    /// Certificates that the server may show, in PEM: absolute paths, `{node}` is this node's name.
     pub certificates: &'static [&'static str],
     /// Authorization: scheme, and what stands between the token's name and its secret.
     scheme: &'static str,
@@ -50,12 +50,12 @@ const APIS: [ApiAccess; 2] = [
     },
 ];
 
-/// What the rows of a product ask; None for those of every host.
+/// Returns the API that the items of a product ask. None: items of every host have no API.
 pub fn of(on: On) -> Option<&'static ApiAccess> {
     APIS.iter().find(|api| api.on == on)
 }
 
-/// What answers when this unit runs.
+/// Returns the API that answers when this unit runs.
 pub fn of_unit(unit: &str) -> Option<&'static ApiAccess> {
     APIS.iter().find(|api| api.unit == unit)
 }

@@ -1,5 +1,5 @@
-//! What changes although nobody changed the configuration, and so is no news: the running system rewrites it.
-//! It is saved all the same.
+//! Files that change although nobody changed the configuration: the running system rewrites them, so it is no news.
+//! They are saved all the same.
 
 /// Absolute globs of files that Proxmox, Debian or a daemon rewrites by itself.
 pub const RESTLESS: &[&str] = &[

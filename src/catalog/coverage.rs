@@ -1,10 +1,10 @@
-//! Where what makes a host may stand beside the rows, and which files name others that belong to it.
+//! Places beside the items that may hold what makes a host, and files that name others that belong to it.
 //! Not here: looking (`task::scan::coverage`).
 
 /// Everything in these is saved, left out by name, as its package brought it, or worth a word.
 pub const TREES: [&str; 2] = ["/etc", "/usr/local"];
 
-/// How package tools call the versions of a configuration file that are not in use.
+/// Endings that package tools give to the versions of a configuration file that are not in use.
 pub const NOT_IN_USE: &[&str] =
     &[".dpkg-old", ".dpkg-dist", ".dpkg-new", ".dpkg-bak", ".dpkg-tmp", ".ucf-old", ".ucf-dist", ".ucf-new"];
 
@@ -14,7 +14,7 @@ pub const UNITS: &str = "/etc/systemd/system";
 pub const UNIT_KEYS: &[&str] =
     &["Exec", "EnvironmentFile", "LoadCredential", "SetCredentialEncrypted", "ImportCredential", "RootImage"];
 
-/// Tables of cron, and folders of them: what their lines run.
+/// Tables of cron, and directories of them: the files that their lines run belong to the host.
 pub const CRONTABS: &[&str] = &["/etc/crontab", "/etc/anacrontab", "/etc/cron.d", "/var/spool/cron/crontabs"];
 
 /// Below /etc/pve/nodes/NODE: guests, and which of their settings name a volume or a file.

@@ -1,4 +1,4 @@
-//! Which ports Proxmox and a plain Debian listen on, and which names and ports are worth a second look.
+//! Ports that Proxmox and a plain Debian listen on, and names and ports that are worth a second look.
 //! Not here: looking (`task::check`), judging (`plan::exposure`).
 
 use super::On;
@@ -47,7 +47,7 @@ pub const PORTS: &[Port] = &[
     port(On::Pbs, Tcp, 8007, 8007, &["proxmox-backup-proxy"]),
 ];
 
-/// What shells left behind by intruders and bots like to use.
+/// Ports that shells left behind by intruders and bots like to use.
 pub const SUSPICIOUS_PORTS: [u16; 12] =
     [6666, 6665, 1337, 31337, 4444, 5555, 4242, 6324, 8888, 2222, 3389, 5900];
 
@@ -55,15 +55,15 @@ pub const SUSPICIOUS_PORTS: [u16; 12] =
 pub const SUSPICIOUS_PROGRAMS: [&str; 7] =
     ["ncat", "cryptominer", "xmrig", "kdevtmpfsi", "kinsing", "minerd", "mr.sh"];
 
-/// Who calls itself in brackets as threads of the kernel do, and is none: the word, and the program that may.
+/// Processes that call themselves in brackets like kernel threads, and are none: the word, and the program that may.
 pub const BRACKETED: [(&str, &str); 1] = [("[lxc monitor]", "/usr/bin/lxc-start")];
 
-/// How the kernel calls a file that has never been on a disk.
+/// The kernel's name for a file that has never been on a disk.
 pub const MEMORY: &str = "/memfd:";
 /// Programs that run from a copy that has no name by design.
 pub const NAMELESS: [&str; 3] = ["/memfd:runc_cloned", "/memfd:lxc", "/memfd:liblxc"];
 
-/// Where nobody installs a program.
+/// Places where nobody installs a program.
 pub const THROWAWAY: [&str; 4] = ["/tmp", "/var/tmp", "/dev/shm", "/run/user"];
 
 /// Below the lowest port that the kernel hands out by itself; beyond, a UDP socket is somebody who asks.

@@ -10,14 +10,14 @@ use super::PVE_TREE;
 pub struct GuestKind {
     pub word: &'static str,
     pub tool: &'static str,
-    /// Of the configurations, in the folder of a node.
+    /// The directory of the configurations, below that of a node.
     folder: &'static str,
-    /// What stands before and behind the id.
+    /// The parts of the lock's path before and behind the id.
     lock: (&'static str, &'static str),
     sign: fn(u32) -> Sign,
 }
 
-/// What shows that a guest runs on this node.
+/// The sign that a guest runs on this node.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Sign {
     /// The process in this file lives, and has this on its command line.
@@ -70,7 +70,7 @@ impl<'a> GuestPath<'a> {
         Some(Self { kind, node, id: is_id.then(|| digits.parse().ok())?? })
     }
 
-    /// The file whose flock is held while the configuration is changed: of this node alone. Its folder is there when
+    /// The file whose flock is held while the configuration is changed: of this node alone. Its directory is there when
     /// the kind is installed, the file once something locked it.
     pub fn lock(&self) -> String {
         let (before, behind) = self.kind.lock;

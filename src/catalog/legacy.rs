@@ -1,7 +1,7 @@
-//! Where the predecessor (Bash `proxmox-backup`, then Go, today ProxSave) lives on a host, and what starts it.
+//! Places of the legacy program (Bash `proxmox-backup`, then Go, today ProxSave) on a host, and what starts it.
 //! It is only looked at, never changed.
 
-/// Where it installs itself, the newer name first.
+/// Directories where it installs itself, the newer name first.
 pub const INSTALL_DIRS: [&str; 2] = ["/opt/proxsave", "/opt/proxmox-backup"];
 /// Its configuration below that, the newer place first.
 pub const ENV_FILES: [&str; 2] = ["configs/backup.env", "env/backup.env"];

@@ -1,6 +1,6 @@
-//! What a Proxmox host is made of: one row for each thing worth keeping, and the only place of that fact.
-//! The same row drives collecting, `pbx-config catalog`, `--only`, the index and the restore rule.
-//! Not here: reading the host (`sys`), choosing rows (`plan::select`).
+//! The catalogue of a Proxmox host: one item for each thing worth keeping, and the only place of that fact.
+//! The same item drives collecting, `pbx-config catalog`, `--only`, the index and the restore rule.
+//! Not here: reading the host (`sys`), choosing items (`plan::select`).
 
 pub mod api;
 pub mod changing;
@@ -13,7 +13,7 @@ pub mod monitoring;
 pub mod objects;
 pub mod own;
 
-/// The items: one row for each thing worth keeping.
+/// The items: one for each thing worth keeping.
 pub mod items {
     pub mod pbs;
     pub mod pve;
@@ -32,12 +32,12 @@ use std::fmt;
 
 use serde::Serialize;
 
-/// One thing a host's configuration is made of. Shape of a row: `Item { id, title, source, ..BASE }`.
+/// One thing a host's configuration is made of. Shape: `Item { id, title, source, ..BASE }`.
 #[derive(Debug, Clone, Copy)]
 pub struct Item {
     /// Stable, unique, `[a-z0-9-]`; stands in indexes for ever.
     pub id: &'static str,
-    /// What an admin calls it.
+    /// The name that an admin calls it by.
     pub title: &'static str,
     pub category: Category,
     pub on: On,
@@ -55,13 +55,13 @@ pub struct Item {
     /// Units to restart after it has been brought back.
     pub restart: &'static [&'static str],
     pub risk: Risk,
-    /// What an admin must know or do when it comes back; empty when nothing.
+    /// Advice that an admin must know or follow when it comes back; empty when there is none.
     pub note: &'static str,
-    /// Where that matters.
+    /// The hosts on which the note matters.
     pub note_on: On,
 }
 
-/// The product a row belongs to; `Any` is every Debian host.
+/// The product an item belongs to; `Any` is every Debian host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum On {
@@ -106,9 +106,9 @@ pub enum Category {
     Tape,
     /// Backup, replication, sync, verify, prune: what runs by itself.
     Jobs,
-    /// What commands say of the host; for reading, never restored.
+    /// Answers of commands about the host; for reading, never restored.
     State,
-    /// What the configuration's `include` adds.
+    /// Files that the configuration's `include` adds.
     Custom,
 }
 
@@ -166,15 +166,15 @@ impl fmt::Display for Category {
     }
 }
 
-/// Where a row's contents come from.
+/// The source of an item's contents.
 #[derive(Debug, Clone, Copy)]
 pub enum Source {
     /// Absolute globs. `*` and `?` stay inside one component, `**` is any depth;
-    /// a path without them that is a folder means the whole tree below it.
+    /// a path without them that is a directory means the whole tree below it.
     Files(&'static [&'static str]),
     /// Globs below /etc/pve, with the same rules.
     Pmxcfs(&'static [&'static str]),
-    /// The files of /etc/pve that no other row names: nothing there is missed.
+    /// The files of /etc/pve that no other item names: nothing there is missed.
     PmxcfsRest,
     /// A consistent copy of /var/lib/pve-cluster/config.db.
     Database,
@@ -185,16 +185,16 @@ pub enum Source {
     Api { path: &'static str, query: &'static [(&'static str, &'static str)], name: &'static str },
     /// Files that /etc/fstab and /etc/crypttab name as credentials or keys.
     MountSecrets,
-    /// `snippets` folders of the local storages that storage.cfg defines.
+    /// `snippets` directories of the local storages that storage.cfg defines.
     Snippets,
     /// The globs of `include` in the configuration.
     Configured,
-    /// Absolute globs that are never collected by any row; `Restore::Never` says why.
+    /// Absolute globs that are never collected by any item; `RestoreRule::Never` says why.
     LeftOut(&'static [&'static str]),
 }
 
 impl Source {
-    /// The name below `.pbx/state` when the row is an answer, not files.
+    /// The name below `.pbx/state` when the item is an answer, not files.
     pub fn answer(&self) -> Option<&'static str> {
         match self {
             Self::Output { name, .. } | Self::Api { name, .. } => Some(name),
@@ -203,22 +203,22 @@ impl Source {
     }
 }
 
-/// How a row comes back (reference: pmxcfs rules, the official recovery).
+/// The rule by which an item comes back (reference: pmxcfs rules, the official recovery).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RestoreRule {
     /// Written beside the old one and renamed over it, then owner, mode and extended attributes.
     Files,
     /// Content only, through the mounted and quorate /etc/pve; never owner or mode.
     Pmxcfs,
-    /// What the live file lacks is added, line by line or section by section; nothing is taken away.
+    /// Adds what the live file lacks, line by line or section by section; nothing is taken away.
     AddLines,
-    /// As `Files`, while these units are stopped.
+    /// Like `Files`, while these units are stopped.
     Stopped(&'static [&'static str]),
     /// Kept for reading or not kept at all, never written back; why.
     Never(&'static str),
 }
 
-/// What a row's contents are bound to; elsewhere they need an admin's eye.
+/// The thing that an item's contents are bound to; elsewhere they need an admin's eye.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Tied {
@@ -242,7 +242,7 @@ pub const FSTAB: &str = "/etc/fstab";
 pub const CRYPTTAB: &str = "/etc/crypttab";
 /// Below /etc/pve: defines the storages (`Source::Snippets`).
 pub const STORAGES: &str = "storage.cfg";
-/// What a link may lead to without being saved: packages have it, the cluster has it, or it is made at run time.
+/// Places that a link may lead to without being saved: packages have it, the cluster has it, or it is made at run time.
 pub const ELSEWHERE: &[&str] = &[
     "/usr/share",
     "/usr/lib",
@@ -259,19 +259,19 @@ pub const ELSEWHERE: &[&str] = &[
     "/sys",
     "/dev",
 ];
-/// Where the cluster file system is, as a payload names it.
+/// The place of the cluster file system, as a payload names it.
 pub const PVE_TREE: &str = "etc/pve";
-/// In its root, made up by pmxcfs; and where its locks are.
+/// Names in its root that pmxcfs makes up; and the place of its locks.
 pub use crate::sys::pmxcfs::VIRTUAL as PVE_VIRTUAL;
 pub use crate::sys::pmxcfs::write::LOCKS as PVE_LOCKS;
 /// Made by the kernel or at run time: nothing is ever put there.
 pub const RUN_TIME: &[&str] = &["/proc", "/sys", "/dev", "/run", "/var/run"];
-/// Who has it is a member of a cluster.
+/// The file that every member of a cluster has, and no other host.
 pub const CLUSTER_MEMBER: &str = "/etc/corosync/corosync.conf";
-/// Where all of PBS's configuration is.
+/// The directory of all of PBS's configuration.
 pub const PBS_DIR: &str = "/etc/proxmox-backup";
 
-/// Defaults of every row; the tables override what differs.
+/// Defaults of every item; the tables override what differs.
 const BASE: Item = Item {
     id: "",
     title: "",
@@ -290,7 +290,7 @@ const BASE: Item = Item {
     note_on: On::Any,
 };
 
-/// All rows. Their order is the order of restore.
+/// Returns all items. Their order is the order of restore.
 pub fn items() -> impl Iterator<Item = &'static Item> {
     items::system::ITEMS.iter().chain(items::pve::ITEMS).chain(items::pbs::ITEMS)
 }

@@ -1,11 +1,11 @@
-//! Where `node_exporter` looks for files with metrics of others.
+//! Directories where `node_exporter` looks for files with metrics of others.
 
-/// What its package says on its command line: `ARGS="--collector.textfile.directory=…"`.
+/// Files with the options of its package's command line: `ARGS="--collector.textfile.directory=…"`.
 pub const NODE_EXPORTER_DEFAULTS: &[&str] =
     &["/etc/default/prometheus-node-exporter", "/etc/default/node_exporter", "/etc/sysconfig/node_exporter"];
-/// The option that names the folder.
+/// The option that names the directory.
 pub const TEXTFILE_OPTION: &str = "--collector.textfile.directory";
-/// Where it is when nothing names it: Debian's package first, then what installers and roles of others take.
+/// Directories for when no option names one: Debian's package first, then what installers and roles of others take.
 pub const TEXTFILE_DIRS: &[&str] = &[
     "/var/lib/prometheus/node-exporter",
     "/var/lib/node_exporter/textfile_collector",

@@ -1,10 +1,10 @@
-//! What an admin calls by name (`storage/nas`, `user/bob@pve`): the files it stands in, by which grammar, and what
-//! belongs to it. A row is a fact about Proxmox; `plan::restore::objects` takes one out and puts it in.
-//! Not here: which file belongs to which catalogue row (`items`), who asks for what.
+//! Objects that an admin calls by name (`storage/nas`, `user/bob@pve`): their files, the grammar of each, and what
+//! belongs to them. A kind is a fact about Proxmox; `plan::restore::objects` takes one out and puts it in.
+//! Not here: which file belongs to which item (`items`), who asks for what.
 
 use super::On;
 
-/// One kind of thing. Rows of the same name on both products are told apart by `pve/` and `pbs/`.
+/// One kind of thing. Kinds of the same name on both products are told apart by `pve/` and `pbs/`.
 #[derive(Debug, Clone, Copy)]
 pub struct ObjectKind {
     pub name: &'static str,
@@ -12,7 +12,7 @@ pub struct ObjectKind {
     pub on: On,
     /// The first one says whether it exists; the others come along where they are.
     pub parts: &'static [ObjectPart],
-    /// What names it elsewhere and comes back by its own word.
+    /// Things that name it elsewhere and come back by their own word.
     pub related: &'static [Related],
 }
 
@@ -25,7 +25,7 @@ pub struct ObjectPart {
     pub whose: Whose,
 }
 
-/// How a file says which piece of it belongs to whom.
+/// The way a file says which piece of it belongs to which object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Grammar {
     /// The file is the object.
@@ -42,13 +42,13 @@ pub enum Grammar {
     Json(&'static [&'static str]),
     /// `acl:propagate:path:who,…:roles`: what names it.
     AclOf,
-    /// As `AclOf`: what is granted on this path.
+    /// Like `AclOf`: what is granted on this path.
     AclAt(&'static str),
     /// Its place in the list of other lines of that word: the field is counted from 0, the word being 0.
     Member { word: &'static str, field: usize },
 }
 
-/// Which ids of a file belong to the object.
+/// The ids of a file that belong to the object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Whose {
     Itself,
@@ -60,7 +60,7 @@ pub enum Whose {
     Typed,
 }
 
-/// Where something else names the object, and the word that brings it back.
+/// A place where something else names the object, and the word that brings it back.
 #[derive(Debug, Clone, Copy)]
 pub struct Related {
     pub path: &'static str,
@@ -129,8 +129,8 @@ const PBS: ObjectKind = ObjectKind { on: On::Pbs, ..BASE };
 /// The targets that notifications.cfg knows; the others there are matchers.
 const TARGETS: &[&str] = &["sendmail", "gotify", "smtp", "webhook"];
 
-/// In the order in which they must come back: who is named, before who names.
-// One row, one fact: laid out by hand, as rustfmt would give every field a line.
+/// Kinds in the order in which they must come back: who is named, before who names.
+// One kind, one fact: laid out by hand, as rustfmt would give every field a line.
 #[rustfmt::skip]
 pub const KINDS: &[ObjectKind] = &[
     // Access
@@ -290,9 +290,9 @@ pub const JOB_WORD: &str = "job";
 /// The kinds that `job/…` stands for beside PVE's own.
 pub const JOB_KINDS: [&str; 5] = ["job", "prune", "verify", "sync", "tape-job"];
 
-/// Where guests stand: the folder of a node, and the word of its type in HA.
+/// Directories of guests below that of a node.
 pub const GUEST_DIRS: [&str; 2] = ["qemu-server", "lxc"];
-/// Below the root, the folder of nodes.
+/// The directory of nodes, below the root.
 pub const NODES: &str = pve!("nodes/");
 /// Lines of PVE's user.cfg in the order in which its parser needs them.
 pub const USER_WORDS: [&str; 6] = ["user", "token", "group", "pool", "role", "acl"];

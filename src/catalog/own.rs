@@ -1,6 +1,6 @@
-//! What of ours stands where, and who may touch it; where private keys are usually left.
+//! Our own files: their places, and who may touch them; places where private keys are usually left.
 
-/// Who may do what with a file.
+/// The rights that a file of ours must have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Care {
     /// Root alone changes it, everyone may read it.
@@ -11,13 +11,13 @@ pub enum Care {
 
 pub const PACKAGE: &str = "proxmox-backup-extra";
 pub const TIMER: &str = "proxmox-backup-extra.timer";
-/// What the timer starts.
+/// The unit that the timer starts.
 pub const SERVICE: &str = "proxmox-backup-extra.service";
 pub const PROGRAM: &str = "/usr/bin/pbx-config";
-/// Endings and names in the configuration folder that are for root alone.
+/// Endings and names in the configuration directory that are for root alone.
 pub const PRIVATE_NAMES: &[&str] = &["secrets.cfg", ".key", ".pem", ".secret"];
 
-/// Where an age identity may lie, and how many folders deep.
+/// Places where an age identity may lie, and how many directories deep.
 pub const IDENTITY_PLACES: &[(&str, usize)] = &[
     ("/etc/proxmox-backup-extra", 3),
     ("/etc/age", 2),
@@ -29,5 +29,5 @@ pub const IDENTITY_PLACES: &[(&str, usize)] = &[
     ("/opt/proxsave/identity", 2),
     ("/opt/proxmox-backup/identity", 2),
 ];
-/// How one begins, whatever its kind of key; then come letters and digits.
+/// The beginning of an identity, of every kind of key; then come letters and digits.
 pub const IDENTITY: &str = "AGE-SECRET-KEY-";

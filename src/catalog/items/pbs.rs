@@ -1,4 +1,4 @@
-//! What a Proxmox Backup Server has: `/etc/proxmox-backup` by subject, and its state in /var/lib.
+//! Items of a Proxmox Backup Server: `/etc/proxmox-backup` by subject, and its state in /var/lib.
 //! Not here: what any Debian host has (`system`), the datastores' contents.
 
 use crate::catalog::{BASE, Category, Item, On, RestoreRule, Source, Tied};
@@ -19,7 +19,7 @@ const fn state(id: &'static str, name: &'static str, title: &'static str, argv: 
     Item { id, title, source: Source::Output { argv, name }, ..STATE }
 }
 
-/// What a GET of the API says.
+/// Builds an item for the answer to a GET of the API.
 const fn get(id: &'static str, name: &'static str, title: &'static str, path: &'static str) -> Item {
     Item { id, title, source: Source::Api { path, query: &[], name }, ..STATE }
 }
@@ -38,7 +38,7 @@ macro_rules! tape {
     ($($word:literal),+) => { &["proxmox-tape", $($word,)+ "--output-format", "json"] };
 }
 
-// One row, one fact: laid out by hand, as rustfmt would give every field a line.
+// One item, one fact: laid out by hand, as rustfmt would give every field a line.
 #[rustfmt::skip]
 pub(crate) const ITEMS: &[Item] = &[
     // Node

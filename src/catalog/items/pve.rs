@@ -1,11 +1,11 @@
-//! What a Proxmox VE node has: `/etc/pve` by subject, and PVE's files outside it.
+//! Items of a Proxmox VE node: `/etc/pve` by subject, and PVE's files outside it.
 //! Not here: what any Debian host has (`system`).
 
 use crate::catalog::{BASE, Category, Item, On, RestoreRule, Risk, Source, Tied};
 
-/// In /etc/pve, the same on every node.
+/// Base of the items in /etc/pve, the same on every node.
 const PVE: Item = Item { on: On::Pve, restore: RestoreRule::Pmxcfs, ..BASE };
-/// On this node's own disk.
+/// Base of the items on this node's own disk.
 const NODE: Item = Item { restore: RestoreRule::Files, ..PVE };
 const FIREWALL: Item = Item { category: Category::Firewall, risk: Risk::Session, ..PVE };
 const STATE: Item = Item {
@@ -23,7 +23,7 @@ const fn state(id: &'static str, name: &'static str, title: &'static str, argv: 
     Item { id, title, source: Source::Output { argv, name }, ..STATE }
 }
 
-/// What a GET of the API says.
+/// Builds an item for the answer to a GET of the API.
 const fn get(id: &'static str, name: &'static str, title: &'static str, path: &'static str) -> Item {
     asked(id, name, title, path, &[])
 }
@@ -47,7 +47,7 @@ macro_rules! ceph {
     ($($word:literal),+) => { &["ceph", "--connect-timeout", "10", $($word,)+ "-f", "json"] };
 }
 
-// One row, one fact: laid out by hand, as rustfmt would give every field a line.
+// One item, one fact: laid out by hand, as rustfmt would give every field a line.
 #[rustfmt::skip]
 pub(crate) const ITEMS: &[Item] = &[
     // This node
@@ -213,7 +213,7 @@ pub(crate) const ITEMS: &[Item] = &[
             "/usr/share/lxc/hooks/mountecryptfsroot", "/usr/share/lxc/hooks/nvidia",
             "/usr/share/lxc/hooks/squid-deb-proxy-client", "/usr/share/lxc/hooks/ubuntu-cloud-prep",
             "/usr/share/lxc/hooks/unmount-namespace"], ..NODE },
-    // romfile= looks only in this folder of pve-qemu-kvm; its own ROMs stay out as above.
+    // romfile= looks only in this directory of pve-qemu-kvm; its own ROMs stay out as above.
     Item { id: "pve-roms", title: "Own ROM files of passed-through cards", category: Category::Guests,
         source: Source::Files(&["/usr/share/kvm/*.rom", "/usr/share/kvm/*.bin"]),
         except: &["/usr/share/kvm/efi-*.rom", "/usr/share/kvm/pxe-*.rom", "/usr/share/kvm/qboot.rom",

@@ -1,4 +1,4 @@
-//! What every Debian host has: rows that hold with or without a Proxmox product.
+//! Items of every Debian host: they hold with or without a Proxmox product.
 //! Not here: files that exist only with a product (`pve`, `pbs`).
 
 use crate::catalog::{BASE, Category, Item, On, RestoreRule, Risk, Source, Tied};
@@ -33,7 +33,7 @@ const fn state(id: &'static str, name: &'static str, title: &'static str, argv: 
     Item { id, title, source: Source::Output { argv, name }, ..STATE }
 }
 
-// One row, one fact: laid out by hand, as rustfmt would give every field a line.
+// One item, one fact: laid out by hand, as rustfmt would give every field a line.
 #[rustfmt::skip]
 pub(crate) const ITEMS: &[Item] = &[
     // Identity
@@ -393,7 +393,7 @@ pub(crate) const ITEMS: &[Item] = &[
         source: Source::Files(&["/etc/resolv.conf", "/etc/resolvconf", "/etc/resolvconf.conf",
             "/etc/systemd/resolved.conf", "/etc/systemd/resolved.conf.d", "/etc/nsswitch.conf",
             "/etc/host.conf", "/etc/gai.conf", "/etc/networks"]), ..NETWORK },
-    // Zone folders below dnsmasq.d are SDN's: see pve-sdn-generated.
+    // Zone directories below dnsmasq.d are SDN's: see pve-sdn-generated.
     Item { id: "dnsmasq", title: "dnsmasq", source: Source::Files(&["/etc/dnsmasq.conf", "/etc/dnsmasq.d/*"]),
         except: &["/etc/dnsmasq.d/*/**"], restart: &["dnsmasq"], ..NETWORK },
     Item { id: "dns-dhcp-servers", title: "Other DNS and DHCP servers",

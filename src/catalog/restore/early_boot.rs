@@ -1,4 +1,4 @@
-//! What a boot reads before anything of ours can run, and the commands that make it read that again.
+//! Files that a boot reads before anything of ours can run, and the commands that make it read them again.
 
 use std::path::Path;
 
@@ -14,7 +14,7 @@ impl Early {
     }
 }
 
-/// In the order they are done.
+/// The commands in the order they are done.
 pub const READ_EARLY: [Early; 3] = [
     // Units and what generators make of the mounts: read by process 1 as its first.
     Early {

@@ -1,10 +1,10 @@
-//! Rows that never come back as files: what an admin types instead, on the new machine.
+//! Items that never come back as files: the commands that an admin types instead, on the new machine.
 //! Not here: what the snapshot knows of pools and members (`plan::restore::advice` fills that in).
 
-/// What brings the thing back that a row stands for.
+/// Commands that bring back the thing that an item stands for.
 #[derive(Debug, Clone, Copy)]
 pub struct ByHand {
-    /// The catalogue row.
+    /// The id of the catalogue item.
     pub item: &'static str,
     pub text: &'static str,
     /// `{snapshot}` is the snapshot's name; `{each}` one of what `per` finds there.
@@ -12,13 +12,13 @@ pub struct ByHand {
     pub per: Per,
 }
 
-/// For what of the snapshot the commands are said.
+/// The part of the snapshot that the commands are said for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Per {
     Once,
     /// The first word of each line of this answer.
     LineOf(&'static str),
-    /// The name of each file below this folder.
+    /// The name of each file below this directory.
     FileBelow(&'static str),
     /// The first link address of every other member in this file.
     MemberOf(&'static str),
@@ -26,7 +26,7 @@ pub enum Per {
 
 const BASE: ByHand = ByHand { item: "", text: "", commands: &[], per: Per::Once };
 
-// One row, one fact: laid out by hand, as rustfmt would give every field a line.
+// One item, one fact: laid out by hand, as rustfmt would give every field a line.
 #[rustfmt::skip]
 pub const BY_HAND: &[ByHand] = &[
     ByHand { item: "zpool-cache", text: "ZFS pools of the old machine: import those whose disks are here",
@@ -66,10 +66,10 @@ pub const BY_HAND: &[ByHand] = &[
         commands: &["pvesh set /cluster/sdn"], ..BASE },
 ];
 
-/// How the disks were laid out, for reading.
+/// The layout of the disks, for reading.
 pub const LAYOUT: &str = "lsblk.json";
 pub const LAYOUT_COMMAND: &str = "pbx-config cat {snapshot} .pbx/state/fdisk.txt";
-/// The row that layouts are told with.
+/// The item that layouts are told with.
 pub const LAYOUT_ITEM: &str = "state-disks";
 /// The key of a member's first link in corosync.conf.
 pub const LINK_KEY: &str = "ring0_addr";

@@ -1,7 +1,7 @@
 //! Files that are merged and never replaced, each by what makes two of its lines the same thing.
 //! Not here: merging (`plan::restore::merge`).
 
-/// What a line is about, so that none is added twice or against another.
+/// The subject of a line, so that none is added twice or against another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Merge {
     /// `name:password:uid:…`, `name:password:gid:members`, and their private halves.
@@ -26,7 +26,7 @@ pub enum Merge {
 pub const PASSWD: &str = "etc/passwd";
 pub const GROUP: &str = "etc/group";
 
-/// By path, relative to the root.
+/// Merged files by path, relative to the root.
 const MERGES: [(&str, Merge); 14] = [
     (PASSWD, Merge::Users),
     (GROUP, Merge::Groups),
@@ -50,10 +50,10 @@ pub fn of(path: &str) -> Merge {
 
 /// Debian gives people these numbers; below them are root and the system, 65534 is nobody.
 pub const PEOPLE: std::ops::RangeInclusive<u32> = 1000..=59_999;
-/// Whose subordinate ids count though it is no person: unprivileged containers use them.
+/// The account whose subordinate ids count though it is no person: unprivileged containers use them.
 pub const ROOT: &str = "root";
 
-/// What a host boots from: the installer wrote these lines for the disks that are here.
+/// Mounts that a host boots from: the installer wrote these lines for the disks that are here.
 pub const BOOT_MOUNTS: [&str; 8] =
     ["/", "/boot", "/boot/efi", "/boot/firmware", "/usr", "/var", "/etc", "/root"];
 /// Begins the first field of a mount that needs no device here.
@@ -83,7 +83,7 @@ pub const NO_DEVICE: [&str; 22] = [
     "bind",
     "none",
 ];
-/// Tags of a device by what is written on it, and the folder where udev shows each.
+/// Tags of a device by what is written on it, and the directory where udev shows each.
 pub const DEVICE_TAGS: [(&str, &str); 4] = [
     ("UUID", "/dev/disk/by-uuid/"),
     ("LABEL", "/dev/disk/by-label/"),

@@ -1,4 +1,4 @@
-//! Where files name a node, a network card, a storage or a bridge, so that a new name can be put there.
+//! Places where files name a node, a NIC, a storage or a bridge, so that a new name can be put there.
 //! Not here: putting it there (`plan::restore::adapt::references`, `plan::restore::adapt::nics`).
 
 use std::path::Path;
@@ -29,7 +29,7 @@ pub enum ReferenceForm {
     Json(&'static [&'static str]),
     /// Anywhere as a whole word; a domain may follow.
     Words,
-    /// As `Words`, but in lines with one of these before `=` only.
+    /// Like `Words`, but only in lines with one of these before `=`.
     Assigned(&'static [&'static str]),
 }
 
@@ -51,7 +51,7 @@ const fn words(path: &'static str) -> Reference {
     Reference { path, form: ReferenceForm::Words }
 }
 
-/// Who this host is stands in these.
+/// Places that name this host itself.
 pub const NODE_NAMES: &[Reference] = &[
     key(pve!("storage.cfg"), "nodes"),
     key(pve!("jobs.cfg"), "node"),
@@ -128,7 +128,7 @@ pub fn tells_addresses(path: &str) -> bool {
     path.starts_with("etc/udev/") || LINK_FILES.iter().any(|folder| path.starts_with(folder))
 }
 
-/// In an interfaces file: what brings a link up by itself, and what it is made of.
+/// Keywords of an interfaces file: those that bring a link up by itself, and those that say what it is made of.
 pub const START_KEYS: [&str; 3] = ["auto", "allow-auto", "allow-hotplug"];
 pub const PORT_KEYS: [&str; 10] = [
     "bridge-ports",
@@ -143,7 +143,7 @@ pub const PORT_KEYS: [&str; 10] = [
     "batman-ports",
 ];
 
-/// Whether ifupdown reads it.
+/// Reports whether ifupdown reads the file.
 pub fn is_interfaces(path: &str) -> bool {
     path == "etc/network/interfaces" || path.starts_with("etc/network/interfaces.d/")
 }
@@ -172,7 +172,7 @@ const NAME_CARDS: [&str; 14] = [
 
 const RULE_INTERFACE: &[&str] = &["-i", "-iface"];
 
-/// The folder of a node in /etc/pve, and the rest of the path.
+/// Returns the name of the node whose directory in /etc/pve holds the path, and the rest of the path.
 pub fn of_node(path: &str) -> Option<(&str, &str)> {
     path.strip_prefix(NODES)?.split_once('/')
 }
@@ -186,11 +186,11 @@ pub const NUMBERED_DISKS: [&str; 8] =
 pub const SINGLE_DISKS: [&str; 2] = ["rootfs", "vmstate"];
 /// The bare first value of a disk may have its name before it.
 pub const DISK_WORDS: [&str; 3] = ["file", "volume", "import-from"];
-/// Whose value is one volume that is no disk of the guest.
+/// Keys whose value is one volume that is no disk of the guest.
 pub const SINGLE_FILES: [&str; 1] = ["hookscript"];
-/// Whose parts are volumes: `user=local:snippets/a.yaml,network=…`.
+/// Keys whose parts are volumes: `user=local:snippets/a.yaml,network=…`.
 pub const FILE_LISTS: [&str; 1] = ["cicustom"];
 /// A network card of a guest, and the part that names its bridge.
 pub const GUEST_CARD: (&str, &str) = ("net", "bridge");
-/// What PVE names a volume by: one of these, the guest's id, and what it is for. A base is shared by its clones.
+/// Prefixes of PVE's volume names: one of these, the guest's id, and what it is for. A base is shared by its clones.
 pub const OWNED: [&str; 4] = ["vm", "subvol", "basevol", "base"];
