@@ -1,4 +1,4 @@
-//! What differs between what was saved and what is there: by path and item, never a value. Two memories in, the
+//! Differences between what was saved and what is there: by path and item, never a value. Two memories in, the
 //! difference out.
 
 use std::cmp::Ordering;
@@ -13,16 +13,16 @@ use crate::model::snapshot::SnapshotId;
 /// Lines of a difference that are shown; the others are counted.
 pub const LISTED: usize = 10;
 
-/// What a snapshot held, without what it said: for each path a keyed digest of its contents, and what it is.
+/// Memory of a snapshot without its contents: for each path a keyed digest of the contents, and its kind.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Memory {
     pub id: SnapshotId,
     /// Bytes of the snapshot file.
     pub size: u64,
-    /// What the digest of a fixed word is: another key made another memory.
+    /// The digest of a fixed word: another key gives another memory.
     pub key: String,
-    /// By item, each sorted by path.
+    /// Marks by item, each sorted by path.
     pub marks: BTreeMap<String, Vec<Mark>>,
 }
 

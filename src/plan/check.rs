@@ -1,4 +1,4 @@
-//! What a check comes to: findings, as pure functions of what was seen. Seeing is `task::check`.
+//! Findings of a check, as pure functions of what was seen. Not here: looking (`task::check`).
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,16 +11,16 @@ use crate::model::index::Name;
 use crate::model::problem::{Outcome, Problem, Severity};
 use crate::model::report::Rights;
 
-/// How a thing stands.
+/// The state of a thing that was checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CheckState {
     Ok,
     /// Worth knowing, nothing to do.
     Notice,
-    /// To be looked at.
+    /// The admin should look at it.
     Warning,
-    /// To be mended.
+    /// The admin must repair it.
     Problem,
 }
 
@@ -35,7 +35,7 @@ impl fmt::Display for CheckState {
     }
 }
 
-/// What was looked at.
+/// The part of the host that was looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Area {
@@ -90,7 +90,7 @@ pub struct CheckFinding {
     pub what: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
-    /// What `--fix` does about it.
+    /// The repair that `--fix` makes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fix: Option<Fix>,
 }
@@ -115,7 +115,7 @@ impl CheckFinding {
         Self { hint: Some(hint.into()), ..self }
     }
 
-    /// As a report tells it; None when there is nothing to act on.
+    /// Returns the finding as a problem of a report. None: there is nothing to act on.
     pub fn problem(&self) -> Option<Problem> {
         let severity = match self.state {
             CheckState::Ok | CheckState::Notice => return None,
@@ -126,7 +126,7 @@ impl CheckFinding {
     }
 }
 
-/// What others found out, as a finding.
+/// Builds a finding from a problem that others found.
 pub fn of_problem(area: Area, problem: Problem) -> CheckFinding {
     let state = match problem.severity {
         Severity::Notice => CheckState::Notice,
@@ -144,7 +144,7 @@ pub fn outcome(findings: &[CheckFinding]) -> Outcome {
     }
 }
 
-/// Whether a file is in the right hands. `me` may own it too, when that is not root.
+/// Reports whether a file has the right owner and mode. `me` may own it too, when that is not root.
 pub fn rights(path: &Path, care: Care, seen: Rights, me: u32) -> CheckFinding {
     const WRITE: u32 = 0o022;
     const ALL: u32 = 0o077;
@@ -171,7 +171,7 @@ pub fn rights(path: &Path, care: Care, seen: Rights, me: u32) -> CheckFinding {
 
 /// Room for the next run. `need` in bytes.
 pub fn room(place: &str, bytes: u64, files: Option<u64>, need: u64) -> CheckFinding {
-    /// Some folders, partial files and the snapshot itself.
+    /// Enough for some directories, partial files and the snapshot itself.
     const FILES: u64 = 100;
     let mib = |bytes: u64| bytes >> 20;
     if bytes < need {

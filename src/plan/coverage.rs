@@ -1,4 +1,4 @@
-//! What of a host is in no backup, as a few lines: which files other files name, and folders told as one.
+//! Files of a host that are in no backup, as a few lines: which files other files name, and directories told as one.
 //! Pure; looking at the host is `task::scan::coverage`.
 
 use std::collections::HashMap;
@@ -33,19 +33,19 @@ impl fmt::Display for Why {
     }
 }
 
-/// A file in no backup, or a folder with nothing but such.
+/// A file in no backup, or a directory with nothing but such.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct UnsavedPlace {
     pub path: Name,
     pub why: Why,
     /// 1 for a file.
     pub files: u64,
-    /// Who names it.
+    /// The file that names it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
 }
 
-/// How much of a host is in the backup.
+/// The share of a host that is in the backup.
 #[derive(Debug, Default, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Coverage {
@@ -53,7 +53,7 @@ pub struct Coverage {
     /// others name.
     pub files: u64,
     pub saved: u64,
-    /// As their package brought them.
+    /// Files as their package brought them.
     pub packaged: u64,
     pub unexplained: u64,
     /// There was more than is looked at.
@@ -68,7 +68,7 @@ pub fn paths_in(line: &str) -> impl Iterator<Item = &str> {
     words.filter(|word| word.starts_with('/') && word.len() > 1 && !word.contains(['*', '?', '%', '{']))
 }
 
-/// What a unit runs and reads.
+/// Returns the paths that a unit runs and reads.
 pub fn in_unit(text: &str) -> Vec<&str> {
     let mut wanted = false;
     let mut goes_on = false;
@@ -85,12 +85,12 @@ pub fn in_unit(text: &str) -> Vec<&str> {
     found
 }
 
-/// What the lines of a crontab run.
+/// Returns the paths that the lines of a crontab name.
 pub fn in_crontab(text: &str) -> Vec<&str> {
     text.lines().filter(|line| !line.trim_start().starts_with('#')).flat_map(paths_in).collect()
 }
 
-/// What the current configuration of a guest names: volumes `STORAGE:snippets/NAME`, and absolute paths.
+/// Returns the names in the current configuration of a guest: volumes `STORAGE:snippets/NAME`, and absolute paths.
 pub fn in_guest(text: &str) -> Vec<&str> {
     let current = text.lines().take_while(|line| !line.starts_with('['));
     let settings = current.filter_map(|line| line.split_once(':')).filter(|(key, _)| !key.starts_with('#'));
@@ -107,7 +107,7 @@ pub fn in_guest(text: &str) -> Vec<&str> {
     found
 }
 
-/// What storages name beside the folders they are.
+/// Returns the paths that storages name beside the directories they are.
 pub fn in_storages(storages: &[Section]) -> Vec<&str> {
     const PLACES: [&str; 2] = ["path", "mountpoint"];
     let entries = storages.iter().flat_map(|storage| &storage.entries);
@@ -116,8 +116,8 @@ pub fn in_storages(storages: &[Section]) -> Vec<&str> {
     values.filter(|value| value.starts_with('/')).collect()
 }
 
-/// Unexplained files below `trees` as places: a folder in which nothing is explained is one. `all` is every file that
-/// was looked at.
+/// Gathers unexplained files below `trees` into places: a directory in which nothing is explained is one. `all` is
+/// every file that was looked at.
 pub fn gather(all: &[(PathBuf, Option<Why>)], trees: &[PathBuf]) -> Vec<UnsavedPlace> {
     let mut folders: HashMap<&Path, (u64, u64)> = HashMap::new();
     for (path, why) in all {
@@ -142,7 +142,7 @@ pub fn gather(all: &[(PathBuf, Option<Why>)], trees: &[PathBuf]) -> Vec<UnsavedP
     places
 }
 
-/// The folders that a file lies in, the trees themselves not among them.
+/// Returns the directories that a file lies in, the trees themselves not among them.
 fn above<'a>(path: &'a Path, trees: &'a [PathBuf]) -> impl Iterator<Item = &'a Path> {
     let inside = |folder: &&Path| trees.iter().any(|tree| folder.starts_with(tree) && folder != tree);
     path.ancestors().skip(1).take_while(inside)

@@ -1,4 +1,4 @@
-//! What of a host's sockets, packet filter and processes is to be acted on. Pure; seeing them is `task::check`.
+//! Findings about a host's sockets, packet filter and processes. Pure; seeing them is `task::check`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -11,7 +11,7 @@ use crate::catalog::exposure::{
 use crate::model::exposure::{Firewall, Listener, Process, Program, Protocol};
 use crate::model::facts::{Facts, Product};
 
-/// What the configuration allows and forbids beside the catalogue.
+/// Rules of the configuration beside the catalogue: what it allows and forbids.
 #[derive(Debug, Clone, Default)]
 pub struct ExposureRules {
     /// A port, of one program when named.
@@ -25,7 +25,7 @@ pub struct ExposureRules {
 /// The kernel's names end after so many bytes.
 const NAME_BYTES: usize = 15;
 
-/// Who waits for the network on other than loopback addresses, and is neither Proxmox's own nor allowed.
+/// Finds programs that listen on other than loopback addresses, and are neither Proxmox's own nor allowed.
 pub fn sockets(
     listeners: &[Listener],
     processes: &[Process],
@@ -93,7 +93,7 @@ fn short(name: &str) -> &str {
     name.get(..NAME_BYTES).unwrap_or(name)
 }
 
-/// Whether anything filters what comes to this host.
+/// Judges whether anything filters what comes to this host.
 pub fn firewall(seen: &Firewall) -> Vec<CheckFinding> {
     let finding = |state, what: String| CheckFinding::new(Area::Firewall, state, what);
     let chains: Vec<_> = seen.nft.iter().flatten().filter(|chain| chain.input).collect();

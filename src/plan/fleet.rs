@@ -1,4 +1,4 @@
-//! How well many hosts in one store are backed up: each by its newest snapshot, and the members of their clusters
+//! State of the backups of many hosts in one store: each by its newest snapshot, and the members of their clusters
 //! that never sent one.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -101,7 +101,7 @@ fn is_late(snapshot: &Snapshot, now: Timestamp, max_age: SignedDuration) -> bool
 struct Cluster {
     name: String,
     members: BTreeSet<String>,
-    /// What manifests of it ever named, as far as they hang together.
+    /// All nodes that its manifests ever named, as far as they hang together.
     ever: BTreeSet<String>,
 }
 

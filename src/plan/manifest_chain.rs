@@ -20,13 +20,13 @@ pub struct Link {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Break {
-    /// What lies in this store under the parent's name is not what the child names.
+    /// The snapshot in this store under the parent's name is not the one that the child names.
     Replaced,
-    /// In no store, though an older one is there and the child's store keeps all.
+    /// The snapshot is in no store, though an older one is there and the child's store keeps all.
     Gone,
 }
 
-/// Where chains are broken: the store, the child, its parent, and how.
+/// Returns the places where chains are broken: the store, the child, its parent, and the kind of break.
 pub fn breaks(links: &[Link]) -> Vec<(&str, &SnapshotId, &SnapshotId, Break)> {
     let mut there: BTreeSet<&SnapshotId> = BTreeSet::new();
     let mut hashes: BTreeMap<(&str, &SnapshotId), &str> = BTreeMap::new();

@@ -1,4 +1,4 @@
-//! What is told of a run: a Report becomes one Message, its subject, text and page. Here names of files, hosts
+//! Message about a run: a Report becomes one Message, its subject, text and page. Here names of files, hosts
 //! and guests, and what tools said, become harmless and short; no channel has to think of it again.
 
 use std::fmt::Write as _;
@@ -16,10 +16,10 @@ use crate::model::report::{Changes, Report, StoredCopy};
 const PROBLEMS_MAX: usize = 20;
 /// Ten, and one that counts the others.
 const CHANGES_MAX: usize = 11;
-/// Of one line from outside.
+/// Limit of one line from outside.
 const LINE_MAX_CHARS: usize = 400;
 const SUBJECT_MAX_CHARS: usize = 150;
-/// Of the log's tail.
+/// Limit of the log's tail.
 const LOG_MAX_BYTES: usize = 8 * 1024;
 
 /// `log`: lines of the run, the last of which are told.
@@ -84,7 +84,7 @@ fn placed(stored: &StoredCopy) -> PlacedCopy {
     }
 }
 
-/// What was done and how it went.
+/// Says what was done and how it went.
 fn headline(details: &Details) -> String {
     let what = match details.verb.as_str() {
         "backup" => "configuration backup",

@@ -1,5 +1,5 @@
 //! Metrics in Prometheus's text format, made from the records of this host's runs: pure, newest record first.
-//! Times are points, not ages, as Prometheus wants them; all are gauges, as each run writes them anew.
+//! Times are points, not ages, as Prometheus wants them; all are gauges, as each run writes all of them again.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -13,10 +13,10 @@ use crate::model::snapshot::SnapshotId;
 
 const BACKUP: &str = "backup";
 
-/// What stands beside the records.
+/// Facts that are not in the records.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct More<'a> {
-    /// Of the last proof that the offline key opens what is sealed to it.
+    /// Time of the last proof that the offline key opens what is encrypted to it.
     pub key_proved: Option<Timestamp>,
     /// The stores that are configured, and how many copies in each are known to be damaged.
     pub stores: &'a [(String, usize)],
@@ -118,7 +118,7 @@ fn snapshot(page: &mut Page, made: &RunRecord) {
     page.family("phase_duration_seconds", "Where the time of the newest snapshot went", phases);
 }
 
-/// Of each store that a run has written to, the newest that is known.
+/// The newest facts that are known of each store that a run has written to.
 #[derive(Default)]
 struct Known<'a> {
     success: Option<Timestamp>,
@@ -129,8 +129,9 @@ struct Known<'a> {
     verified: Option<(Timestamp, &'a Verification)>,
 }
 
-/// Of no other store: one that was taken out of the configuration, or a folder that was named once, would grow old in
-/// an alert for ever.
+/// Writes the metrics of the configured stores, and of no other: one that was taken out of the configuration, or a
+/// directory that was named once, would grow old in an alert
+/// for ever.
 fn stores(page: &mut Page, runs: &[&RunRecord], records: &[RunRecord], configured: &[(String, usize)]) {
     let mut stores: BTreeMap<&str, Known> = BTreeMap::new();
     for record in records {

@@ -1,11 +1,11 @@
-//! Whether a passphrase is strong enough to seal with. A sealed file lies where others can try at leisure, so it is
+//! Strength of a passphrase that encrypts. An encrypted file lies where others can try at leisure, so it is
 //! judged as against somebody who has the file, not as at a login.
 
-/// So many guesses (as a power of two) at a quarter of a second and of a GiB each are nobody's.
+/// The least strength: nobody makes so many guesses (as a power of two) at a quarter of a second and of a GiB each.
 const BITS_MIN: f64 = 50.0;
-/// What a word adds that everyone tries first, whatever its length.
+/// Bits that a word adds that everyone tries first, whatever its length.
 const COMMON_BITS: f64 = 8.0;
-/// What everyone tries first. Longer ones before those that they contain.
+/// Words that everyone tries first. Longer ones before those that they contain.
 const COMMON: [&str; 44] = [
     "correct horse battery staple",
     "correcthorsebatterystaple",
@@ -56,7 +56,7 @@ const COMMON: [&str; 44] = [
 const ROWS: [&str; 6] =
     ["abcdefghijklmnopqrstuvwxyz", "01234567890", "qwertyuiop", "qwertzuiop", "asdfghjkl", "yxcvbnmzxcvbnm"];
 
-/// What is wrong with it; None when it will do. `host`: names that everyone tries who knows whose it is.
+/// Returns what is wrong with it. None: it is strong enough. `host`: names that everyone tries who knows whose it is.
 pub fn weakness(passphrase: &str, host: &[&str]) -> Option<String> {
     let bits = bits(passphrase, host);
     if bits >= BITS_MIN {
@@ -66,7 +66,7 @@ pub fn weakness(passphrase: &str, host: &[&str]) -> Option<String> {
     Some(format!("is too weak (about 2^{bits:.0} guesses, it takes 2^{BITS_MIN:.0}): {more}"))
 }
 
-/// How many bits a guesser needs who knows such lists and rows.
+/// Counts the bits that a guesser needs who knows such lists and rows.
 fn bits(passphrase: &str, host: &[&str]) -> f64 {
     let mut rest = passphrase.trim().to_lowercase();
     let mut bits = 0.0;
@@ -81,7 +81,7 @@ fn bits(passphrase: &str, host: &[&str]) -> f64 {
     bits + fresh(&rest) * pool(passphrase).log2()
 }
 
-/// How many of the characters are no repetition and no neighbour of those before.
+/// Counts the characters that are no repetition and no neighbour of those before.
 fn fresh(text: &str) -> f64 {
     let mut fresh = 0.0;
     let mut before: Vec<char> = Vec::new();
@@ -108,7 +108,7 @@ fn neighbours(a: char, b: char) -> bool {
     })
 }
 
-/// How many characters a guesser must think of.
+/// Counts the characters that a guesser must try at each place.
 fn pool(text: &str) -> f64 {
     let has = |is: fn(char) -> bool| text.chars().any(is);
     let mut pool = 0.0;

@@ -1,5 +1,5 @@
-//! Which snapshots of a host a store keeps: Proxmox Backup Server's algorithm, and what stands above it. Every
-//! snapshot gets its reason. Nothing is removed here.
+//! Choice of the snapshots of a host that a store keeps: Proxmox Backup Server's algorithm, and the rules above it.
+//! Every snapshot gets its reason. Nothing is removed here.
 
 use std::collections::HashSet;
 
@@ -28,7 +28,7 @@ pub struct Marked {
     pub reason: String,
 }
 
-/// Whose snapshots are ours: those of this machine, and of those that it was told to take over.
+/// The machines whose snapshots are ours: this one, and those that it was told to take over.
 #[derive(Debug, Clone, Copy)]
 pub struct Ours<'a> {
     pub machine_id: Option<&'a str>,
@@ -64,7 +64,7 @@ pub fn prune(candidates: &[Candidate], keep: &Keep, ours: Ours, zone: &TimeZone)
         .collect()
 }
 
-/// What takes no part at all.
+/// Returns the mark of a snapshot that retention does not judge at all: it stays, with the reason.
 fn standing(one: &Candidate, ours: Ours) -> Option<(bool, String)> {
     let stays = |why: &str| Some((true, why.to_owned()));
     if let Some(why) = one.held {
@@ -441,7 +441,7 @@ mod tests {
             let other = |one: &&Candidate| {
                 one.snapshot.as_ref().is_some_and(|s| s.machine_id.as_deref() == Some("here"))
             };
-            // Seen by the machine that was installed anew: nothing of the old one goes.
+            // Seen by the machine that was installed again: nothing of the old one goes.
             let new = Ours { machine_id: Some("new"), adopted: &[] };
             let marks = prune(&all, &keep, new, &TimeZone::UTC);
             prop_assert!(marks.iter().all(|mark| mark.keep));

@@ -1,4 +1,4 @@
-//! Which catalogue rows a run takes: by product, by `--only` and `--skip`.
+//! Selection of the catalogue items that a run takes: by product, by `--only` and `--skip`.
 
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
@@ -49,13 +49,13 @@ impl Selection {
         Ok(())
     }
 
-    /// As the manifest tells it: `only:WORD`, `skip:WORD`.
+    /// Returns the selection as the manifest tells it: `only:WORD`, `skip:WORD`.
     pub fn words(&self) -> Vec<String> {
         let only = self.only.iter().map(|word| format!("only:{word}"));
         only.chain(self.skip.iter().map(|word| format!("skip:{word}"))).collect()
     }
 
-    /// True when the row with this id is wanted. An id that this version's catalogue does not have
+    /// Reports whether the item with this id is wanted. An id that this version's catalogue does not have
     /// (a snapshot of another version) is wanted unless `--only` says otherwise.
     pub fn takes(&self, id: &str) -> bool {
         let category = catalog::items().find(|item| item.id == id).map(|item| item.category.name());
@@ -63,7 +63,7 @@ impl Selection {
         (self.only.is_empty() || named(&self.only)) && !named(&self.skip)
     }
 
-    /// The rows of this host that collect something, in the catalogue's order.
+    /// Returns the items of this host that collect something, in the catalogue's order.
     pub fn items(&self, facts: &Facts) -> Vec<&'static Item> {
         of_host(facts)
             .filter(|item| !matches!(item.source, Source::LeftOut(_)) && self.takes(item.id))
@@ -71,12 +71,12 @@ impl Selection {
     }
 }
 
-/// The rows that belong to this host's products.
+/// Returns the items that belong to this host's products.
 pub fn of_host(facts: &Facts) -> impl Iterator<Item = &'static Item> {
     catalog::items().filter(|item| is_on(item.on, facts))
 }
 
-/// Whether this host has that product.
+/// Reports whether this host has that product.
 pub fn is_on(on: On, facts: &Facts) -> bool {
     match on {
         On::Any => true,

@@ -1,4 +1,4 @@
-//! How well a host is backed up, judged from what its stores and records tell. Facts in, a level and its reasons out.
+//! State of a host's backups, judged from what its stores and records tell. Facts in, a level and its reasons out.
 
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
@@ -9,10 +9,10 @@ use crate::model::snapshot::SnapshotId;
 
 /// The package verifies every week, with a delay of three hours.
 pub const VERIFIED_MAX: SignedDuration = SignedDuration::from_hours(10 * 24);
-/// As often as the last success may be older than it should before it is critical.
+/// Factor on the permitted age of the last success, beyond which it is critical.
 const CRITICAL_FACTOR: i32 = 3;
 
-/// As monitors count: 0, 1, 2.
+/// Levels as monitors count them: 0, 1, 2.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
@@ -31,7 +31,7 @@ impl Level {
     }
 }
 
-/// What a store has of this host.
+/// The state of this host's snapshots in a store.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct StoreState {
@@ -40,13 +40,13 @@ pub struct StoreState {
     pub primary: bool,
     /// Why it cannot be looked at.
     pub error: Option<String>,
-    /// What to do about that.
+    /// The advice about that.
     #[serde(skip)]
     pub hint: Option<String>,
     /// The newest whole snapshot of this machine.
     pub newest: Option<SnapshotId>,
     pub oldest: Option<SnapshotId>,
-    /// When a run last found this store up to date: it wrote there, or there was nothing new.
+    /// The last time a run found this store up to date: it wrote there, or there was nothing new.
     pub last_success: Option<Timestamp>,
     pub kept: usize,
     /// The last time its copies were read again, and what that showed.
@@ -56,7 +56,7 @@ pub struct StoreState {
     pub damaged: Vec<SnapshotId>,
 }
 
-/// How the last run ended.
+/// The end of the last run.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct LastRun {
@@ -68,7 +68,7 @@ pub struct LastRun {
     pub error: Option<String>,
 }
 
-/// What systemd says of the nightly run.
+/// The state of the nightly run's timer, as systemd tells it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Timer {
@@ -96,7 +96,7 @@ pub fn worst(findings: &[StatusFinding]) -> Level {
     findings.iter().map(|finding| finding.level).max().unwrap_or(Level::Ok)
 }
 
-/// What is wrong with one store.
+/// Returns what is wrong with one store.
 pub fn judge_store(store: &StoreState, now: Timestamp, max_age: SignedDuration) -> Vec<StatusFinding> {
     let name = &store.store;
     let grave = if store.primary { Level::Critical } else { Level::Warning };

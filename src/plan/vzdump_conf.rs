@@ -11,7 +11,7 @@ const NEW: &str = " (new file)";
 const END: &str = "# end of pbx-config hook";
 const KEY: &[u8] = b"script:";
 
-/// Whose script vzdump runs.
+/// The owner of the script that vzdump runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HookLine {
     None,
@@ -23,7 +23,7 @@ pub enum HookLine {
     },
 }
 
-/// What the file must become.
+/// The change that the file needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum VzdumpChange {
     Nothing,
@@ -50,7 +50,7 @@ pub fn enable(text: Option<&[u8]>, ours: &str) -> VzdumpChange {
     if matches!(hook(before, ours), HookLine::Ours { .. }) {
         return VzdumpChange::Nothing;
     }
-    // A block that somebody's later line overrules is made anew.
+    // A block that somebody's later line overrules is made again.
     let clean = without(before, ours);
     let mut after = Vec::with_capacity(clean.len() + 256);
     for line in lines(&clean) {
@@ -116,7 +116,7 @@ fn trim(bytes: &[u8]) -> &[u8] {
     bytes.trim_ascii()
 }
 
-/// With their newlines.
+/// Returns the lines with their newlines.
 fn lines(text: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
     text.split_inclusive(|byte| *byte == b'\n')
 }
@@ -160,7 +160,7 @@ mod tests {
     fn a_file_that_was_not_there_goes_again() {
         let VzdumpChange::Write(after) = enable(None, OURS) else { panic!() };
         assert_eq!(disable(&after, OURS), VzdumpChange::Remove);
-        // Unless somebody wrote into it meanwhile.
+        // Unless somebody wrote into it after we did.
         let more = [&after[..], b"mode: stop\n"].concat();
         assert_eq!(disable(&more, OURS), VzdumpChange::Write(b"mode: stop\n".to_vec()));
     }
