@@ -1,19 +1,19 @@
-//! `check: main`: what a check allows and forbids beside what it knows.
+//! Section `check: main`: exceptions and additions to the built-in checks.
 
 use serde::Deserialize;
 
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct CheckConfig {
-    /// Open on purpose.
+    /// Ports that are open on purpose.
     pub port_allow: Vec<AllowedPort>,
     pub port_suspicious: Vec<u16>,
-    /// Names of programs that are meant to run; a `*` at the end stands for the rest.
+    /// Names of programs that may run; a `*` at the end matches the rest.
     pub process_allow: Vec<ProgramName>,
     pub process_suspicious: Vec<ProgramName>,
 }
 
-/// A name, or its beginning and a `*`.
+/// Name of a program, or its beginning and a `*`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct ProgramName(pub String);

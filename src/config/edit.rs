@@ -1,15 +1,16 @@
-//! A line more in a file of ours, and every other byte as the person wrote it.
+//! Adds a line to a configuration file and keeps every other byte of it.
 
 use anyhow::Result;
 
 use super::{BACKUP, MAIN, fault};
 use crate::model::section;
 
-/// `text` with `key value` in its `backup: main`, behind the last line of that key, or of the section, or in a
-/// section of its own at the end. `name` is for errors: a file that cannot be read is not written.
+/// Returns `text` with `key value` in its `backup: main`: behind the last line of that key, or of the section, or in
+/// a new section at the end. `name` is for errors. Errors: `text` cannot be read; such a file is not edited.
 pub fn with_line(name: &str, text: &str, key: &str, value: &str) -> Result<String> {
     let sections = section::parse(name, text).map_err(fault)?;
     let end = if text.contains("\r\n") { "\r\n" } else { "\n" };
+
     let Some(main) = sections.iter().find(|section| section.kind == BACKUP && section.id == MAIN) else {
         let mut text = text.to_owned();
         if !text.is_empty() && !text.ends_with('\n') {
@@ -35,7 +36,7 @@ mod tests {
 
     fn with(text: &str) -> String {
         let new = with_line("f", text, "recipient", "age1x").unwrap();
-        // What was there is there, in its order; one line came.
+        // Nothing was lost or moved; one line was added.
         let added = new.split_inclusive('\n').find(|line| line.trim() == "recipient age1x").unwrap();
         assert_eq!(new.replacen(added, "", 1).trim_end().replace('\r', ""), {
             let old = text.trim_end().replace('\r', "");

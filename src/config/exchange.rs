@@ -1,5 +1,5 @@
-//! The configuration as YAML or JSON, out and in. Every value is text, as in the section files, so that what goes
-//! out comes back letter for letter. Here is the form only; who may write which file is the caller's matter.
+//! Export and import of the configuration as YAML or JSON. Every value is text, as in the section files, so that an
+//! export can be imported without a change. Not here: who may write which file (the caller).
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,13 +15,13 @@ use super::{Config, fault};
 use crate::model::secret::MASK;
 use crate::model::section::{Section, SectionEntry, SyntaxError, parse, to_text};
 
-/// Of this form; it grows by keys, and by this number when an older program could not read it.
+/// Version of the document format. It is increased when an older program cannot read the new form.
 const FORMAT: u64 = 1;
-/// No configuration of ours is larger.
+/// Size limit; a real configuration is much smaller.
 pub const MAX_BYTES: u64 = 4 << 20;
 const HINT: &str = "`pbx-config config export` shows the form";
 
-/// What `config export` prints.
+/// Document that `config export` prints.
 #[derive(Debug, Serialize)]
 pub struct Document {
     format: u64,
@@ -34,12 +34,12 @@ struct Exported {
     id: String,
     #[serde(skip_serializing_if = "Keys::is_empty")]
     keys: Keys,
-    /// Masked, unless they were asked for.
+    /// Masked, unless the export reveals secrets.
     #[serde(skip_serializing_if = "Keys::is_empty")]
     secrets: Keys,
 }
 
-/// In the order of the section; a key that repeats is a list.
+/// Keys in the order of the section. A key that repeats is a list.
 #[derive(Debug, Default)]
 struct Keys(Vec<(String, Vec<String>)>);
 
@@ -74,7 +74,7 @@ impl Serialize for Keys {
     }
 }
 
-/// What is configured, defaults that nobody wrote down left out. Secrets are masked unless `reveal`.
+/// Exports the sections of the files, without the defaults. Secrets are masked unless `reveal`.
 pub fn export(config: &Config, reveal: bool) -> Document {
     let sections = config.sections.iter().filter(|section| config.files.iter().any(|f| **f == *section.file));
     let exported = sections.map(|section| {
@@ -97,23 +97,23 @@ impl Document {
         Ok(serde_saphyr::to_string(self)?)
     }
 
-    /// How many secrets are in it, masked or not.
+    /// Returns the number of secrets in it, masked or not.
     pub fn secrets(&self) -> usize {
         self.sections.iter().flat_map(|section| &section.secrets.0).map(|(_, values)| values.len()).sum()
     }
 }
 
-/// Sections read from a document, each line where it stands there.
+/// Sections read from a document, with their line numbers there.
 #[derive(Debug)]
 pub struct Imported {
     pub sections: Vec<Section>,
 }
 
 impl Imported {
-    /// Errors: `Usage` with file and line; never with a value.
+    /// Reads a document. Errors: `Usage` with file and line, never with a value: it may be a secret.
     pub fn parse(name: &str, text: &str, known: &KnownSecrets) -> Result<Self> {
         let file: Arc<str> = name.into();
-        // JSON is YAML too, and has its lines this way.
+        // JSON is a subset of YAML, and gets its line numbers this way.
         let document: Read = serde_saphyr::from_str(text).map_err(|error| {
             let line = error.location().map_or(1, |at| line(&at));
             let message = format!("cannot be read as a configuration: {}", reason(&error));
@@ -124,6 +124,7 @@ impl Imported {
             let at = line(&document.format.referenced);
             return Err(fault(SyntaxError::new(&file, at, message).hinted("upgrade proxmox-backup-extra")));
         }
+
         let reader = Reader { text, file, known };
         let sections = document.sections.into_iter().map(|read| reader.section(read));
         let sections = sections.collect::<Result<Vec<_>, _>>().map_err(fault)?;
@@ -131,7 +132,7 @@ impl Imported {
         Ok(Self { sections })
     }
 
-    /// The two section files: what everybody may read, and the secrets, None when there are none.
+    /// Returns the two section files: the public one, and the secrets, None when there are none.
     pub fn files(&self) -> (String, Option<String>) {
         let part = |secret: bool| -> Vec<Section> {
             let of = |section: &Section| {
@@ -191,7 +192,7 @@ impl<'de> Deserialize<'de> for ReadKeys {
 
 enum ReadValue {
     Text(String),
-    /// What YAML takes for a number or a truth; what counts is how it is spelled there.
+    /// A number or a boolean of YAML. The spelling in the document counts, not the value.
     Plain,
     Nothing,
     List(Vec<Spanned<ReadValue>>),
@@ -259,13 +260,14 @@ impl<'de> Deserialize<'de> for ReadValue {
     }
 }
 
-/// What is wrong, in words of ours: those of the reader may repeat a value, which may be a secret.
+/// Describes an error in our own words. The parser's message may repeat a value, which may be a secret.
 fn reason(error: &serde_saphyr::Error) -> String {
     use serde_saphyr::Error;
     let name = |text: &str| {
         let is_name = text.len() <= 40 && text.chars().all(|c| c.is_ascii_alphanumeric() || "_-".contains(c));
         if is_name { format!("'{text}'") } else { "this key".to_owned() }
     };
+
     match error.without_snippet() {
         Error::AliasError { error, .. } => reason(error),
         Error::DuplicateMappingKey { key, .. } => {
@@ -293,11 +295,11 @@ fn line(at: &serde_saphyr::Location) -> usize {
     usize::try_from(at.line()).unwrap_or(1).max(1)
 }
 
-/// Values as the section files would have them.
+/// Converts values into those of section files.
 struct Reader<'a> {
     text: &'a str,
     file: Arc<str>,
-    /// What a mask stands for.
+    /// Secrets that a mask stands for.
     known: &'a KnownSecrets,
 }
 
@@ -305,7 +307,8 @@ impl Reader<'_> {
     fn section(&self, read: ReadSection) -> Result<Section, SyntaxError> {
         let (kind, id) = (read.kind.value, read.id.value);
         let at = line(&read.kind.referenced);
-        // The grammar itself says which words can be a header.
+
+        // The grammar decides which words can be a header.
         let header = parse(&self.file, &format!("{kind}: {id}\n"));
         let is_header = header.is_ok_and(
             |found| matches!(&found[..], [one] if one.kind == kind && one.id == id && one.entries.is_empty()),
@@ -314,6 +317,7 @@ impl Reader<'_> {
             let error = SyntaxError::new(&self.file, at, "this is not the kind and id of a section");
             return Err(error.hinted("a kind is lower-case letters, digits and '-'; an id has also . _ @"));
         }
+
         let mut section = Section { kind, id, file: Arc::clone(&self.file), line: at, entries: Vec::new() };
         for (keys, private) in [(read.keys, false), (read.secrets, true)] {
             for (key, value) in keys.0 {
@@ -331,7 +335,7 @@ impl Reader<'_> {
         Ok(section)
     }
 
-    /// The secrets that the masks of a key stand for, in their order.
+    /// Returns the secrets that the masks of a key stand for, in their order.
     fn kept(
         &self,
         section: &Section,
@@ -345,6 +349,7 @@ impl Reader<'_> {
         if known.len() == masks.len() {
             return Ok(known);
         }
+
         let (kind, id) = (&section.kind, &section.id);
         let message = match (known.len(), masks.len()) {
             (0, 1) => format!("{kind} '{id}': a secret is masked, and there is none to keep"),
@@ -372,7 +377,8 @@ impl Reader<'_> {
             ReadValue::List(_) => return Err(refused("a list in a list").hinted(HINT)),
         };
         let text = if is_mask(value) { kept.next().map_or(text, String::as_str) } else { text };
-        // What would not come back from a section file as it is here is no line of one.
+
+        // A value that a section file would give back changed is rejected.
         let one = parse(&self.file, &format!("x: x\n\t{key} {text}\n"));
         let same = one.is_ok_and(|sections| {
             matches!(&sections[..], [one] if matches!(&one.entries[..], [e] if e.key == key && e.value == text))
@@ -381,11 +387,12 @@ impl Reader<'_> {
             let error = refused("this key or value cannot stand on one line of a section file");
             return Err(error.hinted("a value is plain text without line ends or blanks around it"));
         }
+
         let file = Arc::clone(&self.file);
         Ok(SectionEntry { key: key.to_owned(), value: text.to_owned(), file, line: at, private })
     }
 
-    /// A plain scalar as it was typed: `007` is not 7, and `yes` is not `true`.
+    /// Returns a plain scalar as it was typed: `007` is not 7, and `yes` is not `true`.
     fn spelled(&self, value: &Spanned<ReadValue>) -> Option<&str> {
         let (start, len) = (value.defined.span().byte_offset()?, value.defined.span().byte_len()?);
         let (start, len) = (usize::try_from(start).ok()?, usize::try_from(len).ok()?);
@@ -411,7 +418,7 @@ fn is_mask(value: &Spanned<ReadValue>) -> bool {
     matches!(&value.value, ReadValue::Text(text) if text == MASK)
 }
 
-/// The secrets that stand in secrets.cfg, by kind, id and key; a key that repeats has several.
+/// Secrets of secrets.cfg by kind, id and key. A key that repeats has several.
 pub type KnownSecrets = BTreeMap<(String, String, String), Vec<String>>;
 
 pub fn secrets(config: &Config) -> KnownSecrets {
@@ -425,7 +432,7 @@ pub fn secrets(config: &Config) -> KnownSecrets {
     known
 }
 
-/// Text of a file, or an error with the line of its first bad byte.
+/// Converts the bytes of a file to text. Errors: `Usage` with the line of the first bad byte.
 pub fn utf8(name: &str, bytes: Vec<u8>) -> Result<String> {
     String::from_utf8(bytes).map_err(|error| {
         let bad = error.utf8_error().valid_up_to();

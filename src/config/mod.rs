@@ -1,5 +1,5 @@
-//! Our own configuration: the section files of the node and of the cluster, laid over each other.
-//! Stores read their own sections (`store::open`); here is what belongs to the run.
+//! Configuration of this program: the section files of the node override those of the cluster.
+//! Not here: the keys of each kind of store (`store::open`) and of channel (`notify::open`).
 
 mod check;
 pub mod edit;
@@ -27,13 +27,13 @@ use crate::sys::pmxcfs;
 
 pub const FILE: &str = "pbx-config.cfg";
 pub const SECRETS_FILE: &str = "secrets.cfg";
-/// Below /etc/pve: what all nodes share.
+/// Below /etc/pve, shared by all nodes.
 const CLUSTER_FILE: &str = "pbx-config.cfg";
 const CLUSTER_SECRETS_FILE: &str = "priv/pbx-config-secrets.cfg";
-/// No configuration of ours is larger.
+/// Size limit; a real configuration is much smaller.
 const FILE_MAX_BYTES: u64 = 4 << 20;
 const BACKUP: &str = "backup";
-/// Kind of the sections that say how a product's own API is asked; the id is the product.
+/// Kind of the sections with the access to a product's own API; the id is the product.
 pub const API: &str = "api";
 const HOOK: &str = "hook";
 const PROMETHEUS: &str = "prometheus";
@@ -42,26 +42,26 @@ const VZDUMP: &str = "vzdump";
 const MAIN: &str = "main";
 const SECRET: &str = "secret";
 
-/// What a run needs to know.
+/// Configuration in force.
 #[derive(Debug)]
 pub struct Config {
     pub backup: BackupConfig,
     pub apis: Vec<(Product, ApiConfig)>,
     pub hook: HookConfig,
-    /// Where metrics are written, by name.
+    /// Targets of metrics, by name.
     pub prometheus: Vec<(String, Prometheus)>,
     pub check: CheckConfig,
     /// Sections of the stores, the primary first, without their keep-* keys. Never empty.
     pub stores: Vec<Section>,
     /// Sections of the channels.
     pub channels: Vec<Section>,
-    /// By the name of the store.
+    /// Retention by the name of the store.
     keeps: Vec<(String, Keep)>,
     /// All sections in force, in their order, for `config show`.
     pub sections: Vec<Section>,
-    /// Which of the files were there.
+    /// Names of the files that exist.
     pub files: Vec<String>,
-    /// What could not be read and was done without.
+    /// Files that could not be read and were ignored.
     pub problems: Vec<Problem>,
 }
 
@@ -70,38 +70,38 @@ pub struct Config {
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct BackupConfig {
     pub compression: String,
-    /// fast, standard, maximum, ultra: instead of a level.
+    /// fast, standard, maximum or ultra, instead of a level.
     pub compression_mode: Option<String>,
     pub compression_level: Option<i32>,
-    /// 0: one for each processor, at most four.
+    /// 0: one thread for each processor, at most four.
     pub compression_threads: u32,
     pub include: Vec<Glob>,
     pub exclude: Vec<Glob>,
     /// Items or categories that are not collected.
     pub skip: Vec<String>,
-    /// No new snapshot where nothing that counts has changed.
+    /// Makes no new snapshot when nothing that counts has changed.
     pub skip_unchanged: bool,
-    /// Who can open what is sealed, as age or SSH spell them.
+    /// Public keys of those who can open encrypted snapshots, as age or SSH write them.
     pub recipient: Vec<String>,
-    /// Files of the same, one a line.
+    /// Files with such keys, one per line.
     pub recipient_file: Vec<String>,
-    /// None: sealed when there is a recipient. True: no run without one. False: never sealed.
+    /// None: encrypted when there is a recipient. True: no run without one. False: never encrypted.
     pub seal: Option<bool>,
-    /// A sealed snapshot is read back with a key that the run holds in memory.
+    /// Reads an encrypted snapshot back with a key that only the run holds in memory.
     pub readback_key: bool,
-    /// Manifests are signed by the host's SSH key, when it has one.
+    /// Signs manifests with the host's SSH key, when it has one.
     pub sign: bool,
     pub preflight: Preflight,
 }
 
-/// What becomes of what a look at the host before each backup finds.
+/// Effect of the findings of the check before each backup.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Preflight {
-    /// It stands in the report.
+    /// Findings are in the report.
     #[default]
     Warn,
-    /// What must be mended ends the run.
+    /// A finding that must be fixed ends the run.
     Stop,
     Off,
 }
@@ -131,7 +131,7 @@ impl Default for BackupConfig {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct HookConfig {
-    /// Jobs that end within so many minutes of the last start make no further backup.
+    /// Minutes after the last start in which the end of a job makes no further backup.
     pub debounce: u16,
 }
 
@@ -145,7 +145,7 @@ impl Default for HookConfig {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Prometheus {
-    /// A folder; without it the one that `node_exporter` reads on this host.
+    /// Directory of the files; None: the one that `node_exporter` reads on this host.
     pub path: Option<String>,
 }
 
@@ -164,21 +164,21 @@ pub struct ApiConfig {
     /// `USER@REALM!NAME`.
     pub token: String,
     pub secret: Secret,
-    /// Of the certificate; without it the node's own certificates are taken from where they lie.
+    /// Fingerprint of the certificate; None: the node's own certificates are read from disk.
     pub fingerprint: Option<CertFingerprint>,
     #[serde(default = "this_host")]
     pub server: String,
     pub port: Option<u16>,
 }
 
-/// Where a product's API is asked, unless it is said.
+/// Default address of a product's API.
 pub const THIS_HOST: &str = "127.0.0.1";
 
 fn this_host() -> String {
     THIS_HOST.to_owned()
 }
 
-/// A checked absolute glob.
+/// Absolute glob, checked.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(try_from = "String")]
 pub struct Glob(pub Pattern);
@@ -191,7 +191,7 @@ impl TryFrom<String> for Glob {
     }
 }
 
-/// The sections that stand when nothing is configured.
+/// Sections in force when nothing is configured.
 const DEFAULT: &str = "dir: local\n\tpath /var/lib/proxmox-backup-extra/store\n";
 
 impl Config {
@@ -204,7 +204,7 @@ impl Config {
         Self::settle(loader, overlay(cluster, local), store_kinds, channel_kinds)
     }
 
-    /// Sections that stand in no file of ours yet. Errors: as `load`.
+    /// Builds the configuration from sections that are in no file yet. Errors: see `load`.
     pub fn of_sections(sections: Vec<Section>, store_kinds: &[&str], channel_kinds: &[&str]) -> Result<Self> {
         let mut files: Vec<String> = sections.iter().map(|section| section.file.to_string()).collect();
         files.dedup();
@@ -219,6 +219,7 @@ impl Config {
     ) -> Result<Self> {
         check_kinds(&sections, &[store_kinds, channel_kinds].concat())?;
         sections.iter().try_for_each(check_no_identity)?;
+
         let (backup, hook) = (only(&sections, BACKUP)?, only(&sections, HOOK)?);
         let check = only(&sections, CHECK)?;
         let apis = read_apis(&sections)?;
@@ -228,6 +229,7 @@ impl Config {
         if !sections.iter().any(|section| is_store(&section)) {
             sections.extend(section::parse("(default)", DEFAULT).map_err(fault)?);
         }
+
         let (mut stores, mut keeps) = (Vec::new(), Vec::new());
         for section in sections.iter().filter(is_store) {
             let (keep, rest) = section.split(&Keep::KEYS);
@@ -235,36 +237,37 @@ impl Config {
             no_keep_word(&rest).map_err(fault)?;
             stores.push(rest);
         }
+
         let is_channel = |section: &&Section| channel_kinds.contains(&section.kind.as_str());
         let channels = sections.iter().filter(is_channel).cloned().collect();
         let Loader { files, problems } = loader;
         Ok(Self { backup, apis, hook, prometheus, check, stores, channels, keeps, sections, files, problems })
     }
 
-    /// What a store keeps; all, when its section does not say, or when it has none.
+    /// Returns the retention of a store. Without keep-* keys all snapshots are kept.
     pub fn keep(&self, store: &str) -> Keep {
         self.keeps.iter().find(|(name, _)| name == store).map(|(_, keep)| *keep).unwrap_or_default()
     }
 
-    /// `backup: main`, where it is written down.
+    /// Returns `backup: main`, when a file has it.
     pub fn main(&self) -> Option<&Section> {
         self.sections.iter().find(|section| section.kind == BACKUP)
     }
 
-    /// `FILE:LINE` of a value of `backup: main`.
+    /// Returns `FILE:LINE` of a value of `backup: main`.
     pub fn place(&self, key: &str, value: &str) -> String {
         let mut entries = self.main().into_iter().flat_map(|section| &section.entries);
         let entry = entries.find(|entry| entry.key == key && entry.value == value);
         entry.map_or_else(String::new, |entry| format!("{}:{}", entry.file, entry.line))
     }
 
-    /// The value to show: secrets are masked.
+    /// Returns the value to show: secrets are masked.
     pub fn shown(entry: &section::SectionEntry) -> &str {
         if entry.private { MASK } else { &entry.value }
     }
 }
 
-/// A syntax error as the fault that ends a command.
+/// Converts a syntax error to the fault that ends a command.
 #[allow(clippy::needless_pass_by_value)] // for map_err
 fn fault(error: SyntaxError) -> anyhow::Error {
     let mut fault = Fault::new(FaultKind::Usage, error.to_string());
@@ -279,7 +282,7 @@ struct Loader {
 }
 
 impl Loader {
-    /// What the cluster shares; a cluster file system that does not answer is a problem, not the end.
+    /// Reads the files of the cluster. A cluster file system that does not answer is a problem, not the end.
     fn cluster(&mut self, host: &Host) -> Result<Vec<Section>> {
         let found = pmxcfs::files(host, &[CLUSTER_FILE, CLUSTER_SECRETS_FILE]).unwrap_or_else(|error| {
             let what = format!("{error:#}; the cluster's part of the configuration is missing");
@@ -302,7 +305,7 @@ impl Loader {
         self.layer((name(&public), read_optional(host, &public)?), (name(&secret), secrets))
     }
 
-    /// The sections of a file with the keys of the same sections in its secrets file.
+    /// Reads a file, and adds the keys of its secrets file to the same sections.
     fn layer(
         &mut self,
         public: (String, Option<Vec<u8>>),
@@ -359,7 +362,7 @@ fn same(a: &Section, b: &Section) -> bool {
     (&a.kind, &a.id) == (&b.kind, &b.id)
 }
 
-/// The node's sections replace the cluster's of the same name, in place; its further ones follow.
+/// Replaces the cluster's sections by the node's of the same name, and appends the other ones of the node.
 fn overlay(cluster: Vec<Section>, local: Vec<Section>) -> Vec<Section> {
     let mut sections = cluster;
     for section in local {
@@ -374,6 +377,7 @@ fn overlay(cluster: Vec<Section>, local: Vec<Section>) -> Vec<Section> {
 fn check_kinds(sections: &[Section], others: &[&str]) -> Result<()> {
     let known: Vec<&str> =
         [BACKUP, API, HOOK, CHECK, PROMETHEUS].into_iter().chain(others.iter().copied()).collect();
+
     for section in sections {
         let Section { kind, id, file, line, .. } = section;
         if !known.contains(&kind.as_str()) {
@@ -394,7 +398,7 @@ fn check_kinds(sections: &[Section], others: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// A file of ours is read by many: whatever opens sealed snapshots does not stand in it, under no key.
+/// Rejects a secret key of age under any key: the files are read by many and must not open encrypted snapshots.
 fn check_no_identity(section: &Section) -> Result<()> {
     let is_secret = |value: &str| value.to_ascii_uppercase().contains("AGE-SECRET-KEY-");
     let Some(entry) = section.entries.iter().find(|entry| is_secret(&entry.value)) else { return Ok(()) };
@@ -422,16 +426,17 @@ fn read_apis(sections: &[Section]) -> Result<Vec<(Product, ApiConfig)>> {
         }
         Ok((product, api))
     };
+
     sections.iter().filter(|section| section.kind == API).map(of).collect()
 }
 
-/// A word of retention that is none: the kinds of stores know no such words and could only tell their own.
+/// Rejects an unknown keep-* key here: the stores do not know these keys and could only name their own.
 fn no_keep_word(section: &Section) -> Result<(), SyntaxError> {
     let Some(entry) = section.entries.iter().find(|entry| entry.key.starts_with("keep")) else {
         return Ok(());
     };
     let hint = match nearest(&entry.key, &Keep::KEYS) {
-        // A word of Proxmox that needs none here.
+        // Proxmox has this key, and it is not needed here.
         _ if entry.key == "keep-all" => "without any keep option all are kept: leave it out".to_owned(),
         Some(near) => format!("did you mean '{near}'?"),
         None => format!("the words are: {}", Keep::KEYS.join(", ")),
@@ -439,7 +444,7 @@ fn no_keep_word(section: &Section) -> Result<(), SyntaxError> {
     Err(section.error_at(&entry.key, &format!("unknown key '{}'", entry.key)).hinted(hint))
 }
 
-/// The section of a kind that has only one; its defaults when it is not there.
+/// Reads the section of a kind that has only one; its defaults when it does not exist.
 fn only<T: Default + serde::de::DeserializeOwned>(sections: &[Section], kind: &str) -> Result<T> {
     match sections.iter().find(|section| section.kind == kind) {
         Some(section) => section.read().map_err(fault),

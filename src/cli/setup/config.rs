@@ -20,6 +20,7 @@ impl App<'_> {
             serde_json::json!({ "kind": section.kind, "id": section.id, "file": *section.file, "line": section.line, "entries": entries })
         }).collect();
         let value = serde_json::json!({ "sections": sections, "problems": config.problems });
+
         self.print(&value, |_| {
             let mut text = String::new();
             for section in &config.sections {
@@ -49,6 +50,7 @@ impl App<'_> {
             keys_of_host::recipients(&self.host, &config)?.iter().map(Recipient::fingerprint).collect();
         let mut problems = config.problems.clone();
         let mut stores = Vec::new();
+
         for store in opened {
             match store.list(Some(&self.host.facts.node)) {
                 Ok(found) => stores.push(format!(
@@ -60,6 +62,7 @@ impl App<'_> {
                 Err(error) => problems.push(error::error(&error)),
             }
         }
+
         let channels = config.channels.iter().map(channels::open).collect::<Result<Vec<_>>>()?;
         let channels: Vec<String> = channels
             .iter()

@@ -70,6 +70,7 @@ impl App<'_> {
         if document.secrets() > 0 && !args.secrets {
             log::warn!("{} secrets are masked; --secrets writes them", document.secrets());
         }
+
         let cluster: Vec<&String> =
             config.files.iter().filter(|file| !file.ends_with(&format!("{CONFIG_DIR}/{FILE}"))).collect();
         if cluster.iter().any(|file| file.ends_with(FILE)) {
@@ -81,12 +82,14 @@ impl App<'_> {
     pub(in crate::cli) fn config_import(&mut self, args: &Import) -> Result<Exit> {
         let name = args.file.display().to_string();
         let text = exchange::utf8(&name, read(&args.file)?)?;
+
         // A configuration that cannot be read has no secrets to keep, and is what an import may mend.
         let known = self.config().map(|config| exchange::secrets(&config)).unwrap_or_default();
         let imported = Imported::parse(&name, &text, &known)?;
         let config =
             Config::of_sections(imported.sections.clone(), &store::kind_names(), &notify::kind_names())?;
         self.sound(&config)?;
+
         let (public, secrets) = imported.files();
         if args.dry_run {
             let shown: Vec<_> =
@@ -95,6 +98,7 @@ impl App<'_> {
             self.print(&serde_json::json!({ "configuration": text }), |_| text.clone())?;
             return Ok(Exit::Ok);
         }
+
         let (written, kept) = configure::write(&self.host, &Files { public, secrets }, "import")?;
         let names = |paths: Vec<PathBuf>| paths.iter().map(|path| path.display().to_string()).collect();
         let done = Done { sections: imported.sections.len(), written: names(written), kept: names(kept) };
@@ -122,6 +126,7 @@ fn read(path: &Path) -> Result<Vec<u8>> {
     };
     let mut bytes = Vec::new();
     input.take(exchange::MAX_BYTES + 1).read_to_end(&mut bytes).with_context(shown)?;
+
     if bytes.len() as u64 > exchange::MAX_BYTES {
         let message = format!("{}: is larger than {} bytes", path.display(), exchange::MAX_BYTES);
         return Err(Fault::new(FaultKind::Usage, message).into());

@@ -62,6 +62,7 @@ impl App<'_> {
         let migrated = migrate::run(&self.host, request, &|section| self.accepts(section))?;
         let files = migrated.files();
         migrate::check_text(&files)?;
+
         // What is written is accepted by every later run, or is not written.
         let config = Config::of_sections(
             migrated.migration.sections.clone(),
@@ -69,6 +70,7 @@ impl App<'_> {
             &notify::kind_names(),
         )?;
         self.sound(&config)?;
+
         let mut paths = Vec::new();
         if args.write {
             if !args.force {
@@ -78,6 +80,7 @@ impl App<'_> {
             paths.extend(written.iter().map(|path| format!("written  {}", path.display())));
             paths.extend(kept.iter().map(|path| format!("kept     {}", path.display())));
         }
+
         let sections = render::sections(&migrated.migration.sections);
         let mut value = serde_json::to_value(&migrated)?;
         value["configuration"] = sections.clone().into();
@@ -89,7 +92,7 @@ impl App<'_> {
 
 impl App<'_> {
     /// Checks a section as every later run would. Errors: the reason it is not accepted.
-    fn accepts(&self, section: &Section) -> Result<(), Refused> {
+    fn accepts(&self, section: &Section) -> Result<(), RejectReason> {
         let (stores, channels) = (store::kind_names(), notify::kind_names());
         let because = |error: &anyhow::Error| {
             let text = error.to_string();
@@ -107,6 +110,7 @@ impl App<'_> {
         for text in &config.backup.recipient {
             Recipient::parse(text).map_err(|error| RejectReason::Because(format!("recipient: {error:#}")))?;
         }
+
         if stores.contains(&section.kind.as_str()) {
             self.open(&config.stores[0]).map_err(|error| because(&error))?;
         } else if channels.contains(&section.kind.as_str()) {
@@ -117,12 +121,13 @@ impl App<'_> {
 }
 
 /// Test for the options that stand under a title.
-type Takes = fn(&Fate) -> bool;
+type Takes = fn(&OptionOutcome) -> bool;
 
 fn text(migrated: &Migrated, sections: &str, paths: &[String], all: bool) -> String {
     let options = &migrated.migration.options;
     let mut text = format!("{} (of {})\n", migrated.file, migrated.base_dir);
     migrated.others.iter().for_each(|other| text.push_str(&format!("not read: {other}\n")));
+
     let groups: [(&str, Takes); 5] = [
         ("taken over", |fate| matches!(fate, OptionOutcome::Taken { .. })),
         ("not needed any more", |fate| matches!(fate, OptionOutcome::NotNeeded { .. })),
@@ -138,6 +143,7 @@ fn text(migrated: &Migrated, sections: &str, paths: &[String], all: bool) -> Str
             text.push_str(&format!("\n{title}:\n{lines}"));
         }
     }
+
     if !migrated.migration.remarks.is_empty() {
         text.push_str("\nlines that the old tool read otherwise than they look:\n");
         for remark in &migrated.migration.remarks {
@@ -146,6 +152,7 @@ fn text(migrated: &Migrated, sections: &str, paths: &[String], all: bool) -> Str
             text.push('\n');
         }
     }
+
     text.push_str("\ndifferent, whatever was set:\n");
     migrated.migration.differences.iter().for_each(|what| text.push_str(&format!("  {what}\n")));
     if !migrated.starts.is_empty() {
@@ -155,6 +162,7 @@ fn text(migrated: &Migrated, sections: &str, paths: &[String], all: bool) -> Str
             text.push_str(&format!("  {what}\n      {}\n", render::one_line(&start.retire)));
         }
     }
+
     if paths.is_empty() {
         text.push_str(&format!("\n`--write` writes:\n\n{sections}"));
     } else {
@@ -183,5 +191,6 @@ fn line(one: &OptionReport) -> String {
     if !note.is_empty() {
         text.push_str(&format!("\n        note: {}", render::one_line(note)));
     }
+
     text + "\n"
 }

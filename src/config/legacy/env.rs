@@ -1,5 +1,5 @@
-//! The predecessor's `backup.env`, read by its own rules, its surprises included; what each value means is told
-//! by `table`. Nothing is guessed: what its loader passed over in silence becomes a remark here.
+//! Reader of the legacy `backup.env`, with all peculiarities of its loader. Lines that the loader ignored or changed
+//! become warnings. Not here: the meaning of the values (`table`).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,63 +9,63 @@ use serde::Serialize;
 use super::super::fault;
 use crate::model::section::SyntaxError;
 
-/// Its reader gave up on a longer line.
+/// The legacy loader failed at a longer line.
 const LINE_MAX_BYTES: usize = 64 * 1024;
 /// Options that may be a block: `KEY="`, lines, `"`.
 const BLOCKS: [&str; 2] = ["CUSTOM_BACKUP_PATHS", "BACKUP_BLACKLIST"];
-/// Options whose single-line assignments add up; of every other the last one counts.
+/// Options whose single-line assignments add up. The last one counts for all others.
 const ADDING: [&str; 4] =
     ["BACKUP_EXCLUDE_PATTERNS", "CUSTOM_BACKUP_PATHS", "BACKUP_BLACKLIST", "AGE_RECIPIENT"];
 const BASE_DIR: &str = "BASE_DIR";
-/// Of references in references; a loop ends before.
+/// Depth limit of nested references; a loop ends earlier.
 const DEPTH_MAX: usize = 32;
 
-/// An assignment as the loader kept it.
+/// Assignment as the legacy loader kept it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Assigned {
     line: usize,
-    /// Without its quotes, not expanded.
+    /// Value without its quotes, not expanded.
     raw: String,
 }
 
-/// Something in the file that the loader passed over, or read otherwise than it looks.
+/// Line of the file that the legacy loader ignored, or did not read as it looks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Warning {
     pub line: usize,
-    /// Empty when the line has none.
+    /// Empty when the line has no key.
     pub key: String,
     pub what: String,
-    /// What the line wants is lost, not only said twice.
+    /// True when the intention of the line is lost.
     #[serde(skip)]
     pub lost: bool,
 }
 
 #[derive(Debug)]
 pub struct EnvFile {
-    /// Where the old tool is installed: `${BASE_DIR}` whatever the file says.
+    /// Install directory of the legacy program: `${BASE_DIR}`, whatever the file says.
     pub base_dir: String,
     keys: BTreeMap<String, Assigned>,
     pub remarks: Vec<Warning>,
-    /// The environment of the process, when it is asked for.
+    /// Environment of the process; empty unless requested.
     process: BTreeMap<String, String>,
     asked: bool,
 }
 
-/// The text of an option, and where it came from.
+/// Text of an option with its origin.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OptionValue {
-    /// The name that was read; an old one perhaps.
+    /// Name that was read, perhaps an older one.
     pub name: String,
     /// None: from the environment of the process.
     pub line: Option<usize>,
     pub text: String,
-    /// Variables that stand nowhere: they were empty, or came from the old tool's own environment.
+    /// Variables without a definition: the legacy program took them from its environment, or they were empty.
     pub unknown: Vec<String>,
 }
 
 impl EnvFile {
-    /// `process` is the environment that overrides the file and fills in variables; None leaves it out.
-    /// Errors: `Usage` with file and line for what the old tool refused too, and for text that is not UTF-8.
+    /// Reads the file. `process` is the environment that overrides it and defines variables; None ignores it.
+    /// Errors: `Usage` with file and line for files that the legacy program rejected, and for text that is not UTF-8.
     pub fn parse(
         name: &str,
         bytes: &[u8],
@@ -75,12 +75,14 @@ impl EnvFile {
         let refused = |line: usize, what: &str, hint: &str| {
             fault(SyntaxError::new(&name.into(), line, what).hinted(hint))
         };
-        // A comment of another encoding says nothing to anybody here.
+
+        // Comments may have any encoding.
         let spoken =
             |line: &[u8]| !line.trim_ascii_start().starts_with(b"#") && std::str::from_utf8(line).is_err();
         if let Some(at) = bytes.split(|byte| *byte == b'\n').position(spoken) {
             return Err(refused(at + 1, "is not UTF-8", "save it as UTF-8: iconv -f LATIN1 -t UTF-8"));
         }
+
         let text = String::from_utf8_lossy(bytes);
         let mut env = Self {
             base_dir: base_dir.to_owned(),
@@ -118,6 +120,7 @@ impl EnvFile {
             }
             env.single(number, key, right);
         }
+
         if !text.is_empty() && !text.ends_with('\n') {
             let last = text.lines().count();
             env.remark(last, "", "the last line has no end: is the file whole?", false);
@@ -160,13 +163,13 @@ impl EnvFile {
         self.keys.insert(key, Assigned { line, raw });
     }
 
-    /// The keys of the file, each once.
+    /// Returns the keys of the file, each once, with their lines.
     pub fn keys(&self) -> impl Iterator<Item = (&str, usize)> {
         self.keys.iter().map(|(key, assigned)| (key.as_str(), assigned.line))
     }
 
-    /// The first of `names` that says something. `overridable`: the process may override it.
-    /// Variables are expanded where the old tool did, in texts only.
+    /// Returns the first of `names` with a value. `overridable`: the process may override it.
+    /// `expand` replaces variables, which the legacy program did in texts only.
     pub fn value(&self, names: &[&str], overridable: bool, expand: bool) -> Option<OptionValue> {
         let mut empty = None;
         for name in names {
@@ -194,7 +197,7 @@ impl EnvFile {
         Some(OptionValue { name: name.to_owned(), line: Some(*line), text: text.trim().to_owned(), unknown })
     }
 
-    /// `${VAR}` and `$VAR`: the install folder, keys of this file, the process, else nothing.
+    /// Replaces `${VAR}` and `$VAR` by the install directory, keys of this file or the process, else by nothing.
     fn expand(&self, raw: &str, within: &mut Vec<String>, unknown: &mut BTreeSet<String>) -> String {
         let mut text = String::new();
         let mut rest = raw;
@@ -213,7 +216,7 @@ impl EnvFile {
         text + rest
     }
 
-    /// True for a key that values of the file name as a variable.
+    /// Reports whether a value of the file uses this key as a variable.
     pub fn is_variable(&self, key: &str) -> bool {
         let named = |raw: &str| {
             raw.split('$').skip(1).any(|rest| reference(rest).is_some_and(|(name, _)| name == key))
@@ -234,6 +237,7 @@ impl EnvFile {
             within.pop();
             return text;
         }
+
         let process = self.process.get(name).cloned();
         if process.is_none() && !self.asked {
             unknown.insert(name.to_owned());
@@ -242,7 +246,7 @@ impl EnvFile {
     }
 }
 
-/// The name behind a `$`, and what follows it; None when the `$` is only a letter.
+/// Returns the name behind a `$` and the rest; None when the `$` is plain text.
 fn reference(rest: &str) -> Option<(&str, &str)> {
     if let Some(braced) = rest.strip_prefix('{').and_then(|inner| inner.split_once('}')) {
         return Some(braced);
@@ -251,7 +255,7 @@ fn reference(rest: &str) -> Option<(&str, &str)> {
     (end > 0).then(|| rest.split_at(end))
 }
 
-/// The lines of a block, comments and blank ones left out; None when it does not end.
+/// Reads the lines of a block, without comments and blank lines; None when it does not end.
 fn block<'a>(lines: &mut impl Iterator<Item = (usize, &'a str)>) -> Option<String> {
     let mut kept = Vec::new();
     for (_, line) in lines {
@@ -268,9 +272,9 @@ fn block<'a>(lines: &mut impl Iterator<Item = (usize, &'a str)>) -> Option<Strin
 
 enum Scalar {
     Whole(String),
-    /// A comment began right behind a character.
+    /// The value ends at a `#` directly behind a character.
     Cut(String),
-    /// A quote that does not end.
+    /// The quote does not end.
     Open,
 }
 
@@ -286,6 +290,7 @@ fn scalar(text: &str) -> Scalar {
         }
         return Scalar::Open;
     }
+
     let (mut before, mut within) = (' ', None);
     for (at, c) in text.char_indices() {
         match (c, within) {
@@ -303,18 +308,18 @@ fn scalar(text: &str) -> Scalar {
     Scalar::Whole(text.to_owned())
 }
 
-/// `true`, `1`, `yes`, `on`, `enabled`; everything else is no.
+/// Reads a boolean: `true`, `1`, `yes`, `on` and `enabled` are yes, everything else is no.
 pub fn boolean(text: &str) -> bool {
     ["true", "1", "yes", "on", "enabled"].contains(&text.trim().to_ascii_lowercase().as_str())
 }
 
-/// A text that says yes or no in words that the loader knew.
+/// Reports whether the legacy program knew this word for yes or no.
 pub fn is_boolean(text: &str) -> bool {
     boolean(text)
         || ["false", "0", "no", "off", "disabled", ""].contains(&text.trim().to_ascii_lowercase().as_str())
 }
 
-/// Split at `,` `;` `|` and line ends, never at a blank; outer quotes go.
+/// Splits at `,` `;` `|` and line breaks, never at blanks, and removes outer quotes.
 pub fn list(text: &str) -> Vec<String> {
     let trimmed = text.split([',', ';', '|', '\n']).map(|item| {
         let item = item.trim();
@@ -325,7 +330,7 @@ pub fn list(text: &str) -> Vec<String> {
     trimmed.filter(|item| !item.is_empty()).collect()
 }
 
-/// As `list`, split at blanks too: the lists of numbers.
+/// Splits like `list`, and at blanks too.
 pub fn numbers(text: &str) -> Vec<String> {
     list(text)
         .iter()
@@ -333,7 +338,7 @@ pub fn numbers(text: &str) -> Vec<String> {
         .collect()
 }
 
-/// Go's form, `1h30m` or `90s`, in seconds; None for what it did not take.
+/// Reads a duration of Go, `1h30m` or `90s`, in seconds; None when it is invalid.
 pub fn duration(text: &str) -> Option<u64> {
     let (mut rest, mut total) = (text.trim(), 0.0);
     if rest.is_empty() {
@@ -355,6 +360,7 @@ pub fn duration(text: &str) -> Option<u64> {
         total += number * unit;
         rest = &rest[unit_end..];
     }
+
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // bounded right here
     (1.0..1e9).contains(&total).then_some(total as u64)
 }

@@ -1,21 +1,19 @@
-//! Converters of what is saved, how it is packed, looked at before and sealed. Not here: where it is kept (`stores`).
+//! Converters of collection, compression, preflight and encryption. Not here: the stores (`stores`).
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD as BASE64;
 
-use super::env;
-use super::{Draft, LegacyContext, OptionOutcome};
+use super::table::SectionName;
+use super::{Draft, LegacyContext, OptionOutcome, env};
 use crate::sys::fs::glob::Pattern;
 
-const BACKUP: (&str, &str) = ("backup", "main");
-fn backup(draft: &mut Draft, key: &str, value: &str) -> OptionOutcome {
-    OptionOutcome::taken(draft.set(BACKUP.0, BACKUP.1, key, value))
-}
+pub const BACKUP: SectionName = ("backup", "main");
+pub const CHECK: SectionName = ("check", "main");
 
 // Compression
 
-fn codec(from: &LegacyContext) -> &'static str {
-    match &*from.text("COMPRESSION_TYPE").to_ascii_lowercase() {
+fn codec(context: &LegacyContext) -> &'static str {
+    match &*context.text("COMPRESSION_TYPE").to_ascii_lowercase() {
         "none" => "none",
         "gz" | "gzip" | "pigz" => "gzip",
         "bz2" | "bzip2" => "bzip2",
@@ -25,58 +23,55 @@ fn codec(from: &LegacyContext) -> &'static str {
     }
 }
 
-fn standard(from: &LegacyContext) -> bool {
-    from.text("COMPRESSION_MODE").eq_ignore_ascii_case("standard")
+fn standard(context: &LegacyContext) -> bool {
+    context.text("COMPRESSION_MODE").eq_ignore_ascii_case("standard")
 }
 
-pub fn compression(from: &LegacyContext, _: &str, draft: &mut Draft) -> OptionOutcome {
-    backup(draft, "compression", codec(from))
+pub fn compression(context: &LegacyContext, _: &str, draft: &mut Draft) -> OptionOutcome {
+    draft.set(BACKUP, "compression", codec(context))
 }
 
-pub fn compression_mode(from: &LegacyContext, value: &str, draft: &mut Draft) -> OptionOutcome {
-    compression(from, "", draft);
-    if codec(from) == "none" {
+pub fn compression_mode(context: &LegacyContext, value: &str, draft: &mut Draft) -> OptionOutcome {
+    compression(context, "", draft);
+    if codec(context) == "none" {
         return OptionOutcome::not_needed("nothing is compressed");
     }
-    if standard(from) {
+    if standard(context) {
         return OptionOutcome::not_needed("the level is given by itself");
     }
-    backup(draft, "compression-mode", &value.to_ascii_lowercase())
+    draft.set(BACKUP, "compression-mode", &value.to_ascii_lowercase())
 }
 
-pub fn compression_level(from: &LegacyContext, value: &str, draft: &mut Draft) -> OptionOutcome {
-    compression(from, "", draft);
-    if codec(from) == "none" {
+pub fn compression_level(context: &LegacyContext, value: &str, draft: &mut Draft) -> OptionOutcome {
+    compression(context, "", draft);
+    if codec(context) == "none" {
         return OptionOutcome::not_needed("nothing is compressed");
     }
-    if !standard(from) {
-        let mode = from.text("COMPRESSION_MODE");
+    if !standard(context) {
+        let mode = context.text("COMPRESSION_MODE");
         return OptionOutcome::not_needed(format!("COMPRESSION_MODE={mode} chose the level, here and there"));
     }
-    let range = match codec(from) {
+
+    let range = match codec(context) {
         "zstd" => 1..=22,
         "xz" | "lzma" => 0..=9,
         _ => 1..=9,
     };
     let level: i64 = value.parse().unwrap_or(6);
     if range.contains(&level) {
-        return backup(draft, "compression-level", &level.to_string());
+        return draft.set(BACKUP, "compression-level", &level.to_string());
     }
-    let becomes = draft.set(BACKUP.0, BACKUP.1, "compression-level", "6");
+
+    let becomes = draft.line(BACKUP, "compression-level", "6");
     OptionOutcome::invalid(format!(
         "{level} is no level of {}; the old tool took 6, so it is now {becomes}",
-        codec(from)
+        codec(context)
     ))
 }
 
-pub fn compression_threads(_: &LegacyContext, value: &str, draft: &mut Draft) -> OptionOutcome {
-    let threads: i64 = value.parse().unwrap_or(0);
-    backup(draft, "compression-threads", &threads.clamp(0, 256).to_string())
-}
+// Collection
 
-// What is saved
-
-/// The old globs were tried against the whole path, the path without its slash, and the bare name.
+/// Converts globs. The legacy program compared them with the whole path, the path without its slash, and the name.
 pub fn excludes(_: &LegacyContext, value: &str, draft: &mut Draft) -> OptionOutcome {
     let globs = env::list(value).into_iter().map(|item| {
         if item.starts_with('/') {
@@ -91,7 +86,7 @@ pub fn excludes(_: &LegacyContext, value: &str, draft: &mut Draft) -> OptionOutc
 }
 
 pub fn includes(_: &LegacyContext, value: &str, draft: &mut Draft) -> OptionOutcome {
-    // A path of the old list was no glob.
+    // The legacy list has paths, not globs.
     let globs = env::list(value).into_iter().map(|item| {
         let mut text = if item.starts_with('/') { String::new() } else { "/".to_owned() };
         for c in item.chars() {
@@ -107,8 +102,9 @@ pub fn includes(_: &LegacyContext, value: &str, draft: &mut Draft) -> OptionOutc
 
 fn paths(globs: Vec<String>, key: &str, draft: &mut Draft) -> OptionOutcome {
     let (mut lines, mut wrong) = (Vec::new(), Vec::new());
-    // Both look as if they meant more.
+    // The legacy program did not split or cut these values, although they look like that.
     let is_odd = globs.iter().any(|glob| glob.contains(" /") || glob.contains(" #"));
+
     for glob in globs {
         if glob.contains('$') {
             wrong.push(format!("'{glob}' holds a variable, which the old tool did not expand in lists"));
@@ -118,10 +114,11 @@ fn paths(globs: Vec<String>, key: &str, draft: &mut Draft) -> OptionOutcome {
             Ok(_) if glob.contains(char::is_control) => {
                 wrong.push("a path holds a control character".to_owned());
             }
-            Ok(_) => lines.push(draft.set(BACKUP.0, BACKUP.1, key, &glob)),
+            Ok(_) => lines.push(draft.line(BACKUP, key, &glob)),
             Err(error) => wrong.push(format!("{error:#}")),
         }
     }
+
     let outcome = match (lines.is_empty(), wrong.is_empty()) {
         (true, true) => OptionOutcome::not_needed("the list is empty"),
         (true, false) => OptionOutcome::invalid(wrong.join("; ")),
@@ -139,40 +136,34 @@ fn paths(globs: Vec<String>, key: &str, draft: &mut Draft) -> OptionOutcome {
     outcome
 }
 
-/// A folder that differs from where the product has it.
-pub fn other_folder(from: &LegacyContext, value: &str, draft: &mut Draft) -> OptionOutcome {
+/// Includes a directory that is not at the product's default place.
+pub fn other_folder(context: &LegacyContext, value: &str, draft: &mut Draft) -> OptionOutcome {
     if value.is_empty() || value.trim_end_matches('/').ends_with("/ceph") && value.matches('/').count() == 2 {
         return OptionOutcome::not_needed("the catalogue knows this folder");
     }
-    includes(from, value, draft)
+    includes(context, value, draft)
 }
 
-pub fn own_place(_: &LegacyContext, value: &str, _: &mut Draft) -> OptionOutcome {
-    if value.is_empty() {
-        return OptionOutcome::not_needed("as it is here");
-    }
-    OptionOutcome::not_needed("the catalogue knows where Proxmox keeps its files; `include` names others")
-}
-
-/// Two switches of the old tool, one item here.
-pub fn acme(from: &LegacyContext, _: &str, draft: &mut Draft) -> OptionOutcome {
-    let (accounts, plugins) = (from.on("BACKUP_PBS_ACME_ACCOUNTS"), from.on("BACKUP_PBS_ACME_PLUGINS"));
+/// Converts two switches, which are one item here.
+pub fn acme(context: &LegacyContext, _: &str, draft: &mut Draft) -> OptionOutcome {
+    let (accounts, plugins) = (context.on("BACKUP_PBS_ACME_ACCOUNTS"), context.on("BACKUP_PBS_ACME_PLUGINS"));
     match (accounts, plugins) {
         (true, true) => OptionOutcome::not_needed("saved here too (pbs-acme)"),
-        (false, false) => backup(draft, "skip", "pbs-acme"),
+        (false, false) => draft.set(BACKUP, "skip", "pbs-acme"),
         _ => OptionOutcome::instead("accounts and plugins are one item, pbs-acme, and saved together"),
     }
 }
 
-/// Without a word of its own it followed the datastores.
-pub fn s3(from: &LegacyContext, value: &str, draft: &mut Draft) -> OptionOutcome {
-    let is_set = from.is_set("BACKUP_PBS_S3_ENDPOINTS");
-    let is_on = if is_set { env::boolean(value) } else { from.on("BACKUP_DATASTORE_CONFIGS") };
+/// Converts a switch that followed the one of the datastores when it was not set.
+pub fn s3(context: &LegacyContext, value: &str, draft: &mut Draft) -> OptionOutcome {
+    let is_set = context.is_set("BACKUP_PBS_S3_ENDPOINTS");
+    let is_on = if is_set { env::boolean(value) } else { context.on("BACKUP_DATASTORE_CONFIGS") };
     match (is_on, is_set) {
         (true, true) => OptionOutcome::not_needed("saved here too (pbs-s3)"),
         (true, false) => OptionOutcome::NotSet,
-        (false, true) => backup(draft, "skip", "pbs-s3"),
-        (false, false) => backup(draft, "skip", "pbs-s3")
+        (false, true) => draft.set(BACKUP, "skip", "pbs-s3"),
+        (false, false) => draft
+            .set(BACKUP, "skip", "pbs-s3")
             .noted("not set; it followed BACKUP_DATASTORE_CONFIGS, which is off"),
     }
 }
@@ -191,66 +182,34 @@ pub fn time(_: &LegacyContext, value: &str, _: &mut Draft) -> OptionOutcome {
 
 // The security preflight
 
-/// Whether a look at the host comes before each backup, and what it may end.
-pub fn preflight(from: &LegacyContext, value: &str, draft: &mut Draft) -> OptionOutcome {
-    let word = match (env::boolean(value), goes_on(from)) {
+/// Converts the check before each backup, and whether it can stop the run.
+pub fn preflight(context: &LegacyContext, _: &str, draft: &mut Draft) -> OptionOutcome {
+    let word = match (context.on("SECURITY_CHECK_ENABLED"), goes_on(context)) {
         (false, _) => "off",
         (true, true) => "warn",
         (true, false) => "stop",
     };
-    backup(draft, "preflight", word)
+    draft.set(BACKUP, "preflight", word)
 }
 
-/// The newer of the two names says it, else the older one, whose sense is the other way round.
-fn goes_on(from: &LegacyContext) -> bool {
-    if from.is_set("CONTINUE_ON_SECURITY_ISSUES") {
-        return from.on("CONTINUE_ON_SECURITY_ISSUES");
+/// Reads the newer option, or the older one, which has the opposite meaning.
+fn goes_on(context: &LegacyContext) -> bool {
+    if context.is_set("CONTINUE_ON_SECURITY_ISSUES") {
+        return context.on("CONTINUE_ON_SECURITY_ISSUES");
     }
-    from.is_set("ABORT_ON_SECURITY_ISSUES") && !from.on("ABORT_ON_SECURITY_ISSUES")
+    context.is_set("ABORT_ON_SECURITY_ISSUES") && !context.on("ABORT_ON_SECURITY_ISSUES")
 }
 
-pub fn preflight_stops(from: &LegacyContext, _: &str, draft: &mut Draft) -> OptionOutcome {
-    preflight(from, &from.text("SECURITY_CHECK_ENABLED"), draft)
-}
-
-pub fn preflight_aborts(from: &LegacyContext, _: &str, draft: &mut Draft) -> OptionOutcome {
-    if from.is_set("CONTINUE_ON_SECURITY_ISSUES") {
+pub fn preflight_aborts(context: &LegacyContext, _: &str, draft: &mut Draft) -> OptionOutcome {
+    if context.is_set("CONTINUE_ON_SECURITY_ISSUES") {
         return OptionOutcome::not_needed("CONTINUE_ON_SECURITY_ISSUES goes before it");
     }
-    preflight_stops(from, "", draft)
+    preflight(context, "", draft)
 }
 
-pub fn network(_: &LegacyContext, value: &str, _: &mut Draft) -> OptionOutcome {
-    if env::boolean(value) {
-        return OptionOutcome::instead(
-            "`pbx-config check --network` looks at ports, packet filter and programs when it is asked",
-        );
-    }
-    OptionOutcome::not_needed("it was off")
-}
-
-pub fn of_network(from: &LegacyContext, value: &str, draft: &mut Draft) -> OptionOutcome {
-    if !from.on("CHECK_NETWORK_SECURITY") {
-        return OptionOutcome::not_needed("CHECK_NETWORK_SECURITY was off, and this with it");
-    }
-    network(from, value, draft)
-}
-
-const CHECK: (&str, &str) = ("check", "main");
-
-/// A line for each.
-fn check(draft: &mut Draft, key: &str, values: &[String]) -> OptionOutcome {
-    let lines: Vec<String> = values.iter().map(|value| draft.set(CHECK.0, CHECK.1, key, value)).collect();
-    if lines.is_empty() {
-        OptionOutcome::not_needed("the list is empty")
-    } else {
-        OptionOutcome::taken(lines.join(", "))
-    }
-}
-
-pub fn ports(_: &LegacyContext, value: &str, draft: &mut Draft) -> OptionOutcome {
-    let ports = env::numbers(value).into_iter().filter(|port| port.parse::<u16>().is_ok_and(|port| port > 0));
-    check(draft, "port-suspicious", &ports.collect::<Vec<_>>())
+pub fn ports(value: &str) -> Vec<String> {
+    let is_port = |port: &String| port.parse::<u16>().is_ok_and(|port| port > 0);
+    env::numbers(value).into_iter().filter(is_port).collect()
 }
 
 pub fn allowed_ports(_: &LegacyContext, value: &str, draft: &mut Draft) -> OptionOutcome {
@@ -259,7 +218,7 @@ pub fn allowed_ports(_: &LegacyContext, value: &str, draft: &mut Draft) -> Optio
             && !text.starts_with(':')
     };
     let (good, bad): (Vec<String>, Vec<String>) = env::list(value).into_iter().partition(named);
-    let outcome = check(draft, "port-allow", &good);
+    let outcome = draft.set_each(CHECK, "port-allow", &good);
     if bad.is_empty() {
         outcome
     } else {
@@ -267,16 +226,12 @@ pub fn allowed_ports(_: &LegacyContext, value: &str, draft: &mut Draft) -> Optio
     }
 }
 
-pub fn processes(_: &LegacyContext, value: &str, draft: &mut Draft) -> OptionOutcome {
-    check(draft, "process-suspicious", &env::list(value))
-}
-
 pub fn allowed_processes(_: &LegacyContext, value: &str, draft: &mut Draft) -> OptionOutcome {
-    // Kernel threads are told from programs by what the kernel says, not by their names.
+    // The kernel marks its threads itself; names are not needed for them.
     let (bad, good): (Vec<String>, Vec<String>) = env::list(value)
         .into_iter()
         .partition(|name| name.starts_with("regex:") || name.contains(['^', '$', '\\', '(', '[']));
-    let outcome = check(draft, "process-allow", &good);
+    let outcome = draft.set_each(CHECK, "process-allow", &good);
     if bad.is_empty() {
         return outcome;
     }
@@ -284,47 +239,45 @@ pub fn allowed_processes(_: &LegacyContext, value: &str, draft: &mut Draft) -> O
         .noted(&format!("left out: {}; a name is no regular expression, it may end with a *", bad.join(", ")))
 }
 
-// Sealing
+// Encryption
 
-/// Of what `AGE_RECIPIENT` and the recipient file name.
+/// Returns the lines of a recipient file, without comments.
 fn public_keys(text: &str) -> Vec<String> {
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
     lines.map(str::to_owned).collect()
 }
 
-pub fn encrypt(from: &LegacyContext, value: &str, draft: &mut Draft) -> OptionOutcome {
+pub fn encrypt(context: &LegacyContext, value: &str, draft: &mut Draft) -> OptionOutcome {
     if !env::boolean(value) {
-        if from.is_set("AGE_RECIPIENT") {
-            return backup(draft, "seal", "no");
+        if context.is_set("AGE_RECIPIENT") {
+            return draft.set(BACKUP, "seal", "no");
         }
         return OptionOutcome::not_needed("snapshots are sealed when there is a recipient");
     }
-    backup(draft, "seal", "yes").noted("without a recipient a run fails before it reads anything")
+    draft.set(BACKUP, "seal", "yes").noted("without a recipient a run fails before it reads anything")
 }
 
-pub fn recipients(from: &LegacyContext, value: &str, draft: &mut Draft) -> OptionOutcome {
-    if !from.on("ENCRYPT_ARCHIVE") {
-        return OptionOutcome::not_needed("nothing was encrypted (ENCRYPT_ARCHIVE)");
-    }
-    seal_to(env::list(value), from, draft)
+pub fn recipients(context: &LegacyContext, value: &str, draft: &mut Draft) -> OptionOutcome {
+    seal_to(env::list(value), context, draft)
 }
 
-/// A line for each; what is no public key is not repeated, it may be a secret one.
-fn seal_to(keys: Vec<String>, from: &LegacyContext, draft: &mut Draft) -> OptionOutcome {
+/// Adds a line for each public key. Other lines are not repeated: they may be secret keys.
+fn seal_to(keys: Vec<String>, context: &LegacyContext, draft: &mut Draft) -> OptionOutcome {
     let (good, bad): (Vec<String>, Vec<String>) =
         keys.into_iter().partition(|key| key.starts_with("age1") || key.starts_with("ssh-"));
     let mut lines = Vec::new();
-    let salt = salt(from);
+    let salt = salt(context);
     for key in &good {
-        // Which of several is the passphrase's is not written down; what opens none of them is tried in vain.
+        // The file does not say which key belongs to the passphrase, so each gets the salt. A wrong one does no harm.
         let with = match &salt {
             Some(salt) if key.starts_with("age1") && !key.contains(' ') => {
                 format!("{key} $scrypt$ln=15,r=8,p=1${}", BASE64.encode(salt))
             }
             _ => key.clone(),
         };
-        lines.push(draft.set(BACKUP.0, BACKUP.1, "recipient", &with));
+        lines.push(draft.line(BACKUP, "recipient", &with));
     }
+
     let outcome = match (lines.is_empty(), bad.len()) {
         (true, 0) => OptionOutcome::not_needed("it names nobody"),
         (true, _) => OptionOutcome::invalid("it holds no public key of age or SSH"),
@@ -340,22 +293,19 @@ fn seal_to(keys: Vec<String>, from: &LegacyContext, draft: &mut Draft) -> Option
     outcome
 }
 
-/// The salt of the passphrase: a comment in the recipient file, else the file beside it.
-fn salt(from: &LegacyContext) -> Option<String> {
-    let text = from.beside.recipients.as_ref().and_then(|read| read.as_ref().ok())?;
+/// Returns the salt of the passphrase: a comment in the recipient file, else the file beside it.
+fn salt(context: &LegacyContext) -> Option<String> {
+    let text = context.beside.recipients.as_ref().and_then(|read| read.as_ref().ok())?;
     let comment = text.lines().find_map(|line| line.trim().strip_prefix("# passphrase-salt:"));
-    let salt = comment.or(from.beside.salt.as_deref())?.trim();
+    let salt = comment.or(context.beside.salt.as_deref())?.trim();
     (!salt.is_empty()).then(|| salt.to_owned())
 }
 
-pub fn recipient_file(from: &LegacyContext, _: &str, draft: &mut Draft) -> OptionOutcome {
-    if !from.on("ENCRYPT_ARCHIVE") {
-        return OptionOutcome::not_needed("nothing was encrypted (ENCRYPT_ARCHIVE)");
-    }
-    match &from.beside.recipients {
-        Some(Ok(text)) => seal_to(public_keys(text), from, draft),
+pub fn recipient_file(context: &LegacyContext, _: &str, draft: &mut Draft) -> OptionOutcome {
+    match &context.beside.recipients {
+        Some(Ok(text)) => seal_to(public_keys(text), context, draft),
         Some(Err(why)) => OptionOutcome::invalid(format!("{why}; name its recipients with `recipient`")),
-        None if from.is_set("AGE_RECIPIENT") => OptionOutcome::not_needed("there is no such file"),
+        None if context.is_set("AGE_RECIPIENT") => OptionOutcome::not_needed("there is no such file"),
         None => OptionOutcome::invalid("there is no such file, and encryption is on: name a `recipient`"),
     }
 }

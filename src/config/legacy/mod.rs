@@ -1,8 +1,8 @@
-//! The predecessor's configuration becomes ours: its options one by one, each with what became of it.
-//! Pure: what must be read beside `backup.env` comes in as a value, and nothing is written here.
+//! Conversion of the legacy configuration (`backup.env` of ProxSave), with the outcome of each option.
+//! Pure: the caller reads the files beside `backup.env`, and nothing is written here.
 //!
-//! `env` reads the file by the old rules, `table` has a row for every option, `files`, `stores` and `channels` hold
-//! the rows' converters.
+//! `env` reads the file by the legacy rules, `table` has a row for every option, and `files`, `stores` and `channels`
+//! hold the converters of the rows that need one.
 
 mod channels;
 pub mod env;
@@ -11,7 +11,6 @@ mod stores;
 mod table;
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -22,31 +21,33 @@ use crate::model::secret::MASK;
 use crate::model::section::{Section, SectionEntry};
 use crate::sys::mask::mask;
 
-/// The table's keys, for whoever walks it.
+/// Returns the names of all options of the table.
 pub fn keys() -> impl Iterator<Item = &'static str> {
     table::ROWS.iter().flat_map(|row| row.names.iter().copied())
 }
 
-/// Key of the file that names the recipients of its encryption.
+/// File name of the sections that are made here.
+const FILE: &str = "backup.env";
+/// Option with the path of the recipient file.
 pub const RECIPIENT_FILE: &str = "AGE_RECIPIENT_FILE";
 
-/// What lies beside `backup.env` and belongs to it.
+/// Files beside `backup.env` that belong to it.
 #[derive(Debug, Default)]
 pub struct SiblingFiles {
-    /// Text of the recipient file; None when there is none, an error when it cannot be read.
+    /// Text of the recipient file; None when it does not exist, an error when it cannot be read.
     pub recipients: Option<Result<String, String>>,
-    /// Text of `passphrase.salt` beside it.
+    /// Text of `passphrase.salt`.
     pub salt: Option<String>,
 }
 
-/// What became of an option.
+/// Outcome of an option.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case", tag = "fate")]
 pub enum OptionOutcome {
-    /// It is a line of ours now.
+    /// It is part of the new configuration.
     Taken {
         becomes: String,
-        /// Where the meaning is not quite the same.
+        /// Difference in meaning.
         #[serde(skip_serializing_if = "String::is_empty")]
         note: String,
     },
@@ -54,15 +55,15 @@ pub enum OptionOutcome {
     NotNeeded {
         why: String,
     },
-    /// We have no such thing.
+    /// There is no such option here.
     NoCounterpart {
         instead: String,
     },
-    /// What the old tool did not understand, and what it did then.
+    /// The legacy program did not understand it either; `what` says what it did.
     Invalid {
         what: String,
     },
-    /// No option that the old tool ever had.
+    /// The legacy program never had such an option.
     Unknown {
         hint: String,
     },
@@ -86,7 +87,7 @@ impl OptionOutcome {
         Self::Invalid { what: what.into() }
     }
 
-    /// What was to become a line of a section that cannot be.
+    /// Replaces the outcome when the section that it names is rejected.
     fn refuse(&mut self, section: &str, why: &RejectReason) {
         let Self::Taken { becomes, .. } = self else { return };
         let names = |text: &str| text == section || text.starts_with(&format!("{section} "));
@@ -115,17 +116,17 @@ impl OptionOutcome {
     }
 }
 
-/// An option of the old tool, and what became of it.
+/// Legacy option with its outcome.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct OptionReport {
     pub key: String,
-    /// The older name that stands in the file.
+    /// The older name that the file uses.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub written_as: Option<String>,
     /// None: not in the file.
     pub line: Option<usize>,
-    /// As it was read; secrets are masked.
+    /// Value as it was read; secrets are masked.
     pub value: String,
     #[serde(flatten)]
     pub outcome: OptionOutcome,
@@ -134,56 +135,57 @@ pub struct OptionReport {
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Migration {
-    /// In the order of the file, then what is not in it.
+    /// Options of the file in its order, then all others.
     pub options: Vec<OptionReport>,
-    /// Lines of the file that the old tool read otherwise than they look.
+    /// Lines of the file that the legacy program did not read as they look.
     pub remarks: Vec<Warning>,
-    /// Ours; secrets are marked private.
+    /// The new configuration; secrets are marked private.
     #[serde(skip)]
     pub sections: Vec<Section>,
-    /// What changes although no option says so.
+    /// Changes that no option caused.
     pub differences: Vec<&'static str>,
 }
 
-/// Of terminals, as the Bash version named them.
+/// Terminal colours of the Bash version.
 const COLOURS: [&str; 14] = [
     "BLACK", "BLUE", "BOLD", "CYAN", "GRAY", "GREEN", "MAGENTA", "NC", "ORANGE", "PINK", "PURPLE", "RED",
     "RESET", "YELLOW",
 ];
 
-/// What the old tool did whatever was set, and we do otherwise.
+/// Fixed behaviour of the legacy program that is different here.
 const DIFFERENCES: [&str; 3] = [
     "it always saved all of /home, which is data of users; name what matters with `include`",
     "its retention counted the archives of all hosts in a folder together; ours counts each host's own",
     "it ran from cron or as a daemon; ours runs from proxmox-backup-extra.timer, once a day",
 ];
 
-/// Why a section cannot stand.
+/// Reason why a section is rejected.
 pub enum RejectReason {
-    /// There is none of its kind.
+    /// Its kind does not exist.
     UnknownKind,
-    /// Its line would be refused, and this is why.
+    /// One of its values is invalid.
     Because(String),
 }
 
-/// Every option of the file and of the table, with what became of it. What `accepts` refuses is never made, and told
-/// of each option that wanted it.
+/// Converts every option of the file and of the table. A section that `accepts` rejects is left out, and each option
+/// that wanted it gets the reason.
 pub fn migrate(
     env: &EnvFile,
     beside: &SiblingFiles,
     accepts: &dyn Fn(&Section) -> Result<(), RejectReason>,
 ) -> Migration {
     let mut draft = Draft { sections: Vec::new() };
-    let from = LegacyContext { env, beside };
+    let context = LegacyContext { env, beside };
     let mut options: Vec<OptionReport> =
-        table::ROWS.iter().map(|row| account(row, &from, &mut draft)).collect();
+        table::ROWS.iter().map(|row| account(row, &context, &mut draft)).collect();
     let mut known: BTreeSet<String> = keys().map(str::to_owned).collect();
-    let endpoints = channels::endpoints(&from, &mut draft);
+    let endpoints = channels::endpoints(&context, &mut draft);
     known.extend(endpoints.iter().map(|account| account.key.clone()));
     options.extend(endpoints);
     for (key, line) in env.keys().filter(|(key, _)| !known.contains(*key)) {
         options.push(unknown(key, line, env));
     }
+
     let mut refused = Vec::new();
     for section in &mut draft.sections {
         refused.extend(thin_out(section, accepts));
@@ -199,6 +201,7 @@ pub fn migrate(
         refused.iter().for_each(|(section, why)| account.outcome.refuse(section, why));
     }
     options.sort_by_key(|account| account.line.unwrap_or(usize::MAX));
+
     Migration {
         options,
         remarks: env.remarks.clone(),
@@ -207,7 +210,7 @@ pub fn migrate(
     }
 }
 
-/// What a section can do without: losing one changes how it works, never whether, where or for whom.
+/// Keys that a section can do without. None of them changes the target or the recipients.
 const SPARE: [&str; 13] = [
     "bandwidth",
     "batch-pause",
@@ -224,7 +227,7 @@ const SPARE: [&str; 13] = [
     "transfers",
 ];
 
-/// One line that cannot stand must not cost the others: the refused ones go, each with its reason.
+/// Removes invalid lines and returns them with their reasons, so that one of them does not cost the whole section.
 fn thin_out(
     section: &mut Section,
     accepts: &dyn Fn(&Section) -> Result<(), RejectReason>,
@@ -233,6 +236,7 @@ fn thin_out(
     if accepts(section).is_ok() {
         return refused;
     }
+
     let is_backup = section.kind == "backup";
     let is_spare = |entry: &SectionEntry| is_backup || SPARE.contains(&&*entry.key);
     let mut bare = section.clone();
@@ -250,14 +254,14 @@ fn thin_out(
     refused
 }
 
-fn account(row: &OptionRow, from: &LegacyContext, draft: &mut Draft) -> OptionReport {
-    let given = from.given(row);
+fn account(row: &OptionRow, context: &LegacyContext, draft: &mut Draft) -> OptionReport {
+    let given = context.given(row);
     let (value, set) = match &given {
         Some(value) => (value.text.clone(), true),
         None => (row.default.to_owned(), false),
     };
-    let mut outcome = if set || row.rule.speaks_unasked() {
-        judge(row, &value, from, draft)
+    let mut outcome = if set || row.rule.applies_unset() {
+        judge(row, &value, context, draft)
     } else {
         OptionOutcome::NotSet
     };
@@ -267,6 +271,7 @@ fn account(row: &OptionRow, from: &LegacyContext, draft: &mut Draft) -> OptionRe
             "{names} is set nowhere in the file; the old tool took it from its environment, --env does too"
         ));
     }
+
     let written_as = given.as_ref().filter(|value| value.name != row.key).map(|value| value.name.clone());
     let shown = if row.secret && !value.is_empty() { MASK.to_owned() } else { mask(&value).into_owned() };
     OptionReport {
@@ -278,10 +283,10 @@ fn account(row: &OptionRow, from: &LegacyContext, draft: &mut Draft) -> OptionRe
     }
 }
 
-/// A value that the loader did not understand is its default from here on, and said to be.
-fn judge(row: &OptionRow, value: &str, from: &LegacyContext, draft: &mut Draft) -> OptionOutcome {
+/// Applies the rule of an option. A value that the legacy program did not understand counts as its default.
+fn judge(row: &OptionRow, value: &str, context: &LegacyContext, draft: &mut Draft) -> OptionOutcome {
     match row.kind.check(value) {
-        Ok(()) => row.rule.apply(row, value, from, draft),
+        Ok(()) => row.rule.apply(row, value, context, draft),
         Err(wrong) => {
             let shown = if row.secret { MASK } else { value };
             let treated = match row.kind {
@@ -291,7 +296,7 @@ fn judge(row: &OptionRow, value: &str, from: &LegacyContext, draft: &mut Draft) 
                 _ => format!("its default {}", row.default),
             };
             let what = format!("'{shown}' {wrong}; the old tool took it for {treated}");
-            match row.rule.apply(row, row.kind.fallback(row.default), from, draft) {
+            match row.rule.apply(row, row.kind.fallback(row.default), context, draft) {
                 OptionOutcome::Taken { becomes, .. } => {
                     OptionOutcome::invalid(format!("{what}, so it is now {becomes}"))
                 }
@@ -319,10 +324,11 @@ fn unknown(key: &str, line: usize, env: &EnvFile) -> OptionReport {
         OptionOutcome::Unknown { hint }
     };
     let (key, value) = (key.to_owned(), String::new());
+
     OptionReport { key, written_as: None, line: Some(line), value, outcome }
 }
 
-/// What the converters read from.
+/// Input of the converters.
 struct LegacyContext<'a> {
     env: &'a EnvFile,
     beside: &'a SiblingFiles,
@@ -333,11 +339,11 @@ impl LegacyContext<'_> {
         self.env.value(row.names, row.env, row.kind.is_text())
     }
 
-    /// The text of an option as it took effect, its default when it is not set or not understood.
+    /// Returns the effective text of an option: its default when it is not set or not understood.
     fn text(&self, key: &str) -> String {
         let Some(row) = table::ROWS.iter().find(|row| row.key == key) else { return String::new() };
         let given = self.given(row).map(|value| value.text);
-        // Whatever is no yes was no.
+        // The legacy program read every other word as no.
         let understood = |text: &String| !text.is_empty() && row.kind.check(text).is_ok();
         let given = given.filter(|text| matches!(row.kind, OptionKind::Bool) || understood(text));
         given.unwrap_or_else(|| self.default(row.default))
@@ -357,55 +363,71 @@ impl LegacyContext<'_> {
     }
 }
 
-/// Our sections as they grow.
+/// New sections under construction.
 struct Draft {
     sections: Vec<Section>,
 }
 
 impl Draft {
-    /// The order of the written file; the first store is the primary.
+    /// Order in the written file; the first store is the primary.
     const ORDER: [&'static str; 3] = ["backup", "check", "dir"];
 
-    /// Adds a line, and returns how the report names it.
-    fn set(&mut self, kind: &str, id: &str, key: &str, value: &str) -> String {
-        self.add(kind, id, key, value, false);
-        format!("{kind}: {id} / {key} {value}").trim_end().to_owned()
+    /// Adds a line, and returns its name in the report.
+    fn line(&mut self, section: (&str, &str), key: &str, value: &str) -> String {
+        self.add(section, key, value, false);
+        format!("{}: {} / {key} {value}", section.0, section.1).trim_end().to_owned()
     }
 
-    /// A section without a key.
-    fn section(&mut self, kind: &str, id: &str) -> String {
-        if !self.sections.iter().any(|section| section.kind == kind && section.id == id) {
-            let (kind, id, file) = (kind.to_owned(), id.to_owned(), "backup.env".into());
-            self.sections.push(Section { kind, id, file, line: 0, entries: Vec::new() });
+    fn set(&mut self, section: (&str, &str), key: &str, value: &str) -> OptionOutcome {
+        OptionOutcome::taken(self.line(section, key, value))
+    }
+
+    /// Adds a line for each value.
+    fn set_each(&mut self, section: (&str, &str), key: &str, values: &[impl AsRef<str>]) -> OptionOutcome {
+        let lines: Vec<_> = values.iter().map(|value| self.line(section, key, value.as_ref())).collect();
+        if lines.is_empty() {
+            return OptionOutcome::not_needed("the list is empty");
         }
-        format!("{kind}: {id}")
+        OptionOutcome::taken(lines.join(", "))
     }
 
-    fn secret(&mut self, kind: &str, id: &str, key: &str, value: &str) -> String {
-        self.add(kind, id, key, value, true);
-        format!("{kind}: {id} / {key} in secrets.cfg")
+    fn set_secret(&mut self, section: (&str, &str), key: &str, value: &str) -> OptionOutcome {
+        self.add(section, key, value, true);
+        OptionOutcome::taken(format!("{}: {} / {key} in secrets.cfg", section.0, section.1))
     }
 
-    fn add(&mut self, kind: &str, id: &str, key: &str, value: &str, private: bool) {
-        let file: Arc<str> = "backup.env".into();
-        // One line is one line: what is behind a line end would be another key.
+    /// Adds a section, which may have no key.
+    fn section(&mut self, section: (&str, &str)) -> OptionOutcome {
+        self.entries(section);
+        OptionOutcome::taken(format!("{}: {}", section.0, section.1))
+    }
+
+    fn add(&mut self, section: (&str, &str), key: &str, value: &str, private: bool) {
+        // Text behind a line break would be another key.
         let value: String = value.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-        let value = value.trim().to_owned();
-        let entry = SectionEntry { key: key.to_owned(), value, file: Arc::clone(&file), line: 0, private };
-        match self.sections.iter_mut().find(|section| section.kind == kind && section.id == id) {
-            Some(section) if section.entries.contains(&entry) => {}
-            Some(section) => section.entries.push(entry),
-            None => {
-                let (kind, id) = (kind.to_owned(), id.to_owned());
-                self.sections.push(Section { kind, id, file, line: 0, entries: vec![entry] });
-            }
+        let (key, value) = (key.to_owned(), value.trim().to_owned());
+        let entry = SectionEntry { key, value, file: FILE.into(), line: 0, private };
+        let entries = self.entries(section);
+        if !entries.contains(&entry) {
+            entries.push(entry);
         }
+    }
+
+    /// Returns the entries of a section, which is added when it does not exist.
+    fn entries(&mut self, (kind, id): (&str, &str)) -> &mut Vec<SectionEntry> {
+        let found = self.sections.iter().position(|section| section.kind == kind && section.id == id);
+        let at = found.unwrap_or_else(|| {
+            let (kind, id) = (kind.to_owned(), id.to_owned());
+            self.sections.push(Section { kind, id, file: FILE.into(), line: 0, entries: Vec::new() });
+            self.sections.len() - 1
+        });
+        &mut self.sections[at].entries
     }
 
     fn ordered(mut self) -> Vec<Section> {
         let place = |section: &Section| {
             let kind = Self::ORDER.iter().position(|kind| *kind == section.kind).unwrap_or(Self::ORDER.len());
-            (kind, section.kind == "dir" && section.id != stores::LOCAL)
+            (kind, section.kind == "dir" && section.id != stores::LOCAL.1)
         };
         self.sections.sort_by_key(place);
         self.sections

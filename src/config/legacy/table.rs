@@ -1,23 +1,22 @@
-//! Every option that the predecessor's loader ever read: its names in their order of precedence, its type and
-//! default, whether the environment overrode it, and what becomes of it. One row an option, and nothing else.
+//! Table of every option that the legacy program ever read: its names in their order, its type and default, whether
+//! the environment overrode it, and the rule that converts it.
 
-use super::channels as ch;
-use super::env;
-use super::files as fi;
-use super::stores as st;
-use super::{Draft, LegacyContext, OptionOutcome};
+use super::files::{BACKUP, CHECK};
+use super::{Draft, LegacyContext, OptionOutcome, channels as ch, env, files as fi, stores as st};
 
 pub struct OptionRow {
-    /// Today's name.
+    /// Current name.
     pub key: &'static str,
-    /// All names that are read, the first that says something wins.
+    /// All names that are read; the first with a value wins.
     pub names: &'static [&'static str],
     pub kind: OptionKind,
-    /// Of its code, when the file does not say.
+    /// Default of the legacy program.
     pub default: &'static str,
     pub secret: bool,
     /// A variable of the process overrides the file.
     pub env: bool,
+    /// Conditions; unless all hold, the option has no effect.
+    pub needs: &'static [Need],
     pub rule: Rule,
 }
 
@@ -28,10 +27,10 @@ pub enum OptionKind {
     Float,
     /// A number with K, M, G or T.
     Size,
-    /// Go's `1h30m`.
+    /// Duration of Go, such as `1h30m`.
     Duration,
     Choice(&'static [&'static str]),
-    /// A text in which variables are expanded.
+    /// Text in which variables are expanded.
     Text,
     List,
     Numbers,
@@ -42,7 +41,7 @@ impl OptionKind {
         matches!(self, Self::Text | Self::Choice(_) | Self::Duration)
     }
 
-    /// What is wrong with a value. An empty one is the same as none.
+    /// Checks a value. An empty value counts as not set. Errors: the reason.
     pub fn check(self, text: &str) -> Result<(), String> {
         let ok = text.is_empty()
             || match self {
@@ -74,62 +73,147 @@ impl OptionKind {
         }
     }
 
-    /// What counts in place of a value that is not understood.
+    /// Returns the value that counts when the given one is not understood.
     pub fn fallback(self, default: &'static str) -> &'static str {
         if matches!(self, Self::Bool) { "no" } else { default }
     }
 }
 
+/// Kind and id of a section of the new configuration.
+pub type SectionName = (&'static str, &'static str);
+
+pub type Convert = fn(&LegacyContext, &str, &mut Draft) -> OptionOutcome;
+
 pub enum Rule {
-    NotNeeded(&'static str),
+    /// Nothing has to be done, with the reason.
+    Ignore(&'static str),
+    /// There is no such option here; says what to do instead.
     Instead(&'static str),
-    /// Nothing to do at this value; another one has no counterpart.
+    /// Nothing to do at this value; for all others there is no such option here.
     Unless(&'static str, &'static str),
-    /// A switch of the collection: off leaves out these items or categories of the catalogue.
+    /// Switch of the collection: off skips these items or categories of the catalogue.
     Skip(&'static [&'static str]),
-    /// A switch that was off unless asked for; we save it in any case.
+    /// Switch of the collection that was off by default; these items are saved in any case.
     Anyway(&'static str),
-    By(fn(&LegacyContext, &str, &mut Draft) -> OptionOutcome),
-    /// As `By`, and also when the file does not name the option: its default had an effect.
-    Always(fn(&LegacyContext, &str, &mut Draft) -> OptionOutcome),
+    /// The value is used in other lines.
+    Becomes(&'static str),
+    /// Sets this key of this section.
+    Set(SectionName, &'static str, Form),
+    /// Switch: off has no effect, with the reason; on calls the converter.
+    Switch(&'static str, Convert),
+    /// Number of snapshots that a store keeps. Its default counts too.
+    Keep,
+    /// Number of snapshots of a generation, with its key here and a note about the difference.
+    Generation(&'static str, &'static str),
+    Custom(Convert),
+    /// Like `Custom`, and also when the file does not have the option: its default had an effect.
+    Always(Convert),
+}
+
+/// Conversion of a value.
+pub enum Form {
+    Plain,
+    /// Value in secrets.cfg.
+    Secret,
+    /// Address of a server, perhaps without TLS.
+    Address,
+    /// Number within these bounds. The legacy program moved others to the bound.
+    Number(i64, i64),
+    /// Priority of 1 to 10; the default of the option replaces a smaller one.
+    Priority,
+    /// List with a line for each entry.
+    Lines(fn(&str) -> Vec<String>),
+}
+
+/// Condition for the effect of an option.
+pub enum Need {
+    /// A switch is on; else the reason.
+    On(&'static str, &'static str),
+    Holds(fn(&LegacyContext) -> Result<(), OptionOutcome>),
+}
+
+impl Need {
+    fn check(&self, context: &LegacyContext) -> Result<(), OptionOutcome> {
+        match self {
+            Self::On(switch, _) if context.on(switch) => Ok(()),
+            Self::On(switch, off) => Err(OptionOutcome::not_needed(format!("{off} ({switch})"))),
+            Self::Holds(check) => check(context),
+        }
+    }
 }
 
 impl Rule {
-    pub fn speaks_unasked(&self) -> bool {
-        matches!(self, Self::Always(_))
+    /// Reports whether an option that is not in the file has an outcome too.
+    pub fn applies_unset(&self) -> bool {
+        matches!(self, Self::Always(_) | Self::Keep)
     }
 
     pub fn apply(
         &self,
         row: &OptionRow,
         value: &str,
-        from: &LegacyContext,
+        context: &LegacyContext,
         draft: &mut Draft,
     ) -> OptionOutcome {
+        if let Err(outcome) = row.needs.iter().try_for_each(|need| need.check(context)) {
+            return outcome;
+        }
+
         match self {
-            Self::NotNeeded(why) => OptionOutcome::not_needed(*why),
+            Self::Ignore(why) => OptionOutcome::not_needed(*why),
             Self::Instead(_) if value.is_empty() => OptionOutcome::not_needed("it is empty"),
             Self::Instead(what) => OptionOutcome::instead(*what),
             Self::Unless(neutral, what) => {
                 let same = match row.kind {
                     OptionKind::Bool => env::boolean(value) == env::boolean(neutral),
-                    _ => value.is_empty() || from.default(neutral) == value,
+                    _ => value.is_empty() || context.default(neutral) == value,
                 };
                 if same { OptionOutcome::not_needed("as it is here") } else { OptionOutcome::instead(*what) }
             }
             Self::Skip(items) if env::boolean(value) => {
                 OptionOutcome::not_needed(format!("saved here too ({})", items.join(", ")))
             }
-            Self::Skip(items) => {
-                let lines: Vec<_> =
-                    items.iter().map(|item| draft.set("backup", "main", "skip", item)).collect();
-                OptionOutcome::taken(lines.join(", "))
-            }
+            Self::Skip(items) => draft.set_each(BACKUP, "skip", items),
             Self::Anyway(_) if env::boolean(value) => OptionOutcome::not_needed("saved here in any case"),
             Self::Anyway(items) => {
                 OptionOutcome::not_needed(format!("saved here in any case; `skip` leaves it out ({items})"))
             }
-            Self::By(convert) | Self::Always(convert) => convert(from, value, draft),
+            Self::Becomes(what) => OptionOutcome::taken(*what),
+            Self::Set(section, key, form) => form.set(row, *section, key, value, draft),
+            Self::Switch(off, _) if !env::boolean(value) => OptionOutcome::not_needed(*off),
+            Self::Keep => st::keep(context, row.key, value, draft),
+            Self::Generation(key, note) => st::generation(context, key, value, note),
+            Self::Switch(_, convert) | Self::Custom(convert) | Self::Always(convert) => {
+                convert(context, value, draft)
+            }
+        }
+    }
+}
+
+impl Form {
+    fn set(
+        &self,
+        row: &OptionRow,
+        section: SectionName,
+        key: &str,
+        value: &str,
+        draft: &mut Draft,
+    ) -> OptionOutcome {
+        if let Self::Lines(split) = self {
+            return draft.set_each(section, key, &split(value));
+        }
+        if value.is_empty() {
+            return OptionOutcome::not_needed("it is empty");
+        }
+
+        let number: i64 = value.parse().unwrap_or(0);
+        match self {
+            Self::Secret => draft.set_secret(section, key, value),
+            Self::Address => ch::address(draft, section, false, value),
+            Self::Number(least, most) => draft.set(section, key, &number.clamp(*least, *most).to_string()),
+            Self::Priority if number <= 0 => draft.set(section, key, row.default),
+            Self::Priority => draft.set(section, key, &number.min(10).to_string()),
+            Self::Plain | Self::Lines(_) => draft.set(section, key, value),
         }
     }
 }
@@ -141,10 +225,11 @@ const BASE: OptionRow = OptionRow {
     default: "",
     secret: false,
     env: false,
-    rule: Rule::NotNeeded(""),
+    needs: &[],
+    rule: Rule::Ignore(""),
 };
 
-/// `row!(KEY, kind, default, rule)`; `OLD > KEY` is an older name that goes before it, `KEY | OLD` one that goes after.
+/// Writes a row: `row!(KEY, kind, default, rule)`. `OLD > KEY` is an older name that is read first, `KEY | OLD` one after.
 macro_rules! row {
     ($old:literal > $key:literal, $($rest:tt)*) => { row!(@ $key, [$old, $key], $($rest)*) };
     ($key:literal $(| $older:literal)?, $($rest:tt)*) => { row!(@ $key, [$key $(, $older)?], $($rest)*) };
@@ -153,150 +238,182 @@ macro_rules! row {
     };
 }
 
+use Form::{Address, Lines, Number, Plain, Priority, Secret};
+use Need::{Holds, On};
 use OptionKind::{Bool, Choice, Duration, Float, Int, List, Numbers, Size, Text};
-use Rule::{Always, Anyway, By, Instead, NotNeeded, Skip, Unless};
+use Rule::{Always, Anyway, Becomes, Custom, Generation, Ignore, Instead, Keep, Set, Skip, Switch, Unless};
 
-const IGNORED: Rule = NotNeeded("an option of the Bash version; the old tool did not read it any more");
-const COLOURS: Rule = NotNeeded("colours are for terminals, and NO_COLOR turns them off");
-const LOGS: Rule = NotNeeded("the log is the journal's: journalctl -u proxmox-backup-extra");
-const EXACT: Rule = NotNeeded("contents are kept byte for byte, each file by itself");
-const UPLOAD: Rule = NotNeeded("a snapshot is one file; there is nothing to upload side by side");
-const BOUNDED: Rule = NotNeeded("every wait has a limit of its own");
-const SAMPLES: Rule = NotNeeded("the contents of datastores and guest backups are not looked through");
+const IGNORED: Rule = Ignore("an option of the Bash version; the old tool did not read it any more");
+const COLOURS: Rule = Ignore("colours are for terminals, and NO_COLOR turns them off");
+const LOGS: Rule = Ignore("the log is the journal's: journalctl -u proxmox-backup-extra");
+const EXACT: Rule = Ignore("contents are kept byte for byte, each file by itself");
+const UPLOAD: Rule = Ignore("a snapshot is one file; there is nothing to upload side by side");
+const BOUNDED: Rule = Ignore("every wait has a limit of its own");
+const SAMPLES: Rule = Ignore("the contents of datastores and guest backups are not looked through");
 const ROOTED: Rule = Instead("`--root DIR` works on a system that is mounted elsewhere, for every verb");
-const OWNERS: Rule = NotNeeded("snapshots are root's and for root only");
+const NO_DAEMON: Rule = Ignore("there is no daemon whose heart beats; the runs are what is watched");
+const NO_UPDATES: Rule = Ignore("updates are apt's");
+const NO_CHANNEL_CHECKS: Rule =
+    Ignore("a channel that fails is a problem of the run, and so of the check of the runs");
+const PLACES: Rule = Ignore("the catalogue knows where Proxmox keeps its files; `include` names others");
+const SPACE: Rule =
+    Ignore("a store that has no room for the snapshot is a problem of that store, and nothing is left of it");
+const NETWORK: Rule = Unless(
+    "false",
+    "`pbx-config check --network` looks at ports, packet filter and programs when it is asked",
+);
+const OWNERS: Rule = Ignore("snapshots are root's and for root only");
 const TIMER: &str =
     "`systemctl edit proxmox-backup-extra.timer` sets another time, with an empty OnCalendar= before it";
+
+/// Reason for options of a channel that is off.
+pub const CHANNEL_OFF: &str = "the channel is off";
+const CHECKED: &[Need] = &[On("CHECK_NETWORK_SECURITY", "the network was not checked")];
+const ENCRYPTED: &[Need] = &[On("ENCRYPT_ARCHIVE", "nothing was encrypted")];
+const SECOND: &[Need] = &[On("SECONDARY_ENABLED", "the second copy is off")];
+const CLOUD_ON: &[Need] = &[On("CLOUD_ENABLED", "the cloud is off")];
+const REMOTE: &[Need] = &[On("CLOUD_ENABLED", "the cloud is off"), Holds(st::check_remote)];
+const TELEGRAM_ON: &[Need] = &[On("TELEGRAM_ENABLED", CHANNEL_OFF)];
+const OWN_BOT: &[Need] = &[On("TELEGRAM_ENABLED", CHANNEL_OFF), Holds(ch::check_own_bot)];
+const MAIL_ON: &[Need] = &[On("EMAIL_ENABLED", CHANNEL_OFF)];
+const GOTIFY_ON: &[Need] = &[On("GOTIFY_ENABLED", CHANNEL_OFF), Holds(ch::check_gotify)];
+const WEBHOOK_ON: &[Need] = &[On("WEBHOOK_ENABLED", CHANNEL_OFF)];
+const METRICS_ON: &[Need] = &[On("METRICS_ENABLED", CHANNEL_OFF)];
+const HEALTH_ON: &[Need] = &[On("HEALTHCHECK_ENABLED", CHANNEL_OFF)];
+const OWN_HEALTH: &[Need] = &[On("HEALTHCHECK_ENABLED", CHANNEL_OFF), Holds(ch::check_own_health)];
+
+/// Largest number that the new keys accept.
+const MOST: i64 = u16::MAX as i64;
 
 #[rustfmt::skip]
 #[allow(clippy::needless_update)] // of the rows that say everything
 pub const ROWS: &[OptionRow] = &[
     // General
     row!("BACKUP_ENABLED", Bool, "true", Unless("true", "`systemctl disable --now proxmox-backup-extra.timer` stops the daily runs"), env: true),
-    row!("PROFILING_ENABLED", Bool, "true", NotNeeded("a profiler is no part of a backup"), env: true),
+    row!("PROFILING_ENABLED", Bool, "true", Ignore("a profiler is no part of a backup"), env: true),
     row!("USE_COLOR", Bool, "true", COLOURS, env: true),
     row!("DISABLE_COLORS", Bool, "false", COLOURS, env: true),
     row!("COLORIZE_STEP_LOGS", Bool, "true", COLOURS, env: true),
-    row!("DEBUG_LEVEL", Text, "standard", NotNeeded("-v tells more, -vv everything"), env: true),
+    row!("DEBUG_LEVEL", Text, "standard", Ignore("-v tells more, -vv everything"), env: true),
     row!("DRY_RUN", Bool, "false", Unless("false", "`pbx-config backup --dry-run` shows what a run would do"), env: true),
-    row!("LOCK_PATH", Text, "${BASE_DIR}/lock", NotNeeded("the lock is in /run"), env: true),
-    row!("SECURE_ACCOUNT", Text, "${BASE_DIR}/secure_account", NotNeeded("credentials are in secrets.cfg, those of rclone in its own configuration"), env: true),
+    row!("LOCK_PATH", Text, "${BASE_DIR}/lock", Ignore("the lock is in /run"), env: true),
+    row!("SECURE_ACCOUNT", Text, "${BASE_DIR}/secure_account", Ignore("credentials are in secrets.cfg, those of rclone in its own configuration"), env: true),
 
     // Security preflight
-    row!("SECURITY_CHECK_ENABLED" | "FULL_SECURITY_CHECK", Bool, "true", By(fi::preflight), env: true),
-    row!("CONTINUE_ON_SECURITY_ISSUES", Bool, "false", By(fi::preflight_stops), env: true),
-    row!("ABORT_ON_SECURITY_ISSUES", Bool, "true", By(fi::preflight_aborts), env: true),
-    row!("AUTO_UPDATE_HASHES", Bool, "true", NotNeeded("dpkg knows the checksums of the package, `pbx-config check` compares them"), env: true),
-    row!("AUTO_FIX_PERMISSIONS", Bool, "true", NotNeeded("`pbx-config check --fix` mends owners and modes"), env: true),
-    row!("CHECK_NETWORK_SECURITY", Bool, "false", By(fi::network), env: true),
-    row!("CHECK_FIREWALL", Bool, "false", By(fi::of_network), env: true),
-    row!("CHECK_OPEN_PORTS", Bool, "false", By(fi::of_network), env: true),
-    row!("SUSPICIOUS_PORTS", Numbers, "6666 6665 1337 31337 4444 5555 4242 6324 8888 2222 3389 5900", By(fi::ports), env: true),
-    row!("PORT_WHITELIST", List, "", By(fi::allowed_ports), env: true),
-    row!("SUSPICIOUS_PROCESSES", List, "", By(fi::processes), env: true),
-    row!("SAFE_BRACKET_PROCESSES", List, "", By(fi::allowed_processes), env: true),
-    row!("SAFE_KERNEL_PROCESSES", List, "", By(fi::allowed_processes), env: true),
-    row!("SAFE_PROCESSES", List, "", By(fi::allowed_processes), env: true),
-    row!("SKIP_PERMISSION_CHECK", Bool, "false", NotNeeded("a store tells itself when it cannot be written to"), env: true),
+    row!("SECURITY_CHECK_ENABLED" | "FULL_SECURITY_CHECK", Bool, "true", Custom(fi::preflight), env: true),
+    row!("CONTINUE_ON_SECURITY_ISSUES", Bool, "false", Custom(fi::preflight), env: true),
+    row!("ABORT_ON_SECURITY_ISSUES", Bool, "true", Custom(fi::preflight_aborts), env: true),
+    row!("AUTO_UPDATE_HASHES", Bool, "true", Ignore("dpkg knows the checksums of the package, `pbx-config check` compares them"), env: true),
+    row!("AUTO_FIX_PERMISSIONS", Bool, "true", Ignore("`pbx-config check --fix` mends owners and modes"), env: true),
+    row!("CHECK_NETWORK_SECURITY", Bool, "false", NETWORK, env: true),
+    row!("CHECK_FIREWALL", Bool, "false", NETWORK, needs: CHECKED, env: true),
+    row!("CHECK_OPEN_PORTS", Bool, "false", NETWORK, needs: CHECKED, env: true),
+    row!("SUSPICIOUS_PORTS", Numbers, "6666 6665 1337 31337 4444 5555 4242 6324 8888 2222 3389 5900", Set(CHECK, "port-suspicious", Lines(fi::ports)), env: true),
+    row!("PORT_WHITELIST", List, "", Custom(fi::allowed_ports), env: true),
+    row!("SUSPICIOUS_PROCESSES", List, "", Set(CHECK, "process-suspicious", Lines(env::list)), env: true),
+    row!("SAFE_BRACKET_PROCESSES", List, "", Custom(fi::allowed_processes), env: true),
+    row!("SAFE_KERNEL_PROCESSES", List, "", Custom(fi::allowed_processes), env: true),
+    row!("SAFE_PROCESSES", List, "", Custom(fi::allowed_processes), env: true),
+    row!("SKIP_PERMISSION_CHECK", Bool, "false", Ignore("a store tells itself when it cannot be written to"), env: true),
     row!("BACKUP_USER", Text, "backup", OWNERS, env: true),
     row!("BACKUP_GROUP", Text, "backup", OWNERS, env: true),
     row!("SET_BACKUP_PERMISSIONS", Bool, "false", Unless("false", "snapshots are root's and for root only"), env: true),
 
     // Space
-    row!("MIN_DISK_SPACE_PRIMARY_GB", Float, "10", By(st::space), env: true),
-    row!("MIN_DISK_SPACE_SECONDARY_GB", Float, "10", By(st::space), env: true),
-    row!("MIN_DISK_SPACE_CLOUD_GB", Float, "10", By(st::space), env: true),
+    row!("MIN_DISK_SPACE_PRIMARY_GB", Float, "10", SPACE, env: true),
+    row!("MIN_DISK_SPACE_SECONDARY_GB", Float, "10", SPACE, env: true),
+    row!("MIN_DISK_SPACE_CLOUD_GB", Float, "10", SPACE, env: true),
     row!("STORAGE_WARNING_THRESHOLD_PRIMARY", Text, "", IGNORED),
     row!("STORAGE_WARNING_THRESHOLD_SECONDARY", Text, "", IGNORED),
 
     // Compression and what it did with files
-    row!("COMPRESSION_TYPE", Choice(&["none", "gz", "gzip", "pigz", "bz2", "bzip2", "xz", "lzma", "zst", "zstd"]), "xz", By(fi::compression), env: true),
-    row!("COMPRESSION_MODE", Choice(&["fast", "standard", "maximum", "ultra"]), "standard", By(fi::compression_mode), env: true),
-    row!("COMPRESSION_LEVEL", Int, "6", By(fi::compression_level), env: true),
-    row!("COMPRESSION_THREADS", Int, "0", By(fi::compression_threads), env: true),
+    row!("COMPRESSION_TYPE", Choice(&["none", "gz", "gzip", "pigz", "bz2", "bzip2", "xz", "lzma", "zst", "zstd"]), "xz", Custom(fi::compression), env: true),
+    row!("COMPRESSION_MODE", Choice(&["fast", "standard", "maximum", "ultra"]), "standard", Custom(fi::compression_mode), env: true),
+    row!("COMPRESSION_LEVEL", Int, "6", Custom(fi::compression_level), env: true),
+    row!("COMPRESSION_THREADS", Int, "0", Set(BACKUP, "compression-threads", Number(0, 256)), env: true),
     row!("ENABLE_DEDUPLICATION", Bool, "true", EXACT, env: true),
     row!("ENABLE_PREFILTER", Bool, "true", EXACT, env: true),
     row!("PREFILTER_MAX_FILE_SIZE_MB", Int, "8", EXACT, env: true),
     row!("ENABLE_SMART_CHUNKING", Bool, "false", EXACT, env: true),
     row!("CHUNK_SIZE_MB", Int, "0", EXACT, env: true),
     row!("CHUNK_THRESHOLD_MB", Int, "0", EXACT, env: true),
-    row!("DISABLE_NETWORK_PREFLIGHT", Bool, "false", NotNeeded("no host on the internet is probed"), env: true),
-    row!("BACKUP_EXCLUDE_PATTERNS", List, "", By(fi::excludes), env: true),
-    row!("BACKUP_BLACKLIST", List, "", By(fi::excludes), env: true),
-    row!("CUSTOM_BACKUP_PATHS", List, "", By(fi::includes), env: true),
+    row!("DISABLE_NETWORK_PREFLIGHT", Bool, "false", Ignore("no host on the internet is probed"), env: true),
+    row!("BACKUP_EXCLUDE_PATTERNS", List, "", Custom(fi::excludes), env: true),
+    row!("BACKUP_BLACKLIST", List, "", Custom(fi::excludes), env: true),
+    row!("CUSTOM_BACKUP_PATHS", List, "", Custom(fi::includes), env: true),
 
-    // Places
-    row!("BASE_DIR", Text, "", NotNeeded("the old tool took the folder that it is installed in, whatever stood here")),
+    // Stores
+    row!("BASE_DIR", Text, "", Ignore("the old tool took the folder that it is installed in, whatever stood here")),
     row!("LOCAL_BACKUP_PATH" > "BACKUP_PATH", Text, "${BASE_DIR}/backup", Always(st::local), env: true),
     row!("LOCAL_LOG_PATH" > "LOG_PATH", Text, "${BASE_DIR}/log", LOGS, env: true),
-    row!("ENABLE_SECONDARY_BACKUP" > "SECONDARY_ENABLED", Bool, "false", By(st::secondary), env: true),
-    row!("SECONDARY_BACKUP_PATH" > "SECONDARY_PATH", Text, "", By(st::secondary_path), env: true),
+    row!("ENABLE_SECONDARY_BACKUP" > "SECONDARY_ENABLED", Bool, "false", Switch("there is no second copy", st::secondary), env: true),
+    row!("SECONDARY_BACKUP_PATH" > "SECONDARY_PATH", Text, "", Custom(st::secondary_path), needs: SECOND, env: true),
     row!("SECONDARY_LOG_PATH", Text, "", LOGS, env: true),
-    row!("ENABLE_CLOUD_BACKUP" > "CLOUD_ENABLED", Bool, "false", By(st::cloud), env: true),
-    row!("RCLONE_REMOTE" > "CLOUD_REMOTE", Text, "", By(st::cloud_remote), env: true),
-    row!("CLOUD_REMOTE_PATH" | "CLOUD_BACKUP_PATH", Text, "", By(st::cloud_path), env: true),
+    row!("ENABLE_CLOUD_BACKUP" > "CLOUD_ENABLED", Bool, "false", Switch("there is no cloud copy", st::cloud), env: true),
+    row!("RCLONE_REMOTE" > "CLOUD_REMOTE", Text, "", Custom(st::cloud_remote), needs: CLOUD_ON, env: true),
+    row!("CLOUD_REMOTE_PATH" | "CLOUD_BACKUP_PATH", Text, "", Custom(st::cloud_remote), needs: CLOUD_ON, env: true),
     row!("CLOUD_LOG_PATH", Text, "", LOGS, env: true),
     row!("CLOUD_UPLOAD_MODE", Choice(&["sequential", "parallel"]), "parallel", UPLOAD, env: true),
     row!("CLOUD_PARALLEL_MAX_JOBS", Int, "2", UPLOAD, env: true),
     row!("CLOUD_PARALLEL_VERIFICATION", Bool, "true", UPLOAD, env: true),
-    row!("CLOUD_WRITE_HEALTHCHECK", Bool, "false", NotNeeded("the upload itself is the test"), env: true),
-    row!("CLOUD_VERIFY_CHECKSUM", Bool, "true", By(st::cloud_checksum)),
-    row!("CLOUD_VERIFY_DOWNLOAD", Bool, "false", By(st::cloud_download)),
-    row!("CLOUD_BATCH_SIZE", Int, "20", By(st::cloud_batch), env: true),
-    row!("CLOUD_BATCH_PAUSE", Int, "1", By(st::cloud_pause), env: true),
-    row!("RCLONE_TIMEOUT_CONNECTION" | "CLOUD_CONNECTIVITY_TIMEOUT", Int, "30", By(st::cloud_connect), env: true),
-    row!("RCLONE_TIMEOUT_OPERATION", Int, "300", By(st::cloud_timeout), env: true),
-    row!("RCLONE_BANDWIDTH_LIMIT", Text, "", By(st::cloud_bandwidth), env: true),
-    row!("RCLONE_TRANSFERS", Int, "4", By(st::cloud_transfers), env: true),
-    row!("RCLONE_RETRIES", Int, "3", By(st::cloud_retries), env: true),
-    row!("RCLONE_VERIFY_METHOD", Choice(&["primary", "alternative"]), "primary", NotNeeded("a copy is compared by the remote's own checksum"), env: true),
-    row!("RCLONE_FLAGS", Text, "", By(st::cloud_flags), env: true),
+    row!("CLOUD_WRITE_HEALTHCHECK", Bool, "false", Ignore("the upload itself is the test"), env: true),
+    row!("CLOUD_VERIFY_CHECKSUM", Bool, "true", Custom(st::cloud_checksum), needs: REMOTE),
+    row!("CLOUD_VERIFY_DOWNLOAD", Bool, "false", Switch("it is off", st::cloud_download), needs: REMOTE),
+    row!("CLOUD_BATCH_SIZE", Int, "20", Set(st::CLOUD, "batch-size", Number(1, MOST)), needs: REMOTE, env: true),
+    row!("CLOUD_BATCH_PAUSE", Int, "1", Set(st::CLOUD, "batch-pause", Number(0, MOST)), needs: REMOTE, env: true),
+    row!("RCLONE_TIMEOUT_CONNECTION" | "CLOUD_CONNECTIVITY_TIMEOUT", Int, "30", Set(st::CLOUD, "connect-timeout", Number(1, MOST)), needs: REMOTE, env: true),
+    row!("RCLONE_TIMEOUT_OPERATION", Int, "300", Custom(st::cloud_timeout), needs: REMOTE, env: true),
+    row!("RCLONE_BANDWIDTH_LIMIT", Text, "", Set(st::CLOUD, "bandwidth", Plain), needs: REMOTE, env: true),
+    row!("RCLONE_TRANSFERS", Int, "4", Set(st::CLOUD, "transfers", Number(1, MOST)), needs: REMOTE, env: true),
+    row!("RCLONE_RETRIES", Int, "3", Set(st::CLOUD, "retries", Number(1, MOST)), needs: REMOTE, env: true),
+    row!("RCLONE_VERIFY_METHOD", Choice(&["primary", "alternative"]), "primary", Ignore("a copy is compared by the remote's own checksum"), env: true),
+    row!("RCLONE_FLAGS", Text, "", Custom(st::cloud_flags), needs: REMOTE, env: true),
 
     // Retention
-    row!("RETENTION_POLICY", Choice(&["simple", "gfs"]), "simple", By(st::policy)),
-    row!("MAX_LOCAL_BACKUPS" | "LOCAL_RETENTION_DAYS", Int, "7", Always(st::keep_local), env: true),
-    row!("MAX_SECONDARY_BACKUPS" | "SECONDARY_RETENTION_DAYS", Int, "14", Always(st::keep_secondary), env: true),
-    row!("MAX_CLOUD_BACKUPS" | "CLOUD_RETENTION_DAYS", Int, "30", Always(st::keep_cloud), env: true),
-    row!("RETENTION_DAILY", Int, "0", By(st::gfs_daily), env: true),
-    row!("RETENTION_WEEKLY", Int, "0", By(st::gfs_weekly), env: true),
-    row!("RETENTION_MONTHLY", Int, "0", By(st::gfs_monthly), env: true),
-    row!("RETENTION_YEARLY", Int, "0", By(st::gfs_yearly), env: true),
+    row!("RETENTION_POLICY", Choice(&["simple", "gfs"]), "simple", Custom(st::policy)),
+    row!("MAX_LOCAL_BACKUPS" | "LOCAL_RETENTION_DAYS", Int, "7", Keep, env: true),
+    row!("MAX_SECONDARY_BACKUPS" | "SECONDARY_RETENTION_DAYS", Int, "14", Keep, needs: SECOND, env: true),
+    row!("MAX_CLOUD_BACKUPS" | "CLOUD_RETENTION_DAYS", Int, "30", Keep, needs: CLOUD_ON, env: true),
+    row!("RETENTION_DAILY", Int, "0", Generation("keep-last", "it counted backups, not days, and at least one: that is keep-last, and keep-daily would be days"), env: true),
+    row!("RETENTION_WEEKLY", Int, "0", Generation("keep-weekly", "the old weeks were those before the current one; here the weeks count that have a snapshot"), env: true),
+    row!("RETENTION_MONTHLY", Int, "0", Generation("keep-monthly", "a snapshot that a week keeps counts for its month too, where the old tool kept a second one"), env: true),
+    row!("RETENTION_YEARLY", Int, "0", Generation("keep-yearly", "0 kept one a year for ever, which is keep-yearly 1000"), env: true),
 
     // Bundle and encryption
-    row!("BUNDLE_ASSOCIATED_FILES", Bool, "true", NotNeeded("a snapshot is one file"), env: true),
-    row!("ENCRYPT_ARCHIVE", Bool, "false", By(fi::encrypt), env: true),
-    row!("AGE_RECIPIENT" | "AGE_RECIPIENTS", List, "", By(fi::recipients), env: true),
-    row!("AGE_RECIPIENT_FILE", Text, "${BASE_DIR}/identity/age/recipient.txt", Always(fi::recipient_file), env: true),
+    row!("BUNDLE_ASSOCIATED_FILES", Bool, "true", Ignore("a snapshot is one file"), env: true),
+    row!("ENCRYPT_ARCHIVE", Bool, "false", Custom(fi::encrypt), env: true),
+    row!("AGE_RECIPIENT" | "AGE_RECIPIENTS", List, "", Custom(fi::recipients), needs: ENCRYPTED, env: true),
+    row!("AGE_RECIPIENT_FILE", Text, "${BASE_DIR}/identity/age/recipient.txt", Always(fi::recipient_file), needs: ENCRYPTED, env: true),
 
     // Channels
-    row!("TELEGRAM_ENABLED" | "TELEGRAM_ENABLE", Bool, "false", By(ch::telegram), env: true),
-    row!("BOT_TELEGRAM_TYPE", Choice(&["personal", "centralized"]), "centralized", By(ch::telegram_type), env: true),
-    row!("TELEGRAM_BOT_TOKEN", Text, "", By(ch::telegram_token), secret: true, env: true),
-    row!("TELEGRAM_CHAT_ID", Text, "", By(ch::telegram_chat), env: true),
-    row!("TELEGRAM_CONFIRM_DELIVERY", Bool, "true", NotNeeded("the answer of the server is the confirmation"), env: true),
+    row!("TELEGRAM_ENABLED" | "TELEGRAM_ENABLE", Bool, "false", Switch("it is off", ch::telegram), env: true),
+    row!("BOT_TELEGRAM_TYPE", Choice(&["personal", "centralized"]), "centralized", Custom(ch::telegram_type), needs: TELEGRAM_ON, env: true),
+    row!("TELEGRAM_BOT_TOKEN", Text, "", Set(ch::TELEGRAM, "token", Secret), needs: OWN_BOT, secret: true, env: true),
+    row!("TELEGRAM_CHAT_ID", Text, "", Set(ch::TELEGRAM, "chat", Plain), needs: OWN_BOT, env: true),
+    row!("TELEGRAM_CONFIRM_DELIVERY", Bool, "true", Ignore("the answer of the server is the confirmation"), env: true),
     row!("TELEGRAM_CONFIRM_TIMEOUT_SECONDS", Int, "10", BOUNDED, env: true),
     row!("TELEGRAM_CONFIRM_INTERVAL_SECONDS", Int, "1", BOUNDED, env: true),
-    row!("EMAIL_ENABLED" | "EMAIL_ENABLE", Bool, "false", By(ch::email), env: true),
-    row!("EMAIL_DELIVERY_METHOD", Choice(&["relay", "cloud", "cloud-relay", "tis24-relay", "sendmail", "local", "mta", "local-mta", "pmf", "pfm", "proxmox", "proxmox-notifications", "proxmox-mail-forward"]), "relay", By(ch::email_method), env: true),
-    row!("EMAIL_FALLBACK_SENDMAIL" | "EMAIL_FALLBACK_PMF", Bool, "true", NotNeeded("each channel stands for itself; have several"), env: true),
-    row!("EMAIL_RECIPIENT", Text, "", By(ch::email_to), env: true),
-    row!("EMAIL_FROM", Text, "no-reply@proxmox.tis24.it", By(ch::email_from), env: true),
-    row!("GOTIFY_ENABLED" | "GOTIFY_ENABLE", Bool, "false", By(ch::gotify), env: true),
-    row!("GOTIFY_SERVER_URL", Text, "", By(ch::gotify_url), env: true),
-    row!("GOTIFY_TOKEN", Text, "", By(ch::gotify_token), secret: true, env: true),
-    row!("GOTIFY_PRIORITY_SUCCESS", Int, "2", By(ch::gotify_success), env: true),
-    row!("GOTIFY_PRIORITY_WARNING", Int, "5", By(ch::gotify_warning), env: true),
-    row!("GOTIFY_PRIORITY_FAILURE", Int, "8", By(ch::gotify_failure), env: true),
-    row!("WEBHOOK_ENABLED" | "WEBHOOK_ENABLE", Bool, "false", By(ch::webhook), env: true),
-    row!("WEBHOOK_ENDPOINTS", List, "", By(ch::webhook_endpoints), env: true),
-    row!("WEBHOOK_FORMAT", Text, "generic", By(ch::webhook_part), env: true),
+    row!("EMAIL_ENABLED" | "EMAIL_ENABLE", Bool, "false", Switch("it is off", ch::email), env: true),
+    row!("EMAIL_DELIVERY_METHOD", Choice(&["relay", "cloud", "cloud-relay", "tis24-relay", "sendmail", "local", "mta", "local-mta", "pmf", "pfm", "proxmox", "proxmox-notifications", "proxmox-mail-forward"]), "relay", Custom(ch::email_method), needs: MAIL_ON, env: true),
+    row!("EMAIL_FALLBACK_SENDMAIL" | "EMAIL_FALLBACK_PMF", Bool, "true", Ignore("each channel stands for itself; have several"), env: true),
+    row!("EMAIL_RECIPIENT", Text, "", Custom(ch::email_to), needs: MAIL_ON, env: true),
+    row!("EMAIL_FROM", Text, "no-reply@proxmox.tis24.it", Custom(ch::email_from), needs: MAIL_ON, env: true),
+    row!("GOTIFY_ENABLED" | "GOTIFY_ENABLE", Bool, "false", Switch("it is off", ch::gotify), env: true),
+    row!("GOTIFY_SERVER_URL", Text, "", Set(ch::GOTIFY, "url", Address), needs: GOTIFY_ON, env: true),
+    row!("GOTIFY_TOKEN", Text, "", Set(ch::GOTIFY, "token", Secret), needs: GOTIFY_ON, secret: true, env: true),
+    row!("GOTIFY_PRIORITY_SUCCESS", Int, "2", Set(ch::GOTIFY, "priority-ok", Priority), needs: GOTIFY_ON, env: true),
+    row!("GOTIFY_PRIORITY_WARNING", Int, "5", Set(ch::GOTIFY, "priority-warning", Priority), needs: GOTIFY_ON, env: true),
+    row!("GOTIFY_PRIORITY_FAILURE", Int, "8", Set(ch::GOTIFY, "priority-failure", Priority), needs: GOTIFY_ON, env: true),
+    row!("WEBHOOK_ENABLED" | "WEBHOOK_ENABLE", Bool, "false", Switch("it is off", ch::webhook), env: true),
+    row!("WEBHOOK_ENDPOINTS", List, "", Custom(ch::webhook), needs: WEBHOOK_ON, env: true),
+    row!("WEBHOOK_FORMAT", Text, "generic", Becomes("`format` of the webhooks that name none"), needs: WEBHOOK_ON, env: true),
     row!("WEBHOOK_TIMEOUT", Int, "30", BOUNDED, env: true),
-    row!("WEBHOOK_MAX_RETRIES", Int, "3", NotNeeded("every channel retries with growing pauses"), env: true),
-    row!("WEBHOOK_RETRY_DELAY", Int, "2", NotNeeded("every channel retries with growing pauses"), env: true),
-    row!("PROMETHEUS_ENABLED" > "METRICS_ENABLED", Bool, "false", By(ch::metrics), env: true),
-    row!("METRICS_PATH" | "PROMETHEUS_TEXTFILE_DIR", Text, "", By(ch::metrics_path), env: true),
+    row!("WEBHOOK_MAX_RETRIES", Int, "3", Ignore("every channel retries with growing pauses"), env: true),
+    row!("WEBHOOK_RETRY_DELAY", Int, "2", Ignore("every channel retries with growing pauses"), env: true),
+    row!("PROMETHEUS_ENABLED" > "METRICS_ENABLED", Bool, "false", Switch("it is off", ch::metrics), env: true),
+    row!("METRICS_PATH" | "PROMETHEUS_TEXTFILE_DIR", Text, "", Custom(ch::metrics_path), needs: METRICS_ON, env: true),
 
-    // What is collected: PVE
+    // Collection: PVE
     row!("BACKUP_CLUSTER_CONFIG", Bool, "true", Skip(&["pve-corosync", "pve-corosync-node"])),
     row!("BACKUP_PVE_FIREWALL", Bool, "true", Skip(&["pve-firewall", "pve-firewall-node", "pve-firewall-vnet", "pve-firewall-guest"])),
     row!("BACKUP_VZDUMP_CONFIG", Bool, "true", Skip(&["pve-vzdump"])),
@@ -310,21 +427,21 @@ pub const ROWS: &[OptionRow] = &[
     row!("MAX_PVE_BACKUP_SIZE", Size, "0", SAMPLES),
     row!("PVE_BACKUP_INCLUDE_PATTERN", Text, "", Unless("", "backups of guests are vzdump's; name files with `include`")),
     row!("BACKUP_CEPH_CONFIG", Bool, "false", Anyway("ceph, pve-ceph, pve-ceph-daemons")),
-    row!("CEPH_CONFIG_PATH", Text, "", By(fi::other_folder)),
+    row!("CEPH_CONFIG_PATH", Text, "", Custom(fi::other_folder)),
     row!("PVESH_TIMEOUT", Int, "15", BOUNDED),
     row!("FS_IO_TIMEOUT", Int, "30", BOUNDED),
-    row!("PVE_CONFIG_PATH", Text, "", By(fi::own_place)),
-    row!("PVE_CLUSTER_PATH", Text, "", By(fi::own_place)),
-    row!("COROSYNC_CONFIG_PATH", Text, "", By(fi::own_place)),
-    row!("VZDUMP_CONFIG_PATH", Text, "", By(fi::own_place)),
-    row!("PBS_CONFIG_PATH", Text, "", By(fi::own_place)),
+    row!("PVE_CONFIG_PATH", Text, "", PLACES),
+    row!("PVE_CLUSTER_PATH", Text, "", PLACES),
+    row!("COROSYNC_CONFIG_PATH", Text, "", PLACES),
+    row!("VZDUMP_CONFIG_PATH", Text, "", PLACES),
+    row!("PBS_CONFIG_PATH", Text, "", PLACES),
 
-    // What is collected: PBS
+    // Collection: PBS
     row!("BACKUP_DATASTORE_CONFIGS", Bool, "true", Skip(&["pbs-datastores"])),
     row!("BACKUP_PBS_S3_ENDPOINTS", Bool, "true", Always(fi::s3)),
     row!("BACKUP_PBS_NODE_CONFIG", Bool, "true", Skip(&["pbs-node"])),
-    row!("BACKUP_PBS_ACME_ACCOUNTS", Bool, "true", By(fi::acme)),
-    row!("BACKUP_PBS_ACME_PLUGINS", Bool, "true", By(fi::acme)),
+    row!("BACKUP_PBS_ACME_ACCOUNTS", Bool, "true", Custom(fi::acme)),
+    row!("BACKUP_PBS_ACME_PLUGINS", Bool, "true", Custom(fi::acme)),
     row!("BACKUP_PBS_METRIC_SERVERS", Bool, "true", Skip(&["pbs-metrics"])),
     row!("BACKUP_PBS_TRAFFIC_CONTROL", Bool, "true", Skip(&["pbs-traffic-control"])),
     row!("BACKUP_PBS_NOTIFICATIONS", Bool, "true", Skip(&["pbs-notifications"])),
@@ -341,11 +458,11 @@ pub const ROWS: &[OptionRow] = &[
     row!("PXAR_FILE_INCLUDE_PATTERN" | "PXAR_INCLUDE_PATTERN", List, "", SAMPLES),
     row!("PXAR_FILE_EXCLUDE_PATTERN", List, "", SAMPLES),
     row!("PBS_DATASTORE_PATH", List, "", SAMPLES),
-    row!("PBS_REPOSITORY", Text, "", NotNeeded("root's own tools are asked; `api: pbs` asks with a token instead"), env: true),
-    row!("PBS_PASSWORD", Text, "", NotNeeded("root's own tools are asked; `api: pbs` asks with a token instead"), secret: true, env: true),
-    row!("PBS_FINGERPRINT", Text, "", NotNeeded("the node's own certificate is read from where it lies"), env: true),
+    row!("PBS_REPOSITORY", Text, "", Ignore("root's own tools are asked; `api: pbs` asks with a token instead"), env: true),
+    row!("PBS_PASSWORD", Text, "", Ignore("root's own tools are asked; `api: pbs` asks with a token instead"), secret: true, env: true),
+    row!("PBS_FINGERPRINT", Text, "", Ignore("the node's own certificate is read from where it lies"), env: true),
 
-    // What is collected: the system
+    // Collection: the system
     row!("BACKUP_NETWORK_CONFIGS" | "BACKUP_NETWORK_CONFIG", Bool, "true", Skip(&["network", "network-links", "networkd", "netplan", "network-manager"])),
     row!("BACKUP_APT_SOURCES", Bool, "true", Skip(&["apt-sources", "apt-keys", "apt-auth", "apt-settings"])),
     row!("BACKUP_CRON_JOBS" | "BACKUP_CRONTABS", Bool, "true", Skip(&["cron", "crontabs"])),
@@ -359,46 +476,46 @@ pub const ROWS: &[OptionRow] = &[
     row!("BACKUP_SSH_KEYS", Bool, "true", Skip(&["ssh-host", "sshd", "ssh-client", "ssh-known-hosts", "ssh-other", "ssh-root", "ssh-root-trust"])),
     row!("BACKUP_ZFS_CONFIG", Bool, "true", Skip(&["zfs", "hostid", "zpool-cache"])),
     row!("BACKUP_ROOT_HOME", Bool, "true", Skip(&["root"])),
-    row!("BACKUP_CONFIG_FILE", Bool, "true", NotNeeded("the items pbx-config and proxsave hold both configurations"), env: true),
+    row!("BACKUP_CONFIG_FILE", Bool, "true", Ignore("the items pbx-config and proxsave hold both configurations"), env: true),
     row!("BACKUP_FIREWALL_RULES", Bool, "false", Anyway("nftables, iptables, ufw, firewalld")),
-    row!("BACKUP_SCRIPT_REPOSITORY", Bool, "false", NotNeeded("a package needs no copy of itself")),
-    row!("BACKUP_USER_HOMES", Bool, "true", NotNeeded("dropped by the old tool itself; `include` names what matters below /home")),
+    row!("BACKUP_SCRIPT_REPOSITORY", Bool, "false", Ignore("a package needs no copy of itself")),
+    row!("BACKUP_USER_HOMES", Bool, "true", Ignore("dropped by the old tool itself; `include` names what matters below /home")),
     row!("SYSTEM_ROOT_PREFIX", Text, "", ROOTED),
     row!("HOST_BACKUP_MODE", Bool, "false", Unless("false", "`--root DIR` works on a system that is mounted elsewhere, for every verb")),
 
     // Schedule
-    row!("SCHEDULER_MODE", Choice(&["cron", "daemon"]), "cron", NotNeeded("proxmox-backup-extra.timer starts the runs")),
-    row!("SCHEDULER_TIME", Text, "02:00", By(fi::time)),
+    row!("SCHEDULER_MODE", Choice(&["cron", "daemon"]), "cron", Ignore("proxmox-backup-extra.timer starts the runs")),
+    row!("SCHEDULER_TIME", Text, "02:00", Custom(fi::time)),
     row!("CRON_SCHEDULE", Text, "", Instead(TIMER)),
     row!("CRON_HOUR", Text, "", Instead(TIMER)),
     row!("CRON_MINUTE", Text, "", Instead(TIMER)),
-    row!("MAX_RUN_DURATION", Duration, "1h", NotNeeded("every wait has a limit of its own; TimeoutStartSec of the service bounds the whole")),
-    row!("DAEMON_OPT_OUT", Bool, "false", NotNeeded("there is no daemon")),
+    row!("MAX_RUN_DURATION", Duration, "1h", Ignore("every wait has a limit of its own; TimeoutStartSec of the service bounds the whole")),
+    row!("DAEMON_OPT_OUT", Bool, "false", Ignore("there is no daemon")),
 
     // Healthchecks
-    row!("HEALTHCHECK_ENABLED", Bool, "false", By(ch::health)),
-    row!("HEALTHCHECK_MODE", Choice(&["centralized", "self"]), "centralized", By(ch::health_mode)),
-    row!("HEALTHCHECK_BACKUP_URL", Text, "", By(ch::health_url), secret: true),
-    row!("HEALTHCHECK_PING_ENDPOINT", Text, "https://hc-ping.com", By(ch::health_part)),
-    row!("HEALTHCHECK_PING_KEY", Text, "", By(ch::health_part), secret: true),
-    row!("HEALTHCHECK_BACKUP_ID", Text, "", By(ch::health_part), secret: true),
-    row!("HEALTHCHECK_SEND_LOG", Bool, "true", By(ch::health_log)),
-    row!("HEALTHCHECK_HEARTBEAT_INTERVAL", Duration, "5m", ch::NO_DAEMON),
-    row!("HEALTHCHECK_ALIVE_URL", Text, "", ch::NO_DAEMON, secret: true),
-    row!("HEALTHCHECK_ALIVE_ID", Text, "", ch::NO_DAEMON, secret: true),
-    row!("HEALTHCHECK_UPDATES_URL", Text, "", ch::NO_UPDATES, secret: true),
-    row!("HEALTHCHECK_UPDATES_ID", Text, "", ch::NO_UPDATES, secret: true),
-    row!("HEALTHCHECK_UPDATE_INTERVAL", Duration, "5m", ch::NO_UPDATES),
-    row!("HEALTHCHECK_NOTIFY_EMAIL_URL", Text, "", ch::NO_CHANNEL_CHECKS, secret: true),
-    row!("HEALTHCHECK_NOTIFY_EMAIL_ID", Text, "", ch::NO_CHANNEL_CHECKS, secret: true),
-    row!("HEALTHCHECK_NOTIFY_TELEGRAM_URL", Text, "", ch::NO_CHANNEL_CHECKS, secret: true),
-    row!("HEALTHCHECK_NOTIFY_TELEGRAM_ID", Text, "", ch::NO_CHANNEL_CHECKS, secret: true),
-    row!("HEALTHCHECK_NOTIFY_GOTIFY_URL", Text, "", ch::NO_CHANNEL_CHECKS, secret: true),
-    row!("HEALTHCHECK_NOTIFY_GOTIFY_ID", Text, "", ch::NO_CHANNEL_CHECKS, secret: true),
-    row!("HEALTHCHECK_NOTIFY_WEBHOOK_URL", Text, "", ch::NO_CHANNEL_CHECKS, secret: true),
-    row!("HEALTHCHECK_NOTIFY_WEBHOOK_ID", Text, "", ch::NO_CHANNEL_CHECKS, secret: true),
+    row!("HEALTHCHECK_ENABLED", Bool, "false", Switch("it is off", ch::health)),
+    row!("HEALTHCHECK_MODE", Choice(&["centralized", "self"]), "centralized", Custom(ch::health_mode), needs: HEALTH_ON),
+    row!("HEALTHCHECK_BACKUP_URL", Text, "", Custom(ch::health_url), needs: OWN_HEALTH, secret: true),
+    row!("HEALTHCHECK_PING_ENDPOINT", Text, "https://hc-ping.com", Custom(ch::health_part), needs: OWN_HEALTH),
+    row!("HEALTHCHECK_PING_KEY", Text, "", Custom(ch::health_part), needs: OWN_HEALTH, secret: true),
+    row!("HEALTHCHECK_BACKUP_ID", Text, "", Custom(ch::health_part), needs: OWN_HEALTH, secret: true),
+    row!("HEALTHCHECK_SEND_LOG", Bool, "true", Ignore("the end of the log goes with it"), needs: OWN_HEALTH),
+    row!("HEALTHCHECK_HEARTBEAT_INTERVAL", Duration, "5m", NO_DAEMON),
+    row!("HEALTHCHECK_ALIVE_URL", Text, "", NO_DAEMON, secret: true),
+    row!("HEALTHCHECK_ALIVE_ID", Text, "", NO_DAEMON, secret: true),
+    row!("HEALTHCHECK_UPDATES_URL", Text, "", NO_UPDATES, secret: true),
+    row!("HEALTHCHECK_UPDATES_ID", Text, "", NO_UPDATES, secret: true),
+    row!("HEALTHCHECK_UPDATE_INTERVAL", Duration, "5m", NO_UPDATES),
+    row!("HEALTHCHECK_NOTIFY_EMAIL_URL", Text, "", NO_CHANNEL_CHECKS, secret: true),
+    row!("HEALTHCHECK_NOTIFY_EMAIL_ID", Text, "", NO_CHANNEL_CHECKS, secret: true),
+    row!("HEALTHCHECK_NOTIFY_TELEGRAM_URL", Text, "", NO_CHANNEL_CHECKS, secret: true),
+    row!("HEALTHCHECK_NOTIFY_TELEGRAM_ID", Text, "", NO_CHANNEL_CHECKS, secret: true),
+    row!("HEALTHCHECK_NOTIFY_GOTIFY_URL", Text, "", NO_CHANNEL_CHECKS, secret: true),
+    row!("HEALTHCHECK_NOTIFY_GOTIFY_ID", Text, "", NO_CHANNEL_CHECKS, secret: true),
+    row!("HEALTHCHECK_NOTIFY_WEBHOOK_URL", Text, "", NO_CHANNEL_CHECKS, secret: true),
+    row!("HEALTHCHECK_NOTIFY_WEBHOOK_ID", Text, "", NO_CHANNEL_CHECKS, secret: true),
 
-    // Of the Bash version, which nobody reads any more
+    // Options of the Bash version, which nothing reads any more
     row!("AUTO_DETECT_DATASTORES", Text, "", IGNORED),
     row!("BACKUP_COROSYNC_CONFIG", Text, "", IGNORED),
     row!("BACKUP_SMALL_PXAR", Text, "", IGNORED),

@@ -12,7 +12,7 @@ use crate::sys::pmxcfs;
 use crate::sys::process::processes;
 
 /// Checks the network of the system whose /proc is below the root.
-pub fn network(host: &Host, config: &Check) -> Vec<CheckFinding> {
+pub fn network(host: &Host, config: &CheckConfig) -> Vec<CheckFinding> {
     let names = |programs: &[ProgramName]| programs.iter().map(|program| program.0.clone()).collect();
     let rules = ExposureRules {
         ports: config.port_allow.iter().map(|allowed| (allowed.program.clone(), allowed.port)).collect(),
@@ -20,6 +20,7 @@ pub fn network(host: &Host, config: &Check) -> Vec<CheckFinding> {
         programs: names(&config.process_allow),
         suspicious_programs: names(&config.process_suspicious),
     };
+
     let running = match processes::all(host.root()) {
         Ok(running) if running.is_empty() => {
             let what = "there is no /proc here: a system that does not run shows nothing to the network";
@@ -31,6 +32,7 @@ pub fn network(host: &Host, config: &Check) -> Vec<CheckFinding> {
             return vec![finding.hint("run it as root")];
         }
     };
+
     let mut findings = match sockets::listeners(host.root()) {
         Ok(listeners) => exposure::sockets(&listeners, &running, &rules, &host.facts),
         Err(error) => {
