@@ -161,6 +161,7 @@ pub fn settle(name: &str, mode: Option<&str>, level: Option<i32>, threads: u32) 
         let message = format!("compression-level {level} is not between {low} and {high} for {}", codec.name);
         return Err(usage(message, "leave it out for the default").into());
     }
+
     let mut settled = Compression {
         name: codec.name.to_owned(),
         level,

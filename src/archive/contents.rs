@@ -55,6 +55,7 @@ pub fn read_stream(
     let mut index: Option<Index> = None;
     let decoded = (codec.decode)(Box::new(input))?;
     let mut bounded = Bounded { inner: decoded, left: limits.bytes, over: OVER };
+
     let result = tar::read(&mut bounded, &mut |member, content| {
         ensure!(index.is_none(), "{}: stands behind the index", member.path);
         if member.path.as_bytes() == INDEX_PATH.as_bytes() {
@@ -74,6 +75,7 @@ pub fn read_stream(
         Ok(())
     });
     result?;
+
     // The archive ends with two blocks of zeros, and reading it stops at the first.
     let mut rest = Vec::new();
     bounded.by_ref().take(BLOCK as u64 + 1).read_to_end(&mut rest).context("damaged payload")?;
@@ -119,6 +121,7 @@ fn compare(index: &Index, seen: &HashMap<Name, Seen>, snapshot: &Snapshot) -> Re
         snapshot.counts.entries
     );
     check_manifest(index, snapshot)?;
+
     let mut listed = HashSet::with_capacity(index.entries.len());
     for entry in &index.entries {
         ensure!(listed.insert(&entry.path), "{}: stands in its index twice", entry.path);

@@ -97,6 +97,7 @@ impl Identity {
         {
             return Ok(bare(Key::Locked(Arc::new(bytes.to_vec()))));
         }
+
         let fault = |what: String| Fault::new(FaultKind::Unseal, what);
         let text = std::str::from_utf8(bytes).map_err(|_| fault("is no file of identities".into()))?;
         if text.trim_start().starts_with("-----BEGIN ") {
@@ -109,6 +110,7 @@ impl Identity {
             }
             return Ok(bare(Key::Ssh(Box::new(key))));
         }
+
         let mut found = Vec::new();
         for (n, line) in text.lines().enumerate() {
             let line = line.trim();
@@ -177,6 +179,7 @@ impl Identity {
     /// What it locks. None: the passphrase is wrong.
     pub fn unlock(&self, passphrase: &str) -> Result<Option<Vec<Self>>> {
         let passphrase = SecretString::from(passphrase.to_owned());
+
         match &self.key {
             Key::Ssh(key) => {
                 let age::ssh::Identity::Encrypted(locked) = key.as_ref() else {

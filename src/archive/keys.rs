@@ -99,6 +99,7 @@ impl Keys {
             lock(&self.0.identities).extend(Identity::of_file(&path)?);
         }
         self.take_own_ssh_keys(sealed);
+
         let mut refusal = None;
         for identity in lock(&self.0.identities).iter() {
             match identity.open(header) {
@@ -119,6 +120,7 @@ impl Keys {
         if let Some(held) = self.unlock(header, sealed)? {
             return Ok(self.keep(header, held));
         }
+
         let derivations = derivations(sealed);
         let question = Question::Key { of, passphrase: !derivations.is_empty() };
         let mut wrong = None;
@@ -159,6 +161,7 @@ impl Keys {
         };
         let locked =
             lock(&self.0.identities).iter().find(|one| one.is_locked() && one.may_open(sealed)).cloned();
+
         if let Some(locked) = locked {
             let what =
                 format!("{}: is locked by a passphrase, and nobody can be asked", locked.path.display());
@@ -189,6 +192,7 @@ impl Keys {
         let fits = |identity: &Identity| identity.is_locked() && identity.may_open(sealed);
         let locked: Vec<Identity> =
             lock(&self.0.identities).iter().filter(|one| fits(one)).cloned().collect();
+
         for identity in locked {
             let mut wrong = None;
             let opened = loop {

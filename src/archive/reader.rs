@@ -157,6 +157,7 @@ impl Archive {
     ) -> Result<Index> {
         let held = self.key(path).map_err(|error| not_opened(&error, path))?;
         self.file.seek(SeekFrom::Start(self.payload_at))?;
+
         let mut visit_error = None;
         let mut visit = |member: &TarMember, content: &mut dyn Read| {
             visit(member, content).map_err(|error| {
@@ -179,6 +180,7 @@ impl Archive {
             // A stop comes as an error of the reading or of `visit`: it is neither damage nor the visitor's.
             check_stopped()?;
         }
+
         match (visit_error, index) {
             (Some(error), _) => Err(error),
             (None, index) => index.map_err(|error| damaged(&error, path)),
@@ -295,6 +297,7 @@ fn find_payload(file: &File, snapshot: &Snapshot) -> Result<(u64, Option<Vec<u8>
     let mut members = archive.entries_with_seek()?.raw(true);
     let mut before: Vec<Name> = Vec::new();
     let mut signature = None;
+
     while let Some(entry) = members.next() {
         let mut entry = entry.context("damaged header")?;
         let name = Name::new(entry.path_bytes());

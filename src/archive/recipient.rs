@@ -54,11 +54,13 @@ impl Recipient {
         if text.starts_with("ssh-") || text.starts_with("ecdsa-") || text.starts_with("sk-") {
             return Ok(Self { key: Key::Ssh(ssh(text)?), derivation: None });
         }
+
         let (word, rest) = text.split_once([' ', '\t']).unwrap_or((text, ""));
         let rest = rest.trim();
         if !word.starts_with("age1") {
             return Err(refused("is no recipient").hint(WHAT_IS_ONE).into());
         }
+
         let derivation = match rest {
             "" => None,
             rest if rest.starts_with('#') => None,
@@ -259,6 +261,7 @@ impl Derivation {
             ln > 0 && ln < 64 && r > 0 && (1..=4).contains(&p) && memory <= Self::MEMORY_MAX_BYTES,
             refused("its scrypt parameters are not sane")
         );
+
         let salt = BASE64.decode(salt).ok().filter(|salt| (8..=64).contains(&salt.len()));
         match (u8::try_from(ln), salt) {
             (Ok(ln), Some(salt)) => Ok(Self { ln, r, p, salt }),

@@ -85,6 +85,7 @@ impl Seal {
             Fault::new(FaultKind::Usage, format!("more than {RECIPIENTS_MAX} recipients"))
                 .hint("take the oldest ones out")
         );
+
         let all: Vec<_> = recipients.iter().map(Recipient::for_age).collect::<Result<_>>()?;
         let wrap = move || wrap(&all, read_back);
         let plugin = recipients.iter().any(Recipient::is_plugin);
@@ -117,6 +118,7 @@ fn wrap(all: &[Box<dyn age::Recipient + Send>], read_back: bool) -> Wrapped {
 
 fn cannot_seal(error: &EncryptError) -> anyhow::Error {
     let fault = |kind, message: String| Fault::new(kind, message);
+
     match error {
         EncryptError::MissingRecipients => fault(
             FaultKind::Usage,
@@ -152,6 +154,7 @@ pub(super) fn within<T: Send + 'static>(
 ) -> Result<T> {
     let (done, wait) = mpsc::channel();
     thread::spawn(move || drop(done.send(work())));
+
     let end = Instant::now() + limit;
     loop {
         check_stopped()?;
@@ -194,6 +197,7 @@ impl<R: BufRead> Opening<R> {
                 break;
             }
         }
+
         // A random number follows, without which the key cannot be tried.
         let mut nonce = [0; 16];
         input.read_exact(&mut nonce).context("ends within its seal")?;

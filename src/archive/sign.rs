@@ -51,10 +51,12 @@ impl Signer {
         let (cipher, _kdf, _options) = (rest.string()?, rest.string()?, rest.string()?);
         ensure!(cipher == b"none", "is locked by a passphrase");
         ensure!(rest.number()? == 1, "holds more than one key");
+
         let blob = rest.string()?.to_vec();
         let mut secret = Fields(rest.string()?);
         ensure!(secret.number()? == secret.number()?, "is damaged");
         ensure!(secret.string()? == ED25519_NAME.as_bytes(), "is no ed25519 key");
+
         let public = secret.string()?.to_vec();
         let (seed, again) = secret.string()?.split_at_checked(32).context("is damaged")?;
         ensure!(again == public && public_of(&blob)? == public, "is damaged");

@@ -22,6 +22,7 @@ pub fn header(entry: &Entry) -> Result<Vec<u8>> {
     if entry.kind == EntryKind::Dir {
         path.push(b'/');
     }
+
     let mut records = Vec::new();
     let mut header = Header::new_ustar();
     header.set_entry_type(match entry.kind {
@@ -34,11 +35,13 @@ pub fn header(entry: &Entry) -> Result<Vec<u8>> {
         pax::write(&mut records, "path", &path);
         set_path(&mut header, b"long-name");
     }
+
     if let Some(link) = &entry.link
         && header.set_link_name_literal(link.as_bytes()).is_err()
     {
         pax::write(&mut records, "linkpath", link.as_bytes());
     }
+
     header.set_size(entry.size);
     header.set_mode(entry.mode);
     header.set_uid(u64::from(entry.uid));
@@ -49,6 +52,7 @@ pub fn header(entry: &Entry) -> Result<Vec<u8>> {
         header.set_mtime(0);
         pax::write(&mut records, "mtime", entry.mtime.0.to_string().as_bytes());
     }
+
     // Names that do not fit are left to the numbers.
     let _ = header.set_username(&entry.owner);
     let _ = header.set_groupname(&entry.group);
@@ -56,6 +60,7 @@ pub fn header(entry: &Entry) -> Result<Vec<u8>> {
         pax::write(&mut records, &format!("{XATTR}{}", escape(&xattr.name)), &xattr.value);
     }
     header.set_cksum();
+
     let mut blocks = Vec::with_capacity(BLOCK);
     if !records.is_empty() {
         ensure!(
@@ -147,6 +152,7 @@ pub fn read(input: impl Read, visit: &mut dyn FnMut(&TarMember, &mut dyn Read) -
         // The crate skips what was left unread only when it can; a short stream must not pass for a whole one.
         io::copy(&mut raw, &mut io::sink())?;
     }
+
     ensure!(pax.is_none(), "a PAX header without a member");
     Ok(())
 }
@@ -165,6 +171,7 @@ fn member(raw: &tar::Entry<impl Read>, pax: Pax) -> Result<TarMember> {
     if kind == EntryKind::Dir && path.last() == Some(&b'/') {
         path.pop();
     }
+
     let path = Name::new(path);
     check_path(&path)?;
     let link = pax.link.or_else(|| header.link_name_bytes().map(std::borrow::Cow::into_owned)).map(Name::new);
@@ -173,6 +180,7 @@ fn member(raw: &tar::Entry<impl Read>, pax: Pax) -> Result<TarMember> {
         "{shown}: a link without a target, or a target without a link"
     );
     check_target(&path, link.as_ref())?;
+
     let size = header.entry_size().context("damaged header")?;
     ensure!(kind == EntryKind::File || size == 0, "{shown}: only files have contents");
     Ok(TarMember {

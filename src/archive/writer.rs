@@ -79,12 +79,14 @@ impl Writer {
         draft.payload.name = format!("payload.tar{}{sealed_ext}", codec.ext);
         draft.sealed = seal.as_ref().map(|seal| seal.sealed.clone());
         draft.payload.sha256 = "0".repeat(64);
+
         let reserved = serde_json::to_vec_pretty(&draft)?.len() + MANIFEST_SLACK_BYTES;
         let reserved = reserved.next_multiple_of(BLOCK);
         ensure!(
             reserved <= MANIFEST_MAX_BYTES,
             "the manifest would be larger than {MANIFEST_MAX_BYTES} bytes; a shorter note helps"
         );
+
         let mtime = draft.id.at().as_second();
         let mut head = Vec::new();
         let blank = vec![b' '; reserved];
@@ -93,11 +95,13 @@ impl Writer {
             // Room for it: a signature over another manifest is as long.
             tar::plain(SIGNATURE_NAME, &signer.sign(&blank), mtime, &mut head)?;
         }
+
         let text = howto(&draft, codec.by_hand, true, signer.is_some());
         tar::plain(HOWTO_NAME, text.as_bytes(), mtime, &mut head)?;
         let payload_at = head.len() as u64;
         head.extend_from_slice(&tar::plain_header(&draft.payload.name, 0, mtime)?);
         file.write_all(&head)?;
+
         let read_along = seal.as_ref().is_some_and(|seal| seal.held.is_none());
         let mut sink = Sink::new(file, seal)?;
         let proof = read_along.then(|| {
@@ -215,6 +219,7 @@ impl Members for Writer {
             self.write(tar::padding(entry.size))?;
             entry.sha256 = crate::sys::hex(&hash.finalize());
         }
+
         self.entries.push(entry);
         Ok(fit)
     }

@@ -24,6 +24,7 @@ impl App<'_> {
             self.print(&plan, render::plan)?;
             return Ok(Outcome::of(&plan.problems).into());
         }
+
         let (clock, trigger) = (Instant::now(), trigger(args.trigger));
         let config = self.config();
         let channels = Channels::open(&self.host, config.as_ref().ok());
@@ -46,6 +47,7 @@ impl App<'_> {
             self.tell(&report.problems[own..]);
             return Err(error);
         }
+
         let quiet = self.quiet;
         self.print(&report, |report| {
             if quiet { render::problems(&worth(&report.problems)) } else { render::report(report) }

@@ -15,6 +15,7 @@ impl App<'_> {
         let selection = selection(args.selected);
         let sources = sources::Sources::new(&self.host, &config, &stores, &selection)?;
         let (found, left) = sources::count(&self.host, &sources)?;
+
         let rows: Vec<ItemRow> = if args.all {
             crate::catalog::items().collect()
         } else {
@@ -26,6 +27,7 @@ impl App<'_> {
         .collect();
         let mut problems = sources.problems;
         problems.extend(left.problems);
+
         let problems = worth(&problems);
         let value = serde_json::json!({ "items": rows, "problems": problems });
         self.print(&value, |_| {

@@ -43,6 +43,7 @@ impl App<'_> {
         if args.complete {
             return self.check_complete();
         }
+
         // First of all: with the wrong mode of its secrets the configuration does not load.
         let mut findings = look::own(&self.host);
         if args.fix {
@@ -88,10 +89,12 @@ impl App<'_> {
                 }
             }
         }
+
         let restores = pending::restores(&self.host).into_iter();
         findings.extend(restores.map(|problem| check::of_problem(Area::Restores, problem)));
         findings.extend(look::host(&self.host));
         findings.sort_by_key(|finding| finding.area);
+
         let outcome = check::outcome(&findings);
         let quiet = self.quiet;
         self.print(&serde_json::json!({ "outcome": outcome, "findings": findings }), |_| {
@@ -156,6 +159,7 @@ fn covered(coverage: &Coverage) -> String {
     if coverage.places.is_empty() {
         return text;
     }
+
     let row = |place: &UnsavedPlace| {
         let slash = if place.files > 1 { "/" } else { "" };
         let by = place.by.as_ref().map(|by| format!("  (by {by})")).unwrap_or_default();

@@ -99,6 +99,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>, mut world: AppEnv) -> Exit 
     };
     talk::init(level);
     let AppEnv { exec, now, out, err } = world;
+
     // One spelling for one root: the lock is named after it.
     let root = match std::fs::canonicalize(&cli.global.root) {
         Ok(root) if root.is_dir() => root,
@@ -116,11 +117,13 @@ pub fn run(args: impl IntoIterator<Item = OsString>, mut world: AppEnv) -> Exit 
     if !host.exec.is_of_host() {
         host.machine = Arc::new(System);
     }
+
     let quiet = cli.global.quiet;
     // A proof is of the key that was named, and of no other that happens to lie here.
     let proves = matches!(cli.verb, Verb::Key(key::KeyCommand::Prove)) && !cli.global.identities.is_empty();
     let said = key::identity::keys(&cli.global.identities, !proves)
         .and_then(|keys| App { host, format, quiet, keys, out, err: &mut *err }.speak(cli.verb));
+
     match said {
         Ok(exit) => exit,
         // A call that a signal interrupted is the signal's error, not the disk's.
@@ -137,6 +140,7 @@ fn usage(error: &clap::Error, args: &[OsString], world: &mut AppEnv) -> Exit {
         let _ = write!(world.out, "{}", error.render());
         return Exit::Ok;
     }
+
     let words: Vec<_> = args.iter().map(|arg| arg.to_string_lossy()).collect();
     let json = words.iter().any(|word| word == "--json" || word.starts_with("--output-format=json"))
         || words.windows(2).any(|pair| pair[0] == "--output-format" && pair[1].starts_with("json"));
@@ -148,6 +152,7 @@ fn usage(error: &clap::Error, args: &[OsString], world: &mut AppEnv) -> Exit {
         let line = line.trim_start_matches("error: ");
         return failed(&Fault::new(FaultKind::Usage, line).into(), Format::Json, world.err);
     }
+
     let _ = write!(world.err, "{}", error.render());
     Exit::Usage
 }
@@ -157,6 +162,7 @@ fn failed(error: &anyhow::Error, format: Format, err: &mut dyn Write) -> Exit {
     let fault = error.downcast_ref::<Fault>();
     let exit = fault.map_or(Exit::Failed, |fault| fault.kind.into());
     let message = render::one_line(&mask::mask(&render::without_errno(&format!("{error:#}"))));
+
     let hint = if error.to_string() == NO_OUTPUT {
         Some("what it leads to is full or broken; what was to be done is done".to_owned())
     } else {

@@ -60,6 +60,7 @@ impl App<'_> {
         let here = self.host.exec.is_of_host();
         let rows: Vec<Row> = channels.targets.iter().map(Row::of).collect();
         let value = serde_json::json!({ "channels": rows, "problems": channels.problems });
+
         self.print(&value, |_| {
             let cells = |row: &Row| {
                 let when = format!("{:?}", row.when).to_lowercase();
@@ -88,17 +89,20 @@ impl App<'_> {
                 return Err(unknown(channels, name).into());
             }
         }
+
         let chosen: Vec<&Target> =
             all().filter(|target| names.is_empty() || names.contains(&target.name)).collect();
         if chosen.is_empty() && channels.problems.is_empty() {
             let fault = Fault::new(FaultKind::NotFound, "there is no channel to test");
             return Err(fault.hint("pbx-config.cfg(5) says how to configure one").into());
         }
+
         let done = Channels::test(&chosen, &self.host);
         self.print(&done, |done| done.iter().map(line).collect())?;
         if names.is_empty() {
             self.tell(&channels.problems);
         }
+
         let bad = done.iter().any(|one| !one.arrived());
         Ok(if bad { Exit::Failed } else { Outcome::of(&channels.problems).into() })
     }

@@ -27,6 +27,7 @@ impl App<'_> {
             self.print(&plans, |plans| plans.iter().map(table).collect())?;
             return Ok(exit(plans.iter().map(|plan| &plan.problems[..])));
         }
+
         self.noted("prune", |words, record| {
             let progress = words.progress();
             let show = |plan: &PrunePlan| {
@@ -54,6 +55,7 @@ impl App<'_> {
             let plans = self.old_plans(stores, &keep, zone)?;
             return self.print_old(&plans, true);
         }
+
         self.noted("prune", |me, record| {
             let lock = Lock::acquire(&me.host.run_dir())?;
             let mut plans = me.old_plans(stores, &keep, zone)?;

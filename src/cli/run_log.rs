@@ -49,12 +49,14 @@ impl App<'_> {
             }
             return Ok(Exit::Ok);
         }
+
         if args.restores {
             let mut lines = audit_log::lines(&self.host)?;
             lines.reverse();
             self.print(&lines, |lines| restores(lines))?;
             return Ok(Exit::Ok);
         }
+
         let records = records::all(&self.host)?;
         self.print(&records, |records| {
             if records.is_empty() {
@@ -71,6 +73,7 @@ fn restores(lines: &[audit_log::Line]) -> String {
     if lines.is_empty() {
         return "no restores\n".to_owned();
     }
+
     let who = |line: &audit_log::Line| {
         let login = line.who.login_uid.map(|uid| format!(", login {uid}")).unwrap_or_default();
         let sudo = line.who.sudo_user.as_ref().map(|user| format!(", sudo by {user}")).unwrap_or_default();
@@ -104,12 +107,14 @@ fn what(record: &RunRecord) -> String {
     if let Some(problem) = record.problems.first().filter(|_| !record.is_success()) {
         return render::without_errno(&problem.what);
     }
+
     let mut parts = Vec::new();
     if let (Some(id), Some(stats)) = (&record.snapshot, &record.stats) {
         parts.push(format!("{id}, {} files, {}", stats.files, render::size(stats.size)));
     }
     parts.extend(record.unchanged.as_ref().map(|id| format!("unchanged since {id}")));
     parts.extend(record.changes.as_ref().map(|changes| format!("{} since the last", changes.summary())));
+
     let removed: usize = record.stores.iter().map(|store| store.removed).sum();
     if removed > 0 || record.verb == "prune" {
         parts.push(format!("{removed} removed"));
@@ -119,6 +124,7 @@ fn what(record: &RunRecord) -> String {
         let bad = if bad > 0 { format!(", {bad} bad") } else { String::new() };
         parts.push(format!("{}: {} good{bad}", one.store, one.good));
     }
+
     if !record.problems.is_empty() {
         parts.push(count(record.problems.len(), "problem"));
     }
@@ -159,10 +165,12 @@ fn full(record: &RunRecord) -> String {
             .map(|(name, seconds)| format!("{name} {seconds:.2} s"));
         lines.push(("phases", phases.collect::<Vec<_>>().join(", ")));
     }
+
     if let Some(changes) = &record.changes {
         lines.push(("changes", format!("{} since {}", changes.summary(), changes.since)));
         lines.extend(changes.lines().into_iter().map(|line| ("", line)));
     }
+
     for store in &record.stores {
         let place = match &store.place {
             Some(place) => place.clone(),
@@ -174,6 +182,7 @@ fn full(record: &RunRecord) -> String {
         let joint = if place.is_empty() || kept.is_empty() { "" } else { "; " };
         lines.push(("store", format!("{}: {place}{joint}{kept}", store.store)));
     }
+
     for one in &record.verified {
         let mut text = format!("{}: {} good", one.store, one.good);
         one.damaged.iter().for_each(|id| text.push_str(&format!(", {id} is damaged")));
@@ -182,6 +191,7 @@ fn full(record: &RunRecord) -> String {
         }
         lines.push(("verified", text));
     }
+
     let line = |(key, value): (&str, String)| format!("{key:<11}{}", render::one_line(&value));
     let text = lines.into_iter().map(line).collect::<Vec<_>>().join("\n") + "\n";
     text + &render::problems(&record.problems)

@@ -34,6 +34,7 @@ impl App<'_> {
         let wanted = |host: &str| glob.as_ref().is_none_or(|glob| glob.matches(host));
         let mut listing = snapshots::list(&stores, host, &wanted)?;
         listing.problems.splice(0..0, problems);
+
         let bad = !listing.problems.is_empty();
         self.print(&listing, render::listing)?;
         self.tell(&listing.problems);
@@ -56,11 +57,13 @@ impl App<'_> {
             }
         };
         let index = &proven.index;
+
         if self.format == Format::Text && args.files {
             let text: String = index.entries.iter().map(render::entry).collect();
             self.write(text.as_bytes())?;
             return Ok(Exit::Ok);
         }
+
         let items: Vec<_> = render::items(index)
             .into_iter()
             .map(|(item, files, bytes)| serde_json::json!({ "item": item, "files": files, "bytes": bytes }))

@@ -64,6 +64,7 @@ impl App<'_> {
         if self.format != Format::Text {
             return Err(Fault { hint, ..Fault::new(kind, what) }.into());
         }
+
         let head = format!(
             "{}: {}: {}",
             Level::Critical.word(),
@@ -112,6 +113,7 @@ fn text(status: &HostStatus) -> String {
     let rows: Vec<Vec<String>> = status.stores.iter().map(|store| row(store, status.now)).collect();
     text.push_str(&render::table(&["STORE", "LAST SUCCESS", "AGE", "KEPT", "VERIFIED", "STATE"], &rows));
     text.push('\n');
+
     let mut line =
         |key: &str, value: String| text.push_str(&format!("{key:<11}{}\n", render::one_line(&value)));
     match &status.last_run {
@@ -121,12 +123,14 @@ fn text(status: &HostStatus) -> String {
         ),
         None => line("last run", "none is recorded".to_owned()),
     }
+
     line("next run", next(&status.timer, status.now));
     match status.key_proved {
         Some(at) => line("key", format!("proven {}, {} ago", local(at), plan::age(status.now, at))),
         None if status.sealed => line("key", "never proven".to_owned()),
         None => line("key", "none: snapshots are not sealed".to_owned()),
     }
+
     if let Some(drift) = &status.drift {
         line("drift", format!("{} since {}", drift.summary(), drift.since));
         drift.lines().into_iter().for_each(|change| line("", change));
@@ -142,11 +146,13 @@ fn fleet_text(fleet: &Fleet) -> String {
         .map(|member| format!("{} {}", member.host, member.why))
         .collect();
     let all = fleet.members.len();
+
     let head = match &bad[..] {
         [] if all == 0 => "no host has a snapshot".to_owned(),
         [] => count(all, "host"),
         bad => format!("{} of {}: {}", bad.len(), count(all, "host"), bad.join(", ")),
     };
+
     // What made it critical stands in the line that a monitor shows.
     let away = fleet.problems.iter().filter(|problem| problem.severity == Severity::Error);
     let away = away.map(|problem| render::without_errno(&problem.what));

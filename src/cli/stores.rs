@@ -33,6 +33,7 @@ struct Row {
 impl App<'_> {
     pub(super) fn store_verb(&mut self, args: &args::StoreCommand) -> Result<Exit> {
         let config = self.config()?;
+
         match args {
             args::StoreCommand::List => {
                 let stores = self.kept(&config, &args::Stores { names: Vec::new() })?;
@@ -122,6 +123,7 @@ fn line(row: &Row) -> String {
     ]);
     let words: Vec<String> = words.filter(|(_, n)| *n > 0).map(|(key, n)| format!("{key} {n}")).collect();
     let keep = if words.is_empty() { "keeps all".to_owned() } else { words.join(", ") };
+
     let has = match (&row.error, row.snapshots, row.of_this_host) {
         (None, Some(all), Some(own)) => format!("{all} snapshots, {own} of this host"),
         (error, ..) => render::one_line(&render::without_errno(error.as_deref().unwrap_or_default())),

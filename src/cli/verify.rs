@@ -107,6 +107,7 @@ impl<'a> Everything<'a> {
             found.sort_by(|a, b| b.id.cmp(&a.id));
             all.copies.extend(found.into_iter().map(|one| (store, one.id)));
         }
+
         all
     }
 }

@@ -44,6 +44,7 @@ impl LegacyName {
         if file.starts_with('.') || file.contains('/') || file.ends_with(super::snapshot::SUFFIX) {
             return None;
         }
+
         let (archive, bundle) = match file.strip_suffix(BUNDLE) {
             Some(inner) => (inner.strip_suffix(DECRYPTED).unwrap_or(inner), true),
             None => (file, false),
@@ -54,6 +55,7 @@ impl LegacyName {
             .find_map(|(ext, codec)| Some((packed.strip_suffix(ext)?.strip_suffix(TAR)?, *codec)))?;
         let tail = stem.len().checked_sub(TIME_LEN).and_then(|at| stem.get(at..));
         let at = tail.and_then(|time| DateTime::strptime(NAME_TIME, time).ok());
+
         // Behind its host, or alone behind the tool's name.
         let before = at.map_or(stem, |_| stem[..stem.len() - TIME_LEN].trim_end_matches('-'));
         let host = if let Some(host) = before.strip_suffix(BETWEEN.trim_end_matches('-')) {

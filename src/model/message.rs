@@ -111,6 +111,7 @@ impl Message {
     /// None: there is no such name.
     pub fn variable(&self, name: &str) -> Option<String> {
         let details = &self.details;
+
         Some(match name {
             "subject" => self.subject.clone(),
             "text" => self.text.clone(),
@@ -151,6 +152,7 @@ impl Details {
             let contents = format!("{} files, {}", self.files, size(self.bytes));
             rows.push(("Size", format!("{} ({contents})", size(self.size))));
         }
+
         if let Some(last) = &self.unchanged {
             rows.push(("Last", last.clone()));
         }

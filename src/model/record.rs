@@ -131,6 +131,7 @@ impl RunRecord {
             unexplained: snapshot.counts.unexplained,
             phases: report.phases,
         });
+
         let place = |stored: &super::report::StoredCopy| StoreResult {
             store: stored.store.clone(),
             primary: stored.primary,
@@ -138,6 +139,7 @@ impl RunRecord {
             kept: stored.kept,
             removed: stored.removed.len(),
         };
+
         Self {
             id: String::new(),
             verb: report.verb.to_owned(),

@@ -82,6 +82,7 @@ pub fn parse(file: &str, text: &str) -> Result<Vec<Section>, SyntaxError> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut sections: Vec<Section> = Vec::new();
     let mut first: HashMap<(String, String), usize> = HashMap::new();
+
     for (number, line) in (1..).zip(text.split('\n')) {
         let line = line.strip_suffix('\r').unwrap_or(line);
         let content = line.trim_matches(BLANKS);
@@ -135,6 +136,7 @@ fn parse_header(content: &str) -> Result<(String, String), Refusal> {
         let hint = "a kind is lower-case letters, digits and '-', as in 'dir: local'";
         return Err(("this is not the kind of a section".into(), hint));
     }
+
     if id.is_empty() {
         return Err((format!("'{kind}:' has no id"), "add a name, as in 'dir: local'"));
     }

@@ -140,6 +140,7 @@ impl<'a> Call<'a> {
         let site = Site::of(self.url).ok_or_else(|| Failure::lasting(anyhow!("this is no address")))?;
         let trust = if site.https { self.access.trust(host) } else { Ok(Trust::Pins(Vec::new())) };
         let client = trust.and_then(|trust| Client::new(&trust, !site.https)).map_err(Failure::lasting)?;
+
         let request = HttpRequest {
             method: self.method,
             url: self.url,
@@ -152,6 +153,7 @@ impl<'a> Call<'a> {
             let error = trouble.error.context(site.name.clone());
             if trouble.passing { Failure::passing(error) } else { Failure::lasting(error) }
         })?;
+
         match answer.status {
             200..=299 => Ok(answer),
             300..=399 => Err(Failure::lasting(anyhow!(

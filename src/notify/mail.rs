@@ -41,6 +41,7 @@ pub fn compose(message: &Message, from: &Address, to: &[Address]) -> Result<Mail
     for address in to {
         mail = mail.to(Mailbox::new(None, address.clone()));
     }
+
     // Nobody's holiday answers it.
     for (name, value) in
         [("Auto-Submitted", "auto-generated"), ("X-Pbx-Config-Outcome", &message.details.outcome.to_string())]
@@ -48,6 +49,7 @@ pub fn compose(message: &Message, from: &Address, to: &[Address]) -> Result<Mail
         let name = HeaderName::new_from_ascii(name.to_owned()).context("a header")?;
         mail = mail.raw_header(HeaderValue::new(name, value.to_owned()));
     }
+
     let parts = MultiPart::alternative_plain_html(message.text.clone(), message.html.clone());
     mail.multipart(parts).context("cannot make a mail of it")
 }

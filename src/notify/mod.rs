@@ -203,6 +203,7 @@ pub fn open(section: &Section) -> Result<Target> {
 fn read(kind: &ChannelKind, section: &Section) -> Result<Target, SyntaxError> {
     let secrets = (kind.secrets)(section);
     section.refuse_public(secrets)?;
+
     let (manner, rest) = section.split(&Manner::KEYS);
     let manner: Manner = manner.read()?;
     if !(1..=TIMEOUT_MAX_SECONDS).contains(&manner.timeout) {
@@ -213,6 +214,7 @@ fn read(kind: &ChannelKind, section: &Section) -> Result<Target, SyntaxError> {
     if manner.retries > RETRIES_MAX {
         return Err(section.error_at("retries", &format!("retries: at most {RETRIES_MAX}")));
     }
+
     let channel = (kind.open)(&rest).map_err(|error| {
         let lacking = secrets.iter().find(|key| error.message.ends_with(&format!("'{key}' is missing")));
         match lacking {
@@ -306,6 +308,7 @@ fn persist(target: &Target, attempt: &dyn Fn(Duration) -> Sent) -> DeliveryRepor
     let start = Instant::now();
     let mut done = DeliveryReport::new(target);
     let mut pause = BACKOFF;
+
     loop {
         let left = CHANNEL_MAX.saturating_sub(start.elapsed());
         done.attempts += 1;

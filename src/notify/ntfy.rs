@@ -46,16 +46,19 @@ pub(super) fn open(section: &Section) -> Result<Box<dyn Channel>, SyntaxError> {
     let options: Options = rest.read()?;
     let url = options.url.unwrap_or_else(|| PUBLIC.to_owned());
     let site = access.site(section, "url", &url)?;
+
     // Sent to a topic's own address all of the JSON would be its message.
     if url.trim_end_matches('/') != site.name {
         let error = section.error_at("url", "url: the server alone, without the topic");
         return Err(error.hinted(format!("as {}; the topic has a line of its own", site.name)));
     }
+
     let topic = options.topic.reveal();
     let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"_-".contains(&byte);
     if !(1..=64).contains(&topic.len()) || !topic.bytes().all(is_name) {
         return Err(section.error_at("topic", "topic: letters, digits, _ and -, at most 64"));
     }
+
     let login = match (options.token, options.username, options.password) {
         (None, None, None) => None,
         (Some(token), None, None) => {

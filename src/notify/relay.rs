@@ -69,6 +69,7 @@ impl Channel for Relay {
             .not_when_full();
         let signature = signature(&self.options.hmac_key, call.body.as_deref().unwrap_or_default());
         call = call.header("X-Signature", signature);
+
         let answer = call.make(host, limit)?;
         // The legacy relay, too, says no in a success.
         let refused =

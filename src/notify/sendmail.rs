@@ -70,16 +70,19 @@ impl Channel for Sendmail {
         let from = self.from.clone().or_else(|| local_root(host));
         let from = from.ok_or_else(|| Failure::lasting(anyhow!("this host has no name to send from")))?;
         let mail = mail::compose(message, &from, &to).map_err(Failure::lasting)?;
+
         // -i: a line with a dot alone is a line.
         let mut argv: Vec<String> = ["sendmail", "-i", "-f"].map(str::to_owned).to_vec();
         argv.push(from.to_string());
         argv.push("--".to_owned());
         argv.extend(words);
+
         let cmd = Cmd { stdin: Some(mail.formatted()), even_when_stopped: true, ..Cmd::new(argv, limit) };
         let output = host.exec.run(&cmd).map_err(Failure::lasting)?;
         let output = output.ok_or_else(|| {
             Failure::lasting(anyhow!("this host has no sendmail: install postfix or another mail system"))
         })?;
+
         match output.status {
             ToolStatus::Exit(0) => Ok(()),
             ToolStatus::TimedOut => Err(Failure::lasting(anyhow!("sendmail did not take the mail in time"))),

@@ -60,11 +60,13 @@ pub(super) fn open(section: &Section) -> Result<Box<dyn Channel>, SyntaxError> {
     if options.server.contains(['/', '@']) || options.server.is_empty() {
         return Err(section.error_at("server", "server: a name or an address, and nothing else"));
     }
+
     // An address of IPv6 has more than one colon.
     if options.server.matches(':').count() == 1 || options.server.starts_with('[') {
         let error = section.error_at("server", "server: a name or an address, and nothing else");
         return Err(error.hinted("the port has a line of its own: port N"));
     }
+
     let login = match (options.username, options.password) {
         (Some(user), Some(password)) => Some((user, password)),
         (None, None) => None,
@@ -80,6 +82,7 @@ pub(super) fn open(section: &Section) -> Result<Box<dyn Channel>, SyntaxError> {
         let error = section.error_at("mode", "a password does not go over a line without TLS");
         return Err(error.hinted("mode tls or starttls, or no username"));
     }
+
     Ok(Box::new(Smtp {
         port: options.port.unwrap_or(default_port(options.mode)),
         server: options.server,
@@ -118,6 +121,7 @@ impl Channel for Smtp {
         std::thread::spawn(move || {
             let _ = tell.send(own.speak(&mail, &trust, &name, limit));
         });
+
         told.recv_timeout(limit)
             .unwrap_or_else(|_| Err(Failure::passing(anyhow!("no answer in time"))))
             .map_err(|failure| Failure {
@@ -143,6 +147,7 @@ impl Smtp {
             }
             server.starttls(tls, name).map_err(failed)?;
         }
+
         if let Trust::Pins(pins) = trust
             && tls.is_some()
         {
@@ -152,11 +157,13 @@ impl Smtp {
                 return Err(Failure::lasting(error));
             }
         }
+
         if let Some((user, password)) = &self.login {
             let login = Credentials::new(user.clone(), password.reveal().to_owned());
             server.auth(DEFAULT_MECHANISMS, &login).map_err(failed)?;
         }
         server.send(mail.envelope(), &mail.formatted()).map_err(failed)?;
+
         // It has the mail; what it says to our good-bye changes nothing.
         let _ = server.quit();
         Ok(())
@@ -179,6 +186,7 @@ impl Smtp {
                 tls = tls.certificate_store(CertificateStore::None).add_root_certificate(authority);
             }
         }
+
         tls.build().context("TLS")
     }
 
@@ -192,12 +200,14 @@ impl Smtp {
             }
             cause = inner.source();
         }
+
         let plain = self.login.as_ref().map(|(user, password)| format!("\0{user}\0{}", password.reveal()));
         let secrets: Vec<&str> =
             self.login.iter().map(|(_, password)| password.reveal()).chain(plain.as_deref()).collect();
         let words = hide(&text, &secrets);
         let words: Vec<&str> = words.split_whitespace().collect();
         let told = anyhow!("{}", super::call::cut(&words.join(" "), 300));
+
         // A wrong certificate stays wrong, and so does a permanent refusal; the rest may pass.
         let lasting =
             error.is_permanent() || error.is_client() || error.is_tls() || text.contains("certificate");

@@ -73,11 +73,13 @@ pub(super) fn open(section: &Section) -> Result<Box<dyn Channel>, SyntaxError> {
             site,
         }));
     }
+
     for key in ["server-id", "secret"] {
         if section.get(key).is_some() {
             return Err(section.error_at(key, "this goes with 'gateway' only").hinted("delete this line"));
         }
     }
+
     let url = options.url.unwrap_or_else(|| BOT_API.to_owned());
     let site = access.base(section, "url", &url, "/sendMessage")?;
     let token = options.token.ok_or_else(|| private("token"))?;
@@ -88,6 +90,7 @@ pub(super) fn open(section: &Section) -> Result<Box<dyn Channel>, SyntaxError> {
             .error_at("token", "this is no token of a bot")
             .hinted("as @BotFather tells it: 123456:ABC-..."));
     }
+
     let chat = options.chat.ok_or_else(|| public("chat"))?;
     Ok(Box::new(Telegram { way: Way::Bot { url, token, chat, thread: options.thread }, access, site }))
 }
@@ -103,6 +106,7 @@ impl Channel for Telegram {
     fn send(&self, message: &Message, host: &Host, limit: Duration) -> Sent {
         // Plain text: a name of the host can be no markup.
         let text = fit(&message.text, TEXT_MAX_UNITS, char::len_utf16);
+
         let answer = match &self.way {
             Way::Bot { url, token, chat, thread } => {
                 let mut body = json!({ "chat_id": chat, "text": text, "disable_web_page_preview": true });

@@ -82,6 +82,7 @@ impl Template {
             });
             rest = more;
         }
+
         parts.push(Part::Text(rest.to_owned()));
         Ok(Self(parts))
     }

@@ -54,6 +54,7 @@ pub fn changes(before: &Memory, now: &BTreeMap<String, Vec<Mark>>) -> Changes {
     }
     let mut all: Vec<ChangedPath> =
         places.into_values().filter_map(|(old, new)| difference(old, new)).collect();
+
     // What belongs together stands together.
     all.sort_by(|a, b| a.item.cmp(&b.item).then(Ordering::Equal));
     for change in &all {
@@ -63,6 +64,7 @@ pub fn changes(before: &Memory, now: &BTreeMap<String, Vec<Mark>>) -> Changes {
             Difference::Removed => &mut changes.removed,
         } += 1;
     }
+
     changes.more = all.len().saturating_sub(LISTED);
     all.truncate(LISTED);
     changes.listed = all;

@@ -148,12 +148,14 @@ pub fn outcome(findings: &[CheckFinding]) -> Outcome {
 pub fn rights(path: &Path, care: Care, seen: Rights, me: u32) -> CheckFinding {
     const WRITE: u32 = 0o022;
     const ALL: u32 = 0o077;
+
     let shown = path.display();
     let foreign = seen.uid != 0 && seen.uid != me;
     let open = seen.mode & if care == Care::Private { ALL } else { WRITE };
     if !foreign && open == 0 {
         return CheckFinding::new(Area::Rights, CheckState::Ok, format!("{shown}: {seen}"));
     }
+
     let why = match (foreign, seen.mode & WRITE & open != 0) {
         (true, _) => format!("belongs to user {}", seen.uid),
         (_, true) => "others than root may change it".to_owned(),
@@ -173,6 +175,7 @@ pub fn rights(path: &Path, care: Care, seen: Rights, me: u32) -> CheckFinding {
 pub fn room(place: &str, bytes: u64, files: Option<u64>, need: u64) -> CheckFinding {
     /// Enough for some directories, partial files and the snapshot itself.
     const FILES: u64 = 100;
+
     let mib = |bytes: u64| bytes >> 20;
     if bytes < need {
         let what =
@@ -180,6 +183,7 @@ pub fn room(place: &str, bytes: u64, files: Option<u64>, need: u64) -> CheckFind
         return CheckFinding::new(Area::Space, CheckState::Problem, what)
             .hint("make room there, or keep fewer snapshots");
     }
+
     match files {
         Some(files) if files < FILES => {
             let what = format!("{place}: only {files} more files can be made there");
@@ -210,6 +214,7 @@ pub fn timer(units: &[BTreeMap<&str, &str>]) -> Vec<CheckFinding> {
             finding(CheckState::Problem, what).hint("install the package anew, or `systemctl daemon-reload`"),
         ];
     }
+
     let (enabled, active) = (of(TIMER, "UnitFileState"), of(TIMER, "ActiveState"));
     if enabled != "enabled" || active != "active" {
         let what = format!("{TIMER} is {enabled} and {active}: no backup is made by itself");
@@ -221,6 +226,7 @@ pub fn timer(units: &[BTreeMap<&str, &str>]) -> Vec<CheckFinding> {
             format!("{TIMER}: enabled, next {}", if next.is_empty() { "-" } else { next }),
         ));
     }
+
     match of(SERVICE, "Result") {
         "" | "success" => {}
         result => {

@@ -127,6 +127,7 @@ pub fn gather(all: &[(PathBuf, Option<Why>)], trees: &[PathBuf]) -> Vec<UnsavedP
             counts.1 += u64::from(*why == Some(Why::Unknown));
         }
     }
+
     let mut places: Vec<UnsavedPlace> = Vec::new();
     for (path, why) in all.iter().filter_map(|(path, why)| Some((path, (*why)?))) {
         let whole = above(path, trees)

@@ -34,6 +34,7 @@ pub fn sockets(
 ) -> Vec<CheckFinding> {
     let mut seen: BTreeMap<(Protocol, u16, String), BTreeSet<String>> = BTreeMap::new();
     let mut public = 0;
+
     for one in listeners {
         let asks = one.protocol == Protocol::Udp && one.port >= UDP_SERVICES;
         if one.loopback || asks {
@@ -48,6 +49,7 @@ pub fn sockets(
         }
         seen.entry((one.protocol, one.port, name)).or_default().insert(one.address.clone());
     }
+
     let finding = |((protocol, port, name), addresses): ((Protocol, u16, String), BTreeSet<String>)| {
         let who = if name.is_empty() { "the kernel or an unknown process".to_owned() } else { name.clone() };
         let addresses: Vec<String> = addresses.into_iter().collect();
@@ -100,16 +102,19 @@ pub fn firewall(seen: &Firewall) -> Vec<CheckFinding> {
     let acting: Vec<_> = chains.iter().filter(|chain| chain.drops || chain.rules > 0).collect();
     let legacy: u32 = seen.iptables.iter().map(|(_, rules)| rules).sum();
     let filters = !acting.is_empty() || legacy > 0;
+
     let mut parts: Vec<String> = acting
         .iter()
         .map(|chain| format!("nftables {} {} ({} rules)", chain.table, chain.name, chain.rules))
         .collect();
+
     parts.extend(
         seen.iptables
             .iter()
             .filter(|(_, n)| *n > 0)
             .map(|(family, n)| format!("iptables {family} ({n} rules)")),
     );
+
     match (seen.pve_enabled, filters) {
         (Some(true), false) if seen.nft.is_some() => {
             vec![
@@ -159,10 +164,12 @@ pub fn pve_option(text: &str) -> Option<bool> {
 pub fn processes(processes: &[Process], rules: &ExposureRules) -> Vec<CheckFinding> {
     let finding = |state, what: String| CheckFinding::new(Area::Processes, state, what);
     let own = processes.iter().filter(|process| !process.contained && !process.zombie);
+
     // Workers of one program are one finding.
     let mut said: Vec<((CheckState, String, String), Vec<u32>)> = Vec::new();
     let mut old = BTreeSet::new();
     let mut looked_at = 0;
+
     for process in own.filter(|process| !process.kernel) {
         looked_at += 1;
         let base = base_name(&process.title);
@@ -212,6 +219,7 @@ pub fn processes(processes: &[Process], rules: &ExposureRules) -> Vec<CheckFindi
             say(CheckState::Warning, format!("runs {path}, where nobody installs programs"));
         }
     }
+
     let shown = |((state, name, why), pids): ((CheckState, String, String), Vec<u32>)| {
         let word = if pids.len() > 1 { "pids" } else { "pid" };
         let pids: Vec<String> = pids.iter().map(u32::to_string).collect();
@@ -219,11 +227,13 @@ pub fn processes(processes: &[Process], rules: &ExposureRules) -> Vec<CheckFindi
             .hint(format!("end it, or `process-allow {name}` under 'check: main' when it is meant"))
     };
     let mut findings: Vec<CheckFinding> = said.into_iter().map(shown).collect();
+
     if !old.is_empty() {
         let names: Vec<String> = old.into_iter().collect();
         let what = format!("still run from before an upgrade: {}", names.join(", "));
         findings.push(finding(CheckState::Notice, what).hint("restart them, or the host, when it suits"));
     }
+
     if findings.is_empty() {
         findings.push(finding(
             CheckState::Ok,

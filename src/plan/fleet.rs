@@ -39,6 +39,7 @@ pub fn judge(reported: &[Reported], now: Timestamp, max_age: SignedDuration) -> 
     let clusters = clusters(reported);
     let mut members: BTreeMap<String, FleetHost> =
         reported.iter().map(|one| (one.host.clone(), member(one, &clusters, now, max_age))).collect();
+
     for cluster in &clusters {
         for node in &cluster.members {
             members.entry(node.clone()).or_insert_with(|| FleetHost {
@@ -59,6 +60,7 @@ pub fn judge(reported: &[Reported], now: Timestamp, max_age: SignedDuration) -> 
 fn member(one: &Reported, clusters: &[Cluster], now: Timestamp, max_age: SignedDuration) -> FleetHost {
     let last = one.newest.as_ref().map(|snapshot| snapshot.id.at());
     let cluster = one.newest.as_ref().and_then(|snapshot| snapshot.cluster.as_ref());
+
     let left = clusters
         .iter()
         .find(|known| cluster.is_some_and(|own| known.is(own)))
@@ -78,6 +80,7 @@ fn member(one: &Reported, clusters: &[Cluster], now: Timestamp, max_age: SignedD
         (Some(Snapshot { outcome: Outcome::Ok, .. }), None) => (Level::Ok, "ok".to_owned()),
         (Some(_), None) => (Level::Warning, "with problems".to_owned()),
     };
+
     FleetHost {
         host: one.host.clone(),
         cluster: cluster.map(|cluster| cluster.name.clone()),

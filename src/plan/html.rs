@@ -27,6 +27,7 @@ pub fn of(headline: &str, details: &Details) -> String {
          <h1 style=\"margin:0 0 12px;font-size:20px;color:{colour}\">{host}<br>{headline}</h1>\n"
     );
     page.push_str("<table role=\"presentation\" style=\"width:100%;border-collapse:collapse\">\n");
+
     for (label, value) in details.rows() {
         let _ = writeln!(
             page,
@@ -35,6 +36,7 @@ pub fn of(headline: &str, details: &Details) -> String {
             escape(&value)
         );
     }
+
     page.push_str("</table>\n");
     for problem in &details.problems {
         let colour = if problem.severity == Severity::Error { ERROR } else { WARNING };
@@ -51,6 +53,7 @@ pub fn of(headline: &str, details: &Details) -> String {
             hint.unwrap_or_default()
         );
     }
+
     if details.more_problems > 0 {
         let _ = writeln!(page, "<p style=\"margin:12px 0 0\">and {} more</p>", details.more_problems);
     }
@@ -64,6 +67,7 @@ pub fn of(headline: &str, details: &Details) -> String {
         }
         page.push_str("</ul>\n");
     }
+
     let _ = writeln!(
         page,
         "<p style=\"margin:16px 0 0;color:#71717a;font-size:13px\">pbx-config {} on {host}, {}</p>",

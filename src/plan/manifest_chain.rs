@@ -36,6 +36,7 @@ pub fn breaks(links: &[Link]) -> Vec<(&str, &SnapshotId, &SnapshotId, Break)> {
             hashes.insert((&link.store, &link.id), sha256);
         }
     }
+
     let older = |than: &SnapshotId| there.iter().any(|id| id.host() == than.host() && id.at() < than.at());
     let mut broken = Vec::new();
     for link in links {

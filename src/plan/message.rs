@@ -37,6 +37,7 @@ fn details(report: &Report, facts: &Facts, at: Timestamp) -> Details {
     let mut problems: Vec<&Problem> =
         report.problems.iter().filter(|problem| problem.severity > Severity::Notice).collect();
     problems.sort_by_key(|problem| std::cmp::Reverse(problem.severity));
+
     let clean = |problem: &&Problem| Problem {
         severity: problem.severity,
         what: line(&problem.what),
@@ -45,6 +46,7 @@ fn details(report: &Report, facts: &Facts, at: Timestamp) -> Details {
     let changes = report.changes.as_ref().map(Changes::lines).unwrap_or_default();
     let counts = report.snapshot.as_ref().map(|snapshot| &snapshot.counts);
     let words: Vec<&str> = facts.products.keys().map(|product| product.word()).collect();
+
     Details {
         verb: report.verb.to_owned(),
         outcome: report.outcome,
@@ -92,6 +94,7 @@ fn headline(details: &Details) -> String {
         Message::TEST => return "this is a test of pbx-config".to_owned(),
         other => other,
     };
+
     match details.outcome {
         Outcome::Ok if details.unchanged.is_some() => format!("{what} ok: nothing has changed"),
         Outcome::Ok => format!("{what} ok"),
@@ -123,6 +126,7 @@ fn text(subject: &str, details: &Details) -> String {
             let _ = writeln!(text, "    hint: {hint}");
         }
     }
+
     if details.more_problems > 0 {
         let _ = writeln!(text, "and {} more", details.more_problems);
     }

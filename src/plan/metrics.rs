@@ -33,6 +33,7 @@ pub fn text(records: &[RunRecord], facts: &Facts, more: More) -> String {
         ("version", env!("CARGO_PKG_VERSION")),
     ];
     page.family("info", "Host, products and version of the program; always 1", [(labels(&about), 1.0)]);
+
     let runs: Vec<&RunRecord> =
         records.iter().filter(|record| record.verb == BACKUP && !record.part).collect();
     if let Some(last) = runs.first() {
@@ -45,6 +46,7 @@ pub fn text(records: &[RunRecord], facts: &Facts, more: More) -> String {
             seconds(end(last)),
         );
     }
+
     if let Some(made) = runs.iter().find(|record| record.stats.is_some()) {
         snapshot(&mut page, made);
     }
@@ -64,12 +66,14 @@ fn last_run(page: &mut Page, last: &RunRecord) {
     page.one("last_run_end_time_seconds", "When the last backup run ended", seconds(end(last)));
     page.one("last_run_duration_seconds", "How long the last backup run took", last.took);
     page.one("last_run_exit_code", "Exit code of the last backup run", f64::from(last.exit));
+
     let status = match last.outcome {
         Outcome::Ok => 0.0,
         Outcome::Warned => 1.0,
         Outcome::Failed => 2.0,
     };
     page.one("last_run_status", "Result of the last backup run: 0 ok, 1 with problems, 2 failed", status);
+
     let problems = [Severity::Error, Severity::Warning, Severity::Notice].map(|severity| {
         let of = last.problems.iter().filter(|problem| problem.severity == severity);
         (labels(&[("severity", &severity.to_string())]), count(of.count()))
@@ -81,6 +85,7 @@ fn last_run(page: &mut Page, last: &RunRecord) {
         "1 when the last run found nothing changed and made no snapshot",
         unchanged,
     );
+
     if let Some(changes) = &last.changes {
         let counts = [("added", changes.added), ("changed", changes.changed), ("removed", changes.removed)]
             .map(|(how, n)| (labels(&[("how", how)]), count(n)));
@@ -107,6 +112,7 @@ fn snapshot(page: &mut Page, made: &RunRecord) {
             whole(unexplained),
         );
     }
+
     let phases = &stats.phases;
     let phases = [
         ("prepare", phases.prepare),
@@ -155,17 +161,20 @@ fn stores(page: &mut Page, runs: &[&RunRecord], records: &[RunRecord], configure
         }
     }
     stores.retain(|name, _| configured.iter().any(|(known, _)| known == name));
+
     // A run that found nothing new is a success of each store that has the last snapshot.
     for known in stores.values_mut() {
         let looked =
             runs.iter().find(|run| run.unchanged.is_some() && run.unchanged.as_ref() == known.newest);
         known.success = known.success.max(looked.map(|run| end(run)));
     }
+
     let of = |value: &dyn Fn(&Known) -> Option<f64>| -> Vec<(String, f64)> {
         let each =
             stores.iter().filter_map(|(name, known)| Some((labels(&[("store", name)]), value(known)?)));
         each.collect()
     };
+
     page.family(
         "store_last_success_time_seconds",
         "When the store was last found up to date by a run",
@@ -196,6 +205,7 @@ fn stores(page: &mut Page, runs: &[&RunRecord], records: &[RunRecord], configure
         "Copies that the last verification found to be good",
         of(&|known| known.verified.map(|(_, one)| count(one.good))),
     );
+
     let damaged = configured.iter().map(|(store, n)| (labels(&[("store", store)]), count(*n)));
     page.family("store_damaged_snapshots", "Copies that a verification found to be damaged", damaged);
 }

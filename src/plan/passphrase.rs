@@ -95,6 +95,7 @@ fn fresh(text: &str) -> f64 {
         };
         before.push(c);
     }
+
     // A text said twice is one text.
     let half = text.len() / 2;
     let twice = text.len().is_multiple_of(2) && text.is_char_boundary(half) && text[..half] == text[half..];
@@ -124,6 +125,7 @@ fn pool(text: &str) -> f64 {
             pool += size;
         }
     }
+
     // Words are not random letters: a letter of one is worth two bits and a half or so.
     if has(char::is_whitespace) { f64::min(pool, 6.0) } else { f64::max(pool, 2.0) }
 }

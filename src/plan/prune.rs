@@ -97,6 +97,7 @@ fn mark_group(
         }
         return;
     }
+
     let local = |n: usize| sorted[n].id.at().to_zoned(zone.clone());
     // For `last` each snapshot is a period of its own.
     let options: [(&str, u32, Period); 6] = [
@@ -110,6 +111,7 @@ fn mark_group(
         ("monthly", keep.keep_monthly, |at| [at.year().into(), at.month().into()]),
         ("yearly", keep.keep_yearly, |at| [at.year().into(), 0]),
     ];
+
     for (name, count, period) in options.into_iter().filter(|option| option.1 > 0) {
         let kept = |n: &&usize| matches!(&marks[**n], Some((true, reason)) if reason != PROTECTED);
         let covered: HashSet<[i64; 2]> = group.iter().filter(kept).map(|n| period(&local(*n))).collect();
@@ -136,6 +138,7 @@ fn mark_group(
             }
         }
     }
+
     for &n in group {
         let stays = protected(n);
         let reason = if stays { PROTECTED } else { "beyond what is kept" };
@@ -172,6 +175,7 @@ pub fn shrunk(candidates: &[Candidate], ours: Ours, accepted: Option<&SnapshotId
         .filter(|one| accepted.is_none_or(|accepted| one.id >= *accepted))
         .collect();
     whole.sort_by(|a, b| b.id.cmp(&a.id));
+
     let (newest, before) = whole.split_first()?;
     let now = newest.snapshot.as_ref()?.counts;
     for one in before {

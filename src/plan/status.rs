@@ -104,6 +104,7 @@ pub fn judge_store(store: &StoreState, now: Timestamp, max_age: SignedDuration) 
         let usual = || "see that it can be reached; `pbx-config store list`".to_owned();
         return vec![StatusFinding::new(grave, error.clone(), store.hint.clone().unwrap_or_else(usual))];
     }
+
     let mut findings = Vec::new();
     match store.last_success {
         None => {
@@ -119,11 +120,13 @@ pub fn judge_store(store: &StoreState, now: Timestamp, max_age: SignedDuration) 
             )
         })),
     }
+
     if let Some(first) = store.damaged.first() {
         let what = format!("store '{name}': {} damaged, {first} among them", copies(store.damaged.len()));
         let hint = "make a new one with `pbx-config backup`, check the disk, remove the damaged file by hand";
         findings.push(StatusFinding::new(Level::Critical, what, hint));
     }
+
     let since = store.verified_at.or(store.oldest.as_ref().map(SnapshotId::at));
     if let Some(since) = since.filter(|since| now.duration_since(*since) > VERIFIED_MAX) {
         let what = format!("store '{name}': nothing was verified for {}", age(now, since));

@@ -50,6 +50,7 @@ pub fn enable(text: Option<&[u8]>, ours: &str) -> VzdumpChange {
     if matches!(hook(before, ours), HookLine::Ours { .. }) {
         return VzdumpChange::Nothing;
     }
+
     // A block that somebody's later line overrules is made again.
     let clean = without(before, ours);
     let mut after = Vec::with_capacity(clean.len() + 256);
@@ -59,6 +60,7 @@ pub fn enable(text: Option<&[u8]>, ours: &str) -> VzdumpChange {
         }
         after.extend_from_slice(line);
     }
+
     let how = match text {
         None => NEW,
         Some(_) if clean.last().is_some_and(|byte| *byte != b'\n') => {
@@ -96,6 +98,7 @@ fn without(text: &[u8], ours: &str) -> Vec<u8> {
             out.extend_from_slice(line);
         }
     }
+
     // Only when the block is still at the end: what came behind it needs the newline.
     if joined && out.last() == Some(&b'\n') {
         out.pop();

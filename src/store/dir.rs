@@ -72,6 +72,7 @@ pub(super) fn open(section: &Section, host: &Host) -> Result<Box<dyn Store>> {
             section.error_at("timeout", "timeout: without a limit a share that hangs would stop all runs");
         return Err(usage(error.hinted("give it seconds")));
     }
+
     let folder = Dir::folder(&host.path(options.path), host);
     Ok(Box::new(Dir {
         name: section.id.clone(),
@@ -199,6 +200,7 @@ impl Dir {
                 }
             }
         }
+
         scan(&self.path, host, &mut found).with_context(|| self.trouble("read", &self.path))?;
         Ok(found)
     }
@@ -228,6 +230,7 @@ impl Dir {
                 }
             });
         }
+
         for folder in folders {
             File::open(&folder)
                 .and_then(|folder| files::sync_folder(&folder))
@@ -346,6 +349,7 @@ impl Store for Dir {
         if !self.may_hang() {
             return Ok(Fetched::in_place(place));
         }
+
         let scratch = Scratch::new(&self.downloads)?;
         let copy = scratch.path().join(place.file_name().unwrap_or_default());
         self.within(self.copy_limit(relic.size), || {
@@ -394,6 +398,7 @@ fn make_dir(dir: &Path) -> io::Result<()> {
 /// Writes beside the final name, then renames; the folder is synced so that a power cut keeps it.
 fn place(file: &Path, target: &Path, dir: &Path) -> Result<()> {
     let name = target.file_name().unwrap_or_default().to_string_lossy();
+
     // A lister ignores it: it begins with a dot and does not end like a snapshot.
     let partial = dir.join(format!(".{name}.partial"));
     let placed = link_or_copy(file, &partial, dir).and_then(|()| {

@@ -43,6 +43,7 @@ pub fn among(files: &BTreeMap<String, u64>) -> Vec<Relic> {
 pub fn files(top: &Path) -> io::Result<BTreeMap<String, u64>> {
     let mut found = BTreeMap::new();
     let mut folders = Vec::new();
+
     let entries = match fs::read_dir(top) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(found),
         entries => entries?,
@@ -60,6 +61,7 @@ pub fn files(top: &Path) -> io::Result<BTreeMap<String, u64>> {
             found.insert(name, entry.metadata()?.len());
         }
     }
+
     for folder in folders {
         let entries = match fs::read_dir(top.join(&folder)) {
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => continue,

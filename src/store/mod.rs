@@ -206,6 +206,7 @@ fn in_batches(
             done.into_iter().for_each(|(n, heads)| all[n] = Some(heads));
         }
     });
+
     let why = failed.get().map_or("stopped by a signal", String::as_str);
     let not_read = |batch: &Vec<&FoundFile>| batch.iter().map(|_| Err(anyhow!(why.to_owned()))).collect();
     all.into_iter().zip(batches).flat_map(|(heads, batch)| heads.unwrap_or_else(|| not_read(batch))).collect()

@@ -129,6 +129,7 @@ pub(super) fn open(section: &Section, host: &Host) -> Result<Box<dyn Store>> {
         let hint = format!("put it under 'pbs: {}' in secrets.cfg, and make a new one", section.id);
         return Err(usage(error.hinted(hint)));
     }
+
     let options: Options = public.read().map_err(usage)?;
     check(&public, &options).map_err(usage)?;
     let mut env = Vec::new();
@@ -143,6 +144,7 @@ pub(super) fn open(section: &Section, host: &Host) -> Result<Box<dyn Store>> {
         };
         env.push((name.to_owned(), value));
     }
+
     if !env.iter().any(|(name, _)| name == "PBS_PASSWORD") {
         let error =
             public.error_at("repository", "the secret of its token, or the password of its user, is missing");
@@ -150,6 +152,7 @@ pub(super) fn open(section: &Section, host: &Host) -> Result<Box<dyn Store>> {
             error.hinted(format!("put `{PASSWORD}` under 'pbs: {}' in secrets.cfg", section.id)),
         ));
     }
+
     let tool = Tool {
         exec: Arc::clone(&host.machine),
         program: "proxmox-backup-client",
@@ -176,6 +179,7 @@ fn check(section: &Section, options: &Options) -> Result<(), SyntaxError> {
         let error = section.error_at("repository", "repository: is USER@REALM!TOKEN@SERVER:DATASTORE");
         return Err(error.hinted("for example pbx@pbs!host@10.0.0.5:store"));
     }
+
     if namespace.as_deref().is_some_and(|name| !plain(name)) {
         return Err(section.error_at("namespace", "namespace: is NAME or NAME/NAME"));
     }
@@ -184,6 +188,7 @@ fn check(section: &Section, options: &Options) -> Result<(), SyntaxError> {
             section.error_at("timeout", "timeout: without a limit a silent server would stop all runs");
         return Err(error.hinted("give it seconds"));
     }
+
     match (encrypt, keyfile) {
         (false, Some(_)) => {
             let error = section.error_at("keyfile", "keyfile: the client's own encryption is not asked for");
@@ -304,19 +309,23 @@ impl Store for Pbs {
                 self.tool.store
             ));
         }
+
         // The archive is a folder: one with nothing but the file.
         let scratch = Scratch::new(&self.downloads)?;
         let inner = |name: &str| scratch.path().join(name);
         let (folder, head, length) = (inner("archive"), inner("head"), inner("size"));
         fs::create_dir(&folder)?;
+
         let inside = folder.join(id.file_name());
         if fs::hard_link(file, &inside).is_err() {
             fs::copy(file, &inside)?;
         }
+
         let mut first = Vec::new();
         fs::File::open(file)?.take(HEAD_BYTES).read_to_end(&mut first)?;
         fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&head)?.write_all(&first)?;
         fs::write(&length, size.to_string())?;
+
         let specs = [
             format!("{ARCHIVE}:{}", folder.display()),
             format!("{HEAD}:{}", head.display()),
@@ -352,6 +361,7 @@ impl Store for Pbs {
     fn remove_many(&self, ids: &[SnapshotId]) -> Vec<Result<()>> {
         let mut results = Vec::new();
         let mut there: Option<(&str, Result<Vec<FoundFile>>)> = None;
+
         for id in ids {
             if check_stopped().is_err() {
                 break;
@@ -394,6 +404,7 @@ impl Store for Pbs {
 fn hint(said: &str) -> Option<&'static str> {
     let said = last_line(said);
     let any = |words: &[&str]| words.iter().any(|word| said.contains(word));
+
     if any(&["older than last backup"]) {
         Some("the server takes only what is newer than the last one of this host; is the clock right?")
     } else if any(&[

@@ -72,11 +72,13 @@ pub(super) fn open(section: &Section, host: &Host) -> Result<Box<dyn Store>> {
     let (public, secrets) = split_secrets(section);
     let options: Options = public.read().map_err(usage)?;
     remote::check(&public, &options).map_err(usage)?;
+
     let named = options.config.as_ref().map(|path| host.path(path));
     if let Some(path) = named.as_ref().filter(|path| !path.is_file()) {
         let error = public.error_at("config", &format!("{}: there is no such file", path.display()));
         return Err(usage(error.hinted("`rclone config file` shows where rclone keeps its remotes")));
     }
+
     let usual = Some(host.path(RCLONE_CONFIG)).filter(|path| path.is_file());
     let tool = Tool {
         exec: Arc::clone(&host.machine),
@@ -183,6 +185,7 @@ impl Rclone {
         if let Some(known) = self.features.get() {
             return Ok(known);
         }
+
         let said = self.done("reach it", &["backend", "features", &self.options.remote], self.limit())?;
         let answer: Answer = serde_json::from_slice(&said)
             .with_context(|| format!("store '{}': rclone's features are no JSON", self.tool.store))?;
@@ -201,6 +204,7 @@ impl Rclone {
         if u64::try_from(there.size) != Ok(size) {
             return Err(anyhow!(self.differs(place, &format!("{} bytes there, {size} here", there.size))));
         }
+
         let local = file.to_string_lossy();
         let sum = |hash: &str, words: &[&str]| -> Result<String> {
             let command = [&["hashsum", hash], words].concat();
@@ -208,6 +212,7 @@ impl Rclone {
             let text = String::from_utf8_lossy(&said);
             Ok(text.split_whitespace().next().unwrap_or_default().to_owned())
         };
+
         match self.options.checksum {
             Checksum::No => Ok(None),
             Checksum::Download => {
@@ -244,6 +249,7 @@ impl Rclone {
         let bandwidth = self.options.bandwidth.as_ref().map(|limit| format!("--bwlimit={limit}"));
         let mut command = vec!["copyto", &local, &place];
         command.extend(bandwidth.as_deref());
+
         let transfers = format!("--transfers={}", self.options.transfers);
         command.push(&transfers);
         self.done(&format!("upload to {place}"), &command, self.transfer_limit(size))?;
@@ -304,10 +310,12 @@ impl Rclone {
         let output = self.run(&command, self.limit(), SAID_MAX_BYTES)?;
         let mut rest = &output.stdout[..];
         let sizes = found.iter().map(|one| usize::try_from(one.size).unwrap_or(len).min(len));
+
         // Whatever else came, they are read one by one.
         if output.status != ToolStatus::Exit(0) || sizes.clone().sum::<usize>() != rest.len() {
             return Ok(found.iter().map(|_| Ok(Vec::new())).collect());
         }
+
         Ok(sizes
             .map(|size| {
                 let (first, after) = rest.split_at(size);
@@ -333,6 +341,7 @@ impl Store for Rclone {
         if there.iter().any(|one| one.path == id.file_name()) {
             return Err(self.taken(&self.path(id)));
         }
+
         // A host's folder is written by one run at a time: what is half there, a killed run left.
         let halves = there.into_iter().map(|one| one.path).filter(|name| is_half(name)).collect::<Vec<_>>();
         self.delete(id.host(), &halves, self.limit())?;
@@ -370,6 +379,7 @@ impl Store for Rclone {
             let Ok(size) = u64::try_from(one.size) else { continue };
             found.push(FoundFile::new(id, size));
         }
+
         // Some remotes hold a name twice.
         found.sort_by(|a, b| a.id.cmp(&b.id));
         found.dedup_by(|a, b| a.id == b.id);

@@ -141,6 +141,7 @@ pub(super) fn check(section: &Section, options: &Options) -> Result<(), SyntaxEr
     if options.remote.starts_with('-') || options.remote.contains(|c: char| c.is_control()) {
         return Err(section.error_at("remote", "remote: is NAME:path").hinted("see `rclone listremotes`"));
     }
+
     let secret = if end == 0 {
         let unquoted = has_password(&options.remote).then_some(("url", ""));
         connection_words(&options.remote).find(|(key, value)| tells(key, value)).or(unquoted)
@@ -155,6 +156,7 @@ pub(super) fn check(section: &Section, options: &Options) -> Result<(), SyntaxEr
         );
         return Err(section.error_at("remote", &message).hinted(hint));
     }
+
     for flag in options.flags() {
         let name = flag.split('=').next().unwrap_or_default();
         let value = flag.split_once('=').map(|(_, value)| value).unwrap_or_default();
@@ -171,6 +173,7 @@ pub(super) fn check(section: &Section, options: &Options) -> Result<(), SyntaxEr
             return Err(section.error_at("flags", &message).hinted("it changes what is done, not how"));
         }
     }
+
     for (key, value) in [("timeout", options.timeout), ("connect-timeout", options.connect_timeout)] {
         if value == 0 {
             let error =
@@ -178,6 +181,7 @@ pub(super) fn check(section: &Section, options: &Options) -> Result<(), SyntaxEr
             return Err(error.hinted("give it seconds"));
         }
     }
+
     if options.retries == 0 || options.transfers == 0 {
         let key = if options.retries == 0 { "retries" } else { "transfers" };
         return Err(section.error_at(key, &format!("{key}: is at least 1")));
@@ -238,6 +242,7 @@ pub(super) fn environment(remote: &str, secrets: Vec<(String, Secret)>) -> Vec<(
 /// What helps, from what rclone said in small letters.
 pub(super) fn hint(said: &str) -> Option<&'static str> {
     let any = |words: &[&str]| words.iter().any(|word| said.contains(word));
+
     if any(&["didn't find section in config file"]) {
         Some("`rclone listremotes` shows the remotes; `config` names another configuration file")
     } else if any(&["no space left", "disk space", "insufficient storage", "quota", "507 "]) {

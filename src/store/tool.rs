@@ -49,6 +49,7 @@ impl Tool {
         cmd.max_bytes = max_bytes;
         cmd.env.clone_from(&self.plain_env);
         cmd.env.extend(self.env.iter().map(|(name, value)| (name.clone(), value.reveal().to_owned())));
+
         let ran = self.exec.run(&cmd).with_context(|| format!("store '{}'", self.store))?;
         let Some(output) = ran else {
             let message = format!("store '{}': there is no {} on this host", self.store, self.program);
@@ -68,6 +69,7 @@ impl Tool {
                 .hint("is the other side up, and the way to it? its `timeout` is the limit")
                 .into());
         }
+
         anyhow::ensure!(
             !output.truncated || output.status != ToolStatus::Exit(0),
             "store '{}': {} said more than {} MiB",

@@ -38,6 +38,7 @@ fn parse_conffiles(status: &[u8]) -> HashMap<PathBuf, Md5Sum> {
     const FLAGS: [&[u8]; 2] = [b"obsolete", b"remove-on-upgrade"];
     let mut found = HashMap::new();
     let mut inside = false;
+
     for line in status.split(|byte| *byte == b'\n') {
         let Some(line) = line.strip_prefix(b" ") else {
             inside = line == b"Conffiles:";

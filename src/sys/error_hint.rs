@@ -7,6 +7,7 @@ use super::fs::files;
 /// None: the error is none of the system's, or nothing helps that its words do not say.
 pub fn hint(error: &anyhow::Error) -> Option<&'static str> {
     let cause = error.chain().find_map(|cause| cause.downcast_ref::<io::Error>())?;
+
     match cause.kind() {
         io::ErrorKind::PermissionDenied if files::is_root() => {
             Some("not even root may: `lsattr -d` tells what is immutable, `findmnt -T` what holds it")

@@ -41,6 +41,7 @@ pub fn lock(root: &Path, path: &str, wait: Duration) -> Result<Option<GuestLock>
         folder => folder.with_context(|| path.to_owned())?,
     };
     let since = Instant::now();
+
     loop {
         check_stopped()?;
         let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;

@@ -154,6 +154,7 @@ fn facts(root: &Path) -> Facts {
         facts.looked_at.push(program.to_owned());
         facts.looked_at.push(format!("package {package} in {}", dpkg::STATUS));
     }
+
     if !facts.products.is_empty() {
         facts.looked_at.clear();
     }

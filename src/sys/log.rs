@@ -45,6 +45,7 @@ impl Log for Logger {
         if !self.enabled(record.metadata()) {
             return;
         }
+
         let text = record.args().to_string();
         let text = mask(&text);
         if record.level() <= self.level {
@@ -57,6 +58,7 @@ impl Log for Logger {
             };
             let _ = std::io::stderr().write_all(line.as_bytes());
         }
+
         if let (Some(socket), true) = (&self.syslog, record.level() <= Level::Info) {
             let _ = socket.send(&syslog_line(record.level(), &text));
         }
@@ -100,6 +102,7 @@ fn syslog_line(level: Level, text: &str) -> Vec<u8> {
     };
     let mut line = Vec::new();
     let _ = formatter.format(&mut line, severity, text);
+
     line
 }
 

@@ -40,6 +40,7 @@ pub fn mask(text: &str) -> Cow<'_, str> {
     if !suspicious {
         return Cow::Borrowed(text);
     }
+
     let mut out = String::with_capacity(text.len());
     let mut hide_next = false;
     for word in text.split_inclusive(char::is_whitespace) {
@@ -63,6 +64,7 @@ fn mask_word(word: &str) -> (String, bool) {
     if let Some((head, at)) = SECRET_HEADS.iter().find_map(|head| Some((head, word.find(head)?))) {
         return (format!("{}{head}{MASK}", &word[..at]), false);
     }
+
     let lower = word.to_ascii_lowercase();
     for key in SECRET_KEYS {
         let Some(at) = lower.find(key) else { continue };
@@ -77,6 +79,7 @@ fn mask_word(word: &str) -> (String, bool) {
             return if value.is_empty() { (word.to_owned(), true) } else { (format!("{kept}{MASK}"), false) };
         }
     }
+
     // user:secret@ in an address. The last @ before the path ends the secret; when there is none, a secret
     // with a slash in it may lie before the first one behind.
     if let Some((scheme, rest)) = word.split_once("://")
@@ -145,6 +148,7 @@ pub fn mask_line(line: &str) -> String {
     let words = words(line);
     let mut out = String::with_capacity(line.len());
     let (mut end, mut hide, mut options) = (0, Hide::Nothing, None);
+
     for (n, at) in words.iter().enumerate() {
         let word = &line[at.clone()];
         out.push_str(&line[end..at.start]);
@@ -174,6 +178,7 @@ pub fn mask_line(line: &str) -> String {
             }
         }
     }
+
     out.push_str(&line[end..]);
     mask(&out).into_owned()
 }
@@ -194,6 +199,7 @@ fn words(line: &str) -> Vec<Range<usize>> {
             start = None;
         }
     }
+
     words.extend(start.map(|start| start..line.len()));
     words
 }
@@ -261,6 +267,7 @@ fn following(
             Takes::After(letter) => Hide::After(letter),
         };
     }
+
     if word.strip_suffix(':').is_some_and(is_secret) {
         return Hide::Word;
     }
@@ -273,10 +280,12 @@ fn following(
     if word.starts_with("--") {
         return if value.starts_with('-') { Hide::Nothing } else { Hide::Word };
     }
+
     // `machine host login name password X`
     if before.len() >= 2 && &line[before[before.len() - 2].clone()] == "login" {
         return Hide::Word;
     }
+
     let is_remark =
         word.starts_with(['#', ';']) || before.iter().any(|at| line[at.clone()].starts_with(['#', ';']));
     // A remark with more words is a sentence.

@@ -91,6 +91,7 @@ fn read_line(tty: &File) -> Result<Option<Zeroizing<String>>> {
             Err(error) => return Err(error.into()),
         }
     }
+
     let text = std::str::from_utf8(&line).map_err(|_| io::Error::other("the answer is no text"))?;
     Ok(Some(Zeroizing::new(text.to_owned())))
 }

@@ -75,6 +75,7 @@ impl Source<'_> {
         let payload = &self.snapshot.payload;
         let mut file = self.file;
         file.seek(SeekFrom::Start(self.payload_at))?;
+
         let mut stored = Hashing::new(file.take(payload.size));
         let input = BufReader::with_capacity(READ_BYTES, &mut stored);
         let walked = match self.held {
@@ -84,6 +85,7 @@ impl Source<'_> {
                 seal::end(&mut clear)
             }),
         };
+
         // What was changed is told as such, whatever it does to the reading.
         check_stopped()?;
         let (_, sha256) = stored.finish()?;
@@ -147,6 +149,7 @@ impl Survey {
         ensure!(self.members.len() < MEMBERS_MAX, "has more members than any host has files");
         self.kept += size_of::<(TarMember, [u8; 32])>() + 2 * member.memory();
         ensure!(self.kept <= KEPT_MAX_BYTES, "has more names than fit into {KEPT_MAX_BYTES} bytes");
+
         let mut hashing = Hashing::new(content);
         if member.path.as_bytes() == DEDUP.as_bytes() {
             ensure!(
@@ -160,6 +163,7 @@ impl Survey {
             self.dedup =
                 Some(listed.with_context(|| format!("{}: is damaged", member.path))?.unwrap_or_default());
         }
+
         let (size, sha256) = hashing.finish()?;
         ensure!(size == member.size, "{}: cut short", member.path);
         let at = self.members.len();
@@ -178,6 +182,7 @@ impl Survey {
             })
             .collect();
         self.check_folders()?;
+
         let mut copies: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
         let listed = self.dedup.take();
         let known = listed.is_some();
@@ -216,6 +221,7 @@ impl Survey {
             ensure!(!of.contains(&at), "{}: is listed as replaced twice", member.path);
             of.push(at);
         }
+
         if !known {
             let unnoted = self.links_to_members();
             if unnoted > 0 {
@@ -225,6 +231,7 @@ impl Survey {
                 problems.push(Problem::notice(what).hint("compare them with the host before they are used"));
             }
         }
+
         let large = |(first, of): (&usize, &Vec<usize>)| {
             if self.members[*first].0.size > HELD_MAX_BYTES { of.len() } else { 0 }
         };
@@ -255,6 +262,7 @@ impl Survey {
                 );
             }
         }
+
         Ok(())
     }
 
@@ -317,6 +325,7 @@ impl Plan {
             }
             Ok(())
         })?;
+
         let large: Vec<(&usize, &Vec<usize>)> =
             self.copies.iter().filter(|(first, _)| self.members[**first].0.size > HELD_MAX_BYTES).collect();
         for n in 0..large.iter().map(|(_, of)| of.len()).max().unwrap_or(0) {
@@ -381,6 +390,7 @@ impl Plan {
                 path,
             });
         }
+
         entries.sort_by(|a, b| a.path.cmp(&b.path));
         let mut problems = self.problems;
         problems.push(
@@ -388,12 +398,14 @@ impl Plan {
                 .hint("contents are as they were saved, which need not be as they were on the host"),
         );
         problems.extend(other_time(snapshot));
+
         let facts = Facts {
             node: snapshot.node.clone(),
             products: snapshot.products.clone(),
             cluster: snapshot.cluster.clone(),
             ..Facts::default()
         };
+
         Index {
             format: FORMAT,
             id: snapshot.id.clone(),

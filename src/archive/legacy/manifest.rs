@@ -101,6 +101,7 @@ impl Manifest {
                 _ => known -= 1,
             }
         }
+
         ensure!(known > 0, "its manifest is damaged");
         Ok(manifest)
     }
@@ -126,6 +127,7 @@ impl Manifest {
         if let Some(told) = self.archive_size {
             ensure!(told == size, "the archive has {size} bytes, its manifest says {told}");
         }
+
         let codec = match &*self.compression_type.to_ascii_lowercase() {
             "" => None,
             "none" | "tar" => Some("none"),
@@ -142,6 +144,7 @@ impl Manifest {
             name.codec,
             codec.unwrap_or_default()
         );
+
         let sealed = match self.encryption_mode.as_deref() {
             None | Some("") => None,
             Some("age") => Some(true),
@@ -177,6 +180,7 @@ impl Manifest {
         let id = SnapshotId::new(host, at).with_context(|| format!("'{}' is no host's name", short(host)))?;
         let node = host.split('.').next().unwrap_or(host).to_owned();
         let cluster = self.cluster_mode.as_deref().filter(|mode| mode.eq_ignore_ascii_case("cluster"));
+
         Ok(Snapshot {
             format: FORMAT,
             id,

@@ -93,10 +93,12 @@ pub fn open(path: &Path, mut file: File) -> Result<LegacyArchive> {
     let begins_as_bundle = file.read_exact(&mut block).is_ok()
         && first_member(&block).is_some_and(|(name, _)| SIDECARS.iter().any(|ending| name.ends_with(ending)));
     file.seek(SeekFrom::Start(0))?;
+
     let name = name_of(path);
     if begins_as_bundle || name.as_ref().is_some_and(|name| name.bundle) {
         return bundle(file);
     }
+
     let name = name.context("its name is not one that the predecessor gives")?;
     let size = file.metadata()?.len();
     let beside = |ending: &str| -> Result<Option<Vec<u8>>> {
@@ -153,11 +155,13 @@ fn bundle(file: File) -> Result<LegacyArchive> {
             }
         }
     }
+
     let (name, payload_at, size) = archive.context("the bundle has no archive in it")?;
     let mut parsed =
         LegacyName::parse(&name).with_context(|| format!("{name}: is no archive of the predecessor"))?;
     ensure!(!parsed.bundle, "{name}: a bundle in a bundle");
     parsed.bundle = true;
+
     let (manifest, snapshot) = agree(&parsed, &parts, size)?;
     Ok(LegacyArchive { file, manifest, snapshot, payload_at })
 }
@@ -181,10 +185,12 @@ fn agree(name: &LegacyName, parts: &Parts, size: u64) -> Result<(Manifest, Snaps
         );
         expected = Some(sum);
     }
+
     let Some(sha256) = expected else {
         bail!("{archive}: there is no checksum beside it, and none in its manifest")
     };
     manifest.check(name, size)?;
+
     let mut snapshot = manifest.snapshot(name, size, &TimeZone::system())?;
     snapshot.payload.sha256 = sha256;
     Ok((manifest, snapshot))

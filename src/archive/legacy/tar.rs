@@ -32,6 +32,7 @@ struct Ahead {
 pub fn read(input: impl Read, visit: &mut dyn FnMut(TarEvent, &mut dyn Read) -> Result<()>) -> Result<()> {
     let mut archive = tar::Archive::new(input);
     let mut ahead = Ahead::default();
+
     for raw in archive.entries()?.raw(true) {
         let mut raw = raw.context("damaged archive")?;
         let kind = raw.header().entry_type();
@@ -71,6 +72,7 @@ fn member(raw: &tar::Entry<impl Read>, ahead: Ahead) -> Result<Option<TarEvent>>
     let Some(path) = clean(&path) else { return Ok(None) };
     let shown = path.clone();
     check_path(&path)?;
+
     let kind = match header.entry_type() {
         EntryType::Regular | EntryType::Continuous => EntryKind::File,
         EntryType::Directory => EntryKind::Dir,
@@ -93,6 +95,7 @@ fn member(raw: &tar::Entry<impl Read>, ahead: Ahead) -> Result<Option<TarEvent>>
         "{shown}: a link without a target"
     );
     check_target(&path, link.as_ref())?;
+
     let size = if kind == EntryKind::File { header.entry_size().context("damaged header")? } else { 0 };
     Ok(Some(TarEvent::Member(TarMember {
         kind,

@@ -133,11 +133,13 @@ impl App<'_> {
         if let Some(file) = &args.output {
             keys::write_identity(&self.host, file, &text)?;
         }
+
         let added = match &config {
             Some(config) => keys::add(&self.host, config, std::slice::from_ref(&recipient))?,
             None => Vec::new(),
         };
         let secret = pair.to_text();
+
         let made = Made {
             recipient: recipient.to_string(),
             fingerprint: recipient.fingerprint(),
@@ -227,6 +229,7 @@ fn named(words: &[String]) -> Result<Vec<Recipient>> {
         }
         return Ok(all);
     }
+
     let one = Recipient::parse(&words.join(" ")).map_err(|error| at("what was given", &error))?;
     Ok(vec![one])
 }
@@ -260,6 +263,7 @@ pub(in crate::cli) fn unlocked(file: &Path) -> Result<Vec<Identity>> {
             }
         }
     }
+
     Ok(all)
 }
 
@@ -290,6 +294,7 @@ fn listed(shown: &Shown) -> String {
     if shown.recipients.is_empty() {
         return "snapshots are not sealed: whoever has one can read it; `pbx-config key setup` changes that\n".to_owned();
     }
+
     let mut text = String::new();
     for row in &shown.recipients {
         text.push_str(&format!(
@@ -299,6 +304,7 @@ fn listed(shown: &Shown) -> String {
             row.kind
         ));
     }
+
     if let Some(proof) = &shown.proof {
         text.push_str(&format!("proven {}: {}\n", render::time(proof.at), proof.recipients.join(", ")));
     }

@@ -65,6 +65,7 @@ fn blocks(code: &QrCode) -> Zeroizing<String> {
         text.truncate(ink);
         text.push('\n');
     }
+
     text
 }
 

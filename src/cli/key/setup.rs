@@ -38,6 +38,7 @@ impl App<'_> {
         };
         let config = self.config()?;
         let there = keys::recipients(&self.host, &config).unwrap_or_default();
+
         if !there.is_empty() {
             say(
                 &tty,
@@ -45,6 +46,7 @@ impl App<'_> {
             )?;
         }
         say(&tty, WELCOME)?;
+
         let recipient = loop {
             match ask(&tty, "1, 2 or 3 (Ctrl-D leaves): ")?.as_str() {
                 "1" => break self.new_key(&tty)?,
@@ -69,6 +71,7 @@ impl App<'_> {
             &tty,
             "\nLast, the proof: the key is asked for, as you have it now, and must open what is sealed to it.\n",
         )?;
+
         let keys = identity::asking()?;
         let proof = key_check::prove(&self.host, &self.config()?, &keys).map_err(|error| {
             let fault = error.downcast_ref::<Fault>().filter(|fault| fault.kind == FaultKind::Unseal);

@@ -45,6 +45,7 @@ impl ItemRow {
             Source::Snippets => vec!["snippets of the local storages in storage.cfg".to_owned()],
             Source::Configured => vec!["`include` in pbx-config.cfg".to_owned()],
         };
+
         let restore = match item.restore {
             _ if matches!(item.source, Source::LeftOut(_)) => "left out".to_owned(),
             RestoreRule::Files => "files".to_owned(),
@@ -53,11 +54,13 @@ impl ItemRow {
             RestoreRule::Stopped(_) => "while stopped".to_owned(),
             RestoreRule::Never(_) => "never".to_owned(),
         };
+
         let note = match item.restore {
             RestoreRule::Never(reason) => reason,
             _ => item.note,
         };
         let counts = item.source.answer().is_none() && !matches!(item.source, Source::LeftOut(_));
+
         Self {
             item: item.id,
             title: item.title,

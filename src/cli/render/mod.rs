@@ -26,11 +26,13 @@ use crate::task::snapshots::{Listed, Listing};
 pub fn table(head: &[&str], rows: &[Vec<String>]) -> String {
     let rows: Vec<Vec<String>> =
         rows.iter().map(|row| row.iter().map(|cell| one_line(cell)).collect()).collect();
+
     let width = |column: usize| {
         let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
         cells.chain([head[column].len()]).max().unwrap_or(0)
     };
     let widths: Vec<usize> = (0..head.len()).map(width).collect();
+
     let numeric = |column: usize| {
         !rows.is_empty()
             && rows.iter().all(|row| {
@@ -148,17 +150,20 @@ pub fn report(report: &Report) -> String {
         }
         let _ = writeln!(text, "time      {:.2} s, read back and verified", report.took);
     }
+
     if let Some(changes) = report.changes.as_ref().filter(|_| report.unchanged.is_none()) {
         let _ = writeln!(text, "changes   {} since {}", changes.summary(), changes.since);
         for line in changes.lines() {
             let _ = writeln!(text, "          {}", one_line(&line));
         }
     }
+
     if let Some(before) = &report.unchanged {
         let _ = writeln!(text, "unchanged since {before}; no new snapshot was made");
         let _ = writeln!(text, "host      {}", report.system);
         let _ = writeln!(text, "time      {:.2} s", report.took);
     }
+
     for store in &report.stores {
         let place = store.place.as_deref().unwrap_or("FAILED");
         let _ = writeln!(text, "store     {}: {place}", store.store);
@@ -170,6 +175,7 @@ pub fn report(report: &Report) -> String {
         }
     }
     text.push_str(&problems(&report.problems));
+
     let told = |severity, word| {
         let of = report.problems.iter().filter(|problem| problem.severity == severity);
         units::count(of.count(), word)
@@ -211,12 +217,14 @@ pub fn plan(plan: &BackupPlan) -> String {
         text.push_str("\nwould run, where they are installed:\n");
         plan.commands.iter().for_each(|command| text.push_str(&format!("  {command}\n")));
     }
+
     text.push_str("\nwould write to:\n");
     plan.stores.iter().for_each(|store| text.push_str(&format!("  {store}\n")));
     if !plan.sealed_to.is_empty() {
         text.push_str("\nwould seal to:\n");
         plan.sealed_to.iter().for_each(|print| text.push_str(&format!("  {print}\n")));
     }
+
     text.push_str(&problems(&plan.problems));
     text
 }
@@ -245,6 +253,7 @@ fn list_row(listed: &Listed) -> Vec<String> {
         }
         None => ("-".to_owned(), "damaged".to_owned(), String::new()),
     };
+
     // Their manifest does not tell what is in them.
     let (files, outcome, note) = match &listed.legacy {
         Some(file) => {
@@ -269,6 +278,7 @@ pub fn manifest(snapshot: &Snapshot) -> String {
         line("cluster", &format!("{} ({})", cluster.name, cluster.nodes.join(", ")));
     }
     line("machine", snapshot.machine_id.as_deref().unwrap_or("unknown"));
+
     let codec = &snapshot.codec;
     line("payload", &format!("{}, {}", size(snapshot.payload.size), compression(codec)));
     if let Some(sealed) = &snapshot.sealed {
@@ -278,6 +288,7 @@ pub fn manifest(snapshot: &Snapshot) -> String {
             if is_told { count(sealed) } else { "recipients that its manifest does not name".to_owned() };
         line("sealed", &format!("to {count}{}{to}", if to.is_empty() { "" } else { ": " }));
     }
+
     let counts = &snapshot.counts;
     // Legacy archives record neither; the counts are known when it was looked into.
     if snapshot.legacy.is_none() || counts.entries > 0 {
@@ -287,6 +298,7 @@ pub fn manifest(snapshot: &Snapshot) -> String {
             &format!("{} entries, {} files, {packed} before compression", counts.entries, counts.files),
         );
     }
+
     if snapshot.legacy.is_none() {
         line("result", &snapshot.outcome.to_string());
     }
@@ -347,6 +359,7 @@ pub fn shown(snapshot: &Snapshot, index: &Index) -> String {
     let mut text = manifest(snapshot);
     text.push('\n');
     text.push_str(&table(&["ITEM", "FILES", "SIZE"], &rows));
+
     let absent: Vec<&str> = index.absent.iter().map(|absence| absence.item.as_str()).collect();
     if !absent.is_empty() {
         let _ = writeln!(text, "\nnot on this host: {}", one_line(&absent.join(", ")));

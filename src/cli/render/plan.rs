@@ -21,12 +21,14 @@ pub fn text(plan: &RestorePlan) -> String {
         let _ = writeln!(text, "differs    {}: {there} there, {here} here", difference.what);
         let _ = writeln!(text, "           {}", difference.means);
     }
+
     for (category, steps) in by_category(plan) {
         let _ = writeln!(text, "\n{category}");
         for step in steps {
             text.push_str(&line(step));
         }
     }
+
     text.push_str(&left_alone(&plan.refused));
     text.push_str(&services("then", &plan.calm));
     text.push_str(&services("then, armed", &plan.session));
@@ -39,6 +41,7 @@ pub fn text(plan: &RestorePlan) -> String {
             }
         }
     }
+
     let _ = writeln!(text, "\n{}", summary(plan));
     text
 }
@@ -52,6 +55,7 @@ fn left_alone(refused: &[Skipped]) -> String {
             None => groups.push((&one.reason, vec![one])),
         }
     }
+
     let mut text = String::new();
     for (reason, group) in groups {
         let reason = one_line(reason);
@@ -107,6 +111,7 @@ fn line(step: &RestoreStep) -> String {
         text.push_str("  [may cut your connection]");
     }
     text.push('\n');
+
     if let Some(diff) = &step.diff {
         for line in &diff.lines {
             let _ = writeln!(text, "      {}", line.replace('\t', "    "));
@@ -154,6 +159,7 @@ pub fn summary(plan: &RestorePlan) -> String {
         0 => None,
         number => Some(format!("{number} {what}")),
     };
+
     let kinds = [
         (Action::Create, "to create"),
         (Action::Replace, "to replace"),
@@ -202,6 +208,7 @@ pub fn restored(done: &Restored) -> String {
             armed.left()
         );
     }
+
     text.push_str(&render::problems(&done.problems));
     text
 }

@@ -27,6 +27,7 @@ impl App<'_> {
                 stores.names = vec![names[n].clone()];
             }
         }
+
         let config = self.config()?;
         let opened = self.stores(&config, stores)?;
         let listing = snapshots::list(&opened, None, &|_| true)?;
@@ -40,6 +41,7 @@ impl App<'_> {
             let fault = Fault::new(FaultKind::NotFound, "there are no snapshots");
             return Err(fault.hint("name a file, or a folder with --store").into());
         }
+
         let lines: Vec<String> = usable
             .iter()
             .map(|listed| {
@@ -89,6 +91,7 @@ impl App<'_> {
             }
         }
         self.show_choices(&lines)?;
+
         loop {
             let answer = self.answer("What of it? Numbers or names with blanks between them.")?;
             let words: Vec<&str> = answer.split([' ', ',']).filter(|word| !word.is_empty()).collect();

@@ -209,6 +209,7 @@ impl App<'_> {
                 args.mode = Some(self.guided_mode()?);
             }
         }
+
         if let Some(id) = args.resume.clone() {
             return self.resume(&id, &args);
         }
@@ -217,6 +218,7 @@ impl App<'_> {
         }
         let saved = args.apply.as_deref().map(Saved::read).transpose()?;
         saved.as_ref().map(|saved| saved.check_host(&self.host)).transpose()?;
+
         let (word, request) = match &saved {
             Some(saved) => {
                 args.stores.names = saved.store.clone().into_iter().collect();
@@ -229,6 +231,7 @@ impl App<'_> {
             None => error,
         })?;
         saved.as_ref().map(|saved| saved.check_snapshot(&chosen)).transpose()?;
+
         let prepared = prepare::prepare(&self.host, &chosen, &request)?;
         saved.as_ref().map(|saved| saved.check(&chosen, &prepared)).transpose()?;
         if let Some(file) = &args.plan {
@@ -237,10 +240,12 @@ impl App<'_> {
         // A new one begins over what one that was killed left.
         self.tell(&pending::restores(&self.host));
         let only_shown = args.dry_run || args.plan.is_some() || prepared.plan.steps.is_empty();
+
         // Of what is done one value is told to programs, not two.
         if only_shown || self.format == Format::Text {
             self.print(&prepared.plan.told(), plan::text)?;
         }
+
         if only_shown {
             if let Some(file) = args.plan.as_deref().map(Path::display) {
                 writeln!(self.err, "written to {file}; do it with: pbx-config restore --apply {file}")?;
@@ -249,6 +254,7 @@ impl App<'_> {
             let falls_short = is_to_be_done && prepared.plan.falls_short();
             return Ok(if falls_short { Exit::Problems } else { Exit::Ok });
         }
+
         let arming = arming(&args)?;
         let beforehand = restore::beforehand(&self.host, &prepared.plan, &arming);
         self.tell(beforehand.as_slice());
@@ -277,7 +283,7 @@ impl App<'_> {
 
     /// Returns the places of the products' own APIs; a configuration that cannot be read must not keep a restore from
     /// repairing it.
-    pub(in crate::cli) fn apis(&self) -> Vec<(Product, Api)> {
+    pub(in crate::cli) fn apis(&self) -> Vec<(Product, ApiConfig)> {
         self.config().map(|config| config.apis).unwrap_or_default()
     }
 
@@ -290,16 +296,19 @@ impl App<'_> {
             let fault = Fault::new(FaultKind::Usage, "there is no terminal to ask on");
             return Err(fault.hint("look at the plan with --dry-run, then add --yes").into());
         }
+
         // Programs get what was done; who is asked must see what is to be.
         if self.format != Format::Text {
             write!(self.err, "{}", plan::text(plan))?;
         }
+
         write!(self.err, "Do this? Type yes: ").and_then(|()| self.err.flush())?;
         let mut answer = String::new();
         io::stdin().read_line(&mut answer)?;
         if answer.trim() == "yes" {
             return Ok(());
         }
+
         let fault = Fault::new(FaultKind::Failed, "nothing was changed");
         Err(match answer.trim() {
             "" => fault,
@@ -312,6 +321,7 @@ impl App<'_> {
     fn conclude(&mut self, restored: &Restored) -> Result<Exit> {
         let outcome = Outcome::of(&restored.problems);
         self.print(restored, plan::restored)?;
+
         let Some(armed) = &restored.armed else { return Ok(outcome.into()) };
         let apis = self.apis();
         let progress = self.progress();
@@ -324,6 +334,7 @@ impl App<'_> {
                 .hint("the host is as it was; `pbx-config log --restores` tells more")
                 .into());
         }
+
         if self.format == Format::Text {
             let id = &restored.id;
             writeln!(self.out, "confirmed  it stays; `pbx-config undo {id}` still goes back")?;
@@ -335,6 +346,7 @@ impl App<'_> {
         if args.mode == Some(RestoreMode::Custom) {
             args.selected.only.extend(self.guided_categories()?);
         }
+
         let paths = args.paths.iter().map(|path| glob(path)).collect::<Result<_>>()?;
         let request = extract::ExtractRequest { selection: selection(&args), paths, to };
         let word = match args.snap {
@@ -349,6 +361,7 @@ impl App<'_> {
             self.print(&entries, |entries| entries.iter().map(|entry| render::entry(entry)).collect())?;
             return Ok(Exit::Ok);
         }
+
         let done = extract::run(&chosen, &request)?;
         let outcome = Outcome::of(&done.problems);
         self.print(&done, render::extracted)?;
@@ -368,6 +381,7 @@ fn request(args: &RestoreArgs) -> Result<RestoreRequest> {
     let pairs = |option: &str, words: &[String]| -> Result<Vec<Pair>> {
         Ok(words.iter().map(|word| Moves::pair(option, word)).collect::<Result<_, Fault>>()?)
     };
+
     Ok(RestoreRequest {
         selection: selection(args),
         paths: args.paths.clone(),

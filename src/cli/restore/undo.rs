@@ -60,11 +60,13 @@ impl App<'_> {
             log::info!("armed restore: {ended:?}");
             return Ok(Exit::Ok);
         }
+
         if args.dry_run {
             let ahead = preview::undo(&self.host, args.id.as_deref(), args.force)?;
             self.print(&ahead, plan::preview)?;
             return Ok(Exit::Ok);
         }
+
         let undone = restore::undo(&self.host, args.id.as_deref(), &self.apis(), args.force)?;
         let outcome = Outcome::of(&undone.problems);
         let left = undone.left;

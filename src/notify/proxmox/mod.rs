@@ -73,6 +73,7 @@ fn direct(product: Product, message: &Message, host: &Host, limit: Duration) -> 
     let rules = mail_contacts::notifications(host, product)
         .map_err(|error| format!("{error:#}"))
         .and_then(|(public, private)| MatcherRules::read(product, &public, &private));
+
     // A configuration that cannot be read does not keep the message from root.
     let rules = match rules {
         Ok(rules) => rules,
@@ -84,6 +85,7 @@ fn direct(product: Product, message: &Message, host: &Host, limit: Duration) -> 
     let fields = vec![("type", TYPE), ("hostname", message.details.host.as_str())];
     let event = Event { severity: message.details.severity, fields, at: message.details.at };
     let chosen = rules.choose(&event, &TimeZone::system());
+
     // A run that nobody wants to hear of is as its administrator wants it; a test is there to be heard.
     if message.is_test() && chosen.targets.is_empty() && chosen.errors.is_empty() && errors.is_empty() {
         let nobody =
@@ -104,11 +106,13 @@ fn direct(product: Product, message: &Message, host: &Host, limit: Duration) -> 
             Err(error) => errors.push(format!("target '{}': {error}", section.id)),
         }
     }
+
     let done = deliver(&targets.iter().collect::<Vec<_>>(), message, host);
     errors.extend(
         done.iter()
             .filter_map(|one| one.error.as_ref().map(|error| format!("target '{}': {error}", one.channel))),
     );
+
     // Another attempt would tell those again who have heard of it.
     if errors.is_empty() { Ok(()) } else { Err(Failure::lasting(anyhow!(errors.join("; ")))) }
 }

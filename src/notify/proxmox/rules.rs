@@ -53,6 +53,7 @@ impl MatcherRules {
                 section.entries.extend(entries);
             }
         }
+
         let default = if product == Product::Pve { PVE_DEFAULT } else { PBS_DEFAULT };
         for section in parse("(built in)", &format!("{BUILT_IN}\n{default}")).map_err(error)? {
             // By its name alone: an administrator may have put another kind of target in its place.
@@ -60,6 +61,7 @@ impl MatcherRules {
                 sections.push(section);
             }
         }
+
         let (matchers, targets) = sections.into_iter().partition(|section| section.kind == MATCHER);
         Ok(Self { targets, matchers })
     }
@@ -89,6 +91,7 @@ impl MatcherRules {
                 }
             }
         }
+
         chosen
     }
 }
@@ -163,6 +166,7 @@ fn during(rule: &str, at: Timestamp, zone: &TimeZone) -> Result<bool, String> {
     if start > end {
         return Err(wrong());
     }
+
     let today = match days {
         None => true,
         Some(days) => weekdays(days).ok_or_else(wrong)?.contains(&local.weekday()),
@@ -193,6 +197,7 @@ fn weekdays(text: &str) -> Option<Vec<Weekday>> {
         ("sat", Weekday::Saturday),
         ("sun", Weekday::Sunday),
     ];
+
     let place = |word: &str| {
         let word = word.to_ascii_lowercase();
         NAMES.iter().position(|(name, day)| word == *name || word == format!("{day:?}").to_ascii_lowercase())

@@ -49,6 +49,7 @@ fn by_perl(message: &Message, host: &Host, limit: Duration) -> Sent {
     };
     let output = host.exec.run(&cmd).map_err(Failure::lasting)?;
     let output = output.ok_or_else(|| Failure::lasting(anyhow!("this host has no perl")))?;
+
     match output.status {
         ToolStatus::Exit(0) => Ok(()),
         ToolStatus::TimedOut => Err(Failure::lasting(anyhow!("PVE::Notify did not end in time"))),
@@ -66,6 +67,7 @@ fn by_spool(message: &Message, host: &Host) -> Result<()> {
         PBS_VERSIONS.iter().any(|known| version.starts_with(known)),
         "the spool of Proxmox Backup Server {version} is not known; `via direct` does without it"
     );
+
     let id = random_uuid();
     let details = &message.details;
     let entry = json!({

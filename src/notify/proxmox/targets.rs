@@ -29,6 +29,7 @@ const GOTIFY_PRIORITIES: [u8; 3] = [1, 5, 9];
 pub fn open(section: &Section, product: Product, host: &Host) -> Result<Box<dyn Channel>, String> {
     // Proxmox speaks to servers without TLS where its administrator says so.
     let access = Access { allow_http: true, ..Access::default() };
+
     match section.kind.as_str() {
         "sendmail" => {
             let usual = mail_contacts::mail_from(host, product);
@@ -101,6 +102,7 @@ fn smtp(
     if login.is_some() && mode == SmtpMode::Insecure {
         return Err("a password does not go over a line without TLS".to_owned());
     }
+
     let port = section.get("port").map(|port| port.parse().map_err(|_| "port: is no number")).transpose()?;
     let to = recipients(section, product, host)?;
     if to.is_empty() {
@@ -145,6 +147,7 @@ fn webhook(section: &Section, access: Access) -> Result<Box<dyn Channel>, String
         Ok((name, Secret::from(value)))
     });
     let body = section.get("body").map(|text| decoded(text).ok_or("body: is not BASE64")).transpose()?;
+
     Ok(Box::new(Webhook {
         method,
         url: template("url", required(section, "url")?)?,
@@ -197,6 +200,7 @@ impl Channel for Webhook {
         if headers.iter().any(|(_, value)| value.chars().any(char::is_control)) {
             return Err(Failure::lasting(anyhow!("a header would have more than one line")));
         }
+
         let body = self.body.as_ref().map(|body| write(body).into_bytes()).filter(|_| self.method != "GET");
         let secrets = self.secrets.iter().map(|(_, secret)| secret.reveal()).collect();
         let (access, method) = (&self.access, self.method);

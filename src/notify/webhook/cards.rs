@@ -39,6 +39,7 @@ fn problems(message: &Message) -> Vec<String> {
 pub fn discord(message: &Message) -> Value {
     /// Limit of title, description and fields together; the foot has the rest of Discord's 6000.
     const ALL_MAX_CHARS: usize = 5900;
+
     let title = cut(&unmarked(&message.subject, DISCORD_SIGNS), 256);
     let description = cut(&unmarked(&problems(message).join("\n"), DISCORD_SIGNS), 4000);
     let chars = |text: &str| text.chars().count();
@@ -49,6 +50,7 @@ pub fn discord(message: &Message) -> Value {
         Some(json!({ "name": name, "value": value }))
     };
     let fields: Vec<Value> = message.details.rows().into_iter().take(25).map_while(field).collect();
+
     json!({
         // A host that is called @everyone calls nobody.
         "allowed_mentions": { "parse": [] },
@@ -83,6 +85,7 @@ pub fn slack(message: &Message) -> Value {
         blocks.push(json!({ "type": "divider" }));
         blocks.push(json!({ "type": "section", "text": plain(&problems.join("\n"), 3000) }));
     }
+
     blocks.push(json!({
         "type": "context",
         "elements": [plain(&format!("pbx-config {}, {}", message.details.version, message.details.at), 200)],
@@ -100,6 +103,7 @@ pub fn teams(message: &Message) -> Value {
         block
     };
     let colour = by_outcome(message, "Good", "Warning", "Attention");
+
     let facts: Vec<Value> = message
         .details
         .rows()
@@ -111,6 +115,7 @@ pub fn teams(message: &Message) -> Value {
         json!({ "type": "FactSet", "facts": facts }),
     ];
     body.extend(problems(message).iter().map(|line| text(line, json!({ "spacing": "Small" }))));
+
     json!({
         "type": "message",
         "attachments": [{

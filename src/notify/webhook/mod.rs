@@ -118,11 +118,13 @@ pub(super) fn open(section: &Section) -> Result<Box<dyn Channel>, SyntaxError> {
     let url = options.url.as_ref().map(Secret::reveal).or(usual);
     let url = url.ok_or_else(|| section.error_at("", "'url' is missing"))?;
     check_keys(section, &options)?;
+
     // A server does not depend on a run: only what is behind it may.
     let fixed = url.split("{{").next().unwrap_or_default();
     if fixed != url && fixed.matches('/').count() < 3 {
         return Err(section.error_at("url", "url: the server's name cannot be a template"));
     }
+
     let site = access.site(section, "url", fixed)?;
     let url = template(section, "url", url, &options)?;
     let body = body(section, &options)?;
@@ -141,6 +143,7 @@ fn check_keys(section: &Section, options: &Options) -> Result<(), SyntaxError> {
                 .hinted("delete this line, or use 'format generic'"));
         }
     }
+
     let private = |key: &str| {
         let error = section.error_at("format", &format!("'{key}' is missing"));
         error.hinted(format!("put `{key}` under 'webhook: {}' in secrets.cfg", section.id))
@@ -154,10 +157,12 @@ fn check_keys(section: &Section, options: &Options) -> Result<(), SyntaxError> {
             }
         }
     }
+
     if options.auth != Auth::None && options.secret.is_none() {
         let error = section.error_at("auth", "auth: its 'secret' is missing");
         return Err(error.hinted(format!("put `secret` under 'webhook: {}' in secrets.cfg", section.id)));
     }
+
     if (options.auth == Auth::Basic) != options.username.is_some() {
         return Err(section.error_at("auth", "'username' and 'auth basic' go together"));
     }
@@ -170,6 +175,7 @@ fn check_keys(section: &Section, options: &Options) -> Result<(), SyntaxError> {
 fn template(section: &Section, key: &str, text: &str, options: &Options) -> Result<Template, SyntaxError> {
     let template = Template::parse(text).map_err(|why| section.error_at(key, &format!("{key}: {why}")))?;
     let known: Vec<&str> = Message::VARIABLES.into_iter().chain([SECRET]).collect();
+
     for name in template.names() {
         if name == SECRET && options.secret.is_none() {
             return Err(
@@ -202,6 +208,7 @@ fn body(section: &Section, options: &Options) -> Result<Option<Template>, Syntax
 fn headers(section: &Section, options: &Options) -> Result<Vec<(String, String)>, SyntaxError> {
     /// The request's own.
     const TAKEN: [&str; 5] = ["host", "content-length", "content-type", "transfer-encoding", "connection"];
+
     let public = options.header.iter().map(|text| ("header", text.as_str()));
     let private = options.secret_header.iter().map(|text| ("secret-header", text.reveal()));
     let mut headers = Vec::new();
@@ -284,6 +291,7 @@ impl Channel for Webhook {
                 header("X-Signature-Algorithm", "hmac-sha256".to_owned());
             }
         }
+
         match options.auth {
             Auth::Bearer => header("Authorization", format!("Bearer {own}")),
             Auth::Basic => {
@@ -292,12 +300,14 @@ impl Channel for Webhook {
             }
             Auth::None | Auth::Hmac => {}
         }
+
         let private = [&options.url, &options.secret, &options.token, &options.user];
         let values = options.secret_header.iter().filter_map(|text| text.reveal().split_once(':'));
         let secrets =
             private.into_iter().flatten().map(Secret::reveal).chain(values.map(|(_, value)| value.trim()));
         let secrets = secrets.collect();
         let (access, method) = (&self.access, options.method.word());
+
         Call { access, method, url: &url, headers, body, secrets, when_full: true }
             .make(host, limit)
             .map(drop)

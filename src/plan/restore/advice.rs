@@ -22,6 +22,7 @@ pub(crate) fn by_hand(
     node: &str,
 ) -> Vec<Advice> {
     let rows = BY_HAND.iter().filter(|row| items.contains(row.item));
+
     rows.filter_map(|row| {
         let each = each(row, contents, node);
         if row.per != Per::Once && each.is_empty() {
@@ -64,6 +65,7 @@ fn each(row: &ByHand, contents: &HashMap<Name, Vec<u8>>, node: &str) -> Vec<Stri
         }
         Per::MemberOf(path) => members(&text(path.to_owned()).unwrap_or_default(), node),
     };
+
     // What stands in a command that is typed is a plain name.
     found.retain(|name| {
         !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.:+".contains(c))
@@ -89,6 +91,7 @@ fn members(text: &str, node: &str) -> Vec<String> {
             (name, address) = (String::new(), String::new());
         }
     }
+
     found
 }
 
@@ -97,11 +100,13 @@ pub(crate) fn layout(contents: &HashMap<Name, Vec<u8>>, snapshot: &str) -> Optio
     let text = contents.get(&Name::new(format!("{STATE_DIR}/{LAYOUT}")))?;
     let value: Value = serde_json::from_slice(text).ok()?;
     let word = |device: &Value, key: &str| device.get(key).and_then(Value::as_str).map(plain);
+
     let disks = value
         .get("blockdevices")?
         .as_array()?
         .iter()
         .filter(|device| word(device, "type").as_deref() == Some("disk"));
+
     let lines: Vec<String> = disks
         .take(MAX_EACH)
         .map(|disk| {

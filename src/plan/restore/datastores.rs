@@ -15,6 +15,7 @@ pub struct Mounted {
 pub fn mounted(text: &str, live: &str, here: &BTreeSet<String>) -> Mounted {
     let known: HashSet<&str> = live.lines().filter_map(name).collect();
     let mut mounted = Mounted { text: String::new(), missing: Vec::new() };
+
     for section in sections(text) {
         let first = section.lines().find_map(name);
         let value = |key: &str| {

@@ -27,6 +27,7 @@ pub(crate) fn decide(
     let SelectedEntry { entry, item, .. } = one;
     let absent = LivePath::Absent;
     let live = here.live.get(&entry.path).unwrap_or(&absent);
+
     let (before, live_content) = match live {
         LivePath::Blocked(reason) => {
             return Decision::Refused {
@@ -46,10 +47,12 @@ pub(crate) fn decide(
     let mut after = owners.goal(entry, before);
     let mut content = one.content.clone();
     let mut how = if before.is_some() { Action::Replace } else { Action::Create };
+
     if let (Content::Bytes(bytes), EntryKind::File) = (&content, entry.kind) {
         (after.size, after.sha256) = (bytes.len() as u64, (here.sha256)(bytes));
         how = if before.is_some() && one.is_merged { Action::Merge } else { how };
     }
+
     if item.restore == RestoreRule::AddLines && !one.is_merged && before.is_some() {
         match merged(one, before, live_content, contents) {
             Ok(None) => return Decision::Unchanged,
@@ -61,6 +64,7 @@ pub(crate) fn decide(
             Err(reason) => return Decision::Refused { reason, hint: Some("compare them by hand".into()) },
         }
     }
+
     if let Some(before) = before {
         // A file that is only added to stays whose it is.
         if how == Action::Merge {
@@ -88,6 +92,7 @@ pub(crate) fn decide(
             (false, false) => {}
         }
     }
+
     let new = match &content {
         Content::Bytes(bytes) => Some(&bytes[..]),
         Content::Member(name) => contents.get(name).map(Vec::as_slice),
@@ -99,6 +104,7 @@ pub(crate) fn decide(
         (true, Some(old), Some(new)) => text_diff::between(old, new, entry.secret || item.secret, here.mask),
         _ => None,
     };
+
     Decision::Step(Box::new(RestoreStep {
         item: item.id.to_owned(),
         path: entry.path.clone(),
@@ -128,6 +134,7 @@ fn merged(
         // Folders and the very same link need no lines.
         return if same { Ok(None) } else { Err("it is a link here or in the snapshot".to_owned()) };
     }
+
     let new = match &one.content {
         Content::Bytes(bytes) => Some(&bytes[..]),
         Content::Member(name) => contents.get(name).map(Vec::as_slice),
@@ -147,6 +154,7 @@ pub fn add_lines(live: &[u8], new: &[u8]) -> Vec<u8> {
     };
     let mut have = lines(live);
     let mut merged = live.to_vec();
+
     for line in new.split(|b| *b == b'\n') {
         let bare = line.trim_ascii();
         if bare.is_empty() || bare.starts_with(b"#") || !have.insert(bare.to_vec()) {
@@ -173,6 +181,7 @@ pub(crate) fn only_mounted(
         Content::Member(name) => contents.get(name).map(Vec::as_slice),
         Content::None => None,
     };
+
     let live = match here.live.get(&one.entry.path) {
         // Its content is kept only when it is another; the same needs no choice.
         Some(LivePath::There { print, content: None, .. }) if print.sha256 == one.entry.sha256 => new,

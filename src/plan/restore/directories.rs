@@ -20,6 +20,7 @@ pub(crate) fn with_folders(
     for step in steps.iter().filter(|step| step.how == Action::Create && step.after.kind == EntryKind::Dir) {
         asked.insert(step.path.clone(), step.clone());
     }
+
     let mut made: HashSet<Name> = HashSet::new();
     let mut ordered = Vec::with_capacity(steps.len());
     for step in steps {
@@ -61,6 +62,7 @@ fn folder_step(
         xattrs: Vec::new(),
     };
     let known = folders.get(path).filter(|entry| entry.kind == EntryKind::Dir);
+
     RestoreStep {
         path: path.clone(),
         how: Action::Create,

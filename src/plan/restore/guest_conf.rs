@@ -42,6 +42,7 @@ pub enum NamedFile {
 pub fn entries(text: &str) -> Vec<GuestConfEntry<'_>> {
     let mut section = None;
     let mut found = Vec::new();
+
     for at in config_edit::lines(text.as_bytes()) {
         let Some(line) = text.get(at.clone()) else { continue };
         let content = line.trim_end();

@@ -49,10 +49,12 @@ pub fn between(from: &Facts, here: &Facts, is_renamed: bool) -> Vec<HostDifferen
             _ => {}
         }
     }
+
     if release(from) != release(here) {
         let os = |facts: &Facts| facts.os.clone().unwrap_or_else(|| "unknown".to_owned());
         add("system", &os(from), &os(here), "package sources are left alone; others may not fit");
     }
+
     if from.node != here.node {
         let means = if is_renamed {
             "the node's files come to this one, and what names the old host names it"
@@ -61,6 +63,7 @@ pub fn between(from: &Facts, here: &Facts, is_renamed: bool) -> Vec<HostDifferen
         };
         add("host name", &from.node, &here.node, means);
     }
+
     if let (Some(there), Some(machine)) = (&from.machine_id, &here.machine_id)
         && there != machine
     {
@@ -71,6 +74,7 @@ pub fn between(from: &Facts, here: &Facts, is_renamed: bool) -> Vec<HostDifferen
             "what belongs to the other's hardware is left alone unless it is named",
         );
     }
+
     let name = |facts: &Facts| facts.cluster.as_ref().map_or("none", |cluster| &cluster.name).to_owned();
     let (there, cluster) = (name(from), name(here));
     if there != cluster {

@@ -360,6 +360,7 @@ pub fn plan(picked: &SelectedEntries, here: &HostState, request: &RestoreRequest
     };
     let owners = OwnerMapping::new(here, wanted);
     let mut steps = Vec::new();
+
     for one in wanted {
         let mounted = (one.item.id == DATASTORES && !one.is_named).then(|| only_mounted(one, contents, here));
         let (one, missing) = match &mounted {
@@ -387,6 +388,7 @@ pub fn plan(picked: &SelectedEntries, here: &HostState, request: &RestoreRequest
             }
         }
     }
+
     let order: HashMap<&str, usize> = catalog::items().enumerate().map(|(n, item)| (item.id, n)).collect();
     steps.sort_by_key(|(item, step)| (step.session, order.get(item.id).copied()));
     let items: Vec<&'static Item> = steps.iter().map(|(item, _)| *item).collect();
@@ -394,6 +396,7 @@ pub fn plan(picked: &SelectedEntries, here: &HostState, request: &RestoreRequest
     plan.calm = services(items.iter().copied().filter(|item| item.risk == Risk::None));
     plan.session = services(items.iter().copied().filter(|item| item.risk == Risk::Session));
     plan.advice = rejoin::advice(from, here.facts, request).into_iter().chain(notes(&items, here)).collect();
+
     let mut entries: HashMap<&Name, &Entry> = folders.iter().collect();
     entries.extend(wanted.iter().map(|one| (&one.entry.path, &one.entry)));
     plan.advice.extend(owners.advice(&plan.steps, &entries).into_iter().chain(linked(&plan.steps, here)));
@@ -445,6 +448,7 @@ fn services(items: impl Iterator<Item = &'static Item>) -> Services {
         }
         add(&mut all.restart, item.restart);
     }
+
     all.restart.retain(|unit| !all.stop.contains(unit));
     all
 }

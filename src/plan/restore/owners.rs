@@ -64,6 +64,7 @@ impl OwnerMapping {
         let mut mode = entry.mode & 0o7777;
         mode &= if uid.is_none() { !SETUID } else { !0 };
         mode &= if gid.is_none() { !SETGID } else { !0 };
+
         FileState {
             kind: entry.kind,
             mode,
@@ -83,6 +84,7 @@ impl OwnerMapping {
         let own = |step: &&RestoreStep| {
             step.via == TargetKind::Disk && !matches!(step.how, Action::Merge | Action::Remove)
         };
+
         for step in steps.iter().filter(own) {
             let Some(entry) = entries.get(&step.path) else { continue };
             let before = step.before.as_ref();
@@ -93,6 +95,7 @@ impl OwnerMapping {
                 lost.entry((Lost::Group, &entry.group, entry.gid)).or_default().push(step);
             }
         }
+
         let told = lost.into_iter().filter_map(|((what, name, number), steps)| {
             let first = steps.first()?;
             let more = match steps.len() {

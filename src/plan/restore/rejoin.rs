@@ -31,6 +31,7 @@ pub fn advice(from: &Facts, here: &Facts, request: &RestoreRequest) -> Option<Ad
         ];
         return Some(Advice { item: ITEM.to_owned(), text, commands });
     }
+
     let joined = here.cluster.as_ref().is_some_and(|here| here.name == cluster.name);
     let is_new = from.machine_id.is_some() && from.machine_id != here.machine_id;
     (joined && is_new).then(|| Advice {

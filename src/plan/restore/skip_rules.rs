@@ -61,6 +61,7 @@ fn of_row(item: &Item, here: &Facts, request: &RestoreRequest) -> Option<SkipRea
             "install it, then restore again",
         ));
     }
+
     match (item.restore, item.source) {
         (RestoreRule::Never(why), _) => Some(SkipReason::new("never comes back as a file", why)),
         (_, Source::Database) if request.database.is_none() => Some(SkipReason::new(
@@ -88,11 +89,13 @@ fn of_other_host(
     if one.entry.path.as_path().starts_with(PVE) || item.restore == RestoreRule::AddLines {
         return None;
     }
+
     let node = node_now(from, request);
     if item.tied == Tied::Node && node != from.node && node != here.facts.node {
         let hint = format!("restore it on {node}");
         return Some(SkipReason::new(format!("would name this host {node}"), hint));
     }
+
     if one.is_named {
         return None;
     }
@@ -100,6 +103,7 @@ fn of_other_host(
     if item.id == APT_SOURCES && release(from) != release(here.facts) {
         return Some(SkipReason::new("of another Debian release", only));
     }
+
     let is_other_machine = from.machine_id != here.facts.machine_id;
     match item.tied {
         Tied::Node if node != here.facts.node && !request.recover => {
@@ -141,6 +145,7 @@ fn of_tree(
     if !matches!(entry.kind, EntryKind::File | EntryKind::Dir) {
         return Some(SkipReason::new("pmxcfs has no links", "make a file of it by hand"));
     }
+
     let size = match &one.content {
         Content::Bytes(bytes) => bytes.len() as u64,
         _ => entry.size,
@@ -155,6 +160,7 @@ fn of_tree(
 
 fn of_state(tree: ClusterFsState, item: &Item) -> Option<SkipReason> {
     let status = "see `systemctl status pve-cluster`, then restore again";
+
     match tree {
         ClusterFsState::Live { quorate: true } => None,
         ClusterFsState::Live { quorate: false } => Some(SkipReason::new(
@@ -189,6 +195,7 @@ fn of_cluster(
             "`pvecm add` first, then restore again; --recover makes a node of its own instead",
         ));
     }
+
     let node = node_of(below);
     if let Some(node) = node.as_deref().filter(|node| *node != here.facts.node)
         && !one.is_exact
@@ -200,6 +207,7 @@ fn of_cluster(
         };
         return Some(SkipReason::new(format!("belongs to the node {node}"), hint));
     }
+
     here.facts.cluster.as_ref()?;
     if OF_A_NEW_CLUSTER.contains(&one.item.id) {
         return Some(SkipReason::new(
@@ -207,6 +215,7 @@ fn of_cluster(
             "`pvecm updatecerts` keeps it",
         ));
     }
+
     if node.is_none() && !one.is_exact && !request.cluster_wide {
         return Some(SkipReason::new(
             "all nodes of the cluster share it",
@@ -230,6 +239,7 @@ fn of_guest(one: &SelectedEntry, here: &HostState) -> Option<SkipReason> {
             format!("remove that one, or bring this one back as another: --as NEWID vm/{id}"),
         ));
     }
+
     let Some(LivePath::There { print, content: Some(text), .. }) = here.live.get(&one.entry.path) else {
         return None;
     };
@@ -238,6 +248,7 @@ fn of_guest(one: &SelectedEntry, here: &HostState) -> Option<SkipReason> {
         _ => print.sha256 == one.entry.sha256,
     };
     let lock = guest_conf::lock(std::str::from_utf8(text).ok()?).filter(|_| !is_as_it_is)?;
+
     Some(SkipReason::new(
         format!("{guest} is locked: {lock}"),
         format!("wait for the end of its task; when none runs any more, `{} unlock {id}`", kind.tool),

@@ -27,10 +27,12 @@ pub fn between(old: &[u8], new: &[u8], secret: bool, mask: fn(&str) -> String) -
     if old.len().max(new.len()) > MAX_BYTES || old == new {
         return None;
     }
+
     let (old, new) = (std::str::from_utf8(old).ok()?, std::str::from_utf8(new).ok()?);
     if old.contains('\0') || new.contains('\0') {
         return None;
     }
+
     let diff = TextDiff::from_lines(old, new);
     let count = |tag| diff.iter_all_changes().filter(|change| change.tag() == tag).count();
     let mut excerpt = Excerpt {
@@ -51,6 +53,7 @@ pub fn between(old: &[u8], new: &[u8], secret: bool, mask: fn(&str) -> String) -
             excerpt.lines.push(format!("{}{text}", change.tag()));
         }
     }
+
     excerpt.more = excerpt.lines.len().saturating_sub(MAX_LINES);
     excerpt.lines.truncate(MAX_LINES);
     Some(excerpt)

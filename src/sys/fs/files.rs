@@ -50,6 +50,7 @@ impl From<&fs::Metadata> for Stat {
             libc::S_IFSOCK => FileNode::Special("a socket"),
             _ => FileNode::Special("a device"),
         };
+
         Self {
             node,
             mode: meta.mode() & 0o7777,
@@ -206,6 +207,7 @@ pub fn replace(path: &Path, mode: u32, content: &[u8]) -> Result<()> {
     start.push(path.file_name().unwrap_or_default());
     start.push(".");
     sweep_partial(dir, &start);
+
     let mut name = start;
     name.push(format!("{}{PARTIAL}", std::process::id()));
     let partial = dir.join(name);
@@ -224,6 +226,7 @@ pub fn replace(path: &Path, mode: u32, content: &[u8]) -> Result<()> {
         }
         sync_dir(dir)
     };
+
     write().with_context(|| {
         let _ = fs::remove_file(&partial);
         format!("cannot write {}", path.display())

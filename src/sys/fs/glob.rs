@@ -63,6 +63,7 @@ impl Pattern {
         if !text.starts_with('/') {
             bail!("'{text}' is not an absolute path");
         }
+
         let mut parts = text
             .split('/')
             .filter(|part| !part.is_empty() && *part != ".")
@@ -76,6 +77,7 @@ impl Pattern {
                 _ => Ok(GlobPart::Literal(part.into())),
             })
             .collect::<Result<Vec<_>>>()?;
+
         // Two in a row mean the same as one, and would be walked once for every way to share a path between them.
         parts.dedup_by(|a, b| matches!((a, b), (GlobPart::Any, GlobPart::Any)));
         if parts.is_empty() {
@@ -123,6 +125,7 @@ impl Pattern {
 fn covers(parts: &[GlobPart], names: &[&OsStr]) -> bool {
     let (mut part, mut name) = (0, 0);
     let mut again: Option<(usize, usize)> = None;
+
     loop {
         match (parts.get(part), names.get(name)) {
             // The pattern is used up: what is left of the path lies below a match.

@@ -54,6 +54,7 @@ fn resolve_in(path: &Path, mounts: &[Mount]) -> (PathBuf, Option<Mount>) {
     let mut done = PathBuf::from("/");
     let mut rest: Vec<PathBuf> = parts(path);
     let mut links = 0;
+
     while let Some(part) = rest.pop() {
         if part == Path::new("..") {
             done.pop();
@@ -75,6 +76,7 @@ fn resolve_in(path: &Path, mounts: &[Mount]) -> (PathBuf, Option<Mount>) {
             _ => done = next,
         }
     }
+
     let mount = mount_of(&done).cloned();
     (done, mount)
 }

@@ -41,6 +41,7 @@ struct Walk<'a> {
 impl Walk<'_> {
     fn step(&mut self, at: &mut PathBuf, parts: &[GlobPart]) -> Result<()> {
         let Some((part, rest)) = parts.split_first() else { return self.tree(at) };
+
         match part {
             GlobPart::Literal(name) => self.child(at, name, rest),
             GlobPart::Glob(_) => {
@@ -87,6 +88,7 @@ impl Walk<'_> {
                 }
             }
         }
+
         at.pop();
         Ok(())
     }
@@ -107,6 +109,7 @@ impl Walk<'_> {
             }
             at.pop();
         }
+
         Ok(())
     }
 

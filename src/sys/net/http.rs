@@ -214,6 +214,7 @@ impl Client {
         for (name, value) in request.headers {
             head = head.header(name, value);
         }
+
         let failed = |error: ureq::Error| Trouble { passing: is_passing(&error), error: plain(error) };
         // A wrong header or address is named by its kind, not by its value.
         let wrong = |_| lasting(&"the address or a header is not valid");
@@ -230,6 +231,7 @@ impl Client {
         let retry_after = header("Retry-After").and_then(|text| text.trim().parse().ok());
         let location = header("Location").map(str::to_owned);
         let mut body = Vec::new();
+
         // The status has told; what of its explanation does not come is not missed.
         let _ = response.into_body().into_reader().take(request.max_bytes).read_to_end(&mut body);
         Ok(HttpResponse { status, body, retry_after, location })

@@ -41,6 +41,7 @@ pub fn chains() -> io::Result<Vec<Chain>> {
     };
     let limit = libc::timeval { tv_sec: WAIT_SECONDS, tv_usec: 0 };
     let size = libc::socklen_t::try_from(size_of::<libc::timeval>()).unwrap_or(0);
+
     // SAFETY: the value lives through the call and has the length that is told.
     unsafe {
         libc::setsockopt(
@@ -51,6 +52,7 @@ pub fn chains() -> io::Result<Vec<Chain>> {
             size,
         );
     }
+
     let mut request = Vec::new();
     let length = u32::try_from(HEADER_BYTES + FAMILY_BYTES).unwrap_or(0);
     request.extend(length.to_ne_bytes());
@@ -58,10 +60,12 @@ pub fn chains() -> io::Result<Vec<Chain>> {
     let flags = u16::try_from(libc::NLM_F_REQUEST | libc::NLM_F_DUMP).unwrap_or(0);
     request.extend(flags.to_ne_bytes());
     request.extend([0; 8 + FAMILY_BYTES]);
+
     // SAFETY: as above.
     if unsafe { libc::send(socket.as_raw_fd(), request.as_ptr().cast(), request.len(), 0) } < 0 {
         return Err(io::Error::last_os_error());
     }
+
     let mut buffer = vec![0_u8; 64 << 10];
     let mut found = Vec::new();
     for _ in 0..MESSAGES_MAX {
@@ -79,6 +83,7 @@ pub fn chains() -> io::Result<Vec<Chain>> {
 fn messages(mut data: &[u8], found: &mut Vec<Chain>) -> io::Result<bool> {
     const DONE: u16 = 3;
     const ERROR: u16 = 2;
+
     while data.len() >= HEADER_BYTES {
         let length = number(data).unwrap_or(0) as usize;
         let kind = short(&data[4..]).unwrap_or(0);
@@ -105,6 +110,7 @@ fn chain(body: &[u8]) -> Option<Chain> {
     let family = FAMILIES.iter().find(|(number, _)| body.first() == Some(number))?.1;
     let mut chain = Chain { table: String::new(), name: String::new(), input: false, drops: false, rules: 0 };
     let mut is_base = false;
+
     for (kind, value) in attributes(body.get(FAMILY_BYTES..)?) {
         match kind {
             CHAIN_TABLE => chain.table = format!("{family} {}", text(value)),
@@ -179,6 +185,7 @@ fn entries(family: libc::c_int, level: libc::c_int) -> Option<u32> {
     let mut info = Info { name: [0; 32], hooks: 0, entries: [0; 5], underflows: [0; 5], count: 0, size: 0 };
     info.name[..6].copy_from_slice(b"filter");
     let mut length = libc::socklen_t::try_from(size_of::<Info>()).ok()?;
+
     // SAFETY: the structure is the kernel's `ipt_getinfo`, lives through the call and has the length that is told.
     let said = unsafe {
         let fd = libc::socket(family, libc::SOCK_RAW | libc::SOCK_CLOEXEC, libc::IPPROTO_RAW);

@@ -53,6 +53,7 @@ pub(super) fn sweep(run_dir: &Path) -> Vec<Problem> {
 fn copy_stable(source: &Path, dir: &Path) -> Result<PathBuf> {
     let wal = with_suffix(source, "-wal");
     let copy = dir.join("config.db");
+
     for _ in 0..TRIES {
         // A log left from the try before, or from a dead process of the same number, would be replayed into
         // this database.

@@ -44,10 +44,12 @@ impl Open for Connection {
                 _ => uri.push_str(&format!("%{byte:02X}")),
             }
         }
+
         uri.push_str("?mode=ro&readonly_shm=1");
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
         let db = Self::open_with_flags(uri, flags).context("cannot be opened")?;
         db.busy_timeout(BUSY_LIMIT)?;
+
         // The first read tells whether the log and its index are there (error 14 when they are not).
         limited(&db, QUERY_LIMIT, check_is_table).context("cannot be read beside the running pmxcfs")?;
         // Only now: what is the daemon's after it was opened, was so when it was opened.
@@ -115,6 +117,7 @@ pub(super) fn limited<T>(
     const AGAIN: Duration = Duration::from_millis(50);
     let handle = db.get_interrupt_handle();
     let (done, waiting) = mpsc::channel::<()>();
+
     thread::scope(|scope| {
         let dog = scope.spawn(move || {
             let mut late = false;
@@ -171,6 +174,7 @@ fn nodes(db: &Connection) -> Result<(Vec<PmxcfsNode>, Vec<Problem>)> {
             nodes.push((row.version, PmxcfsNode { path, mtime: row.mtime, data: row.data.take() }));
         }
     }
+
     // Of entries with the same path the first stays: a folder for what is in it, else the newest.
     nodes.sort_unstable_by(|(version_a, a), (version_b, b)| {
         let by_path = a.path.cmp(&b.path);
@@ -183,11 +187,13 @@ fn nodes(db: &Connection) -> Result<(Vec<PmxcfsNode>, Vec<Problem>)> {
         }
         double
     });
+
     let more = broken.len().saturating_sub(MAX_NAMED);
     broken.truncate(MAX_NAMED);
     if more > 0 {
         broken.push(format!("{more} more of its entries are broken, too"));
     }
+
     let problem = |what| {
         Problem::warning(format!("{DATABASE}: {what}"))
             .hint("pmxcfs will not start on such a database; see `journalctl -u pve-cluster`")
@@ -201,6 +207,7 @@ fn rows(db: &Connection) -> Result<HashMap<i64, Row>> {
     let mut rows = query.query([])?;
     let mut tree: HashMap<i64, Row> = HashMap::new();
     let mut size = 0;
+
     while let Some(row) = rows.next()? {
         let kind = row.get(4)?;
         let new = Row {
@@ -230,6 +237,7 @@ fn paths(tree: &HashMap<i64, Row>) -> Result<(Paths, Vec<String>)> {
     for (inode, row) in tree {
         children.entry(row.parent).or_default().push(*inode);
     }
+
     let mut paths = Vec::with_capacity(tree.len());
     let mut broken = Vec::new();
     let mut size = 0;
@@ -250,6 +258,7 @@ fn paths(tree: &HashMap<i64, Row>) -> Result<(Paths, Vec<String>)> {
             paths.push((inode, PathBuf::from(std::ffi::OsString::from_vec(path))));
         }
     }
+
     // Whom nobody led to.
     for (parent, inodes) in children {
         let why = match tree.get(&parent) {
@@ -259,6 +268,7 @@ fn paths(tree: &HashMap<i64, Row>) -> Result<(Paths, Vec<String>)> {
         };
         broken.extend(inodes.into_iter().map(|inode| (inode, anyhow!(why))));
     }
+
     broken.sort_unstable_by_key(|(inode, _)| *inode);
     let said = broken.into_iter().map(|(inode, why)| format!("entry {inode} {why}; it was left out"));
     Ok((paths, said.collect()))

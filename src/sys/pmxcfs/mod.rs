@@ -146,6 +146,7 @@ pub fn state(host: &Host) -> PmxcfsState {
         return PmxcfsState::Frozen;
     }
     let mount = host.path(MOUNT);
+
     // A stat may be answered from the kernel's cache for a second after the daemon's death; a read is not.
     let answer = forked::run(PROBE_LIMIT, |pipe| {
         if fs::read(mount.join(".version")).is_ok() {
@@ -154,6 +155,7 @@ pub fn state(host: &Host) -> PmxcfsState {
             let _ = pipe.write_all(if mode & 0o200 == 0 { b"r" } else { b"w" });
         }
     });
+
     match answer {
         Ok(ChildResult::Finished(data)) => match data.first() {
             Some(b'w') => PmxcfsState::Live { quorate: true },
@@ -188,6 +190,7 @@ fn read_in(host: &Host, state: PmxcfsState) -> Result<PmxcfsPicture> {
         PmxcfsState::NotMounted => None,
         _ => Some(Connection::open_shared(host).and_then(|db| contents(&db))),
     };
+
     let (how, contents) = match (shared, state) {
         (Some(Ok(contents)), _) => (PictureSource::Database, contents),
         (Some(Err(error)), PmxcfsState::Live { .. }) => match through_mount(host) {
@@ -230,6 +233,7 @@ fn read_in(host: &Host, state: PmxcfsState) -> Result<PmxcfsPicture> {
             )
         }
     };
+
     problems.extend(contents.problems);
     Ok(PmxcfsPicture { nodes: contents.nodes, database: Some(contents.database), how, state, problems })
 }
@@ -270,6 +274,7 @@ fn state_problems(host: &Host, state: PmxcfsState) -> Vec<Problem> {
         }
         PmxcfsState::NotMounted | PmxcfsState::Live { quorate: true } => return Vec::new(),
     };
+
     vec![problem]
 }
 
@@ -279,6 +284,7 @@ pub fn files(host: &Host, paths: &[&str]) -> Result<Vec<Option<Vec<u8>>>> {
     if !host.facts.has(Product::Pve) {
         return Ok(nothing());
     }
+
     let mut no_answer = None;
     if mounted(host) {
         let rows = Connection::open_shared(host).and_then(|db| {
@@ -292,6 +298,7 @@ pub fn files(host: &Host, paths: &[&str]) -> Result<Vec<Option<Vec<u8>>>> {
             Err(error) => no_answer = Some(error),
         }
     }
+
     if !host.path(DATABASE).exists() {
         return no_answer.map_or_else(|| Ok(nothing()), Err);
     }

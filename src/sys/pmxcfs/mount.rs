@@ -66,6 +66,7 @@ pub(super) fn through_mount(host: &Host) -> Result<(Vec<PmxcfsNode>, Vec<Problem
         found.with_context(|| format!("{MOUNT} is not mounted any more"))
     };
     let mut last = None;
+
     for _ in 0..TRIES {
         let before = version()?;
         let (nodes, problems) = from_child(READ_LIMIT, |out| send_folder(&mount, Path::new(""), 0, out))?;
@@ -88,6 +89,7 @@ fn send_folder(mount: &Path, at: &Path, depth: usize, out: &mut impl Write) -> s
         Err(error) => return send(out, &failed(at, &error)),
     };
     let mut names = Vec::new();
+
     for entry in dir {
         match entry {
             Ok(entry) => names.push(entry.file_name()),
@@ -95,6 +97,7 @@ fn send_folder(mount: &Path, at: &Path, depth: usize, out: &mut impl Write) -> s
             Err(error) => send(out, &failed(at, &error))?,
         }
     }
+
     names.sort_unstable();
     for name in names {
         let hidden = name.as_bytes().starts_with(b".fuse_hidden");
@@ -189,6 +192,7 @@ fn receive(mut data: &[u8]) -> Result<(Vec<PmxcfsNode>, Vec<Problem>)> {
             }
         }
     }
+
     nodes.sort_unstable_by(|a, b| a.path.cmp(&b.path));
     Ok((nodes, problems))
 }

@@ -95,6 +95,7 @@ pub fn prepare(database: &[u8], edit: &Edit) -> Result<Ready> {
             notes.push("it names no cluster: there is nothing to leave".to_owned());
         }
     }
+
     if let Some((old, new)) = edit.node {
         rename_node(&mut rows, &paths, old, new)?;
     }
@@ -105,6 +106,7 @@ pub fn prepare(database: &[u8], edit: &Edit) -> Result<Ready> {
             notes.push(format!("/etc/pve/{path} is larger than the 1 MiB that can be written there"));
         }
     }
+
     // Every inode is a version of the past: a lower counter would give one of them away again.
     let newest = rows.iter().map(|(inode, row)| (*inode).max(row.version)).max().unwrap_or_default();
     let version = found.max(newest).max(1) + 1;
@@ -127,10 +129,12 @@ fn read(database: &[u8]) -> Result<(Rows, i64)> {
         database.len()
     );
     let mut plain = database.to_vec();
+
     // Told as a rollback-journal file: memory has no log.
     if let Some(versions) = plain.get_mut(18..20) {
         versions.fill(1);
     }
+
     let mut db = memory()?;
     let size = plain.len();
     db.deserialize_read_exact("main", Cursor::new(plain), size, true).context("is no database")?;
@@ -184,6 +188,7 @@ fn check(rows: &Rows) -> Result<HashMap<i64, Vec<u8>>> {
             children.entry(row.parent).or_default().push(*inode);
         }
     }
+
     let mut paths = HashMap::with_capacity(rows.len());
     let mut guests: HashMap<u32, String> = HashMap::new();
     let mut todo = vec![(ROOT, Vec::new())];
@@ -207,6 +212,7 @@ fn check(rows: &Rows) -> Result<HashMap<i64, Vec<u8>>> {
             paths.insert(inode, path);
         }
     }
+
     // Whom nobody led to.
     for (parent, inodes) in children {
         let why = match rows.get(&parent) {
@@ -216,15 +222,18 @@ fn check(rows: &Rows) -> Result<HashMap<i64, Vec<u8>>> {
         };
         wrong.extend(inodes.into_iter().map(|inode| format!("entry {inode} {why}")));
     }
+
     if wrong.is_empty() {
         return Ok(paths);
     }
     wrong.sort();
+
     let more = wrong.len().saturating_sub(MAX_NAMED);
     wrong.truncate(MAX_NAMED);
     if more > 0 {
         wrong.push(format!("{more} more"));
     }
+
     let fault = Fault::new(FaultKind::Failed, format!("pmxcfs would not start on it: {}", wrong.join("; ")));
     Err(fault.hint("restore without --database: file by file through the mount").into())
 }
@@ -275,6 +284,7 @@ fn memory() -> Result<Connection> {
 fn write(rows: &Rows, version: i64) -> Result<Vec<u8>> {
     let mut db = memory()?;
     db.execute_batch(SCHEMA)?;
+
     let all = db.transaction()?;
     {
         let mut insert = all.prepare(INSERT)?;
@@ -327,10 +337,12 @@ pub fn check_stopped(host: &Host) -> Result<(), Fault> {
     if mounted(host) {
         return running("/etc/pve is mounted: the database belongs to the running pmxcfs".to_owned());
     }
+
     let database = host.path(DATABASE);
     let id = |path: &Path| fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()));
     let files: HashSet<_> = ["", "-wal"].iter().filter_map(|end| id(&with_suffix(&database, end))).collect();
     let daemon = fs::read_to_string(host.path(PID_FILE)).ok().and_then(|pid| pid.trim().parse::<u32>().ok());
+
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
             continue;

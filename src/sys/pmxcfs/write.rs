@@ -69,6 +69,7 @@ pub fn put(host: &Host, put: &Change) -> Result<()> {
         };
         let _ = pipe.write_all(said.as_bytes());
     })?;
+
     match answer {
         ChildResult::Finished(said) if said == b"ok" => Ok(()),
         ChildResult::Finished(said) if said == LOCKED.as_bytes() => {
@@ -103,6 +104,7 @@ fn take(mount: &Path, name: &str, wait: Duration) -> io::Result<PathBuf> {
     {
         return Err(error);
     }
+
     let lock = folder.join(name);
     let since = Instant::now();
     loop {
@@ -130,6 +132,7 @@ fn change(mount: &Path, put: &Change) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         removed => removed,
     };
+
     // Of a run that was killed.
     gone(fs::remove_file(&temp))?;
     if !put.expect.is_empty() {
@@ -143,6 +146,7 @@ fn change(mount: &Path, put: &Change) -> io::Result<()> {
             return Err(io::Error::other(CHANGED));
         }
     }
+
     match put.to {
         Desired::File(content) => {
             let mut file = OpenOptions::new().write(true).create_new(true).open(&temp)?;
@@ -161,6 +165,7 @@ fn change(mount: &Path, put: &Change) -> io::Result<()> {
         Desired::Absent => gone(fs::remove_file(&path))?,
         Desired::AsItIs => {}
     }
+
     if let Some(seconds) = put.mtime {
         // The root has no time of its own; nobody loses anything by a newer one.
         let _ = File::open(&path).and_then(|file| {

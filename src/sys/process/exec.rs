@@ -145,6 +145,7 @@ pub fn run_at(tool: &Path, args: &[String], cmd: &Cmd) -> Result<ProcessOutput> 
     let group = Group(Pid::from_raw(i32::try_from(child.id()).unwrap_or(i32::MAX)));
     let mut pipes =
         [Pipe::new(child.stdout.take(), cmd.max_bytes), Pipe::new(child.stderr.take(), cmd.max_bytes)];
+
     // A thread of its own: who reads nothing, or writes before it reads, must not keep us.
     let feeder = child.stdin.take().zip(cmd.stdin.clone()).map(|(mut pipe, data)| {
         std::thread::spawn(move || {
@@ -157,6 +158,7 @@ pub fn run_at(tool: &Path, args: &[String], cmd: &Cmd) -> Result<ProcessOutput> 
     if let Some(feeder) = feeder.filter(std::thread::JoinHandle::is_finished) {
         let _ = feeder.join();
     }
+
     let [stdout, stderr] = pipes;
     Ok(ProcessOutput {
         status,
@@ -196,6 +198,7 @@ fn watch(child: &mut Child, pipes: &mut [Pipe; 2], group: &Group, cmd: &Cmd) -> 
     let mut deadline = Instant::now() + cmd.limit;
     let mut timed_out = false;
     let mut ended: Option<ExitStatus> = None;
+
     loop {
         let open = drain(pipes, Duration::from_millis(if ended.is_some() { 5 } else { 20 }))?;
         if ended.is_none() {
@@ -226,6 +229,7 @@ fn watch(child: &mut Child, pipes: &mut [Pipe; 2], group: &Group, cmd: &Cmd) -> 
         deadline = Instant::now() + TERM_GRACE;
         let _ = killpg(group.0, Signal::SIGTERM);
     }
+
     Ok(match ended {
         _ if timed_out => ToolStatus::TimedOut,
         Some(status) => match (status.code(), std::os::unix::process::ExitStatusExt::signal(&status)) {
@@ -242,6 +246,7 @@ fn drain(pipes: &mut [Pipe; 2], wait: Duration) -> Result<bool> {
         std::thread::sleep(wait.min(Duration::from_millis(2)));
         return Ok(false);
     }
+
     {
         let mut fds: Vec<PollFd> =
             pipes.iter().filter_map(Pipe::fd).map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
@@ -283,6 +288,7 @@ impl Pipe {
 
     fn read(&mut self) {
         let mut buffer = [0; 8 * 1024];
+
         // A command that prints without end must not keep us from looking at the clock.
         for _ in 0..64 {
             let Some(file) = &mut self.file else { return };

@@ -34,6 +34,7 @@ pub enum ChildResult {
 /// other threads do not exist in the child, and destructors of the parent's values do not run.
 pub fn run(limit: Duration, work: impl FnOnce(&mut File)) -> Result<ChildResult> {
     let (reader, writer) = pipe2(nix::fcntl::OFlag::O_CLOEXEC).context("pipe")?;
+
     // SAFETY: the child calls only `work`, which is held to plain file operations, and then _exit.
     match unsafe { fork() }.context("fork")? {
         ForkResult::Child => {
@@ -72,6 +73,7 @@ fn collect(reader: OwnedFd, deadline: Instant) -> Result<Option<Vec<u8>>> {
     let mut file = File::from(reader);
     let mut data = Vec::new();
     let mut buffer = vec![0; 128 * 1024];
+
     loop {
         super::lock::check_stopped()?;
         let left = deadline.saturating_duration_since(Instant::now());
@@ -111,6 +113,7 @@ pub fn read_small(limit: Duration, root: &Path, path: impl AsRef<Path>, max: u64
     const READ: u8 = b'r';
     const ABSENT: u8 = b'a';
     const REFUSED: u8 = b'x';
+
     let answer = run(limit, |pipe| {
         let (how, rest) = match files::read_small(root, path, max) {
             Ok(content) => (READ, content),
@@ -124,6 +127,7 @@ pub fn read_small(limit: Duration, root: &Path, path: impl AsRef<Path>, max: u64
         ChildResult::Finished(data) => data,
         ChildResult::TimedOut => return Err(io::Error::new(io::ErrorKind::TimedOut, "does not answer")),
     };
+
     match data.split_first() {
         Some((&READ, content)) => Ok(content.to_vec()),
         // With the words of the system, not those of a kind of errors.

@@ -37,6 +37,7 @@ impl Lock {
     pub fn acquire_named(run_dir: &Path, name: &str) -> Result<Self> {
         /// Runs that end just now; so many in a row is something else.
         const ATTEMPTS: usize = 1000;
+
         let path = run_dir.join(name);
         let mut gone = None;
         for _ in 0..ATTEMPTS {
@@ -101,6 +102,7 @@ impl Lock {
                 }
             }
         }
+
         let mut pid = String::new();
         let _ = file.read_to_string(&mut pid);
         let message = format!("another run (pid {}) holds the lock", pid.trim());
@@ -152,6 +154,7 @@ pub fn catch_signals() {
     extern "C" fn stop(_: libc::c_int) {
         STOPPED.store(true, Ordering::Relaxed);
     }
+
     let flags = SaFlags::SA_RESTART | SaFlags::SA_RESETHAND;
     let action = SigAction::new(SigHandler::Handler(stop), flags, SigSet::empty());
     for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {

@@ -29,10 +29,12 @@ impl Locked {
         if len > PAGE_BYTES.get() {
             return Err(io::ErrorKind::InvalidInput.into());
         }
+
         let (prot, flags) = (ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, MapFlags::MAP_PRIVATE);
         #[allow(unsafe_code)]
         // SAFETY: a new mapping, where the kernel wants it.
         let page = unsafe { mmap_anonymous(None, PAGE_BYTES, prot, flags) }?;
+
         // From here on `drop` unmaps it.
         let locked = Self { page, len };
         #[allow(unsafe_code)]

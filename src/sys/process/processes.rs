@@ -89,6 +89,7 @@ fn program(root: &Path, dir: &Path) -> Option<Program> {
         None => (told.as_path(), false),
     };
     let inside = path.strip_prefix("/").unwrap_or(path);
+
     Some(Program {
         replaced: deleted && path.is_absolute() && fs::symlink_metadata(root.join(inside)).is_ok(),
         // Through the link: the file that runs, wherever it is now.

@@ -78,6 +78,7 @@ pub fn plan(
     request: &BackupRequest,
 ) -> Result<BackupPlan> {
     check_is_system(host)?;
+
     let recipients = keys::recipients(host, config)?;
     let sources = Sources::new(host, config, stores, &request.selection)?;
     let (items, left) = sources::count(host, &sources)?;
@@ -191,6 +192,7 @@ fn may_skip(
     if !changes.is_none() || asked_for || age < SignedDuration::ZERO || age > UNCHANGED_MAX {
         return false;
     }
+
     let Ok(records) = records::all(host) else { return false };
     let mut away = Vec::new();
     for (n, store) in stores.iter().enumerate() {
@@ -210,6 +212,7 @@ fn may_skip(
             }
         }
     }
+
     // Who can open it is as much of it as what is in it.
     let same = |head: Head| head.snapshot.sealed == snapshot.sealed;
     let readable =
@@ -239,6 +242,7 @@ fn read_back(spool: &Path, keys: Keys, read: Option<Result<Index>>) -> Result<In
             Some(read) => archive.check_payload(spool).and(read),
         }
     });
+
     check_stopped()?;
     read.map_err(|error| match cause(&error) {
         Some(io::ErrorKind::NotFound) => went_away(spool, error),
@@ -341,12 +345,14 @@ fn next_id(
     while ids.contains(&id) {
         id = id.next();
     }
+
     let Some(before) = ids.into_iter().max() else { return Ok((id, None)) };
     if before > id {
         let what = format!("the clock says {}, but the newest snapshot is {before}", id.at());
         problems
             .push(Problem::warning(what).hint("set the clock; until then this snapshot is not the `latest`"));
     }
+
     let parent = match snapshots::head(primary, &before) {
         Ok(head) => Some(Parent { id: before, sha256: head.manifest_sha256 }),
         Err(error) => {
@@ -365,6 +371,7 @@ fn draft(
     parent: Option<Parent>,
 ) -> Result<Snapshot> {
     let facts = &host.facts;
+
     Ok(Snapshot {
         format: FORMAT,
         id,
@@ -443,11 +450,13 @@ fn write(
         }
         left
     })?;
+
     // Of a part, everything else would be missing.
     if whole {
         let coverage = coverage::look(scan, &sources.items, &left)?;
         intake.writer.unexplained(coverage.map(|coverage| coverage.unexplained));
     }
+
     let outputs = intake.outputs(inquiry, host.now.as_second())?;
     intake.problems.extend(left.problems);
     walk::shorten(&mut intake.problems);
@@ -456,6 +465,7 @@ fn write(
             Fault::new(FaultKind::Usage, "nothing on this host is selected; there is nothing to save");
         return Err(fault.hint("`pbx-config catalog` shows what each item finds here").into());
     }
+
     let index = Index {
         format: FORMAT,
         id,

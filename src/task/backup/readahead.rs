@@ -58,6 +58,7 @@ fn weight(piece: &FoundPiece) -> u64 {
 pub fn run(scan: &Scan, items: &[&'static Item], progress: &ReadaheadProgress) {
     let (queue, files) = sync_channel::<PathBuf>(QUEUE_FILES);
     let files = Mutex::new(files);
+
     std::thread::scope(|scope| {
         for _ in 0..THREADS {
             scope.spawn(|| fetch(&files));

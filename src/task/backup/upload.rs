@@ -63,6 +63,7 @@ impl Upload<'_> {
         if !results.iter().all(is_whole) {
             check_stopped()?;
         }
+
         if results.first().is_some_and(Result::is_err) {
             for (store, result) in stores.iter().zip(&results).skip(1) {
                 let Ok((other, met)) = result else { continue };
@@ -73,6 +74,7 @@ impl Upload<'_> {
             }
             results.truncate(1);
         }
+
         let mut done = Vec::new();
         for result in results {
             let (one, met) = result?;
@@ -86,6 +88,7 @@ impl Upload<'_> {
     fn to_one(&self, n: usize, store: &dyn Store, say: &dyn Fn(&str)) -> Result<(StoredCopy, Vec<Problem>)> {
         say(&format!("writing to store {}", store.name()));
         let mut problems = Vec::new();
+
         let mut stored = StoredCopy {
             store: store.name().to_owned(),
             place: None,
@@ -119,6 +122,7 @@ impl Upload<'_> {
             stored.kept = store.list(Some(&self.host.facts.node)).ok().map(|found| found.len());
             return;
         }
+
         let mut plan = match prune::plan(self.host, store, keep, &TimeZone::system(), Some(self.id)) {
             Ok(plan) => plan,
             Err(error) => {
@@ -129,6 +133,7 @@ impl Upload<'_> {
         for marked in plan.removed() {
             say(&format!("store {}: removing {} ({})", store.name(), marked.id, marked.reason));
         }
+
         let (removed, failed) = prune::carry_out(store, &plan, self.lock);
         problems.append(&mut plan.problems);
         problems.extend(failed);

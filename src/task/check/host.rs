@@ -33,15 +33,18 @@ pub fn host(host: &Host) -> Vec<CheckFinding> {
             "no private age identity was found on this host",
         ));
     }
+
     findings.extend(identities);
     findings.extend(hooks(host));
     findings.extend(predecessor(host));
     findings.extend(var_space(host));
+
     // What follows is asked of a system that runs.
     if host.exec.is_of_host() {
         findings.extend(timer(host));
         findings.extend(cluster(host));
     }
+
     if host.is_live() {
         findings.extend(clock());
     }
@@ -61,6 +64,7 @@ fn predecessor(host: &Host) -> Vec<CheckFinding> {
 fn hooks(host: &Host) -> Vec<CheckFinding> {
     let mut findings = Vec::new();
     let finding = |state, what: String| CheckFinding::new(Area::Hooks, state, what);
+
     for place in HookSite::ALL {
         let name = place.name();
         // Without vzdump there is nothing to hook into.
@@ -102,6 +106,7 @@ fn timer(host: &Host) -> Vec<CheckFinding> {
         let finding = CheckFinding::new(Area::Timer, state, what);
         vec![finding.hint("`systemctl list-timers` shows what starts by itself; without systemd cron has to")]
     };
+
     match host.exec.run(&cmd) {
         Ok(Some(said)) if said.status == ToolStatus::Exit(0) => {
             check::timer(&check::units(&String::from_utf8_lossy(&said.stdout)))
@@ -123,6 +128,7 @@ fn cluster(host: &Host) -> Vec<CheckFinding> {
     if !host.facts.has(Product::Pve) {
         return Vec::new();
     }
+
     let mount = pmxcfs::MOUNT;
     let (state, what, hint) = match pmxcfs::state(host) {
         pmxcfs::PmxcfsState::Live { quorate: true } => (CheckState::Ok, "mounted, can be written", ""),

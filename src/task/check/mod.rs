@@ -77,6 +77,7 @@ pub fn stores(host: &Host, stores: &[Box<dyn Store>]) -> Vec<CheckFinding> {
             }
         }
     }
+
     findings
 }
 
@@ -88,6 +89,7 @@ fn list(store: &dyn Store, node: &str) -> Result<Sizes> {
         let found = store.list(Some(node))?;
         return Ok(found.into_iter().map(|found| (found.id, found.size)).collect());
     }
+
     let answer = forked::run(STORE_LIMIT, |pipe| {
         let said = store.list(Some(node));
         let said = said.map(|found| found.into_iter().map(|found| (found.id, found.size)).collect::<Sizes>());
@@ -122,6 +124,7 @@ pub fn failed(area: Area, error: &anyhow::Error) -> CheckFinding {
 pub fn settings(host: &Host, config: &Config) -> Vec<CheckFinding> {
     let mut findings = Vec::new();
     let keys = |state, what: String| CheckFinding::new(Area::Keys, state, what);
+
     match keys::recipients(host, config) {
         Err(error) => findings.push(failed(Area::Keys, &error)),
         Ok(all) if all.is_empty() => {
@@ -142,6 +145,7 @@ pub fn settings(host: &Host, config: &Config) -> Vec<CheckFinding> {
             });
         }
     }
+
     findings.extend(channels(host, config));
     for (name, section) in &config.prometheus {
         let found = metrics::folder(host, section);
@@ -171,6 +175,7 @@ fn channels(host: &Host, config: &Config) -> Vec<CheckFinding> {
                 .hint("pbx-config.cfg(5), CHANNELS; a line `sendmail: root` mails to root"),
         ];
     }
+
     let one = |section: &Section| match notify::open(section) {
         Ok(target) => {
             let place = target.channel.place();

@@ -36,6 +36,7 @@ pub fn own(host: &Host) -> Vec<CheckFinding> {
     if let Ok(state) = host.state_dir().strip_prefix(host.root()) {
         wanted.push((Path::new("/").join(state), Care::Private));
     }
+
     let mut findings = Vec::new();
     for (path, care) in wanted {
         findings.extend(look(host, &path, care));
@@ -43,11 +44,13 @@ pub fn own(host: &Host) -> Vec<CheckFinding> {
     if findings.is_empty() {
         return findings;
     }
+
     // All is well: one line is enough.
     if findings.iter().all(|finding| finding.state == CheckState::Ok) {
         let what = format!("{} files and folders of ours are in root's hands", findings.len());
         return vec![CheckFinding::new(Area::Rights, CheckState::Ok, what)];
     }
+
     findings.retain(|finding| finding.state != CheckState::Ok);
     findings
 }
@@ -93,6 +96,7 @@ pub fn store_rights(host: &Host, store: &dyn Store) -> Vec<CheckFinding> {
     if mounts::is_foreign(host.root(), folder) || !mounts::has_rights(host.root(), folder) {
         return Vec::new();
     }
+
     let folder = Path::new("/").join(folder);
     let mut findings = Vec::new();
     for place in [folder.clone(), folder.join(&host.facts.node)] {
@@ -135,6 +139,7 @@ pub fn package(host: &Host) -> Vec<CheckFinding> {
         let what = format!("/{}: {why}", path.display());
         findings.push(finding(CheckState::Problem, what).hint(format!("apt install --reinstall {PACKAGE}")));
     }
+
     if findings.is_empty() {
         findings.push(finding(
             CheckState::Ok,
@@ -167,6 +172,7 @@ fn search(host: &Host, folder: &Path, depth: usize, left: &mut usize, found: &mu
     if mounts::is_foreign(host.root(), folder.strip_prefix("/").unwrap_or(folder)) {
         return;
     }
+
     for entry in list(host, folder).into_iter().flatten().flatten() {
         if *left == 0 {
             return;

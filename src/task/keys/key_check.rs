@@ -48,6 +48,7 @@ pub fn overdue(host: &Host, recipients: &[Recipient]) -> Option<Problem> {
     if recipients.is_empty() {
         return None;
     }
+
     let passphrases = recipients.iter().filter(|one| one.derivation.is_some()).count();
     let hint = match passphrases {
         0 => "with the offline key at hand: `pbx-config key prove --identity FILE`",
@@ -64,6 +65,7 @@ pub fn overdue(host: &Host, recipients: &[Recipient]) -> Option<Problem> {
     if !proof.recipients.iter().any(|print| prints.contains(print)) {
         return Some(warning("none of the recipients of today had its key proven".into()));
     }
+
     let days = host.now.duration_since(proof.at).as_hours() / HOURS_OF_A_DAY;
     (days > PROOF_MAX_DAYS)
         .then(|| warning(format!("the key that opens the snapshots was last proven {days} days ago")))
@@ -78,6 +80,7 @@ pub fn prove(host: &Host, config: &Config, keys: &Keys) -> Result<Proof> {
             Fault::new(FaultKind::Usage, "this host does not seal its snapshots: there is nothing to prove");
         return Err(fault.hint("`pbx-config key setup` leads through it").into());
     }
+
     open_canary(&recipients, keys)?;
     let mut opened = Vec::new();
     for one in &recipients {
@@ -86,6 +89,7 @@ pub fn prove(host: &Host, config: &Config, keys: &Keys) -> Result<Proof> {
             opened.push(one.fingerprint());
         }
     }
+
     if opened.is_empty() {
         opened.extend(recipients.iter().filter(|one| one.is_plugin()).map(Recipient::fingerprint));
     }

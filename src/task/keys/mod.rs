@@ -43,6 +43,7 @@ pub fn recipients(host: &Host, config: &Config) -> Result<Vec<Recipient>> {
     if !wanted {
         return Ok(Vec::new());
     }
+
     let all = named(host, config)?;
     if all.is_empty() {
         let empty = backup.recipient_file.iter().map(|path| format!("{path} has none"));
@@ -66,6 +67,7 @@ fn named(host: &Host, config: &Config) -> Result<Vec<Recipient>> {
         let parsed = Recipient::parse(text);
         all.push(parsed.map_err(|error| recipient::at(&place(RECIPIENT, text), &error))?);
     }
+
     for path in &backup.recipient_file {
         let named = place(RECIPIENT_FILE, path);
         let fault = |what: String| {
@@ -80,6 +82,7 @@ fn named(host: &Host, config: &Config) -> Result<Vec<Recipient>> {
         let text = String::from_utf8(bytes).map_err(|_| fault(format!("{path}: is no text")))?;
         all.extend(Recipient::parse_file(path, &text)?);
     }
+
     let mut seen = Vec::new();
     all.retain(|one| {
         let print = one.fingerprint();
@@ -141,6 +144,7 @@ pub fn write_identity(host: &Host, path: &Path, text: &str) -> Result<()> {
             .hint("name a place that is not this host's: a stick, or no --output and a password manager")
             .into());
     }
+
     let write = || -> io::Result<()> {
         let mut file = OpenOptions::new().write(true).create_new(true).mode(PRIVATE).open(&absolute)?;
         let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
@@ -150,6 +154,7 @@ pub fn write_identity(host: &Host, path: &Path, text: &str) -> Result<()> {
         written?;
         files::sync_dir(absolute.parent().unwrap_or(Path::new("/")))
     };
+
     write().with_context(|| {
         let fault = Fault::new(FaultKind::Failed, format!("cannot write {}", path.display()));
         fault.hint("name a file that is not there yet, in a folder that is")
@@ -199,6 +204,7 @@ pub fn add(host: &Host, config: &Config, recipients: &[Recipient]) -> Result<Vec
             .hint(format!("add to it there: {}", lines.join("; ")))
             .into());
     }
+
     let (mut text, mode) = match fs::metadata(&path) {
         Ok(meta) => {
             let bytes =
@@ -219,6 +225,7 @@ pub fn add(host: &Host, config: &Config, recipients: &[Recipient]) -> Result<Vec
         }
         done.push(Added { recipient: one.to_string(), fingerprint, file: path.clone(), new });
     }
+
     if text != before {
         fs::create_dir_all(host.path(CONFIG_DIR)).with_context(|| format!("cannot write {name}"))?;
         // What it leads to is the file, where it is a link.

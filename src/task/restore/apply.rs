@@ -50,6 +50,7 @@ pub fn half(
         problems.extend(lost.map(Problem::notice));
         ended = Some(n);
     }
+
     if let Some(last) = ended {
         journal.write(&format!("end {last}\n"))?;
     }
@@ -66,6 +67,7 @@ fn one(
 ) -> Result<Vec<String>> {
     let step = &journal.record.steps[n];
     let path = step.path.as_path();
+
     match step.via {
         TargetKind::Pmxcfs => tree(host, journal, n, lock_wait).map(|()| Vec::new()),
         TargetKind::Disk => {
@@ -115,11 +117,13 @@ fn ahead(step: &RestoreStep, live: &LivePath, is_in_flight: bool) -> Ahead {
     if is_there {
         return Ahead::IsThere;
     }
+
     let is_as_planned = match (&step.before, live) {
         (None, LivePath::Absent) => true,
         (Some(before), LivePath::There { print, .. }) => before.same(print),
         _ => false,
     };
+
     // A directory may have been made and not yet have its mode.
     let is_half = is_in_flight && step.after.kind == EntryKind::Dir;
     if is_as_planned || is_half { Ahead::Write } else { Ahead::Changed }
@@ -132,6 +136,7 @@ pub fn look(host: &Host, journal: &Journal) -> Result<Vec<(Name, Option<Action>)
     let steps = &journal.record.steps;
     let tree = super::target::tree(host, journal, 0..steps.len()).map_err(anyhow::Error::msg)?;
     let mut left = Vec::new();
+
     // Those that may cut a connection come last.
     for session in [false, true] {
         for (n, step) in steps.iter().enumerate().filter(|(_, step)| step.session == session) {

@@ -137,6 +137,7 @@ fn unreadable(host: &Host) -> Option<PendingConfirm> {
     })?;
     #[allow(clippy::cast_precision_loss)] // seconds
     let is_of_this_boot = journal.record.at as f64 >= host.now.as_second() as f64 - session::uptime();
+
     Some(PendingConfirm {
         id: journal.record.id,
         boot: if is_of_this_boot { session::boot_id() } else { String::new() },
@@ -218,6 +219,7 @@ fn start_waiting(host: &Host, id: &str) -> Result<()> {
         words.extend(["--root".to_owned(), host.root().display().to_string()]);
     }
     words.extend(["undo", "--armed", "--wait"].map(str::to_owned));
+
     let named = [
         "systemd-run".to_owned(),
         format!("--unit=pbx-config-armed-{id}"),
@@ -234,6 +236,7 @@ fn start_waiting(host: &Host, id: &str) -> Result<()> {
         }
         Err(error) => log::warn!("systemd-run: {error:#}"),
     }
+
     exec::start_in_own_session(&words).map_err(|error| {
         let message = format!("nobody could be started to undo it when it is not confirmed: {error}");
         Fault::new(FaultKind::Failed, message).hint("--skip what may cut your connection").into()
@@ -247,6 +250,7 @@ pub fn wait(host: &Host, apis: &[(Product, ApiConfig)]) -> Result<Ended> {
     let dir = journal::folder(host).join(&armed.id);
     let (mut good, mut applied_at, mut asked_at) = (0, None, f64::MIN);
     let (mut again_at, mut again_after) = (f64::MIN, AGAIN_FIRST);
+
     // Probes speak once; from then on it is undone until it is.
     let mut why = None;
     loop {
@@ -322,6 +326,7 @@ pub fn watch(
     say: &dyn Fn(&str),
 ) -> Result<Ended> {
     let id = &armed.id;
+
     loop {
         let Some(now) = read(host).filter(|now| now.id == *id) else {
             return ended(&journal::folder(host).join(id));
@@ -342,7 +347,7 @@ pub fn watch(
 }
 
 /// Undoes what is due, at a boot and from the waiting process. Nothing to do is not an error.
-pub fn undo_due(host: &Host, apis: &[(Product, Api)]) -> Result<Ended> {
+pub fn undo_due(host: &Host, apis: &[(Product, ApiConfig)]) -> Result<Ended> {
     match read(host) {
         Some(armed) if armed.is_due() => undo_now(host, apis, NOBODY),
         _ => Ok(Ended::Nothing),
@@ -354,6 +359,7 @@ pub fn undo_due(host: &Host, apis: &[(Product, Api)]) -> Result<Ended> {
 fn undo_now(host: &Host, apis: &[(Product, ApiConfig)], why: &str) -> Result<Ended> {
     let Some(first) = read(host) else { return Ok(Ended::Nothing) };
     let _alone = alone_at_last(host, &first)?;
+
     // Confirmed or undone in the last moment.
     let Some(armed) = read(host).filter(|armed| armed.id == first.id) else {
         return ended(&journal::folder(host).join(&first.id));
@@ -362,6 +368,7 @@ fn undo_now(host: &Host, apis: &[(Product, ApiConfig)], why: &str) -> Result<End
         return Ok(Ended::Nothing);
     }
     let mut journal = journal::find(host, Some(&armed.id))?;
+
     // A boot starts the services itself, with what is put back; to restart one would wait for the boot to end.
     let undone = if armed.boot == session::boot_id() {
         restore::roll_back(host, &mut journal, apis, true)?
@@ -373,6 +380,7 @@ fn undo_now(host: &Host, apis: &[(Product, ApiConfig)], why: &str) -> Result<End
     for problem in &undone.problems {
         log::warn!("{}", problem.what);
     }
+
     // At an early boot, or without quorum, the cluster file system takes nothing: whoever called comes again.
     if undone.left > 0 {
         let errors = undone.problems.iter().filter(|problem| problem.severity > Severity::Notice);
@@ -381,6 +389,7 @@ fn undo_now(host: &Host, apis: &[(Product, ApiConfig)], why: &str) -> Result<End
         let hint = format!("`pbx-config undo {}` tries again and tells all", armed.id);
         return Err(Fault::new(FaultKind::Failed, message).hint(hint).into());
     }
+
     let kept = match undone.kept {
         0 => String::new(),
         n => format!("; of {} that had changed since there are copies", counted(n, "path")),
@@ -408,6 +417,7 @@ fn alone_at_last(host: &Host, armed: &PendingConfirm) -> Result<(Option<Lock>, R
     if let Err(error) = &lock {
         log::warn!("undoing beside another run: {error:#}");
     }
+
     Ok((lock.ok(), alone))
 }
 
@@ -443,6 +453,7 @@ pub fn confirm_from_here(host: &Host, id: Option<&str>) -> Result<(String, Optio
     if armed.is_due() {
         return Err(too_late(host, &armed.id).into());
     }
+
     let (what, hint) = match LoginSession::current().newness(&armed.session, armed.at) {
         Newness::New => ("", ""),
         Newness::Same => (
@@ -463,6 +474,7 @@ pub fn confirm_from_here(host: &Host, id: Option<&str>) -> Result<(String, Optio
         let back = format!("{hint}; `pbx-config undo {}` goes back", armed.id);
         return Err(Fault::new(FaultKind::Usage, what).hint(back).into());
     }
+
     let problem = confirm(host, &armed, "from a new session")?;
     Ok((armed.id, problem))
 }

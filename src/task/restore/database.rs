@@ -51,6 +51,7 @@ pub fn take(
         let what = "Proxmox VE is not installed here: nothing would start on its database".to_owned();
         return Err(fault(FaultKind::Failed, what, "install it, then restore again").into());
     }
+
     offline::check_stopped(host)?;
     if files::is_there(host.root(), CLUSTER_MEMBER.trim_start_matches('/')) {
         let what = format!("this host is a member of a cluster: {CLUSTER_MEMBER} is here");
@@ -58,14 +59,17 @@ pub fn take(
             "join with pvecm add instead; or `systemctl stop corosync` and move /etc/corosync/* away first";
         return Err(fault(FaultKind::Failed, what, hint).into());
     }
+
     let told = RefCell::new(Vec::new());
     let cards = adapt::cards(picked, world, request)?;
     let ready = offline::prepare(bytes, &edit(how, request, cards, &told))?;
     check(host, &ready)?;
+
     let mut advice = advice(&one, &ready, how);
     let tell = |text| Advice { item: one.item.id.to_owned(), text, commands: Vec::new() };
     advice.extend(told.into_inner().into_iter().map(tell));
     picked.wanted.retain(|one| !one.entry.path.as_path().starts_with(PVE));
+
     let mut new = SelectedEntry { content: Content::Bytes(ready.database), is_named: true, ..one };
     (new.entry.kind, new.entry.mode, new.entry.uid, new.entry.gid) = (EntryKind::File, 0o600, 0, 0);
     picked.wanted.push(new);
@@ -99,6 +103,7 @@ fn edit<'a>(
         told.borrow_mut().extend(notes.into_iter().map(|note| format!("/{path}: {note}")));
         content
     };
+
     Edit {
         leave_cluster: how == Database::WithoutCluster,
         node: request.node.as_ref().map(|(old, new)| (old.as_str(), new.as_str())),
@@ -115,6 +120,7 @@ fn check(host: &Host, ready: &Ready) -> Result<(), Fault> {
              if the cluster is gone for good: --leave-cluster makes a single node of it",
         ));
     }
+
     if !ready.nodes.contains(node) {
         let nodes: Vec<&str> = ready.nodes.iter().map(String::as_str).collect();
         let what = format!(
@@ -140,6 +146,7 @@ fn advice(one: &SelectedEntry, ready: &Ready, how: Database) -> Vec<Advice> {
         "after its first start the node's certificate is signed anew; guests start when their disks are here",
         &["pvecm updatecerts -f", "qm list", "pct list"],
     ));
+
     if how == Database::WithoutCluster {
         advice.push(tell(
             "what is left of the cluster: folders of other nodes in /etc/pve/nodes hold guests of theirs, \
@@ -174,6 +181,7 @@ pub fn start(
             ..step(wanted, path, no_log())
         });
     }
+
     let is_logged = steps.iter().any(|step| step.before.is_some());
     match at {
         Some(at) => drop(plan.steps.splice(at..at, steps)),
@@ -188,6 +196,7 @@ pub fn start(
         }
         None => return Ok(()),
     }
+
     plan.session.start.push(UNIT.to_owned());
     Ok(())
 }

@@ -123,6 +123,7 @@ impl Journal {
             let message = format!("{}: was written by another version", dir.display());
             return Err(Fault::new(FaultKind::Failed, message).hint("undo it with that one").into());
         }
+
         let file = open_journal(dir)?;
         let mut journal = Self {
             dir: dir.to_owned(),
@@ -133,6 +134,7 @@ impl Journal {
             file,
         };
         let text = fs::read(dir.join(JOURNAL)).context("cannot read the journal")?;
+
         // A line that the power cut short has no end; what is no line of ours says nothing.
         for line in text.split_inclusive(|b| *b == b'\n').filter_map(|line| line.strip_suffix(b"\n")) {
             journal.replay(&String::from_utf8_lossy(line));
@@ -143,6 +145,7 @@ impl Journal {
     fn replay(&mut self, line: &str) {
         let (word, number) = line.split_once(' ').unwrap_or((line, ""));
         let number = number.parse::<usize>().ok().filter(|n| *n < self.record.steps.len());
+
         match (word, number) {
             ("begin", Some(n)) => {
                 self.phase = RestorePhase::Begun;
@@ -278,6 +281,7 @@ pub fn find(host: &Host, id: Option<&str>) -> Result<Journal> {
     if ids.iter().any(|known| known == word) {
         return open(word);
     }
+
     let known: Vec<&str> = ids.iter().map(String::as_str).collect();
     let fault = Fault::new(FaultKind::NotFound, format!("there is no restore '{word}'"));
     let hint = match nearest(word, &known) {
@@ -299,6 +303,7 @@ pub fn sweep(host: &Host, armed: Option<&str>) -> Vec<Problem> {
             problems.push(files::left(&entry.path(), fs::remove_dir_all(entry.path())));
         }
     }
+
     let at_end: Vec<PathBuf> = known
         .iter()
         .filter(|id| Some(id.as_str()) != armed)

@@ -125,16 +125,19 @@ pub fn run(
     let _lock = Lock::acquire(&host.run_dir())?;
     let _alone = lock_restore(host)?;
     check_not_armed(host, None)?;
+
     let mut problems = journal::sweep(host, None);
     let plan = &prepared.plan;
     problems.extend(plan.refused.iter().filter(|refused| refused.named).map(|refused| {
         let problem = Problem::warning(format!("/{}: is left alone: {}", refused.path, refused.reason));
         Problem { hint: refused.hint.clone(), ..problem }
     }));
+
     let units =
         [&plan.calm, &plan.session].into_iter().flat_map(|half| half.stop.iter().chain(&half.restart));
     let mut running = services::running(host, units);
     running.extend(plan.calm.start.iter().chain(&plan.session.start).cloned());
+
     let mut journal = safety_copy::keep(host, chosen, prepared, running)?;
     tell(&journal.record.id)?;
     // One that is killed says nothing afterwards.
@@ -194,6 +197,7 @@ fn apply_stages(
     let mut problems = services::stop(host, &calm, &running, Deadline::NONE);
     problems.extend(apply::half(host, journal, false, wait, Deadline::NONE)?);
     problems.extend(services::settle(host, &calm, &running, apis, Deadline::NONE));
+
     let mut armed = None;
     if journal.record.steps.iter().any(|step| step.session) {
         let mut limit = Deadline::NONE;
@@ -206,6 +210,7 @@ fn apply_stages(
         problems.extend(services::settle(host, &session, &running, apis, limit));
         limit.check()?;
     }
+
     apply::settle(host, journal)?;
     journal.write("done\n")?;
     Ok((problems, armed.map(|armed| auto_rollback::begin(host, armed)).transpose()?))
@@ -234,12 +239,14 @@ fn finish_or_roll_back(
         }
         Err(error) => error,
     };
+
     if lock::check_stopped().is_err() {
         audit_log::note(host, verb, &journal.record, "stopped half way");
         let fault = Fault::new(FaultKind::Failed, format!("stopped half way: {error:#}"));
         let hint = format!("`pbx-config undo {id}` goes back, `pbx-config restore --resume {id}` goes on");
         return Err(fault.hint(hint).into());
     }
+
     let kind = error.downcast_ref::<Fault>().map_or(FaultKind::Failed, |fault| fault.kind);
     let hint = error.downcast_ref::<Fault>().and_then(|fault| fault.hint.clone());
     let (what, result, hint) = match roll_back(host, journal, apis, false) {
@@ -272,11 +279,13 @@ pub fn undo(host: &Host, id: Option<&str>, apis: &[(Product, ApiConfig)], force:
         auto_rollback::forget(host, &journal.record.id)?;
         return Ok(Undone { older: journal::older(host, &journal.record.id), ..Undone::already(&journal) });
     }
+
     let mut undone = roll_back(host, &mut journal, apis, force)?;
     // Whoever forces it sees what is left; it must not keep every later restore out.
     if undone.left == 0 || force {
         auto_rollback::forget(host, &journal.record.id)?;
     }
+
     let result =
         if undone.left == 0 { "ok".to_owned() } else { format!("{} left", counted(undone.left, "path")) };
     undone.problems.extend(audit_log::note(host, "undo", &journal.record, &result));
@@ -293,6 +302,7 @@ pub fn roll_back(
     let running = journal.record.running.clone();
     let record = &journal.record;
     let stood: Vec<String> = record.calm.start.iter().chain(&record.session.start).cloned().collect();
+
     // What the restore started for the first time is stopped, and stays so.
     let ran: Vec<String> = running.iter().filter(|unit| !stood.contains(unit)).cloned().collect();
     let was_begun = |journal: &Journal, session: bool| {
@@ -309,10 +319,12 @@ pub fn roll_back(
     for (_, half) in &halves {
         problems.extend(services::stop(host, half, &running, Deadline::NONE));
     }
+
     let mut undone = undo::files(host, journal, force)?;
     for (_, half) in &halves {
         problems.extend(services::settle(host, half, &ran, apis, Deadline::NONE));
     }
+
     // A service that was stopped before the first step was begun.
     if was_prepared {
         for half in both {
@@ -320,6 +332,7 @@ pub fn roll_back(
             problems.extend(services::settle(host, &stopped, &ran, apis, Deadline::NONE));
         }
     }
+
     if host.exec.is_of_host() && !halves.is_empty() {
         problems.extend(stood.iter().map(|unit| {
             let problem = Problem::notice(format!("{unit}: was stopped before the restore, and is again"));

@@ -65,6 +65,7 @@ pub fn observe(host: &Host, picked: &SelectedEntries) -> Result<Observed> {
         fixed: HashMap::new(),
     };
     observe_tree(host, &mut observed)?;
+
     let mut look =
         Look { root: host.root(), foreign: mounts::foreign_mounts(host.root()), seen: HashMap::new() };
     for one in picked.wanted.iter().chain(&picked.parts) {
@@ -84,6 +85,7 @@ pub fn observe(host: &Host, picked: &SelectedEntries) -> Result<Observed> {
         let live = look.at(path, Some((&one.entry.sha256, merges)));
         observed.live.entry(one.entry.path.clone()).or_insert(live);
     }
+
     observed.fixed = unchangeable(host, picked, &observed);
     Ok(observed)
 }
@@ -93,6 +95,7 @@ fn observe_tree(host: &Host, observed: &mut Observed) -> Result<()> {
     if !host.facts.has(Product::Pve) {
         return Ok(());
     }
+
     let state = pmxcfs::state(host);
     observed.tree = match state {
         pmxcfs::PmxcfsState::NotMounted => ClusterFsState::NotMounted,
@@ -200,6 +203,7 @@ fn seen(full: &Path, wanted: Option<(&str, bool)>) -> io::Result<LivePath> {
             return Ok(LivePath::Blocked(format!("there is {what} of this name here")));
         }
     };
+
     let mut print = FileState {
         kind,
         mode: stat.mode,
@@ -212,6 +216,7 @@ fn seen(full: &Path, wanted: Option<(&str, bool)>) -> io::Result<LivePath> {
         xattrs: Vec::new(),
     };
     let mut content = None;
+
     match (kind, wanted) {
         (EntryKind::Symlink, _) => print.link = Some(Name::new(fs::read_link(full)?.as_os_str().as_bytes())),
         (EntryKind::File, Some((sha256, always))) => {
@@ -263,6 +268,7 @@ fn unchangeable(host: &Host, picked: &SelectedEntries, observed: &Observed) -> H
     let live = &observed.live;
     let mut folders: HashMap<Name, Option<SkipReason>> = HashMap::new();
     let mut fixed = HashMap::new();
+
     for one in picked.wanted.iter().chain(&picked.parts) {
         let path = one.entry.path.as_path();
         let is_there = match live.get(&one.entry.path) {

@@ -13,6 +13,7 @@ pub fn restores(host: &Host) -> Vec<Problem> {
     if ids.is_empty() {
         return Vec::new();
     }
+
     // One that is at work is not half done.
     let is_busy = restore::is_busy(host);
     let mut problems = Vec::new();

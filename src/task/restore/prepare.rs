@@ -51,6 +51,7 @@ pub fn prepare(host: &Host, chosen: &ChosenSnapshot, request: &RestoreRequest) -
     let mut plan = restore::plan(&picked, &here, request);
     plan.advice.extend(advice.into_iter().chain(by_hand));
     database::start(host, &mut plan, &picked, request)?;
+
     let digest = digest(&plan, request, &manifest_sha256)?;
     // Hints that come and go with what runs: the plan is the same without them.
     let running = hardware::running(host, &plan.steps);
@@ -165,17 +166,20 @@ impl Saved {
                 .hint("`pbx-config restore SNAP --plan FILE` writes one")
         };
         let value: Value = serde_json::from_slice(&text).map_err(no_plan)?;
+
         // Another format may have other fields.
         if let Some(format) = value.get("format").filter(|format| **format != FORMAT) {
             let message = format!("{shown}: is a plan of format {format}, this version knows {FORMAT}");
             return Err(Fault::new(FaultKind::Usage, message).hint("make the plan anew").into());
         }
+
         let saved: Self = serde_json::from_slice(&text).map_err(no_plan)?;
         let unsigned = Self { integrity: String::new(), ..saved };
         let is_whole =
             sha256(&serde_json::to_vec(&unsigned)?) == value["integrity"].as_str().unwrap_or_default();
         let saved =
             Self { integrity: value["integrity"].as_str().unwrap_or_default().to_owned(), ..unsigned };
+
         // Nor is there anything in it that would not be read, or that was left out.
         if !is_whole || serde_json::to_value(&saved)? != value {
             let fault = Fault::new(FaultKind::Usage, format!("{shown}: was changed after it was written"));
@@ -235,6 +239,7 @@ impl Saved {
         if self.digest == today.digest {
             return Ok(());
         }
+
         let now: Vec<SavedStep> = today.plan.steps.iter().map(SavedStep::from).collect();
         let differs = |from: &[SavedStep], to: &[SavedStep]| -> Vec<String> {
             let differing = from.iter().filter(|step| !to.contains(step));
@@ -246,6 +251,7 @@ impl Saved {
         changed.dedup();
         let more = changed.len().saturating_sub(CHANGES_SHOWN);
         changed.truncate(CHANGES_SHOWN);
+
         let what = match (changed.is_empty(), more) {
             (true, _) => "this host".to_owned(),
             (false, 0) => changed.join(", "),

@@ -90,6 +90,7 @@ fn preview(journal: &Journal, paths: Vec<Path>, is_touched: impl Fn(bool) -> boo
             Services { stop: ran(stop), run: run.clone(), restart: ran(restart), start: Vec::new() };
         if is_touched(session) { seen_to } else { Services::default() }
     };
+
     Preview {
         id: record.id.clone(),
         snapshot: record.snapshot.clone(),

@@ -48,11 +48,13 @@ impl FromStr for Probe {
         if let Some(word) = text.strip_prefix("ping:") {
             return host(word).map(Self::Ping);
         }
+
         let Some(rest) = text.strip_prefix("https://") else { return Err(format!("'{text}': {known}")) };
         let (server, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
         if server.contains('@') {
             return Err(format!("a probe logs in nowhere, and takes no user; {known}"));
         }
+
         let (name, port) = match server.rsplit_once(':') {
             Some((name, port)) if !port.ends_with(']') => {
                 (name, port.parse().map_err(|_| format!("'{text}': '{port}' is no port"))?)

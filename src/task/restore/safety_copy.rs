@@ -33,6 +33,7 @@ pub fn keep(
 ) -> Result<Journal> {
     let steps = &prepared.plan.steps;
     check_room(host, steps)?;
+
     let (id, dir) = journal::new_folder(host)?;
     let kept = fill(host, &dir, chosen, prepared).and_then(|folders| {
         let record = RestoreRecord {
@@ -66,6 +67,7 @@ fn check_room(host: &Host, steps: &[RestoreStep]) -> Result<()> {
     for step in steps.iter().filter(|step| step.via == TargetKind::Disk && step.after.size > 0) {
         need(&host.path(Path::new("/").join(step.path.as_path())), step.after.size)?;
     }
+
     for (place, bytes) in needed.into_values() {
         let free = free_space::now(Path::new(&place))?.ours;
         if free < bytes {
@@ -84,6 +86,7 @@ fn fill(host: &Host, dir: &Path, chosen: &ChosenSnapshot, prepared: &Prepared) -
     files::make_private_dir(&before)?;
     files::make_private_dir(&after)?;
     stage(chosen, prepared, &after)?;
+
     let tree = if steps.iter().any(|step| step.via == TargetKind::Pmxcfs) {
         pmxcfs::read(host)?.nodes
     } else {
@@ -102,6 +105,7 @@ fn fill(host: &Host, dir: &Path, chosen: &ChosenSnapshot, prepared: &Prepared) -
             return Err(fault.hint("look at a new plan; nothing was changed").into());
         }
     }
+
     ContainedDir::open(dir)?.sync()?;
     folders(host, steps, &tree)
 }
@@ -120,6 +124,7 @@ fn stage(chosen: &ChosenSnapshot, prepared: &Prepared, after: &Path) -> Result<(
             },
         }
     }
+
     if later.is_empty() {
         return Ok(());
     }
@@ -172,6 +177,7 @@ fn copy_disk(host: &Host, step: &RestoreStep, to: &Path) -> Result<bool> {
     if before.kind != EntryKind::File {
         return Ok(true);
     }
+
     let (mut file, _): (File, _) =
         files::open_read(&full).with_context(|| format!("cannot read /{}", step.path))?;
     Ok(copy(&mut file, to).with_context(|| format!("cannot keep /{}", step.path))? == before.sha256)
@@ -196,6 +202,7 @@ fn folders(
 ) -> Result<Vec<(Name, Mtime)>> {
     let mut folders = Vec::new();
     let mut seen = HashSet::new();
+
     for step in steps {
         let Some(parent) = step.path.as_path().parent().map(Name::from) else { continue };
         if !seen.insert(parent.clone()) {

@@ -31,6 +31,7 @@ const ALL_BYTES: usize = 96 << 20;
 pub fn pick(chosen: &ChosenSnapshot, request: &RestoreRequest) -> Result<(SelectedEntries, String)> {
     request.selection.check()?;
     adapt::check(request)?;
+
     let only_objects =
         !request.objects.is_empty() && request.selection.only.is_empty() && request.paths.is_empty();
     let globs = request.paths.iter().map(|path| glob(path)).collect::<Result<Vec<_>>>()?;
@@ -38,6 +39,7 @@ pub fn pick(chosen: &ChosenSnapshot, request: &RestoreRequest) -> Result<(Select
     let mut contents = HashMap::new();
     let mut kept = 0;
     let mut archive = chosen.open()?;
+
     let index = archive.read(&chosen.path, &mut |member, content| {
         let is_database = request.database.is_some() && member.path == database;
         // An object is looked for in files of any size that pmxcfs takes.
@@ -55,6 +57,7 @@ pub fn pick(chosen: &ChosenSnapshot, request: &RestoreRequest) -> Result<(Select
     })?;
     let rows = Rows::new();
     let folders = index.entries.iter().filter(|entry| entry.kind == EntryKind::Dir);
+
     let mut picked = SelectedEntries {
         id: index.id.clone(),
         facts: index.facts,
@@ -95,6 +98,7 @@ pub fn pick(chosen: &ChosenSnapshot, request: &RestoreRequest) -> Result<(Select
             }
         }
     }
+
     if picked.wanted.is_empty() && picked.refused.is_empty() && request.objects.is_empty() {
         let fault = Fault::new(FaultKind::NotFound, format!("nothing in {} is selected", picked.id));
         return Err(fault.hint("`pbx-config show SNAP --files` lists what is in it").into());
@@ -182,6 +186,7 @@ impl Rows {
             }
             rows.by_id.insert(item.id, Row { item, globs, except });
         }
+
         rows
     }
 
@@ -201,6 +206,7 @@ impl Rows {
         {
             return Err(format!("is never restored: {why}"));
         }
+
         match claimed.item.source {
             // What the configuration, fstab or the storages name may be anywhere, but not another row's.
             Source::Configured | Source::MountSecrets | Source::Snippets => {

@@ -63,6 +63,7 @@ pub fn settle(
         let words: Vec<&str> = command.iter().map(String::as_str).collect();
         problems.extend(run(host, &words, limit.cut(RUN_LIMIT)));
     }
+
     let mut seen_to = Vec::new();
     for (units, verb) in [(&services.stop, "start"), (&services.restart, "restart")] {
         for unit in units.iter().filter(|unit| running.contains(unit)) {
@@ -70,6 +71,7 @@ pub fn settle(
             seen_to.push(unit.as_str());
         }
     }
+
     // Nothing runs on a system that is only mounted here.
     seen_to.retain(|_| host.exec.is_of_host());
     for unit in seen_to {
@@ -103,6 +105,7 @@ fn run(host: &Host, words: &[&str], limit: Duration) -> Option<Problem> {
     }
     let shown = words.join(" ");
     log::info!("{shown}");
+
     let problem = match host.exec.run(&Cmd::new(words.iter().copied(), limit)) {
         Ok(Some(output)) if output.status == ToolStatus::Exit(0) => return None,
         // A system that is only mounted here, or a tool that came with what is not here.

@@ -96,10 +96,12 @@ pub fn files(host: &Host, journal: &mut Journal, force: bool) -> Result<Undone> 
     if journal.phase == RestorePhase::Undone && !force {
         return Ok(undone);
     }
+
     if begun.is_empty() {
         journal.write("undone\n")?;
         return Ok(undone);
     }
+
     journal.write("undoing\n")?;
     let root = ContainedDir::open(host.root())?;
     let tree = tree(host, journal, begun.iter().copied());
@@ -139,6 +141,7 @@ pub fn files(host: &Host, journal: &mut Journal, force: bool) -> Result<Undone> 
             }
         }
     }
+
     times(host, &root, journal, tree.is_ok(), &mut undone.problems);
     super::target::sync(&root, &journal.record)?;
     if undone.left == 0 {
@@ -193,6 +196,7 @@ fn disk(
     if offline::is_database(path) {
         offline::wait_stopped(host)?;
     }
+
     // What a killed run wrote beside it.
     let _ = root.remove(&path.with_file_name(journal.temp(n)));
     let live = live_at(host, path)?;
@@ -204,6 +208,7 @@ fn disk(
         }
         UndoAction::PutBack | UndoAction::Remove => {}
     }
+
     let Some(before) = step.before.clone() else {
         let kind = live.map_or(step.after.kind, |live| live.kind);
         return Ok(if replace::remove(root, path, kind)? { StepResult::Again } else { StepResult::Holds });
@@ -211,11 +216,13 @@ fn disk(
     journal.write(&format!("begin {n}\nundoing\n"))?;
     let temp = journal.temp(n);
     let path = journal.record.steps[n].path.as_path();
+
     // The log of the new database must not be beside the old one, not even at a power cut; its own comes later.
     for log in offline::logs(path) {
         replace::remove(root, &log, EntryKind::File)?;
         root.sync_around([&*log].into_iter())?;
     }
+
     match (before.kind, &before.link) {
         (EntryKind::Symlink, Some(link)) => replace::symlink(root, path, &temp, link, &meta(&before))?,
         (EntryKind::Dir, _) => drop(replace::dir(root, path, &meta(&before))?),
@@ -306,6 +313,7 @@ fn node(
         }
         return Ok(StepResult::AsBefore);
     }
+
     if back == UndoAction::Changed {
         return Ok(StepResult::Changed);
     }
@@ -315,10 +323,12 @@ fn node(
     {
         return Ok(StepResult::Holds);
     }
+
     if let (UndoAction::Overwrite, Some(data)) = (back, now.and_then(|node| node.data.as_deref())) {
         let shown = format!("/{}: was changed after the restore", step.path);
         kept.push(kept_as(journal, n, &shown, &mut |to| to.write_all(data)));
     }
+
     let _guest = hold_guest(host, step)?;
     write::put(host, &change)?;
     Ok(StepResult::Again)
@@ -337,6 +347,7 @@ fn holds(tree: &PmxcfsTree, journal: &Journal, folder: &Name) -> bool {
 pub fn look(host: &Host, journal: &Journal, force: bool) -> Result<Vec<(Name, UndoAction)>> {
     let mut begun: Vec<usize> = journal.begun.iter().copied().collect();
     begun.sort_unstable_by(|a, b| b.cmp(a));
+
     let tree = tree(host, journal, begun.iter().copied()).map_err(anyhow::Error::msg)?;
     let mut all = Vec::new();
     for n in begun {
@@ -351,6 +362,7 @@ pub fn look(host: &Host, journal: &Journal, force: bool) -> Result<Vec<(Name, Un
         };
         all.push((step.path.clone(), back));
     }
+
     all.retain(|(_, back)| *back != UndoAction::AsBefore);
     Ok(all)
 }

@@ -59,6 +59,7 @@ pub fn other(host: &Host, mut record: RunRecord, done: &Result<Exit>) {
         Exit::Problems => Outcome::Warned,
         _ => Outcome::Failed,
     };
+
     if let Some(problem) = keep(host, record) {
         log::warn!("{}", problem.what);
     }

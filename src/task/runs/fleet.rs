@@ -42,6 +42,7 @@ pub fn fleet(stores: &[Box<dyn Store>], now: Timestamp, max_age: SignedDuration)
             }
         }
     }
+
     if let Some(error) = unreached.filter(|_| reached == 0) {
         return Err(error);
     }
@@ -64,6 +65,7 @@ fn look(
         by_host.entry(one.id.host().to_owned()).or_default().push(one);
     }
     by_host.values_mut().for_each(|all| all.sort_unstable_by(|a, b| b.id.cmp(&a.id)));
+
     let newest: Vec<FoundFile> = by_host.values().filter_map(|all| all.first().cloned()).collect();
     let heads = snapshots::heads(store, &newest);
     for ((host, all), head) in by_host.into_iter().zip(heads) {

@@ -23,6 +23,7 @@ pub fn write(host: &Host, config: &Config) -> Vec<Problem> {
     if config.prometheus.is_empty() {
         return Vec::new();
     }
+
     let records = match records::all(host) {
         Ok(records) => records,
         Err(error) => return vec![Problem::warning(format!("metrics were not written: {error:#}"))],
@@ -38,6 +39,7 @@ pub fn write(host: &Host, config: &Config) -> Vec<Problem> {
         &host.facts,
         More { key_proved: key_check::proof(host).map(|proof| proof.at), stores: &stores },
     );
+
     config
         .prometheus
         .iter()
@@ -65,6 +67,7 @@ pub fn folder(host: &Host, section: &Prometheus) -> Result<PathBuf> {
         }
         return Ok(dir);
     }
+
     let named = NODE_EXPORTER_DEFAULTS.iter().filter_map(|file| named_in(host, file));
     let usual = TEXTFILE_DIRS.iter().map(|dir| (*dir).to_owned());
     let found = named.chain(usual).map(|dir| host.path(dir)).find(|dir| dir.is_dir());
@@ -92,5 +95,6 @@ fn named_in(host: &Host, file: &str) -> Option<String> {
             found = path.filter(|path| Path::new(path).is_absolute()).map(str::to_owned).or(found);
         }
     }
+
     found
 }

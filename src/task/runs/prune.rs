@@ -105,6 +105,7 @@ pub fn plan(
         let back = found.held.or_else(|| damaged.contains(&found.id).then_some(DAMAGED));
         candidates.push(Candidate { id: found.id, snapshot, held: back });
     }
+
     let ours = Ours { machine_id: host.facts.machine_id.as_deref(), adopted: &confirmed.adopted };
     let snapshots = prune::prune(&candidates, &keep, ours, zone);
     let foreign =
@@ -120,6 +121,7 @@ pub fn plan(
                 .hint("when this host was reinstalled: `pbx-config store adopt` takes them over"),
         );
     }
+
     let mut frozen = None;
     if snapshots.iter().any(|one| !one.keep) {
         let now = made.map_or(host.now + NAMES_AHEAD, SnapshotId::at);
@@ -138,6 +140,7 @@ pub fn plan(
             frozen = Some(why);
         }
     }
+
     let store = store.name().to_owned();
     Ok(PrunePlan { store, keep, reached: true, snapshots, frozen, problems })
 }
@@ -182,6 +185,7 @@ pub fn each<S, T>(
             }
         });
     }
+
     match last {
         Some(error) if !reached => Err(error),
         _ => Ok(all),
@@ -279,6 +283,7 @@ pub fn adopt(host: &Host, stores: &[Box<dyn Store>]) -> Result<(Adopted, Vec<Pro
     };
     let looked = each(stores.iter().map(AsRef::as_ref), machines, |_, problem| (Vec::new(), vec![problem]))?;
     check_stopped()?;
+
     let (machines, problems): (Vec<_>, Vec<_>) = looked.into_iter().unzip();
     let known = |id: &String| Some(id) == host.facts.machine_id.as_ref() || confirmed.adopted.contains(id);
     for id in machines.into_iter().flatten().filter(|id| !known(id)) {
@@ -287,6 +292,7 @@ pub fn adopt(host: &Host, stores: &[Box<dyn Store>]) -> Result<(Adopted, Vec<Pro
             None => adopted.push((id, 1)),
         }
     }
+
     if !adopted.is_empty() {
         confirmed.adopted.extend(adopted.iter().map(|(id, _)| id.clone()));
         confirmed.save(host)?;

@@ -33,17 +33,20 @@ pub fn keep(host: &Host, mut record: RunRecord) -> Result<RunRecord> {
     let state = host.own_state_dir().context("the state folder cannot be written")?;
     let dir = state.join(DIR);
     files::make_private_dir(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
+
     let stem = format!("{}-{}", record.began.strftime(ID_TIME), record.verb);
     let names = (1..SAME_SECOND_MAX).map(|n| if n == 1 { stem.clone() } else { format!("{stem}-{n}") });
     record.id = names
         .into_iter()
         .find(|name| !dir.join(format!("{name}{SUFFIX}")).exists())
         .context("there are too many records of this second")?;
+
     let mut text = serde_json::to_vec(&record)?;
     if text.len() > RECORD_MAX_BYTES {
         shorten(&mut record);
         text = serde_json::to_vec(&record)?;
     }
+
     // Each has a name of its own: no later one comes by what a kill left of it.
     files::sweep_partials(&dir);
     files::replace(&dir.join(format!("{}{SUFFIX}", record.id)), PRIVATE, &text)?;
@@ -132,6 +135,7 @@ pub fn find(host: &Host, word: &str) -> Result<RunRecord> {
         None => names.iter().filter(|name| name.starts_with(word)).collect(),
     };
     let missing = |message: String, hint: &str| Fault::new(FaultKind::NotFound, message).hint(hint);
+
     match matching[..] {
         [] => Err(missing(format!("{word}: there is no such record"), "`pbx-config log` lists them").into()),
         [name] => read(&dir, name).ok_or_else(|| {

@@ -68,12 +68,14 @@ pub fn status(
         .map(|store| state(host, store.as_ref(), primary == Some(store.name()), &records))
         .collect();
     findings.extend(stores.iter().flat_map(|store| status::judge_store(store, host.now, max_age)));
+
     let recipients = keys::recipients(host, config)?;
     findings.extend(key_check::overdue(host, &recipients).map(|problem| StatusFinding {
         level: Level::Warning,
         what: problem.what,
         hint: problem.hint,
     }));
+
     // One that waits to be confirmed is in its admin's hands.
     let cut_short = pending::restores(host).into_iter().filter(|problem| problem.severity > Severity::Notice);
     findings.extend(cut_short.map(|problem| StatusFinding {
@@ -81,6 +83,7 @@ pub fn status(
         what: problem.what,
         hint: problem.hint,
     }));
+
     let mut changes = None;
     if with_drift {
         let looked = drift::drift(host, config, boxes);
@@ -90,6 +93,7 @@ pub fn status(
             None
         });
     }
+
     Ok(HostStatus {
         host: host.facts.node.clone(),
         level: status::worst(&findings),
@@ -130,6 +134,7 @@ fn state(host: &Host, store: &dyn Store, primary: bool, records: &[RunRecord]) -
         verified: None,
         damaged: Vec::new(),
     };
+
     let mut ids: Vec<SnapshotId> = match store.list(Some(&host.facts.node)) {
         Ok(found) => found.into_iter().map(|found| found.id).collect(),
         Err(error) => {
@@ -146,6 +151,7 @@ fn state(host: &Host, store: &dyn Store, primary: bool, records: &[RunRecord]) -
     if let Some((at, verified)) = last_verification(store.name(), records) {
         (state.verified_at, state.verified) = (Some(at), Some(verified.clone()));
     }
+
     let damaged = damaged(store.name(), records);
     state.damaged = ids.into_iter().filter(|id| damaged.contains(id)).collect();
     state

@@ -40,6 +40,7 @@ impl ApiSession {
             problems.extend(session.check_token()?);
             Ok(session)
         });
+
         opened
             .map_err(|error| {
                 let what = format!(
@@ -77,6 +78,7 @@ impl ApiSession {
             self.configured.token,
             missing.join(", ")
         );
+
         let more = root.into_iter().flatten().any(|(privilege, _)| !privilege.ends_with(".Audit"));
         Ok(more.then(|| {
             let token = &self.configured.token;
@@ -93,6 +95,7 @@ impl ApiSession {
         let url = self.url(path, query);
         let answer =
             self.client.get(&url, &self.authorization, limit, max_bytes).with_context(|| url.clone())?;
+
         let meaning = match answer.status {
             200 => {
                 let mut body: Value =

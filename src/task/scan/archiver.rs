@@ -105,6 +105,7 @@ impl<W: Members> Archiver<W> {
     fn pve_entry(&self, item: &Item, path: &Path, kind: EntryKind, mode: u32, mtime: i64) -> Entry {
         const WWW_DATA: &str = "www-data";
         const WWW_DATA_GID: u32 = 33;
+
         let gid = self.owners.gid(WWW_DATA).unwrap_or(WWW_DATA_GID);
         Entry {
             item: item.id.to_owned(),
@@ -159,6 +160,7 @@ impl<W: Members> Archiver<W> {
             },
             EntryKind::Hardlink => {}
         }
+
         self.bytes(entry, &[])
     }
 
@@ -172,6 +174,7 @@ impl<W: Members> Archiver<W> {
             entry.link = Some(first.clone());
             return self.bytes(entry, &[]);
         }
+
         let xattrs = files::file_xattrs(&file).unwrap_or_else(|error| {
             self.without_xattrs(path, &error);
             Vec::new()
@@ -180,6 +183,7 @@ impl<W: Members> Archiver<W> {
         if stat.size > SMALL_BYTES {
             return self.large(item, path, file, &stat, xattrs);
         }
+
         let mut tries = 1;
         loop {
             self.buffer.clear();
@@ -204,6 +208,7 @@ impl<W: Members> Archiver<W> {
                 Err(error) => return self.lost(path, &error),
             }
         }
+
         let mut entry = self.disk_entry(item, path, EntryKind::File, &stat);
         entry.xattrs = xattrs;
         self.remember_links(&stat, &entry.path);
@@ -288,6 +293,7 @@ fn read_all(file: &mut File, size: u64, buffer: &mut Vec<u8>) -> std::io::Result
     // One byte more than announced: a short count tells the end without a second call.
     let want = usize::try_from(size).unwrap_or(usize::MAX - 1) + 1;
     buffer.resize(want, 0);
+
     let mut filled = 0;
     loop {
         match file.read(&mut buffer[filled..]) {
@@ -306,6 +312,7 @@ fn read_all(file: &mut File, size: u64, buffer: &mut Vec<u8>) -> std::io::Result
             Err(error) => return Err(error),
         }
     }
+
     buffer.truncate(filled);
     Ok(())
 }

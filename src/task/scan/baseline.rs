@@ -36,6 +36,7 @@ impl Baseline {
         let dir = host.own_state_dir().context("the state folder cannot be written")?;
         let key = HmacKey::of(&dir.join(KEY))?;
         let restless = RESTLESS.iter().map(|glob| Pattern::new(glob)).collect::<Result<Vec<_>>>()?;
+
         let mut memory = Memory {
             id: id.clone(),
             size,

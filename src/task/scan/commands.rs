@@ -51,6 +51,7 @@ impl Question {
             _ => return None,
         };
         let name = item.source.answer()?.to_owned();
+
         let output = CommandOutput {
             item: item.id.to_owned(),
             name,
@@ -63,7 +64,7 @@ impl Question {
 }
 
 /// Lists the questions that will be asked, a line each.
-pub fn questions(items: &[&'static Item], host: &Host, apis: &[(Product, config::Api)]) -> Vec<String> {
+pub fn questions(items: &[&'static Item], host: &Host, apis: &[(Product, config::ApiConfig)]) -> Vec<String> {
     let line = |question: Question| {
         let get = question.get.as_ref();
         let by_api =
@@ -136,11 +137,13 @@ impl<'a> Inquiry<'a> {
                 Err(error) => log::debug!("{error:#}"),
             }
         }
+
         let left = self.left();
         if left.is_zero() {
             let limit = STATE_LIMIT.as_secs();
             return Some(Err(anyhow::anyhow!("not asked: all commands together took {limit} s")));
         }
+
         let limit = QUESTION_LIMIT.min(left);
         let cmd =
             Cmd { max_bytes: OUTPUT_MAX_BYTES, ..Cmd::new(question.output.argv.iter().cloned(), limit) };
@@ -175,6 +178,7 @@ impl<'a> Inquiry<'a> {
         problems.append(&mut self.problems.into_inner().unwrap_or_else(PoisonError::into_inner));
         let said = self.said.into_inner().unwrap_or_else(PoisonError::into_inner);
         let mut answers = Vec::new();
+
         for (Question { mut output, .. }, said) in self.todo.into_iter().zip(said) {
             match said {
                 None => {}

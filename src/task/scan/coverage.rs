@@ -60,6 +60,7 @@ pub fn look(scan: &Scan, taken: &[&'static Item], left: &ScanResult) -> Result<O
 fn left_out(scan: &Scan, taken: &[&'static Item]) -> Result<Vec<Pattern>> {
     let mut patterns = walk::left_out()?;
     patterns.extend(scan.exclude.iter().cloned());
+
     for item in select::of_host(&scan.host.facts) {
         patterns.extend(match item.source {
             Source::Pmxcfs(_) | Source::PmxcfsRest => walk::pve_patterns(item.except)?,
@@ -99,6 +100,7 @@ impl Look<'_> {
     fn trees(&mut self) -> Result<()> {
         let Self { scan, seen, left_out, foreign, all, truncated, .. } = self;
         let mut count = 0;
+
         for tree in walk::patterns(&coverage::TREES)? {
             let enter = |path: &Path| {
                 !foreign.contains_key(path)
@@ -146,14 +148,17 @@ impl Look<'_> {
                 names.extend(in_unit(&text).into_iter().map(|name| (name.into(), by.clone())));
             }
         }
+
         for path in self.crontabs() {
             let (by, text) = (format!("/{}", walk::shown(&path)), self.text(&path));
             names.extend(in_crontab(&text).into_iter().map(|name| (name.into(), by.clone())));
         }
+
         names.extend(self.of_cluster());
         for pattern in referenced_files::secrets(self.scan.host) {
             names.push((pattern.text().into(), format!("{} or {}", catalog::FSTAB, catalog::CRYPTTAB)));
         }
+
         let mut met = HashSet::new();
         for (path, by) in names {
             let path = self.merged(path.strip_prefix("/").unwrap_or(&path));
@@ -219,6 +224,7 @@ impl Look<'_> {
         };
         let storages = picture.nodes.iter().find(|node| node.path == Path::new(catalog::STORAGES));
         let storages = storages.map(text).unwrap_or_default();
+
         // A file that cannot be parsed is a problem of the walk already.
         let storages = section::parse(catalog::STORAGES, &storages).unwrap_or_default();
         let by = format!("{}/{}", pmxcfs::MOUNT, catalog::STORAGES);
@@ -260,6 +266,7 @@ impl Look<'_> {
             coverage.packaged += u64::from(!saved && why.is_none());
             all.push((path, why));
         }
+
         coverage.files = (all.len() + self.named.len()) as u64;
         let trees: Vec<PathBuf> =
             coverage::TREES.iter().map(|tree| PathBuf::from(tree.trim_start_matches('/'))).collect();
@@ -278,6 +285,7 @@ impl Look<'_> {
                 None => coverage.packaged += 1,
             }
         }
+
         coverage.unexplained = coverage.places.iter().map(|place| place.files).sum();
         coverage
     }

@@ -48,6 +48,7 @@ impl Sources {
         let mut wanted = selection.clone();
         wanted.skip.extend(config.backup.skip.iter().cloned());
         wanted.check()?;
+
         let items = wanted.items(&host.facts);
         let mut problems = config.problems.clone();
         let picture = if items.iter().any(|item| needs_picture(item)) {
@@ -60,6 +61,7 @@ impl Sources {
         let patterns = |globs: &[Glob]| globs.iter().map(|glob| glob.0.clone()).collect::<Vec<_>>();
         let mut exclude = patterns(&config.backup.exclude);
         exclude.extend(own_places(host, stores));
+
         // What is asked on this machine says nothing of a system that is only mounted here.
         let apis = if host.exec.is_of_host() { config.apis.clone() } else { Vec::new() };
         Ok(Self { items, picture, include: patterns(&config.backup.include), exclude, apis, problems })
@@ -170,5 +172,6 @@ pub fn count(host: &Host, sources: &Sources) -> Result<(Vec<Planned>, ScanResult
         }
         Ok(())
     })?;
+
     Ok((planned, left))
 }

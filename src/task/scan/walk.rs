@@ -91,6 +91,7 @@ pub fn walk(scan: &Scan, items: &[&'static Item], take: Take) -> Result<ScanResu
             walk.left.absent.push(Absence { item: item.id.to_owned() });
         }
     }
+
     walk.check_large();
     walk.check_links();
     Ok(ScanResult { seen: walk.seen, ..walk.left })
@@ -187,6 +188,7 @@ impl Walk<'_, '_> {
             Source::Pmxcfs(_) | Source::PmxcfsRest => pve_patterns(item.except)?,
             _ => patterns(item.except)?,
         };
+
         match item.source {
             Source::Files(globs) => self.files(item, &patterns(globs)?, &except),
             Source::MountSecrets => self.files(item, &referenced_files::secrets(self.scan.host), &except),
@@ -214,6 +216,7 @@ impl Walk<'_, '_> {
         // What the admin names is wanted, even where the catalogue would not look.
         let named = matches!(item.source, Source::Configured);
         let left_out: &[Pattern] = if named { &[] } else { left_out };
+
         for glob in globs {
             let refused = RefCell::new(Vec::new());
             let full: RefCell<Option<PathBuf>> = RefCell::new(None);
@@ -299,6 +302,7 @@ impl Walk<'_, '_> {
         let root = self.scan.host.root();
         let elsewhere: Vec<Pattern> =
             catalog::ELSEWHERE.iter().filter_map(|glob| Pattern::new(glob).ok()).collect();
+
         for (item, link) in &self.links {
             let Ok(target) = fs::read_link(root.join(link)) else { continue };
             let target = resolve(link, &target);
@@ -327,6 +331,7 @@ impl Walk<'_, '_> {
         let Some(picture) = self.scan.picture else { return Ok(()) };
         let base = Path::new(pmxcfs::MOUNT.trim_start_matches('/'));
         let mut folders: Vec<(PathBuf, &pmxcfs::PmxcfsNode)> = Vec::new();
+
         for node in &picture.nodes {
             let path = base.join(&node.path);
             folders.retain(|(folder, _)| path.starts_with(folder));

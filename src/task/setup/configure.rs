@@ -29,6 +29,7 @@ pub struct Files {
 pub fn write(host: &Host, new: &Files, verb: &str) -> Result<(Vec<PathBuf>, Vec<PathBuf>)> {
     let folder = host.path(CONFIG_DIR);
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+
     let (mut written, mut kept) = (Vec::new(), Vec::new());
     let files = [(SECRETS_FILE, PRIVATE, new.secrets.as_deref()), (FILE, PUBLIC, Some(&*new.public))];
     let mut old = Vec::new();
@@ -43,6 +44,7 @@ pub fn write(host: &Host, new: &Files, verb: &str) -> Result<(Vec<PathBuf>, Vec<
         }
         old.push(before);
     }
+
     for ((name, mode, text), before) in files.into_iter().zip(old) {
         let path = folder.join(name);
         match text {

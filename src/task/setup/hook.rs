@@ -109,6 +109,7 @@ fn vzdump_status(host: &Host) -> Result<HookState> {
         problems
             .push(Problem::error(what).hint("install the package anew, or `pbx-config hook disable vzdump`"));
     }
+
     let script = script.map(|path| String::from_utf8_lossy(&path).into_owned());
     if let (true, Some(script)) = (enabled, &script)
         && let Err(why) = runnable(&host.path(script))
@@ -116,6 +117,7 @@ fn vzdump_status(host: &Host) -> Result<HookState> {
         let what = format!("{script} {why}: it was vzdump's script before, and is left out now");
         problems.push(Problem::warning(what).hint("bring it back, or disable and enable the hook"));
     }
+
     let bypassed_by = jobs_with_scripts(host).unwrap_or_else(|error| {
         problems.push(Problem::notice(format!("{error:#}; jobs with a script of their own are not known")));
         Vec::new()
@@ -230,6 +232,7 @@ pub fn vzdump_phase(host: &Host, phase: &str, debounce: Duration) -> VzdumpPhase
             Err(error) => out.lines.push(format!("no backup of this node's configuration: {error:#}")),
         }
     }
+
     match read(host, VZDUMP_CONF) {
         Ok(text) => {
             let hook = vzdump_conf::hook(&text.unwrap_or_default(), VZDUMP_HOOK);
@@ -296,6 +299,7 @@ pub fn before_packages(host: &Host, store: &str, note: &str) -> Option<String> {
         }
     };
     let error = run().err()?;
+
     Some(format!("no backup of the configuration before this change: {error:#}"))
 }
 
@@ -315,6 +319,7 @@ fn apt_note(list: &str) -> String {
         })
     });
     let all: Vec<String> = packages.collect();
+
     match &all[..] {
         [] => "before apt".to_owned(),
         [one] => format!("before apt: {one}"),

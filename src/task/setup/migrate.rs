@@ -154,6 +154,7 @@ pub fn starts(root: &Path, live: bool) -> Vec<Start> {
     let mut crontabs = vec![CRONTAB.to_owned()];
     crontabs.extend(names(CRON_DIR).iter().map(|name| format!("{CRON_DIR}/{name}")));
     crontabs.push(ROOT_CRONTAB.to_owned());
+
     for path in crontabs {
         let Ok(text) = text(&path) else { continue };
         for (n, line) in (1..).zip(text.lines()).filter(|(_, line)| !line.trim_start().starts_with('#')) {
@@ -167,6 +168,7 @@ pub fn starts(root: &Path, live: bool) -> Vec<Start> {
             starts.push(Start { place: format!("{path}:{n}"), what: line.trim().to_owned(), retire });
         }
     }
+
     for name in names(UNIT_DIR) {
         let Some((_, kind)) = name.rsplit_once('.') else { continue };
         if !["service", "timer"].contains(&kind) {
@@ -180,6 +182,7 @@ pub fn starts(root: &Path, live: bool) -> Vec<Start> {
             starts.push(Start { place: format!("{UNIT_DIR}/{name}"), what: what.to_owned(), retire });
         }
     }
+
     if live {
         starts.extend(processes());
     }
@@ -202,6 +205,7 @@ fn processes() -> Vec<Start> {
             });
         }
     }
+
     found
 }
 

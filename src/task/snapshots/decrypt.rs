@@ -40,6 +40,7 @@ pub struct Decrypted {
 pub fn run(chosen: &ChosenSnapshot, to: &Path) -> Result<Decrypted> {
     let target = extract::resolve(to).map_err(|error| extract::cannot_make(to, error))?;
     extract::check_target(&target)?;
+
     let proven = verify::verify(chosen)?;
     let (staging, problems) =
         contained_dir::staging(&target).map_err(|error| extract::cannot_make(&target, error))?;
@@ -50,6 +51,7 @@ pub fn run(chosen: &ChosenSnapshot, to: &Path) -> Result<Decrypted> {
     if made.is_err() {
         let _ = fs::remove_dir_all(&staging);
     }
+
     let (snapshot, files) = made?;
     Ok(Decrypted {
         id: snapshot.id.clone(),
@@ -76,6 +78,7 @@ fn fill_old(
         made = archive.unseal(path, &mut out)?;
         Ok(out.flush()?)
     })?;
+
     let (size, sha256) = made;
     let manifest = serde_json::to_vec_pretty(&old.cleared(name, size, &sha256))?;
     let checksum = format!("{sha256}  {name}\n").into_bytes();
@@ -93,6 +96,7 @@ fn fill(archive: &mut Archive, path: &Path, staging: &Path) -> Result<(Snapshot,
     if let Some(old) = archive.old.clone() {
         return fill_old(archive, &old, path, staging);
     }
+
     let before = archive.snapshot().clone();
     let name = before.payload.name.strip_suffix(SEALED_EXT).unwrap_or(&before.payload.name);
     let mut clear = Snapshot { sealed: None, ..before.clone() };
@@ -102,6 +106,7 @@ fn fill(archive: &mut Archive, path: &Path, staging: &Path) -> Result<(Snapshot,
         clear.payload = Payload { name: name.to_owned(), size, sha256 };
         Ok(out.flush()?)
     })?;
+
     let mut files = vec![(name.to_owned(), clear.payload.size)];
     let mut manifest = serde_json::to_vec_pretty(&clear)?;
     manifest.push(b'\n');

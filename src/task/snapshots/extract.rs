@@ -45,6 +45,7 @@ pub fn plan<'a>(index: &'a Index, request: &ExtractRequest) -> Vec<&'a Entry> {
                 || request.paths.iter().any(|glob| glob.covers(entry.path.as_path())))
     };
     let chosen: Vec<&Entry> = index.entries.iter().filter(wanted).collect();
+
     // A second name of a file is nothing without the file, and a file is nothing without its directories' modes.
     let mut needed: HashSet<&Name> = chosen.iter().map(|entry| &entry.path).collect();
     needed.extend(
@@ -53,6 +54,7 @@ pub fn plan<'a>(index: &'a Index, request: &ExtractRequest) -> Vec<&'a Entry> {
             .filter(|entry| entry.kind == EntryKind::Hardlink)
             .filter_map(|entry| entry.link.as_ref()),
     );
+
     let above: HashSet<Name> =
         needed.iter().flat_map(|name| name.as_path().ancestors().skip(1)).map(Name::from).collect();
     index.entries.iter().filter(|entry| needed.contains(&entry.path) || above.contains(&entry.path)).collect()
@@ -63,12 +65,14 @@ pub fn run(chosen: &ChosenSnapshot, request: &ExtractRequest) -> Result<Extracte
     request.selection.check()?;
     let to = resolve(&request.to).map_err(|error| cannot_make(&request.to, error))?;
     check_target(&to)?;
+
     let proven = verify::verify(chosen)?;
     let entries = plan(&proven.index, request);
     if entries.is_empty() {
         let fault = Fault::new(FaultKind::NotFound, format!("nothing in {} is selected", proven.index.id));
         return Err(fault.hint("`pbx-config show SNAP --files` lists what is in it").into());
     }
+
     let is_current = is_current(&to);
     let (staging, left) = contained_dir::staging(&to).map_err(|error| cannot_make(&to, error))?;
     let result = fill(chosen, &staging, &to, entries).and_then(|filled| {
@@ -78,12 +82,14 @@ pub fn run(chosen: &ChosenSnapshot, request: &ExtractRequest) -> Result<Extracte
     if result.is_err() {
         let _ = fs::remove_dir_all(&staging);
     }
+
     let (made, mut problems) = result?;
     problems.splice(0..0, left);
     if is_current {
         let what = format!("{}: was replaced, and is the folder you are in", to.display());
         problems.push(Problem::notice(what).hint("`cd .` takes you into the new one"));
     }
+
     Ok(Extracted {
         id: proven.index.id.clone(),
         to: request.to.as_path().into(),
@@ -159,6 +165,7 @@ fn fill<'a>(
     let mut problems = Vec::new();
     let mut archive = chosen.open()?;
     let id = archive.snapshot().id.clone();
+
     archive.read(&chosen.path, &mut |member, content| {
         check_stopped()?;
         if !wanted.contains(&member.path) {
@@ -217,6 +224,7 @@ fn finish(target: &ContainedDir, to: &Path, entries: &[&Entry]) -> Result<Vec<Pr
             }
         }
     }
+
     let problem = |what| Problem::notice(format!("{what}: this attribute cannot be kept here"));
     Ok(lost.into_iter().map(problem).collect())
 }

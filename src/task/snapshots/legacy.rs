@@ -63,6 +63,7 @@ pub fn of_store(store: &dyn Store, host: Option<&str>) -> Result<(Vec<Old>, Vec<
         })
     };
     check_stopped()?;
+
     let (mut found, mut problems) = (Vec::new(), Vec::new());
     for (relic, told) in relics.into_iter().zip(told) {
         let told = told.inspect_err(|error| problems.push(unreadable(store, &relic, error))).ok();
@@ -136,6 +137,7 @@ pub fn list(stores: &[&dyn Store], host: Option<&str>) -> (Vec<Listed>, Vec<Prob
             }
         }
     }
+
     (all, problems)
 }
 
@@ -196,6 +198,7 @@ pub fn plan(host: &Host, store: &dyn Store, keep: &Keep, zone: &TimeZone) -> Res
     let (mut ours, others): (Vec<Old>, Vec<Old>) =
         found.into_iter().partition(|old| is_of(&old.id, &host.facts.node));
     ours.sort_by(|a, b| b.id.cmp(&a.id).then_with(|| a.relic.path.cmp(&b.relic.path)));
+
     // A bundle and what was decrypted of it, say: one backup, and its copies stay or go together.
     let mut candidates: Vec<Candidate> = Vec::new();
     for old in ours.iter().filter(|old| old.snapshot.is_some()) {
@@ -203,6 +206,7 @@ pub fn plan(host: &Host, store: &dyn Store, keep: &Keep, zone: &TimeZone) -> Res
             candidates.push(Candidate { id: old.id.clone(), snapshot: old.snapshot.clone(), held: None });
         }
     }
+
     // Old archives tell no machine; of this host's name is all that can be said.
     let marked = prune::prune(&candidates, keep, Ours { machine_id: None, adopted: &[] }, zone);
     let marks: HashMap<&SnapshotId, &Marked> = marked.iter().map(|one| (&one.id, one)).collect();
@@ -213,6 +217,7 @@ pub fn plan(host: &Host, store: &dyn Store, keep: &Keep, zone: &TimeZone) -> Res
     let archives = archives.collect();
     let files = ours.iter().map(|old| old.relic.path.clone()).collect();
     let relics = ours.into_iter().map(|old| old.relic).collect();
+
     Ok(OldPlan {
         store: store.name().to_owned(),
         archives,
@@ -300,6 +305,7 @@ static ROWS: LazyLock<Rows> = LazyLock::new(|| {
 pub fn row(path: &Name) -> (&'static str, bool) {
     const ADDED: (&str, bool) = ("include", true);
     let below = path.as_path();
+
     let mut names = below.components().filter_map(|part| match part {
         Component::Normal(name) => Some(name.to_owned()),
         _ => None,

@@ -62,6 +62,7 @@ pub fn list(stores: &[Box<dyn Store>], host: Option<&str>, wanted: &dyn Fn(&str)
     let mut all: BTreeMap<SnapshotId, Listed> = BTreeMap::new();
     let mut reached: Vec<&dyn Store> = Vec::new();
     let mut last_error = None;
+
     for store in stores {
         let found = match store.list(host) {
             Ok(found) => found,
@@ -89,6 +90,7 @@ pub fn list(stores: &[Box<dyn Store>], host: Option<&str>, wanted: &dyn Fn(&str)
             all.insert(id.clone(), Listed { id, size: found.size, stores, snapshot, legacy: None });
         }
     }
+
     match last_error {
         Some(error) if reached.is_empty() => Err(error),
         _ => {
@@ -110,6 +112,7 @@ pub fn heads(store: &dyn Store, found: &[FoundFile]) -> Vec<Result<Head>> {
     if let Some(firsts) = store.heads(found, FIRST_READ_BYTES) {
         return found.iter().zip(firsts).map(|(found, first)| known(store, &found.id, first)).collect();
     }
+
     let readers = found.len().div_ceil(READ_ALONE).clamp(1, READERS);
     let read = |part: &[FoundFile]| part.iter().map(|found| head(store, &found.id)).collect::<Vec<_>>();
     if readers == 1 {
@@ -220,6 +223,7 @@ pub fn choose(stores: &[Box<dyn Store>], here: &str, word: &str) -> Result<Chose
         }
         return Ok(ChosenSnapshot::file(path));
     }
+
     let mut ids: BTreeMap<SnapshotId, &dyn Store> = BTreeMap::new();
     let mut unreachable = None;
     for store in stores {
@@ -230,6 +234,7 @@ pub fn choose(stores: &[Box<dyn Store>], here: &str, word: &str) -> Result<Chose
             Err(error) => unreachable = Some(error),
         }
     }
+
     let all: Vec<&SnapshotId> = ids.keys().collect();
     let id = match pick(&all, here, word) {
         Ok(id) => id,
@@ -277,6 +282,7 @@ fn choose_old(stores: &[Box<dyn Store>], here: &str, word: &str) -> Result<Optio
             }
         }
     };
+
     named.map(|(store, old)| ChosenSnapshot::take_old(*store, old)).transpose()
 }
 
@@ -302,6 +308,7 @@ fn pick<'a>(all: &[&'a SnapshotId], here: &str, word: &str) -> Result<&'a Snapsh
             }
         });
     }
+
     let matching: Vec<_> = all.iter().filter(|id| is_prefix(id, here, word)).collect();
     match matching.as_slice() {
         [] if all.iter().any(|id| id.host() == host) => {

@@ -62,6 +62,7 @@ impl Tried {
         let done = check_stopped().and_then(|()| work());
         let seconds = begun.elapsed().as_secs_f64();
         let mut entry = TestStep { step, seconds, note: None, error: None, hint: None };
+
         let value = match done {
             Ok((value, note)) => {
                 entry.note = note;
@@ -95,6 +96,7 @@ pub fn run(host: &Host, store: &dyn Store) -> Tried {
 fn go(host: &Host, store: &dyn Store, tried: &mut Tried) -> Option<()> {
     let node = &host.facts.node;
     let name = format!("{}.probe", &node[..node.len().min(NODE_MAX_BYTES)]);
+
     let left = tried.step("reach", || {
         let own = count(store.list(Some(node))?.len(), "snapshot");
         let left = store.list(Some(&name))?;
@@ -114,6 +116,7 @@ fn go(host: &Host, store: &dyn Store, tried: &mut Tried) -> Option<()> {
     })?;
     tried.medium = medium;
     tried.problems = problems;
+
     let read = tried.step("read", || {
         let listed = store.list(Some(&name))?;
         ensure!(

@@ -231,6 +231,7 @@ pub fn verify_all(
             }
         });
     }
+
     Ok(results)
 }
 
@@ -260,6 +261,7 @@ pub fn verifications(results: &[Verified], node: &str, whole: bool) -> Vec<Verif
             _ => known.unread += 1,
         }
     }
+
     stores
 }
 
@@ -293,6 +295,7 @@ fn find<'a>(index: &'a Index, wanted: &Name) -> Result<&'a Entry> {
         );
         return Err(not_found(format!("{wanted}: is not in {}", index.id)).hint(hint).into());
     };
+
     match (entry.kind, &entry.link) {
         (EntryKind::File | EntryKind::Hardlink, _) => Ok(entry),
         (EntryKind::Symlink, Some(target)) => {
@@ -318,6 +321,7 @@ pub fn broken_chains(
     let is_told = |store: &dyn Store, id: Option<&SnapshotId>| {
         told.iter().any(|one| !one.ok && one.store.as_deref() == Some(store.name()) && one.id.as_ref() == id)
     };
+
     for store in stores {
         let found = match store.list(None) {
             Ok(found) => found,
@@ -340,6 +344,7 @@ pub fn broken_chains(
             manifest_chain::Link { store, id: found.id, parent, sha256, keeps_all }
         }));
     }
+
     let broken = manifest_chain::breaks(&links).into_iter().map(|(store, child, parent, how)| {
         let what = match how {
             Break::Replaced => {

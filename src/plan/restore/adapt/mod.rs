@@ -138,6 +138,7 @@ fn objects(
 ) -> Result<Vec<Advice>, Fault> {
     let selectors: Vec<Selector> =
         request.objects.iter().map(|word| Selector::parse(word)).collect::<Result<_, _>>()?;
+
     let tree = |text: &dyn Fn(&Name) -> Option<Vec<u8>>, names: Vec<&Name>| -> FileTree {
         let known = names.into_iter().filter_map(|name| Some((text_of(name)?.to_owned(), text(name)?)));
         known.collect()
@@ -151,6 +152,7 @@ fn objects(
     let chosen = objects::choose(&selectors, moves, &snapshot, &live, place)?;
     let parts: HashMap<&Name, &SelectedEntry> =
         picked.parts.iter().map(|one| (&one.entry.path, one)).collect();
+
     // A file that comes back whole holds its objects.
     let whole: HashSet<Name> = picked.wanted.iter().map(|one| one.entry.path.clone()).collect();
     // What is named need not be of the categories that come back whole.
@@ -191,6 +193,7 @@ fn objects(
             files.insert(path, wanted);
         }
     }
+
     picked.wanted.extend(files.into_values());
     Ok(advice)
 }
@@ -228,6 +231,7 @@ fn relocated(picked: &mut SelectedEntries, moves: &Moves) -> Vec<Advice> {
     if moves.is_empty() {
         return Vec::new();
     }
+
     let mut advice = Vec::new();
     let mut refused = Vec::new();
     for one in &mut picked.wanted {
@@ -256,6 +260,7 @@ fn relocated(picked: &mut SelectedEntries, moves: &Moves) -> Vec<Advice> {
         }
         advice.extend(there.notes.into_iter().map(|note| tell(format!("/{}: {note}", there.path))));
     }
+
     picked.wanted.retain(|one| !refused.iter().any(|(entry, ..)| entry.path == one.entry.path));
     for (entry, reason, hint) in refused {
         super::refuse_one(&mut picked.refused, &entry, false, reason, Some(hint));
@@ -295,6 +300,7 @@ fn on_these_cards(
         }
         return Ok(Vec::new());
     }
+
     let mut advice = Vec::new();
     let cards = cards(picked, world, request)?;
     let network = |text: String, commands| Advice { item: "network".to_owned(), text, commands };
@@ -302,6 +308,7 @@ fn on_these_cards(
         let text = "the cards of this host could not be read: look whether the names are right".to_owned();
         advice.push(network(text, vec!["ip -d link show".to_owned()]));
     }
+
     let named = |name: &str| is_named(picked, request, name);
     let to_be_matched = cards.to_be_matched(&picked.id.to_string(), named);
     let hint = to_be_matched.first().map(|(_, command)| {
@@ -309,6 +316,7 @@ fn on_these_cards(
         format!("say which card takes its place, as with --nic {pair}; or leave it out with --skip network")
     });
     advice.extend(to_be_matched.into_iter().map(|(text, command)| network(text, vec![command])));
+
     let mut refused = Vec::new();
     for one in &mut picked.wanted {
         let Some(path) = text_of(&one.entry.path).map(str::to_owned).filter(|path| nics::reads(path)) else {
@@ -330,6 +338,7 @@ fn on_these_cards(
             one.content = Content::Bytes(adapted.content);
         }
     }
+
     picked.wanted.retain(|one| !refused.iter().any(|(entry, ..)| entry.path == one.entry.path));
     for (entry, is_named, reason) in refused {
         super::refuse_one(&mut picked.refused, &entry, is_named, reason, hint.clone());
@@ -343,6 +352,7 @@ fn merged(picked: &mut SelectedEntries, here: &HostState, world: &HostHardware) 
     let host = merge::MergeContext { accounts: accounts(picked, here), devices: world.devices.clone() };
     let mut advice = Vec::new();
     let mut made = Vec::new();
+
     for (number, one) in picked.wanted.iter().enumerate() {
         if one.item.restore != RestoreRule::AddLines || one.is_merged || one.entry.kind != EntryKind::File {
             continue;
@@ -367,6 +377,7 @@ fn merged(picked: &mut SelectedEntries, here: &HostState, world: &HostHardware) 
         advice.extend(merged.notes.into_iter().map(tell));
         made.push((number, merged.content));
     }
+
     for (number, content) in made {
         picked.wanted[number].content = Content::Bytes(content);
         picked.wanted[number].is_merged = true;

@@ -72,6 +72,7 @@ pub fn cards(json: &[u8]) -> Vec<Card> {
     struct Info {
         info_kind: Option<String>,
     }
+
     let links: Vec<serde_json::Value> = serde_json::from_slice(json).unwrap_or_default();
     // One odd link hides no other.
     let links = links.into_iter().filter_map(|link| serde_json::from_value::<Link>(link).ok());
@@ -81,6 +82,7 @@ pub fn cards(json: &[u8]) -> Vec<Card> {
         link.medium == "ether" && !is_made && !is_named_so && !link.ifname.contains(['.', '@'])
     });
     let mut cards: Vec<Card> = Vec::new();
+
     for link in hardware {
         let card = Card { mac: mac(link.permaddr.as_deref().unwrap_or(&link.address)), name: link.ifname };
         // A bridge has the address of its first port, and comes after it.
@@ -145,6 +147,7 @@ impl Cards {
         let usage = |what: String, hint: String| Err(Fault::new(FaultKind::Usage, what).hint(hint));
         let all = |cards: &[Card]| cards.iter().map(shown).collect::<Vec<_>>().join(", ");
         let is_given = |name: &str| pairs.iter().any(|(from, _)| from == name);
+
         for (number, (from, to)) in pairs.iter().enumerate() {
             let rest = &pairs[number + 1..];
             if rest.iter().any(|(other, _)| other == from) {
@@ -174,10 +177,12 @@ impl Cards {
                 return usage(what, format!("say what becomes of {other}, too: --nic {other}=NAME"));
             }
         }
+
         self.renamed.retain(|(from, _)| !is_given(from));
         self.missing.retain(|card| !is_given(&card.name));
         self.same.retain(|name| !is_given(name));
         self.new.retain(|card| !pairs.iter().any(|(_, to)| *to == card.name));
+
         for (from, to) in pairs {
             if from == to {
                 self.same.push(from.clone());
@@ -222,6 +227,7 @@ impl Cards {
         if addresses > 0 {
             notes.push("it has the addresses of the cards that are here".to_owned());
         }
+
         if places > 0 {
             let pairs: Vec<String> =
                 self.renamed.iter().map(|(old, new)| format!("{old} is {new} here")).collect();
@@ -297,6 +303,7 @@ fn needed(content: &[u8]) -> BTreeSet<String> {
             _ => {}
         }
     }
+
     let mut todo: Vec<&str> = started.into_iter().collect();
     while let Some(name) = todo.pop() {
         if needed.insert(name.to_owned()) {

@@ -81,6 +81,7 @@ impl Moves {
                 }
             }
         }
+
         if let Some(id) = &self.as_id {
             let fine = id.parse::<u32>().is_ok_and(|number| (100..=999_999_999).contains(&number));
             if !fine || id.starts_with('0') {
@@ -113,12 +114,14 @@ pub fn file(path: &str, content: &[u8], moves: &Moves) -> Moved {
         let pairs: Vec<String> = moves.nodes.iter().map(|(old, new)| format!("{old} is {new}")).collect();
         notes.push(format!("{} in {}", pairs.join(", "), counted(places, "place")));
     }
+
     let refused = fixed(path, &content, &moves.nodes);
     notes.extend(left_over(path, &content, &moves.nodes));
     let mut path = path.to_owned();
     if let Some(rest) = of_node(&path).map(|(node, rest)| (moves.node(node), rest)) {
         path = format!("{NODES}{}/{}", rest.0, rest.1);
     }
+
     let Some(id) = guest_id(&path).map(str::to_owned) else {
         return Moved { path, content, notes, refused };
     };
@@ -194,10 +197,12 @@ pub fn guest(text: &[u8], id: &str, moves: &Moves) -> RenumberedGuest {
             }
         }
     }
+
     let mut notes = Vec::new();
     if !disks.is_empty() {
         notes.push(format!("its disks do not come back with it; it expects {}", disks.join(", ")));
     }
+
     if let Some(new) = new_id {
         let uuid =
             if text.lines().any(|line| line.starts_with("smbios1:")) { " and the SMBIOS uuid" } else { "" };
@@ -256,6 +261,7 @@ pub(crate) fn references(path: &str, text: &[u8], table: &[Reference], pairs: &[
             edits.extend(renamed(pairs, &text[word.clone()]).map(|new| (word, new.to_owned())));
         }
     }
+
     for at in config_edit::lines(text.as_bytes()) {
         let line = &text[at.clone()];
         if line.trim_start().starts_with('#') {
@@ -269,6 +275,7 @@ pub(crate) fn references(path: &str, text: &[u8], table: &[Reference], pairs: &[
             }
         }
     }
+
     edits.sort_by_key(|(at, _)| at.start);
     edits.dedup_by_key(|(at, _)| at.start);
     let places = edits.len();
@@ -297,6 +304,7 @@ fn named(form: ReferenceForm, line: &str) -> Vec<Range<usize>> {
         let value = content.strip_prefix(key)?.strip_prefix([' ', '\t'])?.trim_start();
         (content.len() < line.len()).then_some((line.len() - value.len(), value))
     };
+
     match form {
         ReferenceForm::Key(key) => {
             let Some((start, value)) = value_of(key) else { return Vec::new() };
@@ -372,16 +380,19 @@ fn json_names(text: &str, keys: &[&str]) -> Vec<Range<usize>> {
         is_key: bool,
         awaits_key: bool,
     }
+
     let mut found = Vec::new();
     if serde_json::from_str::<serde::de::IgnoredAny>(text).is_err() {
         return found;
     }
+
     let mut open: Vec<Open> = Vec::new();
     let is_value_below = |open: &[Open]| {
         open.last().is_some_and(|last| if last.is_object { last.is_key } else { last.is_below })
     };
     let bytes = text.as_bytes();
     let mut at = 0;
+
     while at < bytes.len() {
         match bytes[at] {
             begin @ (b'{' | b'[') => {

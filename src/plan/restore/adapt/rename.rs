@@ -26,6 +26,7 @@ pub fn check_nodes(picked: &SelectedEntries, here: &HostState, moves: &Moves) ->
     let mut there: BTreeSet<&str> =
         picked.folders.keys().chain(picked.contents.keys()).filter_map(node_of).collect();
     there.insert(&picked.facts.node);
+
     let mut live: BTreeSet<&str> = here.live.keys().filter_map(node_of).collect();
     live.extend(here.facts.cluster.iter().flat_map(|cluster| cluster.nodes.iter().map(String::as_str)));
     live.insert(&here.facts.node);
@@ -59,6 +60,7 @@ pub fn unmet(picked: &SelectedEntries, request: &RestoreRequest) -> Vec<Advice> 
     let guests = picked.contents.iter().filter(|(path, _)| is_wanted(path));
     let texts: Vec<&str> = guests.filter_map(|(_, text)| std::str::from_utf8(text).ok()).collect();
     let (mut storages, mut bridges) = (BTreeSet::new(), BTreeSet::new());
+
     for text in texts {
         for named in guest_conf::entries(text).iter().flat_map(guest_conf::GuestConfEntry::names) {
             match named {
@@ -69,6 +71,7 @@ pub fn unmet(picked: &SelectedEntries, request: &RestoreRequest) -> Vec<Advice> 
             };
         }
     }
+
     let mut told = Vec::new();
     for (option, pairs, names) in
         [("--storage", &request.storage, storages), ("--bridge", &request.bridge, bridges)]

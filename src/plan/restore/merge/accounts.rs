@@ -54,6 +54,7 @@ impl Accounts {
                 }
             }
         }
+
         accounts.check_primary_groups(saved, live);
         accounts
     }
@@ -121,6 +122,7 @@ pub(crate) fn groups(live: &[u8], saved: &[u8], accounts: &Accounts, members: us
         let text = String::from_utf8_lossy(field(line, members)).into_owned();
         text.split(',').filter(|member| accounts.users.contains(*member)).map(str::to_owned).collect()
     };
+
     // Two lines of one name are one group.
     let mut wanted: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     for line in lines(saved).filter(|line| !accounts.other_groups.contains(name(line))) {
@@ -128,6 +130,7 @@ pub(crate) fn groups(live: &[u8], saved: &[u8], accounts: &Accounts, members: us
         let more: Vec<String> = list(line).into_iter().filter(|member| !all.contains(member)).collect();
         all.extend(more);
     }
+
     let mut out = Vec::with_capacity(live.len());
     for line in live.split_inclusive(|byte| *byte == b'\n') {
         let bare = line.trim_ascii_end();
@@ -145,6 +148,7 @@ pub(crate) fn groups(live: &[u8], saved: &[u8], accounts: &Accounts, members: us
         }
         out.extend_from_slice(&line[bare.len()..]);
     }
+
     let new = lines(saved).filter(|line| accounts.new_groups.contains(name(line)));
     let new: Vec<Vec<u8>> = new
         .filter_map(|line| {
@@ -184,6 +188,7 @@ pub(crate) fn sub_ids(live: &[u8], saved: &[u8], accounts: &Accounts) -> Merged 
         lines(live).filter_map(|line| Some((name(line), parse(line)?))).collect();
     let mut notes = Vec::new();
     let mut new = Vec::new();
+
     for line in lines(saved) {
         let (user, Some((start, end))) = (name(line), parse(line)) else { continue };
         if here.contains(&(user, (start, end))) || !(user == ROOT || accounts.users.contains(user)) {

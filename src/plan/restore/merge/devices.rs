@@ -36,6 +36,7 @@ pub(crate) fn mounts(live: &[u8], saved: &[u8], world: &MergeContext) -> Merged 
     let mut here: Vec<[String; 4]> = lines(live).filter_map(parse).collect();
     let mut notes = Vec::new();
     let mut new = Vec::new();
+
     for line in lines(saved) {
         let Some([device, point, kind, options]) = parse(line) else { continue };
         let is_swap = kind == "swap";
@@ -80,6 +81,7 @@ pub(crate) fn volumes(live: &[u8], saved: &[u8], world: &MergeContext) -> Merged
     let here: Vec<[String; 2]> = lines(live).filter_map(parse).collect();
     let mut notes = Vec::new();
     let mut new = Vec::new();
+
     for line in lines(saved) {
         let Some([target, device]) = parse(line) else { continue };
         if here.contains(&[target.clone(), device.clone()]) {

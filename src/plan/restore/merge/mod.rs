@@ -32,6 +32,7 @@ pub struct MergeContext {
 /// The live text with what it lacks. `path` is relative to the root.
 pub fn merge(path: &str, live: &[u8], saved: &[u8], world: &MergeContext) -> Merged {
     let accounts = &world.accounts;
+
     match merges::of(path) {
         Merge::Users => Merged {
             content: add(live, lines(saved).filter(|line| accounts.new_users.contains(name(line)))),
@@ -104,6 +105,7 @@ fn host_keys(live: &[u8], saved: &[u8]) -> Merged {
     let here: Vec<[Vec<u8>; 4]> = lines(live).filter_map(parse).collect();
     let mut notes = Vec::new();
     let mut new = Vec::new();
+
     for line in lines(saved) {
         let Some(theirs) = parse(line) else { continue };
         if here.contains(&theirs) {

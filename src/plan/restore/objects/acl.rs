@@ -60,6 +60,7 @@ impl Acl {
             let roles: Vec<String> = self.roles.iter().filter(|role| !granted(who, role)).cloned().collect();
             (!roles.is_empty()).then(|| Self { who: vec![who.clone()], roles, ..self.clone() })
         });
+
         // Those who lack the same stay on one line.
         let mut lines: Vec<Self> = Vec::new();
         for entry in lacking {

@@ -64,6 +64,7 @@ pub fn add(grammar: Grammar, text: &[u8], kind: &str, id: &str, piece: &[u8]) ->
 fn blocks(text: &[u8], header: fn(&str) -> Option<(String, String)>) -> Vec<ConfigPart> {
     let mut found: Vec<ConfigPart> = Vec::new();
     let mut open = false;
+
     for at in lines(text) {
         let line = &text[at.clone()];
         let content = line.trim_ascii();
@@ -193,6 +194,7 @@ fn members(text: &[u8], object: &Range<usize>) -> Result<Vec<ConfigPart>, String
     if text.get(object.start) != Some(&b'{') {
         return Err("holds no object there".to_owned());
     }
+
     let mut found = Vec::new();
     let mut at = skip_blanks(text, object.start + 1);
     while text.get(at) == Some(&b'"') {
@@ -261,6 +263,7 @@ fn skip_value(text: &[u8], mut at: usize) -> usize {
             break;
         }
     }
+
     at
 }
 

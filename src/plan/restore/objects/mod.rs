@@ -73,6 +73,7 @@ pub fn choose(
             wanted.push((kind, selector.id.as_str()));
         }
     }
+
     if moves.as_id.is_some() && !matches!(wanted[..], [(kind, _)] if GUEST_KINDS.contains(&kind.name)) {
         let fault = Fault::new(FaultKind::Usage, "--as gives one guest another id");
         return Err(fault.hint("as in 'vm/101 --as 201'"));
@@ -80,6 +81,7 @@ pub fn choose(
     wanted.sort_by_key(|(kind, _)| rank(kind));
     let mut work = Work { moves, snapshot, live, here, now: BTreeMap::new() };
     let mut all: Vec<ChosenObject> = wanted.iter().map(|(kind, id)| work.object(kind, id)).collect();
+
     // A later one may have brought what an earlier one lacks. Of what stays as it is there is nothing to say.
     for (chosen, (kind, id)) in all.iter_mut().zip(&wanted).filter(|(chosen, _)| !chosen.changes.is_empty()) {
         work.missing(kind, id, &mut chosen.notes);
@@ -122,6 +124,7 @@ impl Work<'_> {
             self.now = before;
             told = Told::default();
         }
+
         if told.from.is_empty() {
             told.notes.clear();
         }
@@ -130,6 +133,7 @@ impl Work<'_> {
             let content = self.now.get(&path).cloned().unwrap_or_default();
             FileChange { path, from, content, what }
         });
+
         ChosenObject {
             name: full_name(kind, id),
             title: kind.title,
@@ -193,6 +197,7 @@ impl Work<'_> {
         if part.path.contains("{portal}") && portal.is_none() {
             return Ok(());
         }
+
         let Some(from) = self.snapshot.keys().find(owned).cloned() else { return Ok(()) };
         let old_node = capture(part.path, &from).and_then(|found| found.node);
         let node = old_node.as_deref().map(|node| self.moves.node(node));
@@ -206,6 +211,7 @@ impl Work<'_> {
             content = guest.content;
             told.notes.extend(guest.notes);
         }
+
         let what = match self.current(&path) {
             Some(now) if *now == content => return Ok(()),
             Some(_) => "replaced",
@@ -230,6 +236,7 @@ impl Work<'_> {
         } else {
             return failed(format!("'{id}' is no id of a guest"), "ids are numbers from 100 on".to_owned());
         }
+
         if node != self.here.node && !self.here.nodes.iter().any(|known| known == node) {
             let what = format!("guest {id} stood on node '{old}', and there is no node '{node}' here");
             return failed(what, format!("put it on this one with --node {old}={}", self.here.node));
@@ -253,6 +260,7 @@ impl Work<'_> {
         };
         let found =
             config_edit::pieces(part.grammar, &saved).map_err(|why| broken("in the snapshot", why))?;
+
         for piece in found.iter().filter(|piece| part.whose.owns(id, piece)) {
             let twins = found.iter().filter(|other| id_of(part.whose, other) == id_of(part.whose, piece));
             if twins.count() > 1 {
@@ -304,6 +312,7 @@ impl Work<'_> {
                 now = config_edit::add(grammar, &now, "acl", "", line.text().as_bytes()).unwrap_or(now);
             }
         }
+
         if told.from.contains_key(part.path) {
             self.now.insert(part.path.to_owned(), now);
         }
@@ -312,6 +321,7 @@ impl Work<'_> {
     /// Its place in the live groups or pools that had it.
     fn member(&mut self, part: &ObjectPart, word: &str, field: usize, id: &str, new: &str, told: &mut Told) {
         let Some(saved) = self.saved(part.path) else { return };
+
         for list in config_edit::pieces(part.grammar, &saved).unwrap_or_default() {
             if !list_field(&saved[list.at.clone()], field).iter().any(|member| member == id) {
                 continue;

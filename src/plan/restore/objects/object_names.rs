@@ -53,12 +53,14 @@ impl Selector {
             _ => (None, word),
         };
         let usage = |what: String, hint: String| Fault::new(FaultKind::Usage, what).hint(hint);
+
         if is_path(word) {
             return Err(usage(
                 format!("'{word}' is a path, not an object"),
                 format!("take it with --path '{word}'"),
             ));
         }
+
         let names: BTreeSet<&str> = KINDS.iter().map(|kind| kind.name).collect();
         let known = |name: &str| name == GUEST_WORD || names.contains(name);
         // `mapping/pci/x`: the longest name counts.
@@ -87,6 +89,7 @@ impl Selector {
         if id.is_empty() || id.contains(char::is_control) {
             return Err(usage(format!("'{word}' names no object"), format!("as in '{name}/NAME'")));
         }
+
         let wanted = |kind: &&ObjectKind| match name {
             GUEST_WORD => GUEST_KINDS.contains(&kind.name),
             JOB_WORD => JOB_KINDS.contains(&kind.name),
@@ -125,6 +128,7 @@ impl Selector {
         };
         let plain = self.kinds.first().map_or_else(String::new, |kind| format!("{}/{}", kind.name, self.id));
         let elsewhere = all.iter().find(|name| name.rsplit_once('/').is_some_and(|(_, id)| id == self.id));
+
         // A number that is near another means nothing.
         let numbered = self.id.bytes().all(|byte| byte.is_ascii_digit());
         let hint = elsewhere
@@ -215,6 +219,7 @@ pub(crate) struct Captured {
 pub(crate) fn capture(pattern: &str, path: &str) -> Option<Captured> {
     let mut captured = Captured::default();
     let mut parts = path.split('/');
+
     for wanted in pattern.split('/') {
         let part = parts.next()?;
         let Some((before, rest)) = wanted.split_once('{') else {
