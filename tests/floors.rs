@@ -1,6 +1,9 @@
-//! The house stays a house: imports go one way, each third-party crate stays on its floor, facts about
-//! Proxmox stay in the catalogue, and config.db has one door.
+//! The house stays a house: imports go one way and never in a circle, each third-party crate stays on its floor,
+//! facts about Proxmox stay in the catalogue, config.db has one door, names are borne once, folders are not full.
 #![allow(clippy::unwrap_used, clippy::panic)]
+
+#[path = "floors/tree.rs"]
+mod tree;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -253,4 +256,38 @@ fn the_database_of_pmxcfs_has_one_door() {
     assert!(text.contains("\"?mode=ro&readonly_shm=1\""), "the shared open lost its one harmless mode");
     assert!(!text.contains("Connection::open("), "the default open breaks a running pmxcfs");
     report(&broken);
+}
+
+/// The whole of src, as the checks of `tree` take it.
+fn files() -> Vec<tree::File> {
+    let top = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut paths = Vec::new();
+    collect(&top.join("src"), &mut paths);
+    paths.sort();
+    assert!(paths.len() > 20, "the sources were not found");
+    let file = |path: &PathBuf| {
+        let below = path.strip_prefix(top).unwrap().to_str().unwrap();
+        tree::File::new(below, &fs::read_to_string(path).unwrap())
+    };
+    paths.iter().map(file).collect()
+}
+
+#[test]
+fn no_files_import_each_other_in_a_circle() {
+    report(&tree::circles(&files()));
+}
+
+#[test]
+fn no_two_public_types_bear_the_same_name() {
+    report(&tree::doubled_types(&files()));
+}
+
+#[test]
+fn the_doc_of_a_function_begins_with_a_verb_or_its_noun() {
+    report(&tree::odd_docs(&files()));
+}
+
+#[test]
+fn no_folder_holds_too_many_files() {
+    report(&tree::full_folders(files().iter().map(tree::File::path)));
 }
