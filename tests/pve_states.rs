@@ -529,7 +529,6 @@ fn one_that_hangs_in_the_midst_of_a_request_does_not_hold_up_a_run() {
     let host = settled();
     let pid = host.daemon_pid();
     host.signal_daemon(Signal::SIGHUP);
-    thread::sleep(Duration::from_millis(100));
     for verb in [&["list"][..], &["config", "show"]] {
         within(&host, FROZEN_LIMIT, || host.run(verb)).ok();
     }

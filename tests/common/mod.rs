@@ -157,18 +157,23 @@ impl TestHost {
         fs::read_to_string(self.pidfile()).unwrap().trim().parse().unwrap()
     }
 
-    /// Sends the daemon a signal; after KILL and TERM it is waited for.
+    /// Sends the daemon a signal, and waits until it has done what the signal asks for: on a busy machine a thread
+    /// of the daemon may answer for some time after the signal was sent.
     pub fn signal_daemon(&self, signal: nix::sys::signal::Signal) {
         use nix::sys::signal::Signal;
         let pid = self.daemon_pid();
+        let taken = self.beside(&format!("pmxcfs.pid.{}", signal.as_str()));
+        let _ = fs::remove_file(&taken);
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal).unwrap();
-        if matches!(signal, Signal::SIGKILL | Signal::SIGTERM) {
-            let deadline = Instant::now() + Duration::from_secs(10);
-            while alive(pid) {
-                assert!(Instant::now() < deadline, "the daemon did not end");
-                std::thread::sleep(Duration::from_millis(5));
-            }
-        }
+
+        let done = || match signal {
+            Signal::SIGKILL | Signal::SIGTERM => !alive(pid),
+            Signal::SIGSTOP => threads(pid).iter().all(|state| *state == 'T'),
+            Signal::SIGCONT => threads(pid).iter().all(|state| *state != 'T'),
+            // The double says so itself.
+            _ => taken.exists(),
+        };
+        wait_until(&format!("the daemon takes {signal}"), done);
     }
 
     /// Runs the program on this host, in this process.
@@ -225,6 +230,23 @@ fn is_double(pid: i32, mount: &Path) -> bool {
 fn alive(pid: i32) -> bool {
     // A zombie nobody reaps is dead all the same.
     fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z"))
+}
+
+/// The state of each thread of a process, as ps shows it.
+fn threads(pid: i32) -> Vec<char> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
+    let stats = tasks.filter_map(|task| fs::read_to_string(task.path().join("stat")).ok());
+    stats.filter_map(|stat| stat.rsplit_once(") ")?.1.chars().next()).collect()
+}
+
+/// Waits for an event that comes soon; the limit is generous, for a machine that is busy with something else.
+#[track_caller]
+pub fn wait_until(what: &str, is_so: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !is_so() {
+        assert!(Instant::now() < deadline, "this did not come: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 pub fn snapshot_files(store: &Path) -> Vec<PathBuf> {

@@ -29,7 +29,7 @@ use tree::{Body, Tree};
 const USAGE: &str = "usage: pmxcfs-double --mount DIR --db FILE --node NAME [--no-quorum] \
     [--foreground] [--import DIR] [--pidfile FILE] [--writer] [--lock-seconds N]
 Signals: TERM unmounts and ends, USR1 takes the quorum away, USR2 gives it back, HUP makes it hang:
-from then on it takes requests and answers none.";
+from then on it takes requests and answers none. PIDFILE.SIGUSR1 and so on say that it took effect.";
 
 #[derive(Default)]
 struct Args {
@@ -228,10 +228,13 @@ fn serve(tree: Tree, args: &Args, report: &mut Option<PipeWriter>) -> Result<()>
     }
     loop {
         match signals.wait()? {
-            Signal::SIGUSR1 => tree.lock().unwrap().quorate = false,
-            Signal::SIGUSR2 => tree.lock().unwrap().quorate = true,
+            signal @ (Signal::SIGUSR1 | Signal::SIGUSR2) => {
+                tree.lock().unwrap().quorate = signal == Signal::SIGUSR2;
+                taken(args, signal);
+            }
             Signal::SIGHUP => {
                 let _held = tree.lock().unwrap();
+                taken(args, Signal::SIGHUP);
                 loop {
                     std::thread::park();
                 }
@@ -246,6 +249,15 @@ fn serve(tree: Tree, args: &Args, report: &mut Option<PipeWriter>) -> Result<()>
     tree.lock().unwrap().close();
     args.pidfile.as_ref().map(std::fs::remove_file);
     std::process::exit(0);
+}
+
+/// Leaves a file beside the pid file, for who waits until the signal has its effect.
+fn taken(args: &Args, signal: Signal) {
+    if let Some(pidfile) = &args.pidfile {
+        let mut name = pidfile.clone().into_os_string();
+        name.push(format!(".{}", signal.as_str()));
+        std::fs::write(name, "").ok();
+    }
 }
 
 /// As changes from another node come: past the kernel, one transaction each, at full speed.
