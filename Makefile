@@ -70,10 +70,17 @@ build: deps
 demo: build
 	sh tests/demo.sh $(PROGRAM) demo
 
+# ONLY=NAME runs one test binary alone; a name that is unknown is answered with all there are.
+ifeq ($(ONLY),)
 test: deps test-tools lint
 	$(CARGO) test --locked --no-fail-fast
 	$(CARGO) test --locked --example pmxcfs-double
 	$(MAKE) test-deb-quick
+else
+test: deps test-tools
+	$(CARGO) build --locked --examples
+	$(CARGO) test --locked --test '$(ONLY)'
+endif
 
 # Restores killed before every single change, on every golden host: minutes.
 test-restore: deps
