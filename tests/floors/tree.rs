@@ -1,5 +1,5 @@
 //! Checks over the text of a source tree: circles, doubled type names, docs, full folders. Pure functions of
-//! paths and texts; tests/house_figures.py counts the same way.
+//! paths and texts; `tests/house_figures.py` counts the same way.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -45,7 +45,7 @@ impl File {
     }
 
     /// The path from the root of the crate that `path`, written in this file, names.
-    fn from_root(&self, path: &str) -> Vec<String> {
+    fn absolute(&self, path: &str) -> Vec<String> {
         let mut words: Vec<&str> = path.split("::").collect();
         if words[0] == "crate" {
             words.remove(0);
@@ -66,13 +66,13 @@ impl File {
         let mut found = Vec::new();
         let mut rest = self.code.clone();
         for (start, tree) in use_trees(&self.code) {
-            found.extend(spread(&tree).iter().map(|path| (self.from_root(path), self.line(start))));
+            found.extend(spread(&tree).iter().map(|path| (self.absolute(path), self.line(start))));
             let end = start + self.code[start..].find(';').unwrap_or_default();
             rest.replace_range(start..end, &blank(&self.code[start..end]));
         }
         for (at, path) in paths(&rest) {
             if ["crate", "super", "self"].contains(&path.split("::").next().unwrap_or_default()) {
-                found.push((self.from_root(path), self.line(at)));
+                found.push((self.absolute(path), self.line(at)));
             }
         }
         for (at, path) in paths(&self.code) {
@@ -121,10 +121,8 @@ fn text_length(text: &str) -> usize {
         return (at + 1).min(text.len());
     }
 
-    let mut chars = text.char_indices();
-    if text.starts_with('\'') {
-        let escaped = text[1..].starts_with('\\');
-        let close = chars.nth(if escaped { 3 } else { 2 });
+    if let Some(inner) = text.strip_prefix('\'') {
+        let close = text.char_indices().nth(if inner.starts_with('\\') { 3 } else { 2 });
         return close.filter(|(_, c)| *c == '\'').map_or(0, |(at, _)| at + 1);
     }
     0
