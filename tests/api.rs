@@ -7,7 +7,7 @@ mod common;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use common::TestHost;
@@ -31,7 +31,7 @@ impl Server {
         let (cert, key, log) = (host.beside("api.pem"), host.beside("api.key"), host.beside("api.log"));
         make_certificate(&cert, &key);
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/api/server.py");
-        let mut child = Command::new("python3")
+        let mut child = common::tool("python3")
             .arg(script)
             .args([&cert, &key, &log])
             .args([authorization, mode])
@@ -46,7 +46,7 @@ impl Server {
 
     fn fingerprint(&self) -> String {
         let args = ["x509", "-noout", "-fingerprint", "-sha256", "-in", self.cert.to_str().unwrap()];
-        let shown = Command::new("openssl").args(args).output().unwrap().stdout;
+        let shown = common::tool("openssl").args(args).output().unwrap().stdout;
         String::from_utf8(shown).unwrap().trim().split_once('=').unwrap().1.to_owned()
     }
 
@@ -63,7 +63,7 @@ impl Drop for Server {
 }
 
 fn make_certificate(cert: &Path, key: &Path) {
-    let made = Command::new("openssl")
+    let made = common::tool("openssl")
         .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=pve1"])
         .arg("-keyout")
         .arg(key)

@@ -212,7 +212,7 @@ fn node() -> TestHost {
     host.mount_fresh(&[]);
     host.write("usr/bin/pbx-config", "program");
     set_mode(&host, "usr/bin/pbx-config", 0o755);
-    let sum = Command::new("md5sum").arg(host.root.join("usr/bin/pbx-config")).output().unwrap();
+    let sum = common::tool("md5sum").arg(host.root.join("usr/bin/pbx-config")).output().unwrap();
     let sum = String::from_utf8(sum.stdout).unwrap();
     host.write(
         "var/lib/dpkg/info/proxmox-backup-extra.md5sums",
@@ -418,15 +418,15 @@ fn a_store_without_room_or_without_its_disk_is_a_problem() {
     fs::create_dir_all(&small).unwrap();
     let mount = |options: &str| {
         let done =
-            Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(&small).status().unwrap();
+            common::tool("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(&small).status().unwrap();
         assert!(done.success());
     };
     mount("size=4m,mode=700");
     let bytes = faults(&check(&host, &["--json"]).exits(Exit::Failed));
-    Command::new("umount").arg(&small).status().unwrap();
+    common::tool("umount").arg(&small).status().unwrap();
     mount("size=64m,mode=700,nr_inodes=20");
     let inodes = faults(&check(&host, &["--json"]).exits(Exit::Failed));
-    Command::new("umount").arg(&small).status().unwrap();
+    common::tool("umount").arg(&small).status().unwrap();
     assert_eq!(bytes.len(), 2, "{bytes:?}");
     assert!(bytes[0].starts_with("problem stores store 'stick': nothing is mounted on "), "{bytes:?}");
     assert!(bytes[1].contains("/srv/small: 4 MiB are free, the next snapshot may need 16"), "{bytes:?}");
@@ -497,7 +497,7 @@ impl Proc {
     fn bind(host: &TestHost) -> Self {
         let place = host.root.join("proc");
         fs::create_dir_all(&place).unwrap();
-        assert!(Command::new("mount").args(["--bind", "/proc"]).arg(&place).status().unwrap().success());
+        assert!(common::tool("mount").args(["--bind", "/proc"]).arg(&place).status().unwrap().success());
         Self(place)
     }
 }
@@ -561,7 +561,7 @@ fn programs_that_should_not_run_and_open_ports_are_found_for_real_and_can_be_all
 /// `check --network` of the machine itself, in a network of its own that a script has made.
 fn in_own_network(script: &str) -> Vec<Value> {
     let script = format!("{script}; exec {} check --network --json", program().display());
-    let done = Command::new("unshare").args(["-n", "sh", "-c", &script]).output().unwrap();
+    let done = common::tool("unshare").args(["-n", "sh", "-c", &script]).output().unwrap();
     let value: Value = serde_json::from_slice(&done.stdout)
         .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&done.stderr)));
     let area = |finding: &&Value| ["sockets", "firewall"].contains(&finding["area"].as_str().unwrap());
@@ -614,7 +614,7 @@ fn what_seals_and_who_is_told_stands_among_the_findings() {
         found.len() == 1 && found[0].starts_with("problem keys sealing is on, but there is no recipient"),
         "{found:?}"
     );
-    let made = Command::new("age-keygen").output().unwrap();
+    let made = common::tool("age-keygen").output().unwrap();
     let made = String::from_utf8(made.stdout).unwrap();
     let recipient = made.lines().find_map(|line| line.strip_prefix("# public key: ")).unwrap();
     host.configure(&format!(

@@ -67,11 +67,11 @@ fn two_snapshots_of_one_second_get_two_names_and_are_chained() {
     assert_eq!(report["snapshot"]["parent"]["id"], "tiny/2026-11-22T15:17:40Z");
     let first = &snapshot_files(&host.root.join("var/lib/proxmox-backup-extra/store"))[0];
     // MANIFEST.json as plain tar gives it
-    let manifest = Command::new("tar").arg("-xOf").arg(first).arg("MANIFEST.json").output().unwrap().stdout;
+    let manifest = common::tool("tar").arg("-xOf").arg(first).arg("MANIFEST.json").output().unwrap().stdout;
     let sum = {
         let file = host.beside("manifest");
         fs::write(&file, manifest).unwrap();
-        String::from_utf8(Command::new("sha256sum").arg(file).output().unwrap().stdout).unwrap()
+        String::from_utf8(common::tool("sha256sum").arg(file).output().unwrap().stdout).unwrap()
     };
     assert_eq!(report["snapshot"]["parent"]["sha256"], sum.split(' ').next().unwrap());
 }
@@ -335,7 +335,7 @@ fn a_closed_pipe_does_not_hide_a_failure() {
         program().display(),
         host.root.join("bad.pbx.tar").display()
     );
-    let output = Command::new("bash").args(["-c", &script]).output().unwrap();
+    let output = common::tool("bash").args(["-c", &script]).output().unwrap();
     assert_eq!(output.status.code(), Some(4));
 }
 
@@ -593,7 +593,7 @@ fn a_reader_that_has_enough_is_no_error() {
         program().display(),
         host.root.display()
     );
-    let output = Command::new("bash").args(["-c", &script]).output().unwrap();
+    let output = common::tool("bash").args(["-c", &script]).output().unwrap();
     assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), &b""[..]));
 }
 

@@ -51,7 +51,7 @@ fn host_of_the_sample() -> TestHost {
     let host = TestHost::golden("bare");
     copy_tree(&Path::new(env!("CARGO_MANIFEST_DIR")).join(SAMPLE), &host.root.join(STATE));
     // Git keeps no modes.
-    let done = std::process::Command::new("chmod").arg("-R").arg("go=").arg(host.root.join(STATE)).status();
+    let done = common::tool("chmod").arg("-R").arg("go=").arg(host.root.join(STATE)).status();
     assert!(done.unwrap().success());
 
     let record = host.root.join(STATE).join("undo").join(RESTORE).join("record.json");

@@ -291,9 +291,9 @@ fn what_cannot_be_hooked_is_refused_and_left_as_it_is() {
     assert!(done.err.contains("vzdump is not on this host"), "{}", done.err);
 
     let host = node();
-    Command::new("chattr").arg("+i").arg(host.root.join(CONF)).status().unwrap();
+    common::tool("chattr").arg("+i").arg(host.root.join(CONF)).status().unwrap();
     let done = host.run(&["hook", "enable", "vzdump"]).exits(Exit::Failed);
-    Command::new("chattr").arg("-i").arg(host.root.join(CONF)).status().unwrap();
+    common::tool("chattr").arg("-i").arg(host.root.join(CONF)).status().unwrap();
     assert!(done.err.starts_with("error: cannot write ") && done.err.contains(CONF), "{}", done.err);
     assert_eq!(conf(&host), SHIPPED);
     let rest = fs::read_dir(host.root.join("etc")).unwrap().map(|entry| entry.unwrap().file_name());

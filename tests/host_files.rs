@@ -7,7 +7,7 @@ mod common;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Output;
 
 use common::TestHost;
 use jiff::Timestamp;
@@ -22,7 +22,7 @@ fn facts(root: &Path) -> Facts {
 
 /// The real program, which must end by itself.
 fn program(host: &TestHost, args: &[&str]) -> Output {
-    let mut command = Command::new("timeout");
+    let mut command = common::tool("timeout");
     command.arg("20").arg(common::program()).arg("--root").arg(&host.root).args(args).output().unwrap()
 }
 
@@ -50,7 +50,7 @@ const SMALL: [&str; 7] = [
 #[test]
 fn a_fifo_or_a_device_in_place_of_a_small_file_holds_nothing_up() {
     let zero = |path: &Path| {
-        let made = Command::new("mknod").arg(path).args(["c", "1", "5"]).status().unwrap();
+        let made = common::tool("mknod").arg(path).args(["c", "1", "5"]).status().unwrap();
         assert!(made.success());
     };
     let kinds: [&dyn Fn(&Path); 3] = [&fifo, &zero, &|path| fs::create_dir(path).unwrap()];

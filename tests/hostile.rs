@@ -617,7 +617,7 @@ fn what_is_no_file_is_not_found_and_never_waited_for() {
     let host = TestHost::empty();
     let dir = host.beside("odd");
     fs::create_dir_all(dir.join("a-folder.pbx.tar")).unwrap();
-    let made = Command::new("mkfifo").arg(dir.join("a-pipe.pbx.tar")).arg(dir.join("pipe")).status().unwrap();
+    let made = common::tool("mkfifo").arg(dir.join("a-pipe.pbx.tar")).arg(dir.join("pipe")).status().unwrap();
     assert!(made.success());
     std::os::unix::fs::symlink("a-pipe.pbx.tar", dir.join("a-link.pbx.tar")).unwrap();
     let before = picture(&dir, "");
@@ -1157,7 +1157,7 @@ fn a_listing_shows_the_good_ones_beside_the_damaged() {
     // No files at all: not listed, not waited for.
     fs::create_dir(dir.join("tiny_20261122T151750Z.pbx.tar")).unwrap();
     let pipe = dir.join("tiny_20261122T151751Z.pbx.tar");
-    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    assert!(common::tool("mkfifo").arg(&pipe).status().unwrap().success());
     std::os::unix::fs::symlink(&pipe, dir.join("tiny_20261122T151752Z.pbx.tar")).unwrap();
 
     let done = host.run(&["list", dir.to_str().unwrap(), "--json"]).exits(Exit::Problems);

@@ -53,7 +53,7 @@ fn whats(done: &Done) -> Vec<String> {
 /// The real program on this host, through `before` (a command and its arguments).
 fn real(host: &TestHost, before: &[&str], args: &[&str]) -> Output {
     let seconds = HANG.as_secs().to_string();
-    let mut command = Command::new("timeout");
+    let mut command = common::tool("timeout");
     command.arg(&seconds).args(before).arg(program()).arg("--root").arg(&host.root).args(args);
     let done = command.output().unwrap();
     assert_ne!(done.status.code(), Some(124), "{args:?} hangs");
@@ -69,7 +69,7 @@ fn mode(path: &Path, mode: u32) {
 }
 
 fn chattr(flag: &str, path: &Path) {
-    let done = Command::new("chattr").arg(flag).arg(path).output().unwrap();
+    let done = common::tool("chattr").arg(flag).arg(path).output().unwrap();
     assert!(done.status.success(), "{}", text(&done.stderr));
 }
 
@@ -345,7 +345,7 @@ fn attributes_of_all_files_together_are_bounded() {
     // Where a file has room for more of them than ext4 gives it.
     let srv = host.root.join("srv");
     let mount = |args: &[&str]| {
-        let done = Command::new(args[0]).args(&args[1..]).arg(&srv).output().unwrap();
+        let done = common::tool(args[0]).args(&args[1..]).arg(&srv).output().unwrap();
         assert!(done.status.success(), "{}", text(&done.stderr));
     };
     mount(&["mount", "-t", "tmpfs", "tmpfs"]);
@@ -374,7 +374,7 @@ fn tools(host: &TestHost, tools: &[(&str, &str)]) -> PathBuf {
         let path = bin.join(name);
         let text = format!("#!/bin/sh\n{script}\n");
         let mut child =
-            Command::new("tee").arg(&path).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+            common::tool("tee").arg(&path).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
         child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
         assert!(child.wait().unwrap().success());
         mode(&path, 0o755);
@@ -489,7 +489,7 @@ fn an_output_that_takes_nothing_is_told_and_the_snapshot_is_there() {
 fn a_root_that_is_read_only_is_saved_elsewhere_and_says_so_here() {
     let host = host();
     let mount = |args: &[&str]| {
-        let done = Command::new(args[0]).args(&args[1..]).arg(&host.root).output().unwrap();
+        let done = common::tool(args[0]).args(&args[1..]).arg(&host.root).output().unwrap();
         assert!(done.status.success(), "{}", text(&done.stderr));
     };
     mount(&["mount", "--bind", host.root.to_str().unwrap()]);

@@ -10,7 +10,6 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, chown, lchown, symlink};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use common::TestHost;
 use common::tree::{Tree, assert_same, picture};
@@ -21,10 +20,10 @@ use serde_json::Value;
 /// Runs a command in a folder; what it printed. A warning is a failure: it would frighten an admin in trouble.
 #[track_caller]
 fn run(dir: &Path, argv: &[&str]) -> String {
-    let mut command = Command::new(argv[0]);
+    let mut command = common::tool(argv[0]);
     // A clean environment: TAR_OPTIONS of whoever runs the tests is not the admin's.
     command.args(&argv[1..]).current_dir(dir).env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
-    let done = command.output().expect("installed");
+    let done = command.output().unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     assert!(done.status.success(), "{argv:?}: {}\n{}", text(&done.stdout), text(&done.stderr));
     // zstd says what it did, and tar finds a time before 1970 remarkable.
@@ -162,4 +161,12 @@ fn a_sealed_snapshot_opens_with_age_and_the_key_too() {
 fn every_codec_is_opened_by_hand_here() {
     let names: Vec<&str> = CODECS.iter().map(|codec| codec.name).collect();
     assert_eq!(names, ["zstd", "xz", "lzma", "gzip", "bzip2", "none"], "follow() the new one above");
+}
+
+#[test]
+fn a_tool_that_is_missing_is_told_with_its_package() {
+    common::require(&["sh", "/bin/sh", "tar"]);
+    let missing = std::panic::catch_unwind(|| common::require(&["/nowhere/age-keygen"])).unwrap_err();
+    let told = missing.downcast_ref::<String>().unwrap();
+    assert_eq!(told, "/nowhere/age-keygen is not installed: apt install age (`make deps` installs all)");
 }

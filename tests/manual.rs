@@ -1,6 +1,8 @@
 //! The manual is complete and reads well to the tools of its kind; the completions are scripts.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod common;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -76,7 +78,7 @@ fn every_kind_and_key_of_the_shipped_configuration_is_explained() {
 fn the_pages_are_clean() {
     let (_dir, made) = made();
     for (name, _) in pages(&made) {
-        let lint = Command::new("mandoc")
+        let lint = common::tool("mandoc")
             .args(["-Tlint", "-W", "warning"])
             .arg(made.join("man").join(&name))
             .output();
@@ -100,6 +102,6 @@ fn the_completions_know_the_verbs() {
          echo ${{COMPREPLY[*]}}",
         script.display()
     );
-    let said = Command::new("bash").args(["-c", &line]).output().unwrap();
+    let said = common::tool("bash").args(["-c", &line]).output().unwrap();
     assert_eq!(String::from_utf8_lossy(&said.stdout), "verify\n", "{said:?}");
 }

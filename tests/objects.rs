@@ -753,12 +753,12 @@ impl Exec for Systemd {
             }
             ["systemctl", "stop", "pve-cluster"] => {
                 let pid = fs::read_to_string(&self.pidfile).unwrap_or_default();
-                Command::new("kill").arg(pid.trim()).output().unwrap();
+                common::tool("kill").arg(pid.trim()).output().unwrap();
                 exit(0)
             }
             // Who waits for the confirmation: a new session gives it as soon as all is done.
             ["systemd-run", ..] => {
-                let mut confirm = Command::new("setsid");
+                let mut confirm = common::tool("setsid");
                 confirm.arg("--wait").arg(common::program()).arg("--root").arg(&self.root).arg("confirm");
                 std::thread::spawn(move || {
                     let deadline = Instant::now() + Duration::from_secs(120);
@@ -814,7 +814,7 @@ fn the_database_comes_back_while_pmxcfs_is_stopped_starts_and_is_undone() {
     assert!(refused.err.contains("systemctl stop pve-cluster"), "{}", refused.err);
     // Killed, so that its log stays beside the database.
     host.signal_daemon(nix::sys::signal::Signal::SIGKILL);
-    Command::new("umount").arg("-l").arg(host.mount_point()).output().unwrap();
+    common::tool("umount").arg("-l").arg(host.mount_point()).output().unwrap();
     let log = host.root.join("var/lib/pve-cluster/config.db-wal");
     assert!(log.exists());
     let before = [fs::read(host.database()).unwrap(), fs::read(&log).unwrap()];

@@ -11,7 +11,6 @@ use std::fs::{self, File};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -120,7 +119,7 @@ fn is_alive(pid: i32) -> bool {
 }
 
 fn umount(host: &TestHost, options: &[&str]) -> Result<(), String> {
-    let done = Command::new("umount").args(options).arg(host.mount_point()).output().unwrap();
+    let done = common::tool("umount").args(options).arg(host.mount_point()).output().unwrap();
     if done.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&done.stderr).into_owned()) }
 }
 

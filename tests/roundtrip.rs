@@ -52,7 +52,7 @@ fn time(path: &Path, seconds: i64, nanos: i64) {
 }
 
 fn tool(name: &str, args: &[&str], path: &Path) {
-    let done = Command::new(name).args(args).arg(path).output().expect("installed");
+    let done = common::tool(name).args(args).arg(path).output().unwrap();
     assert!(done.status.success(), "{name}: {}", String::from_utf8_lossy(&done.stderr));
 }
 
@@ -319,7 +319,7 @@ fn as_nobody(host: &TestHost, args: &[&OsStr]) -> Output {
         tool("cp", &[common::program().to_str().unwrap()], &place.join("pbx-config"));
         mode(&place.join("pbx-config"), 0o755);
     }
-    let mut command = Command::new("setpriv");
+    let mut command = common::tool("setpriv");
     command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(place.join("pbx-config"));
     command.args(args).current_dir(&place).output().unwrap()
 }

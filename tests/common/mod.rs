@@ -277,6 +277,51 @@ impl Exec for Shims {
     }
 }
 
+/// Which Debian package has a tool that the tests run, where it is not named like it.
+const PACKAGES: [(&str, &[&str]); 18] = [
+    ("acl", &["setfacl", "getfacl"]),
+    ("age", &["age-keygen"]),
+    ("attr", &["setfattr", "getfattr"]),
+    ("bsdutils", &["script"]),
+    ("coreutils", &["md5sum", "sha256sum", "mkfifo", "mknod", "truncate", "tee", "timeout", "chmod", "stat"]),
+    ("dosfstools", &["mkfs.vfat", "mkfs.fat"]),
+    ("e2fsprogs", &["chattr", "lsattr", "mkfs.ext4", "mke2fs"]),
+    ("exfat-fuse", &["mount.exfat-fuse"]),
+    ("exfatprogs", &["mkfs.exfat"]),
+    ("iproute2", &["ip", "ss"]),
+    ("libc-bin", &["ldd"]),
+    ("libcap2-bin", &["setcap", "getcap"]),
+    ("mount", &["umount", "losetup"]),
+    ("nftables", &["nft"]),
+    ("ntfs-3g", &["mkfs.ntfs", "mkntfs"]),
+    ("openssh-client", &["ssh-keygen", "ssh-add", "ssh-agent"]),
+    ("util-linux", &["flock", "setpriv", "setsid", "unshare"]),
+    ("xz-utils", &["xz"]),
+];
+
+/// Returns a command that runs a tool of this machine, by its name or its path.
+/// Panics: when it is not installed; the message names the Debian package that has it.
+#[track_caller]
+pub fn tool(name: &str) -> Command {
+    require(&[name]);
+    Command::new(name)
+}
+
+/// Panics unless these tools are installed; the message names the Debian package that has the missing one.
+#[track_caller]
+pub fn require(tools: &[&str]) {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let is_there = |name: &str| std::env::split_paths(&path).any(|dir| dir.join(name).is_file());
+    if let Some(missing) = tools.iter().find(|tool| !is_there(tool)) {
+        panic!("{missing} is not installed: apt install {} (`make deps` installs all)", package_of(missing));
+    }
+}
+
+fn package_of(tool: &str) -> &str {
+    let name = tool.rsplit('/').next().unwrap_or(tool);
+    PACKAGES.iter().find(|(_, tools)| tools.contains(&name)).map_or(name, |(package, _)| package)
+}
+
 /// The folder of a golden host.
 pub fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/hosts").join(name)
@@ -340,7 +385,7 @@ fn apply_modes(root: &Path, text: &str) {
 /// Lines `KIND [ARGUMENT] PATH`: what git cannot hold.
 fn make_odd(root: &Path, text: &str) {
     let tool = |name: &str, before: &[&str], path: &Path, after: &[&str]| {
-        let done = Command::new(name).args(before).arg(path).args(after).output().expect("installed");
+        let done = tool(name).args(before).arg(path).args(after).output().unwrap();
         assert!(
             done.status.success(),
             "{name} {}: {}",

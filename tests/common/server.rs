@@ -35,7 +35,7 @@ impl Server {
 
     fn script(folder: &str, name: &str) -> Command {
         // Debian's own: it has Debian's aiosmtpd.
-        let mut command = Command::new("/usr/bin/python3");
+        let mut command = super::tool("/usr/bin/python3");
         command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(folder).join(name));
         command
     }
@@ -107,6 +107,7 @@ impl Keys {
             cert = keys.cert,
             key = keys.key,
         );
+        super::require(&["openssl"]);
         let made = Command::new("sh").args(["-ec", &script]).output().unwrap();
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
         keys
@@ -114,7 +115,7 @@ impl Keys {
 
     pub fn fingerprint(&self) -> String {
         let args = ["x509", "-noout", "-fingerprint", "-sha256", "-in", &self.cert];
-        let shown = Command::new("openssl").args(args).output().unwrap().stdout;
+        let shown = super::tool("openssl").args(args).output().unwrap().stdout;
         String::from_utf8(shown).unwrap().trim().split_once('=').unwrap().1.to_owned()
     }
 

@@ -26,7 +26,7 @@ pub struct Disk(pub PathBuf);
 impl Disk {
     pub fn mount(at: &Path, options: &str) -> Self {
         fs::create_dir_all(at).unwrap();
-        let mut mount = Command::new("mount");
+        let mut mount = crate::common::tool("mount");
         let done = mount.args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(at).output().unwrap();
         assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
         Self(at.to_owned())
@@ -34,13 +34,13 @@ impl Disk {
 
     pub fn remount(&self, options: &str) {
         let options = format!("remount,{options}");
-        assert!(Command::new("mount").args(["-o", &options]).arg(&self.0).status().unwrap().success());
+        assert!(crate::common::tool("mount").args(["-o", &options]).arg(&self.0).status().unwrap().success());
     }
 }
 
 impl Disk {
     pub fn unmount(&self) {
-        assert!(Command::new("umount").arg("-l").arg(&self.0).status().unwrap().success());
+        assert!(crate::common::tool("umount").arg("-l").arg(&self.0).status().unwrap().success());
     }
 }
 

@@ -12,12 +12,12 @@ const HELP: &str = "these tests need strace and the right to trace: `apt-get ins
 pub fn strace(log: &Path) -> Command {
     static WORKS: OnceLock<bool> = OnceLock::new();
     let works = *WORKS.get_or_init(|| {
-        let mut trial = Command::new("strace");
+        let mut trial = crate::common::tool("strace");
         trial.args(["-qq", "-o", "/dev/null", "-e", "inject=chdir:error=EIO", "sh", "-c", "cd / || exit 7"]);
         trial.output().is_ok_and(|done| done.status.code() == Some(7))
     });
     assert!(works, "{HELP}");
-    let mut command = Command::new("strace");
+    let mut command = crate::common::tool("strace");
     command.args(["-y", "-s", "0", "-o"]).arg(log);
     command
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Output, Stdio};
 
 use serde_json::Value;
 use tar::EntryType;
@@ -84,7 +84,7 @@ impl Slash {
             "exec timeout {} chroot '{root}' /usr/bin/pbx-config \"$@\"\n",
             LIMIT.as_secs()
         ));
-        let mut command = Command::new("unshare");
+        let mut command = crate::common::tool("unshare");
         command.args(["--mount", "--net", "--uts", "sh", "-c", &script, "sh"]).args(args);
         command.stdin(Stdio::null()).env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
         command.output().unwrap()
@@ -144,7 +144,7 @@ impl Slash {
 fn libraries() -> impl Iterator<Item = PathBuf> {
     static FOUND: std::sync::OnceLock<BTreeSet<PathBuf>> = std::sync::OnceLock::new();
     let find = || {
-        let done = Command::new("ldd").arg(program()).args(TOOLS).output().unwrap();
+        let done = crate::common::tool("ldd").arg(program()).args(TOOLS).output().unwrap();
         let text = String::from_utf8(done.stdout).unwrap();
         let words = text.lines().filter(|line| line.starts_with('\t')).flat_map(str::split_whitespace);
         words.filter(|word| word.starts_with('/')).map(PathBuf::from).collect()

@@ -10,7 +10,7 @@ use super::common::{TestHost, program, tree};
 use super::{picture, saved};
 
 pub fn start(host: &TestHost, words: &[&str]) -> Command {
-    let mut command = Command::new(words[0]);
+    let mut command = crate::common::tool(words[0]);
     command.args(&words[1..]).arg(program()).arg("--root").arg(&host.root);
     command
 }

@@ -60,7 +60,7 @@ fn log(host: &TestHost) -> PathBuf {
 
 pub fn stop(host: &TestHost, signal: Signal) {
     host.signal_daemon(signal);
-    Command::new("umount").arg("-l").arg(host.mount_point()).output().unwrap();
+    crate::common::tool("umount").arg("-l").arg(host.mount_point()).output().unwrap();
 }
 
 /// A saved node whose tree was changed since, and whose pmxcfs was killed: its log lies beside its database.
@@ -210,7 +210,7 @@ fn no_room_for_the_copy_of_the_database_is_told_before_the_first_write() {
     fs::copy(host.snapshot_file(), &snap).unwrap();
     let before = whole(&host);
     let state = host.root.join("var/lib/proxmox-backup-extra");
-    let mount = |words: &[&str]| Command::new(words[0]).args(&words[1..]).arg(&state).status();
+    let mount = |words: &[&str]| crate::common::tool(words[0]).args(&words[1..]).arg(&state).status();
     assert!(mount(&["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs"]).unwrap().success());
     let snap = snap.to_str().unwrap();
     let done = host.run(&[&["restore", snap, "--yes"], &RESTORE[..]].concat());

@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
-use std::process::{Child, Command};
+use std::process::Child;
 
 use pbx_config::model::problem::Exit;
 use serde_json::Value;
@@ -23,7 +23,7 @@ struct Task(Child);
 impl Task {
     fn holds(path: &PathBuf, seconds: &str) -> Self {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
-        let child = Command::new("flock")
+        let child = crate::common::tool("flock")
             .args(["-x", "--no-fork"])
             .arg(path)
             .args(["sleep", seconds])

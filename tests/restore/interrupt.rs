@@ -18,7 +18,7 @@ pub fn is_long() -> bool {
 
 /// Runs the program on the host under strace; what it said, and whether it ended by itself.
 pub fn traced(host: &TestHost, log: &Path, more: &[&str], args: &[&str]) -> (bool, String) {
-    let mut command = Command::new("strace");
+    let mut command = crate::common::tool("strace");
     command.args(["-qq", "-s", "0", "-o"]).arg(log).args(["-e", &format!("trace={CALLS}")]).args(more);
     command.arg(program()).arg("--root").arg(&host.root).args(args);
     let done = command.output().expect("strace is installed");

@@ -197,7 +197,7 @@ fn no_room_for_the_copies_is_told_before_the_first_write() {
     let snap = host.beside("snap.pbx.tar");
     fs::copy(host.snapshot_file(), &snap).unwrap();
     let state = host.root.join("var/lib/proxmox-backup-extra");
-    let mount = |words: &[&str]| std::process::Command::new(words[0]).args(&words[1..]).arg(&state).status();
+    let mount = |words: &[&str]| crate::common::tool(words[0]).args(&words[1..]).arg(&state).status();
     assert!(mount(&["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs"]).unwrap().success());
     let done = host.run(&["restore", snap.to_str().unwrap(), "--yes"]);
     let _ = mount(&["umount"]);
@@ -261,10 +261,10 @@ fn a_member_that_was_installed_anew_joins_first() {
 /// Types into the program on a terminal of its own.
 fn typed(host: &TestHost, args: &str, keys: &str) -> (Option<i32>, String) {
     use std::io::Write;
-    use std::process::{Command, Stdio};
+    use std::process::Stdio;
     let program = super::common::program();
     let line = format!("exec {} --root {} {args}", program.display(), host.root.display());
-    let mut script = Command::new("script")
+    let mut script = crate::common::tool("script")
         .args(["-qec", &line, "/dev/null"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
-use std::process::Command;
 
 use pbx_config::model::problem::Exit;
 use serde_json::Value;
@@ -111,8 +110,9 @@ fn what_cannot_be_changed_is_refused_before_the_first_write() {
     host.write("etc/cron.d/own", "# changed\n");
     host.write("etc/hosts", "127.0.0.1 changed\n");
     let folder = host.root.join("etc/cron.d");
-    let run =
-        |words: &[&str]| Command::new(words[0]).args(&words[1..]).arg(&folder).status().unwrap().success();
+    let run = |words: &[&str]| {
+        crate::common::tool(words[0]).args(&words[1..]).arg(&folder).status().unwrap().success()
+    };
     let source = folder.to_str().unwrap().to_owned();
     assert!(run(&["mount", "--bind", &source]) && run(&["mount", "-o", "remount,bind,ro"]));
     let read_only = plan(&host, &["--only", "hosts,cron"]);
@@ -122,7 +122,8 @@ fn what_cannot_be_changed_is_refused_before_the_first_write() {
 
     // Not every file system has such attributes.
     let hosts = host.root.join("etc/hosts");
-    let chattr = |word: &str| Command::new("chattr").arg(word).arg(&hosts).output().unwrap().status.success();
+    let chattr =
+        |word: &str| crate::common::tool("chattr").arg(word).arg(&hosts).output().unwrap().status.success();
     if chattr("+i") {
         let kept = plan(&host, &["--only", "hosts,cron"]);
         assert!(chattr("-i"));

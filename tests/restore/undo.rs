@@ -1,7 +1,6 @@
 //! Back from a restore: which one, from a memory that is damaged, on more than one disk, and when it cannot be done.
 
 use std::fs;
-use std::process::Command;
 
 use pbx_config::model::problem::Exit;
 
@@ -95,8 +94,9 @@ fn a_record_that_cannot_be_read_is_told_with_the_one_before_it() {
 fn every_file_system_that_was_written_to_is_on_its_disk_before_that_is_said() {
     let host = saved("bare");
     let other = host.root.join("etc/cron.d");
-    let mount =
-        |words: &[&str]| Command::new(words[0]).args(&words[1..]).arg(&other).status().unwrap().success();
+    let mount = |words: &[&str]| {
+        crate::common::tool(words[0]).args(&words[1..]).arg(&other).status().unwrap().success()
+    };
     assert!(mount(&["mount", "-t", "tmpfs", "tmpfs"]));
     let synced = |args: &[&str]| -> usize {
         let log = host.beside("calls");

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
 use pbx_config::model::problem::Exit;
@@ -24,7 +24,7 @@ fn typed(host: &TestHost, args: &[&str], talk: &[(&str, &str)]) -> (String, i32)
     let line = format!("exec {} --root {} {}", program().display(), host.root.display(), args.join(" "));
     let shown = host.beside("terminal");
     let _ = fs::remove_file(&shown);
-    let mut child = Command::new("setsid")
+    let mut child = crate::common::tool("setsid")
         .args(["-w", "script", "-qefc", &line, shown.to_str().unwrap()])
         .env("HOME", host.beside("home"))
         .env_remove("PBX_IDENTITY_FILE")
@@ -172,7 +172,7 @@ fn a_key_that_was_not_in_hand_for_long_is_missed() {
 
 /// The program, in a session of its own and with a home.
 fn at_home(host: &TestHost, home: &std::path::Path, words: &[&str]) -> (Option<i32>, String) {
-    let mut command = Command::new("setsid");
+    let mut command = crate::common::tool("setsid");
     command.arg("-w").arg(program()).arg("--root").arg(&host.root).args(words);
     let done =
         command.env("HOME", home).env_remove("PBX_IDENTITY_FILE").stdin(Stdio::null()).output().unwrap();
@@ -246,7 +246,7 @@ fn without_a_terminal_what_asks_says_what_to_do_instead() {
         (&["key", "paper"], "ssh -t"),
     ] {
         let root = host.root.to_str().unwrap();
-        let mut command = Command::new("setsid");
+        let mut command = crate::common::tool("setsid");
         command.arg("-w").arg(program()).args(["--root", root]).args(words).stdin(Stdio::null());
         let done = command.output().unwrap();
         let err = String::from_utf8_lossy(&done.stderr);

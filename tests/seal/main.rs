@@ -11,7 +11,6 @@ mod sign;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use common::{Done, TestHost};
 use pbx_config::archive::writer::MANIFEST_NAME;
@@ -53,7 +52,7 @@ impl Keyring {
 
 #[track_caller]
 fn tool(dir: &Path, argv: &[&str]) -> String {
-    let done = Command::new(argv[0]).args(&argv[1..]).current_dir(dir).output().expect("installed");
+    let done = crate::common::tool(argv[0]).args(&argv[1..]).current_dir(dir).output().unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     assert!(done.status.success(), "{argv:?}: {}\n{}", text(&done.stdout), text(&done.stderr));
     text(&done.stdout)

@@ -30,6 +30,7 @@ fn checked_by_ssh(host: &TestHost, snap: &Path) -> bool {
     fs::write(dir.path().join("allowed"), format!("pve namespaces=\"{NAMESPACE}\" {public}")).unwrap();
     let line =
         format!("ssh-keygen -Y verify -f allowed -I pve -n {NAMESPACE} -s MANIFEST.sig < MANIFEST.json");
+    crate::common::require(&["ssh-keygen"]);
     Command::new("sh").args(["-c", &line]).current_dir(dir.path()).output().unwrap().status.success()
 }
 

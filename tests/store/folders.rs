@@ -27,19 +27,18 @@ impl Disk {
         let (image, point) = (dir.path().join("image"), dir.path().join("host/disk"));
         fs::create_dir_all(&point).unwrap();
         fs::File::create(&image).unwrap().set_len(16 << 20).unwrap();
-        let ran =
-            Command::new(make[0]).args(&make[1..]).arg(&image).output().expect("installed by `make deps`");
+        let ran = crate::common::tool(make[0]).args(&make[1..]).arg(&image).output().unwrap();
         assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
-        let device = Command::new("losetup").args(["--find", "--show"]).arg(&image).output().unwrap();
+        let device = crate::common::tool("losetup").args(["--find", "--show"]).arg(&image).output().unwrap();
         if !device.status.success() {
             println!("not tried: {}", String::from_utf8_lossy(&device.stderr));
             return None;
         }
         let device = String::from_utf8(device.stdout).unwrap();
-        let mounted = Command::new(mount[0]).args(&mount[1..]).arg(device.trim()).arg(&point).output();
+        let mounted = crate::common::tool(mount[0]).args(&mount[1..]).arg(device.trim()).arg(&point).output();
         let mounted = mounted.expect("installed by `make deps`");
         // It goes with the last mount of it.
-        let _ = Command::new("losetup").args(["--detach", device.trim()]).status();
+        let _ = crate::common::tool("losetup").args(["--detach", device.trim()]).status();
         if !mounted.status.success() {
             println!("not tried: {mount:?}: {}", String::from_utf8_lossy(&mounted.stderr).trim());
             return None;
@@ -198,10 +197,10 @@ fn a_path_where_nothing_is_mounted_is_refused_also_through_a_link() {
     assert!(format!("{error:#}").contains("nothing is mounted on"), "{error:#}");
     assert!(error.downcast_ref::<Fault>().unwrap().hint.is_some());
     let point = root.join("mnt/nas");
-    let mounted = Command::new("mount").args(["-t", "tmpfs", "none"]).arg(&point).status().unwrap();
+    let mounted = crate::common::tool("mount").args(["-t", "tmpfs", "none"]).arg(&point).status().unwrap();
     assert!(mounted.success());
     let placed = store.put(spool("x").path(), &id("pve1/2026-11-22T15:17:40Z"));
-    Command::new("umount").arg("-l").arg(Path::new(&point)).status().unwrap();
+    crate::common::tool("umount").arg("-l").arg(Path::new(&point)).status().unwrap();
     assert_eq!(placed.unwrap().medium.unwrap().kind, "tmpfs");
 }
 

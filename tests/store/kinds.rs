@@ -60,6 +60,7 @@ pub fn dir_in(place: &Path) -> Place {
 
 /// A remote that is a folder.
 pub fn rclone_local() -> Place {
+    crate::common::require(&["rclone"]);
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path().join("store");
     let config = dir.path().join("host/rclone.conf");
@@ -104,13 +105,13 @@ pub fn rclone_s3() -> Place {
     );
     let pass = word();
     fs::write(&config, &text).unwrap();
-    let made = Command::new("rclone")
+    let made = crate::common::tool("rclone")
         .args(["mkdir", "away:bucket", "--config"])
         .arg(&config)
         .env("RCLONE_S3_SECRET_ACCESS_KEY", &pass)
         .env_remove("AWS_CA_BUNDLE")
         .output()
-        .expect("rclone is installed");
+        .unwrap();
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
     let text =
         format!("rclone: it\n\tremote away:bucket/store\n\tconfig /rclone.conf\n\tbatch-pause 0\n{QUICK}");
@@ -159,7 +160,7 @@ pub fn word() -> String {
 }
 
 pub fn obscured(word: &str) -> String {
-    let output = Command::new("rclone").args(["obscure", word]).output().expect("rclone is installed");
+    let output = crate::common::tool("rclone").args(["obscure", word]).output().unwrap();
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
@@ -171,7 +172,7 @@ pub struct Server {
 
 impl Server {
     pub fn start(kind: &str, folder: &Path, words: &[&str]) -> Self {
-        let mut command = Command::new("rclone");
+        let mut command = crate::common::tool("rclone");
         command.args(["serve", kind, "--addr=127.0.0.1:0", "--dir-cache-time=0", "--poll-interval=0"]);
         command.args(words).args([folder, Path::new("--config=/notfound")]);
         Self::await_port(command)
@@ -180,7 +181,7 @@ impl Server {
     fn s3() -> Self {
         let moto = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/moto");
         assert!(moto.join("moto").is_dir(), "`make test-tools` installs moto");
-        let mut command = Command::new("python3");
+        let mut command = crate::common::tool("python3");
         command.args(["-m", "moto.server", "-H", "127.0.0.1", "-p", "0"]).env("PYTHONPATH", moto);
         Self::await_port(command)
     }

@@ -29,8 +29,7 @@ fn a_snapshot_is_a_backup_of_type_host_with_its_own_time_that_a_browser_can_down
     let placed = store.put(spool("content").path(), &id("pve1/2026-11-22T15:17:40Z")).unwrap();
     assert_eq!(placed.place, "pbx@pbs!host@10.0.0.5:store:hosts/host/pve1/2026-11-22T15:17:40Z");
     let folder = place.root.join("pve1/2026-11-22T15:17:40Z");
-    let inside =
-        std::process::Command::new("tar").arg("-tf").arg(folder.join("pbx-config.pxar.didx")).output();
+    let inside = crate::common::tool("tar").arg("-tf").arg(folder.join("pbx-config.pxar.didx")).output();
     assert_eq!(String::from_utf8(inside.unwrap().stdout).unwrap(), "./\n./pve1_20261122T151740Z.pbx.tar\n");
     assert!(!asked(&place).contains("--keyfile") && asked(&place).contains("--crypt-mode none"));
     assert_eq!(store.head(&id("pve1/2026-11-22T15:17:40Z"), 3).unwrap(), b"con");

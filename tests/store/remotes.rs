@@ -3,7 +3,6 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -176,8 +175,9 @@ fn a_remote_that_is_full_or_read_only_keeps_what_it_has() {
     let mut place = kinds::rclone_local();
     let full = place.dir.path().join("store");
     fs::create_dir(&full).unwrap();
-    let mount =
-        |words: &[&str]| assert!(Command::new("mount").args(words).arg(&full).status().unwrap().success());
+    let mount = |words: &[&str]| {
+        assert!(crate::common::tool("mount").args(words).arg(&full).status().unwrap().success());
+    };
     mount(&["-t", "tmpfs", "-o", "size=1m", "none"]);
     let small = id("pve1/2026-11-22T15:17:40Z");
     let store = place.open();
@@ -188,7 +188,7 @@ fn a_remote_that_is_full_or_read_only_keeps_what_it_has() {
     mount(&["-o", "remount,ro"]);
     let read_only = store.put(spool("x").path(), &big).unwrap_err();
     let listed = store.list(None).unwrap();
-    Command::new("umount").arg("-l").arg(&full).status().unwrap();
+    crate::common::tool("umount").arg("-l").arg(&full).status().unwrap();
     place.root = full;
     assert!(error.contains("space") && hint.contains("make room"), "{error}: {hint}");
     assert!(told(&read_only).0.contains("read-only"), "{read_only:#}");
