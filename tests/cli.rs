@@ -323,7 +323,7 @@ fn a_link_onto_a_mount_that_hangs_is_not_followed() {
     host.signal_daemon(nix::sys::signal::Signal::SIGSTOP);
     let start = std::time::Instant::now();
     host.run(&["backup"]);
-    assert!(start.elapsed() < std::time::Duration::from_secs(20));
+    assert!(start.elapsed() < std::time::Duration::from_secs(60));
 }
 
 #[test]

@@ -28,9 +28,9 @@ use rusqlite::Connection;
 use serde_json::Value;
 
 /// Longer than any step takes, even on a busy machine.
-const LONG: Duration = Duration::from_secs(30);
+const LONG: Duration = Duration::from_secs(60);
 /// What a run may take when /etc/pve does not answer.
-const FROZEN_LIMIT: Duration = Duration::from_secs(15);
+const FROZEN_LIMIT: Duration = Duration::from_secs(40);
 
 // ---- the host
 
@@ -451,7 +451,8 @@ fn without_quorum_it_reads_like_any_other_and_that_is_a_notice() {
     let mode = fs::metadata(taken.dir.join("etc/pve/storage.cfg")).unwrap().mode();
     assert_eq!(mode & 0o7777, 0o640);
     host.signal_daemon(Signal::SIGUSR2);
-    thread::sleep(Duration::from_millis(1100)); // the kernel's attribute cache
+    // The kernel remembers attributes for a while.
+    common::wait_until("the quorum is seen", || picture(&host).state == PmxcfsState::Live { quorate: true });
     let now = picture(&host);
     assert_eq!(now.state, PmxcfsState::Live { quorate: true });
     assert!(now.problems.is_empty(), "{:?}", now.problems);
@@ -633,7 +634,7 @@ fn assert_written_then_saved_through_the_mount(host: &TestHost) -> Taken {
 fn assert_saved_through_the_mount(host: &TestHost) -> Taken {
     let before = Instant::now();
     assert_eq!(picture(host).how, PictureSource::Mount);
-    assert!(before.elapsed() < Duration::from_secs(10), "{:?}", before.elapsed());
+    assert!(before.elapsed() < LONG, "{:?}", before.elapsed());
     let taken = Taken::from(host, Exit::Problems);
     let (severity, what, hint) = taken.only_problem();
     assert_eq!(severity, "warning");
@@ -890,7 +891,7 @@ fn a_tree_that_is_computed_is_not_read() {
         let start = Instant::now();
         let error = format!("{:#}", pmxcfs::read(&library_host(&host)).unwrap_err());
         assert!(error.contains("config.db") && error.contains(word), "{error}");
-        assert!(start.elapsed() < Duration::from_secs(5));
+        assert!(start.elapsed() < Duration::from_secs(20), "ended by its limit");
         let taken = Taken::from(&host, Exit::Problems);
         assert!(taken.problems.iter().any(|(severity, what, _)| severity == "error" && what.contains(word)));
         taken.assert_rest_is_saved();
@@ -913,7 +914,7 @@ fn long_paths_are_left_out_and_named_before_they_take_memory() {
     drop(db);
     let start = Instant::now();
     let now = picture(&host);
-    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(60), "{:?}", start.elapsed());
     let deep: Vec<_> = now.nodes.iter().filter(|node| node.path.starts_with(&name)).collect();
     // 16 of 251 bytes, and /etc/pve before them.
     assert_eq!(deep.len(), 16);

@@ -4,7 +4,6 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
 
 use super::common::{TestHost, program, tree};
 use super::{picture, saved};
@@ -32,11 +31,7 @@ pub fn armed_file(host: &TestHost) -> std::path::PathBuf {
 }
 
 pub fn wait_for(what: &str, is_so: impl Fn() -> bool) {
-    let since = Instant::now();
-    while !is_so() {
-        assert!(since.elapsed() < Duration::from_secs(30), "{what}");
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    crate::common::wait_until(what, is_so);
 }
 
 pub const RESTORE: [&str; 5] = ["restore", "latest", "--yes", "--only", "network"];

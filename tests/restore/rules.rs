@@ -22,8 +22,13 @@ fn without_quorum_the_tree_is_left_alone_and_the_rest_comes_back() {
     let host = saved("pve-single");
     change(&host);
     host.signal_daemon(nix::sys::signal::Signal::SIGUSR1);
-    // As long as the kernel remembers what it was told before.
-    std::thread::sleep(std::time::Duration::from_millis(1100));
+    // The kernel remembers attributes for a while.
+    let mode = || {
+        std::os::unix::fs::PermissionsExt::mode(
+            &fs::metadata(host.mount_point().join("local")).unwrap().permissions(),
+        )
+    };
+    crate::common::wait_until("the write bits are gone", || mode() & 0o200 == 0);
     let plan = host.run(&["restore", "latest", "--dry-run", "--json"]).ok().json();
     assert!(refused(&plan, "pve-storage")[0].contains("no quorum"), "{plan}");
     assert!(steps(&plan).iter().all(|path| !path.starts_with("etc/pve/")));

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -15,6 +16,27 @@ const PASSPHRASE: &str = "gable thirsty omen lantern squash";
 
 fn configuration(host: &TestHost) -> String {
     fs::read_to_string(host.root.join("etc/proxmox-backup-extra/pbx-config.cfg")).unwrap()
+}
+
+/// Waits until the program sleeps each time one looks: after its question it throws away what was typed ahead.
+fn until_it_reads(host: &TestHost) {
+    const LOOKS: usize = 4;
+    let root = host.root.as_os_str().as_encoded_bytes();
+    let is_ours = |pid: &Path| {
+        let line = fs::read(pid.join("cmdline")).unwrap_or_default();
+        let words: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
+        words[0] == program().as_os_str().as_encoded_bytes() && words.contains(&root)
+    };
+    let sleeps = |pid: &Path| fs::read_to_string(pid.join("stat")).is_ok_and(|stat| stat.contains(") S "));
+    let pids = || fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.path());
+    let mut seen = 0;
+    for _ in 0..600 {
+        seen = if pids().filter(|pid| is_ours(pid)).all(|pid| sleeps(&pid)) { seen + 1 } else { 0 };
+        if seen == LOOKS {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 /// Runs the program on a terminal of its own, and types each answer when its question is there.
@@ -45,7 +67,7 @@ fn typed(host: &TestHost, args: &[&str], talk: &[(&str, &str)]) -> (String, i32)
             assert!(n < 600, "it never asked {question}: {}", read());
             std::thread::sleep(Duration::from_millis(50));
         }
-        std::thread::sleep(Duration::from_millis(50));
+        until_it_reads(host);
         input.write_all(answer.as_bytes()).unwrap();
         input.flush().unwrap();
     }

@@ -111,7 +111,7 @@ fn a_server_that_dies_in_the_midst_of_an_upload_leaves_nothing_that_looks_whole(
         let error = std::thread::scope(|scope| {
             let put = scope.spawn(|| store.put(file.path(), &new));
             let half = place.root.join(format!("pve1/.{}.partial", new.file_name()));
-            while !half.exists() && begun.elapsed() < Duration::from_secs(20) {
+            while !half.exists() && begun.elapsed() < Duration::from_secs(60) {
                 std::thread::sleep(Duration::from_millis(10));
             }
             server.kill();
@@ -119,7 +119,7 @@ fn a_server_that_dies_in_the_midst_of_an_upload_leaves_nothing_that_looks_whole(
         });
         let (error, _) = told(&error);
         assert!(error.starts_with("store 'it': "), "{error}");
-        assert!(begun.elapsed() < Duration::from_secs(60));
+        assert!(begun.elapsed() < Duration::from_secs(120));
         assert!(!place.root.join("pve1").join(new.file_name()).exists());
     }
 }
@@ -133,7 +133,7 @@ fn a_server_that_is_silent_is_left_at_the_limit() {
     kill(server, Signal::SIGSTOP).unwrap();
     let begun = Instant::now();
     let (error, hint) = told(&place.open().list(None).unwrap_err());
-    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", begun.elapsed());
     assert!(error.contains("store 'it'"), "{error}");
     assert!(hint.contains("other side"), "{error}: {hint}");
     kill(server, Signal::SIGCONT).unwrap();
