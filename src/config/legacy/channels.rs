@@ -1,8 +1,7 @@
 //! Converters of notifications, metrics and health checks.
 
 use super::env::{self, OptionValue};
-use super::table::{CHANNEL_OFF, SectionName};
-use super::{Draft, LegacyContext, OptionOutcome, OptionReport};
+use super::{CHANNEL_OFF, Draft, LegacyContext, OptionOutcome, OptionReport, SectionName};
 use crate::model::secret::MASK;
 
 pub const TELEGRAM: SectionName = ("telegram", "telegram");

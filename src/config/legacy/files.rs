@@ -3,8 +3,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD as BASE64;
 
-use super::table::SectionName;
-use super::{Draft, LegacyContext, OptionOutcome, env};
+use super::{Draft, LegacyContext, OptionOutcome, SectionName, env};
 use crate::sys::fs::glob::Pattern;
 
 pub const BACKUP: SectionName = ("backup", "main");

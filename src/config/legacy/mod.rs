@@ -116,6 +116,12 @@ impl OptionOutcome {
     }
 }
 
+/// Kind and id of a section of the new configuration.
+type SectionName = (&'static str, &'static str);
+
+/// The reason of an option whose channel is switched off.
+const CHANNEL_OFF: &str = "the channel is off";
+
 /// Legacy option with its outcome.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "kebab-case")]

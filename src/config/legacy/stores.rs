@@ -1,7 +1,6 @@
 //! Converters of the places where snapshots are kept, and of retention.
 
-use super::table::SectionName;
-use super::{Draft, LegacyContext, OptionOutcome, env};
+use super::{Draft, LegacyContext, OptionOutcome, SectionName, env};
 
 /// The primary store.
 pub const LOCAL: SectionName = ("dir", "local");

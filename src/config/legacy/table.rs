@@ -2,7 +2,10 @@
 //! the environment overrode it, and the rule that converts it.
 
 use super::files::{BACKUP, CHECK};
-use super::{Draft, LegacyContext, OptionOutcome, channels as ch, env, files as fi, stores as st};
+use super::{
+    CHANNEL_OFF, Draft, LegacyContext, OptionOutcome, SectionName, channels as ch, env, files as fi,
+    stores as st,
+};
 
 pub struct OptionRow {
     /// Current name.
@@ -78,9 +81,6 @@ impl OptionKind {
         if matches!(self, Self::Bool) { "no" } else { default }
     }
 }
-
-/// Kind and id of a section of the new configuration.
-pub type SectionName = (&'static str, &'static str);
 
 pub type Convert = fn(&LegacyContext, &str, &mut Draft) -> OptionOutcome;
 
@@ -266,8 +266,6 @@ const OWNERS: Rule = Ignore("snapshots are root's and for root only");
 const TIMER: &str =
     "`systemctl edit proxmox-backup-extra.timer` sets another time, with an empty OnCalendar= before it";
 
-/// Reason for options of a channel that is off.
-pub const CHANNEL_OFF: &str = "the channel is off";
 const CHECKED: &[Need] = &[On("CHECK_NETWORK_SECURITY", "the network was not checked")];
 const ENCRYPTED: &[Need] = &[On("ENCRYPT_ARCHIVE", "nothing was encrypted")];
 const SECOND: &[Need] = &[On("SECONDARY_ENABLED", "the second copy is off")];
