@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
 use common::{TestHost, copy_tree, snapshot_files};
-use pbx_config::model::report::Exit;
+use pbx_config::model::problem::Exit;
 use serde_json::{Value, json};
 
 fn archives() -> Vec<PathBuf> {
