@@ -1,5 +1,5 @@
-//! What an admin types where nothing is written: pools, boot files, layouts, memberships, with the names that the
-//! snapshot knows. Pure; the facts are `catalog::restore::manual_steps`.
+//! Commands that an admin types where nothing is written: pools, boot files, layouts, memberships, with the names that
+//! the snapshot knows. Pure; the facts are `catalog::restore::manual_steps`.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -11,10 +11,10 @@ use crate::catalog::restore::manual_steps::{
 };
 use crate::model::index::{Name, STATE_DIR};
 
-/// As many names of a kind are told.
+/// The most names of a kind that are told.
 const MAX_EACH: usize = 32;
 
-/// For the rows of these ids. `snapshot` is its name, `node` the host that it is of.
+/// Returns the manual steps for the items of these ids. `snapshot` is its name, `node` the host that it is of.
 pub(crate) fn by_hand(
     items: &BTreeSet<&str>,
     contents: &HashMap<Name, Vec<u8>>,

@@ -1,16 +1,16 @@
-//! Datastores come back only where their disk is: one whose folder is missing would be made anew on the root disk.
+//! Datastores come back only where their disk is: one without its directory would be made again on the root disk.
 
 use std::collections::{BTreeSet, HashSet};
 
-/// Of a `datastore.cfg`: what of it can come back.
+/// The part of a `datastore.cfg` that can come back.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Mounted {
     pub text: String,
-    /// Names of those whose folder is not here.
+    /// Names of those whose directory is not here.
     pub missing: Vec<String>,
 }
 
-/// Keeps the sections whose folder is here, and those that the live file has, too. `Removable` ones (a relative path
+/// Keeps the sections whose directory is here, and those that the live file has, too. `Removable` ones (a relative path
 /// on a disk that comes and goes) and those on S3, whose path is a cache, are kept.
 pub fn mounted(text: &str, live: &str, here: &BTreeSet<String>) -> Mounted {
     let known: HashSet<&str> = live.lines().filter_map(name).collect();

@@ -1,5 +1,5 @@
-//! What one member of a snapshot becomes here: a step, nothing to do, or left alone; by the rules of its row and what
-//! stands at its path. Not here: whether it may come back at all (`refuse`), the plan of them all (`restore`).
+//! Decision on one entry of a snapshot: a step, nothing to do, or skipped; by the rules of its item and what
+//! stands at its path. Not here: whether it may come back at all (`skip_rules`), the plan of them all (`restore`).
 
 use std::collections::{HashMap, HashSet};
 
@@ -11,7 +11,7 @@ use super::{
 use crate::catalog::{RestoreRule, Risk};
 use crate::model::index::{EntryKind, Name};
 
-/// What a member is to be, by the rules of its row.
+/// The result for an entry, by the rules of its item.
 pub(crate) enum Decision {
     Step(Box<RestoreStep>),
     Unchanged,

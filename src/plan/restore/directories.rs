@@ -1,4 +1,4 @@
-//! The folders that steps need on their way, each before what is put into it.
+//! Directories that steps need on their way, each before what is put into it.
 
 use std::collections::{HashMap, HashSet};
 
@@ -6,10 +6,10 @@ use super::owners::OwnerMapping;
 use super::{Action, Content, FileState, HostState, LivePath, RestoreStep};
 use crate::model::index::{Entry, EntryKind, Name};
 
-/// Of a folder that no snapshot describes and a file needs.
+/// Mode of a directory that no snapshot describes and a file needs.
 const PLAIN_DIR_MODE: u32 = 0o755;
 
-/// Every folder before what is in it; those that nobody asked for and that are not here are steps, too.
+/// Adds every directory before what is in it; those that nobody asked for and that are not here are steps, too.
 pub(crate) fn with_folders(
     steps: Vec<RestoreStep>,
     folders: &HashMap<Name, Entry>,

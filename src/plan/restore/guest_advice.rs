@@ -1,5 +1,5 @@
-//! What a restore tells of guests whose configuration it puts in place: one that runs keeps what it was started with,
-//! one that was saved under a lock of its own stays locked, and one of another node is locked by nobody meanwhile.
+//! Advice on guests whose configuration a restore puts in place: one that runs keeps what it was started with,
+//! one that was saved under a lock of its own stays locked, and one of another node is locked by nobody during this.
 
 use std::collections::BTreeSet;
 

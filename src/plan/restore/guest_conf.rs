@@ -1,6 +1,6 @@
 //! The configuration of a guest (`qemu-server/100.conf`, `lxc/102.conf`): where its lines stand, and what of a value
 //! is a volume or a bridge. Reads whatever it is given; what it does not know it leaves alone.
-//! Not here: what becomes of them (`relocate`).
+//! Not here: what becomes of them (`references`).
 
 use std::ops::Range;
 
@@ -18,7 +18,7 @@ pub struct GuestConfEntry<'a> {
     pub section: Option<&'a str>,
     pub key: &'a str,
     pub value: &'a str,
-    /// Where the value stands in the text.
+    /// The place of the value in the text.
     pub at: Range<usize>,
 }
 
@@ -30,7 +30,7 @@ pub enum NamedFile {
         storage: Range<usize>,
         volume: Range<usize>,
     },
-    /// As `Disk`, but a file that other guests may use as well.
+    /// Like `Disk`, but a file that other guests may use as well.
     File {
         storage: Range<usize>,
         volume: Range<usize>,
@@ -60,7 +60,7 @@ pub fn entries(text: &str) -> Vec<GuestConfEntry<'_>> {
     found
 }
 
-/// What of its own works on the guest, or did when it was saved: "backup", "migrate", "snapshot" ...
+/// Returns the task that held the guest's lock when it was saved: "backup", "migrate", "snapshot" ...
 pub fn lock(text: &str) -> Option<&str> {
     let lock = entries(text).into_iter().find(|entry| entry.section.is_none() && entry.key == LOCK);
     lock.map(|entry| entry.value)
@@ -72,13 +72,13 @@ fn is_key(word: &str) -> bool {
 }
 
 impl GuestConfEntry<'_> {
-    /// What the value names, with places in the text.
+    /// Returns the files that the value names, with places in the text.
     pub fn names(&self) -> Vec<NamedFile> {
         if is_disk(self.key) {
             let disk = |(number, part): (usize, Part)| {
                 let word = part.key.map_or(number == 0, |key| DISK_WORDS.contains(&key));
                 let (storage, volume) = volume(part.value, part.at).filter(|_| word)?;
-                // An image, a template or a snippet stands in a folder of its kind and belongs to no guest.
+                // An image, a template or a snippet stands in a directory of its kind and belongs to no guest.
                 let shared = self.value.contains("media=cdrom") && !is_owned_drive(part.value);
                 Some(if shared {
                     NamedFile::File { storage, volume }
@@ -124,7 +124,7 @@ struct Part<'a> {
     at: Range<usize>,
 }
 
-/// Whether the guest's own state is behind this key.
+/// Reports whether the guest's own state is behind this key.
 pub fn is_disk(key: &str) -> bool {
     SINGLE_DISKS.contains(&key) || NUMBERED_DISKS.iter().any(|word| numbered(key, word))
 }

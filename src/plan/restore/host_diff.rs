@@ -1,4 +1,4 @@
-//! How the host of a snapshot and this one differ, and what that means for a restore.
+//! Differences between the host of a snapshot and this one, and what they mean for a restore.
 
 use serde::Serialize;
 

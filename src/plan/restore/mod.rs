@@ -1,5 +1,5 @@
-//! The plan of a restore: what a snapshot holds against what is here, step by step, with what is left alone and why.
-//! A pure function. Not here: what becomes of one member (`decide`), looking at the live side (`task::restore::observe`),
+//! The plan of a restore: what a snapshot holds against what is here, step by step, with what is skipped and why.
+//! A pure function. Not here: what becomes of one entry (`decide`), observing the live side (`task::restore::observe`),
 //! doing it (`task::restore::apply`).
 
 pub mod adapt;
@@ -36,7 +36,7 @@ use crate::model::snapshot::SnapshotId;
 pub use crate::catalog::PVE_TREE as PVE;
 const DATASTORES: &str = "pbs-datastores";
 
-/// What was asked for. Saved with a plan, so that the same plan can be made again.
+/// The request of the admin. Saved with a plan, so that the same plan can be made again.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
 pub struct RestoreRequest {
@@ -64,16 +64,16 @@ pub struct RestoreRequest {
     pub nic: Vec<(String, String)>,
 }
 
-/// How the database of /etc/pve comes back.
+/// The way in which the database of /etc/pve comes back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Database {
     Whole,
-    /// As a single node's.
+    /// The database of a single node.
     WithoutCluster,
 }
 
-/// What stands at a path.
+/// The state of a path.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct FileState {
@@ -82,10 +82,10 @@ pub struct FileState {
     pub uid: u32,
     pub gid: u32,
     pub mtime: Mtime,
-    /// Of a file.
+    /// The size of a file.
     #[serde(default)]
     pub size: u64,
-    /// Of a file, lower-case hex.
+    /// The hash of a file, lower-case hex.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub sha256: String,
     /// Target of a symbolic link, or the first name of a hard link.
@@ -111,13 +111,13 @@ impl FileState {
     }
 }
 
-/// What is at a path of the live side.
+/// The state of a path on the live side.
 #[derive(Debug, Clone)]
 pub enum LivePath {
     Absent,
     There {
         print: FileState,
-        /// Of a file small enough to compare or to merge.
+        /// The content of a file small enough to compare or to merge.
         content: Option<Vec<u8>>,
         /// It has names besides this one.
         is_linked: bool,
@@ -126,7 +126,7 @@ pub enum LivePath {
     Blocked(String),
 }
 
-/// How the cluster file system is.
+/// The state of the cluster file system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClusterFsState {
     /// No Proxmox VE.
@@ -139,7 +139,7 @@ pub enum ClusterFsState {
     Frozen,
 }
 
-/// What was observed of the live side.
+/// The live side as it was observed.
 pub struct HostState<'a> {
     pub facts: &'a Facts,
     pub tree: ClusterFsState,
@@ -151,7 +151,7 @@ pub struct HostState<'a> {
     pub groups: &'a HashMap<String, u32>,
     /// Folders of datastores that are mounted or hold chunks.
     pub datastores: &'a BTreeSet<String>,
-    /// What cannot be changed whoever asks.
+    /// Paths that cannot be changed whoever asks.
     pub fixed: &'a HashMap<Name, SkipReason>,
     /// Lower-case hex.
     pub sha256: fn(&[u8]) -> String,
@@ -159,10 +159,10 @@ pub struct HostState<'a> {
     pub mask: fn(&str) -> String,
 }
 
-/// Where the bytes of a step come from.
+/// The source of the bytes of a step.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Content {
-    /// A folder or a link.
+    /// A directory or a link.
     #[default]
     None,
     /// This member of the snapshot.
@@ -190,9 +190,9 @@ pub struct SelectedEntry {
 pub enum Action {
     Create,
     Replace,
-    /// What is there stays, and gains what it lacks.
+    /// Keeps what is there, and adds what it lacks.
     Merge,
-    /// Owner, mode and attributes of a folder that is there.
+    /// Owner, mode and attributes of a directory that is there.
     Attributes,
     /// Nothing is to be there. `after` says so as an empty file.
     Remove,
@@ -243,7 +243,7 @@ pub struct RestoreStep {
     pub content: Content,
 }
 
-/// What is left alone, and why. `count` members with the same reason are one.
+/// Entries that are skipped, and why. `count` entries with the same reason are one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Skipped {
     pub item: String,
@@ -258,7 +258,7 @@ pub struct Skipped {
     pub hint: Option<String>,
 }
 
-/// What an admin does by hand.
+/// Manual steps for an admin.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Advice {
     pub item: String,
@@ -267,7 +267,7 @@ pub struct Advice {
     pub commands: Vec<String>,
 }
 
-/// What one half of a plan does to services, in this order.
+/// Changes to services by one half of a plan, in this order.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Services {
     /// Before the first step; started again after the last.
@@ -290,15 +290,15 @@ pub struct RestorePlan {
     /// This host, in a line.
     pub here: String,
     pub differences: Vec<HostDifference>,
-    /// In the order they are done: those of `session` last.
+    /// Steps in the order they are done: those of `session` last.
     pub steps: Vec<RestoreStep>,
     /// Members that are here already, as they are.
     pub unchanged: usize,
     pub refused: Vec<Skipped>,
     pub advice: Vec<Advice>,
-    /// With the steps that risk nothing.
+    /// Services of the steps that risk nothing.
     pub calm: Services,
-    /// With those that may cut the admin's own connection.
+    /// Services of the steps that may cut the admin's own connection.
     pub session: Services,
 }
 
@@ -307,7 +307,7 @@ impl RestorePlan {
         self.steps.iter().any(|step| step.session)
     }
 
-    /// As it is told: of a short secret its hash is the secret.
+    /// Returns the plan as it is shown, without the hashes of secrets: of a short secret its hash is the secret.
     #[must_use]
     pub fn told(&self) -> Self {
         let mut told = self.clone();
@@ -324,14 +324,14 @@ impl RestorePlan {
     }
 }
 
-/// What a snapshot has of what was asked for.
+/// Entries of a snapshot that were asked for.
 pub struct SelectedEntries {
     pub id: SnapshotId,
     pub facts: Facts,
     pub wanted: Vec<SelectedEntry>,
-    /// Members that are no row's of this version.
+    /// Entries that belong to no item of this version.
     pub refused: Vec<Skipped>,
-    /// The snapshot's folders by path, whether asked for or not.
+    /// The snapshot's directories by path, whether asked for or not.
     pub folders: HashMap<Name, Entry>,
     /// Members that objects may stand in, when objects were asked for.
     pub parts: Vec<SelectedEntry>,
@@ -403,7 +403,7 @@ pub fn plan(picked: &SelectedEntries, here: &HostState, request: &RestoreRequest
     plan
 }
 
-/// Members of one row with one reason are one.
+/// Adds a skipped entry. Entries of one item with one reason are one.
 pub fn refuse_one(
     refused: &mut Vec<Skipped>,
     entry: &Entry,
@@ -428,7 +428,7 @@ pub fn refuse_one(
     }
 }
 
-/// In the order of the rows, each once.
+/// Collects the services in the order of the items, each once.
 fn services(items: impl Iterator<Item = &'static Item>) -> Services {
     let mut all = Services::default();
     let add = |to: &mut Vec<String>, units: &[&str]| {

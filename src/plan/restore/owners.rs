@@ -1,4 +1,4 @@
-//! Whose a file becomes. Owners go by name, for a service's number is another one on another installation; and a
+//! Owners of restored files. They go by name, for a service's number is another one on another installation; and a
 //! name that is not here must not leave its files to whoever has its number now.
 
 use std::collections::{BTreeMap, HashMap};
@@ -45,7 +45,7 @@ pub struct OwnerMapping {
 }
 
 impl OwnerMapping {
-    /// Of this host, and of those whose lines come along.
+    /// Builds it from the accounts of this host, and those whose lines come along.
     pub fn new(here: &HostState, wanted: &[SelectedEntry]) -> Self {
         let coming = |path: &str| {
             let lines = wanted.iter().find(|one| one.entry.path.as_bytes() == path.as_bytes());
@@ -57,7 +57,7 @@ impl OwnerMapping {
         Self { users: Ids::new(here.users, coming(PASSWD)), groups: Ids::new(here.groups, coming(GROUP)) }
     }
 
-    /// What a member is to be. What has lost its owner is root's, and nobody runs it as root.
+    /// Returns the state that an entry should have. What has lost its owner is root's, and nobody runs it as root.
     pub fn goal(&self, entry: &Entry, before: Option<&FileState>) -> FileState {
         let uid = self.users.of(&entry.owner, entry.uid, before.map(|before| before.uid));
         let gid = self.groups.of(&entry.group, entry.gid, before.map(|before| before.gid));
@@ -78,7 +78,7 @@ impl OwnerMapping {
         }
     }
 
-    /// What lost its owner on the way, by owner.
+    /// Returns advice on the files that lost their owner on the way, by owner.
     pub fn advice(&self, steps: &[RestoreStep], entries: &HashMap<&Name, &Entry>) -> Vec<Advice> {
         let mut lost: BTreeMap<(Lost, &str, u32), Vec<&RestoreStep>> = BTreeMap::new();
         let own = |step: &&RestoreStep| {

@@ -1,10 +1,10 @@
-//! A member of a cluster that died and was installed anew comes back the official way: it is taken out of the
+//! A member of a cluster that died and was installed again comes back the official way: it is taken out of the
 //! cluster, gets its host's own files, joins, and then gets what is only its own. Says at which step it is.
 
 use super::{Advice, RestoreRequest};
 use crate::model::facts::{Facts, Product};
 
-/// The row that stands for membership.
+/// The item that stands for membership.
 const ITEM: &str = "pve-corosync";
 
 /// True when the snapshot's host was a member, and this one has joined no cluster yet: what is put into /etc/pve
@@ -13,7 +13,7 @@ pub fn is_before_join(from: &Facts, here: &Facts, request: &RestoreRequest) -> b
     from.cluster.is_some() && here.cluster.is_none() && here.has(Product::Pve) && !request.recover
 }
 
-/// What is to be done by hand, in order, beside this plan.
+/// Returns the manual steps beside this plan, in order.
 pub fn advice(from: &Facts, here: &Facts, request: &RestoreRequest) -> Option<Advice> {
     let cluster = from.cluster.as_ref()?;
     if is_before_join(from, here, request) {

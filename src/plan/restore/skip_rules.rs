@@ -1,4 +1,4 @@
-//! What a restore leaves alone, and why: rows that never come back as they are, what belongs to another product,
+//! Entries that a restore skips, and why: items that never come back as they are, what belongs to another product,
 //! host or machine, and the rules of the cluster file system and of living clusters.
 
 use std::path::Path;
@@ -13,7 +13,7 @@ use crate::model::index::EntryKind;
 
 /// The largest file pmxcfs takes.
 const PMXCFS_MAX_BYTES: u64 = 1 << 20;
-/// Rows that hold only for a cluster that is built anew, whatever is asked for.
+/// Items that hold only for a cluster that is built again, whatever is asked for.
 const OF_A_NEW_CLUSTER: [&str; 2] = ["pve-ca", "pve-www-key"];
 /// Only for the same Debian release.
 const APT_SOURCES: &str = "apt-sources";
@@ -181,7 +181,7 @@ fn of_state(tree: ClusterFsState, item: &Item) -> Option<SkipReason> {
     }
 }
 
-/// On a member only its own and what was named; of other nodes nothing anywhere.
+/// Skips on a member all but its own and what was named; of other nodes everything everywhere.
 fn of_cluster(
     one: &SelectedEntry,
     below: &Path,

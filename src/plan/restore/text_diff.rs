@@ -14,7 +14,7 @@ const CONTEXT: usize = 1;
 pub struct Excerpt {
     pub added: usize,
     pub removed: usize,
-    /// As a unified diff has them, masked. Empty for a secret file and for what is no text.
+    /// Lines as a unified diff has them, masked. Empty for a secret file and for a file that is not text.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub lines: Vec<String>,
     /// Lines that are not shown.

@@ -1,6 +1,6 @@
-//! What members of a snapshot become on their way to this host, before it is decided what happens to them: objects
-//! are taken out of their files, names are changed, cards matched, files merged. Texts to texts, no I/O.
-//! Not here: each of these (`object`, `relocate`, `network`, `merge`), the decisions (`restore`, `refuse`).
+//! Changes to entries of a snapshot on their way to this host, before it is decided what happens to them: objects
+//! are taken out of their files, names are changed, NICs matched, files merged. Texts to texts, no I/O.
+//! Not here: each of these (`objects`, `references`, `nics`, `merge`), the decisions (`decide`, `skip_rules`).
 
 pub mod nics;
 pub mod references;
@@ -24,10 +24,10 @@ use crate::model::index::{EntryKind, Name, STATE_DIR};
 use crate::model::problem::{Fault, FaultKind};
 use crate::plan::select::Selection;
 
-/// What is looked for on this host besides its files.
+/// Facts that are looked for on this host besides its files.
 #[derive(Debug, Clone, Default)]
 pub struct HostHardware {
-    /// Of those that `devices` names.
+    /// The devices that are here, of those that `devices` names.
     pub devices: BTreeSet<String>,
     /// None when nobody could tell.
     pub cards: Option<Vec<Card>>,
@@ -52,13 +52,13 @@ pub fn devices(picked: &SelectedEntries) -> BTreeSet<String> {
     texts.flat_map(|(path, text)| merge::devices(path, text)).collect()
 }
 
-/// Whether the cards of this host matter for what is wanted.
+/// Reports whether the NICs of this host matter for what is wanted.
 pub fn needs_cards(picked: &SelectedEntries, request: &RestoreRequest) -> bool {
     let names = |one: &SelectedEntry| text_of(&one.entry.path).is_some_and(nics::reads);
     request.database.is_some() || picked.wanted.iter().any(names)
 }
 
-/// How the snapshot's cards are named here. Errors: `Usage`, as `Cards::by_hand` says.
+/// Matches the snapshot's NICs with those of this host. Errors: `Usage`, as `Cards::by_hand` says.
 pub fn cards(
     picked: &SelectedEntries,
     world: &HostHardware,
@@ -70,7 +70,7 @@ pub fn cards(
     cards.by_hand(&old, live, &request.nic, |name| is_named(picked, request, name))
 }
 
-/// Whether something that comes back says a card's name; within the database what would come back of /etc/pve.
+/// Reports whether something that comes back says a NIC's name; within the database what would come back of /etc/pve.
 fn is_named(picked: &SelectedEntries, request: &RestoreRequest, name: &str) -> bool {
     let wanted = picked.wanted.iter();
     let wanted = wanted.filter_map(|one| Some((&one.entry.path, bytes(&one.content, &picked.contents)?)));
@@ -211,7 +211,7 @@ fn as_files(chosen: ChosenObject) -> Vec<objects::FileChange> {
         .collect()
 }
 
-/// What is not kept in memory is the same as in the snapshot.
+/// Returns the live text of a file. One that is not kept in memory is the same as in the snapshot.
 fn live_text(name: &Name, picked: &SelectedEntries, here: &HostState) -> Option<Vec<u8>> {
     let Some(LivePath::There { print, content, .. }) = here.live.get(name) else { return None };
     if print.kind != EntryKind::File {
@@ -385,7 +385,7 @@ fn merged(picked: &mut SelectedEntries, here: &HostState, world: &HostHardware) 
     advice
 }
 
-/// Who is here under which number, and who will be: only those whose line comes along.
+/// Tells who is here under which number, and who will be: only those whose line comes along.
 fn accounts(picked: &SelectedEntries, here: &HostState) -> Accounts {
     let saved = |path: &str| picked.contents.get(&Name::new(path)).cloned().unwrap_or_default();
     let lines = |numbers: &HashMap<String, u32>| -> Vec<u8> {
@@ -399,7 +399,7 @@ fn accounts(picked: &SelectedEntries, here: &HostState) -> Accounts {
 
 // ---- what is never written
 
-/// On the machine that the snapshot is of, nothing of this is to be done unless somebody asks.
+/// Returns the manual steps. On the machine that the snapshot is of there are none unless somebody asks.
 fn by_hand(picked: &SelectedEntries, here: &HostState, request: &RestoreRequest) -> Vec<Advice> {
     let is_other_machine = picked.facts.machine_id != here.facts.machine_id;
     let is_other = is_other_machine || request.recover;

@@ -1,4 +1,4 @@
-//! The same cards under other names: what the snapshot knows of its cards is matched by MAC address with the cards
+//! The same NICs under other names: those that the snapshot knows are matched by MAC address with those
 //! that are here, and a changed name is put wherever the network's files say the old one. No I/O.
 //! Not here: where names stand (`catalog::restore::references`).
 
@@ -26,16 +26,16 @@ pub struct Card {
     pub mac: String,
 }
 
-/// How the names of a snapshot become the names of this host.
+/// Pairs of names: a NIC's name in the snapshot and its name on this host.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Cards {
     /// OLD to NEW, where they differ.
     pub renamed: Vec<Pair>,
-    /// Of the snapshot, and not here.
+    /// NICs of the snapshot that are not here.
     pub missing: Vec<Card>,
     /// Here, and not of the snapshot.
     pub new: Vec<Card>,
-    /// Of the snapshot, here under the same name.
+    /// NICs of the snapshot that are here under the same name.
     pub same: Vec<String>,
     /// Addresses, old to new, of those that somebody matched by hand.
     pub addresses: Vec<Pair>,
@@ -50,12 +50,12 @@ pub struct Adapted {
     pub refused: Option<String>,
 }
 
-/// Whether a file, by its path, may name cards.
+/// Reports whether a file, by its path, may name NICs.
 pub fn reads(path: &str) -> bool {
     names_cards(path) || CARD_NAMES.iter().any(|row| matches(row.path, path))
 }
 
-/// What `ip -d -j link show` says, of hardware only. Text that is not its JSON has no cards.
+/// Reads the hardware NICs from the output of `ip -d -j link show`. Text that is not its JSON has none.
 pub fn cards(json: &[u8]) -> Vec<Card> {
     #[derive(Deserialize)]
     struct Link {
@@ -64,7 +64,7 @@ pub fn cards(json: &[u8]) -> Vec<Card> {
         medium: String,
         #[serde(default)]
         address: String,
-        /// Of a card in a bond, whose address is the bond's.
+        /// The own address of a NIC in a bond, whose address is the bond's.
         permaddr: Option<String>,
         linkinfo: Option<Info>,
     }
@@ -133,7 +133,7 @@ impl Cards {
         cards
     }
 
-    /// With the pairs of `--nic`, which no address tells; they count more than an address does. `live` is None when
+    /// Adds the pairs of `--nic`, which no address tells; they count more than an address does. `live` is None when
     /// the cards of this host are not known. `names` tells whether a file that comes back says a name.
     ///
     /// Errors: `Usage` for a card that is not there, on either side, and for one that would be two.
@@ -201,7 +201,7 @@ impl Cards {
         Ok(self)
     }
 
-    /// What an admin does about the cards that are missing and that `names` tells are needed.
+    /// Returns the manual steps for the NICs that are missing and that `names` tells are needed.
     pub fn to_be_matched(&self, snapshot: &str, names: impl Fn(&str) -> bool) -> Vec<(String, String)> {
         let here: Vec<String> = self.new.iter().map(shown).collect();
         let here = if here.is_empty() { "no other".to_owned() } else { here.join(", ") };

@@ -1,6 +1,6 @@
 //! Another name for what comes back: a guest's id, a node, a storage, a bridge, put wherever the snapshot's files
 //! say the old one. Texts to texts, no I/O.
-//! Not here: the places (`catalog::restore::references`), network cards (`network`).
+//! Not here: the places (`catalog::restore::references`), NICs (`nics`).
 
 use std::ops::Range;
 
@@ -19,7 +19,7 @@ use crate::plan::restore::objects::object_names::guest_id;
 /// `OLD=NEW` of the command line.
 pub type Pair = (String, String);
 
-/// What gets another name on its way back.
+/// Names that change on the way back.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Moves {
     /// The new id of the one guest that is selected.
@@ -39,7 +39,7 @@ pub struct Moved {
     /// Relative to the root.
     pub path: String,
     pub content: Vec<u8>,
-    /// What was rewritten, and what an admin must do besides.
+    /// Notes on what was rewritten, and what an admin must do besides.
     pub notes: Vec<String>,
     /// Why it should not come back under the new name, and what to do instead.
     pub refused: Option<(String, String)>,
@@ -141,7 +141,7 @@ fn fixed(path: &str, content: &[u8], nodes: &[Pair]) -> Option<(String, String)>
     Some((format!("by the name of {old} it {}", row.why), hint))
 }
 
-/// What is known of a machine's own file is not all that may stand in it.
+/// Returns a note on a name that may be left: what is known of a machine's own file is not all that may stand in it.
 fn left_over(path: &str, content: &[u8], nodes: &[Pair]) -> Option<String> {
     let is_json = |row: &&Reference| row.path == path && matches!(row.form, ReferenceForm::Json(_));
     NODE_NAMES.iter().find(is_json)?;
@@ -242,7 +242,7 @@ pub(crate) fn splice(text: &[u8], mut edits: Vec<(Range<usize>, String)>) -> Vec
     out
 }
 
-/// What `choose` of an object puts a file's pieces in with.
+/// Rewrites the node names in a file's pieces, with which `choose` of an object puts them in.
 pub(crate) fn contents(path: &str, text: &[u8], moves: &Moves) -> Vec<u8> {
     references(path, text, NODE_NAMES, &moves.nodes).0
 }
@@ -297,7 +297,7 @@ pub(crate) fn matches(pattern: &str, path: &str) -> bool {
     same && parts.next().is_none()
 }
 
-/// Where in a line names may stand.
+/// Finds the places in a line where names may stand.
 fn named(form: ReferenceForm, line: &str) -> Vec<Range<usize>> {
     let value_of = |key: &str| {
         let content = line.trim_start();

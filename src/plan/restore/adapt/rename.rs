@@ -1,5 +1,5 @@
-//! Whether what `--node`, `--storage` and `--bridge` name is there: a word that meets nothing is a slip of the hand.
-//! Not here: what becomes of the names (`relocate`).
+//! Check that what `--node`, `--storage` and `--bridge` name is there: a word that meets nothing is a typing error.
+//! Not here: what becomes of the names (`references`).
 
 use std::collections::BTreeSet;
 
@@ -12,7 +12,7 @@ use crate::plan::restore::guest_conf::{self, NamedFile};
 use crate::plan::restore::objects::object_names::guest_id;
 use crate::plan::restore::{Advice, HostState, RestoreRequest, SelectedEntries};
 
-/// The row that storages and bridges are named in.
+/// The item that storages and bridges are named in.
 const GUESTS: &str = "pve-guests";
 
 /// The node of a path below `etc/pve/nodes`.
@@ -49,7 +49,7 @@ pub fn check_nodes(picked: &SelectedEntries, here: &HostState, moves: &Moves) ->
     Ok(())
 }
 
-/// What of `--storage` and `--bridge` no guest names that is asked for.
+/// Returns advice on names of `--storage` and `--bridge` that no wanted guest uses.
 pub fn unmet(picked: &SelectedEntries, request: &RestoreRequest) -> Vec<Advice> {
     let wanted: BTreeSet<&Name> = picked.wanted.iter().map(|one| &one.entry.path).collect();
     let is_wanted = |path: &Name| {

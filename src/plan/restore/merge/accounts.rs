@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{Merged, add, lines};
 use crate::catalog::restore::merges::{Merge, PEOPLE, ROOT};
 
-/// Whose lines of the account files come along.
+/// Names of those whose lines of the account files come along.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Accounts {
     /// People who are here or will be, under the same name and number.
@@ -18,7 +18,7 @@ pub struct Accounts {
 }
 
 impl Accounts {
-    /// From passwd and group of the snapshot and of this host.
+    /// Reads passwd and group of the snapshot and of this host.
     pub fn of(saved: [&[u8]; 2], live: [&[u8]; 2]) -> Self {
         let mut accounts = Self::default();
         for (number, merge, what) in [(0, Merge::Users, "user"), (1, Merge::Groups, "group")] {

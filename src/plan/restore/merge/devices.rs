@@ -18,7 +18,7 @@ pub fn devices(path: &str, saved: &[u8]) -> Vec<String> {
     found
 }
 
-/// Where a device would be found: `UUID=…` and the like below /dev/disk. None for what is no device.
+/// Returns the path where a device would be found: `UUID=…` and the like below /dev/disk. None: it is not a device.
 pub fn device_path(device: &str) -> Option<String> {
     let tagged = DEVICE_TAGS
         .iter()

@@ -1,4 +1,4 @@
-//! What a live file of the host lacks of the snapshot's: `accounts` by name, keys by key, mounts by `devices`. Nothing
+//! Lines that a live file lacks of the snapshot's: `accounts` by name, keys by key, mounts by `devices`. Nothing
 //! that is here is changed or taken away; what cannot be added is told. Texts to texts, no I/O.
 //! Not here: which file is which (`catalog::restore::merges`), looking for devices.
 
@@ -17,11 +17,11 @@ use crate::catalog::restore::merges::{self, Merge};
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Merged {
     pub content: Vec<u8>,
-    /// What was left out and why, in a line each; never a secret.
+    /// Reasons for what was left out, in a line each; never a secret.
     pub notes: Vec<String>,
 }
 
-/// What a merge has to know of the host besides the file.
+/// Facts about the host that a merge needs besides the file.
 #[derive(Debug, Clone, Default)]
 pub struct MergeContext {
     pub accounts: Accounts,
@@ -80,7 +80,7 @@ fn add<'a>(live: &[u8], new: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
     out
 }
 
-/// What begins the name of a type of key.
+/// Beginnings of the names of key types.
 const KEY_TYPES: [&[u8]; 3] = [b"ssh-", b"ecdsa-", b"sk-"];
 
 fn words(line: &[u8]) -> impl Iterator<Item = &[u8]> {

@@ -1,5 +1,5 @@
 //! Lines of user.cfg and acl.cfg that name many: lists of members, and who was granted what.
-//! Not here: whose they are (`object`).
+//! Not here: whose they are (`objects`).
 
 use super::config_edit;
 
@@ -48,7 +48,7 @@ impl Acl {
         format!("acl:{}:{}:{who}:{roles}{}", self.propagate, self.path, self.rest)
     }
 
-    /// What of this entry a live list lacks. The last line that grants a role says whether it propagates.
+    /// Returns the grants that a live list lacks. The last line that grants a role says whether it propagates.
     pub fn beyond(&self, text: &[u8]) -> Vec<Self> {
         let all: Vec<Self> = config_edit::lines(text).filter_map(|at| Self::parse(&text[at])).collect();
         let granted = |who: &String, role: &String| {

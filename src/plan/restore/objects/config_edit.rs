@@ -1,5 +1,5 @@
 //! One piece of a Proxmox file: where it stands, and the file with that piece put in, every other byte as it was.
-//! Not here: which pieces make an object (`object`), what a value means.
+//! Not here: which pieces make an object (`objects`), what a value means.
 
 use std::ops::Range;
 
@@ -118,7 +118,7 @@ fn add_section(text: &[u8], piece: &[u8]) -> Vec<u8> {
 
 // ---- lines
 
-/// Of each line, without its end.
+/// Returns the place of each line, without its end.
 pub fn lines(text: &[u8]) -> impl Iterator<Item = Range<usize>> {
     let mut start = 0;
     text.split_inclusive(|byte| *byte == b'\n').map(move |line| {
@@ -170,7 +170,7 @@ fn keyed(text: &[u8], at: Range<usize>, separator: u8) -> Option<ConfigPart> {
 
 // ---- members of a JSON object
 
-/// Where the object stands that `keys` lead to; None when one of them is missing. Everything below relies on the
+/// Finds the object that `keys` lead to. None: one of them is missing. Everything below relies on the
 /// whole text having been read as JSON here.
 fn object(text: &[u8], keys: &[&str]) -> Result<Option<Range<usize>>, String> {
     if text.trim_ascii().is_empty() {

@@ -1,6 +1,6 @@
 //! Objects by name: `storage/nas`, `vm/101`, `user/bob@pve` are taken out of a snapshot's files and put into the
 //! live ones, which keep every other byte. Texts to texts, no I/O.
-//! Not here: the grammars (`pieces`), the facts (`catalog::objects`), writing anything.
+//! Not here: the grammars (`config_edit`), the facts (`catalog::objects`), writing anything.
 
 pub mod acl;
 pub mod config_edit;
@@ -19,7 +19,7 @@ use crate::model::problem::{Fault, FaultKind};
 #[derive(Debug, Clone, Copy)]
 pub struct ObjectHost<'a> {
     pub node: &'a str,
-    /// The names of the folders below /etc/pve/nodes.
+    /// The names of the directories below /etc/pve/nodes.
     pub nodes: &'a [String],
 }
 
@@ -31,9 +31,9 @@ pub struct ChosenObject {
     pub title: &'static str,
     /// Empty when all of it is as it was.
     pub changes: Vec<FileChange>,
-    /// What an admin must know or do besides.
+    /// Notes that an admin must know or follow besides.
     pub notes: Vec<String>,
-    /// Where it stands, here and in the snapshot, and that file as it is here.
+    /// The path of the file, here and in the snapshot, and that file as it is here.
     pub path: String,
     pub from: String,
     pub now: Option<Vec<u8>>,
@@ -46,7 +46,7 @@ pub struct ChosenObject {
 pub struct FileChange {
     /// Relative to the root.
     pub path: String,
-    /// Where the contents come from; another path when a guest or a node was renamed.
+    /// The path that the contents come from; another one when a guest or a node was renamed.
     pub from: String,
     pub content: Vec<u8>,
     /// "section 'cifs: nas' replaced", one for each piece.
@@ -98,11 +98,11 @@ struct Work<'a> {
     snapshot: &'a FileTree,
     live: &'a FileTree,
     here: ObjectHost<'a>,
-    /// What earlier objects made of the live files.
+    /// The live files as earlier objects changed them.
     now: FileTree,
 }
 
-/// Of one object: the paths it changes, and what it has to say.
+/// Changes of one object: the paths it changes, and what it has to say.
 #[derive(Default)]
 struct Told {
     from: BTreeMap<String, (String, Vec<String>)>,
@@ -289,7 +289,7 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// What the snapshot grants and the live list does not. Nothing that was granted since is taken away.
+    /// Adds what the snapshot grants and the live list does not. Nothing that was granted since is taken away.
     fn permissions(&mut self, part: &ObjectPart, id: &str, new: &str, told: &mut Told) {
         let (Some(saved), grammar) = (self.saved(part.path), part.grammar) else { return };
         let of_path = match grammar {
@@ -379,7 +379,7 @@ impl Work<'_> {
     }
 }
 
-/// As a person is told of it; never its contents.
+/// Names a piece for a message; never its contents.
 fn shown(grammar: Grammar, piece: &ConfigPart) -> String {
     match grammar {
         Grammar::Sections(_) => format!("section '{}: {}'", piece.kind, piece.id),

@@ -1,5 +1,5 @@
 //! The words of a selection that name objects, and which objects of a tree they mean.
-//! Not here: taking them out and putting them in (`object`), the facts (`catalog::objects`).
+//! Not here: taking them out and putting them in (`objects`), the facts (`catalog::objects`).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,20 +16,20 @@ use crate::plan::select;
 /// Contents by path, relative to the root: `etc/pve/storage.cfg`.
 pub type FileTree = BTreeMap<String, Vec<u8>>;
 
-/// As many objects of a kind are named when one is not found.
+/// The most objects of a kind that are named when one is not found.
 const MAX_NAMED: usize = 12;
 
-/// What was asked for, before a snapshot is known.
+/// A word that was asked for, before a snapshot is known.
 #[derive(Debug, Clone)]
 pub struct Selector {
-    /// As it was typed.
+    /// The word as it was typed.
     pub word: String,
     pub(crate) id: String,
     /// More than one where both products have such a thing, or the word is a general one.
     kinds: Vec<&'static ObjectKind>,
 }
 
-/// What no object's word begins with.
+/// Reports whether a word begins as no object's word does.
 fn is_path(word: &str) -> bool {
     let top = word.split_once('/').map(|(top, _)| top);
     top.is_some_and(|top| {
@@ -37,7 +37,7 @@ fn is_path(word: &str) -> bool {
     })
 }
 
-/// Whether a path of a snapshot or a host is looked into by this module.
+/// Reports whether this module reads a path of a snapshot or a host.
 pub fn reads(path: &str) -> bool {
     let parts = KINDS.iter().flat_map(|kind| kind.parts.iter().map(|part| part.path));
     let related = KINDS.iter().flat_map(|kind| kind.related.iter().map(|related| related.path));
@@ -147,7 +147,7 @@ fn shortened(before: &str, words: &[String]) -> String {
     if more == 0 { format!("{before}{shown}") } else { format!("{before}{shown} and {more} more") }
 }
 
-/// With its product where the name alone says too little.
+/// Returns the object's word, with its product where the name alone says too little.
 pub(crate) fn full_name(kind: &ObjectKind, id: &str) -> String {
     let twins = KINDS.iter().filter(|other| other.name == kind.name).count();
     let product = match kind.on {
@@ -167,7 +167,7 @@ fn is_literal(path: &str) -> bool {
     KINDS.iter().any(|kind| kind.parts.iter().any(|part| part.path == path))
 }
 
-/// Whether a file is one object and nothing else, as a guest's configuration is.
+/// Reports whether a file is one object and nothing else, as a guest's configuration is.
 pub fn is_whole(path: &str) -> bool {
     let mut parts = KINDS.iter().flat_map(|kind| kind.parts);
     let fits = |part: &ObjectPart| part.grammar == Grammar::Whole && capture(part.path, path).is_some();
@@ -208,7 +208,7 @@ pub(crate) fn token_of(token: &str, user: &str) -> bool {
     token.strip_prefix(user).is_some_and(|rest| rest.starts_with('!'))
 }
 
-/// What the placeholders of a pattern stand for in a path.
+/// Values of the placeholders of a pattern in a path.
 #[derive(Debug, Default)]
 pub(crate) struct Captured {
     pub(crate) node: Option<String>,
