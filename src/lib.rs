@@ -78,6 +78,7 @@ pub mod sys {
         pub mod locked_memory;
         pub mod processes;
         pub mod session;
+        pub mod signals;
     }
 
     /// Writes bytes as lower-case hex.

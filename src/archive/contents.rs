@@ -146,7 +146,7 @@ fn check_manifest(index: &Index, snapshot: &Snapshot) -> Result<()> {
     Ok(())
 }
 
-/// What an index counts itself; the rest is told by `others`.
+/// Counts what the index tells by itself; the rest is taken from `others`.
 pub(super) fn counted(index: &Index, others: Counts) -> Counts {
     Counts {
         entries: index.entries.len() as u64,
@@ -167,7 +167,7 @@ fn check_hard_link(member: &TarMember, seen: &HashMap<Name, Seen>) -> Result<()>
     Ok(())
 }
 
-/// What a member, or the index, lies below is a folder, wherever it stands: nothing is reached through a link.
+/// Checks that everything above an entry, or above the index, is a directory: nothing is reached through a link.
 fn check_folders(seen: &HashMap<Name, Seen>) -> Result<()> {
     let index = Name::new(INDEX_PATH);
     for path in seen.keys().chain([&index]) {

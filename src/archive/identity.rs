@@ -47,7 +47,7 @@ impl Identity {
         Self { key: Key::X25519(age::x25519::Identity::generate()), path: PathBuf::new() }
     }
 
-    /// Of one payload, by the key that sealed it.
+    /// Makes the identity of one payload from the key that encrypted it.
     pub(super) fn of_held(held: HeldFileKey) -> Self {
         Self { key: Key::Held(held), path: PathBuf::new() }
     }
@@ -65,7 +65,7 @@ impl Identity {
         Ok(Self { key: Key::X25519(key?), path: PathBuf::new() })
     }
 
-    /// What a line says. None: it is no identity.
+    /// Reads the identity of a line. None: the line is not an identity.
     pub fn of_line(line: &str) -> Option<Self> {
         let key = line.trim().parse().map(Key::X25519);
         let key = key.or_else(|_| line.trim().parse().map(Key::Plugin)).ok()?;
@@ -176,7 +176,7 @@ impl Identity {
         known.is_empty() || self.fingerprint().is_none_or(|print| known.contains(&print))
     }
 
-    /// What it locks. None: the passphrase is wrong.
+    /// Unlocks the identities in it. None: the passphrase is wrong.
     pub fn unlock(&self, passphrase: &str) -> Result<Option<Vec<Self>>> {
         let passphrase = SecretString::from(passphrase.to_owned());
 

@@ -14,7 +14,7 @@ use super::recipient::Derivation;
 use super::seal::{Clear, HeldFileKey, Opening};
 use crate::model::problem::{Fault, FaultKind};
 use crate::model::snapshot::Sealed;
-use crate::sys::process::lock::check_stopped;
+use crate::sys::process::signals::check_stopped;
 
 /// A payload that names more derivations than one installation ever had is made to cost time.
 const DERIVATIONS_MAX: usize = 8;
@@ -79,7 +79,7 @@ impl Keys {
         Ok(Self(Arc::new(Inner { identities, later, opened: Mutex::default(), ask, home })))
     }
 
-    /// Of one payload, by the key that sealed it.
+    /// Makes the keys of one payload from the key that encrypted it.
     pub fn of_run(held: HeldFileKey) -> Self {
         Self(Arc::new(Inner { identities: Mutex::new(vec![Identity::of_held(held)]), ..Inner::default() }))
     }

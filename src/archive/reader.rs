@@ -23,7 +23,7 @@ use crate::model::index::{Index, Name};
 use crate::model::problem::{Fault, FaultKind};
 use crate::model::snapshot::{Counts, FORMAT, MANIFEST_MAX_BYTES, Snapshot};
 use crate::sys::hex;
-use crate::sys::process::lock::check_stopped;
+use crate::sys::process::signals::check_stopped;
 
 /// So much of a file's head always holds the manifest.
 pub const HEAD_BYTES: usize = BLOCK + MANIFEST_MAX_BYTES;
@@ -40,7 +40,7 @@ pub struct Head {
 }
 
 impl Head {
-    /// From the first bytes of a file, as few as reach over the manifest.
+    /// Parses the first bytes of a file, as few as reach over the manifest.
     pub fn parse(bytes: &[u8]) -> Result<Self> {
         let block: &[u8; BLOCK] = bytes.first_chunk().context("shorter than a header")?;
         let header = ::tar::Header::from_byte_slice(block);
@@ -54,7 +54,7 @@ impl Head {
         Ok(Self { snapshot: parse_manifest(manifest)?, manifest_sha256: hex(&Sha256::digest(manifest)) })
     }
 
-    /// How many bytes of the head `parse` needs, from the first block. None: no header at all.
+    /// Returns how many bytes of the head `parse` needs, read from the first block. None: there is no header.
     pub fn needed(bytes: &[u8]) -> Option<usize> {
         let header = ::tar::Header::from_byte_slice(bytes.first_chunk::<BLOCK>()?);
         let size = usize::try_from(header.entry_size().ok()?).ok()?;
@@ -115,7 +115,7 @@ impl Archive {
         Ok(Self { file, head, payload_at, signed_by: None, keys, old, row: |_| (legacy::ITEM, true) })
     }
 
-    /// Where paths of the predecessor's archives belong.
+    /// Sets the lookup of items for the paths of legacy archives.
     #[must_use]
     pub fn with_rows(mut self, row: ItemLookup) -> Self {
         self.row = row;
@@ -136,7 +136,7 @@ impl Archive {
         Ok(Self { file, head, payload_at, signed_by, keys, old: None, row: |_| (legacy::ITEM, true) })
     }
 
-    /// What opens it when it is sealed.
+    /// Sets the keys that open an encrypted payload.
     #[must_use]
     pub fn with_keys(mut self, keys: Keys) -> Self {
         self.keys = keys;
@@ -289,7 +289,7 @@ fn expect(stored: Hashing<impl Read>, snapshot: &Snapshot) -> Result<()> {
     Ok(())
 }
 
-/// Where the payload begins, and the signature that stands before it.
+/// Finds the offset of the payload, and the signature before it.
 /// What stands before the payload is bounded; the payload must have the manifest's name and size.
 fn find_payload(file: &File, snapshot: &Snapshot) -> Result<(u64, Option<Vec<u8>>)> {
     let payload = &snapshot.payload;
@@ -368,7 +368,7 @@ fn read_payload(
     stream.compare(snapshot)
 }
 
-/// By the payload's name, which says too whether it is sealed.
+/// Tells the codec by the payload's name, which also shows whether it is encrypted.
 fn codec_of(snapshot: &Snapshot) -> Result<&'static Codec> {
     let name = &snapshot.payload.name;
     let ext = name.strip_prefix("payload.tar").map(|ext| ext.strip_suffix(SEALED_EXT).unwrap_or(ext));

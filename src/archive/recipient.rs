@@ -98,7 +98,7 @@ impl Recipient {
         Ok(all)
     }
 
-    /// As `key show` and the manifest tell it.
+    /// Returns the fingerprint that `key show` and the manifest show.
     pub fn fingerprint(&self) -> String {
         match &self.key {
             Key::Ssh(age::ssh::Recipient::SshRsa(blob, _) | age::ssh::Recipient::SshEd25519(blob, _)) => {
@@ -108,7 +108,7 @@ impl Recipient {
         }
     }
 
-    /// For people.
+    /// Names the kind of key for people.
     pub fn kind(&self) -> String {
         match &self.key {
             Key::X25519(_) if self.derivation.is_some() => "passphrase".to_owned(),

@@ -17,8 +17,8 @@ use anyhow::{Context, Result, bail, ensure};
 use super::recipient::{RECIPIENTS_MAX, Recipient};
 use crate::model::problem::{Fault, FaultKind};
 use crate::model::snapshot::Sealed;
-use crate::sys::process::lock::check_stopped;
 use crate::sys::process::locked_memory::Locked;
+use crate::sys::process::signals::check_stopped;
 
 /// Ending of a sealed payload's name, behind the codec's.
 pub const SEALED_EXT: &str = ".age";
@@ -141,7 +141,7 @@ fn cannot_seal(error: &EncryptError) -> anyhow::Error {
     .into()
 }
 
-/// What plugins say may have lines.
+/// Joins the lines of a text: messages of plugins may have several.
 pub(super) fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }

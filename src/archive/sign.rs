@@ -36,7 +36,7 @@ pub struct Signer {
 }
 
 impl Signer {
-    /// From a private key file of OpenSSH, not locked, as the keys of hosts are.
+    /// Parses a private key file of OpenSSH without a passphrase, as the keys of hosts are.
     /// Errors: another kind of key, a locked one, a damaged file.
     pub fn parse(file: &[u8]) -> Result<Self> {
         let text = std::str::from_utf8(file).context("is no text")?;
@@ -92,7 +92,7 @@ impl fmt::Debug for Signer {
     }
 }
 
-/// Who signed, when the signature holds: the fingerprint of the key, as `ssh-keygen -l` prints it.
+/// Verifies a signature and returns the signer: the fingerprint of the key, as `ssh-keygen -l` prints it.
 /// Errors: it is damaged, not over this manifest, or not of a kind that we write.
 pub fn check(signature: &[u8], manifest: &[u8]) -> Result<String> {
     const BAD: &str = "its signature does not hold";
@@ -119,7 +119,7 @@ fn parse(armored: &[u8]) -> Result<(Vec<u8>, Vec<u8>)> {
     Ok((key, signature.string()?.to_vec()))
 }
 
-/// What is really signed.
+/// Builds the bytes that are really signed.
 fn signed(message: &[u8]) -> Vec<u8> {
     let mut data = MAGIC.to_vec();
     for field in [NAMESPACE.as_bytes(), b"", HASH.as_bytes(), &Sha512::digest(message)] {

@@ -57,7 +57,7 @@ impl Sink {
         Ok(Self { out, tee: None })
     }
 
-    /// What is written from now on, before it is sealed, as another thread can read it.
+    /// Returns a reader for another thread: all that is written from now on, before encryption.
     pub fn tee(&mut self) -> Along {
         let (sender, receiver) = sync_channel(TEE_PIECES);
         self.tee = Some(sender);

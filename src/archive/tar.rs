@@ -216,7 +216,7 @@ pub(super) fn check_target(path: &Name, target: Option<&Name>) -> Result<()> {
     Ok(())
 }
 
-/// Of a user or a group.
+/// Checks the number of a user or a group.
 pub(super) fn id(field: io::Result<u64>) -> Result<u32> {
     Ok(u32::try_from(field?)?)
 }

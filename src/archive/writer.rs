@@ -128,12 +128,12 @@ impl Writer {
         Ok(self.encoder.write_all(data)?)
     }
 
-    /// How many members were added.
+    /// Returns the number of entries added so far.
     pub fn entries(&self) -> usize {
         self.entries.len()
     }
 
-    /// What the walk left: see [`Counts::unexplained`].
+    /// Sets the number of unexplained files: see [`Counts::unexplained`].
     pub fn unexplained(&mut self, files: Option<u64>) {
         self.draft.counts.unexplained = files;
     }
@@ -260,7 +260,7 @@ pub fn howto_beside(snapshot: &Snapshot) -> Result<String> {
     Ok(howto(snapshot, codec::by_name(&snapshot.codec.name)?.by_hand, false, false))
 }
 
-/// How a person opens this file without us. `tests/howto.rs` runs the indented lines literally.
+/// Writes how a person opens this file without the program. `tests/howto.rs` runs the indented lines literally.
 fn howto(draft: &Snapshot, by_hand: &str, packed: bool, is_signed: bool) -> String {
     let file = draft.id.file_name();
     let payload = &draft.payload.name;

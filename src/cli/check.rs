@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use anyhow::Result;
 use clap::Args;
 
-use super::{App, args, render};
+use super::{App, render};
 use crate::config::{CheckConfig as Allowed, Config};
 use crate::model::problem::Exit;
 use crate::plan::check::{self, Area, CheckFinding, CheckState};
@@ -120,7 +120,7 @@ impl App<'_> {
 
     fn check_complete(&mut self) -> Result<Exit> {
         let config = self.config()?;
-        let stores = self.stores(&config, &args::Stores { names: Vec::new() })?;
+        let stores = self.stores(&config, &super::common_args::Stores { names: Vec::new() })?;
         let sources = Sources::new(&self.host, &config, &stores, &Selection::default())?;
         let Some(coverage) = coverage::of_host(&self.host, &sources)? else {
             self.print(&serde_json::Value::Null, |_| {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Args;
 
-use super::{App, args, render};
+use super::{App, render};
 use crate::archive::writer::HOWTO_NAME;
 use crate::model::problem::{Exit, Outcome};
 use crate::task::snapshots::decrypt::{self, Decrypted};
@@ -24,7 +24,7 @@ pub struct Decrypt {
     #[arg(long, value_name = "DIR")]
     pub to: PathBuf,
     #[command(flatten)]
-    pub stores: args::Stores,
+    pub stores: super::common_args::Stores,
 }
 
 impl App<'_> {

@@ -5,10 +5,10 @@ mod args;
 mod backup;
 mod catalog;
 mod check;
+mod common_args;
 mod decrypt;
 mod key;
 mod notify;
-mod progress;
 mod prune;
 mod render;
 mod restore;
@@ -38,8 +38,9 @@ use jiff::Timestamp;
 use log::LevelFilter;
 use serde::Serialize;
 
-use self::args::{Cli, Format, Verb};
-use self::progress::Progress;
+use self::args::{Cli, Verb};
+use self::common_args::Format;
+use self::render::progress::Progress;
 use crate::archive::keys::Keys;
 use crate::config::Config;
 use crate::model::nearest::nearest;
@@ -53,7 +54,6 @@ use crate::store::{self, Store};
 use crate::sys::fs::glob::Pattern;
 use crate::sys::host::Host;
 use crate::sys::process::exec::{Exec, NoTools, System};
-use crate::sys::process::lock;
 use crate::sys::{log as talk, mask};
 use crate::task::backup::compression;
 use crate::task::error;
@@ -63,7 +63,7 @@ use crate::task::snapshots::{self, ChosenSnapshot};
 
 /// The program: from its arguments to its exit code.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> i32 {
-    lock::catch_signals();
+    crate::sys::process::signals::catch_signals();
     // Standard error is not locked: a thread that logs, or panics, would wait for the end of the program.
     let (stdout, mut stderr) = (io::stdout(), io::stderr());
     let world = AppEnv { exec: None, now: Timestamp::now(), out: &mut stdout.lock(), err: &mut stderr };
@@ -128,7 +128,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>, mut world: AppEnv) -> Exit 
         Ok(exit) => exit,
         // A call that a signal interrupted is the signal's error, not the disk's.
         Err(error) if is_interrupted(&error) => {
-            failed(&lock::check_stopped().err().unwrap_or(error), format, err)
+            failed(&crate::sys::process::signals::check_stopped().err().unwrap_or(error), format, err)
         }
         Err(error) => failed(&error, format, err),
     }
@@ -242,7 +242,7 @@ impl App<'_> {
         Config::load(&self.host, &store::kind_names(), &channels::kind_names())
     }
 
-    fn stores(&self, config: &Config, args: &args::Stores) -> Result<Vec<Box<dyn Store>>> {
+    fn stores(&self, config: &Config, args: &common_args::Stores) -> Result<Vec<Box<dyn Store>>> {
         if args.names.is_empty() {
             return config.stores.iter().map(|section| self.open(section)).collect();
         }
@@ -279,7 +279,7 @@ impl App<'_> {
         Ok(store)
     }
 
-    fn choose(&self, stores: &args::Stores, word: &str) -> Result<ChosenSnapshot> {
+    fn choose(&self, stores: &common_args::Stores, word: &str) -> Result<ChosenSnapshot> {
         // A file needs no configuration: a bare snapshot opens on any machine.
         let is_file = snapshots::is_file_word(word);
         if is_file && !stores.names.is_empty() {
@@ -353,7 +353,7 @@ fn has_cause(error: &anyhow::Error, kind: io::ErrorKind) -> bool {
     error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>()).any(|error| error.kind() == kind)
 }
 
-fn selection(args: args::Selected) -> Selection {
+fn selection(args: common_args::Selected) -> Selection {
     Selection { only: args.only, skip: args.skip }
 }
 

@@ -88,7 +88,11 @@ impl App<'_> {
         Ok(exit(plans.iter().map(|plan| &plan.problems[..])))
     }
 
-    pub(super) fn kept(&self, config: &Config, args: &args::Stores) -> Result<Vec<(Box<dyn Store>, Keep)>> {
+    pub(super) fn kept(
+        &self,
+        config: &Config,
+        args: &super::common_args::Stores,
+    ) -> Result<Vec<(Box<dyn Store>, Keep)>> {
         let stores = self.stores(config, args)?;
         Ok(stores
             .into_iter()

@@ -4,8 +4,8 @@ use std::io;
 
 use anyhow::Result;
 
-use super::args::{self, Format};
-use super::{App, has_cause, render};
+use super::common_args::Format;
+use super::{App, args, has_cause, render};
 use crate::model::problem::{Exit, Fault, FaultKind};
 use crate::store;
 use crate::sys::fs::glob::NamePattern;

@@ -5,7 +5,7 @@ use clap::Args;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Span, SpanRelativeTo, Timestamp};
 
-use super::{App, Format, args, render};
+use super::{App, Format, render};
 use crate::model::problem::{Exit, Fault, FaultKind, Severity};
 use crate::model::units::count;
 use crate::plan::fleet::FleetHost;
@@ -37,7 +37,7 @@ pub struct StatusArgs {
     #[arg(long, conflicts_with = "quick")]
     pub fleet: bool,
     #[command(flatten)]
-    pub stores: args::Stores,
+    pub stores: super::common_args::Stores,
 }
 
 /// `26h`, `2d`, `1w 2d`: days of 24 hours.

@@ -8,7 +8,7 @@ use crate::config::Config;
 use crate::model::keep::Keep;
 use crate::model::problem::{Exit, Outcome};
 use crate::store::Store;
-use crate::sys::process::lock::check_stopped;
+use crate::sys::process::signals::check_stopped;
 use crate::task::error;
 use crate::task::runs::prune;
 use crate::task::snapshots::store_test::{self, Tried};
@@ -36,7 +36,7 @@ impl App<'_> {
 
         match args {
             args::StoreCommand::List => {
-                let stores = self.kept(&config, &args::Stores { names: Vec::new() })?;
+                let stores = self.kept(&config, &super::common_args::Stores { names: Vec::new() })?;
                 let rows: Vec<Row> =
                     stores.iter().map(|(store, keep)| self.row(store.as_ref(), *keep)).collect();
                 self.print(&rows, |rows| rows.iter().map(line).collect())?;
@@ -78,7 +78,7 @@ impl App<'_> {
     }
 
     fn store_test(&mut self, config: &Config, names: &[String]) -> Result<Exit> {
-        let stores = self.stores(config, &args::Stores { names: names.to_vec() })?;
+        let stores = self.stores(config, &super::common_args::Stores { names: names.to_vec() })?;
         let progress = self.progress();
         let mut all = Vec::new();
         for store in &stores {

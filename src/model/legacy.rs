@@ -4,7 +4,6 @@
 use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
-use serde::Serialize;
 
 const BUNDLE: &str = ".bundle.tar";
 const DECRYPTED: &str = ".decrypted";
@@ -73,19 +72,6 @@ impl LegacyName {
     pub fn local(&self, zone: &TimeZone) -> Option<Timestamp> {
         self.at?.to_zoned(zone.clone()).ok().map(|at| at.timestamp())
     }
-}
-
-/// Facts about a legacy archive that other snapshots do not have.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct Legacy {
-    /// The archive's own name.
-    pub archive: String,
-    /// Set when the archive is in one file with what belongs to it.
-    pub bundle: bool,
-    /// `2026-08-01T02:00:00.123456789+02:00`, as it was written down; empty when the Bash version wrote none.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub created_at: String,
 }
 
 #[cfg(test)]

@@ -10,7 +10,6 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::facts::{Cluster, Product};
-use super::legacy::Legacy;
 use super::problem::Outcome;
 
 /// The format this program writes.
@@ -228,6 +227,19 @@ pub struct Parent {
     pub id: SnapshotId,
     /// Lower-case hex over the whole MANIFEST.json member, padding included.
     pub sha256: String,
+}
+
+/// Facts about a legacy archive that other snapshots do not have.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Legacy {
+    /// The archive's own name.
+    pub archive: String,
+    /// Set when the archive is in one file with what belongs to it.
+    pub bundle: bool,
+    /// `2026-08-01T02:00:00.123456789+02:00`, as it was written down; empty when the Bash version wrote none.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub created_at: String,
 }
 
 #[cfg(test)]

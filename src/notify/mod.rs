@@ -24,7 +24,7 @@ use crate::model::message::Message;
 use crate::model::problem::{Fault, FaultKind, Outcome};
 use crate::model::section::{Section, SyntaxError};
 use crate::sys::host::Host;
-use crate::sys::process::lock::check_stopped;
+use crate::sys::process::signals::check_stopped;
 
 /// Before the first retry; each further one waits twice as long.
 const BACKOFF: Duration = Duration::from_secs(1);

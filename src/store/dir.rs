@@ -23,7 +23,7 @@ use crate::model::snapshot::SnapshotId;
 use crate::sys::fs::scratch::Scratch;
 use crate::sys::fs::{files, free_space, mounts};
 use crate::sys::host::Host;
-use crate::sys::process::lock::check_stopped;
+use crate::sys::process::signals::check_stopped;
 
 /// Between two pieces of a copy a signal is looked for.
 const COPY_STEP_BYTES: u64 = 4 << 20;
@@ -140,7 +140,7 @@ impl Dir {
         format!("store '{}': cannot {what} {}", self.name, path.display())
     }
 
-    /// What was being written to may be a share or a stick that is not there any more.
+    /// Explains a failed write: the share or the USB stick may not be there any more.
     fn cannot_write(&self, target: &Path, error: anyhow::Error) -> anyhow::Error {
         let message = self.trouble("write", target);
         match error.downcast_ref::<io::Error>().map(io::Error::kind) {
@@ -168,7 +168,7 @@ impl Dir {
         Ok(problems)
     }
 
-    /// What was met, and how much room is left.
+    /// Copies the file. Returns the problems on the way and the free bytes that remain.
     fn put_here(&self, file: &Path, target: &Path) -> Result<(Vec<Problem>, Option<u64>)> {
         let dir = target.parent().unwrap_or(&self.path);
         let not_there = |path: &&Path| matches!(path.try_exists(), Ok(false));
@@ -215,7 +215,7 @@ impl Dir {
         Ok(head)
     }
 
-    /// What became of each. Their folders are synced once, for that takes longer than all the rest.
+    /// Removes snapshots and returns the result of each. Their directories are synced once, which takes longest.
     fn remove_here(&self, ids: &[SnapshotId]) -> Result<Vec<Result<(), String>>> {
         let mut folders = BTreeSet::new();
         let mut removed = Vec::with_capacity(ids.len());

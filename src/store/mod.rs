@@ -23,7 +23,7 @@ use crate::model::section::Section;
 use crate::model::snapshot::SnapshotId;
 use crate::sys::fs::scratch::Scratch;
 use crate::sys::host::Host;
-use crate::sys::process::lock::check_stopped;
+use crate::sys::process::signals::check_stopped;
 
 pub use crate::store::legacy::Relic;
 
@@ -31,7 +31,7 @@ pub trait Store: Sync {
     /// The id of its section.
     fn name(&self) -> &str;
 
-    /// Where it is, for people.
+    /// Returns the place of the store, for people.
     fn place(&self) -> String;
 
     /// Copies a finished snapshot file into the store. It becomes visible under its name only when it is whole
@@ -109,7 +109,7 @@ impl Fetched {
         &self.path
     }
 
-    /// Where the store has it, for people.
+    /// Returns the place of the file in the store, for people.
     pub fn place(&self) -> &Path {
         &self.place
     }

@@ -25,7 +25,7 @@ use crate::model::snapshot::SnapshotId;
 use crate::sys::fs::scratch::Scratch;
 use crate::sys::host::Host;
 use crate::sys::process::exec::ToolStatus;
-use crate::sys::process::lock::check_stopped;
+use crate::sys::process::signals::check_stopped;
 
 /// The archive with the file, and the blob with its first bytes; and their names on the server.
 const ARCHIVE: &str = "pbx-config.pxar";
@@ -229,7 +229,7 @@ impl Pbs {
         self.tool.done(what, &self.args(words), limit)
     }
 
-    /// How contents are read and written: without this word the client takes a key that it finds in root's home.
+    /// Returns the client's options for encryption: without them it uses a key that it finds in root's home.
     fn crypt(&self) -> Vec<String> {
         let words: &[&str] =
             if self.options.encrypt { &["--crypt-mode", "encrypt"] } else { &["--crypt-mode", "none"] };
@@ -400,7 +400,7 @@ impl Store for Pbs {
     }
 }
 
-/// What helps, from what the client said. On its way it also names its datastore: only its last line tells.
+/// Returns the hint for an error of the client. Only its last line tells: those before it also name the datastore.
 fn hint(said: &str) -> Option<&'static str> {
     let said = last_line(said);
     let any = |words: &[&str]| words.iter().any(|word| said.contains(word));

@@ -23,7 +23,7 @@ use crate::model::snapshot::{SUFFIX, SnapshotId};
 use crate::sys::fs::scratch::Scratch;
 use crate::sys::host::{Host, RCLONE_CONFIG};
 use crate::sys::process::exec::{ProcessOutput, ToolStatus};
-use crate::sys::process::lock::check_stopped;
+use crate::sys::process::signals::check_stopped;
 
 /// rclone's exit status for a folder, and for a file, that is not there.
 const NO_FOLDER: ToolStatus = ToolStatus::Exit(3);
@@ -143,7 +143,7 @@ impl Rclone {
         self.tool.done(what, &self.args(words), limit)
     }
 
-    /// What a listing shows; empty where the folder is not there.
+    /// Lists a directory; empty when it does not exist.
     fn lsjson(&self, place: &str, words: &[&str]) -> Result<Vec<Listed>> {
         let command = [&["lsjson", place, "--files-only", "--no-modtime", "--no-mimetype"], words].concat();
         let output = self.run(&command, self.limit(), LISTING_MAX_BYTES)?;

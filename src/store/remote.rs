@@ -239,7 +239,7 @@ pub(super) fn environment(remote: &str, secrets: Vec<(String, Secret)>) -> Vec<(
     secrets.into_iter().map(|(key, value)| (name(&key), value)).collect()
 }
 
-/// What helps, from what rclone said in small letters.
+/// Returns the hint for an error of rclone, given in lower case.
 pub(super) fn hint(said: &str) -> Option<&'static str> {
     let any = |words: &[&str]| words.iter().any(|word| said.contains(word));
 

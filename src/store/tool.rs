@@ -10,7 +10,7 @@ use crate::model::problem::{Fault, FaultKind};
 use crate::model::secret::{MASK, Secret};
 use crate::model::section::{Section, SyntaxError};
 use crate::sys::process::exec::{Cmd, Exec, ProcessOutput, ToolStatus};
-use crate::sys::process::lock::check_stopped;
+use crate::sys::process::signals::check_stopped;
 
 /// Of what a program says in an error, so much is passed on.
 const SAID_MAX_CHARS: usize = 400;
@@ -80,7 +80,7 @@ impl Tool {
         Ok(output)
     }
 
-    /// What a command that must succeed said, of at most `SAID_MAX_BYTES`. `what` completes "cannot".
+    /// Runs a command that must succeed and returns its output, at most `SAID_MAX_BYTES`. `what` completes "cannot".
     pub fn done(&self, what: &str, args: &[String], limit: Duration) -> Result<Vec<u8>> {
         let output = self.run(args, limit, SAID_MAX_BYTES)?;
         match output.status {
@@ -108,7 +108,7 @@ impl Tool {
     }
 }
 
-/// Of what a program says on its way, the last line tells why it ended.
+/// Returns the last line of a program's messages: it tells why the program ended.
 pub(super) fn last_line(text: &str) -> &str {
     text.lines().map(str::trim).rfind(|line| !line.is_empty()).unwrap_or_default()
 }
@@ -127,7 +127,7 @@ fn without_stamp(line: &str) -> &str {
     level.iter().find_map(|level| rest.strip_prefix(level)).unwrap_or(rest).trim_start_matches(": ")
 }
 
-/// How long a transfer of so many bytes may take, beside `base`: at the slowest rate, tried so many times.
+/// Returns the time limit of a transfer: `base`, and `bytes` at the slowest rate for each try.
 pub(super) fn transfer_limit(base: Duration, bytes: u64, slowest: u64, tries: u64) -> Duration {
     base.saturating_add(Duration::from_secs((bytes / slowest.max(1)).saturating_mul(tries.max(1))))
 }

@@ -13,7 +13,7 @@ use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::stat::{Mode, fstatat};
 
 use super::fs::files;
-use super::process::lock::check_stopped;
+use super::process::signals::check_stopped;
 use crate::model::problem::{Fault, FaultKind};
 
 const POLL: Duration = Duration::from_millis(100);

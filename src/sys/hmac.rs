@@ -33,7 +33,7 @@ impl HmacKey {
         Ok(Self(hmac::Key::new(hmac::HMAC_SHA256, &bytes)))
     }
 
-    /// Of the parts, each with its length: no two lists of parts say the same. Lower-case hex.
+    /// Returns the digest of the parts, each with its length, so that no two lists give the same. Lower-case hex.
     pub fn digest<'a>(&self, parts: impl IntoIterator<Item = &'a [u8]>) -> String {
         let mut context = hmac::Context::with_key(&self.0);
         for part in parts {

@@ -101,8 +101,8 @@ impl Host {
         (self.may_write(&dir) && files::make_private_dir(&dir).is_ok()).then_some(dir)
     }
 
-    /// Of the running system true. A folder below another one's root must lie there really, with no link on its
-    /// way, and be writable.
+    /// Reports whether we may write there: always on the running system. Below another root the directory must lie
+    /// there without a link on its way, and be writable.
     pub fn may_write(&self, dir: &Path) -> bool {
         if self.is_live() {
             return true;
@@ -173,7 +173,7 @@ fn node(root: &Path) -> String {
     if clean.is_empty() { NAMELESS.to_owned() } else { clean }
 }
 
-/// What of a word can be a node's name.
+/// Returns the part of a word that can be a node's name.
 fn node_name(word: &str) -> String {
     let clean = word.chars().filter(|c| c.is_ascii_alphanumeric() || "-_.".contains(*c));
     clean.skip_while(|c| *c == '-').take(63).collect()
@@ -225,7 +225,7 @@ fn package_version<'a>(status: &'a str, package: &str) -> Option<&'a str> {
     field("Status:")?.ends_with(" installed").then(|| field("Version:"))?
 }
 
-/// From the node's own copy of corosync.conf; /etc/pve is not needed for it.
+/// Reads the cluster from the node's own copy of corosync.conf, without /etc/pve.
 fn cluster(root: &Path) -> Option<Cluster> {
     /// Eight times what corosync has room for.
     const MAX_NODES: usize = 256;

@@ -47,7 +47,7 @@ pub fn address(host: &Host, product: Product, user: &str) -> Option<String> {
     found.filter(|address| !address.is_empty())
 }
 
-/// Whom a product's mails are from; None unless its administrator says so.
+/// Returns the sender of a product's mails; None unless its administrator has set one.
 pub fn mail_from(host: &Host, product: Product) -> Option<String> {
     let (data, key) = match product {
         Product::Pve => {
@@ -113,7 +113,7 @@ fn percent_decoded(text: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// What stands behind the @ of local mail.
+/// Returns the domain of local mail, behind the @.
 pub fn mail_domain(host: &Host) -> String {
     const MAX_BYTES: u64 = 4096;
     let text = files::read_small(host.root(), MAIL_NAME, MAX_BYTES).unwrap_or_default();

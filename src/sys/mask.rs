@@ -31,7 +31,7 @@ const SECRET_KEYS: [&str; 19] = [
 /// Beginnings that are secrets in themselves.
 const SECRET_HEADS: [&str; 3] = ["AGE-SECRET-KEY-", "PVEAPIToken=", "PBSAPIToken="];
 
-/// Of talk: what follows a telling word and `=` or `:`, and what is in an address.
+/// Masks a message: values after a telling word and `=` or `:`, and secrets in addresses.
 pub fn mask(text: &str) -> Cow<'_, str> {
     let lower = text.to_ascii_lowercase();
     let suspicious = SECRET_KEYS.iter().any(|key| lower.contains(key))
@@ -143,7 +143,7 @@ enum Hide {
     Rest,
 }
 
-/// Of a line of a configuration or a script: also `wpa-psk X`, `password = X`, `--password X` and what programs take.
+/// Masks a line of a configuration or script: also `wpa-psk X`, `password = X`, `--password X`, options of programs.
 pub fn mask_line(line: &str) -> String {
     let words = words(line);
     let mut out = String::with_capacity(line.len());
@@ -183,7 +183,7 @@ pub fn mask_line(line: &str) -> String {
     mask(&out).into_owned()
 }
 
-/// Where the words stand. What is in quotes is of one word.
+/// Returns the places of the words; text in quotes belongs to one word.
 fn words(line: &str) -> Vec<Range<usize>> {
     let mut words = Vec::new();
     let mut start = None;
@@ -212,7 +212,7 @@ fn after(word: &str, letter: char) -> String {
     word.split_once(letter).map_or(word.to_owned(), |(user, _)| format!("{user}{letter}{MASK}"))
 }
 
-/// Whether a name's value is a secret.
+/// Reports whether the value of this name is a secret.
 fn is_secret(name: &str) -> bool {
     let name = name.trim_matches(['#', ';', '"', '\'', '-', '$', '{', '(']).to_ascii_lowercase();
     if name.contains('/') {
@@ -241,7 +241,7 @@ fn attached(word: &str, options: Option<Options>) -> Option<String> {
     shown.map(|shown| format!("{shown}{}", &word[bare.len()..]))
 }
 
-/// Whose options the next words are.
+/// Returns the options that the next words may be, after this word. None: those of no known program.
 fn options_of(word: &str, now: Option<Options>) -> Option<Options> {
     let bare = word.trim_start_matches(['(', '$', '`', '"', '\'', '@']);
     let bare = bare.rsplit('/').next().unwrap_or(bare);

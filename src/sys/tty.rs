@@ -9,7 +9,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
 use zeroize::Zeroizing;
 
-use super::process::lock::check_stopped;
+use super::process::signals::check_stopped;
 
 /// Longer than any key or passphrase.
 const ANSWER_MAX_BYTES: usize = 64 * 1024;

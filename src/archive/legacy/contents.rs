@@ -25,7 +25,7 @@ use crate::model::legacy::LegacyName;
 use crate::model::problem::Problem;
 use crate::model::snapshot::{FORMAT, Snapshot};
 use crate::sys::hex;
-use crate::sys::process::lock::check_stopped;
+use crate::sys::process::signals::check_stopped;
 
 /// Far more than any host's configuration, homes included.
 const UNPACKED_MAX_BYTES: u64 = 1 << 40;
@@ -278,7 +278,7 @@ impl Survey {
     }
 }
 
-/// Where a relative link leads, by its words; None when that is outside.
+/// Resolves a relative link by its text only; None when it leads outside.
 fn resolve(link: &Name, target: &Name) -> Option<Name> {
     let mut path: PathBuf = link.as_path().parent()?.to_owned();
     for part in target.as_path().components() {

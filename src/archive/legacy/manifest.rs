@@ -8,9 +8,11 @@ use jiff::tz::TimeZone;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::model::facts::{Cluster, Product};
-use crate::model::legacy::{Legacy, LegacyName};
+use crate::model::legacy::LegacyName;
 use crate::model::problem::Outcome;
-use crate::model::snapshot::{Compression, Counts, FORMAT, Payload, Sealed, Snapshot, SnapshotId, Trigger};
+use crate::model::snapshot::{
+    Compression, Counts, FORMAT, Legacy, Payload, Sealed, Snapshot, SnapshotId, Trigger,
+};
 
 /// What passphrases were salted with before each installation had a salt of its own.
 const OLD_SALTS: [&str; 2] = ["proxsave/age-passphrase/v1", "proxmox-backup-go/age-passphrase/v1"];
@@ -106,7 +108,7 @@ impl Manifest {
         Ok(manifest)
     }
 
-    /// Of the same archive in the clear.
+    /// Returns the manifest of the same archive after decryption.
     #[must_use]
     pub fn cleared(&self, archive: &str, size: u64, sha256: &str) -> Self {
         Self {
@@ -158,7 +160,7 @@ impl Manifest {
         self.check_origin(name)
     }
 
-    /// Whose it is, with its domain or without.
+    /// Checks that the manifest names the host of the file name, with its domain or without.
     fn check_origin(&self, name: &LegacyName) -> Result<()> {
         if let Some(host) = name.host.as_deref().filter(|_| !self.hostname.is_empty()) {
             let (named, told) = (host.to_ascii_lowercase(), self.hostname.to_ascii_lowercase());
@@ -239,7 +241,7 @@ impl Manifest {
         Product::ALL.into_iter().filter(of).map(|product| (product, version(product))).collect()
     }
 
-    /// How the passphrase may have become the key: with each salt that there was, that of the manifest first.
+    /// Lists the ways from passphrase to key, one for each salt that was in use; the salt of the manifest comes first.
     fn passphrases(&self) -> Vec<String> {
         let own = self.passphrase_salt.as_deref().map(str::trim).filter(|salt| !salt.is_empty());
         let own = own.filter(|salt| salt.len() <= SALT_MAX_BYTES);
@@ -254,7 +256,7 @@ fn base64(bytes: &[u8]) -> String {
     ::base64::engine::general_purpose::STANDARD_NO_PAD.encode(bytes)
 }
 
-/// What is shown and kept is a word, not a text.
+/// Shortens a text to what is shown and kept: 64 characters, no control characters.
 fn short(text: &str) -> String {
     const MAX_CHARS: usize = 64;
     text.chars().filter(|c| !c.is_control()).take(MAX_CHARS).collect()

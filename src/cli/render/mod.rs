@@ -2,6 +2,7 @@
 
 pub mod item;
 pub mod plan;
+pub mod progress;
 
 use std::fmt::Write as _;
 

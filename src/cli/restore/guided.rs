@@ -7,8 +7,8 @@ use anyhow::Result;
 
 use super::RestoreMode;
 use crate::catalog::Category;
+use crate::cli::App;
 use crate::cli::render::{one_line, size};
-use crate::cli::{App, args};
 use crate::model::problem::{Fault, FaultKind};
 use crate::plan::select;
 use crate::task::snapshots;
@@ -18,7 +18,10 @@ const SNAPSHOTS_SHOWN: usize = 15;
 
 impl App<'_> {
     /// The word of a snapshot and the store to take it from.
-    pub(in crate::cli) fn guided_snapshot(&mut self, stores: &mut args::Stores) -> Result<String> {
+    pub(in crate::cli) fn guided_snapshot(
+        &mut self,
+        stores: &mut crate::cli::common_args::Stores,
+    ) -> Result<String> {
         need_terminal("name a snapshot: `pbx-config list` shows them, `latest` is the newest")?;
         if stores.names.is_empty() {
             let names: Vec<String> = self.config()?.stores.iter().map(|store| store.id.clone()).collect();

@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 
-use super::args::{self, Format};
+use super::common_args::Format;
 use super::render::{self, plan};
 use super::{App, glob};
 use crate::config::ApiConfig;
@@ -62,7 +62,7 @@ pub struct RestoreArgs {
     #[arg(value_name = "OBJECT", conflicts_with_all = ["to", "apply"])]
     pub objects: Vec<String>,
     #[command(flatten)]
-    pub selected: args::Selected,
+    pub selected: super::common_args::Selected,
     /// Only what this path or glob meets
     #[arg(long = "path", value_name = "GLOB")]
     pub paths: Vec<String>,
@@ -134,7 +134,7 @@ pub struct RestoreArgs {
     #[arg(long = "probe", value_name = "PROBE", conflicts_with = "to")]
     pub probes: Vec<Probe>,
     #[command(flatten)]
-    pub stores: args::Stores,
+    pub stores: super::common_args::Stores,
 }
 
 /// "90s", "3m", "1h".

@@ -218,7 +218,7 @@ pub fn staging(target: &Path) -> io::Result<(PathBuf, Vec<Problem>)> {
     Ok((path, problems))
 }
 
-/// What cannot be looked at or removed stays: it is not what the caller came for.
+/// Removes leftovers beside the target. One that cannot be looked at or removed stays, and is no error.
 fn sweep(parent: &Path, target: &OsStr) -> Vec<Problem> {
     let mut problems = Vec::new();
     for entry in std::fs::read_dir(parent).into_iter().flatten().flatten() {

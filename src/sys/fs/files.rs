@@ -310,7 +310,7 @@ pub fn sync_folder(folder: &File) -> io::Result<()> {
     }
 }
 
-/// What became of something that an interrupted run left behind.
+/// Makes the problem that tells whether a leftover of an interrupted run was removed.
 pub fn left(path: &Path, removed: io::Result<()>) -> Problem {
     let path = path.display();
     match removed {
@@ -332,7 +332,7 @@ pub fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
 }
 
-/// Who runs this.
+/// Returns the user that runs this process.
 pub fn uid() -> u32 {
     nix::unistd::geteuid().as_raw()
 }

@@ -16,7 +16,7 @@ pub enum Flag {
     AppendOnly,
 }
 
-/// Of the path itself, not of what a link leads to. A file system that has no such attributes has none set.
+/// Reads the flag of the path itself, not of a link's target. None also on a file system without such attributes.
 pub fn flag(path: &Path) -> io::Result<Option<Flag>> {
     let name = CString::new(path.as_os_str().as_bytes())?;
     let mut state = std::mem::MaybeUninit::<libc::statx>::zeroed();
@@ -35,7 +35,7 @@ pub fn flag(path: &Path) -> io::Result<Option<Flag>> {
     })
 }
 
-/// Of the file system that holds it.
+/// Reports whether the file system of the path is mounted read-only.
 pub fn is_read_only(path: &Path) -> io::Result<bool> {
     Ok(statvfs(path)?.flags().contains(FsFlags::ST_RDONLY))
 }

@@ -25,7 +25,7 @@ pub struct Space {
     pub files: Option<u64>,
 }
 
-/// Of the file system that holds `path`, or would hold it. None: it does not answer, or does not tell.
+/// Returns the space of the file system that holds `path`, or would hold it. None: it does not answer or tell.
 pub fn of(path: &Path) -> Option<Space> {
     let answer = forked::run(LIMIT, |pipe| {
         let _ = serde_json::to_writer(pipe, &path.ancestors().find_map(|path| now(path).ok()));
@@ -43,7 +43,7 @@ pub fn now(path: &Path) -> io::Result<Space> {
     Ok(Space { bytes: bytes(found.blocks_available()), ours: bytes(ours), files })
 }
 
-/// Whether something keeps the kernel's clock right. None: the kernel does not tell.
+/// Reports whether the kernel's clock is synchronised. None: the kernel does not tell.
 pub fn clock_is_synchronised() -> Option<bool> {
     let mut state = std::mem::MaybeUninit::<libc::timex>::zeroed();
     // SAFETY: all-zero bytes are a valid `timex`; its `modes` is then 0, which only asks.

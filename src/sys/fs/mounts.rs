@@ -40,7 +40,7 @@ impl std::fmt::Display for Mount {
     }
 }
 
-/// Where a path leads, with the links before the first file system that may hang, and the mount it lies on.
+/// Resolves the links of a path up to the first file system that may hang. Returns the path and its mount.
 pub fn resolve(path: &Path) -> (PathBuf, Option<Mount>) {
     resolve_in(path, &table(&fs::read(TABLE).unwrap_or_default()))
 }

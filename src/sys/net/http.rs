@@ -29,13 +29,13 @@ use ureq::unversioned::transport::{
 pub struct CertFingerprint([u8; 32]);
 
 impl CertFingerprint {
-    /// Of the first certificate in a PEM file, which is the server's own.
+    /// Computes the fingerprint of the first certificate in a PEM file, which is the server's own.
     pub fn of_pem(pem: &[u8]) -> Result<Self> {
         let der = CertificateDer::from_pem_slice(pem).ok().context("there is no certificate in it")?;
         Ok(Self::of_der(&der))
     }
 
-    /// Of a certificate as TLS shows it.
+    /// Computes the fingerprint of a certificate as TLS shows it.
     pub fn of_der(der: &[u8]) -> Self {
         Self(Sha256::digest(der).into())
     }

@@ -19,7 +19,7 @@ const TABLES: [(&str, Protocol, &str); 4] = [
 const LISTENING: &str = "0A";
 const UNCONNECTED: &str = "07";
 
-/// Of the network namespace of this process. A kernel without IPv6 has no table of it.
+/// Lists the listeners of this process's network namespace. A kernel without IPv6 has no table of it.
 pub fn listeners(root: &Path) -> io::Result<Vec<Listener>> {
     let mut found = Vec::new();
     for (table, protocol, state) in TABLES {

@@ -42,7 +42,7 @@ pub(super) fn some_through_mount(mount: &Path, paths: &[&str]) -> Result<Vec<Opt
     Ok(pick(nodes, paths))
 }
 
-/// What `work` sends from a child that is killed at the limit.
+/// Runs `work` in a child that is killed at the limit, and returns the bytes that it sends.
 fn from_child(
     limit: Duration,
     work: impl FnOnce(&mut BufWriter<&mut File>) -> std::io::Result<()>,

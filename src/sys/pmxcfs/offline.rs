@@ -301,7 +301,7 @@ fn write(rows: &Rows, version: i64) -> Result<Vec<u8>> {
     Ok(db.serialize("main")?.to_vec())
 }
 
-/// What stands beside the database while it is used; of any other path nothing does.
+/// Returns the files that SQLite keeps beside the database; none for any other path.
 pub fn logs(path: &Path) -> Vec<PathBuf> {
     let is_it = path.strip_prefix("/").unwrap_or(path) == Path::new(DATABASE.trim_start_matches('/'));
     LOGS.iter().filter(|_| is_it).map(|end| with_suffix(path, end)).collect()
@@ -314,7 +314,7 @@ pub fn is_database(path: &Path) -> bool {
     LOGS.iter().chain([&""]).any(|end| name == OsStr::new(&format!("{database}{end}")))
 }
 
-/// As `check_stopped`, with some patience: a daemon that was told to end takes a moment.
+/// Waits until `check_stopped` passes, at most `STOP_LIMIT`: a daemon that is told to end takes a moment.
 pub fn wait_stopped(host: &Host) -> Result<(), Fault> {
     let since = Instant::now();
     loop {

@@ -14,7 +14,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
-use super::lock::check_stopped;
+use super::signals::check_stopped;
 
 /// Where tools are looked for; never the caller's PATH, which a vzdump hook does not even have.
 pub const TOOL_DIRS: [&str; 4] = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"];
@@ -95,7 +95,7 @@ pub trait Exec: Send + Sync {
     /// Errors only when a tool that is there cannot be started.
     fn run(&self, cmd: &Cmd) -> Result<Option<ProcessOutput>>;
 
-    /// Whether what is asked here speaks of the host: not so for a system that is only mounted.
+    /// Reports whether the tools speak of the host: not so for a system that is only mounted.
     fn is_of_host(&self) -> bool {
         true
     }

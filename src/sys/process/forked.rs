@@ -75,7 +75,7 @@ fn collect(reader: OwnedFd, deadline: Instant) -> Result<Option<Vec<u8>>> {
     let mut buffer = vec![0; 128 * 1024];
 
     loop {
-        super::lock::check_stopped()?;
+        super::signals::check_stopped()?;
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return Ok(None);

@@ -4,7 +4,6 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
@@ -62,7 +61,7 @@ impl Lock {
         Err(gone.unwrap_or_else(|| anyhow!("{}: is replaced again and again", path.display())))
     }
 
-    /// Whether it is held now. Makes nothing.
+    /// Reports whether the lock is held now. Creates nothing.
     pub fn is_held(run_dir: &Path, name: &str) -> bool {
         let file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(run_dir.join(name));
         file.is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
@@ -133,7 +132,7 @@ impl Drop for Lock {
     }
 }
 
-/// What a folder says that another run takes away while it is made or opened.
+/// Reports whether another run removed the directory while it was made or opened.
 pub(crate) fn is_gone(error: &anyhow::Error) -> bool {
     let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
     matches!(kind, Some(io::ErrorKind::NotFound | io::ErrorKind::AlreadyExists))
@@ -142,42 +141,6 @@ pub(crate) fn is_gone(error: &anyhow::Error) -> bool {
 /// Makes a folder that only its owner reads, parents included.
 pub fn private_dir(path: &Path) -> Result<()> {
     files::make_private_dir(path).with_context(|| format!("cannot make {}", path.display()))
-}
-
-// A signal handler can reach nothing but a static; it is only ever set.
-static STOPPED: AtomicBool = AtomicBool::new(false);
-
-/// From now on SIGINT, SIGTERM and SIGHUP ask the run to stop instead of ending the process.
-/// The second of a kind ends it: a run may wait for something that does not come back.
-pub fn catch_signals() {
-    use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
-    extern "C" fn stop(_: libc::c_int) {
-        STOPPED.store(true, Ordering::Relaxed);
-    }
-
-    let flags = SaFlags::SA_RESTART | SaFlags::SA_RESETHAND;
-    let action = SigAction::new(SigHandler::Handler(stop), flags, SigSet::empty());
-    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
-        #[allow(unsafe_code)]
-        // SAFETY: the handler only stores to an atomic.
-        let before = unsafe { sigaction(signal, &action) };
-        // Whoever started us may want it ignored, as nohup does.
-        if let Ok(before) = before
-            && matches!(before.handler(), SigHandler::SigIgn)
-        {
-            #[allow(unsafe_code)]
-            // SAFETY: puts back what was there.
-            let _ = unsafe { sigaction(signal, &before) };
-        }
-    }
-}
-
-/// An error once a signal asked to stop; long loops call it between two steps.
-pub fn check_stopped() -> Result<()> {
-    if STOPPED.load(Ordering::Relaxed) {
-        return Err(Fault::new(FaultKind::Failed, "stopped by a signal").into());
-    }
-    Ok(())
 }
 
 #[cfg(test)]

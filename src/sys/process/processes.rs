@@ -38,7 +38,7 @@ pub fn all(root: &Path) -> Result<Vec<Process>> {
     serde_json::from_slice(&data).context("the look at /proc ended before its time")
 }
 
-/// Whether a process of this machine has the file of this path open. What has another name is not looked at: a file of
+/// Reports whether a process has the file of this path open. Files of another name are not looked at: one of
 /// a dead network mount would be waited for.
 pub fn has_open(pid: u32, path: &Path) -> bool {
     let id = |path: &Path| fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()));

@@ -51,7 +51,7 @@ impl LoginSession {
         Self { audit, tty: stat.tty, leader: stat.leader, since }
     }
 
-    /// As seen by `first`, at a moment in seconds of uptime.
+    /// Tells how new this login is to `first`, at a moment in seconds of uptime.
     pub fn newness(&self, first: &Self, moment: f64) -> Newness {
         match (self.audit, first.audit) {
             (Some(here), Some(there)) if here == there => return Newness::Same,

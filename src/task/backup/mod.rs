@@ -40,7 +40,8 @@ use crate::plan::select::Selection;
 use crate::store::Store;
 use crate::sys::fs::{files, scratch};
 use crate::sys::host::Host;
-use crate::sys::process::lock::{Lock, check_stopped, private_dir};
+use crate::sys::process::lock::{Lock, private_dir};
+use crate::sys::process::signals::check_stopped;
 
 /// How a line of talk begins that tells of a step, not of a detail.
 pub const STEP: &str = "step ";

@@ -15,7 +15,8 @@ use crate::model::report::StoredCopy;
 use crate::model::snapshot::SnapshotId;
 use crate::store::Store;
 use crate::sys::host::Host;
-use crate::sys::process::lock::{Lock, check_stopped};
+use crate::sys::process::lock::Lock;
+use crate::sys::process::signals::check_stopped;
 use crate::task::error;
 use crate::task::runs::prune;
 
@@ -29,7 +30,7 @@ pub(crate) struct Upload<'a> {
 }
 
 impl Upload<'_> {
-    /// To all stores at a time, for each is waited for in another place. What the others met is told with the
+    /// Uploads to all stores at the same time: each waits elsewhere. Problems of the others are returned with the
     /// primary's. Errors: the primary's, the first of `stores`, when all have ended; a stop.
     pub fn to_all(
         &self,
@@ -142,7 +143,7 @@ impl Upload<'_> {
     }
 }
 
-/// With the hint of its error.
+/// Makes the problem of a failed store, with the hint of its error.
 fn failed_store(error: &anyhow::Error) -> Problem {
     let hint = error::hint(error).map(|hint| format!("{hint}; ")).unwrap_or_default();
     Problem::error(format!("{error:#}")).hint(format!("{hint}the snapshot is in the other stores"))

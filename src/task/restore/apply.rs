@@ -18,7 +18,7 @@ use crate::sys::fs::replace;
 use crate::sys::host::Host;
 use crate::sys::pmxcfs::offline;
 use crate::sys::pmxcfs::write::{self, Change, Desired};
-use crate::sys::process::lock::check_stopped;
+use crate::sys::process::signals::check_stopped;
 
 /// One half of the steps: those that risk nothing, or those that may cut the admin's connection.
 /// Errors: of the first step that cannot be done, with its path; of the limit.

@@ -20,7 +20,7 @@ use crate::model::units::counted;
 use crate::sys::fs::files;
 use crate::sys::host::Host;
 use crate::sys::process::exec::{self, Cmd, ToolStatus};
-use crate::sys::process::lock::{self, Lock};
+use crate::sys::process::lock::Lock;
 use crate::sys::process::session::{self, LoginSession, Newness};
 use crate::task::restore;
 
@@ -83,7 +83,7 @@ impl PendingConfirm {
         !self.probes.is_empty()
     }
 
-    /// When it has to be done, or to have undone itself, in seconds of uptime of this boot.
+    /// Returns the time by which it is done or rolled back, in seconds of uptime of this boot.
     fn done_by(&self) -> Option<f64> {
         (self.boot == session::boot_id())
             .then_some(self.at + (restore::ARMED_LIMIT + HANG_GRACE).as_secs_f64())
@@ -151,7 +151,7 @@ fn unreadable(host: &Host) -> Option<PendingConfirm> {
     })
 }
 
-/// From here on it undoes itself, should this process die. The one who waits is started first: without one nothing
+/// Arms the rollback, also for the death of this process. The waiting process is started first: without one nothing
 /// is armed. The time to confirm begins when all is done (`begin`).
 /// Errors: nobody could be started to wait.
 pub fn arm(host: &Host, id: &str, within: Duration, probes: &[Probe]) -> Result<PendingConfirm> {
@@ -254,7 +254,7 @@ pub fn wait(host: &Host, apis: &[(Product, ApiConfig)]) -> Result<Ended> {
     // Probes speak once; from then on it is undone until it is.
     let mut why = None;
     loop {
-        lock::check_stopped()?;
+        crate::sys::process::signals::check_stopped()?;
         match read(host) {
             Some(now) if now.id == armed.id => armed = now,
             _ => return ended(&dir),
@@ -331,7 +331,7 @@ pub fn watch(
         let Some(now) = read(host).filter(|now| now.id == *id) else {
             return ended(&journal::folder(host).join(id));
         };
-        if let Err(stopped) = lock::check_stopped() {
+        if let Err(stopped) = crate::sys::process::signals::check_stopped() {
             let message = format!("{stopped:#}; {id} is still armed, and undoes itself in {} s", now.left());
             let hint = format!(
                 "`pbx-config confirm` from a new session keeps it, `pbx-config undo {id}` goes back at once"

@@ -10,7 +10,7 @@ pub struct Deadline(Option<(Instant, Duration)>);
 impl Deadline {
     pub const NONE: Self = Self(None);
 
-    /// From now on.
+    /// Starts the time limit now.
     pub fn of(whole: Duration) -> Self {
         Self(Some((Instant::now(), whole)))
     }

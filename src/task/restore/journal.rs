@@ -99,7 +99,7 @@ pub fn folder(host: &Host) -> PathBuf {
 }
 
 impl Journal {
-    /// From a directory with its copies. From here on it can be undone.
+    /// Creates the journal in a directory with its copies. After that the restore can be undone.
     pub fn create(dir: &Path, record: RestoreRecord) -> Result<Self> {
         files::replace(&dir.join(RECORD), 0o600, &serde_json::to_vec(&record)?)?;
         let file = open_journal(dir)?;

@@ -40,7 +40,7 @@ use crate::plan::restore::{RestorePlan, Services};
 use crate::sys::fs::files;
 use crate::sys::host::Host;
 use crate::sys::pmxcfs::write::{LOCK_OUTLIVED, LOCK_WAIT};
-use crate::sys::process::lock::{self, Lock};
+use crate::sys::process::lock::Lock;
 
 /// How steps are done that may cut the admin's own connection.
 #[derive(Debug, Clone)]
@@ -86,7 +86,7 @@ pub fn lock_restore(host: &Host) -> Result<RestoreLock> {
     Lock::acquire_named(&host.run_dir(), RESTORE)
 }
 
-/// Whether somebody restores or undoes now.
+/// Reports whether a restore or an undo runs now.
 pub fn is_busy(host: &Host) -> bool {
     Lock::is_held(&host.run_dir(), RESTORE)
 }
@@ -240,7 +240,7 @@ fn finish_or_roll_back(
         Err(error) => error,
     };
 
-    if lock::check_stopped().is_err() {
+    if crate::sys::process::signals::check_stopped().is_err() {
         audit_log::note(host, verb, &journal.record, "stopped half way");
         let fault = Fault::new(FaultKind::Failed, format!("stopped half way: {error:#}"));
         let hint = format!("`pbx-config undo {id}` goes back, `pbx-config restore --resume {id}` goes on");

@@ -97,7 +97,7 @@ impl From<Probe> for String {
 }
 
 impl Probe {
-    /// For a log: without what a question after the path may hold.
+    /// Returns the probe for a log, without the query of its address.
     fn told(&self) -> String {
         let whole = self.to_string();
         whole.split(['?', '#']).next().unwrap_or_default().to_owned()

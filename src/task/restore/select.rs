@@ -14,7 +14,7 @@ use crate::plan::restore::objects::object_names;
 use crate::plan::restore::{Content, PVE, RestoreRequest, SelectedEntries, SelectedEntry, adapt, refuse_one};
 use crate::sys::fs::glob::Pattern;
 use crate::sys::pmxcfs;
-use crate::sys::process::lock::check_stopped;
+use crate::sys::process::signals::check_stopped;
 use crate::task::snapshots::ChosenSnapshot;
 
 /// The size limit of an entry that is kept in memory, to be compared and merged.

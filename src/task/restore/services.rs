@@ -133,7 +133,7 @@ fn within<E>(limit: Duration, is_so: impl Fn() -> Result<(), E>) -> Result<(), E
     }
 }
 
-/// Whether the API is there again; it is told nothing, so that its certificate, which may just have been restored,
+/// Reports whether the API answers again. It is sent no secret: its certificate, which may just have been restored,
 /// proves nothing that matters here.
 fn answers(
     api: &api::ApiAccess,

@@ -17,7 +17,7 @@ use crate::notify::{self, DeliveryReport, Target};
 use crate::plan::message;
 use crate::sys::host::Host;
 use crate::sys::mask::mask;
-use crate::sys::process::lock::check_stopped;
+use crate::sys::process::signals::check_stopped;
 
 /// The number of lines of a run that are kept for its message.
 const LINES_MAX: usize = 500;

@@ -18,7 +18,8 @@ use crate::plan::prune::{self, Candidate, Marked, Ours};
 use crate::store::Store;
 use crate::sys::fs::files;
 use crate::sys::host::Host;
-use crate::sys::process::lock::{Lock, check_stopped, private_dir};
+use crate::sys::process::lock::{Lock, private_dir};
+use crate::sys::process::signals::check_stopped;
 use crate::task::{error, snapshots};
 
 const CONFIRMED: &str = "confirmed.json";

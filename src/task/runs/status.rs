@@ -171,7 +171,7 @@ fn last_success(newest: Option<&SnapshotId>, records: &[RunRecord]) -> Option<Ti
     Some(looked.map_or(newest.at(), |record| record.began.max(newest.at())))
 }
 
-/// When a store's copies were last read again, all of them or some.
+/// Returns the time of the last verification of a store's copies, all of them or some.
 pub fn last_verification<'a>(
     store: &str,
     records: &'a [RunRecord],
@@ -197,7 +197,7 @@ pub fn damaged(store: &str, records: &[RunRecord]) -> HashSet<SnapshotId> {
     damaged
 }
 
-/// When systemd starts the next run.
+/// Asks systemd for the time of the next run.
 fn timer(host: &Host) -> Timer {
     let argv = ["systemctl", "list-timers", "--all", "--no-pager", "-o", "json", TIMER];
     match host.exec.run(&Cmd::new(argv, TIMER_LIMIT)) {
@@ -214,7 +214,7 @@ fn timer(host: &Host) -> Timer {
     }
 }
 
-/// From `[{"next": MICROSECONDS, "unit": …}]`; a timer that is not active has no row, or none to come.
+/// Reads `[{"next": MICROSECONDS, "unit": …}]`; an inactive timer has no entry, or no time in it.
 fn next(json: &[u8]) -> Timer {
     let Ok(rows) = serde_json::from_slice::<Vec<serde_json::Value>>(json) else { return Timer::Unknown };
     let next = rows.iter().find(|row| row["unit"] == TIMER).and_then(|row| row["next"].as_i64());

@@ -18,7 +18,7 @@ use crate::model::problem::{NOT_SAVED, Problem};
 use crate::sys::fs::files::{self, Stat};
 use crate::sys::fs::owners::Owners;
 use crate::sys::host::Host;
-use crate::sys::process::lock::check_stopped;
+use crate::sys::process::signals::check_stopped;
 
 /// The size limit of a file that is read whole before it is written, so that a change during the run is noticed and
 /// the file is read again.

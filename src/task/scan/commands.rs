@@ -17,7 +17,7 @@ use crate::model::problem::Problem;
 use crate::sys::host::Host;
 use crate::sys::mask::mask;
 use crate::sys::process::exec::{self, Cmd, ToolStatus};
-use crate::sys::process::lock::check_stopped;
+use crate::sys::process::signals::check_stopped;
 
 /// One question.
 const QUESTION_LIMIT: Duration = Duration::from_secs(20);
@@ -163,7 +163,7 @@ impl<'a> Inquiry<'a> {
         self.deadline.saturating_duration_since(Instant::now())
     }
 
-    /// How many workers are worth starting.
+    /// Returns the number of workers that are worth starting.
     pub fn workers(&self) -> usize {
         QUESTIONS_AT_ONCE.min(self.todo.len())
     }

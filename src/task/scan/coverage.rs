@@ -23,7 +23,7 @@ use crate::sys::fs::glob::Pattern;
 use crate::sys::fs::walk::WalkedPath;
 use crate::sys::fs::{mounts, walk as tree_walk};
 use crate::sys::host::Host;
-use crate::sys::process::lock::check_stopped;
+use crate::sys::process::signals::check_stopped;
 use crate::sys::{dpkg, pmxcfs};
 
 /// A tree that strayed into /usr/local must not keep a run: what comes beyond is not looked at.

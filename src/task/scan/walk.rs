@@ -20,7 +20,7 @@ use crate::sys::fs::mounts;
 use crate::sys::fs::walk::{self, WalkedPath};
 use crate::sys::host::Host;
 use crate::sys::pmxcfs::{self, PmxcfsPicture};
-use crate::sys::process::lock::check_stopped;
+use crate::sys::process::signals::check_stopped;
 
 /// No configuration is larger; a disk image or a sparse file that strayed into a collected directory is.
 const LARGE_BYTES: u64 = 512 << 20;

@@ -18,7 +18,7 @@ use crate::plan::select::Selection;
 use crate::sys::fs::contained_dir::{self, ContainedDir};
 use crate::sys::fs::files;
 use crate::sys::fs::glob::Pattern;
-use crate::sys::process::lock::check_stopped;
+use crate::sys::process::signals::check_stopped;
 
 pub struct ExtractRequest {
     pub selection: Selection,

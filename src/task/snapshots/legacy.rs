@@ -25,7 +25,8 @@ use crate::store::{Relic, Store};
 use crate::sys::fs::glob::{GlobPart, Pattern};
 use crate::sys::host::Host;
 use crate::sys::pmxcfs::{DATABASE, MOUNT};
-use crate::sys::process::lock::{Lock, check_stopped};
+use crate::sys::process::lock::Lock;
+use crate::sys::process::signals::check_stopped;
 use crate::task::error;
 
 /// A manifest beside a loose archive is never larger.

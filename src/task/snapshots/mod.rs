@@ -127,7 +127,7 @@ pub fn heads(store: &dyn Store, found: &[FoundFile]) -> Vec<Result<Head>> {
     })
 }
 
-/// From its first bytes, or asked for again when they do not tell.
+/// Reads a head from its first bytes, or asks the store again when they are too few.
 fn known(store: &dyn Store, id: &SnapshotId, first: Result<Vec<u8>>) -> Result<Head> {
     let first = first?;
     match Head::parse(&first) {

@@ -14,7 +14,7 @@ use crate::model::units::count;
 use crate::store::Store;
 use crate::sys::fs::scratch::Scratch;
 use crate::sys::host::Host;
-use crate::sys::process::lock::check_stopped;
+use crate::sys::process::signals::check_stopped;
 use crate::task::error;
 
 /// More than a store's smallest unit, and soon sent.

@@ -18,7 +18,7 @@ use crate::model::record::Verification;
 use crate::model::snapshot::{Snapshot, SnapshotId};
 use crate::plan::manifest_chain::{self, Break};
 use crate::store::Store;
-use crate::sys::process::lock::check_stopped;
+use crate::sys::process::signals::check_stopped;
 use crate::task::{error, snapshots};
 
 /// The message when the output takes no more.

@@ -1,6 +1,6 @@
 //! Progress of a run, on one line of a terminal that is overwritten.
 
-use super::render;
+use crate::cli::render;
 use crate::sys::mask;
 use crate::task::backup;
 
@@ -10,7 +10,7 @@ fn colours() -> bool {
 }
 
 /// A live line on a terminal; nothing elsewhere.
-pub(super) struct Progress {
+pub(in crate::cli) struct Progress {
     pub live: bool,
 }
 
