@@ -432,7 +432,7 @@ fn mistakes_are_told_with_file_line_and_what_to_do() {
         (
             "backup: other\n\tcompression zstd\n",
             "1: backup 'other': there is only 'backup: main'",
-            "put its keys under 'backup: main'",
+            "move its keys to 'backup: main'",
         ),
     ] {
         host.configure(text);
@@ -494,7 +494,7 @@ fn secrets_belong_to_a_section_and_are_never_shown() {
     let path = host.root.join("etc/proxmox-backup-extra/secrets.cfg");
     fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
     let done = host.run(&["list"]).exits(Exit::Usage);
-    assert!(done.err.contains("secrets.cfg:1: dir 'b': there is no such section"), "{}", done.err);
+    assert!(done.err.contains("secrets.cfg:1: dir 'b': this section does not exist"), "{}", done.err);
     host.write("etc/proxmox-backup-extra/secrets.cfg", "dir: a\n\tpassword S3CRET\n");
     let done = host.run(&["config", "show"]).ok();
     assert!(done.out.contains("password ***") && !done.out.contains("S3CRET"), "{}", done.out);

@@ -79,7 +79,7 @@ fn a_secret_leaves_only_when_it_is_asked_for_and_is_kept_at_home() {
         // Elsewhere a mask stands for nothing.
         let done = TestHost::empty().run(&["config", "import", file]).exits(Exit::Usage);
         assert!(
-            done.err.contains("api 'pve': a secret is masked, and there is none to keep"),
+            done.err.contains("api 'pve': the secret is masked, and this host has no such secret"),
             "{}",
             done.err
         );
@@ -107,7 +107,7 @@ fn several_secrets_of_one_key_are_each_kept_in_their_place() {
     );
     let done = host.run(&["config", "import", file]).exits(Exit::Usage);
     assert!(
-        done.err.contains("webhook 'w': secret-header: 2 masked secrets, and 3 that could be meant"),
+        done.err.contains("webhook 'w': secret-header: 2 masked secrets, but this host has 3"),
         "{}",
         done.err
     );
@@ -133,7 +133,7 @@ fn what_is_no_document_is_refused_with_the_reason_and_never_with_a_value() {
         ),
         (
             format!("{head}- kind: dir\n  id: a\n  key: {{}}\n"),
-            "'key' has no place here, only kind, id, keys, secrets",
+            "'key' is not allowed here, only kind, id, keys, secrets",
         ),
         (format!("{head}- id: a\n"), "'kind' is missing"),
         ("sections: []\n".to_owned(), "'format' is missing"),
@@ -144,12 +144,15 @@ fn what_is_no_document_is_refused_with_the_reason_and_never_with_a_value() {
         ),
         (
             format!("{head}- {{kind: dir, id: a, keys: {{path: {{a: s3cret}}}}}}\n"),
-            "of another kind than what belongs here",
+            "this value has the wrong type",
         ),
-        (format!("{head}- kind: dir\n  id: a\n  keys: [s3cret]\n"), "of another kind than what belongs here"),
+        (format!("{head}- kind: dir\n  id: a\n  keys: [s3cret]\n"), "this value has the wrong type"),
         ("format: 1\nsections: []\n---\nformat: 1\n".to_owned(), "more than one document"),
         ("{\"format\": 1,\n\"sections\": [".to_owned(), "2: cannot be read as a configuration: "),
-        (format!("{head}- kind: dir\n  id: a\n  keys:\n{bomb}"), "too deep or repeats itself too often"),
+        (
+            format!("{head}- kind: dir\n  id: a\n  keys:\n{bomb}"),
+            "nested too deeply or has too many references",
+        ),
         (
             format!("{head}- {{kind: dir, id: a, keys: {{path: {}}}}}\n", "[".repeat(5000)),
             "cannot be read as a configuration: ",
@@ -210,9 +213,9 @@ fn what_the_check_would_refuse_is_refused_with_its_line_and_nothing_is_written()
         (format!("{head}- kind: dir\n  id: a b\n"), "in.yaml:3: this is not the kind and id of a section"),
         (
             format!("{head}- kind: dir\n  id: a\n  keys:\n    path: |\n      /a\n      /b\n"),
-            "in.yaml:7: this key or value cannot",
+            "in.yaml:7: this key or value does not fit",
         ),
-        (format!("{head}- kind: dir\n  id: a\n  keys:\n    path: [[/a]]\n"), "a list in a list"),
+        (format!("{head}- kind: dir\n  id: a\n  keys:\n    path: [[/a]]\n"), "a list inside a list"),
         (
             format!("{head}- {{kind: dir, id: a, keys: {{path: /a}}}}\n- {{kind: dir, id: a}}\n"),
             "in.yaml:4: dir 'a': defined twice (first in line 3)",
@@ -226,7 +229,7 @@ fn what_the_check_would_refuse_is_refused_with_its_line_and_nothing_is_written()
             "there is no compression 'lz4'",
         ),
         (format!("{head}- {{kind: backup, id: main, keys: {{skip: nothing}}}}\n"), "'nothing' is no item"),
-        ("format: 2\nsections: []\n".to_owned(), "in.yaml:1: is of format 2"),
+        ("format: 2\nsections: []\n".to_owned(), "in.yaml:1: has format 2"),
         ("sections: []\n".to_owned(), "cannot be read as a configuration"),
         ("format: 1\nsections: [\n".to_owned(), "cannot be read as a configuration"),
         ("format: 1\nformat: 1\n".to_owned(), "in.yaml:2: cannot be read"),
@@ -473,23 +476,32 @@ fn what_the_old_tool_did_not_understand_is_told_as_it_treated_it() {
     );
     let done = host.run(&["migrate", "--json"]).exits(Exit::Problems);
     for (key, expected) in [
-        ("BACKUP_ENABLED", "invalid: 'maybe' is no yes or no; the old tool took it for no"),
+        (
+            "BACKUP_ENABLED",
+            "invalid: 'maybe' is not a valid boolean (yes or no); the legacy program treated it as no",
+        ),
         (
             "COMPRESSION_LEVEL",
-            "invalid: 'high' is no whole number; the old tool took it for its default 6, so it is now backup: main / compression-level 6",
+            "invalid: 'high' is not a valid whole number; the legacy program treated it as its default 6, so it is now backup: main / compression-level 6",
         ),
-        ("COMPRESION_TYPE", "unknown: the old tool knew no such option; was COMPRESSION_TYPE meant?"),
-        ("WHATEVER", "unknown: the old tool knew no such option and passed over it"),
-        ("RETENTION_POLICY", "invalid: 'gsf' is no word of simple, gfs"),
-        ("SECONDARY_ENABLED", "invalid: 'nas:/x' is no folder of this machine; the old tool refused to run"),
+        (
+            "COMPRESION_TYPE",
+            "unknown: the legacy program did not have this option; did you mean COMPRESSION_TYPE?",
+        ),
+        ("WHATEVER", "unknown: the legacy program did not have this option and ignored it"),
+        ("RETENTION_POLICY", "invalid: 'gsf' is not a valid value (one of simple, gfs)"),
+        (
+            "SECONDARY_ENABLED",
+            "invalid: 'nas:/x' is not a directory of this host; the legacy program refused to run",
+        ),
         (
             "MAX_PVE_BACKUP_SIZE",
-            "invalid: '10X' is no size; the old tool took it for an error that ended its run",
+            "invalid: '10X' is not a valid size; the legacy program treated it as an error and stopped",
         ),
-        ("SCHEDULER_TIME", "invalid: '25:00' is no time of day; the old tool took 02:00"),
+        ("SCHEDULER_TIME", "invalid: '25:00' is not a valid time; the legacy program used 02:00"),
         (
             "BACKUP_BLACKLIST",
-            "invalid: '/${BASE_DIR}/log' holds a variable, which the old tool did not expand in lists",
+            "invalid: '/${BASE_DIR}/log' contains a variable, which the legacy program did not expand in lists",
         ),
     ] {
         assert!(fate(&done, key).starts_with(expected), "{key}: {}", fate(&done, key));
@@ -502,15 +514,15 @@ fn what_the_old_tool_did_not_understand_is_told_as_it_treated_it() {
         .collect();
     for expected in [
         "5 \"has no '='",
-        "10 \"its quote does not end",
-        "13 \"given again in line 14",
-        "15 \"the old tool cut the value",
-        "15 \"the last line has no end",
+        "10 \"the closing quote is missing",
+        "13 \"set again in line 14",
+        "15 \"the legacy program cut the value",
+        "15 \"the last line has no line break",
     ] {
         assert!(remarks.iter().any(|remark| remark.starts_with(expected)), "{expected}: {remarks:?}");
     }
     for (text, expected) in [
-        (&b"A=1\nBACKUP_BLACKLIST=\"\n/a\n"[..], "backup.env:2: the block of BACKUP_BLACKLIST does not end"),
+        (&b"A=1\nBACKUP_BLACKLIST=\"\n/a\n"[..], "backup.env:2: the block of BACKUP_BLACKLIST has no end"),
         (b"A=\xff\n", "backup.env:1: is not UTF-8"),
     ] {
         host.write("opt/proxsave/configs/backup.env", text);
@@ -535,29 +547,29 @@ fn words_of_the_users_own_and_words_that_hang_on_others_are_read_as_the_old_tool
     );
     let done = host.run(&["migrate", "--json"]).exits(Exit::Problems);
     for (key, expected) in [
-        ("STORE_ROOT", "not-needed: a variable of the file's own"),
+        ("STORE_ROOT", "not-needed: a variable that other values in the file use"),
         ("BACKUP_PATH", "taken: dir: local / path /mnt/usb/old"),
         ("BACKUP_PBS_S3_ENDPOINTS", "taken: backup: main / skip pbs-s3"),
         (
             "BACKUP_PBS_ACME_ACCOUNTS",
-            "invalid: 'maybe' is no yes or no; the old tool took it for no, so it is now backup: main / skip pbs-acme",
+            "invalid: 'maybe' is not a valid boolean (yes or no); the legacy program treated it as no, so it is now backup: main / skip pbs-acme",
         ),
         ("BACKUP_PBS_ACME_PLUGINS", "taken: backup: main / skip pbs-acme"),
-        ("SYSTEM_ROOT_PREFIX", "not-needed: it is empty"),
-        ("CRON_HOUR", "not-needed: it is empty"),
+        ("SYSTEM_ROOT_PREFIX", "not-needed: the value is empty"),
+        ("CRON_HOUR", "not-needed: the value is empty"),
         ("METRICS_PATH", "taken: prometheus: textfile / path /opt/proxsave/metrics"),
         ("WEBHOOK_ENDPOINTS", "taken: webhook: a"),
-        ("WEBHOOK_OLD_URL", "not-needed: WEBHOOK_ENDPOINTS does not name this endpoint"),
+        ("WEBHOOK_OLD_URL", "not-needed: WEBHOOK_ENDPOINTS does not contain this endpoint"),
     ] {
         assert!(fate(&done, key).starts_with(expected), "{key}: {}", fate(&done, key));
     }
     let text = host.run(&["migrate"]).exits(Exit::Problems).out;
     for note in [
-        "note: without a URL, so never told: b",
-        "note: it belongs to the old installation: give node_exporter",
-        "note: not set; it followed BACKUP_DATASTORE_CONFIGS",
-        "note: where it is a mount point",
-        "note: left out: regex:^x+$; a name is no regular expression",
+        "note: skipped, without a URL: b",
+        "note: it is in the old installation: set another directory",
+        "note: not set; BACKUP_DATASTORE_CONFIGS",
+        "note: if it is a mount point",
+        "note: skipped: regex:^x+$; regular expressions are not supported",
     ] {
         assert!(text.contains(note), "{note}: {text}");
     }
@@ -594,16 +606,13 @@ fn one_line_that_cannot_stand_costs_no_store_and_no_channel() {
     assert!(!text.contains("age1xyz"), "no run could seal to it: {text}");
     for (key, expected) in [
         ("RCLONE_FLAGS", "taken: rclone: cloud / flags --checkers=4, rclone: cloud / config /root/mine.conf"),
-        (
-            "WEBHOOK_X_HEADERS",
-            "invalid: 'webhook: x / secret-header' cannot be made of it: secret-header: Host",
-        ),
-        ("AGE_RECIPIENT", "invalid: 'backup: main / recipient' cannot be made of it"),
-        ("GREEN", "not-needed: a colour"),
+        ("WEBHOOK_X_HEADERS", "invalid: 'webhook: x / secret-header' is not valid: secret-header: Host"),
+        ("AGE_RECIPIENT", "invalid: 'backup: main / recipient' is not valid"),
+        ("GREEN", "not-needed: a terminal colour"),
     ] {
         assert!(fate(&done, key).starts_with(expected), "{key}: {}", fate(&done, key));
     }
-    assert!(done.out.contains("a blank separates nothing"), "{}", done.out);
+    assert!(done.out.contains("blanks do not separate paths"), "{}", done.out);
     // A flag that no store takes costs itself and its neighbours, not the copy.
     old_env(
         &host,
@@ -699,7 +708,9 @@ fn channels_are_taken_over_with_all_that_they_had() {
     for secret in ["abc-DEF", "s3cr3t", "apptoken", "userkey", "pingkey", "api/x", "X-A:1"] {
         assert!(!done.out.contains(secret), "{secret}: {}", done.out);
     }
-    assert!(fate(&done, "EMAIL_DELIVERY_METHOD").contains("the relay is a server of the old tool's author"));
+    assert!(
+        fate(&done, "EMAIL_DELIVERY_METHOD").contains("the relay is a server of the legacy program's author")
+    );
     assert!(fate(&done, "WEBHOOK_NOWHERE_FORMAT").contains("the endpoint has no URL"));
     host.run(&["config", "check"]).ok();
     // What a channel of ours refuses is told, and not written.

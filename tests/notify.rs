@@ -651,7 +651,7 @@ fn mistakes_in_a_channel_are_told_with_line_and_remedy() {
             "as https://bot.e.org",
         ),
         ("sendmail: x\n\tto root\n", 2, "to: this is no mail address", "without this line it is root"),
-        ("check: main\n\tprocess-allow *\n", 2, "process-allow: '*' names every program", ""),
+        ("check: main\n\tprocess-allow *\n", 2, "process-allow: '*' matches every program", ""),
         ("check: main\n\tprocess-suspicious a*b\n", 2, "process-suspicious: 'a*b' has a *", ""),
         ("telegram: x\n", 1, "'token' is missing", "secrets.cfg"),
         ("telegram: x\n\tgateway https://e.org\n\tchat 5\n", 3, "this is the gateway's to know", "delete"),

@@ -264,7 +264,11 @@ fn words_of_retention_with_a_slip_say_what_was_meant() {
     );
     host.configure("dir: local\n\tpath /srv\n\tkeep-all yes\n");
     let done = host.run(&["list"]).exits(Exit::Usage);
-    assert!(done.err.contains("hint: without any keep option all are kept: leave it out"), "{}", done.err);
+    assert!(
+        done.err.contains("hint: without any keep option all snapshots are kept: remove it"),
+        "{}",
+        done.err
+    );
     host.configure("dir: local\n\tpath /srv\n");
     let done = host.run(&["prune", "--legacy", "keep-last=1,keep-dayly=2"]).exits(Exit::Usage);
     assert!(

@@ -23,8 +23,8 @@ impl TryFrom<String> for ProgramName {
 
     fn try_from(text: String) -> Result<Self, String> {
         match text.strip_suffix('*').unwrap_or(&text) {
-            "" => Err(format!("'{text}' names every program, which is none")),
-            name if name.contains('*') => Err(format!("'{text}' has a * that is not its end")),
+            "" => Err(format!("'{text}' matches every program")),
+            name if name.contains('*') => Err(format!("'{text}' has a * that is not at its end")),
             _ => Ok(Self(text)),
         }
     }
@@ -43,7 +43,7 @@ impl TryFrom<String> for AllowedPort {
 
     fn try_from(text: String) -> Result<Self, String> {
         let (program, port) = match text.rsplit_once(':') {
-            Some(("", _)) => return Err(format!("'{text}' names no program before its colon")),
+            Some(("", _)) => return Err(format!("'{text}' has no program before its colon")),
             Some((program, port)) => (Some(program.to_owned()), port),
             None => (None, text.as_str()),
         };

@@ -10,7 +10,6 @@ use crate::model::section;
 pub fn with_line(name: &str, text: &str, key: &str, value: &str) -> Result<String> {
     let sections = section::parse(name, text).map_err(fault)?;
     let end = if text.contains("\r\n") { "\r\n" } else { "\n" };
-
     let Some(main) = sections.iter().find(|section| section.kind == BACKUP && section.id == MAIN) else {
         let mut text = text.to_owned();
         if !text.is_empty() && !text.ends_with('\n') {
@@ -19,8 +18,10 @@ pub fn with_line(name: &str, text: &str, key: &str, value: &str) -> Result<Strin
         let gap = if text.is_empty() { "" } else { end };
         return Ok(format!("{text}{gap}{BACKUP}: {MAIN}{end}\t{key} {value}{end}"));
     };
+
     let same = main.entries.iter().rev().find(|entry| entry.key == key).or(main.entries.last());
     let behind = same.map_or(main.line, |entry| entry.line);
+
     let mut lines: Vec<&str> = text.split_inclusive('\n').collect();
     let mut before = lines[..behind].concat();
     if !before.ends_with('\n') {
@@ -62,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_is_not_edited() {
+    fn an_invalid_file_is_not_edited() {
         assert!(with_line("f", "backup: main\nno section\n", "recipient", "age1x").is_err());
     }
 }

@@ -120,11 +120,10 @@ impl Imported {
             fault(SyntaxError::new(&file, line, message).hinted(HINT))
         })?;
         if document.format.value != FORMAT {
-            let message = format!("is of format {}, this version reads {FORMAT}", document.format.value);
+            let message = format!("has format {}, this version reads {FORMAT}", document.format.value);
             let at = line(&document.format.referenced);
             return Err(fault(SyntaxError::new(&file, at, message).hinted("upgrade proxmox-backup-extra")));
         }
-
         let reader = Reader { text, file, known };
         let sections = document.sections.into_iter().map(|read| reader.section(read));
         let sections = sections.collect::<Result<Vec<_>, _>>().map_err(fault)?;
@@ -274,18 +273,18 @@ fn reason(error: &serde_saphyr::Error) -> String {
             format!("{} is given twice", name(key.as_deref().unwrap_or(" ")))
         }
         Error::SerdeUnknownField { field, expected, .. } => {
-            format!("{} has no place here, only {}", name(field), expected.join(", "))
+            format!("{} is not allowed here, only {}", name(field), expected.join(", "))
         }
         Error::SerdeMissingField { field, .. } => format!("'{field}' is missing"),
-        Error::MultipleDocuments { .. } => "it holds more than one document".to_owned(),
+        Error::MultipleDocuments { .. } => "it contains more than one document".to_owned(),
         Error::Eof { .. } => "it ends too early".to_owned(),
         Error::Budget { .. }
         | Error::AliasReplayLimitExceeded { .. }
         | Error::AliasExpansionLimitExceeded { .. } => {
-            "it is too deep or repeats itself too often".to_owned()
+            "it is nested too deeply or has too many references".to_owned()
         }
         Error::SerdeInvalidType { .. } | Error::Unexpected { .. } | Error::InvalidScalar { .. } => {
-            "this is of another kind than what belongs here".to_owned()
+            "this value has the wrong type".to_owned()
         }
         _ => "this is neither YAML nor JSON".to_owned(),
     }
@@ -307,7 +306,6 @@ impl Reader<'_> {
     fn section(&self, read: ReadSection) -> Result<Section, SyntaxError> {
         let (kind, id) = (read.kind.value, read.id.value);
         let at = line(&read.kind.referenced);
-
         // The grammar decides which words can be a header.
         let header = parse(&self.file, &format!("{kind}: {id}\n"));
         let is_header = header.is_ok_and(
@@ -315,7 +313,9 @@ impl Reader<'_> {
         );
         if !is_header {
             let error = SyntaxError::new(&self.file, at, "this is not the kind and id of a section");
-            return Err(error.hinted("a kind is lower-case letters, digits and '-'; an id has also . _ @"));
+            return Err(
+                error.hinted("a kind has lower-case letters, digits and '-'; an id may also have . _ @")
+            );
         }
 
         let mut section = Section { kind, id, file: Arc::clone(&self.file), line: at, entries: Vec::new() };
@@ -332,6 +332,7 @@ impl Reader<'_> {
                 }
             }
         }
+
         Ok(section)
     }
 
@@ -352,13 +353,13 @@ impl Reader<'_> {
 
         let (kind, id) = (&section.kind, &section.id);
         let message = match (known.len(), masks.len()) {
-            (0, 1) => format!("{kind} '{id}': a secret is masked, and there is none to keep"),
+            (0, 1) => format!("{kind} '{id}': the secret is masked, and this host has no such secret"),
             (there, here) => {
-                format!("{kind} '{id}': {key}: {here} masked secrets, and {there} that could be meant")
+                format!("{kind} '{id}': {key}: {here} masked secrets, but this host has {there}")
             }
         };
         let error = SyntaxError::new(&self.file, line(&first.referenced), message);
-        Err(error.hinted("export it with --secrets, or write the secret here"))
+        Err(error.hinted("export it with --secrets, or enter the secret here"))
     }
 
     fn entry(
@@ -374,7 +375,7 @@ impl Reader<'_> {
             ReadValue::Text(text) => text.as_str(),
             ReadValue::Nothing => "",
             ReadValue::Plain => self.spelled(value).ok_or_else(|| refused("put this value in quotes"))?,
-            ReadValue::List(_) => return Err(refused("a list in a list").hinted(HINT)),
+            ReadValue::List(_) => return Err(refused("a list inside a list is not allowed").hinted(HINT)),
         };
         let text = if is_mask(value) { kept.next().map_or(text, String::as_str) } else { text };
 
@@ -384,8 +385,10 @@ impl Reader<'_> {
             matches!(&sections[..], [one] if matches!(&one.entries[..], [e] if e.key == key && e.value == text))
         });
         if !same {
-            let error = refused("this key or value cannot stand on one line of a section file");
-            return Err(error.hinted("a value is plain text without line ends or blanks around it"));
+            let error = refused("this key or value does not fit on one line of a section file");
+            return Err(
+                error.hinted("a value is plain text without line breaks, and without blanks at its ends")
+            );
         }
 
         let file = Arc::clone(&self.file);

@@ -225,6 +225,7 @@ impl Config {
         let apis = read_apis(&sections)?;
         let metrics = sections.iter().filter(|section| section.kind == PROMETHEUS);
         let prometheus = metrics.map(read_prometheus).collect::<Result<Vec<_>>>()?;
+
         let is_store = |section: &&Section| store_kinds.contains(&section.kind.as_str());
         if !sections.iter().any(|section| is_store(&section)) {
             sections.extend(section::parse("(default)", DEFAULT).map_err(fault)?);
@@ -240,6 +241,7 @@ impl Config {
 
         let is_channel = |section: &&Section| channel_kinds.contains(&section.kind.as_str());
         let channels = sections.iter().filter(is_channel).cloned().collect();
+
         let Loader { files, problems } = loader;
         Ok(Self { backup, apis, hook, prometheus, check, stores, channels, keeps, sections, files, problems })
     }
@@ -285,7 +287,7 @@ impl Loader {
     /// Reads the files of the cluster. A cluster file system that does not answer is a problem, not the end.
     fn cluster(&mut self, host: &Host) -> Result<Vec<Section>> {
         let found = pmxcfs::files(host, &[CLUSTER_FILE, CLUSTER_SECRETS_FILE]).unwrap_or_else(|error| {
-            let what = format!("{error:#}; the cluster's part of the configuration is missing");
+            let what = format!("{error:#}; the configuration of the cluster was not read");
             self.problems.push(Problem::warning(what).hint("see `systemctl status pve-cluster`"));
             Vec::new()
         });
@@ -317,14 +319,15 @@ impl Loader {
                 let error = SyntaxError::new(
                     &extra.file,
                     extra.line,
-                    format!("{} '{}': there is no such section", extra.kind, extra.id),
+                    format!("{} '{}': this section does not exist", extra.kind, extra.id),
                 );
-                return Err(fault(error.hinted(format!("{} must have it too", public.0))));
+                return Err(fault(error.hinted(format!("add it to {} too", public.0))));
             };
             let private =
                 extra.entries.into_iter().map(|entry| section::SectionEntry { private: true, ..entry });
             section.entries.extend(private);
         }
+
         Ok(sections)
     }
 
@@ -377,21 +380,21 @@ fn overlay(cluster: Vec<Section>, local: Vec<Section>) -> Vec<Section> {
 fn check_kinds(sections: &[Section], others: &[&str]) -> Result<()> {
     let known: Vec<&str> =
         [BACKUP, API, HOOK, CHECK, PROMETHEUS].into_iter().chain(others.iter().copied()).collect();
-
     for section in sections {
         let Section { kind, id, file, line, .. } = section;
         if !known.contains(&kind.as_str()) {
             let hint = nearest(kind, &known).map_or_else(
-                || format!("the kinds are: {}", known.join(", ")),
+                || format!("valid kinds are: {}", known.join(", ")),
                 |word| format!("did you mean '{word}'?"),
             );
             return Err(fault(SyntaxError::new(file, *line, format!("unknown kind '{kind}'")).hinted(hint)));
         }
+
         for (only, name) in [(BACKUP, MAIN), (HOOK, VZDUMP), (CHECK, MAIN)] {
             if kind == only && id != name {
                 let error =
                     SyntaxError::new(file, *line, format!("{kind} '{id}': there is only '{only}: {name}'"));
-                return Err(fault(error.hinted(format!("put its keys under '{only}: {name}'"))));
+                return Err(fault(error.hinted(format!("move its keys to '{only}: {name}'"))));
             }
         }
     }
@@ -403,7 +406,7 @@ fn check_no_identity(section: &Section) -> Result<()> {
     let is_secret = |value: &str| value.to_ascii_uppercase().contains("AGE-SECRET-KEY-");
     let Some(entry) = section.entries.iter().find(|entry| is_secret(&entry.value)) else { return Ok(()) };
     let what = format!("{} '{}': {}: is a secret key, not a recipient", section.kind, section.id, entry.key);
-    let hint = "take it out and make another one: `pbx-config key generate`. Only the recipient, age1…, belongs here";
+    let hint = "remove it and create another key: `pbx-config key generate`. Only the recipient, age1…, belongs here";
     Err(fault(SyntaxError::new(&entry.file, entry.line, what).hinted(hint)))
 }
 
@@ -411,7 +414,7 @@ fn read_apis(sections: &[Section]) -> Result<Vec<(Product, ApiConfig)>> {
     let of = |section: &Section| {
         let Some(product) = Product::ALL.into_iter().find(|product| product.word() == section.id) else {
             let error = section.error_at("", "there is only 'api: pve' and 'api: pbs'");
-            return Err(fault(error.hinted("the id is the product whose API is asked")));
+            return Err(fault(error.hinted("the id is the product of the API")));
         };
         section.refuse_public(&[SECRET]).map_err(fault)?;
         if section.entries.iter().all(|entry| entry.key != SECRET) {
@@ -419,10 +422,11 @@ fn read_apis(sections: &[Section]) -> Result<Vec<(Product, ApiConfig)>> {
             let hint = format!("put `secret` under '{API}: {}' in {CONFIG_DIR}/{SECRETS_FILE}", section.id);
             return Err(fault(error.hinted(hint)));
         }
+
         let api: ApiConfig = section.read().map_err(fault)?;
         if !api.token.split_once('!').is_some_and(|(user, name)| user.contains('@') && !name.is_empty()) {
             let error = section.error_at("token", "a token is USER@REALM!NAME");
-            return Err(fault(error.hinted("its secret stands apart, in secrets.cfg")));
+            return Err(fault(error.hinted("put its secret in secrets.cfg")));
         }
         Ok((product, api))
     };
@@ -437,9 +441,11 @@ fn no_keep_word(section: &Section) -> Result<(), SyntaxError> {
     };
     let hint = match nearest(&entry.key, &Keep::KEYS) {
         // Proxmox has this key, and it is not needed here.
-        _ if entry.key == "keep-all" => "without any keep option all are kept: leave it out".to_owned(),
+        _ if entry.key == "keep-all" => {
+            "without any keep option all snapshots are kept: remove it".to_owned()
+        }
         Some(near) => format!("did you mean '{near}'?"),
-        None => format!("the words are: {}", Keep::KEYS.join(", ")),
+        None => format!("valid keys are: {}", Keep::KEYS.join(", ")),
     };
     Err(section.error_at(&entry.key, &format!("unknown key '{}'", entry.key)).hinted(hint))
 }

@@ -22,7 +22,7 @@ pub fn address(draft: &mut Draft, section: (&str, &str), private: bool, value: &
         return outcome;
     }
     draft.line(section, "allow-http", "yes");
-    outcome.noted("without TLS, as before: whoever is on the way can read it")
+    outcome.noted("without TLS, as before: others on the network can read it")
 }
 
 // Telegram
@@ -36,7 +36,7 @@ pub fn check_own_bot(context: &LegacyContext) -> Result<(), OptionOutcome> {
     if is_own_bot(context) {
         return Ok(());
     }
-    Err(OptionOutcome::not_needed("the central bot belongs to the old tool"))
+    Err(OptionOutcome::not_needed("the central bot works with the legacy program only"))
 }
 
 pub fn telegram(context: &LegacyContext, _: &str, draft: &mut Draft) -> OptionOutcome {
@@ -44,13 +44,13 @@ pub fn telegram(context: &LegacyContext, _: &str, draft: &mut Draft) -> OptionOu
         return draft.section(TELEGRAM);
     }
     OptionOutcome::instead(
-        "the central bot belongs to the old tool: make one of your own with @BotFather, then `telegram: NAME`",
+        "the central bot works with the legacy program only: create your own bot with @BotFather, then add `telegram: NAME`",
     )
 }
 
 pub fn telegram_type(context: &LegacyContext, value: &str, draft: &mut Draft) -> OptionOutcome {
     if value.eq_ignore_ascii_case("personal") {
-        return OptionOutcome::not_needed("every bot is your own");
+        return OptionOutcome::not_needed("every bot is your own here");
     }
     telegram(context, value, draft)
 }
@@ -84,19 +84,19 @@ pub fn email_method(context: &LegacyContext, _: &str, draft: &mut Draft) -> Opti
         Way::Local => draft.section(MAIL),
         Way::Proxmox => draft.section(PROXMOX).noted("the host's own notification targets"),
         Way::Relay => OptionOutcome::instead(
-            "the relay is a server of the old tool's author; mail goes out through this host's own mail system now \
-             (sendmail: mail), or through a server that `smtp: NAME` names",
+            "the relay is a server of the legacy program's author; mail is now sent by this host's own mail system \
+             (sendmail: mail), or by a server in `smtp: NAME`",
         ),
     }
 }
 
 pub fn email_to(context: &LegacyContext, value: &str, draft: &mut Draft) -> OptionOutcome {
     if let Way::Proxmox = way(context) {
-        return OptionOutcome::not_needed("Proxmox's own targets say who is told");
+        return OptionOutcome::not_needed("the notification targets of Proxmox define the recipients");
     }
     let all = env::list(value);
     if all.is_empty() {
-        return OptionOutcome::not_needed("root's address is looked up in Proxmox's users, as before");
+        return OptionOutcome::not_needed("the address of root@pam in Proxmox is used, as before");
     }
     draft.set_each(MAIL, "to", &all)
 }
@@ -104,15 +104,15 @@ pub fn email_to(context: &LegacyContext, value: &str, draft: &mut Draft) -> Opti
 pub fn email_from(context: &LegacyContext, value: &str, draft: &mut Draft) -> OptionOutcome {
     // The address of the legacy program's author, which only his relay may use.
     if value.is_empty() || value.ends_with("tis24.it") {
-        return OptionOutcome::not_needed("the host's own address is the sender");
+        return OptionOutcome::not_needed("the sender is the address of this host");
     }
     if let Way::Proxmox = way(context) {
-        return OptionOutcome::not_needed("Proxmox's own targets say who is told");
+        return OptionOutcome::not_needed("the notification targets of Proxmox define the recipients");
     }
 
     // `Name <address>`
     match value.split_once('<').and_then(|(_, rest)| rest.trim_end().strip_suffix('>')) {
-        Some(address) => draft.set(MAIL, "from", address.trim()).noted("without the name before it"),
+        Some(address) => draft.set(MAIL, "from", address.trim()).noted("only the address, without the name"),
         None => draft.set(MAIL, "from", value),
     }
 }
@@ -127,14 +127,14 @@ pub fn check_gotify(context: &LegacyContext) -> Result<(), OptionOutcome> {
     if is_gotify_complete(context) {
         return Ok(());
     }
-    Err(OptionOutcome::invalid("the channel is configured by half; the old tool sent nothing"))
+    Err(OptionOutcome::invalid("the channel is incomplete; the legacy program sent nothing"))
 }
 
 pub fn gotify(context: &LegacyContext, _: &str, draft: &mut Draft) -> OptionOutcome {
     if is_gotify_complete(context) {
         return draft.section(GOTIFY);
     }
-    OptionOutcome::invalid("it has no GOTIFY_SERVER_URL or no GOTIFY_TOKEN; the old tool sent nothing")
+    OptionOutcome::invalid("GOTIFY_SERVER_URL or GOTIFY_TOKEN is not set; the legacy program sent nothing")
 }
 
 // Webhooks
@@ -145,12 +145,12 @@ pub fn webhook(context: &LegacyContext, _: &str, _: &mut Draft) -> OptionOutcome
         .partition(|name| Endpoint::of(context, name).is_whole());
     let made = whole.iter().map(|name| format!("webhook: {}", id(name))).collect::<Vec<_>>().join(", ");
     match (&whole[..], &bad[..]) {
-        ([], []) => OptionOutcome::invalid("WEBHOOK_ENDPOINTS names none; the old tool sent nothing"),
+        ([], []) => OptionOutcome::invalid("WEBHOOK_ENDPOINTS is empty; the legacy program sent nothing"),
         (_, []) => OptionOutcome::taken(made),
-        ([], _) => OptionOutcome::invalid("none of WEBHOOK_ENDPOINTS has a URL; the old tool sent nothing"),
-        (_, bad) => {
-            OptionOutcome::taken(made).noted(&format!("without a URL, so never told: {}", bad.join(", ")))
-        }
+        ([], _) => OptionOutcome::invalid(
+            "no endpoint in WEBHOOK_ENDPOINTS has a URL; the legacy program sent nothing",
+        ),
+        (_, bad) => OptionOutcome::taken(made).noted(&format!("skipped, without a URL: {}", bad.join(", "))),
     }
 }
 
@@ -166,7 +166,6 @@ fn id(name: &str) -> String {
 pub fn endpoints(context: &LegacyContext, draft: &mut Draft) -> Vec<OptionReport> {
     let mut reports = Vec::new();
     let on = context.on("WEBHOOK_ENABLED");
-
     for name in env::list(&context.text("WEBHOOK_ENDPOINTS")) {
         let endpoint = Endpoint::of(context, &name);
         for (key, is_secret) in Endpoint::KEYS {
@@ -180,6 +179,7 @@ pub fn endpoints(context: &LegacyContext, draft: &mut Draft) -> Vec<OptionReport
             let (key, line) = (value.name, value.line);
             reports.push(OptionReport { key, written_as: None, line, value: shown, outcome });
         }
+
         if on && endpoint.is_whole() {
             let format = endpoint.known_format();
             draft.line(("webhook", &endpoint.id), "format", format.as_deref().unwrap_or(GENERIC));
@@ -239,7 +239,7 @@ impl<'a> Endpoint<'a> {
 
     fn key(&self, key: &str, value: &str, draft: &mut Draft) -> OptionOutcome {
         if !self.is_whole() {
-            return OptionOutcome::invalid("the endpoint has no URL; the old tool sent nothing to it");
+            return OptionOutcome::invalid("the endpoint has no URL; the legacy program sent nothing to it");
         }
 
         let section = ("webhook", &*self.id);
@@ -248,18 +248,18 @@ impl<'a> Endpoint<'a> {
             "FORMAT" => match self.known_format() {
                 Some(format) => draft.set(section, "format", &format),
                 None => OptionOutcome::invalid(format!(
-                    "'{value}' is no format; the old tool sent the generic one"
+                    "'{value}' is not a valid format; the legacy program used generic"
                 )),
             },
             "METHOD" if self.format() != GENERIC => {
-                OptionOutcome::not_needed("the format says how it is sent")
+                OptionOutcome::not_needed("the format defines the method")
             }
             "METHOD" if METHODS.contains(&&*value.to_ascii_lowercase()) => {
                 draft.set(section, "method", &value.to_ascii_lowercase())
             }
-            "METHOD" => OptionOutcome::instead("post, put, patch and get are what there is"),
+            "METHOD" => OptionOutcome::instead("use post, put, patch or get"),
             "HEADERS" => headers(value, section, draft),
-            "PRIORITY" => OptionOutcome::not_needed("the outcome of the run says how urgent it is"),
+            "PRIORITY" => OptionOutcome::not_needed("the result of the run defines the priority"),
             _ => self.login(key, value, draft),
         }
     }
@@ -271,14 +271,14 @@ impl<'a> Endpoint<'a> {
         match (key, &*auth) {
             ("AUTH_TOKEN", _) if is_pushover => draft.set_secret(section, "token", value),
             ("AUTH_USER", _) if is_pushover => draft.set_secret(section, "user", value),
-            ("AUTH_TYPE", _) if is_pushover => OptionOutcome::not_needed("its token and user say it"),
+            ("AUTH_TYPE", _) if is_pushover => OptionOutcome::not_needed("pushover uses token and user"),
             ("AUTH_TYPE", "bearer" | "basic" | "hmac") => draft.set(section, "auth", &auth),
-            ("AUTH_TYPE", _) => OptionOutcome::not_needed("no authorization"),
+            ("AUTH_TYPE", _) => OptionOutcome::not_needed("no authentication"),
             ("AUTH_TOKEN", "bearer") | ("AUTH_PASS", "basic") | ("AUTH_SECRET", "hmac") => {
                 draft.set_secret(section, "secret", value)
             }
             ("AUTH_USER", "basic") => draft.set(section, "username", value),
-            _ => OptionOutcome::not_needed("its AUTH_TYPE or FORMAT does not use it"),
+            _ => OptionOutcome::not_needed("the AUTH_TYPE or FORMAT does not use it"),
         }
     }
 }
@@ -287,7 +287,7 @@ impl<'a> Endpoint<'a> {
 fn headers(value: &str, section: (&str, &str), draft: &mut Draft) -> OptionOutcome {
     let headers = value.split(',').map(str::trim).filter(|line| line.contains(':'));
     let outcomes: Vec<_> = headers.map(|line| draft.set_secret(section, "secret-header", line)).collect();
-    outcomes.into_iter().next_back().unwrap_or_else(|| OptionOutcome::not_needed("it names none"))
+    outcomes.into_iter().next_back().unwrap_or_else(|| OptionOutcome::not_needed("it contains no header"))
 }
 
 // Monitoring
@@ -298,12 +298,12 @@ pub fn metrics(_: &LegacyContext, _: &str, draft: &mut Draft) -> OptionOutcome {
 
 pub fn metrics_path(context: &LegacyContext, value: &str, draft: &mut Draft) -> OptionOutcome {
     if value.is_empty() {
-        return OptionOutcome::not_needed("the folder of node_exporter is looked for");
+        return OptionOutcome::not_needed("the directory of node_exporter is detected");
     }
     let outcome = draft.set(METRICS, "path", value);
     if std::path::Path::new(value).starts_with(&context.env.base_dir) {
         return outcome.noted(
-            "it belongs to the old installation: give node_exporter and this another one before that goes",
+            "it is in the old installation: set another directory here and in node_exporter before you remove that",
         );
     }
     outcome
@@ -332,13 +332,13 @@ pub fn check_own_health(context: &LegacyContext) -> Result<(), OptionOutcome> {
     if is_own_health(context) {
         return Ok(());
     }
-    Err(OptionOutcome::not_needed("the central portal belongs to the old tool"))
+    Err(OptionOutcome::not_needed("the central portal works with the legacy program only"))
 }
 
 pub fn health(context: &LegacyContext, value: &str, draft: &mut Draft) -> OptionOutcome {
     if !is_own_health(context) {
         return OptionOutcome::instead(
-            "the central portal belongs to the old tool: `healthchecks: NAME` takes the URL of any such service",
+            "the central portal works with the legacy program only: use `healthchecks: NAME` with the URL of any such service",
         );
     }
     health_url(context, value, draft)
@@ -346,7 +346,7 @@ pub fn health(context: &LegacyContext, value: &str, draft: &mut Draft) -> Option
 
 pub fn health_mode(context: &LegacyContext, value: &str, draft: &mut Draft) -> OptionOutcome {
     if value.eq_ignore_ascii_case("self") {
-        return OptionOutcome::not_needed("every service is your own");
+        return OptionOutcome::not_needed("every service is your own here");
     }
     health(context, value, draft)
 }
@@ -355,14 +355,14 @@ pub fn health_url(context: &LegacyContext, _: &str, draft: &mut Draft) -> Option
     match health_address(context) {
         Some(url) => address(draft, HEALTH, true, &url),
         None => OptionOutcome::invalid(
-            "neither HEALTHCHECK_BACKUP_URL nor HEALTHCHECK_BACKUP_ID is set; nothing was told",
+            "neither HEALTHCHECK_BACKUP_URL nor HEALTHCHECK_BACKUP_ID is set; the legacy program sent nothing",
         ),
     }
 }
 
 pub fn health_part(context: &LegacyContext, value: &str, draft: &mut Draft) -> OptionOutcome {
     if value.is_empty() || context.is_set("HEALTHCHECK_BACKUP_URL") {
-        return OptionOutcome::not_needed("HEALTHCHECK_BACKUP_URL says it whole, or it is empty");
+        return OptionOutcome::not_needed("HEALTHCHECK_BACKUP_URL is used instead, or the value is empty");
     }
     health_url(context, value, draft)
 }

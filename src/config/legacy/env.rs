@@ -72,16 +72,8 @@ impl EnvFile {
         base_dir: &str,
         process: Option<BTreeMap<String, String>>,
     ) -> Result<Self> {
-        let refused = |line: usize, what: &str, hint: &str| {
-            fault(SyntaxError::new(&name.into(), line, what).hinted(hint))
-        };
-
-        // Comments may have any encoding.
-        let spoken =
-            |line: &[u8]| !line.trim_ascii_start().starts_with(b"#") && std::str::from_utf8(line).is_err();
-        if let Some(at) = bytes.split(|byte| *byte == b'\n').position(spoken) {
-            return Err(refused(at + 1, "is not UTF-8", "save it as UTF-8: iconv -f LATIN1 -t UTF-8"));
-        }
+        check_utf8(name, bytes)?;
+        let invalid = |line: usize, what: &str, hint: &str| invalid(name, line, what, hint);
 
         let text = String::from_utf8_lossy(bytes);
         let mut env = Self {
@@ -91,29 +83,32 @@ impl EnvFile {
             asked: process.is_some(),
             process: process.unwrap_or_default(),
         };
+
         let mut lines = (1..).zip(text.strip_prefix('\u{feff}').unwrap_or(&text).split('\n'));
         while let Some((number, line)) = lines.next() {
             if line.len() > LINE_MAX_BYTES {
-                return Err(refused(
+                return Err(invalid(
                     number,
                     "is longer than 64 KiB",
-                    "the old tool did not read such a file either",
+                    "the legacy program did not read such a file either",
                 ));
             }
+
             let line = line.strip_suffix('\r').unwrap_or(line).trim();
             if line.is_empty() || line.starts_with('#') {
                 continue;
             }
             let Some((left, right)) = line.split_once('=') else {
-                env.remark(number, "", "has no '=': the old tool passed over it", true);
+                env.remark(number, "", "has no '=': the legacy program ignored it", true);
                 continue;
             };
+
             let exported = left.strip_prefix("export ");
             let key = exported.unwrap_or(left).trim().to_uppercase();
             if exported.is_none() && BLOCKS.contains(&&*key) && line[left.len()..] == *"=\"" {
                 let block = block(&mut lines).ok_or_else(|| {
-                    let what = format!("the block of {key} does not end");
-                    refused(number, &what, "it ends with a line that is only \"; is the file whole?")
+                    let what = format!("the block of {key} has no end");
+                    invalid(number, &what, "a block ends with a line that is only \"; is the file complete?")
                 })?;
                 env.assign(key, number, block, true);
                 continue;
@@ -123,7 +118,7 @@ impl EnvFile {
 
         if !text.is_empty() && !text.ends_with('\n') {
             let last = text.lines().count();
-            env.remark(last, "", "the last line has no end: is the file whole?", false);
+            env.remark(last, "", "the last line has no line break: is the file complete?", false);
         }
         Ok(env)
     }
@@ -136,16 +131,17 @@ impl EnvFile {
         match scalar(right.trim()) {
             Scalar::Whole(value) => self.assign(key, number, value, false),
             Scalar::Cut(value) => {
-                let what = "the old tool cut the value at the '#', which begins a comment outside quotes";
+                let what =
+                    "the legacy program cut the value at the '#', which starts a comment outside quotes";
                 self.remark(number, &key, what, false);
                 self.assign(key, number, value, false);
             }
             Scalar::Open if BLOCKS.contains(&&*key) => {
-                let what = "a block is `KEY=\"` alone, without `export` and without a value behind it: the old \
-                            tool did not read this one";
+                let what = "a block starts with `KEY=\"` alone, without `export` and without a value: the legacy \
+                            program ignored this one";
                 self.remark(number, &key, what, true);
             }
-            Scalar::Open => self.remark(number, &key, "its quote does not end", true),
+            Scalar::Open => self.remark(number, &key, "the closing quote is missing", true),
         }
     }
 
@@ -157,7 +153,7 @@ impl EnvFile {
                 self.keys.insert(key, Assigned { line: earlier.line, raw: joined });
                 return;
             }
-            let what = format!("given again in line {line}, and the last one counts");
+            let what = format!("set again in line {line}, and the last one counts");
             self.remark(earlier.line, &key, what, false);
         }
         self.keys.insert(key, Assigned { line, raw });
@@ -237,12 +233,25 @@ impl EnvFile {
             within.pop();
             return text;
         }
-
         let process = self.process.get(name).cloned();
         if process.is_none() && !self.asked {
             unknown.insert(name.to_owned());
         }
         process.unwrap_or_default()
+    }
+}
+
+fn invalid(name: &str, line: usize, what: &str, hint: &str) -> anyhow::Error {
+    fault(SyntaxError::new(&name.into(), line, what).hinted(hint))
+}
+
+/// Errors: a line that is not UTF-8. Comments may have any encoding.
+fn check_utf8(name: &str, bytes: &[u8]) -> Result<()> {
+    let is_wrong =
+        |line: &[u8]| !line.trim_ascii_start().starts_with(b"#") && std::str::from_utf8(line).is_err();
+    match bytes.split(|byte| *byte == b'\n').position(is_wrong) {
+        Some(at) => Err(invalid(name, at + 1, "is not UTF-8", "save it as UTF-8: iconv -f LATIN1 -t UTF-8")),
+        None => Ok(()),
     }
 }
 
@@ -305,6 +314,7 @@ fn scalar(text: &str) -> Scalar {
         }
         before = c;
     }
+
     Scalar::Whole(text.to_owned())
 }
 
@@ -344,6 +354,7 @@ pub fn duration(text: &str) -> Option<u64> {
     if rest.is_empty() {
         return None;
     }
+
     while !rest.is_empty() {
         let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
         let number: f64 = rest[..end].parse().ok()?;
@@ -378,7 +389,7 @@ mod tests {
         env(text).value(&[key], false, true).unwrap().text
     }
 
-    fn told(text: &str) -> Vec<String> {
+    fn warnings(text: &str) -> Vec<String> {
         env(text)
             .remarks
             .iter()
@@ -387,7 +398,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_read_as_its_loader_read_it() {
+    fn lines_are_read_like_the_legacy_loader() {
         for (text, expected) in [
             ("KEY=a b", "a b"),
             ("  export key = a ", "a"),
@@ -409,20 +420,20 @@ mod tests {
     }
 
     #[test]
-    fn what_it_passed_over_is_remarked() {
+    fn ignored_lines_become_warnings() {
         assert_eq!(
-            told("A=x#y\n"),
-            ["1 A: the old tool cut the value at the '#', which begins a comment outside quotes"]
+            warnings("A=x#y\n"),
+            ["1 A: the legacy program cut the value at the '#', which starts a comment outside quotes"]
         );
-        assert_eq!(told("A=1\nB=2\nA=3\n"), ["1 A: given again in line 3, and the last one counts"]);
-        assert_eq!(told("nonsense\n"), ["1 : has no '=': the old tool passed over it"]);
-        assert_eq!(told("A=\"x\nB=1\n"), ["1 A: its quote does not end"]);
-        assert_eq!(told("A=1"), ["1 : the last line has no end: is the file whole?"]);
-        assert!(told("export BACKUP_BLACKLIST=\"\n/a\n\"\n")[0].contains("a block is"));
+        assert_eq!(warnings("A=1\nB=2\nA=3\n"), ["1 A: set again in line 3, and the last one counts"]);
+        assert_eq!(warnings("nonsense\n"), ["1 : has no '=': the legacy program ignored it"]);
+        assert_eq!(warnings("A=\"x\nB=1\n"), ["1 A: the closing quote is missing"]);
+        assert_eq!(warnings("A=1"), ["1 : the last line has no line break: is the file complete?"]);
+        assert!(warnings("export BACKUP_BLACKLIST=\"\n/a\n\"\n")[0].contains("a block starts"));
     }
 
     #[test]
-    fn blocks_and_repeated_lines_add_up_where_they_did() {
+    fn blocks_and_repeated_lines_add_up() {
         let text =
             "BACKUP_BLACKLIST=/old\nBACKUP_BLACKLIST=\"\n# no\n/a\n\n /b c \n\"\nBACKUP_BLACKLIST=/d\nX=1\n";
         assert_eq!(read(text, "BACKUP_BLACKLIST"), "/a\n/b c\n/d");
@@ -432,20 +443,20 @@ mod tests {
     }
 
     #[test]
-    fn what_it_refused_is_refused_with_its_line() {
-        let told = |text: &[u8]| format!("{:#}", EnvFile::parse("f", text, "/", None).unwrap_err());
+    fn invalid_files_are_errors_with_a_line() {
+        let error = |text: &[u8]| format!("{:#}", EnvFile::parse("f", text, "/", None).unwrap_err());
+        assert_eq!(error(b"A=1\nBACKUP_BLACKLIST=\"\n/a\n"), "f:2: the block of BACKUP_BLACKLIST has no end");
         assert_eq!(
-            told(b"A=1\nBACKUP_BLACKLIST=\"\n/a\n"),
-            "f:2: the block of BACKUP_BLACKLIST does not end"
+            error(format!("A=1\nB={}\n", "x".repeat(65_536)).as_bytes()),
+            "f:2: is longer than 64 KiB"
         );
-        assert_eq!(told(format!("A=1\nB={}\n", "x".repeat(65_536)).as_bytes()), "f:2: is longer than 64 KiB");
-        assert_eq!(told(b"A=1\nB=\xff\n"), "f:2: is not UTF-8");
+        assert_eq!(error(b"A=1\nB=\xff\n"), "f:2: is not UTF-8");
         let latin = EnvFile::parse("f", b"# f\xfcr\nA=1\n", "/", None).unwrap();
         assert_eq!(latin.value(&["A"], true, true).unwrap().text, "1", "a comment may be of any encoding");
     }
 
     #[test]
-    fn variables_are_looked_up_where_it_looked() {
+    fn variables_are_expanded() {
         let text = "BASE_DIR=/wrong\nA=${BASE_DIR}/x$B.y\nB=b${C}\nC=$C$A\nD='${HOME}'\nE=5$ ${}\n";
         assert_eq!(read(text, "A"), "/opt/proxsave/xb.y");
         assert_eq!(read(text, "E"), "5$");
@@ -461,14 +472,14 @@ mod tests {
     }
 
     #[test]
-    fn the_old_name_that_says_something_wins() {
+    fn the_first_name_with_a_value_wins() {
         let text = "LOCAL_BACKUP_PATH=\nBACKUP_PATH=/b\n";
         assert_eq!(env(text).value(&["LOCAL_BACKUP_PATH", "BACKUP_PATH"], true, true).unwrap().text, "/b");
         assert_eq!(env("").value(&["A"], true, true), None);
     }
 
     #[test]
-    fn lists_and_durations_are_its_own() {
+    fn lists_and_durations_are_read_like_the_legacy_loader() {
         assert_eq!(list("a b, 'c';\"d\"|e\n\nf"), ["a b", "c", "d", "e", "f"]);
         assert_eq!(numbers("1 2,3\t4"), ["1", "2", "3", "4"]);
         for (text, expected) in [
@@ -485,7 +496,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn no_file_makes_it_panic(text in "([A-E]{1,2}|[= #\"'\\\\${}\n\r]|export |BACKUP_BLACKLIST=\"\n){0,60}") {
+        fn no_file_causes_a_panic(text in "([A-E]{1,2}|[= #\"'\\\\${}\n\r]|export |BACKUP_BLACKLIST=\"\n){0,60}") {
             if let Ok(env) = EnvFile::parse("f", text.as_bytes(), "/opt", None) {
                 for (key, _) in env.keys() {
                     let _ = env.value(&[key], true, true);

@@ -33,10 +33,10 @@ pub fn compression(context: &LegacyContext, _: &str, draft: &mut Draft) -> Optio
 pub fn compression_mode(context: &LegacyContext, value: &str, draft: &mut Draft) -> OptionOutcome {
     compression(context, "", draft);
     if codec(context) == "none" {
-        return OptionOutcome::not_needed("nothing is compressed");
+        return OptionOutcome::not_needed("compression is off");
     }
     if standard(context) {
-        return OptionOutcome::not_needed("the level is given by itself");
+        return OptionOutcome::not_needed("the level is set separately");
     }
     draft.set(BACKUP, "compression-mode", &value.to_ascii_lowercase())
 }
@@ -44,11 +44,11 @@ pub fn compression_mode(context: &LegacyContext, value: &str, draft: &mut Draft)
 pub fn compression_level(context: &LegacyContext, value: &str, draft: &mut Draft) -> OptionOutcome {
     compression(context, "", draft);
     if codec(context) == "none" {
-        return OptionOutcome::not_needed("nothing is compressed");
+        return OptionOutcome::not_needed("compression is off");
     }
     if !standard(context) {
         let mode = context.text("COMPRESSION_MODE");
-        return OptionOutcome::not_needed(format!("COMPRESSION_MODE={mode} chose the level, here and there"));
+        return OptionOutcome::not_needed(format!("COMPRESSION_MODE={mode} defines the level"));
     }
 
     let range = match codec(context) {
@@ -63,7 +63,7 @@ pub fn compression_level(context: &LegacyContext, value: &str, draft: &mut Draft
 
     let becomes = draft.line(BACKUP, "compression-level", "6");
     OptionOutcome::invalid(format!(
-        "{level} is no level of {}; the old tool took 6, so it is now {becomes}",
+        "{level} is not a level of {}; the legacy program used 6, so it is now {becomes}",
         codec(context)
     ))
 }
@@ -103,15 +103,16 @@ fn paths(globs: Vec<String>, key: &str, draft: &mut Draft) -> OptionOutcome {
     let (mut lines, mut wrong) = (Vec::new(), Vec::new());
     // The legacy program did not split or cut these values, although they look like that.
     let is_odd = globs.iter().any(|glob| glob.contains(" /") || glob.contains(" #"));
-
     for glob in globs {
         if glob.contains('$') {
-            wrong.push(format!("'{glob}' holds a variable, which the old tool did not expand in lists"));
+            wrong.push(format!(
+                "'{glob}' contains a variable, which the legacy program did not expand in lists"
+            ));
             continue;
         }
         match Pattern::new(&glob) {
             Ok(_) if glob.contains(char::is_control) => {
-                wrong.push("a path holds a control character".to_owned());
+                wrong.push("a path contains a control character".to_owned());
             }
             Ok(_) => lines.push(draft.line(BACKUP, key, &glob)),
             Err(error) => wrong.push(format!("{error:#}")),
@@ -122,15 +123,14 @@ fn paths(globs: Vec<String>, key: &str, draft: &mut Draft) -> OptionOutcome {
         (true, true) => OptionOutcome::not_needed("the list is empty"),
         (true, false) => OptionOutcome::invalid(wrong.join("; ")),
         (false, true) => OptionOutcome::taken(lines.join(", ")),
-        (false, false) => OptionOutcome::invalid(format!(
-            "{}; what could be read is now {}",
-            wrong.join("; "),
-            lines.join(", ")
-        )),
+        (false, false) => {
+            OptionOutcome::invalid(format!("{}; the rest is now {}", wrong.join("; "), lines.join(", ")))
+        }
     };
+
     if is_odd {
         return outcome
-            .noted("a blank separates nothing, and a # behind a path begins no comment, there as here");
+            .noted("as before, blanks do not separate paths and a # after a path is not a comment");
     }
     outcome
 }
@@ -138,7 +138,7 @@ fn paths(globs: Vec<String>, key: &str, draft: &mut Draft) -> OptionOutcome {
 /// Includes a directory that is not at the product's default place.
 pub fn other_folder(context: &LegacyContext, value: &str, draft: &mut Draft) -> OptionOutcome {
     if value.is_empty() || value.trim_end_matches('/').ends_with("/ceph") && value.matches('/').count() == 2 {
-        return OptionOutcome::not_needed("the catalogue knows this folder");
+        return OptionOutcome::not_needed("the catalogue contains this directory");
     }
     includes(context, value, draft)
 }
@@ -147,9 +147,11 @@ pub fn other_folder(context: &LegacyContext, value: &str, draft: &mut Draft) -> 
 pub fn acme(context: &LegacyContext, _: &str, draft: &mut Draft) -> OptionOutcome {
     let (accounts, plugins) = (context.on("BACKUP_PBS_ACME_ACCOUNTS"), context.on("BACKUP_PBS_ACME_PLUGINS"));
     match (accounts, plugins) {
-        (true, true) => OptionOutcome::not_needed("saved here too (pbs-acme)"),
+        (true, true) => OptionOutcome::not_needed("also saved here (pbs-acme)"),
         (false, false) => draft.set(BACKUP, "skip", "pbs-acme"),
-        _ => OptionOutcome::instead("accounts and plugins are one item, pbs-acme, and saved together"),
+        _ => {
+            OptionOutcome::instead("accounts and plugins are one item here, pbs-acme, and are saved together")
+        }
     }
 }
 
@@ -158,12 +160,12 @@ pub fn s3(context: &LegacyContext, value: &str, draft: &mut Draft) -> OptionOutc
     let is_set = context.is_set("BACKUP_PBS_S3_ENDPOINTS");
     let is_on = if is_set { env::boolean(value) } else { context.on("BACKUP_DATASTORE_CONFIGS") };
     match (is_on, is_set) {
-        (true, true) => OptionOutcome::not_needed("saved here too (pbs-s3)"),
+        (true, true) => OptionOutcome::not_needed("also saved here (pbs-s3)"),
         (true, false) => OptionOutcome::NotSet,
         (false, true) => draft.set(BACKUP, "skip", "pbs-s3"),
         (false, false) => draft
             .set(BACKUP, "skip", "pbs-s3")
-            .noted("not set; it followed BACKUP_DATASTORE_CONFIGS, which is off"),
+            .noted("not set; BACKUP_DATASTORE_CONFIGS, which is off, was used instead"),
     }
 }
 
@@ -172,10 +174,12 @@ pub fn time(_: &LegacyContext, value: &str, _: &mut Draft) -> OptionOutcome {
         hour.parse::<u8>().is_ok_and(|hour| hour < 24) && minute.parse::<u8>().is_ok_and(|minute| minute < 60)
     });
     if !valid {
-        return OptionOutcome::invalid(format!("'{value}' is no time of day; the old tool took 02:00"));
+        return OptionOutcome::invalid(format!(
+            "'{value}' is not a valid time; the legacy program used 02:00"
+        ));
     }
     OptionOutcome::instead(format!(
-        "`systemctl edit proxmox-backup-extra.timer`, there [Timer], OnCalendar= and OnCalendar=*-*-* {value}:00"
+        "use `systemctl edit proxmox-backup-extra.timer`: [Timer], OnCalendar= and OnCalendar=*-*-* {value}:00"
     ))
 }
 
@@ -201,7 +205,7 @@ fn goes_on(context: &LegacyContext) -> bool {
 
 pub fn preflight_aborts(context: &LegacyContext, _: &str, draft: &mut Draft) -> OptionOutcome {
     if context.is_set("CONTINUE_ON_SECURITY_ISSUES") {
-        return OptionOutcome::not_needed("CONTINUE_ON_SECURITY_ISSUES goes before it");
+        return OptionOutcome::not_needed("CONTINUE_ON_SECURITY_ISSUES is used instead");
     }
     preflight(context, "", draft)
 }
@@ -221,7 +225,7 @@ pub fn allowed_ports(_: &LegacyContext, value: &str, draft: &mut Draft) -> Optio
     if bad.is_empty() {
         outcome
     } else {
-        OptionOutcome::invalid(format!("{}: no SERVICE:PORT", bad.join(", ")))
+        OptionOutcome::invalid(format!("{}: not SERVICE:PORT", bad.join(", ")))
     }
 }
 
@@ -234,8 +238,10 @@ pub fn allowed_processes(_: &LegacyContext, value: &str, draft: &mut Draft) -> O
     if bad.is_empty() {
         return outcome;
     }
-    outcome
-        .noted(&format!("left out: {}; a name is no regular expression, it may end with a *", bad.join(", ")))
+    outcome.noted(&format!(
+        "skipped: {}; regular expressions are not supported, a name may end with a *",
+        bad.join(", ")
+    ))
 }
 
 // Encryption
@@ -251,9 +257,9 @@ pub fn encrypt(context: &LegacyContext, value: &str, draft: &mut Draft) -> Optio
         if context.is_set("AGE_RECIPIENT") {
             return draft.set(BACKUP, "seal", "no");
         }
-        return OptionOutcome::not_needed("snapshots are sealed when there is a recipient");
+        return OptionOutcome::not_needed("snapshots are encrypted when there is a recipient");
     }
-    draft.set(BACKUP, "seal", "yes").noted("without a recipient a run fails before it reads anything")
+    draft.set(BACKUP, "seal", "yes").noted("without a recipient, a run fails before it reads anything")
 }
 
 pub fn recipients(context: &LegacyContext, value: &str, draft: &mut Draft) -> OptionOutcome {
@@ -264,6 +270,7 @@ pub fn recipients(context: &LegacyContext, value: &str, draft: &mut Draft) -> Op
 fn seal_to(keys: Vec<String>, context: &LegacyContext, draft: &mut Draft) -> OptionOutcome {
     let (good, bad): (Vec<String>, Vec<String>) =
         keys.into_iter().partition(|key| key.starts_with("age1") || key.starts_with("ssh-"));
+
     let mut lines = Vec::new();
     let salt = salt(context);
     for key in &good {
@@ -278,16 +285,18 @@ fn seal_to(keys: Vec<String>, context: &LegacyContext, draft: &mut Draft) -> Opt
     }
 
     let outcome = match (lines.is_empty(), bad.len()) {
-        (true, 0) => OptionOutcome::not_needed("it names nobody"),
-        (true, _) => OptionOutcome::invalid("it holds no public key of age or SSH"),
+        (true, 0) => OptionOutcome::not_needed("it contains no recipient"),
+        (true, _) => OptionOutcome::invalid("it contains no public key of age or SSH"),
         (false, 0) => OptionOutcome::taken(lines.join(", ")),
         (false, bad) => OptionOutcome::invalid(format!(
-            "{bad} of its lines are no public keys; the others are {}",
+            "{bad} of its lines are not public keys; the others are {}",
             lines.join(", ")
         )),
     };
+
     if salt.is_some() && !lines.is_empty() {
-        return outcome.noted("the salt of the old passphrase stands beside it, so that the same passphrase opens new snapshots");
+        return outcome
+            .noted("with the salt of the old passphrase, so that the same passphrase opens new snapshots");
     }
     outcome
 }
@@ -303,8 +312,8 @@ fn salt(context: &LegacyContext) -> Option<String> {
 pub fn recipient_file(context: &LegacyContext, _: &str, draft: &mut Draft) -> OptionOutcome {
     match &context.beside.recipients {
         Some(Ok(text)) => seal_to(public_keys(text), context, draft),
-        Some(Err(why)) => OptionOutcome::invalid(format!("{why}; name its recipients with `recipient`")),
-        None if context.is_set("AGE_RECIPIENT") => OptionOutcome::not_needed("there is no such file"),
-        None => OptionOutcome::invalid("there is no such file, and encryption is on: name a `recipient`"),
+        Some(Err(why)) => OptionOutcome::invalid(format!("{why}; add its recipients with `recipient`")),
+        None if context.is_set("AGE_RECIPIENT") => OptionOutcome::not_needed("the file does not exist"),
+        None => OptionOutcome::invalid("the file does not exist, and encryption is on: add a `recipient`"),
     }
 }

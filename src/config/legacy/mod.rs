@@ -88,17 +88,15 @@ impl OptionOutcome {
     }
 
     /// Replaces the outcome when the section that it names is rejected.
-    fn refuse(&mut self, section: &str, why: &RejectReason) {
+    fn reject(&mut self, section: &str, why: &RejectReason) {
         let Self::Taken { becomes, .. } = self else { return };
         let names = |text: &str| text == section || text.starts_with(&format!("{section} "));
         if !becomes.split(", ").any(names) {
             return;
         }
         *self = match why {
-            RejectReason::UnknownKind => {
-                Self::instead(format!("this version has no such thing as '{section}'"))
-            }
-            RejectReason::Because(why) => Self::invalid(format!("'{section}' cannot be made of it: {why}")),
+            RejectReason::UnknownKind => Self::instead(format!("this version does not have '{section}'")),
+            RejectReason::Because(why) => Self::invalid(format!("'{section}' is not valid: {why}")),
         };
     }
 
@@ -119,8 +117,8 @@ impl OptionOutcome {
 /// Kind and id of a section of the new configuration.
 type SectionName = (&'static str, &'static str);
 
-/// The reason of an option whose channel is switched off.
-const CHANNEL_OFF: &str = "the channel is off";
+/// Reason for options of a channel that is off.
+const CHANNEL_OFF: &str = "the channel was off";
 
 /// Legacy option with its outcome.
 #[derive(Debug, Clone, Serialize)]
@@ -160,9 +158,9 @@ const COLOURS: [&str; 14] = [
 
 /// Fixed behaviour of the legacy program that is different here.
 const DIFFERENCES: [&str; 3] = [
-    "it always saved all of /home, which is data of users; name what matters with `include`",
-    "its retention counted the archives of all hosts in a folder together; ours counts each host's own",
-    "it ran from cron or as a daemon; ours runs from proxmox-backup-extra.timer, once a day",
+    "all of /home was always saved; here, use `include` for the files that you need",
+    "retention counted the archives of all hosts in a directory together; here it counts each host separately",
+    "it was started by cron or ran as a daemon; here proxmox-backup-extra.timer starts it once a day",
 ];
 
 /// Reason why a section is rejected.
@@ -183,31 +181,33 @@ pub fn migrate(
     let mut draft = Draft { sections: Vec::new() };
     let context = LegacyContext { env, beside };
     let mut options: Vec<OptionReport> =
-        table::ROWS.iter().map(|row| account(row, &context, &mut draft)).collect();
+        table::ROWS.iter().map(|row| report(row, &context, &mut draft)).collect();
+
     let mut known: BTreeSet<String> = keys().map(str::to_owned).collect();
     let endpoints = channels::endpoints(&context, &mut draft);
-    known.extend(endpoints.iter().map(|account| account.key.clone()));
+    known.extend(endpoints.iter().map(|report| report.key.clone()));
     options.extend(endpoints);
     for (key, line) in env.keys().filter(|(key, _)| !known.contains(*key)) {
         options.push(unknown(key, line, env));
     }
 
-    let mut refused = Vec::new();
+    let mut rejected = Vec::new();
     for section in &mut draft.sections {
-        refused.extend(thin_out(section, accepts));
+        rejected.extend(remove_invalid_lines(section, accepts));
     }
     draft.sections.retain(|section| match accepts(section) {
         Ok(()) => true,
         Err(why) => {
-            refused.push((format!("{}: {}", section.kind, section.id), why));
+            rejected.push((format!("{}: {}", section.kind, section.id), why));
             false
         }
     });
-    for account in &mut options {
-        refused.iter().for_each(|(section, why)| account.outcome.refuse(section, why));
-    }
-    options.sort_by_key(|account| account.line.unwrap_or(usize::MAX));
 
+    for report in &mut options {
+        rejected.iter().for_each(|(section, why)| report.outcome.reject(section, why));
+    }
+
+    options.sort_by_key(|report| report.line.unwrap_or(usize::MAX));
     Migration {
         options,
         remarks: env.remarks.clone(),
@@ -234,13 +234,13 @@ const SPARE: [&str; 13] = [
 ];
 
 /// Removes invalid lines and returns them with their reasons, so that one of them does not cost the whole section.
-fn thin_out(
+fn remove_invalid_lines(
     section: &mut Section,
     accepts: &dyn Fn(&Section) -> Result<(), RejectReason>,
 ) -> Vec<(String, RejectReason)> {
-    let mut refused = Vec::new();
+    let mut rejected = Vec::new();
     if accepts(section).is_ok() {
-        return refused;
+        return rejected;
     }
 
     let is_backup = section.kind == "backup";
@@ -248,24 +248,26 @@ fn thin_out(
     let mut bare = section.clone();
     bare.entries.retain(|entry| !is_spare(entry));
     if accepts(&bare).is_err() {
-        return refused;
+        return rejected;
     }
+
     section.entries.retain(|entry| {
         let mut with = bare.clone();
         with.entries.extend(is_spare(entry).then(|| entry.clone()));
         let Err(why) = accepts(&with) else { return true };
-        refused.push((format!("{}: {} / {}", bare.kind, bare.id, entry.key), why));
+        rejected.push((format!("{}: {} / {}", bare.kind, bare.id, entry.key), why));
         false
     });
-    refused
+    rejected
 }
 
-fn account(row: &OptionRow, context: &LegacyContext, draft: &mut Draft) -> OptionReport {
+fn report(row: &OptionRow, context: &LegacyContext, draft: &mut Draft) -> OptionReport {
     let given = context.given(row);
     let (value, set) = match &given {
         Some(value) => (value.text.clone(), true),
         None => (row.default.to_owned(), false),
     };
+
     let mut outcome = if set || row.rule.applies_unset() {
         judge(row, &value, context, draft)
     } else {
@@ -274,7 +276,7 @@ fn account(row: &OptionRow, context: &LegacyContext, draft: &mut Draft) -> Optio
     if let Some(value) = given.as_ref().filter(|value| !value.unknown.is_empty()) {
         let names = value.unknown.join(", ");
         outcome = outcome.noted(&format!(
-            "{names} is set nowhere in the file; the old tool took it from its environment, --env does too"
+            "{names} is not set in the file; the legacy program read it from its environment, as --env does"
         ));
     }
 
@@ -297,11 +299,12 @@ fn judge(row: &OptionRow, value: &str, context: &LegacyContext, draft: &mut Draf
             let shown = if row.secret { MASK } else { value };
             let treated = match row.kind {
                 OptionKind::Bool => "no".to_owned(),
-                OptionKind::Size => "an error that ended its run".to_owned(),
+                OptionKind::Size => "an error and stopped".to_owned(),
                 _ if row.default.is_empty() => "not set".to_owned(),
                 _ => format!("its default {}", row.default),
             };
-            let what = format!("'{shown}' {wrong}; the old tool took it for {treated}");
+
+            let what = format!("'{shown}' {wrong}; the legacy program treated it as {treated}");
             match row.rule.apply(row, row.kind.fallback(row.default), context, draft) {
                 OptionOutcome::Taken { becomes, .. } => {
                     OptionOutcome::invalid(format!("{what}, so it is now {becomes}"))
@@ -315,22 +318,22 @@ fn judge(row: &OptionRow, value: &str, context: &LegacyContext, draft: &mut Draf
 fn unknown(key: &str, line: usize, env: &EnvFile) -> OptionReport {
     let names: Vec<&str> = keys().collect();
     let outcome = if env.is_variable(key) {
-        OptionOutcome::not_needed("a variable of the file's own: what names it has its value")
+        OptionOutcome::not_needed("a variable that other values in the file use")
     } else if COLOURS.contains(&key) {
-        OptionOutcome::not_needed("a colour of the Bash version")
+        OptionOutcome::not_needed("a terminal colour of the Bash version")
     } else if channels::is_of_endpoint(key) {
         OptionOutcome::not_needed(
-            "WEBHOOK_ENDPOINTS does not name this endpoint; the old tool sent nothing to it",
+            "WEBHOOK_ENDPOINTS does not contain this endpoint; the legacy program sent nothing to it",
         )
     } else {
         let hint = nearest(key, &names).map_or_else(
-            || "the old tool knew no such option and passed over it".to_owned(),
-            |near| format!("the old tool knew no such option; was {near} meant?"),
+            || "the legacy program did not have this option and ignored it".to_owned(),
+            |near| format!("the legacy program did not have this option; did you mean {near}?"),
         );
         OptionOutcome::Unknown { hint }
     };
-    let (key, value) = (key.to_owned(), String::new());
 
+    let (key, value) = (key.to_owned(), String::new());
     OptionReport { key, written_as: None, line: Some(line), value, outcome }
 }
 

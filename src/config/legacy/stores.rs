@@ -13,7 +13,7 @@ const DEFAULT_STORE: &str = "/var/lib/proxmox-backup-extra/store";
 /// The legacy GFS kept one snapshot a year without a limit when its number was 0.
 const FOR_EVER: &str = "1000";
 const MOUNT_POINT: &str =
-    "where it is a mount point, `mountpoint yes` keeps a missing disk from being taken for an empty one";
+    "if it is a mount point, set `mountpoint yes`, so that nothing is written when the disk is missing";
 
 /// Returns the number of an option, or its default when the value is not a number.
 fn number(context: &LegacyContext, key: &str) -> i64 {
@@ -27,15 +27,14 @@ pub fn local(context: &LegacyContext, value: &str, draft: &mut Draft) -> OptionO
     if inside {
         let outcome = draft.set(LOCAL, "path", DEFAULT_STORE);
         return outcome.noted(&format!(
-            "{path} belongs to the old installation and goes with it; `pbx-config list {path}` shows what is there, \
-             and archives that are moved to the new place stand in every list"
+            "{path} is in the old installation and is removed with it; `pbx-config list {path}` shows its archives, \
+             and archives that you move to the new store are in every list"
         ));
     }
-
     if !path.starts_with('/') {
         draft.set(LOCAL, "path", DEFAULT_STORE);
         return OptionOutcome::invalid(format!(
-            "'{path}' is no absolute path, so snapshots go to {DEFAULT_STORE}"
+            "'{path}' is not an absolute path, so snapshots are saved in {DEFAULT_STORE}"
         ));
     }
     draft.set(LOCAL, "path", &path).noted(MOUNT_POINT)
@@ -45,17 +44,19 @@ pub fn local(context: &LegacyContext, value: &str, draft: &mut Draft) -> OptionO
 fn secondary_place(context: &LegacyContext) -> Result<String, String> {
     let path = context.text("SECONDARY_PATH");
     if path.is_empty() {
-        return Err("SECONDARY_ENABLED without a SECONDARY_PATH; the old tool refused to run".to_owned());
+        return Err(
+            "SECONDARY_ENABLED without a SECONDARY_PATH; the legacy program refused to run".to_owned()
+        );
     }
     if !path.starts_with('/') || path.starts_with("//") {
-        return Err(format!("'{path}' is no folder of this machine; the old tool refused to run"));
+        return Err(format!("'{path}' is not a directory of this host; the legacy program refused to run"));
     }
     Ok(path)
 }
 
 pub fn secondary(context: &LegacyContext, _: &str, _: &mut Draft) -> OptionOutcome {
     match secondary_place(context) {
-        Ok(path) => OptionOutcome::taken(format!("dir: {}, which is {path}", SECONDARY.1)),
+        Ok(path) => OptionOutcome::taken(format!("dir: {} ({path})", SECONDARY.1)),
         Err(why) => OptionOutcome::invalid(why),
     }
 }
@@ -93,10 +94,10 @@ fn cloud_place(context: &LegacyContext) -> Place {
 
 pub fn cloud(context: &LegacyContext, _: &str, _: &mut Draft) -> OptionOutcome {
     match cloud_place(context) {
-        Place::Remote(place) => OptionOutcome::taken(format!("rclone: cloud, which is {place}")),
-        Place::Folder(place) => OptionOutcome::taken(format!("dir: cloud, which is {place}")),
+        Place::Remote(place) => OptionOutcome::taken(format!("rclone: cloud ({place})")),
+        Place::Folder(place) => OptionOutcome::taken(format!("dir: cloud ({place})")),
         Place::None => OptionOutcome::invalid(
-            "CLOUD_ENABLED without a CLOUD_REMOTE that can be; the old tool refused to run",
+            "CLOUD_ENABLED without a valid CLOUD_REMOTE; the legacy program refused to run",
         ),
     }
 }
@@ -105,20 +106,22 @@ pub fn cloud_remote(context: &LegacyContext, _: &str, draft: &mut Draft) -> Opti
     match cloud_place(context) {
         Place::Remote(place) => draft.set(CLOUD, "remote", &place),
         Place::Folder(place) => draft.set(CLOUD_FOLDER, "path", &place),
-        Place::None => OptionOutcome::invalid("names no place that can be; the old tool refused to run"),
+        Place::None => {
+            OptionOutcome::invalid("not a valid remote or directory; the legacy program refused to run")
+        }
     }
 }
 
 pub fn check_remote(context: &LegacyContext) -> Result<(), OptionOutcome> {
     match cloud_place(context) {
         Place::Remote(_) => Ok(()),
-        _ => Err(OptionOutcome::not_needed("the copy goes to a folder")),
+        _ => Err(OptionOutcome::not_needed("the copy is not on a remote")),
     }
 }
 
 pub fn cloud_checksum(context: &LegacyContext, value: &str, draft: &mut Draft) -> OptionOutcome {
     if context.on("CLOUD_VERIFY_DOWNLOAD") {
-        return OptionOutcome::not_needed("CLOUD_VERIFY_DOWNLOAD is on and says more");
+        return OptionOutcome::not_needed("CLOUD_VERIFY_DOWNLOAD is on and replaces it");
     }
     draft.set(CLOUD, "checksum", if env::boolean(value) { "remote" } else { "no" })
 }
@@ -131,7 +134,7 @@ pub fn cloud_timeout(_: &LegacyContext, value: &str, draft: &mut Draft) -> Optio
     let seconds = value.parse::<u64>().unwrap_or(0).min(u16::MAX.into());
     if seconds == 0 {
         return OptionOutcome::instead(
-            "without a limit is not possible here; the default of 300 s grows with the bytes",
+            "a timeout is required here; the default of 300 s is extended by the size of the transfer",
         );
     }
     draft.set(CLOUD, "timeout", &seconds.to_string())
@@ -156,14 +159,14 @@ pub fn cloud_flags(_: &LegacyContext, value: &str, draft: &mut Draft) -> OptionO
     }
     lines.extend(file.map(|file| draft.line(CLOUD, "config", file)));
     if lines.is_empty() {
-        return OptionOutcome::not_needed("it is empty");
+        return OptionOutcome::not_needed("the value is empty");
     }
 
     let outcome = OptionOutcome::taken(lines.join(", "));
     if ours.is_empty() {
         return outcome;
     }
-    outcome.noted(&format!("without {}, which is set here anyway", ours.join(" ")))
+    outcome.noted(&format!("without {}, which is always set here", ours.join(" ")))
 }
 
 // Retention
@@ -193,21 +196,24 @@ fn gfs(context: &LegacyContext) -> bool {
 /// Converts the number of snapshots of one store. GFS ignored it.
 pub fn keep(context: &LegacyContext, key: &str, value: &str, draft: &mut Draft) -> OptionOutcome {
     let Some(store) = counted_store(context, key) else {
-        return OptionOutcome::not_needed("the old tool had no such store");
+        return OptionOutcome::not_needed("the legacy program did not use this store");
     };
     if gfs(context) {
         keep_generations(context, store, draft);
-        return OptionOutcome::not_needed("RETENTION_POLICY=gfs does not look at it");
+        return OptionOutcome::not_needed("RETENTION_POLICY=gfs does not use it");
     }
 
     let count: i64 = value.parse().unwrap_or(0);
     let mut outcome = if count <= 0 {
-        OptionOutcome::taken(format!("{}: {} without a keep option, which keeps all", store.0, store.1))
+        OptionOutcome::taken(format!(
+            "{}: {} without a keep option, which keeps all snapshots",
+            store.0, store.1
+        ))
     } else {
         draft.set(store, "keep-last", &count.min(100_000).to_string())
     };
     if !context.is_set(key) {
-        outcome = outcome.noted("not set; this was the default of the old tool");
+        outcome = outcome.noted("not set; the default of the legacy program");
     }
 
     // Versions of 2025 used GFS as soon as one of these was set. Both are kept, so that nothing is deleted too early.
@@ -219,10 +225,10 @@ pub fn keep(context: &LegacyContext, key: &str, value: &str, draft: &mut Draft) 
                 draft.set(store, word, &number(context, counter).to_string());
             }
         }
-        outcome = outcome.noted(
-            "RETENTION_* beside it counted without RETENTION_POLICY in old versions only; both are kept",
-        );
+        outcome =
+            outcome.noted("only old versions used RETENTION_* without RETENTION_POLICY; both are taken over");
     }
+
     outcome
 }
 
@@ -252,7 +258,7 @@ pub fn generation(context: &LegacyContext, key: &str, value: &str, note: &str) -
     if context.is_set("RETENTION_POLICY") || count <= 0 {
         return OptionOutcome::not_needed("RETENTION_POLICY is not gfs");
     }
-    let note = "without RETENTION_POLICY=gfs only old versions looked at it";
+    let note = "only old versions used it without RETENTION_POLICY=gfs";
     if key == "keep-last" {
         return OptionOutcome::not_needed(note);
     }

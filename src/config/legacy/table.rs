@@ -60,18 +60,18 @@ impl OptionKind {
                 Self::Numbers => env::numbers(text).iter().all(|n| n.parse::<i64>().is_ok()),
                 Self::Text | Self::List => true,
             };
-        if ok { Ok(()) } else { Err(format!("is no {}", self.name())) }
+        if ok { Ok(()) } else { Err(format!("is not a valid {}", self.name())) }
     }
 
     fn name(self) -> String {
         match self {
-            Self::Bool => "yes or no".to_owned(),
+            Self::Bool => "boolean (yes or no)".to_owned(),
             Self::Int => "whole number".to_owned(),
             Self::Float => "number".to_owned(),
             Self::Size => "size".to_owned(),
             Self::Duration => "duration".to_owned(),
             Self::Numbers => "list of numbers".to_owned(),
-            Self::Choice(words) => format!("word of {}", words.join(", ")),
+            Self::Choice(words) => format!("value (one of {})", words.join(", ")),
             Self::Text | Self::List => "text".to_owned(),
         }
     }
@@ -161,22 +161,26 @@ impl Rule {
 
         match self {
             Self::Ignore(why) => OptionOutcome::not_needed(*why),
-            Self::Instead(_) if value.is_empty() => OptionOutcome::not_needed("it is empty"),
+            Self::Instead(_) if value.is_empty() => OptionOutcome::not_needed("the value is empty"),
             Self::Instead(what) => OptionOutcome::instead(*what),
             Self::Unless(neutral, what) => {
                 let same = match row.kind {
                     OptionKind::Bool => env::boolean(value) == env::boolean(neutral),
                     _ => value.is_empty() || context.default(neutral) == value,
                 };
-                if same { OptionOutcome::not_needed("as it is here") } else { OptionOutcome::instead(*what) }
+                if same {
+                    OptionOutcome::not_needed("the same as here")
+                } else {
+                    OptionOutcome::instead(*what)
+                }
             }
             Self::Skip(items) if env::boolean(value) => {
-                OptionOutcome::not_needed(format!("saved here too ({})", items.join(", ")))
+                OptionOutcome::not_needed(format!("also saved here ({})", items.join(", ")))
             }
             Self::Skip(items) => draft.set_each(BACKUP, "skip", items),
-            Self::Anyway(_) if env::boolean(value) => OptionOutcome::not_needed("saved here in any case"),
+            Self::Anyway(_) if env::boolean(value) => OptionOutcome::not_needed("always saved here"),
             Self::Anyway(items) => {
-                OptionOutcome::not_needed(format!("saved here in any case; `skip` leaves it out ({items})"))
+                OptionOutcome::not_needed(format!("always saved here; use `skip` to exclude it ({items})"))
             }
             Self::Becomes(what) => OptionOutcome::taken(*what),
             Self::Set(section, key, form) => form.set(row, *section, key, value, draft),
@@ -203,7 +207,7 @@ impl Form {
             return draft.set_each(section, key, &split(value));
         }
         if value.is_empty() {
-            return OptionOutcome::not_needed("it is empty");
+            return OptionOutcome::not_needed("the value is empty");
         }
 
         let number: i64 = value.parse().unwrap_or(0);
@@ -243,34 +247,30 @@ use Need::{Holds, On};
 use OptionKind::{Bool, Choice, Duration, Float, Int, List, Numbers, Size, Text};
 use Rule::{Always, Anyway, Becomes, Custom, Generation, Ignore, Instead, Keep, Set, Skip, Switch, Unless};
 
-const IGNORED: Rule = Ignore("an option of the Bash version; the old tool did not read it any more");
-const COLOURS: Rule = Ignore("colours are for terminals, and NO_COLOR turns them off");
-const LOGS: Rule = Ignore("the log is the journal's: journalctl -u proxmox-backup-extra");
-const EXACT: Rule = Ignore("contents are kept byte for byte, each file by itself");
-const UPLOAD: Rule = Ignore("a snapshot is one file; there is nothing to upload side by side");
-const BOUNDED: Rule = Ignore("every wait has a limit of its own");
-const SAMPLES: Rule = Ignore("the contents of datastores and guest backups are not looked through");
-const ROOTED: Rule = Instead("`--root DIR` works on a system that is mounted elsewhere, for every verb");
-const NO_DAEMON: Rule = Ignore("there is no daemon whose heart beats; the runs are what is watched");
-const NO_UPDATES: Rule = Ignore("updates are apt's");
-const NO_CHANNEL_CHECKS: Rule =
-    Ignore("a channel that fails is a problem of the run, and so of the check of the runs");
-const PLACES: Rule = Ignore("the catalogue knows where Proxmox keeps its files; `include` names others");
+const IGNORED: Rule = Ignore("an option of the Bash version, which the legacy program already ignored");
+const COLOURS: Rule = Ignore("colours are used on terminals only; NO_COLOR disables them");
+const LOGS: Rule = Ignore("the log is in the journal: journalctl -u proxmox-backup-extra");
+const EXACT: Rule = Ignore("files are saved unchanged, byte for byte");
+const UPLOAD: Rule = Ignore("a snapshot is one file; there are no parallel uploads");
+const BOUNDED: Rule = Ignore("every operation has its own timeout");
+const SAMPLES: Rule = Ignore("the contents of datastores and guest backups are not scanned");
+const ROOTED: Rule = Instead("use `--root DIR` with any command for a system that is mounted elsewhere");
+const NO_DAEMON: Rule = Ignore("there is no daemon; monitoring watches the runs");
+const NO_UPDATES: Rule = Ignore("updates are installed with apt");
+const NO_CHANNEL_CHECKS: Rule = Ignore("a channel that fails is reported as a problem of the run");
+const PLACES: Rule = Ignore("the catalogue contains the paths of Proxmox; use `include` for others");
 const SPACE: Rule =
-    Ignore("a store that has no room for the snapshot is a problem of that store, and nothing is left of it");
-const NETWORK: Rule = Unless(
-    "false",
-    "`pbx-config check --network` looks at ports, packet filter and programs when it is asked",
-);
-const OWNERS: Rule = Ignore("snapshots are root's and for root only");
-const TIMER: &str =
-    "`systemctl edit proxmox-backup-extra.timer` sets another time, with an empty OnCalendar= before it";
+    Ignore("a store without enough free space is reported as a problem, and no partial snapshot remains");
+const NETWORK: Rule =
+    Unless("false", "use `pbx-config check --network` to check ports, packet filter and programs");
+const OWNERS: Rule = Ignore("snapshots belong to root and only root can read them");
+const TIMER: &str = "use `systemctl edit proxmox-backup-extra.timer` to set another time, with an empty OnCalendar= line before it";
 
-const CHECKED: &[Need] = &[On("CHECK_NETWORK_SECURITY", "the network was not checked")];
-const ENCRYPTED: &[Need] = &[On("ENCRYPT_ARCHIVE", "nothing was encrypted")];
-const SECOND: &[Need] = &[On("SECONDARY_ENABLED", "the second copy is off")];
-const CLOUD_ON: &[Need] = &[On("CLOUD_ENABLED", "the cloud is off")];
-const REMOTE: &[Need] = &[On("CLOUD_ENABLED", "the cloud is off"), Holds(st::check_remote)];
+const CHECKED: &[Need] = &[On("CHECK_NETWORK_SECURITY", "the network check was off")];
+const ENCRYPTED: &[Need] = &[On("ENCRYPT_ARCHIVE", "encryption was off")];
+const SECOND: &[Need] = &[On("SECONDARY_ENABLED", "the second copy was off")];
+const CLOUD_ON: &[Need] = &[On("CLOUD_ENABLED", "the cloud copy was off")];
+const REMOTE: &[Need] = &[On("CLOUD_ENABLED", "the cloud copy was off"), Holds(st::check_remote)];
 const TELEGRAM_ON: &[Need] = &[On("TELEGRAM_ENABLED", CHANNEL_OFF)];
 const OWN_BOT: &[Need] = &[On("TELEGRAM_ENABLED", CHANNEL_OFF), Holds(ch::check_own_bot)];
 const MAIL_ON: &[Need] = &[On("EMAIL_ENABLED", CHANNEL_OFF)];
@@ -287,22 +287,22 @@ const MOST: i64 = u16::MAX as i64;
 #[allow(clippy::needless_update)] // of the rows that say everything
 pub const ROWS: &[OptionRow] = &[
     // General
-    row!("BACKUP_ENABLED", Bool, "true", Unless("true", "`systemctl disable --now proxmox-backup-extra.timer` stops the daily runs"), env: true),
-    row!("PROFILING_ENABLED", Bool, "true", Ignore("a profiler is no part of a backup"), env: true),
+    row!("BACKUP_ENABLED", Bool, "true", Unless("true", "use `systemctl disable --now proxmox-backup-extra.timer` to stop the daily runs"), env: true),
+    row!("PROFILING_ENABLED", Bool, "true", Ignore("there is no profiler"), env: true),
     row!("USE_COLOR", Bool, "true", COLOURS, env: true),
     row!("DISABLE_COLORS", Bool, "false", COLOURS, env: true),
     row!("COLORIZE_STEP_LOGS", Bool, "true", COLOURS, env: true),
-    row!("DEBUG_LEVEL", Text, "standard", Ignore("-v tells more, -vv everything"), env: true),
-    row!("DRY_RUN", Bool, "false", Unless("false", "`pbx-config backup --dry-run` shows what a run would do"), env: true),
-    row!("LOCK_PATH", Text, "${BASE_DIR}/lock", Ignore("the lock is in /run"), env: true),
-    row!("SECURE_ACCOUNT", Text, "${BASE_DIR}/secure_account", Ignore("credentials are in secrets.cfg, those of rclone in its own configuration"), env: true),
+    row!("DEBUG_LEVEL", Text, "standard", Ignore("use -v for more output, -vv for debug output"), env: true),
+    row!("DRY_RUN", Bool, "false", Unless("false", "use `pbx-config backup --dry-run` to see what a run would do"), env: true),
+    row!("LOCK_PATH", Text, "${BASE_DIR}/lock", Ignore("the lock file is in /run"), env: true),
+    row!("SECURE_ACCOUNT", Text, "${BASE_DIR}/secure_account", Ignore("credentials are in secrets.cfg, those of rclone in rclone.conf"), env: true),
 
     // Security preflight
     row!("SECURITY_CHECK_ENABLED" | "FULL_SECURITY_CHECK", Bool, "true", Custom(fi::preflight), env: true),
     row!("CONTINUE_ON_SECURITY_ISSUES", Bool, "false", Custom(fi::preflight), env: true),
     row!("ABORT_ON_SECURITY_ISSUES", Bool, "true", Custom(fi::preflight_aborts), env: true),
-    row!("AUTO_UPDATE_HASHES", Bool, "true", Ignore("dpkg knows the checksums of the package, `pbx-config check` compares them"), env: true),
-    row!("AUTO_FIX_PERMISSIONS", Bool, "true", Ignore("`pbx-config check --fix` mends owners and modes"), env: true),
+    row!("AUTO_UPDATE_HASHES", Bool, "true", Ignore("`pbx-config check` verifies the checksums of the package with dpkg"), env: true),
+    row!("AUTO_FIX_PERMISSIONS", Bool, "true", Ignore("`pbx-config check --fix` repairs owners and modes"), env: true),
     row!("CHECK_NETWORK_SECURITY", Bool, "false", NETWORK, env: true),
     row!("CHECK_FIREWALL", Bool, "false", NETWORK, needs: CHECKED, env: true),
     row!("CHECK_OPEN_PORTS", Bool, "false", NETWORK, needs: CHECKED, env: true),
@@ -312,10 +312,10 @@ pub const ROWS: &[OptionRow] = &[
     row!("SAFE_BRACKET_PROCESSES", List, "", Custom(fi::allowed_processes), env: true),
     row!("SAFE_KERNEL_PROCESSES", List, "", Custom(fi::allowed_processes), env: true),
     row!("SAFE_PROCESSES", List, "", Custom(fi::allowed_processes), env: true),
-    row!("SKIP_PERMISSION_CHECK", Bool, "false", Ignore("a store tells itself when it cannot be written to"), env: true),
+    row!("SKIP_PERMISSION_CHECK", Bool, "false", Ignore("a store reports an error when it is not writable"), env: true),
     row!("BACKUP_USER", Text, "backup", OWNERS, env: true),
     row!("BACKUP_GROUP", Text, "backup", OWNERS, env: true),
-    row!("SET_BACKUP_PERMISSIONS", Bool, "false", Unless("false", "snapshots are root's and for root only"), env: true),
+    row!("SET_BACKUP_PERMISSIONS", Bool, "false", Unless("false", "snapshots belong to root and only root can read them"), env: true),
 
     // Space
     row!("MIN_DISK_SPACE_PRIMARY_GB", Float, "10", SPACE, env: true),
@@ -335,13 +335,13 @@ pub const ROWS: &[OptionRow] = &[
     row!("ENABLE_SMART_CHUNKING", Bool, "false", EXACT, env: true),
     row!("CHUNK_SIZE_MB", Int, "0", EXACT, env: true),
     row!("CHUNK_THRESHOLD_MB", Int, "0", EXACT, env: true),
-    row!("DISABLE_NETWORK_PREFLIGHT", Bool, "false", Ignore("no host on the internet is probed"), env: true),
+    row!("DISABLE_NETWORK_PREFLIGHT", Bool, "false", Ignore("no connection to the internet is tested"), env: true),
     row!("BACKUP_EXCLUDE_PATTERNS", List, "", Custom(fi::excludes), env: true),
     row!("BACKUP_BLACKLIST", List, "", Custom(fi::excludes), env: true),
     row!("CUSTOM_BACKUP_PATHS", List, "", Custom(fi::includes), env: true),
 
     // Stores
-    row!("BASE_DIR", Text, "", Ignore("the old tool took the folder that it is installed in, whatever stood here")),
+    row!("BASE_DIR", Text, "", Ignore("the legacy program ignored it and used its install directory")),
     row!("LOCAL_BACKUP_PATH" > "BACKUP_PATH", Text, "${BASE_DIR}/backup", Always(st::local), env: true),
     row!("LOCAL_LOG_PATH" > "LOG_PATH", Text, "${BASE_DIR}/log", LOGS, env: true),
     row!("ENABLE_SECONDARY_BACKUP" > "SECONDARY_ENABLED", Bool, "false", Switch("there is no second copy", st::secondary), env: true),
@@ -354,9 +354,9 @@ pub const ROWS: &[OptionRow] = &[
     row!("CLOUD_UPLOAD_MODE", Choice(&["sequential", "parallel"]), "parallel", UPLOAD, env: true),
     row!("CLOUD_PARALLEL_MAX_JOBS", Int, "2", UPLOAD, env: true),
     row!("CLOUD_PARALLEL_VERIFICATION", Bool, "true", UPLOAD, env: true),
-    row!("CLOUD_WRITE_HEALTHCHECK", Bool, "false", Ignore("the upload itself is the test"), env: true),
+    row!("CLOUD_WRITE_HEALTHCHECK", Bool, "false", Ignore("the upload itself is the write test"), env: true),
     row!("CLOUD_VERIFY_CHECKSUM", Bool, "true", Custom(st::cloud_checksum), needs: REMOTE),
-    row!("CLOUD_VERIFY_DOWNLOAD", Bool, "false", Switch("it is off", st::cloud_download), needs: REMOTE),
+    row!("CLOUD_VERIFY_DOWNLOAD", Bool, "false", Switch("it was off", st::cloud_download), needs: REMOTE),
     row!("CLOUD_BATCH_SIZE", Int, "20", Set(st::CLOUD, "batch-size", Number(1, MOST)), needs: REMOTE, env: true),
     row!("CLOUD_BATCH_PAUSE", Int, "1", Set(st::CLOUD, "batch-pause", Number(0, MOST)), needs: REMOTE, env: true),
     row!("RCLONE_TIMEOUT_CONNECTION" | "CLOUD_CONNECTIVITY_TIMEOUT", Int, "30", Set(st::CLOUD, "connect-timeout", Number(1, MOST)), needs: REMOTE, env: true),
@@ -364,7 +364,7 @@ pub const ROWS: &[OptionRow] = &[
     row!("RCLONE_BANDWIDTH_LIMIT", Text, "", Set(st::CLOUD, "bandwidth", Plain), needs: REMOTE, env: true),
     row!("RCLONE_TRANSFERS", Int, "4", Set(st::CLOUD, "transfers", Number(1, MOST)), needs: REMOTE, env: true),
     row!("RCLONE_RETRIES", Int, "3", Set(st::CLOUD, "retries", Number(1, MOST)), needs: REMOTE, env: true),
-    row!("RCLONE_VERIFY_METHOD", Choice(&["primary", "alternative"]), "primary", Ignore("a copy is compared by the remote's own checksum"), env: true),
+    row!("RCLONE_VERIFY_METHOD", Choice(&["primary", "alternative"]), "primary", Ignore("an upload is verified with the remote's own checksum"), env: true),
     row!("RCLONE_FLAGS", Text, "", Custom(st::cloud_flags), needs: REMOTE, env: true),
 
     // Retention
@@ -372,10 +372,10 @@ pub const ROWS: &[OptionRow] = &[
     row!("MAX_LOCAL_BACKUPS" | "LOCAL_RETENTION_DAYS", Int, "7", Keep, env: true),
     row!("MAX_SECONDARY_BACKUPS" | "SECONDARY_RETENTION_DAYS", Int, "14", Keep, needs: SECOND, env: true),
     row!("MAX_CLOUD_BACKUPS" | "CLOUD_RETENTION_DAYS", Int, "30", Keep, needs: CLOUD_ON, env: true),
-    row!("RETENTION_DAILY", Int, "0", Generation("keep-last", "it counted backups, not days, and at least one: that is keep-last, and keep-daily would be days"), env: true),
-    row!("RETENTION_WEEKLY", Int, "0", Generation("keep-weekly", "the old weeks were those before the current one; here the weeks count that have a snapshot"), env: true),
-    row!("RETENTION_MONTHLY", Int, "0", Generation("keep-monthly", "a snapshot that a week keeps counts for its month too, where the old tool kept a second one"), env: true),
-    row!("RETENTION_YEARLY", Int, "0", Generation("keep-yearly", "0 kept one a year for ever, which is keep-yearly 1000"), env: true),
+    row!("RETENTION_DAILY", Int, "0", Generation("keep-last", "it counted backups, not days, and kept at least one: this is keep-last, not keep-daily"), env: true),
+    row!("RETENTION_WEEKLY", Int, "0", Generation("keep-weekly", "it counted calendar weeks before the current one; here only weeks with a snapshot count"), env: true),
+    row!("RETENTION_MONTHLY", Int, "0", Generation("keep-monthly", "a weekly snapshot also counts for its month; the legacy program kept a second one"), env: true),
+    row!("RETENTION_YEARLY", Int, "0", Generation("keep-yearly", "0 kept one snapshot a year without a limit, which is keep-yearly 1000"), env: true),
 
     // Bundle and encryption
     row!("BUNDLE_ASSOCIATED_FILES", Bool, "true", Ignore("a snapshot is one file"), env: true),
@@ -384,31 +384,31 @@ pub const ROWS: &[OptionRow] = &[
     row!("AGE_RECIPIENT_FILE", Text, "${BASE_DIR}/identity/age/recipient.txt", Always(fi::recipient_file), needs: ENCRYPTED, env: true),
 
     // Channels
-    row!("TELEGRAM_ENABLED" | "TELEGRAM_ENABLE", Bool, "false", Switch("it is off", ch::telegram), env: true),
+    row!("TELEGRAM_ENABLED" | "TELEGRAM_ENABLE", Bool, "false", Switch("it was off", ch::telegram), env: true),
     row!("BOT_TELEGRAM_TYPE", Choice(&["personal", "centralized"]), "centralized", Custom(ch::telegram_type), needs: TELEGRAM_ON, env: true),
     row!("TELEGRAM_BOT_TOKEN", Text, "", Set(ch::TELEGRAM, "token", Secret), needs: OWN_BOT, secret: true, env: true),
     row!("TELEGRAM_CHAT_ID", Text, "", Set(ch::TELEGRAM, "chat", Plain), needs: OWN_BOT, env: true),
-    row!("TELEGRAM_CONFIRM_DELIVERY", Bool, "true", Ignore("the answer of the server is the confirmation"), env: true),
+    row!("TELEGRAM_CONFIRM_DELIVERY", Bool, "true", Ignore("the answer of the server confirms the delivery"), env: true),
     row!("TELEGRAM_CONFIRM_TIMEOUT_SECONDS", Int, "10", BOUNDED, env: true),
     row!("TELEGRAM_CONFIRM_INTERVAL_SECONDS", Int, "1", BOUNDED, env: true),
-    row!("EMAIL_ENABLED" | "EMAIL_ENABLE", Bool, "false", Switch("it is off", ch::email), env: true),
+    row!("EMAIL_ENABLED" | "EMAIL_ENABLE", Bool, "false", Switch("it was off", ch::email), env: true),
     row!("EMAIL_DELIVERY_METHOD", Choice(&["relay", "cloud", "cloud-relay", "tis24-relay", "sendmail", "local", "mta", "local-mta", "pmf", "pfm", "proxmox", "proxmox-notifications", "proxmox-mail-forward"]), "relay", Custom(ch::email_method), needs: MAIL_ON, env: true),
-    row!("EMAIL_FALLBACK_SENDMAIL" | "EMAIL_FALLBACK_PMF", Bool, "true", Ignore("each channel stands for itself; have several"), env: true),
+    row!("EMAIL_FALLBACK_SENDMAIL" | "EMAIL_FALLBACK_PMF", Bool, "true", Ignore("there is no fallback; configure several channels instead"), env: true),
     row!("EMAIL_RECIPIENT", Text, "", Custom(ch::email_to), needs: MAIL_ON, env: true),
     row!("EMAIL_FROM", Text, "no-reply@proxmox.tis24.it", Custom(ch::email_from), needs: MAIL_ON, env: true),
-    row!("GOTIFY_ENABLED" | "GOTIFY_ENABLE", Bool, "false", Switch("it is off", ch::gotify), env: true),
+    row!("GOTIFY_ENABLED" | "GOTIFY_ENABLE", Bool, "false", Switch("it was off", ch::gotify), env: true),
     row!("GOTIFY_SERVER_URL", Text, "", Set(ch::GOTIFY, "url", Address), needs: GOTIFY_ON, env: true),
     row!("GOTIFY_TOKEN", Text, "", Set(ch::GOTIFY, "token", Secret), needs: GOTIFY_ON, secret: true, env: true),
     row!("GOTIFY_PRIORITY_SUCCESS", Int, "2", Set(ch::GOTIFY, "priority-ok", Priority), needs: GOTIFY_ON, env: true),
     row!("GOTIFY_PRIORITY_WARNING", Int, "5", Set(ch::GOTIFY, "priority-warning", Priority), needs: GOTIFY_ON, env: true),
     row!("GOTIFY_PRIORITY_FAILURE", Int, "8", Set(ch::GOTIFY, "priority-failure", Priority), needs: GOTIFY_ON, env: true),
-    row!("WEBHOOK_ENABLED" | "WEBHOOK_ENABLE", Bool, "false", Switch("it is off", ch::webhook), env: true),
+    row!("WEBHOOK_ENABLED" | "WEBHOOK_ENABLE", Bool, "false", Switch("it was off", ch::webhook), env: true),
     row!("WEBHOOK_ENDPOINTS", List, "", Custom(ch::webhook), needs: WEBHOOK_ON, env: true),
-    row!("WEBHOOK_FORMAT", Text, "generic", Becomes("`format` of the webhooks that name none"), needs: WEBHOOK_ON, env: true),
+    row!("WEBHOOK_FORMAT", Text, "generic", Becomes("`format` of the webhooks without their own"), needs: WEBHOOK_ON, env: true),
     row!("WEBHOOK_TIMEOUT", Int, "30", BOUNDED, env: true),
-    row!("WEBHOOK_MAX_RETRIES", Int, "3", Ignore("every channel retries with growing pauses"), env: true),
-    row!("WEBHOOK_RETRY_DELAY", Int, "2", Ignore("every channel retries with growing pauses"), env: true),
-    row!("PROMETHEUS_ENABLED" > "METRICS_ENABLED", Bool, "false", Switch("it is off", ch::metrics), env: true),
+    row!("WEBHOOK_MAX_RETRIES", Int, "3", Ignore("every channel retries with increasing pauses"), env: true),
+    row!("WEBHOOK_RETRY_DELAY", Int, "2", Ignore("every channel retries with increasing pauses"), env: true),
+    row!("PROMETHEUS_ENABLED" > "METRICS_ENABLED", Bool, "false", Switch("it was off", ch::metrics), env: true),
     row!("METRICS_PATH" | "PROMETHEUS_TEXTFILE_DIR", Text, "", Custom(ch::metrics_path), needs: METRICS_ON, env: true),
 
     // Collection: PVE
@@ -417,13 +417,13 @@ pub const ROWS: &[OptionRow] = &[
     row!("BACKUP_VZDUMP_CONFIG", Bool, "true", Skip(&["pve-vzdump"])),
     row!("BACKUP_PVE_ACL", Bool, "true", Skip(&["pve-users", "pve-realms", "pve-shadow", "pve-tokens", "pve-tfa"])),
     row!("BACKUP_PVE_JOBS", Bool, "true", Skip(&["pve-jobs", "pve-vzdump-cron"])),
-    row!("BACKUP_PVE_SCHEDULES", Bool, "true", Unless("true", "they are part of the items cron and crontabs; `skip cron` leaves all of them out")),
+    row!("BACKUP_PVE_SCHEDULES", Bool, "true", Unless("true", "they are part of the items cron and crontabs; `skip cron` excludes all of them")),
     row!("BACKUP_PVE_REPLICATION", Bool, "true", Skip(&["pve-replication"])),
     row!("BACKUP_PVE_BACKUP_FILES", Bool, "true", SAMPLES),
     row!("BACKUP_VM_CONFIGS", Bool, "true", Skip(&["pve-guests"])),
-    row!("BACKUP_SMALL_PVE_BACKUPS", Bool, "false", Unless("false", "backups of guests are vzdump's; name files with `include`")),
+    row!("BACKUP_SMALL_PVE_BACKUPS", Bool, "false", Unless("false", "guest backups are made by vzdump; use `include` for single files")),
     row!("MAX_PVE_BACKUP_SIZE", Size, "0", SAMPLES),
-    row!("PVE_BACKUP_INCLUDE_PATTERN", Text, "", Unless("", "backups of guests are vzdump's; name files with `include`")),
+    row!("PVE_BACKUP_INCLUDE_PATTERN", Text, "", Unless("", "guest backups are made by vzdump; use `include` for single files")),
     row!("BACKUP_CEPH_CONFIG", Bool, "false", Anyway("ceph, pve-ceph, pve-ceph-daemons")),
     row!("CEPH_CONFIG_PATH", Text, "", Custom(fi::other_folder)),
     row!("PVESH_TIMEOUT", Int, "15", BOUNDED),
@@ -443,22 +443,22 @@ pub const ROWS: &[OptionRow] = &[
     row!("BACKUP_PBS_METRIC_SERVERS", Bool, "true", Skip(&["pbs-metrics"])),
     row!("BACKUP_PBS_TRAFFIC_CONTROL", Bool, "true", Skip(&["pbs-traffic-control"])),
     row!("BACKUP_PBS_NOTIFICATIONS", Bool, "true", Skip(&["pbs-notifications"])),
-    row!("BACKUP_PBS_NOTIFICATIONS_PRIV", Bool, "true", Unless("true", "it belongs to the item pbs-notifications; `skip pbs-notifications` leaves both out")),
+    row!("BACKUP_PBS_NOTIFICATIONS_PRIV", Bool, "true", Unless("true", "it is part of the item pbs-notifications; `skip pbs-notifications` excludes both")),
     row!("BACKUP_USER_CONFIGS", Bool, "true", Skip(&["pbs-users", "pbs-realms", "pbs-shadow", "pbs-tokens", "pbs-tfa", "pbs-acl"])),
     row!("BACKUP_REMOTE_CONFIGS" | "BACKUP_REMOTE_CFG", Bool, "true", Skip(&["pbs-remotes"])),
     row!("BACKUP_SYNC_JOBS", Bool, "true", Skip(&["pbs-sync-jobs"])),
     row!("BACKUP_VERIFICATION_JOBS", Bool, "true", Skip(&["pbs-verify-jobs"])),
     row!("BACKUP_TAPE_CONFIGS", Bool, "true", Skip(&["pbs-tape-keys", "pbs-tape-drives", "pbs-media-pools", "pbs-tape-inventory", "pbs-tape-jobs"])),
     row!("BACKUP_PRUNE_SCHEDULES", Bool, "true", Skip(&["pbs-prune-jobs"])),
-    row!("BACKUP_PBS_NETWORK_CONFIG", Bool, "true", Unless("true", "the network belongs to the items network and network-links; `skip network` leaves it out")),
+    row!("BACKUP_PBS_NETWORK_CONFIG", Bool, "true", Unless("true", "the network is part of the items network and network-links; `skip network` excludes it")),
     row!("PXAR_SCAN_ENABLE" | "BACKUP_PXAR_FILES", Bool, "true", SAMPLES),
     row!("PXAR_SCAN_DS_CONCURRENCY", Int, "3", SAMPLES),
     row!("PXAR_FILE_INCLUDE_PATTERN" | "PXAR_INCLUDE_PATTERN", List, "", SAMPLES),
     row!("PXAR_FILE_EXCLUDE_PATTERN", List, "", SAMPLES),
     row!("PBS_DATASTORE_PATH", List, "", SAMPLES),
-    row!("PBS_REPOSITORY", Text, "", Ignore("root's own tools are asked; `api: pbs` asks with a token instead"), env: true),
-    row!("PBS_PASSWORD", Text, "", Ignore("root's own tools are asked; `api: pbs` asks with a token instead"), secret: true, env: true),
-    row!("PBS_FINGERPRINT", Text, "", Ignore("the node's own certificate is read from where it lies"), env: true),
+    row!("PBS_REPOSITORY", Text, "", Ignore("the command line tools of root are used; `api: pbs` uses a token instead"), env: true),
+    row!("PBS_PASSWORD", Text, "", Ignore("the command line tools of root are used; `api: pbs` uses a token instead"), secret: true, env: true),
+    row!("PBS_FINGERPRINT", Text, "", Ignore("the certificate is read from this node's disk"), env: true),
 
     // Collection: the system
     row!("BACKUP_NETWORK_CONFIGS" | "BACKUP_NETWORK_CONFIG", Bool, "true", Skip(&["network", "network-links", "networkd", "netplan", "network-manager"])),
@@ -474,12 +474,12 @@ pub const ROWS: &[OptionRow] = &[
     row!("BACKUP_SSH_KEYS", Bool, "true", Skip(&["ssh-host", "sshd", "ssh-client", "ssh-known-hosts", "ssh-other", "ssh-root", "ssh-root-trust"])),
     row!("BACKUP_ZFS_CONFIG", Bool, "true", Skip(&["zfs", "hostid", "zpool-cache"])),
     row!("BACKUP_ROOT_HOME", Bool, "true", Skip(&["root"])),
-    row!("BACKUP_CONFIG_FILE", Bool, "true", Ignore("the items pbx-config and proxsave hold both configurations"), env: true),
+    row!("BACKUP_CONFIG_FILE", Bool, "true", Ignore("the items pbx-config and proxsave contain both configurations"), env: true),
     row!("BACKUP_FIREWALL_RULES", Bool, "false", Anyway("nftables, iptables, ufw, firewalld")),
-    row!("BACKUP_SCRIPT_REPOSITORY", Bool, "false", Ignore("a package needs no copy of itself")),
-    row!("BACKUP_USER_HOMES", Bool, "true", Ignore("dropped by the old tool itself; `include` names what matters below /home")),
+    row!("BACKUP_SCRIPT_REPOSITORY", Bool, "false", Ignore("the package is not saved; install it again")),
+    row!("BACKUP_USER_HOMES", Bool, "true", Ignore("the legacy program already ignored it; use `include` for files below /home")),
     row!("SYSTEM_ROOT_PREFIX", Text, "", ROOTED),
-    row!("HOST_BACKUP_MODE", Bool, "false", Unless("false", "`--root DIR` works on a system that is mounted elsewhere, for every verb")),
+    row!("HOST_BACKUP_MODE", Bool, "false", Unless("false", "use `--root DIR` with any command for a system that is mounted elsewhere")),
 
     // Schedule
     row!("SCHEDULER_MODE", Choice(&["cron", "daemon"]), "cron", Ignore("proxmox-backup-extra.timer starts the runs")),
@@ -487,17 +487,17 @@ pub const ROWS: &[OptionRow] = &[
     row!("CRON_SCHEDULE", Text, "", Instead(TIMER)),
     row!("CRON_HOUR", Text, "", Instead(TIMER)),
     row!("CRON_MINUTE", Text, "", Instead(TIMER)),
-    row!("MAX_RUN_DURATION", Duration, "1h", Ignore("every wait has a limit of its own; TimeoutStartSec of the service bounds the whole")),
+    row!("MAX_RUN_DURATION", Duration, "1h", Ignore("every operation has its own timeout; TimeoutStartSec of the service limits the whole run")),
     row!("DAEMON_OPT_OUT", Bool, "false", Ignore("there is no daemon")),
 
     // Healthchecks
-    row!("HEALTHCHECK_ENABLED", Bool, "false", Switch("it is off", ch::health)),
+    row!("HEALTHCHECK_ENABLED", Bool, "false", Switch("it was off", ch::health)),
     row!("HEALTHCHECK_MODE", Choice(&["centralized", "self"]), "centralized", Custom(ch::health_mode), needs: HEALTH_ON),
     row!("HEALTHCHECK_BACKUP_URL", Text, "", Custom(ch::health_url), needs: OWN_HEALTH, secret: true),
     row!("HEALTHCHECK_PING_ENDPOINT", Text, "https://hc-ping.com", Custom(ch::health_part), needs: OWN_HEALTH),
     row!("HEALTHCHECK_PING_KEY", Text, "", Custom(ch::health_part), needs: OWN_HEALTH, secret: true),
     row!("HEALTHCHECK_BACKUP_ID", Text, "", Custom(ch::health_part), needs: OWN_HEALTH, secret: true),
-    row!("HEALTHCHECK_SEND_LOG", Bool, "true", Ignore("the end of the log goes with it"), needs: OWN_HEALTH),
+    row!("HEALTHCHECK_SEND_LOG", Bool, "true", Ignore("the end of the log is always sent"), needs: OWN_HEALTH),
     row!("HEALTHCHECK_HEARTBEAT_INTERVAL", Duration, "5m", NO_DAEMON),
     row!("HEALTHCHECK_ALIVE_URL", Text, "", NO_DAEMON, secret: true),
     row!("HEALTHCHECK_ALIVE_ID", Text, "", NO_DAEMON, secret: true),
