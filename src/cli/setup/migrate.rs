@@ -129,13 +129,15 @@ fn text(migrated: &Migrated, sections: &str, paths: &[String], all: bool) -> Str
     migrated.others.iter().for_each(|other| text.push_str(&format!("not read: {other}\n")));
 
     let groups: [(&str, Takes); 5] = [
-        ("taken over", |fate| matches!(fate, OptionOutcome::Taken { .. })),
-        ("not needed any more", |fate| matches!(fate, OptionOutcome::NotNeeded { .. })),
-        ("no counterpart: what to do instead", |fate| matches!(fate, OptionOutcome::NoCounterpart { .. })),
-        ("not understood, by the old tool neither", |fate| {
-            matches!(fate, OptionOutcome::Invalid { .. } | OptionOutcome::Unknown { .. })
+        ("taken over", |outcome| matches!(outcome, OptionOutcome::Taken { .. })),
+        ("not needed any more", |outcome| matches!(outcome, OptionOutcome::NotNeeded { .. })),
+        ("no counterpart: what to do instead", |outcome| {
+            matches!(outcome, OptionOutcome::NoCounterpart { .. })
         }),
-        ("not set", |fate| *fate == OptionOutcome::NotSet),
+        ("not valid or not known", |outcome| {
+            matches!(outcome, OptionOutcome::Invalid { .. } | OptionOutcome::Unknown { .. })
+        }),
+        ("not set", |outcome| *outcome == OptionOutcome::NotSet),
     ];
     for (title, takes) in groups.into_iter().filter(|(title, _)| all || *title != "not set") {
         let lines: String = options.iter().filter(|one| takes(&one.outcome)).map(line).collect();
@@ -145,7 +147,7 @@ fn text(migrated: &Migrated, sections: &str, paths: &[String], all: bool) -> Str
     }
 
     if !migrated.migration.remarks.is_empty() {
-        text.push_str("\nlines that the old tool read otherwise than they look:\n");
+        text.push_str("\nlines that the legacy program read differently from how they look:\n");
         for remark in &migrated.migration.remarks {
             let key = if remark.key.is_empty() { String::new() } else { format!("{}: ", remark.key) };
             text.push_str(&render::one_line(&format!("  line {}  {key}{}", remark.line, remark.what)));
@@ -156,7 +158,7 @@ fn text(migrated: &Migrated, sections: &str, paths: &[String], all: bool) -> Str
     text.push_str("\ndifferent, whatever was set:\n");
     migrated.migration.differences.iter().for_each(|what| text.push_str(&format!("  {what}\n")));
     if !migrated.starts.is_empty() {
-        text.push_str("\nwhat starts the old tool, and the command that ends it:\n");
+        text.push_str("\nwhat starts the legacy program, and the command that stops it:\n");
         for start in &migrated.starts {
             let what = render::one_line(&format!("{}  {}", start.place, start.what));
             text.push_str(&format!("  {what}\n      {}\n", render::one_line(&start.retire)));

@@ -54,7 +54,7 @@ pub fn host(host: &Host) -> Vec<CheckFinding> {
 /// Both side by side do each other no harm, but whoever has moved wants one of them.
 fn predecessor(host: &Host) -> Vec<CheckFinding> {
     let finding = |start: migrate::Start| {
-        let what = format!("the old tool still runs: {}: {}", start.place, start.what);
+        let what = format!("the legacy program still runs: {}: {}", start.place, start.what);
         CheckFinding::new(Area::Predecessor, CheckState::Notice, what)
             .hint(format!("once all is moved (`pbx-config migrate`): `{}`", start.retire))
     };
