@@ -1,0 +1,234 @@
+//! Preparation of a backup: the lock, who can open the snapshot, the sources, a folder to write in, and a name.
+
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+use std::thread;
+
+use anyhow::{Context, Result};
+
+use crate::archive::codec;
+use crate::archive::keys::Keys;
+use crate::archive::writer::Protection;
+use crate::config::{BackupConfig, Config};
+use crate::model::problem::{Fault, FaultKind, Outcome, Problem, Severity};
+use crate::model::snapshot::{Compression, Counts, FORMAT, Parent, Payload, Snapshot, SnapshotId, Trigger};
+use crate::plan::select::Selection;
+use crate::store::Store;
+use crate::sys::fs::{files, scratch};
+use crate::sys::host::Host;
+use crate::sys::process::lock::{Lock, private_dir};
+use crate::task::keys::{self, key_check};
+use crate::task::scan::sources::Sources;
+use crate::task::{check, snapshots};
+
+/// When the configuration leaves it to us: more would cost memory and gain nothing on a few MB.
+const THREADS_MAX: u32 = 4;
+const THREADS_LIMIT: u32 = 64;
+
+pub struct BackupRequest {
+    pub selection: Selection,
+    pub note: Option<String>,
+    pub protect: bool,
+    pub trigger: Trigger,
+}
+
+/// A run before it reads the host.
+pub struct Preparation {
+    pub sources: Sources,
+    pub draft: Draft,
+    /// The key for reading back what is written; empty when the file is not encrypted or nobody here can open it.
+    pub keys: Keys,
+    /// The snapshot file while it is written.
+    pub spool: PathBuf,
+    // Dropped in this order: the folder is cleaned up while the lock is held.
+    _work: Work,
+    pub lock: Lock,
+}
+
+/// A snapshot before anything of the host is in it.
+pub struct Draft {
+    pub snapshot: Snapshot,
+    pub protection: Protection,
+    pub problems: Vec<Problem>,
+    /// False: only some items were asked for, and all other files would count as missing.
+    pub is_whole: bool,
+}
+
+impl Preparation {
+    /// Errors: `Usage` for a root without a system and for what is configured wrong; `Locked`; the primary store
+    /// cannot be listed; a check that stops backups.
+    pub fn new(
+        host: &Host,
+        config: &Config,
+        stores: &[Box<dyn Store>],
+        request: &BackupRequest,
+        lock: Lock,
+    ) -> Result<Self> {
+        let primary = stores.first().context("no store is configured")?;
+        let recipients = keys::recipients(host, config)?;
+        let mut advice: Vec<Problem> = key_check::overdue(host, &recipients).into_iter().collect();
+        let protection = keys::protection(host, &recipients, config, &mut advice)?;
+        let read_key = protection.seal.as_ref().and_then(|seal| seal.held.clone());
+
+        let mut sources = Sources::new(host, config, stores, &request.selection)?;
+        let mut problems = std::mem::take(&mut sources.problems);
+        problems.append(&mut advice);
+        problems.extend(check::preflight(host, config)?);
+
+        let work = Work::new(host, &mut problems)?;
+        let (id, parent) = next_id(host, primary.as_ref(), &mut problems)?;
+        let spool = work.path.join(id.file_name());
+        let mut snapshot = draft(host, config, request, id, parent)?;
+        snapshot.counts.pmxcfs = sources.pmxcfs_files();
+
+        let is_whole = request.selection.only.is_empty();
+        Ok(Self {
+            sources,
+            draft: Draft { snapshot, protection, problems, is_whole },
+            keys: read_key.map(Keys::of_run).unwrap_or_default(),
+            spool,
+            _work: work,
+            lock,
+        })
+    }
+}
+
+/// A private directory for the file while it is written; the file that a killed run left there is removed first.
+struct Work {
+    path: PathBuf,
+}
+
+impl Work {
+    fn new(host: &Host, problems: &mut Vec<Problem>) -> Result<Self> {
+        let beside_state = host.state_dir().join("work");
+        // Another system may be read-only, or lead out of its root by a link; /run is memory, a snapshot is small.
+        let path = if host.may_write(&beside_state) { beside_state } else { host.run_dir().join("work") };
+        private_dir(&path)?;
+        let work = Self { path };
+        problems.extend(work.sweep());
+        // Copies that a killed `verify` or `restore` had downloaded.
+        let downloads = host.download_dir();
+        if let Err(error) = scratch::sweep(&downloads) {
+            let what = format!("{}: cannot be cleaned up: {error}", downloads.display());
+            problems.push(Problem::warning(what).hint("remove the folders in it by hand"));
+        }
+        Ok(work)
+    }
+
+    /// Removes snapshot files and nothing else.
+    fn sweep(&self) -> Vec<Problem> {
+        let entries: Vec<fs::DirEntry> = match fs::read_dir(&self.path).and_then(Iterator::collect) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            Err(error) => {
+                let what = format!("{}: cannot be cleaned up: {error}", self.path.display());
+                return vec![Problem::warning(what).hint("remove the files in it by hand")];
+            }
+        };
+        let is_spool =
+            |entry: &&fs::DirEntry| entry.file_name().to_str().and_then(SnapshotId::from_file_name).is_some();
+        let spools = entries.iter().filter(is_spool);
+        spools.map(|entry| files::left(&entry.path(), fs::remove_file(entry.path()))).collect()
+    }
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        for problem in self.sweep().iter().filter(|problem| problem.severity > Severity::Notice) {
+            log::warn!("{}", problem.what);
+        }
+        let _ = fs::remove_dir(&self.path);
+    }
+}
+
+/// A root that holds no system is a disk that is not mounted, not a host without configuration.
+pub fn check_is_system(host: &Host) -> Result<()> {
+    if host.facts.products.is_empty() && host.facts.os.is_none() && !host.has_name() {
+        let message = format!(
+            "{}: there is no system here: no product, no os-release, no host name",
+            host.root().display()
+        );
+        return Err(Fault::new(FaultKind::Usage, message).hint("is it mounted?").into());
+    }
+    Ok(())
+}
+
+/// A name that the primary store does not have, and the newest snapshot of this host there.
+fn next_id(
+    host: &Host,
+    primary: &dyn Store,
+    problems: &mut Vec<Problem>,
+) -> Result<(SnapshotId, Option<Parent>)> {
+    let mut id = SnapshotId::new(&host.facts.node, host.now)
+        .with_context(|| format!("the host name '{}' cannot name a snapshot", host.facts.node))?;
+    let ids: Vec<SnapshotId> = primary.list(Some(id.host()))?.into_iter().map(|found| found.id).collect();
+    while ids.contains(&id) {
+        id = id.next();
+    }
+
+    let Some(before) = ids.into_iter().max() else { return Ok((id, None)) };
+    if before > id {
+        let what = format!("the clock says {}, but the newest snapshot is {before}", id.at());
+        problems
+            .push(Problem::warning(what).hint("set the clock; until then this snapshot is not the `latest`"));
+    }
+
+    let parent = match snapshots::head(primary, &before) {
+        Ok(head) => Some(Parent { id: before, sha256: head.manifest_sha256 }),
+        Err(error) => {
+            problems.push(Problem::warning(format!("the snapshot before this one is damaged: {error:#}")));
+            None
+        }
+    };
+    Ok((id, parent))
+}
+
+fn draft(
+    host: &Host,
+    config: &Config,
+    request: &BackupRequest,
+    id: SnapshotId,
+    parent: Option<Parent>,
+) -> Result<Snapshot> {
+    let facts = &host.facts;
+
+    Ok(Snapshot {
+        format: FORMAT,
+        id,
+        node: facts.node.clone(),
+        machine_id: facts.machine_id.clone(),
+        products: facts.products.clone(),
+        cluster: facts.cluster.clone(),
+        tool: env!("CARGO_PKG_VERSION").to_owned(),
+        codec: compression(config)?,
+        sealed: None,
+        payload: Payload::default(),
+        counts: Counts::default(),
+        outcome: Outcome::Ok,
+        trigger: request.trigger,
+        parent,
+        note: request.note.clone(),
+        selection: request.selection.words(),
+        protected: request.protect,
+        skips_unchanged: config.backup.skip_unchanged,
+        legacy: None,
+    })
+}
+
+/// The codec as it will really run. Errors: `Usage`, in the words of the configuration.
+pub fn compression(config: &Config) -> Result<Compression> {
+    let BackupConfig { compression, compression_mode, compression_level, compression_threads, .. } =
+        &config.backup;
+    let processors = thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let threads = match compression_threads {
+        0 => u32::try_from(processors).unwrap_or(1).min(THREADS_MAX),
+        n => (*n).min(THREADS_LIMIT),
+    };
+    codec::settle(compression, compression_mode.as_deref(), *compression_level, threads).map_err(|error| {
+        match error.downcast::<Fault>() {
+            Ok(fault) => Fault { message: format!("backup 'main': {fault}"), ..fault }.into(),
+            Err(error) => error,
+        }
+    })
+}
