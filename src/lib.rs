@@ -53,6 +53,7 @@ pub mod sys {
         pub mod free_space;
         pub mod glob;
         pub mod hash;
+        pub mod leftovers;
         pub mod mounts;
         pub mod owners;
         pub mod permissions;

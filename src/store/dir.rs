@@ -21,7 +21,7 @@ use crate::model::report::Medium;
 use crate::model::section::Section;
 use crate::model::snapshot::SnapshotId;
 use crate::sys::fs::scratch::Scratch;
-use crate::sys::fs::{files, free_space, mounts};
+use crate::sys::fs::{files, free_space, leftovers, mounts};
 use crate::sys::host::Host;
 use crate::sys::process::signals::check_stopped;
 
@@ -400,7 +400,7 @@ fn place(file: &Path, target: &Path, dir: &Path) -> Result<()> {
     let name = target.file_name().unwrap_or_default().to_string_lossy();
 
     // A lister ignores it: it begins with a dot and does not end like a snapshot.
-    let partial = dir.join(format!(".{name}.partial"));
+    let partial = dir.join(leftovers::locked_name(&name));
     let placed = link_or_copy(file, &partial, dir).and_then(|()| {
         // Opened before: after the rename nothing shall fail that need not.
         let folder = File::open(dir)?;
@@ -418,16 +418,9 @@ fn place(file: &Path, target: &Path, dir: &Path) -> Result<()> {
 
 /// Removes what a killed run left half copied. A host's folder is written by one run at a time.
 fn sweep(dir: &Path) -> io::Result<Vec<Problem>> {
-    let mut problems = Vec::new();
-    for entry in fs::read_dir(dir)? {
-        let entry = entry?;
-        let name = entry.file_name();
-        let half = name.to_str().and_then(|name| name.strip_prefix('.')?.strip_suffix(".partial"));
-        if half.is_some_and(|name| SnapshotId::from_file_name(name).is_some()) {
-            problems.push(files::left(&entry.path(), fs::remove_file(entry.path())));
-        }
-    }
-    Ok(problems)
+    leftovers::sweep_files(dir, |name| {
+        leftovers::parse_locked(name).and_then(SnapshotId::from_file_name).is_some()
+    })
 }
 
 /// The snapshots that lie directly in a folder.

@@ -3,6 +3,7 @@
 //! A snapshot is uploaded under a name that no lister takes for one, compared with the file by the remote's own hash
 //! or by reading it back, and only then given its name on the other side.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -20,6 +21,7 @@ use super::{Fetched, FoundFile, PutResult, Store, in_batches};
 use crate::model::problem::{Fault, FaultKind, Problem};
 use crate::model::section::Section;
 use crate::model::snapshot::{SUFFIX, SnapshotId};
+use crate::sys::fs::leftovers;
 use crate::sys::fs::scratch::Scratch;
 use crate::sys::host::{Host, RCLONE_CONFIG};
 use crate::sys::process::exec::{ProcessOutput, ToolStatus};
@@ -35,7 +37,6 @@ const HEADS_AT_ONCE: usize = 32;
 const READERS: usize = 8;
 /// After an upload that failed, what is half there is taken away if the other side still answers so soon.
 const TIDY_LIMIT: Duration = Duration::from_secs(10);
-const PARTIAL: &str = ".partial";
 /// Of the hashes that a remote knows, the first of these is asked for.
 const HASHES: [&str; 3] = ["sha256", "sha1", "md5"];
 
@@ -106,7 +107,7 @@ impl Rclone {
     }
 
     fn partial(&self, id: &SnapshotId) -> String {
-        format!("{}/.{}{PARTIAL}", self.folder(id.host()), id.file_name())
+        format!("{}/{}", self.folder(id.host()), leftovers::locked_name(&id.file_name()))
     }
 
     fn limit(&self) -> Duration {
@@ -356,7 +357,7 @@ impl Store for Rclone {
         match self.upload(file, size, id) {
             Ok(unproven) => problems.extend(unproven),
             Err(error) => {
-                let _ = self.delete(id.host(), &[format!(".{}{PARTIAL}", id.file_name())], TIDY_LIMIT);
+                let _ = self.delete(id.host(), &[leftovers::locked_name(&id.file_name())], TIDY_LIMIT);
                 return Err(error);
             }
         }
@@ -486,8 +487,7 @@ impl Store for Rclone {
     }
 }
 
-/// The name of an upload that was not finished.
+/// Reports whether this is the name of an upload that was not finished.
 fn is_half(name: &str) -> bool {
-    let inner = name.strip_prefix('.').and_then(|name| name.strip_suffix(PARTIAL));
-    inner.is_some_and(|name| SnapshotId::from_file_name(name).is_some())
+    leftovers::parse_locked(OsStr::new(name)).and_then(SnapshotId::from_file_name).is_some()
 }

@@ -2,30 +2,23 @@
 //! beneath the folder and through no link; what is there already is never touched.
 
 use std::collections::HashSet;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, OpenHow, ResolveFlag, open, openat2, renameat};
-use nix::sys::signal::kill;
 use nix::sys::stat::{Mode, UtimensatFlags, fchmod, fstat, mkdirat, utimensat};
 use nix::sys::time::TimeSpec;
-use nix::unistd::{
-    Gid, Pid, Uid, UnlinkatFlags, fchown, fchownat, geteuid, linkat, symlinkat, syncfs, unlinkat,
-};
+use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fchownat, linkat, symlinkat, syncfs, unlinkat};
 use xattr::FileExt;
 
-use super::files;
+use super::{files, leftovers};
 use crate::model::index::{Mtime, Xattr};
 use crate::model::problem::Problem;
-
-/// How the name of a staging folder ends.
-const PARTIAL: &str = ".partial";
 
 /// An open folder below which a tree is made.
 pub struct ContainedDir {
@@ -209,38 +202,15 @@ fn time_spec(Mtime(seconds, nanos): Mtime) -> TimeSpec {
 pub fn staging(target: &Path) -> io::Result<(PathBuf, Vec<Problem>)> {
     let parent = target.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let target = target.file_name().ok_or(io::ErrorKind::InvalidInput)?;
-    let problems = sweep(parent, target);
-    let mut name = OsString::from(".");
-    name.push(target);
-    name.push(format!(".{}{PARTIAL}", std::process::id()));
-    let path = parent.join(name);
+    // Our own number on a folder that we did not make yet was another's before.
+    let is_leftover = |name: &OsStr| {
+        let maker = leftovers::parse(name).filter(|(of, _)| *of == target).map(|(_, pid)| pid);
+        maker.is_some_and(|pid| pid == std::process::id() || leftovers::is_dead(pid))
+    };
+    let problems = leftovers::sweep_dirs(parent, is_leftover).unwrap_or_default();
+    let path = parent.join(leftovers::own_name(target));
     mkdirat(AT_FDCWD, &path, Mode::S_IRWXU)?;
     Ok((path, problems))
-}
-
-/// Removes leftovers beside the target. One that cannot be looked at or removed stays, and is no error.
-fn sweep(parent: &Path, target: &OsStr) -> Vec<Problem> {
-    let mut problems = Vec::new();
-    for entry in std::fs::read_dir(parent).into_iter().flatten().flatten() {
-        let ours = |meta: std::fs::Metadata| meta.is_dir() && meta.uid() == geteuid().as_raw();
-        if maker(&entry.file_name(), target).is_some_and(is_dead) && entry.metadata().is_ok_and(ours) {
-            problems.push(files::left(&entry.path(), std::fs::remove_dir_all(entry.path())));
-        }
-    }
-    problems
-}
-
-/// The process that made the staging folder of this name for `target`.
-fn maker(name: &OsStr, target: &OsStr) -> Option<u32> {
-    let rest = name.as_bytes().strip_prefix(b".")?.strip_prefix(target.as_bytes())?;
-    let pid = rest.strip_prefix(b".")?.strip_suffix(PARTIAL.as_bytes())?;
-    std::str::from_utf8(pid).ok()?.parse().ok()
-}
-
-/// Our own number on a folder that we did not make yet was another's before.
-fn is_dead(pid: u32) -> bool {
-    let dead = |pid| pid > 0 && kill(Pid::from_raw(pid), None) == Err(Errno::ESRCH);
-    pid == std::process::id() || i32::try_from(pid).is_ok_and(dead)
 }
 
 #[cfg(test)]

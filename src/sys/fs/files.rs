@@ -1,10 +1,9 @@
 //! The host's files: read without following a link, written whole or not at all. Not here: which are met (`walk`).
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
@@ -16,8 +15,8 @@ use nix::fcntl::{
 };
 use nix::sys::stat::Mode;
 
+use super::leftovers;
 use crate::model::index::{EntryKind, Mtime, Xattr};
-use crate::model::problem::Problem;
 
 /// What a path is, beside the kinds that a payload can hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -203,14 +202,13 @@ fn gather(
 /// mode here: a service's own would hide what is meant for others.
 pub fn replace(path: &Path, mode: u32, content: &[u8]) -> Result<()> {
     let dir = path.parent().context("a file has a folder")?;
-    let mut start = OsString::from(".");
-    start.push(path.file_name().unwrap_or_default());
-    start.push(".");
-    sweep_partial(dir, &start);
+    let target = path.file_name().unwrap_or_default();
+    let is_leftover = |name: &OsStr| {
+        leftovers::parse(name).is_some_and(|(of, pid)| of == target && leftovers::is_dead(pid))
+    };
+    let _ = leftovers::sweep_files(dir, is_leftover);
 
-    let mut name = start;
-    name.push(format!("{}{PARTIAL}", std::process::id()));
-    let partial = dir.join(name);
+    let partial = dir.join(leftovers::own_name(target));
     let write = || -> io::Result<()> {
         let _ = fs::remove_file(&partial);
         let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&partial)?;
@@ -231,34 +229,6 @@ pub fn replace(path: &Path, mode: u32, content: &[u8]) -> Result<()> {
         let _ = fs::remove_file(&partial);
         format!("cannot write {}", path.display())
     })
-}
-
-const PARTIAL: &str = ".partial";
-
-/// The same of files of any name, for a folder where no name comes twice.
-pub fn sweep_partials(dir: &Path) {
-    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-        let name = entry.file_name();
-        let inner = name.as_bytes().strip_prefix(b".").and_then(|name| name.strip_suffix(PARTIAL.as_bytes()));
-        if let Some(dot) = inner.and_then(|inner| inner.iter().rposition(|byte| *byte == b'.')) {
-            sweep_partial(dir, OsStr::from_bytes(&name.as_bytes()[..dot + 2]));
-        }
-    }
-}
-
-/// Removes what a killed process left of `replace`: `.NAME.PID.partial`, of a process that is no more.
-fn sweep_partial(dir: &Path, start: &OsStr) {
-    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-        let name = entry.file_name();
-        let pid = name.as_bytes().strip_prefix(start.as_bytes());
-        let pid = pid.and_then(|rest| std::str::from_utf8(rest.strip_suffix(PARTIAL.as_bytes())?).ok());
-        let is_pid = pid.is_some_and(|pid| !pid.is_empty() && pid.bytes().all(|byte| byte.is_ascii_digit()));
-        if let Some(pid) = pid.filter(|_| is_pid)
-            && !Path::new("/proc").join(pid).exists()
-        {
-            let _ = fs::remove_file(entry.path());
-        }
-    }
 }
 
 /// Gives a file its name, never in place of another. Errors: `AlreadyExists`.
@@ -307,18 +277,6 @@ pub fn sync_folder(folder: &File) -> io::Result<()> {
             Ok(())
         }
         synced => synced,
-    }
-}
-
-/// Makes the problem that tells whether a leftover of an interrupted run was removed.
-pub fn left(path: &Path, removed: io::Result<()>) -> Problem {
-    let path = path.display();
-    match removed {
-        Ok(()) => Problem::notice(format!("{path}: removed what an interrupted run left")),
-        Err(error) => {
-            Problem::warning(format!("{path}: an interrupted run left it, and it cannot be removed: {error}"))
-                .hint("remove it by hand")
-        }
     }
 }
 
@@ -385,20 +343,6 @@ mod tests {
         assert_eq!(read_small(dir.path(), "/etc/hosts", 5).unwrap(), b"12345");
         let error = read_small(dir.path(), "/etc/hosts", 4).unwrap_err();
         assert_eq!(error.to_string(), "larger than 4 bytes");
-    }
-
-    #[test]
-    fn what_killed_processes_left_of_any_name_is_swept_and_nothing_else() {
-        let dir = tree(&["a.json", ".a.json", ".b.partial", ".c.x.partial"]);
-        let own = format!(".d.json.{}.partial", std::process::id());
-        for name in [".a.json.4999999.partial", ".b.4999998.partial", &own] {
-            fs::write(dir.path().join(name), "").unwrap();
-        }
-        sweep_partials(dir.path());
-        let names = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name());
-        let mut names: Vec<_> = names.map(|name| name.into_string().unwrap()).collect();
-        names.sort();
-        assert_eq!(names, [".a.json", ".b.partial", ".c.x.partial", &own, "a.json"]);
     }
 
     #[test]

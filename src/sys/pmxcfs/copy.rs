@@ -1,5 +1,6 @@
 //! A private copy of config.db and its write-ahead log, read in place of the original where that must not be opened.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
@@ -11,20 +12,22 @@ use rusqlite::Connection;
 use super::database::{Contents, Open, contents};
 use super::{DATABASE, TRIES, with_suffix};
 use crate::model::problem::Problem;
-use crate::sys::fs::files;
+use crate::sys::fs::leftovers;
 use crate::sys::host::Host;
 use crate::sys::process::lock::private_dir;
 
 /// The database and its log on the disk, of which a copy is made.
 const MAX_COPY_BYTES: u64 = 1 << 30;
-/// The folder of a private copy, followed by the pid of who reads it.
-const COPY: &str = "pmxcfs-";
+/// The temporary folder of a copy in the folder of the run.
+const COPY: &str = "pmxcfs";
+/// How version 0.1.0 called it, followed by the pid of who reads it.
+const OLD_COPY: &str = "pmxcfs-";
 
 /// Reads a copy made of the database and its log, so that the original is never opened.
 pub(super) fn private_copy(host: &Host) -> Result<Contents> {
     let source = host.path(DATABASE);
     let run_dir = host.run_dir();
-    let dir = run_dir.join(format!("{COPY}{}", std::process::id()));
+    let dir = run_dir.join(leftovers::own_name(OsStr::new(COPY)));
     let result = copy_stable(&source, &dir).and_then(|copy| {
         let db = Connection::open_copy(&copy)?;
         contents(&db)
@@ -38,15 +41,12 @@ pub(super) fn private_copy(host: &Host) -> Result<Contents> {
 /// Removes the copies of killed processes: they hold all the keys of the cluster. Only the reading of the whole
 /// tree does it, which can say so.
 pub(super) fn sweep(run_dir: &Path) -> Vec<Problem> {
-    let mut problems = Vec::new();
-    for entry in fs::read_dir(run_dir).into_iter().flatten().flatten() {
-        let name = entry.file_name();
-        let pid = name.to_str().and_then(|name| name.strip_prefix(COPY)?.parse::<u32>().ok());
-        if pid.is_some_and(|pid| !Path::new("/proc").join(pid.to_string()).exists()) {
-            problems.push(files::left(&entry.path(), fs::remove_dir_all(entry.path())));
-        }
-    }
-    problems
+    let is_leftover = |name: &OsStr| {
+        let old = name.to_str().and_then(|name| name.strip_prefix(OLD_COPY)?.parse().ok());
+        let new = leftovers::parse(name).filter(|(target, _)| *target == COPY).map(|(_, pid)| pid);
+        old.or(new).is_some_and(leftovers::is_dead)
+    };
+    leftovers::sweep_dirs(run_dir, is_leftover).unwrap_or_default()
 }
 
 /// Copies both files again until neither changed meanwhile: a checkpoint in between would mix two states.

@@ -1,7 +1,7 @@
 //! Preparation of a backup: the lock, who can open the snapshot, the sources, a folder to write in, and a name.
 
+use std::ffi::OsStr;
 use std::fs;
-use std::io;
 use std::path::PathBuf;
 use std::thread;
 
@@ -15,7 +15,7 @@ use crate::model::problem::{Fault, FaultKind, Outcome, Problem, Severity};
 use crate::model::snapshot::{Compression, Counts, FORMAT, Parent, Payload, Snapshot, SnapshotId, Trigger};
 use crate::plan::select::Selection;
 use crate::store::Store;
-use crate::sys::fs::{files, scratch};
+use crate::sys::fs::{leftovers, scratch};
 use crate::sys::host::Host;
 use crate::sys::process::lock::{Lock, private_dir};
 use crate::task::keys::{self, key_check};
@@ -118,18 +118,11 @@ impl Work {
 
     /// Removes snapshot files and nothing else.
     fn sweep(&self) -> Vec<Problem> {
-        let entries: Vec<fs::DirEntry> = match fs::read_dir(&self.path).and_then(Iterator::collect) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-            Err(error) => {
-                let what = format!("{}: cannot be cleaned up: {error}", self.path.display());
-                return vec![Problem::warning(what).hint("remove the files in it by hand")];
-            }
-        };
-        let is_spool =
-            |entry: &&fs::DirEntry| entry.file_name().to_str().and_then(SnapshotId::from_file_name).is_some();
-        let spools = entries.iter().filter(is_spool);
-        spools.map(|entry| files::left(&entry.path(), fs::remove_file(entry.path()))).collect()
+        let is_spool = |name: &OsStr| name.to_str().and_then(SnapshotId::from_file_name).is_some();
+        leftovers::sweep_files(&self.path, is_spool).unwrap_or_else(|error| {
+            let what = format!("{}: cannot be cleaned up: {error}", self.path.display());
+            vec![Problem::warning(what).hint("remove the files in it by hand")]
+        })
     }
 }
 

@@ -4,6 +4,7 @@
 //! (`found/N`).
 
 use std::collections::HashSet;
+use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
@@ -17,7 +18,7 @@ use crate::model::nearest::nearest;
 use crate::model::problem::{Fault, FaultKind, Problem};
 use crate::model::snapshot::SnapshotId;
 use crate::plan::restore::{RestoreStep, Services};
-use crate::sys::fs::files;
+use crate::sys::fs::{files, leftovers};
 use crate::sys::host::Host;
 
 const RECORD: &str = "record.json";
@@ -296,13 +297,8 @@ pub fn find(host: &Host, id: Option<&str>) -> Result<Journal> {
 /// One that is half done, half undone or armed stays whatever its age.
 pub fn sweep(host: &Host, armed: Option<&str>) -> Vec<Problem> {
     let known = ids(host);
-    let mut problems = Vec::new();
-    for entry in fs::read_dir(folder(host)).into_iter().flatten().flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if entry.path().is_dir() && !known.contains(&name) {
-            problems.push(files::left(&entry.path(), fs::remove_dir_all(entry.path())));
-        }
-    }
+    let is_unknown = |name: &OsStr| known.iter().all(|id| *name != **id);
+    let mut problems = leftovers::sweep_dirs(&folder(host), is_unknown).unwrap_or_default();
 
     let at_end: Vec<PathBuf> = known
         .iter()

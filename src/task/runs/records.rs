@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 
 use crate::model::problem::{Fault, FaultKind};
 use crate::model::record::RunRecord;
-use crate::sys::fs::files;
+use crate::sys::fs::{files, leftovers};
 use crate::sys::host::Host;
 
 const DIR: &str = "reports";
@@ -48,7 +48,7 @@ pub fn keep(host: &Host, mut record: RunRecord) -> Result<RunRecord> {
     }
 
     // Each has a name of its own: no later one comes by what a kill left of it.
-    files::sweep_partials(&dir);
+    let _ = leftovers::sweep_files(&dir, leftovers::is_of_dead);
     files::replace(&dir.join(format!("{}{SUFFIX}", record.id)), PRIVATE, &text)?;
     bound(&dir)?;
     Ok(record)
