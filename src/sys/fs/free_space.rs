@@ -27,11 +27,10 @@ pub struct Space {
 
 /// Returns the space of the file system that holds `path`, or would hold it. None: it does not answer or tell.
 pub fn of(path: &Path) -> Option<Space> {
-    let answer = forked::run(LIMIT, |pipe| {
-        let _ = serde_json::to_writer(pipe, &path.ancestors().find_map(|path| now(path).ok()));
-    });
-    let Ok(ChildResult::Finished(data)) = answer else { return None };
-    serde_json::from_slice(&data).ok()?
+    match forked::run(LIMIT, || path.ancestors().find_map(|path| now(path).ok())) {
+        Ok(ChildResult::Finished(space)) => space,
+        Ok(ChildResult::TimedOut) | Err(_) => None,
+    }
 }
 
 /// The same of what is there and answers: a local disk.

@@ -148,7 +148,7 @@ pub fn state(host: &Host) -> PmxcfsState {
     let mount = host.path(MOUNT);
 
     // A stat may be answered from the kernel's cache for a second after the daemon's death; a read is not.
-    let answer = forked::run(PROBE_LIMIT, |pipe| {
+    let answer = forked::run_raw(PROBE_LIMIT, |pipe| {
         if fs::read(mount.join(".version")).is_ok() {
             let mode = fs::symlink_metadata(mount.join("local")).map_or(0, |meta| meta.mode());
             // Root's access(2) lies on FUSE; the daemon takes the write bits away without quorum.

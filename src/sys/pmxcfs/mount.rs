@@ -47,7 +47,7 @@ fn from_child(
     limit: Duration,
     work: impl FnOnce(&mut BufWriter<&mut File>) -> std::io::Result<()>,
 ) -> Result<(Vec<PmxcfsNode>, Vec<Problem>)> {
-    let answer = forked::run(limit, |pipe| {
+    let answer = forked::run_raw(limit, |pipe| {
         let mut out = BufWriter::new(pipe);
         let _ = work(&mut out).and_then(|()| send(&mut out, &Frame::End)).and_then(|()| out.flush());
     })?;

@@ -62,26 +62,19 @@ const LOCKED: &str = "locked";
 pub fn put(host: &Host, put: &Change) -> Result<()> {
     let mount = host.path(MOUNT);
     let limit = CHANGE_LIMIT + if put.lock.is_some() { put.lock_wait } else { Duration::ZERO };
-    let answer = forked::run(limit, |pipe| {
-        let said = match locked(&mount, put) {
-            Ok(()) => "ok".to_owned(),
-            Err(error) => error.to_string(),
-        };
-        let _ = pipe.write_all(said.as_bytes());
-    })?;
+    let answer = forked::run(limit, || locked(&mount, put).map_err(|error| error.to_string()));
 
-    match answer {
-        ChildResult::Finished(said) if said == b"ok" => Ok(()),
-        ChildResult::Finished(said) if said == LOCKED.as_bytes() => {
+    match answer? {
+        ChildResult::Finished(Ok(())) => Ok(()),
+        ChildResult::Finished(Err(said)) if said == LOCKED => {
             let lock = put.lock.unwrap_or_default();
             let fault = Fault::new(FaultKind::Locked, format!("something else holds the lock '{lock}'"));
             Err(fault.hint("a task of the cluster changes it now: wait for its end, then try again").into())
         }
-        ChildResult::Finished(said) if said == CHANGED.as_bytes() => {
+        ChildResult::Finished(Err(said)) if said == CHANGED => {
             Err(Fault::new(FaultKind::Failed, "it was changed meanwhile").into())
         }
-        ChildResult::Finished(said) if said.is_empty() => Err(anyhow!("the change was cut short")),
-        ChildResult::Finished(said) => Err(anyhow!("{}", String::from_utf8_lossy(&said))),
+        ChildResult::Finished(Err(said)) => Err(anyhow!(said)),
         ChildResult::TimedOut => {
             let message = format!("pmxcfs did not answer within {} s", limit.as_secs());
             Err(Fault::new(FaultKind::Failed, message).hint("see `systemctl status pve-cluster`").into())

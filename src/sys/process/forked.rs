@@ -9,30 +9,85 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork, pipe2};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
+use crate::model::problem::{Fault, FaultKind};
 use crate::sys::fs::files;
 
 /// How long a killed child is waited for.
 const REAP_LIMIT: Duration = Duration::from_millis(500);
 
-/// How the child ended.
+/// How a child ended. `T` is what it returned, or the bytes that it wrote.
 #[derive(Debug)]
-pub enum ChildResult {
-    /// What it wrote.
-    Finished(Vec<u8>),
-    /// It did not finish within the limit and was killed; or it died.
+pub enum ChildResult<T> {
+    Finished(T),
+    /// It did not finish within the limit and was killed.
     TimedOut,
 }
 
-/// Runs `work` in a forked child; what it writes comes back. `work` must do nothing but read and write files:
-/// other threads do not exist in the child, and destructors of the parent's values do not run.
-pub fn run(limit: Duration, work: impl FnOnce(&mut File)) -> Result<ChildResult> {
+/// An error on its way from a child: its chain, outermost first.
+#[derive(Serialize, Deserialize)]
+pub struct CarriedError {
+    chain: Vec<String>,
+    hint: Option<String>,
+    /// Of the system's error at its root.
+    errno: Option<i32>,
+}
+
+impl From<anyhow::Error> for CarriedError {
+    fn from(error: anyhow::Error) -> Self {
+        let root = error.root_cause().downcast_ref::<io::Error>();
+        Self {
+            chain: error.chain().map(ToString::to_string).collect(),
+            hint: error.downcast_ref::<Fault>().and_then(|fault| fault.hint.clone()),
+            errno: root.and_then(io::Error::raw_os_error),
+        }
+    }
+}
+
+impl From<CarriedError> for anyhow::Error {
+    fn from(mut carried: CarriedError) -> Self {
+        let root = carried.chain.pop().unwrap_or_default();
+        let error = match carried.errno {
+            Some(errno) => Self::from(io::Error::from_raw_os_error(errno)),
+            None => anyhow!(root.clone()),
+        };
+        let error = carried.chain.into_iter().rev().fold(error, Self::context);
+        match carried.hint {
+            // The outermost words once more, now with what to do.
+            Some(hint) => Fault::new(FaultKind::Failed, format!("{error:#}")).hint(hint).into(),
+            None => error,
+        }
+    }
+}
+
+/// Runs `work` in a forked child and returns its value, sent as JSON. Errors: no child could be made, it died, a signal.
+/// `work` must do nothing but read and write files: other threads do not exist in the child, and destructors of the
+/// parent's values do not run.
+pub fn run<T: Serialize + DeserializeOwned>(
+    limit: Duration,
+    work: impl FnOnce() -> T,
+) -> Result<ChildResult<T>> {
+    let answer = run_raw(limit, |pipe| {
+        let _ = serde_json::to_vec(&work()).map(|bytes| pipe.write_all(&bytes));
+    })?;
+    Ok(match answer {
+        ChildResult::Finished(bytes) => {
+            ChildResult::Finished(serde_json::from_slice(&bytes).ok().context("its process ended early")?)
+        }
+        ChildResult::TimedOut => ChildResult::TimedOut,
+    })
+}
+
+/// The same for bytes that `work` writes itself; of a child that died these are a part.
+pub fn run_raw(limit: Duration, work: impl FnOnce(&mut File)) -> Result<ChildResult<Vec<u8>>> {
     let (reader, writer) = pipe2(nix::fcntl::OFlag::O_CLOEXEC).context("pipe")?;
 
     // SAFETY: the child calls only `work`, which is held to plain file operations, and then _exit.
@@ -114,7 +169,7 @@ pub fn read_small(limit: Duration, root: &Path, path: impl AsRef<Path>, max: u64
     const ABSENT: u8 = b'a';
     const REFUSED: u8 = b'x';
 
-    let answer = run(limit, |pipe| {
+    let answer = run_raw(limit, |pipe| {
         let (how, rest) = match files::read_small(root, path, max) {
             Ok(content) => (READ, content),
             Err(error) if error.kind() == io::ErrorKind::NotFound => (ABSENT, Vec::new()),
@@ -145,7 +200,7 @@ mod tests {
     #[test]
     fn what_the_child_writes_comes_back() {
         let big = vec![7_u8; 3_000_000];
-        let answer = run(Duration::from_secs(10), |pipe| pipe.write_all(&big).unwrap()).unwrap();
+        let answer = run_raw(Duration::from_secs(10), |pipe| pipe.write_all(&big).unwrap()).unwrap();
         assert!(matches!(answer, ChildResult::Finished(data) if data == big));
     }
 
@@ -153,7 +208,7 @@ mod tests {
     fn a_child_that_blocks_holds_no_descriptor_of_its_parent() {
         let (mut reader, writer) = std::io::pipe().unwrap();
         std::thread::scope(|scope| {
-            scope.spawn(|| run(Duration::from_secs(5), |_| std::thread::sleep(Duration::from_secs(60))));
+            scope.spawn(|| run_raw(Duration::from_secs(5), |_| std::thread::sleep(Duration::from_secs(60))));
             std::thread::sleep(Duration::from_millis(500));
             drop(writer);
             let start = Instant::now();
@@ -166,7 +221,7 @@ mod tests {
     #[test]
     fn a_child_that_blocks_is_killed_at_its_limit() {
         let start = Instant::now();
-        let answer = run(Duration::from_millis(200), |_| {
+        let answer = run_raw(Duration::from_millis(200), |_| {
             loop {
                 std::thread::sleep(Duration::from_secs(60));
             }

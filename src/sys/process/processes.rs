@@ -22,20 +22,21 @@ const DELETED: &[u8] = b" (deleted)";
 
 /// All processes that `root`'s /proc shows. Errors: none is mounted there; it took too long.
 pub fn all(root: &Path) -> Result<Vec<Process>> {
-    let answer = forked::run(LIMIT, |pipe| {
-        let proc = root.join("proc");
-        let own = fs::read_link(proc.join("self/ns/pid")).ok();
-        let names = fs::read_dir(&proc).into_iter().flatten().flatten().map(|entry| entry.file_name());
-        // Not the one that looks.
-        let own_pids = [std::process::id(), std::os::unix::process::parent_id()];
-        let pids = names.filter_map(|name| name.to_str()?.parse::<u32>().ok()).take(PROCESSES_MAX);
-        let pids = pids.filter(|pid| !own_pids.contains(pid));
-        let found: Vec<Process> =
-            pids.filter_map(|pid| one(root, &proc.join(pid.to_string()), pid, own.as_deref())).collect();
-        let _ = serde_json::to_writer(pipe, &found);
-    })?;
-    let ChildResult::Finished(data) = answer else { bail!("/proc: no answer within {} s", LIMIT.as_secs()) };
-    serde_json::from_slice(&data).context("the look at /proc ended before its time")
+    match forked::run(LIMIT, || look(root)).context("/proc")? {
+        ChildResult::Finished(found) => Ok(found),
+        ChildResult::TimedOut => bail!("/proc: no answer within {} s", LIMIT.as_secs()),
+    }
+}
+
+fn look(root: &Path) -> Vec<Process> {
+    let proc = root.join("proc");
+    let own = fs::read_link(proc.join("self/ns/pid")).ok();
+    let names = fs::read_dir(&proc).into_iter().flatten().flatten().map(|entry| entry.file_name());
+    // Not the one that looks.
+    let own_pids = [std::process::id(), std::os::unix::process::parent_id()];
+    let pids = names.filter_map(|name| name.to_str()?.parse::<u32>().ok()).take(PROCESSES_MAX);
+    let pids = pids.filter(|pid| !own_pids.contains(pid));
+    pids.filter_map(|pid| one(root, &proc.join(pid.to_string()), pid, own.as_deref())).collect()
 }
 
 /// Reports whether a process has the file of this path open. Files of another name are not looked at: one of

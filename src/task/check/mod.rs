@@ -25,7 +25,7 @@ use crate::plan::select::Selection;
 use crate::store::Store;
 use crate::sys::fs::{free_space, permissions};
 use crate::sys::host::Host;
-use crate::sys::process::forked::{self, ChildResult};
+use crate::sys::process::forked::{self, CarriedError, ChildResult};
 
 pub use host::host;
 pub use network::network;
@@ -85,33 +85,22 @@ type Sizes = Vec<(SnapshotId, u64)>;
 
 /// A share that hangs must not hang us.
 fn list(store: &dyn Store, node: &str) -> Result<Sizes> {
+    let sizes = || -> Result<Sizes> {
+        Ok(store.list(Some(node))?.into_iter().map(|found| (found.id, found.size)).collect())
+    };
     if store.folder().is_none() {
-        let found = store.list(Some(node))?;
-        return Ok(found.into_iter().map(|found| (found.id, found.size)).collect());
+        return sizes();
     }
 
-    let answer = forked::run(STORE_LIMIT, |pipe| {
-        let said = store.list(Some(node));
-        let said = said.map(|found| found.into_iter().map(|found| (found.id, found.size)).collect::<Sizes>());
-        let said = said.map_err(|error| {
-            let hint = error.downcast_ref::<Fault>().and_then(|fault| fault.hint.clone());
-            (format!("{error:#}"), hint)
-        });
-        let _ = serde_json::to_writer(pipe, &said);
-    })?;
-    let ChildResult::Finished(said) = answer else {
-        let what = format!(
-            "store '{}': {}: no answer within {} s",
-            store.name(),
-            store.place(),
-            STORE_LIMIT.as_secs()
-        );
-        let fault = Fault::new(FaultKind::Failed, what);
-        return Err(fault.hint("is its share or disk there? `findmnt` shows what is mounted").into());
-    };
-    let said: Result<Sizes, (String, Option<String>)> =
-        serde_json::from_slice(&said).context("the look at a store ended before its time")?;
-    said.map_err(|(message, hint)| Fault { hint, ..Fault::new(FaultKind::Failed, message) }.into())
+    let shown = || format!("store '{}': {}", store.name(), store.place());
+    match forked::run(STORE_LIMIT, || sizes().map_err(CarriedError::from)).with_context(shown)? {
+        ChildResult::Finished(sizes) => sizes.map_err(anyhow::Error::from),
+        ChildResult::TimedOut => {
+            let what = format!("{}: no answer within {} s", shown(), STORE_LIMIT.as_secs());
+            let fault = Fault::new(FaultKind::Failed, what);
+            Err(fault.hint("is its share or disk there? `findmnt` shows what is mounted").into())
+        }
+    }
 }
 
 /// An error, with what it says is to be done.
