@@ -9,7 +9,7 @@ use crate::config::Config;
 use crate::model::problem::{Exit, Outcome};
 use crate::model::report::Report;
 use crate::model::snapshot::Trigger;
-use crate::model::units::count;
+use crate::model::units::counted;
 use crate::store::Store;
 use crate::task::backup;
 use crate::task::runs::finish;
@@ -67,7 +67,7 @@ impl App<'_> {
         let (id, outcome) =
             (report.snapshot.as_ref().map(|snapshot| snapshot.id.to_string()), report.outcome);
         let id = id.as_deref().unwrap_or("of what is unchanged");
-        log::info!("backup {id}: {outcome}, {}", count(report.problems.len(), "problem"));
+        log::info!("backup {id}: {outcome}, {}", counted(report.problems.len(), "problem"));
         Ok(report)
     }
 

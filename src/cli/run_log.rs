@@ -7,7 +7,7 @@ use jiff::tz::TimeZone;
 use super::{App, render};
 use crate::model::problem::Exit;
 use crate::model::record::RunRecord;
-use crate::model::units::count;
+use crate::model::units::counted;
 use crate::task::restore::audit_log;
 use crate::task::runs::records;
 
@@ -126,7 +126,7 @@ fn what(record: &RunRecord) -> String {
     }
 
     if !record.problems.is_empty() {
-        parts.push(count(record.problems.len(), "problem"));
+        parts.push(counted(record.problems.len(), "problem"));
     }
     parts.join("; ")
 }

@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Span, SpanRelativeTo, Timestamp};
 
 use super::{App, Format, render};
 use crate::model::problem::{Exit, Fault, FaultKind, Severity};
-use crate::model::units::count;
+use crate::model::units::counted;
 use crate::plan::fleet::FleetHost;
 use crate::plan::status as plan;
 use crate::plan::status::{Level, StatusFinding, StoreState, Timer};
@@ -119,7 +119,7 @@ fn text(status: &HostStatus) -> String {
     match &status.last_run {
         Some(run) => line(
             "last run",
-            format!("{}  {}, {}  {}", local(run.at), run.outcome, count(run.problems, "problem"), run.id),
+            format!("{}  {}, {}  {}", local(run.at), run.outcome, counted(run.problems, "problem"), run.id),
         ),
         None => line("last run", "none is recorded".to_owned()),
     }
@@ -149,8 +149,8 @@ fn fleet_text(fleet: &Fleet) -> String {
 
     let head = match &bad[..] {
         [] if all == 0 => "no host has a snapshot".to_owned(),
-        [] => count(all, "host"),
-        bad => format!("{} of {}: {}", bad.len(), count(all, "host"), bad.join(", ")),
+        [] => counted(all, "host"),
+        bad => format!("{} of {}: {}", bad.len(), counted(all, "host"), bad.join(", ")),
     };
 
     // What made it critical stands in the line that a monitor shows.

@@ -17,7 +17,8 @@ pub fn size(bytes: u64) -> String {
 }
 
 /// "1 path", "2 paths".
-pub fn counted(number: usize, what: &str) -> String {
+pub fn counted(number: impl TryInto<u64>, what: &str) -> String {
+    let number = number.try_into().unwrap_or(u64::MAX);
     format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 
@@ -34,12 +35,6 @@ pub fn span(seconds: f64) -> String {
     }
 }
 
-/// "1 problem", "2 problems".
-pub fn count(n: impl TryInto<u64>, what: &str) -> String {
-    let n = n.try_into().unwrap_or(u64::MAX);
-    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -53,7 +48,7 @@ mod tests {
 
     #[test]
     fn one_is_no_plural() {
-        assert_eq!([0u64, 1, 2].map(|n| count(n, "file")), ["0 files", "1 file", "2 files"]);
+        assert_eq!([0u64, 1, 2].map(|n| counted(n, "file")), ["0 files", "1 file", "2 files"]);
     }
 
     #[test]

@@ -134,7 +134,7 @@ pub fn report(report: &Report) -> String {
         match counts.unexplained {
             Some(0) => text.push_str("missing   nothing: every file of this host is accounted for\n"),
             Some(n) => {
-                let files = units::count(n, "file");
+                let files = units::counted(n, "file");
                 let _ = writeln!(text, "missing   {files} of this host (`pbx-config check --complete`)");
             }
             None => {}
@@ -179,7 +179,7 @@ pub fn report(report: &Report) -> String {
 
     let told = |severity, word| {
         let of = report.problems.iter().filter(|problem| problem.severity == severity);
-        units::count(of.count(), word)
+        units::counted(of.count(), word)
     };
     let result = if report.outcome == Outcome::Ok {
         "ok".to_owned()
@@ -198,7 +198,7 @@ pub fn medium(medium: &Medium) -> String {
 }
 
 fn count(sealed: &Sealed) -> String {
-    units::count(sealed.recipients, "recipient")
+    units::counted(sealed.recipients, "recipient")
 }
 
 pub fn compression(codec: &Compression) -> String {

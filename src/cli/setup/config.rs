@@ -6,7 +6,7 @@ use crate::archive::recipient::Recipient;
 use crate::cli::{App, render};
 use crate::config::Config;
 use crate::model::problem::{Exit, Outcome};
-use crate::model::units::count;
+use crate::model::units::counted;
 use crate::notify as channels;
 use crate::task::{error, keys as keys_of_host};
 
@@ -57,7 +57,7 @@ impl App<'_> {
                     "{}: {} ({} of this host)",
                     store.name(),
                     store.place(),
-                    count(found.len(), "snapshot")
+                    counted(found.len(), "snapshot")
                 )),
                 Err(error) => problems.push(error::error(&error)),
             }

@@ -18,7 +18,7 @@ use crate::config::{Config, Preflight};
 use crate::model::problem::{Fault, FaultKind, Problem};
 use crate::model::section::Section;
 use crate::model::snapshot::SnapshotId;
-use crate::model::units::count;
+use crate::model::units::counted;
 use crate::notify;
 use crate::plan::check::{self, Area, CheckFinding, CheckState};
 use crate::plan::select::Selection;
@@ -66,7 +66,7 @@ pub fn stores(host: &Host, stores: &[Box<dyn Store>]) -> Vec<CheckFinding> {
         match list(store.as_ref(), &host.facts.node) {
             Err(error) => findings.push(failed(Area::Stores, &error)),
             Ok(found) => {
-                let what = format!("{name}: {} of this host", count(found.len(), "snapshot"));
+                let what = format!("{name}: {} of this host", counted(found.len(), "snapshot"));
                 findings.push(CheckFinding::new(Area::Stores, CheckState::Ok, what));
                 let newest = found.iter().max();
                 let need = newest.map_or(FIRST_BYTES, |(_, size)| size.saturating_mul(MARGIN));
@@ -123,7 +123,7 @@ pub fn settings(host: &Host, config: &Config) -> Vec<CheckFinding> {
         Ok(all) => {
             findings.push(keys(
                 CheckState::Ok,
-                format!("snapshots are sealed for {}", count(all.len(), "recipient")),
+                format!("snapshots are sealed for {}", counted(all.len(), "recipient")),
             ));
             findings.push(match (key_check::overdue(host, &all), key_check::proof(host)) {
                 (Some(problem), _) => check::of_problem(Area::Keys, problem),
@@ -185,7 +185,7 @@ pub fn coverage(host: &Host, config: &Config, stores: &[Box<dyn Store>]) -> Resu
             CheckState::Ok,
             format!("all {} files that are looked at are accounted for", coverage.files),
         ),
-        n => finding(CheckState::Notice, format!("in no backup: {} of this host", count(n, "file")))
+        n => finding(CheckState::Notice, format!("in no backup: {} of this host", counted(n, "file")))
             .hint("`pbx-config check --complete` lists them"),
     }])
 }

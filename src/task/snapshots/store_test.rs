@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::model::problem::Problem;
 use crate::model::report::Medium;
 use crate::model::snapshot::SnapshotId;
-use crate::model::units::count;
+use crate::model::units::counted;
 use crate::store::Store;
 use crate::sys::fs::scratch::Scratch;
 use crate::sys::host::Host;
@@ -98,7 +98,7 @@ fn go(host: &Host, store: &dyn Store, tried: &mut Tried) -> Option<()> {
     let name = format!("{}.probe", &node[..node.len().min(NODE_MAX_BYTES)]);
 
     let left = tried.step("reach", || {
-        let own = count(store.list(Some(node))?.len(), "snapshot");
+        let own = counted(store.list(Some(node))?.len(), "snapshot");
         let left = store.list(Some(&name))?;
         Ok((left, Some(format!("{own} of this host"))))
     })?;
