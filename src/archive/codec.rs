@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use liblzma::stream::{CONCATENATED, LzmaOptions, MtStreamBuilder, PRESET_EXTREME, Stream};
 
 use super::sink::Sink;
-use crate::model::problem::{Fault, FaultKind};
+use crate::model::problem::Fault;
 use crate::model::snapshot::Compression;
 
 /// A running encoder. `finish` writes what is left and gives the sink back.
@@ -131,7 +131,7 @@ pub fn by_name(name: &str) -> Result<&'static Codec> {
     CODECS.iter().find(|codec| codec.name == name || !name.is_empty() && codec.alias == name).with_context(
         || {
             let known: Vec<_> = CODECS.iter().map(|codec| codec.name).collect();
-            Fault::new(FaultKind::Usage, format!("there is no compression '{name}'"))
+            Fault::usage(format!("there is no compression '{name}'"))
                 .hint(format!("there is {}", known.join(", ")))
         },
     )
@@ -141,7 +141,7 @@ pub fn by_name(name: &str) -> Result<&'static Codec> {
 /// Errors: `Usage` for a name, mode or level that is not there, or for a level beside a mode.
 pub fn settle(name: &str, mode: Option<&str>, level: Option<i32>, threads: u32) -> Result<Compression> {
     let codec = by_name(name)?;
-    let usage = |message: String, hint: &str| Fault::new(FaultKind::Usage, message).hint(hint);
+    let usage = |message: String, hint: &str| Fault::usage(message).hint(hint);
     let at = match mode {
         None => STANDARD,
         Some(_) if level.is_some() => {

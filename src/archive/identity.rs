@@ -77,14 +77,14 @@ impl Identity {
     pub fn of_file(path: &Path) -> Result<Vec<Self>> {
         let place = path.display().to_string();
         let fault = |what: &str| {
-            Fault::new(FaultKind::Unseal, what).hint(
+            Fault::unseal(what).hint(
                 "a file of identities has lines that begin with AGE-SECRET-KEY-1, or is a private SSH key",
             )
         };
         let mut bytes = Zeroizing::new(Vec::new());
         // Whatever the person names, a pipe of another program, too.
         let read = File::open(path).and_then(|file| file.take(FILE_MAX_BYTES).read_to_end(&mut bytes));
-        read.map_err(|error| Fault::new(FaultKind::Unseal, format!("cannot read {place}: {error}")))?;
+        read.map_err(|error| Fault::unseal(format!("cannot read {place}: {error}")))?;
         let found = Self::of_bytes_of_file(&bytes).map_err(|error| at(&place, &error))?;
         ensure!(!found.is_empty(), fault(&format!("{place}: has no identity")));
         Ok(found.into_iter().map(|one| Self { path: path.to_owned(), ..one }).collect())
@@ -98,7 +98,7 @@ impl Identity {
             return Ok(bare(Key::Locked(Arc::new(bytes.to_vec()))));
         }
 
-        let fault = |what: String| Fault::new(FaultKind::Unseal, what);
+        let fault = |what: String| Fault::unseal(what);
         let text = std::str::from_utf8(bytes).map_err(|_| fault("is no file of identities".into()))?;
         if text.trim_start().starts_with("-----BEGIN ") {
             let key = age::ssh::Identity::from_buffer(text.trim_start().as_bytes(), None)
@@ -142,7 +142,7 @@ impl Identity {
 
     /// The public half. Errors: `Usage` where only a plugin or a passphrase knows it.
     pub fn recipient(&self) -> Result<Recipient> {
-        let fault = |what: String| Fault::new(FaultKind::Usage, what);
+        let fault = |what: String| Fault::usage(what);
         match &self.key {
             Key::X25519(key) => Ok(key.to_public().into()),
             Key::Ssh(key) => age::ssh::Recipient::try_from(key.as_ref().clone())
@@ -189,8 +189,7 @@ impl Identity {
                 Ok(opened.map(|key| vec![Self { key: Key::Ssh(Box::new(key)), path: self.path.clone() }]))
             }
             Key::Locked(bytes) => {
-                let damaged =
-                    |what: &str| Fault::new(FaultKind::Unseal, format!("{}: {what}", self.path.display()));
+                let damaged = |what: &str| Fault::unseal(format!("{}: {what}", self.path.display()));
                 let armored = BufReader::new(age::armor::ArmoredReader::new(bytes.as_slice()));
                 let decryptor =
                     age::Decryptor::new_buffered(armored).map_err(|_| damaged("is no file that age made"))?;

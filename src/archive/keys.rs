@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 use super::identity::Identity;
 use super::recipient::Derivation;
 use super::seal::{Clear, HeldFileKey, Opening};
-use crate::model::problem::{Fault, FaultKind};
+use crate::model::problem::Fault;
 use crate::model::snapshot::Sealed;
 use crate::sys::process::signals::check_stopped;
 
@@ -165,10 +165,10 @@ impl Keys {
         if let Some(locked) = locked {
             let what =
                 format!("{}: is locked by a passphrase, and nobody can be asked", locked.path.display());
-            let fault = Fault::new(FaultKind::Unseal, what);
+            let fault = Fault::unseal(what);
             fault.hint("run it on a terminal, or name a key that is not locked").into()
         } else if self.is_empty() {
-            let fault = Fault::new(FaultKind::Unseal, format!("{of}: is sealed{to}"));
+            let fault = Fault::unseal(format!("{of}: is sealed{to}"));
             let file = "name the file that holds the key with --identity FILE, or with PBX_IDENTITY_FILE";
             let hint = match sealed {
                 Some(sealed) if !sealed.passphrases.is_empty() => {
@@ -178,7 +178,7 @@ impl Keys {
             };
             fault.hint(hint).into()
         } else {
-            let fault = Fault::new(FaultKind::Unseal, format!("{of}: none of the identities opens it"));
+            let fault = Fault::unseal(format!("{of}: none of the identities opens it"));
             fault
                 .hint(format!(
                     "it is sealed{to}; `pbx-config key from-identity FILE` tells what a file opens"

@@ -70,10 +70,8 @@ fn parse_manifest(text: &[u8]) -> Result<Snapshot> {
     let Format { format } = serde_json::from_slice(text).context("its manifest is damaged")?;
     ensure!(format >= 1, "its manifest is damaged: there is no format {format}");
     if format > FORMAT {
-        let fault = Fault::new(
-            FaultKind::Failed,
-            format!("was written in format {format}; this version reads up to {FORMAT}"),
-        );
+        let fault =
+            Fault::failed(format!("was written in format {format}; this version reads up to {FORMAT}"));
         return Err(fault.hint(UPGRADE).into());
     }
     serde_json::from_slice(text).context("its manifest is damaged")
@@ -374,7 +372,7 @@ fn codec_of(snapshot: &Snapshot) -> Result<&'static Codec> {
     let ext = name.strip_prefix("payload.tar").map(|ext| ext.strip_suffix(SEALED_EXT).unwrap_or(ext));
     let codec = codec::CODECS.iter().find(|codec| ext == Some(codec.ext)).with_context(|| {
         let name = Name::new(name.as_str());
-        Fault::new(FaultKind::Failed, format!("this version cannot read {name}")).hint(UPGRADE)
+        Fault::failed(format!("this version cannot read {name}")).hint(UPGRADE)
     })?;
     ensure!(
         name.ends_with(SEALED_EXT) == snapshot.sealed.is_some(),

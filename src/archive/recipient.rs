@@ -187,7 +187,7 @@ pub fn is_secret(text: &str) -> bool {
 }
 
 fn refused(what: &str) -> Fault {
-    Fault::new(FaultKind::Usage, what)
+    Fault::usage(what)
 }
 
 pub(super) fn no_plugin(kind: FaultKind, name: &str) -> Fault {

@@ -82,8 +82,7 @@ impl Seal {
     pub fn new(recipients: &[Recipient], read_back: bool) -> Result<Self> {
         ensure!(
             recipients.len() <= RECIPIENTS_MAX,
-            Fault::new(FaultKind::Usage, format!("more than {RECIPIENTS_MAX} recipients"))
-                .hint("take the oldest ones out")
+            Fault::usage(format!("more than {RECIPIENTS_MAX} recipients")).hint("take the oldest ones out")
         );
 
         let all: Vec<_> = recipients.iter().map(Recipient::for_age).collect::<Result<_>>()?;
@@ -163,7 +162,7 @@ pub(super) fn within<T: Send + 'static>(
             Err(mpsc::RecvTimeoutError::Timeout) if Instant::now() < end => {}
             Err(_) => {
                 let message = format!("an age plugin did not answer within {} s", limit.as_secs());
-                return Err(Fault::new(FaultKind::Failed, message)
+                return Err(Fault::failed(message)
                     .hint("is its token plugged in, does it want to be touched?")
                     .into());
             }
@@ -247,7 +246,7 @@ pub fn try_open(header: &[u8], identity: &dyn age::Identity) -> Result<Option<He
         Err(DecryptError::NoMatchingKeys) => Ok(None),
         Err(error @ (DecryptError::PluginResolve(_) | DecryptError::Plugin(_))) => {
             let message = format!("a plugin did not open it: {}", one_line(&error.to_string()));
-            Err(Fault::new(FaultKind::Unseal, message).hint("is its token plugged in?").into())
+            Err(Fault::unseal(message).hint("is its token plugged in?").into())
         }
         Err(error) => Err(damaged(error)),
     }

@@ -15,7 +15,7 @@ pub use self::check::{CheckConfig, ProgramName};
 use crate::model::facts::Product;
 use crate::model::keep::Keep;
 use crate::model::nearest::nearest;
-use crate::model::problem::{Fault, FaultKind, Problem};
+use crate::model::problem::{Fault, Problem};
 use crate::model::secret::MASK;
 pub use crate::model::secret::Secret;
 use crate::model::section::{self, Section, SyntaxError};
@@ -270,11 +270,8 @@ impl Config {
 }
 
 /// Converts a syntax error to the fault that ends a command.
-#[allow(clippy::needless_pass_by_value)] // for map_err
 fn fault(error: SyntaxError) -> anyhow::Error {
-    let mut fault = Fault::new(FaultKind::Usage, error.to_string());
-    fault.hint = error.hint().map(str::to_owned);
-    fault.into()
+    Fault::from(error).into()
 }
 
 #[derive(Default)]
@@ -338,7 +335,7 @@ impl Loader {
             let line =
                 error.as_bytes()[..error.utf8_error().valid_up_to()].iter().filter(|b| **b == b'\n').count()
                     + 1;
-            Fault::new(FaultKind::Usage, format!("{name}:{line}: is not UTF-8"))
+            Fault::usage(format!("{name}:{line}: is not UTF-8"))
         })?;
         section::parse(name, &text).map_err(fault)
     }
@@ -348,7 +345,7 @@ fn read_optional(host: &Host, path: &str) -> Result<Option<Vec<u8>>> {
     match files::read_small(host.root(), path, FILE_MAX_BYTES) {
         Ok(data) => Ok(Some(data)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error).context(Fault::new(FaultKind::Usage, format!("cannot read {path}"))),
+        Err(error) => Err(error).context(Fault::usage(format!("cannot read {path}"))),
     }
 }
 
@@ -357,7 +354,7 @@ fn check_private(path: &Path) -> Result<()> {
         return Ok(());
     }
     let shown = path.display();
-    let fault = Fault::new(FaultKind::Usage, format!("{shown}: others than root may read it"));
+    let fault = Fault::usage(format!("{shown}: others than root may read it"));
     Err(fault.hint(format!("chown root: {shown}; chmod 600 {shown}; then change the secrets in it")).into())
 }
 

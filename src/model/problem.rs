@@ -147,6 +147,22 @@ impl Fault {
         Self { kind, message: message.into(), hint: None }
     }
 
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self::new(FaultKind::Usage, message)
+    }
+
+    pub fn failed(message: impl Into<String>) -> Self {
+        Self::new(FaultKind::Failed, message)
+    }
+
+    pub fn not_found(message: impl Into<String>) -> Self {
+        Self::new(FaultKind::NotFound, message)
+    }
+
+    pub fn unseal(message: impl Into<String>) -> Self {
+        Self::new(FaultKind::Unseal, message)
+    }
+
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());

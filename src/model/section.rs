@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 use serde::de::value::MapAccessDeserializer;
 
 use self::fields::SectionKeys;
+use super::problem::Fault;
 
 /// Characters that indent and separate. Not Unicode's white space: a pasted no-break space is refused as part
 /// of a word, not guessed away.
@@ -73,6 +74,12 @@ impl fmt::Display for SyntaxError {
 }
 
 impl std::error::Error for SyntaxError {}
+
+impl From<SyntaxError> for Fault {
+    fn from(error: SyntaxError) -> Self {
+        Self { hint: error.hint.clone(), ..Self::usage(error.to_string()) }
+    }
+}
 
 /// The sections of `text` in their order; `file` is the name used in errors.
 ///

@@ -21,7 +21,7 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
 use crate::model::message::Message;
-use crate::model::problem::{Fault, FaultKind, Outcome};
+use crate::model::problem::{Fault, Outcome};
 use crate::model::section::{Section, SyntaxError};
 use crate::sys::host::Host;
 use crate::sys::process::signals::check_stopped;
@@ -191,13 +191,9 @@ pub struct Target {
 /// Opens the channel of a section. Errors: `Usage`, with file and line.
 pub fn open(section: &Section) -> Result<Target> {
     let Some(kind) = KINDS.iter().find(|kind| kind.name == section.kind) else {
-        return Err(Fault::new(FaultKind::Usage, format!("{}: is no kind of channel", section.kind)).into());
+        return Err(Fault::usage(format!("{}: is no kind of channel", section.kind)).into());
     };
-    read(kind, section).map_err(|error| {
-        let mut fault = Fault::new(FaultKind::Usage, error.to_string());
-        fault.hint = error.hint().map(str::to_owned);
-        fault.into()
-    })
+    read(kind, section).map_err(|error| Fault::from(error).into())
 }
 
 fn read(kind: &ChannelKind, section: &Section) -> Result<Target, SyntaxError> {

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::catalog::{self, Category, Item, On, Source};
 use crate::model::facts::{Facts, Product};
 use crate::model::nearest::nearest;
-use crate::model::problem::{Fault, FaultKind};
+use crate::model::problem::Fault;
 
 /// Words of `--only` and `--skip`: item ids or categories.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,7 +42,7 @@ impl Selection {
                     || "`pbx-config catalog` shows all items and categories".to_owned(),
                     |near| format!("did you mean {near}?"),
                 );
-                let fault = Fault::new(FaultKind::Usage, format!("'{word}' is no item and no category"));
+                let fault = Fault::usage(format!("'{word}' is no item and no category"));
                 return Err(fault.hint(hint).into());
             }
         }

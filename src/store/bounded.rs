@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::model::problem::{Fault, FaultKind};
+use crate::model::problem::Fault;
 use crate::sys::process::forked::{self, CarriedError, ChildResult};
 
 /// Does `work` in a child. Errors: its own, and that it did not end within `limit`, as a fault of the store.
@@ -22,7 +22,7 @@ pub(super) fn run<T: Serialize + DeserializeOwned>(
         ChildResult::Finished(done) => done.map_err(anyhow::Error::from),
         ChildResult::TimedOut => {
             let message = format!("store '{store}': {place} does not answer within {} s", limit.as_secs());
-            Err(Fault::new(FaultKind::Failed, message)
+            Err(Fault::failed(message)
                 .hint("its server, or the way to it, is down; `timeout` is the limit")
                 .into())
         }
@@ -47,7 +47,7 @@ mod tests {
         assert_eq!(format!("{error:#}"), "cannot write x: No space left on device (os error 28)");
         let kind = error.root_cause().downcast_ref::<io::Error>().unwrap().kind();
         assert_eq!(kind, io::ErrorKind::StorageFull);
-        let error = bounded(|| Err(Fault::new(FaultKind::Failed, "gone").hint("look").into())).unwrap_err();
+        let error = bounded(|| Err(Fault::failed("gone").hint("look").into())).unwrap_err();
         let fault = error.downcast_ref::<Fault>().unwrap();
         assert_eq!((fault.message.as_str(), fault.hint.as_deref()), ("gone", Some("look")));
     }

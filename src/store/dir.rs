@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::legacy::{self, Relic};
 use super::tool::{transfer_limit, usage};
 use super::{Fetched, FoundFile, PutResult, Store, bounded, in_batches};
-use crate::model::problem::{Fault, FaultKind, Problem};
+use crate::model::problem::{Fault, Problem};
 use crate::model::report::Medium;
 use crate::model::section::Section;
 use crate::model::snapshot::SnapshotId;
@@ -131,8 +131,7 @@ impl Dir {
             return Ok(());
         }
         let shown = self.path.display();
-        let fault =
-            Fault::new(FaultKind::Failed, format!("store '{}': nothing is mounted on {shown}", self.name));
+        let fault = Fault::failed(format!("store '{}': nothing is mounted on {shown}", self.name));
         Err(fault.hint(format!("mount it, or see why it is not: `mount {shown}`")).into())
     }
 
@@ -145,8 +144,7 @@ impl Dir {
         let message = self.trouble("write", target);
         match error.downcast_ref::<io::Error>().map(io::Error::kind) {
             Some(io::ErrorKind::NotFound) => error.context(
-                Fault::new(FaultKind::Failed, message)
-                    .hint("it went away meanwhile; is its disk or share still mounted?"),
+                Fault::failed(message).hint("it went away meanwhile; is its disk or share still mounted?"),
             ),
             _ => error.context(message),
         }
@@ -160,7 +158,7 @@ impl Dir {
         // `list` enters no link: it may lead anywhere.
         if dir.symlink_metadata().is_ok_and(|meta| meta.is_symlink()) {
             let message = format!("{}: is a link, not a folder of this store", self.trouble("write", dir));
-            let fault = Fault::new(FaultKind::Failed, message);
+            let fault = Fault::failed(message);
             return Err(fault.hint("replace it by the folder; the store's path itself may be a link").into());
         }
         let problems = sweep(dir).with_context(|| self.trouble("read", dir))?;

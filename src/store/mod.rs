@@ -17,7 +17,7 @@ use std::thread;
 
 use anyhow::{Result, anyhow, bail};
 
-use crate::model::problem::{Fault, FaultKind, Problem};
+use crate::model::problem::{Fault, Problem};
 use crate::model::report::Medium;
 use crate::model::section::Section;
 use crate::model::snapshot::SnapshotId;
@@ -166,7 +166,7 @@ pub fn kind_names() -> Vec<&'static str> {
 pub fn open(section: &Section, host: &Host) -> Result<Box<dyn Store>> {
     match KINDS.iter().find(|kind| kind.name == section.kind) {
         Some(kind) => (kind.open)(section, host),
-        None => Err(Fault::new(FaultKind::Usage, format!("{}: is no kind of store", section.kind)).into()),
+        None => Err(Fault::usage(format!("{}: is no kind of store", section.kind)).into()),
     }
 }
 

@@ -19,7 +19,7 @@ use super::tool::{
     LISTING_MAX_BYTES, SLOWEST_BYTES_PER_SECOND, Tool, last_line, split_secrets, transfer_limit, usage,
 };
 use super::{Fetched, FoundFile, PutResult, Store};
-use crate::model::problem::{Fault, FaultKind};
+use crate::model::problem::Fault;
 use crate::model::section::{Section, SyntaxError};
 use crate::model::snapshot::SnapshotId;
 use crate::sys::fs::scratch::Scratch;
@@ -385,9 +385,9 @@ impl Store for Pbs {
     }
 
     fn get(&self, id: &SnapshotId) -> Result<Fetched> {
-        let found = self.find(id)?.with_context(|| {
-            Fault::new(FaultKind::NotFound, format!("store '{}': {id} is not there", self.tool.store))
-        })?;
+        let found = self
+            .find(id)?
+            .with_context(|| Fault::not_found(format!("store '{}': {id} is not there", self.tool.store)))?;
         let scratch = Scratch::new(&self.downloads)?;
         let (path, folder) = (Self::path(id), scratch.path().join("archive"));
         let target = folder.to_string_lossy();

@@ -18,7 +18,7 @@ use super::legacy::{self, Relic};
 use super::remote::{self, Checksum, Options};
 use super::tool::{LISTING_MAX_BYTES, SAID_MAX_BYTES, Tool, split_secrets, transfer_limit, usage};
 use super::{Fetched, FoundFile, PutResult, Store, in_batches};
-use crate::model::problem::{Fault, FaultKind, Problem};
+use crate::model::problem::{Fault, Problem};
 use crate::model::section::Section;
 use crate::model::snapshot::{SUFFIX, SnapshotId};
 use crate::sys::fs::leftovers;
@@ -473,9 +473,9 @@ impl Store for Rclone {
 
     fn get(&self, id: &SnapshotId) -> Result<Fetched> {
         let path = self.path(id);
-        let there = self.stat(&path)?.with_context(|| {
-            Fault::new(FaultKind::NotFound, format!("store '{}': {path} is not there", self.tool.store))
-        })?;
+        let there = self
+            .stat(&path)?
+            .with_context(|| Fault::not_found(format!("store '{}': {path} is not there", self.tool.store)))?;
         let size = u64::try_from(there.size).unwrap_or_default();
         let scratch = Scratch::new(&self.downloads)?;
         let file = scratch.path().join(id.file_name());

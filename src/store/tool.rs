@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use crate::model::problem::{Fault, FaultKind};
+use crate::model::problem::Fault;
 use crate::model::secret::{MASK, Secret};
 use crate::model::section::{Section, SyntaxError};
 use crate::sys::process::exec::{Cmd, Exec, ProcessOutput, ToolStatus};
@@ -53,7 +53,7 @@ impl Tool {
         let ran = self.exec.run(&cmd).with_context(|| format!("store '{}'", self.store))?;
         let Some(output) = ran else {
             let message = format!("store '{}': there is no {} on this host", self.store, self.program);
-            return Err(Fault::new(FaultKind::Failed, message).hint(self.missing).into());
+            return Err(Fault::failed(message).hint(self.missing).into());
         };
         check_stopped()?;
         if output.status == ToolStatus::TimedOut {
@@ -64,7 +64,7 @@ impl Tool {
                 self.program,
                 limit.as_secs()
             );
-            let fault = Fault::new(FaultKind::Failed, message);
+            let fault = Fault::failed(message);
             return Err(fault
                 .hint("is the other side up, and the way to it? its `timeout` is the limit")
                 .into());
@@ -95,8 +95,7 @@ impl Tool {
         let said = self.without_secrets(without_stamp(last_line(&text)));
         let said: String = said.chars().filter(|c| !c.is_control()).take(SAID_MAX_CHARS).collect();
         let said = if said.is_empty() { output.status.to_string() } else { said };
-        let mut fault =
-            Fault::new(FaultKind::Failed, format!("store '{}': cannot {what}: {said}", self.store));
+        let mut fault = Fault::failed(format!("store '{}': cannot {what}: {said}", self.store));
         fault.hint = (self.hint)(&text.to_lowercase()).map(str::to_owned);
         fault.into()
     }
@@ -133,11 +132,8 @@ pub(super) fn transfer_limit(base: Duration, bytes: u64, slowest: u64, tries: u6
 }
 
 /// A section's error as the fault that ends a command.
-#[allow(clippy::needless_pass_by_value)] // for map_err
 pub(super) fn usage(error: SyntaxError) -> anyhow::Error {
-    let mut fault = Fault::new(FaultKind::Usage, error.to_string());
-    fault.hint = error.hint().map(str::to_owned);
-    fault.into()
+    Fault::from(error).into()
 }
 
 /// The public keys of a section, and the secret ones with their values.

@@ -1,8 +1,14 @@
-//! What helps against the system's own refusals: no right, no room, a share that went away.
+//! Hints of errors: their own, and what helps against the system's refusals: no right, no room, a share that went away.
 
 use std::io;
 
 use super::fs::files;
+use crate::model::problem::Fault;
+
+/// Returns the hint that the error says itself.
+pub fn own(error: &anyhow::Error) -> Option<String> {
+    error.downcast_ref::<Fault>().and_then(|fault| fault.hint.clone())
+}
 
 /// None: the error is none of the system's, or nothing helps that its words do not say.
 pub fn hint(error: &anyhow::Error) -> Option<&'static str> {

@@ -1,12 +1,11 @@
 //! An error that does not end the run, as a problem that still says what to do.
 
-use crate::model::problem::{Fault, Problem};
+use crate::model::problem::Problem;
 use crate::sys::error_hint;
 
 /// Returns the hint of an error: its own, or the usual one for its cause.
 pub fn hint(error: &anyhow::Error) -> Option<String> {
-    let told = error.downcast_ref::<Fault>().and_then(|fault| fault.hint.clone());
-    told.or_else(|| error_hint::hint(error).map(str::to_owned))
+    error_hint::own(error).or_else(|| error_hint::hint(error).map(str::to_owned))
 }
 
 pub fn error(error: &anyhow::Error) -> Problem {
@@ -25,14 +24,14 @@ mod tests {
     use anyhow::Context;
 
     use super::*;
-    use crate::model::problem::FaultKind;
+    use crate::model::problem::{Fault, FaultKind};
 
     #[test]
     fn a_problem_says_what_helps_as_its_error_would() {
         let full =
             || Err::<(), _>(io::Error::from(io::ErrorKind::StorageFull)).context("store 'nas'").unwrap_err();
         assert!(warning(&full()).hint.is_some_and(|hint| hint.starts_with("make room there")));
-        let own = full().context(Fault::new(FaultKind::Failed, "x").hint("take a larger one"));
+        let own = full().context(Fault::failed("x").hint("take a larger one"));
         assert_eq!(error(&own).hint.as_deref(), Some("take a larger one"));
         assert_eq!(error(&anyhow::anyhow!("odd")).hint, None);
     }

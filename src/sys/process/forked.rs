@@ -18,7 +18,8 @@ use nix::unistd::{ForkResult, Pid, fork, pipe2};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::model::problem::{Fault, FaultKind};
+use crate::model::problem::Fault;
+use crate::sys::error_hint;
 use crate::sys::fs::files;
 
 /// How long a killed child is waited for.
@@ -46,7 +47,7 @@ impl From<anyhow::Error> for CarriedError {
         let root = error.root_cause().downcast_ref::<io::Error>();
         Self {
             chain: error.chain().map(ToString::to_string).collect(),
-            hint: error.downcast_ref::<Fault>().and_then(|fault| fault.hint.clone()),
+            hint: error_hint::own(&error),
             errno: root.and_then(io::Error::raw_os_error),
         }
     }
@@ -62,7 +63,7 @@ impl From<CarriedError> for anyhow::Error {
         let error = carried.chain.into_iter().rev().fold(error, Self::context);
         match carried.hint {
             // The outermost words once more, now with what to do.
-            Some(hint) => Fault::new(FaultKind::Failed, format!("{error:#}")).hint(hint).into(),
+            Some(hint) => Fault::failed(format!("{error:#}")).hint(hint).into(),
             None => error,
         }
     }

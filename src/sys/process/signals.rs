@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Result;
 
-use crate::model::problem::{Fault, FaultKind};
+use crate::model::problem::Fault;
 
 // A signal handler can reach nothing but a static; it is only ever set.
 static STOPPED: AtomicBool = AtomicBool::new(false);
@@ -37,7 +37,7 @@ pub fn catch_signals() {
 /// An error once a signal asked to stop; long loops call it between two steps.
 pub fn check_stopped() -> Result<()> {
     if STOPPED.load(Ordering::Relaxed) {
-        return Err(Fault::new(FaultKind::Failed, "stopped by a signal").into());
+        return Err(Fault::failed("stopped by a signal").into());
     }
     Ok(())
 }

@@ -11,7 +11,7 @@ use crate::archive::codec;
 use crate::archive::keys::Keys;
 use crate::archive::writer::Protection;
 use crate::config::{BackupConfig, Config};
-use crate::model::problem::{Fault, FaultKind, Outcome, Problem, Severity};
+use crate::model::problem::{Fault, Outcome, Problem, Severity};
 use crate::model::snapshot::{Compression, Counts, FORMAT, Parent, Payload, Snapshot, SnapshotId, Trigger};
 use crate::plan::select::Selection;
 use crate::store::Store;
@@ -142,7 +142,7 @@ pub fn check_is_system(host: &Host) -> Result<()> {
             "{}: there is no system here: no product, no os-release, no host name",
             host.root().display()
         );
-        return Err(Fault::new(FaultKind::Usage, message).hint("is it mounted?").into());
+        return Err(Fault::usage(message).hint("is it mounted?").into());
     }
     Ok(())
 }

@@ -61,8 +61,7 @@ fn write_file(
     archiver.problems.extend(left.problems);
     walk::shorten(&mut archiver.problems);
     if archiver.writer.entries() == 0 {
-        let fault =
-            Fault::new(FaultKind::Usage, "nothing on this host is selected; there is nothing to save");
+        let fault = Fault::usage("nothing on this host is selected; there is nothing to save");
         return Err(fault.hint("`pbx-config catalog` shows what each item finds here").into());
     }
 
@@ -154,6 +153,6 @@ fn cannot_write(spool: &Path, error: anyhow::Error) -> anyhow::Error {
 }
 
 fn went_away(spool: &Path, error: anyhow::Error) -> anyhow::Error {
-    let fault = Fault::new(FaultKind::Failed, format!("{}: went away while it was used", spool.display()));
+    let fault = Fault::failed(format!("{}: went away while it was used", spool.display()));
     error.context(fault.hint("run it again, and let nothing else clean up that folder"))
 }

@@ -15,7 +15,7 @@ use super::runs::{metrics, notify as told};
 use super::scan::coverage;
 use super::scan::sources::Sources;
 use crate::config::{Config, Preflight};
-use crate::model::problem::{Fault, FaultKind, Problem};
+use crate::model::problem::{Fault, Problem};
 use crate::model::section::Section;
 use crate::model::snapshot::SnapshotId;
 use crate::model::units::counted;
@@ -23,6 +23,7 @@ use crate::notify;
 use crate::plan::check::{self, Area, CheckFinding, CheckState};
 use crate::plan::select::Selection;
 use crate::store::Store;
+use crate::sys::error_hint;
 use crate::sys::fs::{free_space, permissions};
 use crate::sys::host::Host;
 use crate::sys::process::forked::{self, CarriedError, ChildResult};
@@ -49,7 +50,7 @@ pub fn preflight(host: &Host, config: &Config) -> Result<Vec<Problem>> {
     findings.extend(host::var_space(host));
     let worst = findings.iter().find(|finding| finding.state == CheckState::Problem);
     if let Some(worst) = worst.filter(|_| config.backup.preflight == Preflight::Stop) {
-        let fault = Fault::new(FaultKind::Failed, format!("no backup before this is mended: {}", worst.what));
+        let fault = Fault::failed(format!("no backup before this is mended: {}", worst.what));
         let hint = worst.hint.as_deref().unwrap_or("see `pbx-config check`");
         return Err(fault
             .hint(format!("{hint}; `preflight warn` under 'backup: main' makes one all the same"))
@@ -97,7 +98,7 @@ fn list(store: &dyn Store, node: &str) -> Result<Sizes> {
         ChildResult::Finished(sizes) => sizes.map_err(anyhow::Error::from),
         ChildResult::TimedOut => {
             let what = format!("{}: no answer within {} s", shown(), STORE_LIMIT.as_secs());
-            let fault = Fault::new(FaultKind::Failed, what);
+            let fault = Fault::failed(what);
             Err(fault.hint("is its share or disk there? `findmnt` shows what is mounted").into())
         }
     }
@@ -105,7 +106,7 @@ fn list(store: &dyn Store, node: &str) -> Result<Sizes> {
 
 /// An error, with what it says is to be done.
 pub fn failed(area: Area, error: &anyhow::Error) -> CheckFinding {
-    let hint = error.downcast_ref::<Fault>().and_then(|fault| fault.hint.clone());
+    let hint = error_hint::own(error);
     CheckFinding { hint, ..CheckFinding::new(area, CheckState::Problem, format!("{error:#}")) }
 }
 

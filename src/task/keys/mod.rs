@@ -18,7 +18,7 @@ use crate::archive::sign::Signer;
 use crate::archive::writer::Protection;
 use crate::catalog::items::system::SSH_HOST_KEY;
 use crate::config::{self, Config};
-use crate::model::problem::{Fault, FaultKind, Problem};
+use crate::model::problem::{Fault, Problem};
 use crate::plan::passphrase;
 use crate::sys::fs::files;
 use crate::sys::host::{CONFIG_DIR, Host};
@@ -50,7 +50,7 @@ pub fn recipients(host: &Host, config: &Config) -> Result<Vec<Recipient>> {
         let empty = empty.collect::<Vec<_>>().join(", ");
         let what = "sealing is on, but there is no recipient";
         let what = if empty.is_empty() { what.to_owned() } else { format!("{what}: {empty}") };
-        let fault = Fault::new(FaultKind::Usage, what);
+        let fault = Fault::usage(what);
         return Err(fault
             .hint("`pbx-config key setup` leads through it; `pbx-config key add RECIPIENT` takes one that you have")
             .into());
@@ -71,7 +71,7 @@ fn named(host: &Host, config: &Config) -> Result<Vec<Recipient>> {
     for path in &backup.recipient_file {
         let named = place(RECIPIENT_FILE, path);
         let fault = |what: String| {
-            Fault::new(FaultKind::Usage, format!("{named}: {what}"))
+            Fault::usage(format!("{named}: {what}"))
                 .hint("it is a file of recipients, one a line, as `age -R` takes it")
         };
         if !Path::new(path).is_absolute() {
@@ -140,7 +140,7 @@ pub fn write_identity(host: &Host, path: &Path, text: &str) -> Result<()> {
     let ours = [host.path(CONFIG_DIR), host.state_dir()];
     if ours.iter().any(|dir| fs::canonicalize(dir).is_ok_and(|dir| real.starts_with(dir))) {
         let message = format!("{}: the key would lie beside what it opens", path.display());
-        return Err(Fault::new(FaultKind::Usage, message)
+        return Err(Fault::usage(message)
             .hint("name a place that is not this host's: a stick, or no --output and a password manager")
             .into());
     }
@@ -156,7 +156,7 @@ pub fn write_identity(host: &Host, path: &Path, text: &str) -> Result<()> {
     };
 
     write().with_context(|| {
-        let fault = Fault::new(FaultKind::Failed, format!("cannot write {}", path.display()));
+        let fault = Fault::failed(format!("cannot write {}", path.display()));
         fault.hint("name a file that is not there yet, in a folder that is")
     })
 }
@@ -166,7 +166,7 @@ pub fn check_passphrase(host: &Host, passphrase: &str) -> Result<()> {
     let mut names = vec![host.facts.node.as_str()];
     names.extend(host.facts.cluster.as_ref().map(|cluster| cluster.name.as_str()));
     match passphrase::weakness(passphrase, &names) {
-        Some(weakness) => Err(Fault::new(FaultKind::Usage, format!("this passphrase {weakness}")).into()),
+        Some(weakness) => Err(Fault::usage(format!("this passphrase {weakness}")).into()),
         None => Ok(()),
     }
 }
@@ -200,9 +200,7 @@ pub fn add(host: &Host, config: &Config, recipients: &[Recipient]) -> Result<Vec
     if let Some(section) = config.main().filter(|section| *section.file != *name) {
         let lines: Vec<String> = recipients.iter().map(|one| format!("recipient {one}")).collect();
         let what = format!("{}: `backup: main` stands there, for all nodes", section.file);
-        return Err(Fault::new(FaultKind::Usage, what)
-            .hint(format!("add to it there: {}", lines.join("; ")))
-            .into());
+        return Err(Fault::usage(what).hint(format!("add to it there: {}", lines.join("; "))).into());
     }
 
     let (mut text, mode) = match fs::metadata(&path) {

@@ -8,6 +8,7 @@ use crate::model::problem::{Exit, Fault, Outcome, Problem};
 use crate::model::record::RunRecord;
 use crate::model::report::Report;
 use crate::model::snapshot::Trigger;
+use crate::sys::error_hint;
 use crate::sys::host::Host;
 
 /// A run that ended in an error, as a report.
@@ -16,9 +17,7 @@ pub fn failure(host: &Host, verb: &'static str, took: f64, error: &anyhow::Error
 }
 
 fn problem(error: &anyhow::Error) -> Problem {
-    let mut problem = Problem::error(crate::sys::mask::mask(&format!("{error:#}")));
-    problem.hint = error.downcast_ref::<Fault>().and_then(|fault| fault.hint.clone());
-    problem
+    Problem { hint: error_hint::own(error), ..Problem::error(crate::sys::mask::mask(&format!("{error:#}"))) }
 }
 
 /// Keeps what a backup came to.

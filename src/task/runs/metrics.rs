@@ -7,8 +7,9 @@ use anyhow::Result;
 use super::{records, status};
 use crate::catalog::monitoring::{NODE_EXPORTER_DEFAULTS, TEXTFILE_DIRS, TEXTFILE_OPTION};
 use crate::config::{Config, Prometheus};
-use crate::model::problem::{Fault, FaultKind, Problem};
+use crate::model::problem::{Fault, Problem};
 use crate::plan::metrics::{self, More};
+use crate::sys::error_hint;
 use crate::sys::fs::files;
 use crate::sys::host::Host;
 use crate::task::keys::key_check;
@@ -46,7 +47,7 @@ pub fn write(host: &Host, config: &Config) -> Vec<Problem> {
         .filter_map(|(name, section)| {
             let error = write_one(host, section, &text).err()?;
             let problem = Problem::warning(format!("prometheus '{name}': {error:#}"));
-            let hint = error.downcast_ref::<Fault>().and_then(|fault| fault.hint.clone());
+            let hint = error_hint::own(&error);
             Some(problem.hint(hint.unwrap_or_else(|| "see that the folder can be written".to_owned())))
         })
         .collect()
@@ -58,7 +59,7 @@ fn write_one(host: &Host, section: &Prometheus, text: &str) -> Result<()> {
 
 /// Returns the directory that is named, or the one that `node_exporter` reads. Errors: it does not exist.
 pub fn folder(host: &Host, section: &Prometheus) -> Result<PathBuf> {
-    let fault = |message: String, hint: String| Fault::new(FaultKind::Failed, message).hint(hint);
+    let fault = |message: String, hint: String| Fault::failed(message).hint(hint);
     if let Some(path) = &section.path {
         let dir = host.path(path);
         if !dir.is_dir() {

@@ -15,6 +15,7 @@ use crate::model::section::{self, Section};
 use crate::model::snapshot::Trigger;
 use crate::notify::{self, DeliveryReport, Target};
 use crate::plan::message;
+use crate::sys::error_hint;
 use crate::sys::host::Host;
 use crate::sys::mask::mask;
 use crate::sys::process::signals::check_stopped;
@@ -116,7 +117,7 @@ impl Channels {
 
 fn unusable(section: &Section, error: &anyhow::Error) -> Problem {
     let what = format!("{} '{}' was not told: {error:#}", section.kind, section.id);
-    let hint = error.downcast_ref::<Fault>().and_then(|fault| fault.hint.clone());
+    let hint = error_hint::own(error);
     Problem::warning(what).hint(hint.unwrap_or_else(|| "see `pbx-config config check`".to_owned()))
 }
 

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 
 use crate::config::{FILE, SECRETS_FILE};
-use crate::model::problem::{Fault, FaultKind};
+use crate::model::problem::Fault;
 use crate::model::section;
 use crate::sys::fs::files;
 use crate::sys::host::{CONFIG_DIR, Host};
@@ -70,8 +70,7 @@ pub fn check_unconfigured(host: &Host) -> Result<()> {
         let sections = section::parse(name, &String::from_utf8_lossy(&bytes));
         if !sections.is_ok_and(|sections| sections.is_empty()) {
             let path = host.path(CONFIG_DIR).join(name);
-            let fault =
-                Fault::new(FaultKind::Usage, format!("{}: this host is configured already", path.display()));
+            let fault = Fault::usage(format!("{}: this host is configured already", path.display()));
             return Err(fault.hint("--force replaces it; what is there stays beside it").into());
         }
     }

@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use crate::catalog::hooks::{APT_CONF, APT_HOOK, JOB_END, JOB_KIND, JOBS, SERVICE, VZDUMP_CONF, VZDUMP_HOOK};
 use crate::model::facts::Product;
-use crate::model::problem::{Fault, FaultKind, Problem};
+use crate::model::problem::{Fault, Problem};
 use crate::model::section;
 use crate::plan::vzdump_conf::{self, HookLine, VzdumpChange};
 use crate::sys::fs::files;
@@ -144,12 +144,11 @@ pub fn enable(host: &Host, place: HookSite) -> Result<bool> {
         HookSite::Vzdump => {
             let text = read(host, VZDUMP_CONF)?;
             if !host.facts.has(Product::Pve) {
-                let fault = Fault::new(FaultKind::Usage, "vzdump is not on this host: it is no Proxmox VE");
+                let fault = Fault::usage("vzdump is not on this host: it is no Proxmox VE");
                 return Err(fault.hint("the timer makes a backup every day").into());
             }
             if let Err(why) = runnable(&host.path(VZDUMP_HOOK)) {
-                let fault =
-                    Fault::new(FaultKind::Failed, format!("{VZDUMP_HOOK} {why}; every job would fail"));
+                let fault = Fault::failed(format!("{VZDUMP_HOOK} {why}; every job would fail"));
                 return Err(fault.hint("install the package anew").into());
             }
             apply(host, VZDUMP_CONF, vzdump_conf::enable(text.as_deref(), VZDUMP_HOOK))
@@ -157,8 +156,7 @@ pub fn enable(host: &Host, place: HookSite) -> Result<bool> {
         HookSite::Apt => match read(host, APT_CONF)? {
             Some(text) if text == APT_HOOK.as_bytes() => Ok(false),
             Some(_) => {
-                let fault =
-                    Fault::new(FaultKind::Usage, format!("{APT_CONF}: is there, and not as we write it"));
+                let fault = Fault::usage(format!("{APT_CONF}: is there, and not as we write it"));
                 Err(fault.hint("look at it; `pbx-config hook disable apt` removes it").into())
             }
             None => apply(host, APT_CONF, VzdumpChange::Write(APT_HOOK.into())),

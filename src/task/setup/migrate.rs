@@ -15,7 +15,7 @@ use crate::catalog::legacy::{
 };
 use crate::config::legacy::env::EnvFile;
 use crate::config::legacy::{self, Migration, RejectReason, SiblingFiles};
-use crate::model::problem::{Fault, FaultKind};
+use crate::model::problem::Fault;
 use crate::model::section::{Section, to_text};
 use crate::sys::fs::files;
 use crate::sys::host::Host;
@@ -85,7 +85,7 @@ fn find(root: &Path) -> Result<(PathBuf, Vec<PathBuf>)> {
     let mut found = places.iter().filter(|path| path.is_file()).cloned();
     let Some(first) = found.next() else {
         let looked: Vec<String> = places.iter().map(|path| path.display().to_string()).collect();
-        let fault = Fault::new(FaultKind::NotFound, "there is no backup.env of the predecessor");
+        let fault = Fault::not_found("there is no backup.env of the predecessor");
         return Err(fault.hint(format!("name it; looked for {}", looked.join(", "))).into());
     };
     Ok((first, found.collect()))
@@ -98,8 +98,8 @@ fn read(path: &Path) -> Result<Vec<u8>> {
     files::read_small(&real, Path::new("/").join(name), MAX_BYTES).map_err(|error| {
         let shown = path.display();
         let fault = match error.kind() {
-            ErrorKind::NotFound => Fault::new(FaultKind::NotFound, format!("{shown}: no such file")),
-            _ => Fault::new(FaultKind::Usage, format!("cannot read {shown}")),
+            ErrorKind::NotFound => Fault::not_found(format!("{shown}: no such file")),
+            _ => Fault::usage(format!("cannot read {shown}")),
         };
         anyhow::Error::from(error).context(fault)
     })

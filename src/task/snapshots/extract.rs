@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 use super::{ChosenSnapshot, verify};
 use crate::archive::tar::TarMember;
 use crate::model::index::{Entry, EntryKind, Index, Name};
-use crate::model::problem::{Fault, FaultKind, Problem};
+use crate::model::problem::{Fault, Problem};
 use crate::model::snapshot::SnapshotId;
 use crate::plan::select::Selection;
 use crate::sys::fs::contained_dir::{self, ContainedDir};
@@ -69,7 +69,7 @@ pub fn run(chosen: &ChosenSnapshot, request: &ExtractRequest) -> Result<Extracte
     let proven = verify::verify(chosen)?;
     let entries = plan(&proven.index, request);
     if entries.is_empty() {
-        let fault = Fault::new(FaultKind::NotFound, format!("nothing in {} is selected", proven.index.id));
+        let fault = Fault::not_found(format!("nothing in {} is selected", proven.index.id));
         return Err(fault.hint("`pbx-config show SNAP --files` lists what is in it").into());
     }
 
@@ -135,14 +135,14 @@ pub(crate) fn check_target(to: &Path) -> Result<()> {
         Err(error) => return Err(cannot_make(to, error)),
     };
     if used {
-        let fault = Fault::new(FaultKind::Usage, format!("{}: is not empty", to.display()));
+        let fault = Fault::usage(format!("{}: is not empty", to.display()));
         return Err(fault.hint("name a folder that is empty or not there yet").into());
     }
     Ok(())
 }
 
 pub(crate) fn cannot_make(to: &Path, error: io::Error) -> anyhow::Error {
-    let fault = Fault::new(FaultKind::Failed, format!("cannot make {}", to.display()));
+    let fault = Fault::failed(format!("cannot make {}", to.display()));
     let fault = match error.kind() {
         io::ErrorKind::ResourceBusy => fault.hint("it is a mount point; name a folder below it"),
         io::ErrorKind::NotFound if to.is_symlink() => fault.hint("it is a link to nothing; remove it"),

@@ -219,7 +219,7 @@ pub fn choose(stores: &[Box<dyn Store>], here: &str, word: &str) -> Result<Chose
     let path = Path::new(word);
     if is_file_word(word) {
         if !path.is_file() {
-            return Err(Fault::new(FaultKind::NotFound, format!("{word}: no such file")).into());
+            return Err(Fault::not_found(format!("{word}: no such file")).into());
         }
         return Ok(ChosenSnapshot::file(path));
     }
@@ -304,7 +304,7 @@ fn pick<'a>(all: &[&'a SnapshotId], here: &str, word: &str) -> Result<&'a Snapsh
                     "{word}: of {host} there {}",
                     if n == 1 { "is only 1 snapshot".to_owned() } else { format!("are only {n} snapshots") }
                 );
-                Fault::new(FaultKind::NotFound, what).hint("`pbx-config list` shows them")
+                Fault::not_found(what).hint("`pbx-config list` shows them")
             }
         });
     }
@@ -312,8 +312,7 @@ fn pick<'a>(all: &[&'a SnapshotId], here: &str, word: &str) -> Result<&'a Snapsh
     let matching: Vec<_> = all.iter().filter(|id| is_prefix(id, here, word)).collect();
     match matching.as_slice() {
         [] if all.iter().any(|id| id.host() == host) => {
-            Err(Fault::new(FaultKind::NotFound, format!("{word}: no such snapshot"))
-                .hint("`pbx-config list` shows them"))
+            Err(Fault::not_found(format!("{word}: no such snapshot")).hint("`pbx-config list` shows them"))
         }
         [] => Err(none_of(host, all)),
         [one] => Ok(**one),
@@ -321,7 +320,7 @@ fn pick<'a>(all: &[&'a SnapshotId], here: &str, word: &str) -> Result<&'a Snapsh
             let shown: Vec<String> =
                 many.iter().rev().take(CANDIDATES_SHOWN).map(ToString::to_string).collect();
             let message = format!("{word}: means {} snapshots", many.len());
-            Err(Fault::new(FaultKind::NotFound, message).hint(format!("say more: {}", shown.join(", "))))
+            Err(Fault::not_found(message).hint(format!("say more: {}", shown.join(", "))))
         }
     }
 }
@@ -335,7 +334,7 @@ fn is_prefix(id: &SnapshotId, here: &str, word: &str) -> bool {
 }
 
 fn bad_word(word: &str) -> Fault {
-    Fault::new(FaultKind::Usage, format!("'{word}' names no snapshot"))
+    Fault::usage(format!("'{word}' names no snapshot"))
         .hint("use HOST/TIME or its beginning, latest, latest~1, or a file")
 }
 
@@ -343,7 +342,7 @@ fn none_of(host: &str, all: &[&SnapshotId]) -> Fault {
     let mut hosts: Vec<&str> = all.iter().map(|id| id.host()).collect();
     hosts.sort_unstable();
     hosts.dedup();
-    let fault = Fault::new(FaultKind::NotFound, format!("there is no snapshot of {host}"));
+    let fault = Fault::not_found(format!("there is no snapshot of {host}"));
     if hosts.is_empty() {
         fault.hint("`pbx-config backup` makes one")
     } else {

@@ -213,7 +213,7 @@ pub fn verify_all(
             Err(error) => {
                 let hint = error::hint(&error);
                 let fault = error.downcast_ref::<Fault>().cloned();
-                let fault = fault.unwrap_or_else(|| Fault::new(FaultKind::Failed, format!("{error:#}")));
+                let fault = fault.unwrap_or_else(|| Fault::failed(format!("{error:#}")));
                 let (kind, error) = (Some(fault.kind), Some(fault.message));
                 Verified {
                     store,
@@ -285,7 +285,7 @@ pub fn cat(chosen: &ChosenSnapshot, path: &str, out: &mut dyn Write) -> Result<(
 }
 
 fn find<'a>(index: &'a Index, wanted: &Name) -> Result<&'a Entry> {
-    let not_found = |message: String| Fault::new(FaultKind::NotFound, message);
+    let not_found = |message: String| Fault::not_found(message);
     let Some(entry) = index.entries.iter().find(|entry| entry.path == *wanted) else {
         let names: Vec<String> = index.entries.iter().map(|entry| entry.path.to_string()).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
