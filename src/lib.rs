@@ -39,6 +39,7 @@ pub mod sys {
     pub mod guests;
     pub mod hmac;
     pub mod host;
+    pub mod json_file;
     pub mod log;
     pub mod mail_contacts;
     pub mod mask;

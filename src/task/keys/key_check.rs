@@ -11,9 +11,9 @@ use crate::archive::keys::Keys;
 use crate::archive::recipient::Recipient;
 use crate::archive::seal::Seal;
 use crate::config::Config;
-use crate::model::problem::{Fault, FaultKind, Problem};
-use crate::sys::fs::files;
+use crate::model::problem::{Fault, Problem};
 use crate::sys::host::Host;
+use crate::sys::json_file::JsonFile;
 use crate::sys::process::locked_memory::random;
 use crate::task::keys;
 
@@ -21,7 +21,6 @@ use crate::task::keys;
 pub const PROOF_MAX_DAYS: i64 = 90;
 const FILE: &str = "key-proof.json";
 const FILE_MAX_BYTES: u64 = 64 * 1024;
-const PRIVATE: u32 = 0o600;
 const CANARY_BYTES: usize = 64;
 const HOURS_OF_A_DAY: i64 = 24;
 
@@ -36,10 +35,13 @@ pub struct Proof {
 
 /// The last one on this host. None: never, or its record cannot be read.
 pub fn proof(host: &Host) -> Option<Proof> {
+    file(host)?.read().ok()?
+}
+
+fn file(host: &Host) -> Option<JsonFile<Proof>> {
     let path = host.state_dir().join(FILE);
     let below = path.strip_prefix(host.root()).ok()?;
-    let text = files::read_small(host.root(), std::path::Path::new("/").join(below), FILE_MAX_BYTES).ok()?;
-    serde_json::from_slice(&text).ok()
+    Some(JsonFile::new(host.root(), below, FILE_MAX_BYTES))
 }
 
 /// Returns the problem that tells an admin to check the key. None: nothing is encrypted, or the key was proven not
@@ -76,8 +78,7 @@ pub fn overdue(host: &Host, recipients: &[Recipient]) -> Option<Problem> {
 pub fn prove(host: &Host, config: &Config, keys: &Keys) -> Result<Proof> {
     let recipients = keys::recipients(host, config)?;
     if recipients.is_empty() {
-        let fault =
-            Fault::new(FaultKind::Usage, "this host does not seal its snapshots: there is nothing to prove");
+        let fault = Fault::usage("this host does not seal its snapshots: there is nothing to prove");
         return Err(fault.hint("`pbx-config key setup` leads through it").into());
     }
 
@@ -94,8 +95,8 @@ pub fn prove(host: &Host, config: &Config, keys: &Keys) -> Result<Proof> {
         opened.extend(recipients.iter().filter(|one| one.is_plugin()).map(Recipient::fingerprint));
     }
     let proof = Proof { at: host.now, recipients: opened };
-    let dir = host.own_state_dir().context("the state folder cannot be written")?;
-    files::replace(&dir.join(FILE), PRIVATE, &serde_json::to_vec_pretty(&proof)?)?;
+    let file = host.own_state_dir().and_then(|_| file(host));
+    file.context("the state folder cannot be written")?.write_pretty(&proof)?;
     Ok(proof)
 }
 

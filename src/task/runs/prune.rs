@@ -1,9 +1,6 @@
 //! Retention of this host's snapshots, store by store: plan, show, do. What an admin confirmed is kept in a small
 //! file: machines whose snapshots were taken over, and the snapshot whose smaller size was accepted.
 
-use std::io::ErrorKind;
-use std::path::PathBuf;
-
 use anyhow::{Context, Result};
 use jiff::SignedDuration;
 use jiff::tz::TimeZone;
@@ -11,20 +8,19 @@ use serde::{Deserialize, Serialize};
 
 use super::{records, status};
 use crate::model::keep::Keep;
-use crate::model::problem::{Fault, FaultKind, Problem};
+use crate::model::problem::{Fault, Problem};
 use crate::model::record::StoreResult;
 use crate::model::snapshot::SnapshotId;
 use crate::plan::prune::{self, Candidate, Marked, Ours};
 use crate::store::Store;
-use crate::sys::fs::files;
 use crate::sys::host::Host;
+use crate::sys::json_file::JsonFile;
 use crate::sys::process::lock::{Lock, private_dir};
 use crate::sys::process::signals::check_stopped;
 use crate::task::{error, snapshots};
 
 const CONFIRMED: &str = "confirmed.json";
 const CONFIRMED_MAX_BYTES: u64 = 1 << 20;
-const PRIVATE: u32 = 0o600;
 /// Runs of the same second give their snapshots names of seconds to come.
 const NAMES_AHEAD: SignedDuration = SignedDuration::from_mins(1);
 const DAMAGED: &str = "damaged, as its last verification found";
@@ -40,24 +36,18 @@ pub struct Confirmed {
 }
 
 impl Confirmed {
-    fn path(host: &Host) -> PathBuf {
-        host.state_dir().join(CONFIRMED)
+    fn file(host: &Host) -> JsonFile<Self> {
+        JsonFile::new(&host.state_dir(), CONFIRMED, CONFIRMED_MAX_BYTES)
     }
 
     /// Errors when the file is there and cannot be understood: then nothing may be removed.
     pub fn load(host: &Host) -> Result<Self> {
-        let path = Self::path(host);
-        let shown = || format!("cannot read {}", path.display());
-        match files::read_small(&host.state_dir(), CONFIRMED, CONFIRMED_MAX_BYTES) {
-            Ok(text) => serde_json::from_slice(&text).with_context(shown),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(Self::default()),
-            Err(error) => Err(error).with_context(shown),
-        }
+        Ok(Self::file(host).read()?.unwrap_or_default())
     }
 
     fn save(&self, host: &Host) -> Result<()> {
         private_dir(&host.state_dir())?;
-        files::replace(&Self::path(host), PRIVATE, &serde_json::to_vec_pretty(self)?)
+        Self::file(host).write_pretty(self)
     }
 }
 
@@ -257,7 +247,7 @@ fn accept_newest(host: &Host, stores: &[(Box<dyn Store>, Keep)]) -> Result<()> {
     let list = |(store, _): &&(Box<dyn Store>, Keep)| store.list(Some(&host.facts.node));
     let found = each(stores.iter(), list, |_, _| Vec::new())?;
     let newest = found.into_iter().flatten().map(|found| found.id).max();
-    let newest = newest.with_context(|| Fault::new(FaultKind::NotFound, "there are no snapshots"))?;
+    let newest = newest.with_context(|| Fault::not_found("there are no snapshots"))?;
     confirmed.accepted = Some(newest);
     confirmed.save(host)
 }

@@ -6,10 +6,11 @@ use std::time::SystemTime;
 
 use anyhow::{Context, Result};
 
-use crate::model::problem::{Fault, FaultKind};
+use crate::model::problem::Fault;
 use crate::model::record::RunRecord;
 use crate::sys::fs::{files, leftovers};
 use crate::sys::host::Host;
+use crate::sys::json_file::JsonFile;
 
 const DIR: &str = "reports";
 const SUFFIX: &str = ".json";
@@ -117,9 +118,8 @@ pub fn newest_size(host: &Host) -> Option<u64> {
 }
 
 fn read(dir: &Path, name: &str) -> Option<RunRecord> {
-    let text = files::read_small(dir, name, 2 * RECORD_MAX_BYTES as u64).map_err(anyhow::Error::from);
-    let record = text.and_then(|text| Ok(serde_json::from_slice::<RunRecord>(&text)?));
-    let mut record = record.inspect_err(|error| log::info!("{name}: {error:#}")).ok()?;
+    let file = JsonFile::<RunRecord>::new(dir, name, 2 * RECORD_MAX_BYTES as u64);
+    let mut record = file.read().inspect_err(|error| log::info!("{error:#}")).ok()??;
     name.trim_end_matches(SUFFIX).clone_into(&mut record.id);
     Some(record)
 }
@@ -134,7 +134,7 @@ pub fn find(host: &Host, word: &str) -> Result<RunRecord> {
         Some(name) => vec![name],
         None => names.iter().filter(|name| name.starts_with(word)).collect(),
     };
-    let missing = |message: String, hint: &str| Fault::new(FaultKind::NotFound, message).hint(hint);
+    let missing = |message: String, hint: &str| Fault::not_found(message).hint(hint);
 
     match matching[..] {
         [] => Err(missing(format!("{word}: there is no such record"), "`pbx-config log` lists them").into()),

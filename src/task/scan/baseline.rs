@@ -1,7 +1,6 @@
 //! The change memory: the content of this host's last snapshot as keyed digests in a private file, so that changes
 //! since then are known without opening a snapshot, even an encrypted one.
 
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -11,16 +10,15 @@ use crate::model::index::{Entry, Name, STATE_DIR};
 use crate::model::report::Changes;
 use crate::model::snapshot::SnapshotId;
 use crate::plan::baseline::{self, Mark, Memory};
-use crate::sys::fs::files;
 use crate::sys::fs::glob::Pattern;
 use crate::sys::hmac::HmacKey;
 use crate::sys::host::Host;
+use crate::sys::json_file::JsonFile;
 
 const FILE: &str = "memory.json";
 const KEY: &str = "memory.key";
 /// The size limit of the file: as many entries as a snapshot can have.
 const FILE_MAX_BYTES: u64 = 128 << 20;
-const PRIVATE: u32 = 0o600;
 /// Digested into the memory, so that a lost key is noticed.
 const WORD: &[u8] = b"proxmox-backup-extra";
 
@@ -63,18 +61,17 @@ impl Baseline {
     }
 
     pub fn keep(&self) -> Result<()> {
-        files::replace(&self.dir.join(FILE), PRIVATE, &serde_json::to_vec(&self.memory)?)
+        file(&self.dir).write(&self.memory)
     }
 }
 
+fn file(dir: &Path) -> JsonFile<Memory> {
+    JsonFile::new(dir, FILE, FILE_MAX_BYTES)
+}
+
 fn load(dir: &Path) -> Option<Memory> {
-    let read = match files::read_small(dir, FILE, FILE_MAX_BYTES) {
-        Ok(text) => serde_json::from_slice(&text).map_err(anyhow::Error::from),
-        Err(error) if error.kind() == ErrorKind::NotFound => return None,
-        Err(error) => Err(error.into()),
-    };
     // It is written again by the next run; until then nothing is known.
-    read.inspect_err(|error| log::info!("{}/{FILE}: {error:#}", dir.display())).ok()
+    file(dir).read().inspect_err(|error| log::info!("{error:#}")).ok()?
 }
 
 /// False for what changes by itself.
