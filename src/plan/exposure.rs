@@ -162,64 +162,30 @@ pub fn pve_option(text: &str) -> Option<bool> {
 
 /// Programs that should not run, or not from where they run. Containers' processes are theirs to look at.
 pub fn processes(processes: &[Process], rules: &ExposureRules) -> Vec<CheckFinding> {
-    let finding = |state, what: String| CheckFinding::new(Area::Processes, state, what);
-    let own = processes.iter().filter(|process| !process.contained && !process.zombie);
+    let own = processes.iter().filter(|process| !process.contained && !process.zombie && !process.kernel);
 
     // Workers of one program are one finding.
     let mut said: Vec<((CheckState, String, String), Vec<u32>)> = Vec::new();
     let mut old = BTreeSet::new();
     let mut looked_at = 0;
-
-    for process in own.filter(|process| !process.kernel) {
+    for process in own {
         looked_at += 1;
-        let base = base_name(&process.title);
-        if rules.programs.iter().any(|rule| matches(rule, &process.name) || matches(rule, base)) {
+        if rules.programs.iter().any(|rule| is_called(process, rule)) {
             continue;
         }
-        let mut say = |state, why: String| {
+        for (state, why) in oddities(process, rules) {
             let key = (state, process.name.clone(), why);
             match said.iter_mut().find(|(known, _)| *known == key) {
                 Some((_, pids)) => pids.push(process.pid),
                 None => said.push((key, vec![process.pid])),
             }
-        };
-        let forbidden =
-            SUSPICIOUS_PROGRAMS.iter().copied().chain(rules.suspicious_programs.iter().map(String::as_str));
-        let file =
-            process.program.as_ref().map(|program| base_name(program.path.to_str().unwrap_or_default()));
-        for rule in forbidden {
-            if matches(rule, &process.name)
-                || matches(rule, base)
-                || file.is_some_and(|file| matches(rule, file))
-            {
-                say(CheckState::Problem, format!("is a program that should not run here ('{rule}')"));
-            }
         }
-        if process.title.starts_with('[') && !is_bracketed(process) {
-            say(
-                CheckState::Problem,
-                format!("calls itself {}, as if it were the kernel's, and is not", process.title),
-            );
-        }
-        let Some(program) = &process.program else { continue };
-        let path = program.path.display();
-        if program.world_writable {
-            say(CheckState::Problem, format!("runs {path}, which everybody may change"));
-        }
-        if is_upgraded(program) {
+        if process.program.as_ref().is_some_and(is_upgraded) {
             old.insert(process.name.clone());
-        } else if program.deleted && !NAMELESS.iter().any(|known| program.path.starts_with_text(known)) {
-            let why = if program.path.starts_with_text(MEMORY) {
-                "which is in memory only"
-            } else {
-                "which was deleted"
-            };
-            say(CheckState::Problem, format!("runs {path}, {why}"));
-        } else if THROWAWAY.iter().any(|folder| program.path.starts_with(folder)) {
-            say(CheckState::Warning, format!("runs {path}, where nobody installs programs"));
         }
     }
 
+    let finding = |state, what: String| CheckFinding::new(Area::Processes, state, what);
     let shown = |((state, name, why), pids): ((CheckState, String, String), Vec<u32>)| {
         let word = if pids.len() > 1 { "pids" } else { "pid" };
         let pids: Vec<String> = pids.iter().map(u32::to_string).collect();
@@ -241,6 +207,45 @@ pub fn processes(processes: &[Process], rules: &ExposureRules) -> Vec<CheckFindi
         ));
     }
     findings
+}
+
+/// Reports whether a rule matches the name of a process or that of the program in its title.
+fn is_called(process: &Process, rule: &str) -> bool {
+    matches(rule, &process.name) || matches(rule, base_name(&process.title))
+}
+
+/// Lists what is wrong with a process.
+fn oddities(process: &Process, rules: &ExposureRules) -> Vec<(CheckState, String)> {
+    let mut found = Vec::new();
+    let forbidden =
+        SUSPICIOUS_PROGRAMS.iter().copied().chain(rules.suspicious_programs.iter().map(String::as_str));
+    let file = process.program.as_ref().map(|program| base_name(program.path.to_str().unwrap_or_default()));
+    for rule in forbidden {
+        if is_called(process, rule) || file.is_some_and(|file| matches(rule, file)) {
+            found.push((CheckState::Problem, format!("is a program that should not run here ('{rule}')")));
+        }
+    }
+    if process.title.starts_with('[') && !is_bracketed(process) {
+        let why = format!("calls itself {}, as if it were the kernel's, and is not", process.title);
+        found.push((CheckState::Problem, why));
+    }
+
+    let Some(program) = &process.program else { return found };
+    let path = program.path.display();
+    if program.world_writable {
+        found.push((CheckState::Problem, format!("runs {path}, which everybody may change")));
+    }
+    if is_upgraded(program) {
+        return found;
+    }
+    if program.deleted && !NAMELESS.iter().any(|known| program.path.starts_with_text(known)) {
+        let in_memory = program.path.starts_with_text(MEMORY);
+        let why = if in_memory { "which is in memory only" } else { "which was deleted" };
+        found.push((CheckState::Problem, format!("runs {path}, {why}")));
+    } else if THROWAWAY.iter().any(|folder| program.path.starts_with(folder)) {
+        found.push((CheckState::Warning, format!("runs {path}, where nobody installs programs")));
+    }
+    found
 }
 
 fn is_bracketed(process: &Process) -> bool {

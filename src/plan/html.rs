@@ -38,6 +38,19 @@ pub fn of(headline: &str, details: &Details) -> String {
     }
 
     page.push_str("</table>\n");
+    problems(&mut page, details);
+    changes(&mut page, details);
+    let _ = writeln!(
+        page,
+        "<p style=\"margin:16px 0 0;color:#71717a;font-size:13px\">pbx-config {} on {host}, {}</p>",
+        details.version, details.at
+    );
+    page.push_str("</div></body></html>\n");
+    page
+}
+
+/// Writes a paragraph for each problem, with a bar in the colour of its severity.
+fn problems(page: &mut String, details: &Details) {
     for problem in &details.problems {
         let colour = if problem.severity == Severity::Error { ERROR } else { WARNING };
         let hint = problem
@@ -57,24 +70,20 @@ pub fn of(headline: &str, details: &Details) -> String {
     if details.more_problems > 0 {
         let _ = writeln!(page, "<p style=\"margin:12px 0 0\">and {} more</p>", details.more_problems);
     }
-    if !details.changes.is_empty() {
-        page.push_str(
-            "<h2 style=\"margin:16px 0 4px;font-size:16px\">Changes</h2>\n\
-             <ul style=\"margin:0;padding-left:20px;word-break:break-word\">\n",
-        );
-        for change in &details.changes {
-            let _ = writeln!(page, "<li>{}</li>", escape(change));
-        }
-        page.push_str("</ul>\n");
-    }
+}
 
-    let _ = writeln!(
-        page,
-        "<p style=\"margin:16px 0 0;color:#71717a;font-size:13px\">pbx-config {} on {host}, {}</p>",
-        details.version, details.at
+fn changes(page: &mut String, details: &Details) {
+    if details.changes.is_empty() {
+        return;
+    }
+    page.push_str(
+        "<h2 style=\"margin:16px 0 4px;font-size:16px\">Changes</h2>\n\
+         <ul style=\"margin:0;padding-left:20px;word-break:break-word\">\n",
     );
-    page.push_str("</div></body></html>\n");
-    page
+    for change in &details.changes {
+        let _ = writeln!(page, "<li>{}</li>", escape(change));
+    }
+    page.push_str("</ul>\n");
 }
 
 fn escape(text: &str) -> String {

@@ -135,10 +135,13 @@ struct Known<'a> {
     verified: Option<(Timestamp, &'a Verification)>,
 }
 
-/// Writes the metrics of the configured stores, and of no other: one that was taken out of the configuration, or a
-/// directory that was named once, would grow old in an alert
-/// for ever.
-fn stores(page: &mut Page, runs: &[&RunRecord], records: &[RunRecord], configured: &[(String, usize)]) {
+/// Gathers the facts of the configured stores, and of no other: one that was taken out of the configuration, or a
+/// directory that was named once, would grow old in an alert for ever.
+fn known_stores<'a>(
+    runs: &[&RunRecord],
+    records: &'a [RunRecord],
+    configured: &[(String, usize)],
+) -> BTreeMap<&'a str, Known<'a>> {
     let mut stores: BTreeMap<&str, Known> = BTreeMap::new();
     for record in records {
         for place in &record.stores {
@@ -155,9 +158,9 @@ fn stores(page: &mut Page, runs: &[&RunRecord], records: &[RunRecord], configure
                 known.removed.get_or_insert(place.removed);
             }
         }
-        for one in &record.verified {
-            let known = stores.entry(&one.store).or_default();
-            known.verified = known.verified.or(Some((end(record), one)));
+        for verified in &record.verified {
+            let known = stores.entry(&verified.store).or_default();
+            known.verified = known.verified.or(Some((end(record), verified)));
         }
     }
     stores.retain(|name, _| configured.iter().any(|(known, _)| known == name));
@@ -168,43 +171,36 @@ fn stores(page: &mut Page, runs: &[&RunRecord], records: &[RunRecord], configure
             runs.iter().find(|run| run.unchanged.is_some() && run.unchanged.as_ref() == known.newest);
         known.success = known.success.max(looked.map(|run| end(run)));
     }
+    stores
+}
 
-    let of = |value: &dyn Fn(&Known) -> Option<f64>| -> Vec<(String, f64)> {
-        let each =
+/// Name, help and value of a family that has a sample for each store.
+type StoreFamily = (&'static str, &'static str, fn(&Known) -> Option<f64>);
+
+const STORE_FAMILIES: [StoreFamily; 6] = [
+    ("store_last_success_time_seconds", "When the store was last found up to date by a run", |known| {
+        known.success.map(seconds)
+    }),
+    ("store_up", "1 when the last run that made a snapshot could write it there", |known| {
+        known.up.map(|up| f64::from(u8::from(up)))
+    }),
+    ("store_snapshots", "Snapshots of this host that the store keeps", |known| known.kept.map(count)),
+    ("store_pruned_snapshots", "Snapshots that retention removed last", |known| known.removed.map(count)),
+    ("store_verified_time_seconds", "When copies in the store were last read again", |known| {
+        known.verified.map(|(at, _)| seconds(at))
+    }),
+    ("store_verified_snapshots", "Copies that the last verification found to be good", |known| {
+        known.verified.map(|(_, verified)| count(verified.good))
+    }),
+];
+
+fn stores(page: &mut Page, runs: &[&RunRecord], records: &[RunRecord], configured: &[(String, usize)]) {
+    let stores = known_stores(runs, records, configured);
+    for (family, help, value) in STORE_FAMILIES {
+        let samples =
             stores.iter().filter_map(|(name, known)| Some((labels(&[("store", name)]), value(known)?)));
-        each.collect()
-    };
-
-    page.family(
-        "store_last_success_time_seconds",
-        "When the store was last found up to date by a run",
-        of(&|known| known.success.map(seconds)),
-    );
-    page.family(
-        "store_up",
-        "1 when the last run that made a snapshot could write it there",
-        of(&|known| known.up.map(|up| f64::from(u8::from(up)))),
-    );
-    page.family(
-        "store_snapshots",
-        "Snapshots of this host that the store keeps",
-        of(&|known| known.kept.map(count)),
-    );
-    page.family(
-        "store_pruned_snapshots",
-        "Snapshots that retention removed last",
-        of(&|known| known.removed.map(count)),
-    );
-    page.family(
-        "store_verified_time_seconds",
-        "When copies in the store were last read again",
-        of(&|known| known.verified.map(|(at, _)| seconds(at))),
-    );
-    page.family(
-        "store_verified_snapshots",
-        "Copies that the last verification found to be good",
-        of(&|known| known.verified.map(|(_, one)| count(one.good))),
-    );
+        page.family(family, help, samples);
+    }
 
     let damaged = configured.iter().map(|(store, n)| (labels(&[("store", store)]), count(*n)));
     page.family("store_damaged_snapshots", "Copies that a verification found to be damaged", damaged);

@@ -82,7 +82,7 @@ fn is_partial(one: &Candidate) -> bool {
     one.snapshot.as_ref().is_some_and(|snapshot| !snapshot.selection.is_empty())
 }
 
-/// `group` are indexes into `sorted`, newest first.
+/// Marks a group: indexes into `sorted`, newest first.
 fn mark_group(
     sorted: &[&Candidate],
     group: &[usize],
@@ -90,66 +90,90 @@ fn mark_group(
     zone: &TimeZone,
     marks: &mut [Option<(bool, String)>],
 ) {
-    let protected = |n: usize| sorted[n].snapshot.as_ref().is_some_and(|snapshot| snapshot.protected);
     if keep.keeps_all() {
         for &n in group {
-            marks[n] = Some((true, if protected(n) { "protected" } else { "no keep option" }.to_owned()));
+            let reason = if is_protected(sorted[n]) { PROTECTED } else { "no keep option" };
+            marks[n] = Some((true, reason.to_owned()));
         }
         return;
     }
 
-    let local = |n: usize| sorted[n].id.at().to_zoned(zone.clone());
-    // For `last` each snapshot is a period of its own.
-    let options: [(&str, u32, Period); 6] = [
-        ("last", keep.keep_last, |at| [at.timestamp().as_second(), 0]),
-        ("hourly", keep.keep_hourly, |at| [day(at), at.hour().into()]),
-        ("daily", keep.keep_daily, |at| [day(at), 0]),
-        ("weekly", keep.keep_weekly, |at| {
-            let week = at.date().iso_week_date();
-            [week.year().into(), week.week().into()]
-        }),
-        ("monthly", keep.keep_monthly, |at| [at.year().into(), at.month().into()]),
-        ("yearly", keep.keep_yearly, |at| [at.year().into(), 0]),
-    ];
-
-    for (name, count, period) in options.into_iter().filter(|option| option.1 > 0) {
-        let kept = |n: &&usize| matches!(&marks[**n], Some((true, reason)) if reason != PROTECTED);
-        let covered: HashSet<[i64; 2]> = group.iter().filter(kept).map(|n| period(&local(*n))).collect();
-        let mut used = HashSet::new();
-        for &n in group {
-            if marks[n].is_some() {
-                continue;
-            }
-            if protected(n) {
-                marks[n] = Some((true, PROTECTED.to_owned()));
-                continue;
-            }
-            let period = period(&local(n));
-            if covered.contains(&period) {
-                continue;
-            }
-            if used.contains(&period) {
-                marks[n] = Some((false, format!("a newer one of its {} is kept", unit(name))));
-            } else if used.len() < count as usize {
-                used.insert(period);
-                marks[n] = Some((true, format!("{name} {}/{count}", used.len())));
-            } else {
-                break;
-            }
-        }
+    for option in options(keep).iter().filter(|option| option.count > 0) {
+        mark_by_option(sorted, group, option, zone, marks);
     }
-
     for &n in group {
-        let stays = protected(n);
+        let stays = is_protected(sorted[n]);
         let reason = if stays { PROTECTED } else { "beyond what is kept" };
         marks[n].get_or_insert_with(|| (stays, reason.to_owned()));
     }
 }
 
+/// Keeps the newest of each of the last `count` periods that no option before covers.
+fn mark_by_option(
+    sorted: &[&Candidate],
+    group: &[usize],
+    option: &KeepOption,
+    zone: &TimeZone,
+    marks: &mut [Option<(bool, String)>],
+) {
+    let KeepOption { name, count, period } = *option;
+    let period_of = |n: usize| period(&sorted[n].id.at().to_zoned(zone.clone()));
+    let is_kept = |n: &&usize| matches!(&marks[**n], Some((true, reason)) if reason != PROTECTED);
+    let covered: HashSet<[i64; 2]> = group.iter().filter(is_kept).map(|n| period_of(*n)).collect();
+
+    let mut used = HashSet::new();
+    for &n in group {
+        if marks[n].is_some() {
+            continue;
+        }
+        if is_protected(sorted[n]) {
+            marks[n] = Some((true, PROTECTED.to_owned()));
+            continue;
+        }
+        let period = period_of(n);
+        if covered.contains(&period) {
+            continue;
+        }
+        if used.contains(&period) {
+            marks[n] = Some((false, format!("a newer one of its {} is kept", unit(name))));
+        } else if used.len() < count as usize {
+            used.insert(period);
+            marks[n] = Some((true, format!("{name} {}/{count}", used.len())));
+        } else {
+            break;
+        }
+    }
+}
+
+fn is_protected(candidate: &Candidate) -> bool {
+    candidate.snapshot.as_ref().is_some_and(|snapshot| snapshot.protected)
+}
+
 const PROTECTED: &str = "protected";
 
-/// Numbers that differ when the period does.
-type Period = fn(&Zoned) -> [i64; 2];
+/// A keep option: how many periods of what length.
+struct KeepOption {
+    name: &'static str,
+    count: u32,
+    /// Numbers that differ when the period does.
+    period: fn(&Zoned) -> [i64; 2],
+}
+
+/// Lists the options in the order in which they are applied. For `last` each snapshot is a period of its own.
+fn options(keep: &Keep) -> [KeepOption; 6] {
+    let option = |name, count, period| KeepOption { name, count, period };
+    [
+        option("last", keep.keep_last, |at| [at.timestamp().as_second(), 0]),
+        option("hourly", keep.keep_hourly, |at| [day(at), at.hour().into()]),
+        option("daily", keep.keep_daily, |at| [day(at), 0]),
+        option("weekly", keep.keep_weekly, |at| {
+            let week = at.date().iso_week_date();
+            [week.year().into(), week.week().into()]
+        }),
+        option("monthly", keep.keep_monthly, |at| [at.year().into(), at.month().into()]),
+        option("yearly", keep.keep_yearly, |at| [at.year().into(), 0]),
+    ]
+}
 
 fn day(at: &Zoned) -> i64 {
     i64::from(at.year()) * 1000 + i64::from(at.day_of_year())
