@@ -78,21 +78,53 @@ impl Verified {
         name.and_then(LegacyName::parse).is_some()
     }
 
-    /// A store whose copies could not even be listed.
-    pub fn unreachable(store: &dyn Store, error: &anyhow::Error) -> Self {
+    /// One that proves nothing yet, of a copy that lies at `path`.
+    fn blank(store: Option<String>, id: Option<SnapshotId>, path: Name) -> Self {
         Self {
-            store: Some(store.name().to_owned()),
-            id: None,
-            path: Name::new(store.place()),
+            store,
+            id,
+            path,
             entries: 0,
             ok: false,
             contents: false,
             signed_by: None,
+            error: None,
+            hint: None,
+            kind: None,
+            unsigned: false,
+        }
+    }
+
+    /// A store whose copies could not even be listed.
+    pub fn unreachable(store: &dyn Store, error: &anyhow::Error) -> Self {
+        Self {
             error: Some(format!("{error:#}")),
             hint: error::hint(error),
             kind: Some(FaultKind::Failed),
-            unsigned: false,
+            ..Self::blank(Some(store.name().to_owned()), None, Name::new(store.place()))
         }
+    }
+
+    /// Adds the result of reading it.
+    fn read(self, looked: Result<Looked>) -> Self {
+        match looked {
+            Ok(Looked::Into(proven)) => {
+                let Proven { snapshot, signed_by, .. } = *proven;
+                Self { contents: true, ..self.good(snapshot, signed_by) }
+            }
+            Ok(Looked::At(snapshot, signed_by)) => self.good(*snapshot, signed_by),
+            Err(error) => {
+                let hint = error::hint(&error);
+                let fault = error.downcast_ref::<Fault>().cloned();
+                let fault = fault.unwrap_or_else(|| Fault::failed(format!("{error:#}")));
+                Self { error: Some(fault.message), hint, kind: Some(fault.kind), ..self }
+            }
+        }
+    }
+
+    fn good(self, snapshot: Snapshot, signed_by: Option<String>) -> Self {
+        let entries = snapshot.counts.entries;
+        Self { id: Some(snapshot.id), entries, ok: true, signed_by, ..self }
     }
 
     /// Returns the problem as it is shown and recorded. None: the snapshot is good.
@@ -188,48 +220,8 @@ pub fn verify_all(
         });
         // A stop in the middle says nothing of the snapshot.
         check_stopped()?;
-        let path = place.as_path().into();
-        results.push(match looked {
-            Ok(looked) => {
-                let (snapshot, signed_by, contents) = match looked {
-                    Looked::Into(proven) => (proven.snapshot, proven.signed_by, true),
-                    Looked::At(snapshot, signed_by) => (*snapshot, signed_by, false),
-                };
-                let (entries, id) = (snapshot.counts.entries, Some(snapshot.id));
-                Verified {
-                    store,
-                    id,
-                    path,
-                    entries,
-                    ok: true,
-                    contents,
-                    signed_by,
-                    error: None,
-                    hint: None,
-                    kind: None,
-                    unsigned,
-                }
-            }
-            Err(error) => {
-                let hint = error::hint(&error);
-                let fault = error.downcast_ref::<Fault>().cloned();
-                let fault = fault.unwrap_or_else(|| Fault::failed(format!("{error:#}")));
-                let (kind, error) = (Some(fault.kind), Some(fault.message));
-                Verified {
-                    store,
-                    id,
-                    path,
-                    entries: 0,
-                    ok: false,
-                    contents: false,
-                    signed_by: None,
-                    error,
-                    hint,
-                    kind,
-                    unsigned,
-                }
-            }
-        });
+        let blank = Verified { unsigned, ..Verified::blank(store, id, place.as_path().into()) };
+        results.push(blank.read(looked));
     }
 
     Ok(results)
@@ -353,17 +345,9 @@ pub fn broken_chains(
             Break::Gone => format!("{parent}: is gone, though {child} names it and this store keeps all"),
         };
         Verified {
-            store: Some(store.to_owned()),
-            id: Some(parent.clone()),
-            path: Name::new(store),
-            entries: 0,
-            ok: false,
-            contents: false,
-            signed_by: None,
             error: Some(format!("store '{store}': {what}")),
-            hint: None,
             kind: Some(FaultKind::Verification),
-            unsigned: false,
+            ..Verified::blank(Some(store.to_owned()), Some(parent.clone()), Name::new(store))
         }
     });
     unread.into_iter().chain(broken).collect()
