@@ -96,7 +96,8 @@ pub fn run(
     report.phases.prepare = next_lap(&mut lap);
 
     step(2, "reading and packing");
-    let Written { snapshot, read } = spool::write(host, &prepared.sources, prepared.draft, spool, say)?;
+    let written = spool::write(host, &prepared.sources, prepared.draft, spool, say);
+    let Written { snapshot, read } = written.map_err(|error| spool::cannot_write(spool, error))?;
     report.phases.write = next_lap(&mut lap);
 
     step(3, "reading it back");

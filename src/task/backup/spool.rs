@@ -26,18 +26,8 @@ use crate::task::scan::sources::Sources;
 use crate::task::scan::walk::{self, Scan, ScanResult};
 
 /// Reads the sources and writes the snapshot file, to its fsync. `say` is given the title of each item.
-/// Errors: `Usage` when nothing is selected; the file cannot be written; a stop.
+/// Errors: `Usage` when nothing is selected; the file cannot be written, for `cannot_write` to explain; a stop.
 pub fn write(
-    host: &Host,
-    sources: &Sources,
-    draft: Draft,
-    spool: &Path,
-    say: &dyn Fn(&str),
-) -> Result<Written> {
-    write_file(host, sources, draft, spool, say).map_err(|error| cannot_write(spool, error))
-}
-
-fn write_file(
     host: &Host,
     sources: &Sources,
     draft: Draft,
@@ -144,7 +134,8 @@ fn cause(error: &anyhow::Error) -> Option<io::ErrorKind> {
     error.downcast_ref::<io::Error>().map(io::Error::kind)
 }
 
-fn cannot_write(spool: &Path, error: anyhow::Error) -> anyhow::Error {
+/// Explains a failed write.
+pub fn cannot_write(spool: &Path, error: anyhow::Error) -> anyhow::Error {
     match cause(&error) {
         Some(io::ErrorKind::NotFound) => went_away(spool, error),
         Some(_) => error.context(format!("cannot write {}", spool.display())),
