@@ -1,4 +1,4 @@
-//! The codecs of a payload: one row each. Everything above sees `Write` and `Read`.
+//! The codecs of a payload: one entry each. Everything above sees `Write` and `Read`.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::ops::RangeInclusive;
@@ -36,7 +36,7 @@ pub struct Codec {
     pub decode: Decode,
 }
 
-/// How hard to try, as the predecessor named it; the second one is the default.
+/// The names of the legacy program for the compression effort; the second one is the default.
 pub const MODES: [&str; 4] = ["fast", "standard", "maximum", "ultra"];
 const STANDARD: usize = 1;
 
@@ -192,7 +192,7 @@ impl Encode for Plain {
 
 /// Small jobs keep all workers busy on a tree of a few MB and bound the memory (measured).
 const ZSTD_JOB_BYTES: u32 = 1 << 20;
-/// From here on a job must be larger than the window for the level to be worth its time.
+/// The first level that is worth its time only when a job is larger than the window.
 const ZSTD_LARGE_WINDOW_LEVEL: i32 = 10;
 
 fn zstd_encoder(sink: Sink, with: &Compression) -> io::Result<zstd::Encoder<'static, Sink>> {
@@ -213,7 +213,7 @@ impl Encode for zstd::Encoder<'static, Sink> {
     }
 }
 
-/// What xz may take with all its threads; on a host with many processors it would take tens of GiB.
+/// The memory that xz may take with all its threads; on a host with many processors it would take tens of GiB.
 const XZ_WRITE_BYTES: u64 = 512 << 20;
 /// Level 9 is read back in 65 MiB; a stream that wants much more is not ours.
 const XZ_READ_BYTES: u64 = 256 << 20;

@@ -1,4 +1,4 @@
-//! The tar in a payload: streamed member by member, then compared with its own index and the manifest.
+//! The tar in a payload: streamed entry by entry, then compared with its own index and the manifest.
 //! Not here: where the payload lies, and its seal.
 
 use std::collections::{HashMap, HashSet};
@@ -15,23 +15,23 @@ use crate::sys::hex;
 
 const OVER: &str = "its payload unpacks to more than its manifest says";
 const INDEX_MAX_BYTES: u64 = 256 << 20;
-/// What is kept of all members until the index comes: far more than any host's configuration needs.
+/// The memory for all entries until the index comes: far more than any host's configuration needs.
 const KEPT_MAX_BYTES: usize = 256 << 20;
 
-/// What was seen of a member while it streamed by.
+/// An entry as it was seen while it streamed by.
 struct Seen {
-    member: TarMember,
+    entry: TarMember,
     sha256: [u8; 32],
 }
 
-/// What a stream held, before it is compared with what the manifest says.
+/// The contents of a stream, before they are compared with the manifest.
 pub struct Stream {
     seen: HashMap<Name, Seen>,
     index: Index,
     bytes: u64,
 }
 
-/// How much a stream may hold.
+/// The limits of a stream.
 #[derive(Clone, Copy)]
 pub struct Limits {
     pub entries: u64,
@@ -39,7 +39,7 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// Of a stream that we write ourselves.
+    /// The limits of a stream that we write ourselves.
     pub const NONE: Self = Self { entries: u64::MAX, bytes: u64::MAX };
 }
 
@@ -56,22 +56,22 @@ pub fn read_stream(
     let decoded = (codec.decode)(Box::new(input))?;
     let mut bounded = Bounded { inner: decoded, left: limits.bytes, over: OVER };
 
-    let result = tar::read(&mut bounded, &mut |member, content| {
-        ensure!(index.is_none(), "{}: stands behind the index", member.path);
-        if member.path.as_bytes() == INDEX_PATH.as_bytes() {
-            index = Some(read_index(member, content)?);
+    let result = tar::read(&mut bounded, &mut |entry, content| {
+        ensure!(index.is_none(), "{}: stands behind the index", entry.path);
+        if entry.path.as_bytes() == INDEX_PATH.as_bytes() {
+            index = Some(read_index(entry, content)?);
             return Ok(());
         }
         ensure!((seen.len() as u64) < limits.entries, "has more members than its manifest says");
-        kept += size_of::<Seen>() + member.memory();
+        kept += size_of::<Seen>() + entry.memory();
         ensure!(kept <= KEPT_MAX_BYTES, "has more names and attributes than fit into {KEPT_MAX_BYTES} bytes");
-        check_hard_link(member, &seen)?;
+        check_hard_link(entry, &seen)?;
         let mut hashing = Hashing::new(content);
-        visit(member, &mut hashing)?;
-        let (size, sha256) = hashing.finish().with_context(|| format!("{}: cut short", member.path))?;
-        ensure!(size == member.size, "{}: cut short", member.path);
-        let fresh = Seen { member: member.clone(), sha256 };
-        ensure!(seen.insert(member.path.clone(), fresh).is_none(), "{}: stands in it twice", member.path);
+        visit(entry, &mut hashing)?;
+        let (size, sha256) = hashing.finish().with_context(|| format!("{}: cut short", entry.path))?;
+        ensure!(size == entry.size, "{}: cut short", entry.path);
+        let fresh = Seen { entry: entry.clone(), sha256 };
+        ensure!(seen.insert(entry.path.clone(), fresh).is_none(), "{}: stands in it twice", entry.path);
         Ok(())
     });
     result?;
@@ -95,13 +95,13 @@ impl Stream {
     }
 }
 
-fn read_index(member: &TarMember, content: &mut dyn Read) -> Result<Index> {
+fn read_index(entry: &TarMember, content: &mut dyn Read) -> Result<Index> {
     ensure!(
-        member.kind == EntryKind::File && member.size <= INDEX_MAX_BYTES,
+        entry.kind == EntryKind::File && entry.size <= INDEX_MAX_BYTES,
         "its index is no file of a sane size"
     );
     // From a slice, serde borrows and is several times faster than from a stream.
-    let mut text = Vec::with_capacity(usize::try_from(member.size)?.min(1 << 24));
+    let mut text = Vec::with_capacity(usize::try_from(entry.size)?.min(1 << 24));
     content.read_to_end(&mut text)?;
     serde_json::from_slice(&text).context("its index is damaged")
 }
@@ -157,12 +157,12 @@ pub(super) fn counted(index: &Index, others: Counts) -> Counts {
     }
 }
 
-fn check_hard_link(member: &TarMember, seen: &HashMap<Name, Seen>) -> Result<()> {
-    let (EntryKind::Hardlink, Some(first)) = (member.kind, &member.link) else { return Ok(()) };
+fn check_hard_link(entry: &TarMember, seen: &HashMap<Name, Seen>) -> Result<()> {
+    let (EntryKind::Hardlink, Some(first)) = (entry.kind, &entry.link) else { return Ok(()) };
     ensure!(
-        seen.get(first).is_some_and(|found| found.member.kind == EntryKind::File),
+        seen.get(first).is_some_and(|found| found.entry.kind == EntryKind::File),
         "{}: is a second name of {first}, which is no file that stands before it",
-        member.path
+        entry.path
     );
     Ok(())
 }
@@ -173,7 +173,7 @@ fn check_folders(seen: &HashMap<Name, Seen>) -> Result<()> {
     for path in seen.keys().chain([&index]) {
         for above in path.as_path().ancestors().skip(1).map(Name::from) {
             ensure!(
-                above != index && seen.get(&above).is_none_or(|found| found.member.kind == EntryKind::Dir),
+                above != index && seen.get(&above).is_none_or(|found| found.entry.kind == EntryKind::Dir),
                 "{path}: lies below {above}, which is no folder"
             );
         }
@@ -182,7 +182,7 @@ fn check_folders(seen: &HashMap<Name, Seen>) -> Result<()> {
 }
 
 fn check_entry(entry: &Entry, found: &Seen) -> Result<()> {
-    ensure!(tar::same_fields(entry, &found.member), "{}: its header and the index differ", entry.path);
+    ensure!(tar::same_fields(entry, &found.entry), "{}: its header and the index differ", entry.path);
     ensure!(
         entry.kind != EntryKind::File || entry.sha256 == hex(&found.sha256),
         "{}: its contents are not what the index says",

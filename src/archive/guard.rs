@@ -7,10 +7,10 @@ use sha2::{Digest, Sha256};
 
 use crate::sys::process::signals::check_stopped;
 
-/// Of the buffers between the stages of reading.
+/// The size of the buffers between the stages of reading.
 pub const READ_BYTES: usize = 256 * 1024;
 
-/// Between two blocks, because one member may be all of a snapshot.
+/// Looks for a signal between two blocks, because one entry may be all of a snapshot.
 fn go_on() -> io::Result<()> {
     check_stopped().map_err(io::Error::other)
 }
@@ -49,7 +49,7 @@ pub struct Bounded<R> {
     pub inner: R,
     /// Bytes that may still come.
     pub left: u64,
-    /// What is said of more.
+    /// The error for more.
     pub over: &'static str,
 }
 

@@ -19,7 +19,7 @@ use crate::model::snapshot::Sealed;
 
 /// Far more than any key takes.
 const FILE_MAX_BYTES: u64 = 1 << 20;
-/// Of a file of identities that is itself locked by a passphrase: 1 GiB and some seconds.
+/// The limit for a file of identities that is itself locked by a passphrase: 1 GiB and some seconds.
 const WORK_FACTOR_MAX: u8 = 20;
 /// A plugin may ask for a finger on a token.
 const PLUGIN_LIMIT: Duration = Duration::from_secs(120);
@@ -28,7 +28,7 @@ const PLUGIN_LIMIT: Duration = Duration::from_secs(120);
 #[derive(Clone)]
 pub struct Identity {
     key: Key,
-    /// Where it came from; empty for what was typed.
+    /// The file that it came from; empty for what was typed.
     pub path: PathBuf,
 }
 

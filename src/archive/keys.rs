@@ -18,15 +18,15 @@ use crate::sys::process::signals::check_stopped;
 
 /// A payload that names more derivations than one installation ever had is made to cost time.
 const DERIVATIONS_MAX: usize = 8;
-/// In the order in which OpenSSH looks for them.
+/// The keys of a person, in the order in which OpenSSH looks for them.
 const SSH_KEYS: [&str; 2] = [".ssh/id_ed25519", ".ssh/id_rsa"];
 
-/// What a person is asked for.
+/// The secret that a person is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Question<'a> {
-    /// What opens the sealed payload: an identity, or a passphrase when it has been sealed to one.
+    /// The key of the encrypted payload: an identity, or a passphrase when it was encrypted to one.
     Key { of: &'a str, passphrase: bool },
-    /// What unlocks this file of keys.
+    /// The passphrase of this file of keys.
     Unlock { file: &'a Path },
 }
 
@@ -46,7 +46,7 @@ struct Inner {
     /// Payloads that were opened, by their headers: a token is not to be touched twice.
     opened: Mutex<Vec<(Vec<u8>, HeldFileKey)>>,
     ask: Option<Box<Ask>>,
-    /// Where a person's own SSH keys are.
+    /// The folder that has a person's own SSH keys in `.ssh`.
     home: Option<PathBuf>,
 }
 

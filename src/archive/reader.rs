@@ -25,9 +25,9 @@ use crate::model::snapshot::{Counts, FORMAT, MANIFEST_MAX_BYTES, Snapshot};
 use crate::sys::hex;
 use crate::sys::process::signals::check_stopped;
 
-/// So much of a file's head always holds the manifest.
+/// The length of a file's head that always holds the manifest.
 pub const HEAD_BYTES: usize = BLOCK + MANIFEST_MAX_BYTES;
-/// Members before the payload, each once; more is no snapshot.
+/// Entries before the payload, each once; more is no snapshot.
 const CLEAR_NAMES: [&str; 3] = [MANIFEST_NAME, SIGNATURE_NAME, HOWTO_NAME];
 const UPGRADE: &str = "upgrade proxmox-backup-extra";
 
@@ -35,7 +35,7 @@ const UPGRADE: &str = "upgrade proxmox-backup-extra";
 #[derive(Debug, Clone)]
 pub struct Head {
     pub snapshot: Snapshot,
-    /// Over the whole MANIFEST.json member, lower-case hex.
+    /// SHA-256 of the whole MANIFEST.json entry, lower-case hex.
     pub manifest_sha256: String,
 }
 
@@ -85,12 +85,12 @@ pub struct Archive {
     /// The fingerprint of the key that signed the manifest, when it is signed; the signature holds.
     pub signed_by: Option<String>,
     keys: Keys,
-    /// What an archive of the predecessor says of itself.
+    /// The manifest of a legacy archive.
     pub old: Option<legacy::Manifest>,
-    row: ItemLookup,
+    item_of: ItemLookup,
 }
 
-/// The catalogue's row of a path, and whether it is secret: what only old archives do not tell themselves.
+/// Finds the catalogue's item of a path, and whether it is secret: only old archives do not tell it themselves.
 pub type ItemLookup = fn(&Name) -> (&'static str, bool);
 
 impl Archive {
@@ -110,13 +110,13 @@ impl Archive {
         let legacy::LegacyArchive { file, manifest, snapshot, payload_at } = legacy::open(path, file)?;
         let head = Head { snapshot, manifest_sha256: String::new() };
         let (keys, old) = (Keys::default(), Some(manifest));
-        Ok(Self { file, head, payload_at, signed_by: None, keys, old, row: |_| (legacy::ITEM, true) })
+        Ok(Self { file, head, payload_at, signed_by: None, keys, old, item_of: |_| (legacy::ITEM, true) })
     }
 
     /// Sets the lookup of items for the paths of legacy archives.
     #[must_use]
-    pub fn with_rows(mut self, row: ItemLookup) -> Self {
-        self.row = row;
+    pub fn with_item_lookup(mut self, item_of: ItemLookup) -> Self {
+        self.item_of = item_of;
         self
     }
 
@@ -131,7 +131,7 @@ impl Archive {
         let signed_by = signature.zip(manifest()).map(|(signature, text)| sign::check(&signature, text));
         let signed_by = signed_by.transpose()?;
         let keys = Keys::default();
-        Ok(Self { file, head, payload_at, signed_by, keys, old: None, row: |_| (legacy::ITEM, true) })
+        Ok(Self { file, head, payload_at, signed_by, keys, old: None, item_of: |_| (legacy::ITEM, true) })
     }
 
     /// Sets the keys that open an encrypted payload.
@@ -145,8 +145,8 @@ impl Archive {
         &self.head.snapshot
     }
 
-    /// Reads all of it: the payload's hash, every member's hash, the index against the members.
-    /// `visit` sees each member once, the index not; it may read from it or not.
+    /// Reads all of it: the payload's hash, every entry's hash, the index against the entries.
+    /// `visit` sees each entry once, the index not; it may read from it or not.
     /// Errors: `Verification` for every difference, `Unseal` when nothing opens it, what `visit` says, a signal.
     pub fn read(
         &mut self,
@@ -157,8 +157,8 @@ impl Archive {
         self.file.seek(SeekFrom::Start(self.payload_at))?;
 
         let mut visit_error = None;
-        let mut visit = |member: &TarMember, content: &mut dyn Read| {
-            visit(member, content).map_err(|error| {
+        let mut visit = |entry: &TarMember, content: &mut dyn Read| {
+            visit(entry, content).map_err(|error| {
                 visit_error = Some(error);
                 anyhow::anyhow!("stopped")
             })
@@ -166,7 +166,7 @@ impl Archive {
         let snapshot = &self.head.snapshot;
         let index = if snapshot.legacy.is_some() {
             let read =
-                legacy::read(&self.file, self.payload_at, snapshot, held.as_ref(), &self.row, &mut visit);
+                legacy::read(&self.file, self.payload_at, snapshot, held.as_ref(), &self.item_of, &mut visit);
             read.inspect(|index| {
                 let bytes = index.entries.iter().map(|entry| entry.size).sum();
                 self.head.snapshot.counts = counted(index, Counts { bytes, ..Counts::default() });
@@ -288,15 +288,15 @@ fn expect(stored: Hashing<impl Read>, snapshot: &Snapshot) -> Result<()> {
 }
 
 /// Finds the offset of the payload, and the signature before it.
-/// What stands before the payload is bounded; the payload must have the manifest's name and size.
+/// Finds the payload, which must have the manifest's name and size; everything before it is bounded.
 fn find_payload(file: &File, snapshot: &Snapshot) -> Result<(u64, Option<Vec<u8>>)> {
     let payload = &snapshot.payload;
     let mut archive = ::tar::Archive::new(file);
-    let mut members = archive.entries_with_seek()?.raw(true);
+    let mut entries = archive.entries_with_seek()?.raw(true);
     let mut before: Vec<Name> = Vec::new();
     let mut signature = None;
 
-    while let Some(entry) = members.next() {
+    while let Some(entry) = entries.next() {
         let mut entry = entry.context("damaged header")?;
         let name = Name::new(entry.path_bytes());
         // tar takes the last of two, and follows headers that rename or link: it must see what we see.
@@ -311,7 +311,7 @@ fn find_payload(file: &File, snapshot: &Snapshot) -> Result<(u64, Option<Vec<u8>
             );
             let end = entry.raw_file_position() + payload.size;
             ensure!(file.metadata()?.len() >= end, "it ends within the payload");
-            match members.next() {
+            match entries.next() {
                 Some(Ok(extra)) => bail!("{}: stands behind its payload", Name::new(extra.path_bytes())),
                 // The disk's refusal; what is no header at all adds nothing to the snapshot.
                 Some(Err(error)) if error.raw_os_error().is_some() => return Err(error.into()),

@@ -20,11 +20,11 @@ const WHAT_IS_ONE: &str =
 const NEVER_SECRET: &str = "it opens what is sealed and must not be kept here: take it out, and if others may \
      have read it, make another one. `pbx-config key from-identity FILE` prints its public half, the recipient";
 
-/// Who can open what is sealed.
+/// A key that can open what is encrypted.
 #[derive(Clone)]
 pub struct Recipient {
     key: Key,
-    /// When a passphrase is the private half.
+    /// The derivation, when a passphrase is the private half.
     pub derivation: Option<Derivation>,
 }
 
@@ -140,7 +140,7 @@ impl Recipient {
     }
 }
 
-/// As it is written into a configuration.
+/// Writes it as it stands in a configuration.
 impl fmt::Display for Recipient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.key.fmt(f)?;
@@ -219,7 +219,7 @@ fn ssh(text: &str) -> Result<age::ssh::Recipient> {
     })
 }
 
-/// How a passphrase becomes a key: scrypt, with a salt of this installation.
+/// The way from a passphrase to a key: scrypt, with a salt of this installation.
 /// Text form: PHC's, `$scrypt$ln=18,r=8,p=1$SALT`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Derivation {

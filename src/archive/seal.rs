@@ -71,7 +71,7 @@ pub struct Seal {
     encryptor: Encryptor,
     /// Opens what this seals; None when the run is not to have it.
     pub held: Option<HeldFileKey>,
-    /// For the manifest.
+    /// The description in the manifest.
     pub sealed: Sealed,
 }
 

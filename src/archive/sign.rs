@@ -25,7 +25,7 @@ const ED25519_NAME: &str = "ssh-ed25519";
 const KEY_MAGIC: &[u8] = b"openssh-key-v1\0";
 const BEGIN: &str = "-----BEGIN SSH SIGNATURE-----";
 const END: &str = "-----END SSH SIGNATURE-----";
-/// As ssh-keygen breaks its lines.
+/// The length at which ssh-keygen breaks its lines.
 const LINE_CHARS: usize = 70;
 
 /// The host's key, for the time of a run.

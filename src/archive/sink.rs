@@ -10,8 +10,8 @@ use sha2::{Digest, Sha256};
 use super::seal::Seal;
 
 const BUFFER_BYTES: usize = 256 * 1024;
-/// Pieces that may wait for whoever reads along.
-const TEE_PIECES: usize = 16;
+/// Blocks that may wait for whoever reads along.
+const TEE_BLOCKS: usize = 16;
 
 /// The bytes as they are stored.
 pub struct WrittenPayload {
@@ -59,9 +59,9 @@ impl Sink {
 
     /// Returns a reader for another thread: all that is written from now on, before encryption.
     pub fn tee(&mut self) -> Along {
-        let (sender, receiver) = sync_channel(TEE_PIECES);
+        let (sender, receiver) = sync_channel(TEE_BLOCKS);
         self.tee = Some(sender);
-        Along { receiver, piece: io::Cursor::default() }
+        Along { receiver, block: io::Cursor::default() }
     }
 
     /// The file, how much was written to it, and the SHA-256 over that.
@@ -101,15 +101,15 @@ impl Write for Sink {
 /// Reads along with what is written into a sink; ends when the sink does.
 pub struct Along {
     receiver: Receiver<Vec<u8>>,
-    piece: io::Cursor<Vec<u8>>,
+    block: io::Cursor<Vec<u8>>,
 }
 
 impl Read for Along {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
-            match self.piece.read(buffer)? {
+            match self.block.read(buffer)? {
                 0 if !buffer.is_empty() => match self.receiver.recv() {
-                    Ok(piece) => self.piece = io::Cursor::new(piece),
+                    Ok(block) => self.block = io::Cursor::new(block),
                     Err(_) => return Ok(0),
                 },
                 n => return Ok(n),

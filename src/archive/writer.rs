@@ -25,21 +25,21 @@ pub const HOWTO_NAME: &str = "HOWTO.txt";
 const MANIFEST_SLACK_BYTES: usize = 512;
 const COPY_BYTES: usize = 256 * 1024;
 
-/// How a file's contents compared to the size it was announced with.
+/// The result of comparing a file's contents with the size it was announced with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fit {
     Whole,
-    /// Ended early; the rest of the member is zeros.
+    /// Ended early; the rest of the entry is zeros.
     Short,
 }
 
-/// Takes members one after the other.
+/// Takes entries one after the other.
 pub trait Members {
     /// A file's content is exactly `entry.size` bytes of `content`; its hash is filled in here.
     fn append(&mut self, entry: Entry, content: &mut dyn Read) -> Result<Fit>;
 }
 
-/// What keeps a snapshot from others' eyes and hands.
+/// The encryption and the signature of a snapshot.
 #[derive(Default)]
 pub struct Protection {
     pub seal: Option<Seal>,
@@ -51,7 +51,7 @@ pub struct Writer {
     signer: Option<Signer>,
     reserved: usize,
     payload_at: u64,
-    /// Small headers and files reach the encoder in large pieces: a call into it costs more than a copy.
+    /// Small headers and files reach the encoder in large blocks: a call into it costs more than a copy.
     encoder: BufWriter<Box<dyn Encode>>,
     /// The payload before compression, so far.
     bytes: u64,
@@ -64,7 +64,7 @@ pub struct Writer {
 /// A snapshot that was written, but not put anywhere.
 pub struct Written {
     pub snapshot: Snapshot,
-    /// What it holds, or what is wrong with it, when it was read while it was written.
+    /// Its index or what is wrong with it, when it was read while it was written.
     pub read: Option<Result<Index>>,
 }
 

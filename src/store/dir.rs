@@ -25,7 +25,7 @@ use crate::sys::fs::{files, free_space, leftovers, mounts};
 use crate::sys::host::Host;
 use crate::sys::process::signals::check_stopped;
 
-/// Between two pieces of a copy a signal is looked for.
+/// The bytes of a copy between two looks for a signal.
 const COPY_STEP_BYTES: u64 = 4 << 20;
 /// A copy to a share that is slower is given up.
 const SLOWEST_BYTES_PER_SECOND: u64 = 256 << 10;
@@ -58,7 +58,7 @@ pub(super) struct Dir {
     mountpoint: bool,
     timeout: Duration,
     downloads: PathBuf,
-    /// Whether the file system may hang; looked at once.
+    /// True when the file system may hang; looked at once.
     may_hang: OnceLock<bool>,
 }
 

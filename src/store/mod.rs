@@ -115,7 +115,7 @@ impl Fetched {
     }
 }
 
-/// Where a snapshot lies now, and what was met on the way: leftovers of interrupted runs, which are removed.
+/// The place of a snapshot, and the leftovers of interrupted runs that were removed on the way.
 #[derive(Debug)]
 pub struct PutResult {
     pub place: String,

@@ -36,10 +36,10 @@ const HEAD_THERE: &str = "pbx-head.conf.blob";
 const SIZE: &str = "pbx-size-";
 /// Room for every manifest: 64 KiB and a block of tar, and some.
 const HEAD_BYTES: u64 = 80 << 10;
-/// Whether what could not be removed went all the same: so often, and so long after the look before.
+/// The number of looks whether a snapshot that could not be removed is gone all the same, and the time between them.
 const LOOKS: u32 = 3;
 const LOOK_AGAIN: Duration = Duration::from_millis(300);
-/// Whose the backups are when the repository names nobody.
+/// The owner of the backups when the repository names nobody.
 const DEFAULT_USER: &str = "root@pam";
 /// A transfer is tried once; the client itself does not try again.
 const TRIES: u64 = 1;
@@ -51,9 +51,9 @@ struct Options {
     /// `USER@REALM!TOKEN@SERVER:PORT:DATASTORE`.
     repository: String,
     namespace: Option<String>,
-    /// Of the server's certificate, when no authority vouches for it.
+    /// The fingerprint of the server's certificate, when no authority vouches for it.
     fingerprint: Option<String>,
-    /// As the client's `--rate` takes it.
+    /// A rate as the client's `--rate` takes it.
     bandwidth: Option<String>,
     /// Seconds that an operation may last; a transfer lasts longer as its bytes want it.
     #[serde(default = "five_minutes")]
@@ -68,14 +68,14 @@ fn five_minutes() -> u64 {
     300
 }
 
-/// In secrets.cfg.
+/// The keys in secrets.cfg.
 const PASSWORD: &str = "password";
 const KEY_PASSWORD: &str = "encryption-password";
 
 struct Pbs {
     tool: Tool,
     options: Options,
-    /// Whose the backups of this store are.
+    /// The owner of the backups of this store.
     user: String,
     keyfile: Option<PathBuf>,
     downloads: PathBuf,

@@ -37,7 +37,7 @@ const HEADS_AT_ONCE: usize = 32;
 const READERS: usize = 8;
 /// After an upload that failed, what is half there is taken away if the other side still answers so soon.
 const TIDY_LIMIT: Duration = Duration::from_secs(10);
-/// Of the hashes that a remote knows, the first of these is asked for.
+/// The hashes in the order in which they are preferred.
 const HASHES: [&str; 3] = ["sha256", "sha1", "md5"];
 
 struct Rclone {
@@ -48,7 +48,7 @@ struct Rclone {
     features: OnceLock<Features>,
 }
 
-/// What the remote can do.
+/// The abilities of the remote.
 #[derive(Debug, Clone, Default)]
 struct Features {
     /// It can give a file another name without moving its bytes.

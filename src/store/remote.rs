@@ -15,7 +15,7 @@ pub(super) struct Options {
     pub remote: String,
     /// rclone's own configuration file.
     pub config: Option<String>,
-    /// As `--bwlimit` takes it.
+    /// A rate as `--bwlimit` takes it.
     pub bandwidth: Option<String>,
     #[serde(default = "four")]
     pub transfers: u16,
@@ -32,7 +32,7 @@ pub(super) struct Options {
     flags: Vec<String>,
     #[serde(default)]
     pub checksum: Checksum,
-    /// So many snapshots are deleted at a time, so many seconds apart.
+    /// The number of snapshots that are deleted at a time, and the seconds between.
     #[serde(default = "twenty")]
     batch_size: u16,
     #[serde(default = "one")]
@@ -58,16 +58,16 @@ fn one() -> u64 {
     1
 }
 
-/// How an upload is proven.
+/// The proof that an upload is whole.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum Checksum {
-    /// By the hash that the remote itself tells.
+    /// The hash that the remote itself tells.
     #[default]
     Remote,
-    /// By reading it back.
+    /// Reading it back.
     Download,
-    /// By its size.
+    /// Its size alone.
     No,
 }
 

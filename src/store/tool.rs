@@ -12,9 +12,9 @@ use crate::model::section::{Section, SyntaxError};
 use crate::sys::process::exec::{Cmd, Exec, ProcessOutput, ToolStatus};
 use crate::sys::process::signals::check_stopped;
 
-/// Of what a program says in an error, so much is passed on.
+/// The most of a program's error message that is passed on.
 const SAID_MAX_CHARS: usize = 400;
-/// Of what is no listing.
+/// The most output of a program, unless it is a listing.
 pub(super) const SAID_MAX_BYTES: usize = 1 << 20;
 /// A listing of a thousand hosts with a hundred snapshots each is a quarter of this.
 pub(super) const LISTING_MAX_BYTES: usize = 64 << 20;
@@ -27,21 +27,21 @@ const SECRET_MIN_BYTES: usize = 4;
 pub(super) struct Tool {
     pub exec: Arc<dyn Exec>,
     pub program: &'static str,
-    /// What to do when the program is not there.
+    /// The hint when the program is not there.
     pub missing: &'static str,
     /// The name of the store, for messages.
     pub store: String,
-    /// What no process list may show.
+    /// The environment that no process list may show.
     pub env: Vec<(String, Secret)>,
-    /// What is not secret, beside it.
+    /// The part of the environment that is not secret.
     pub plain_env: Vec<(String, String)>,
-    /// What helps, from all that the program said on standard error, in small letters.
+    /// Finds the hint for what the program said on standard error, in small letters.
     pub hint: fn(&str) -> Option<&'static str>,
 }
 
 impl Tool {
     /// Runs the program to its end. Errors: it is not there, it was stopped, it did not end within `limit`.
-    /// What its exit status means is the caller's.
+    /// Its exit status is for the caller to judge.
     pub fn run(&self, args: &[String], limit: Duration, max_bytes: usize) -> Result<ProcessOutput> {
         check_stopped()?;
         let mut cmd = Cmd::new([self.program], limit);

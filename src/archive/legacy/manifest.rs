@@ -14,7 +14,7 @@ use crate::model::snapshot::{
     Compression, Counts, FORMAT, Legacy, Payload, Sealed, Snapshot, SnapshotId, Trigger,
 };
 
-/// What passphrases were salted with before each installation had a salt of its own.
+/// The salts of passphrases before each installation had one of its own.
 const OLD_SALTS: [&str; 2] = ["proxsave/age-passphrase/v1", "proxmox-backup-go/age-passphrase/v1"];
 /// The predecessor's scrypt: N = 2^15, r = 8, p = 1.
 const SCRYPT: &str = "$scrypt$ln=15,r=8,p=1$";

@@ -23,11 +23,11 @@ use super::tar::BLOCK;
 use crate::model::legacy::{LegacyName, MANIFEST, METADATA, SHA256, SIDECARS};
 use crate::model::snapshot::Snapshot;
 
-/// Of a manifest or a checksum file; theirs have less than a KiB.
+/// The size limit of a manifest or a checksum file; theirs have less than a KiB.
 const SIDECAR_MAX_BYTES: u64 = 64 * 1024;
-/// Members of a bundle; more is none.
-const BUNDLE_MEMBERS_MAX: usize = 8;
-/// So much of a bundle's head holds its manifest nearly always.
+/// Entries of a bundle; more is none.
+const BUNDLE_ENTRIES_MAX: usize = 8;
+/// The length of a bundle's head that holds its manifest nearly always.
 pub const HEAD_BYTES: usize = 4096;
 
 /// An archive whose parts were found and agree with each other.
@@ -35,7 +35,7 @@ pub struct LegacyArchive {
     pub file: File,
     pub manifest: Manifest,
     pub snapshot: Snapshot,
-    /// Where the archive begins in the file.
+    /// The place in the file where the archive begins.
     pub payload_at: u64,
 }
 
@@ -48,7 +48,7 @@ fn name_of(path: &Path) -> Option<LegacyName> {
     LegacyName::parse(path.file_name()?.to_str()?)
 }
 
-/// Name and size of the first member, from the first block.
+/// Name and size of the first entry, from the first block.
 fn first_member(head: &[u8]) -> Option<(String, u64)> {
     let header = ::tar::Header::from_byte_slice(head.first_chunk::<BLOCK>()?);
     let sum: u32 = head[..BLOCK]
@@ -80,7 +80,7 @@ pub fn told(name: &LegacyName, manifest: &Manifest, size: u64, zone: &TimeZone) 
     manifest.snapshot(name, size, zone)
 }
 
-/// What belongs to one archive.
+/// The parts of one archive.
 #[derive(Default)]
 struct Parts {
     manifest: Option<Vec<u8>>,
@@ -134,22 +134,22 @@ fn bundle(file: File) -> Result<LegacyArchive> {
     let end = file.metadata()?.len();
     {
         let mut reader = ::tar::Archive::new(&file);
-        for (n, member) in reader.entries_with_seek()?.enumerate() {
-            ensure!(n < BUNDLE_MEMBERS_MAX, "has more members than a bundle of the predecessor");
-            let mut member = member.context("the bundle is damaged")?;
-            let name = String::from_utf8_lossy(&member.path_bytes()).into_owned();
+        for (n, entry) in reader.entries_with_seek()?.enumerate() {
+            ensure!(n < BUNDLE_ENTRIES_MAX, "has more members than a bundle of the predecessor");
+            let mut entry = entry.context("the bundle is damaged")?;
+            let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
             let name = base(&name).to_owned();
-            ensure!(member.header().entry_type().is_file(), "{name}: is no plain file");
+            ensure!(entry.header().entry_type().is_file(), "{name}: is no plain file");
             let twice = |what: &str| format!("has two {what}");
             if name.ends_with(".metadata.sha256") {
                 continue;
             }
             if name.ends_with(METADATA) || name.ends_with(MANIFEST) {
-                ensure!(parts.manifest.replace(small(&mut member)?).is_none(), twice("manifests"));
+                ensure!(parts.manifest.replace(small(&mut entry)?).is_none(), twice("manifests"));
             } else if name.ends_with(SHA256) {
-                ensure!(parts.checksum.replace(small(&mut member)?).is_none(), twice("checksums"));
+                ensure!(parts.checksum.replace(small(&mut entry)?).is_none(), twice("checksums"));
             } else {
-                let (at, size) = (member.raw_file_position(), member.size());
+                let (at, size) = (entry.raw_file_position(), entry.size());
                 ensure!(at.checked_add(size).is_some_and(|last| last <= end), "it ends within {name}");
                 ensure!(archive.replace((name, at, size)).is_none(), twice("archives"));
             }

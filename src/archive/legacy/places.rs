@@ -21,7 +21,7 @@ const OUTPUTS: [(&str, &str); 11] = [
     ("var/lib/proxmox-backup/small_pxar/", "small_pxar/"),
 ];
 const MANIFEST: &str = "manifest.json";
-/// Which links stand for equal files.
+/// The list of links that stand for equal files.
 pub const DEDUP: &str = "var/lib/proxsave-info/dedup_manifest.json";
 
 /// The path as an index of ours has it. None: a folder of outputs, which is none of the host's.

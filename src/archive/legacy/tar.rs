@@ -1,4 +1,4 @@
-//! Members of an old archive: PAX as Go wrote it, GNU as the Bash version's tar did, sorted out and bounded.
+//! Entries of a legacy archive: PAX as Go wrote it, GNU as the Bash version's tar did, sorted out and bounded.
 
 use std::io::{self, Read};
 
@@ -9,10 +9,10 @@ use crate::archive::pax;
 use crate::archive::tar::{TarMember, check_path, check_target, id};
 use crate::model::index::{EntryKind, Name};
 
-/// Of one header of names: far longer than a path may be.
+/// The size limit of one header of names: far longer than a path may be.
 const NAMES_MAX_BYTES: u64 = 64 * 1024;
 
-/// What a header says, and what is to be done with it.
+/// A header, and what is to be done with it.
 pub enum TarEvent {
     Member(TarMember),
     /// A device, a pipe or the like, which nothing restores.
@@ -42,7 +42,7 @@ pub fn read(input: impl Read, visit: &mut dyn FnMut(TarEvent, &mut dyn Read) -> 
             EntryType::GNULongName => ahead.path = Some(until_nul(names(&mut raw)?)),
             EntryType::GNULongLink => ahead.link = Some(until_nul(names(&mut raw)?)),
             _ => {
-                if let Some(met) = member(&raw, std::mem::take(&mut ahead))? {
+                if let Some(met) = entry(&raw, std::mem::take(&mut ahead))? {
                     visit(met, &mut raw)?;
                 }
             }
@@ -66,7 +66,7 @@ fn until_nul(mut bytes: Vec<u8>) -> Vec<u8> {
 }
 
 /// None: the archive's own root.
-fn member(raw: &tar::Entry<impl Read>, ahead: Ahead) -> Result<Option<TarEvent>> {
+fn entry(raw: &tar::Entry<impl Read>, ahead: Ahead) -> Result<Option<TarEvent>> {
     let header = raw.header();
     let path = ahead.path.unwrap_or_else(|| header.path_bytes().into_owned());
     let Some(path) = clean(&path) else { return Ok(None) };

@@ -30,9 +30,9 @@ use crate::sys::process::lock::Lock;
 
 pub use self::prepare::{BackupRequest, compression};
 
-/// How a line of talk begins that tells of a step, not of a detail.
+/// The beginning of a progress line that tells of a step, not of a detail.
 pub const STEP: &str = "step ";
-/// To look, to read, to read back, to store; the stores take it side by side.
+/// The number of steps: look, read, read back, store in all stores at the same time.
 const STEPS: usize = 4;
 
 /// The plan of a run: all it would read and write. Nothing was read but names and sizes.

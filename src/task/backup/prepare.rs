@@ -22,7 +22,7 @@ use crate::task::keys::{self, key_check};
 use crate::task::scan::sources::Sources;
 use crate::task::{check, snapshots};
 
-/// When the configuration leaves it to us: more would cost memory and gain nothing on a few MB.
+/// The most threads when the configuration names none: more would cost memory and gain nothing on a few MB.
 const THREADS_MAX: u32 = 4;
 const THREADS_LIMIT: u32 = 64;
 

@@ -15,7 +15,7 @@ use crate::task::scan::walk::{self, FoundPiece, Scan};
 
 /// More gained nothing on the disks that were measured.
 const THREADS: usize = 6;
-/// How far the second walk may be before the first: more might be dropped by the kernel before it is used.
+/// The most that the second walk is ahead of the first: more might be dropped by the kernel before it is used.
 const AHEAD_MAX_BYTES: u64 = 64 << 20;
 /// The kernel itself reads ahead in a file that is longer.
 const FILE_MAX_BYTES: u64 = 1 << 20;
@@ -24,7 +24,7 @@ const FILE_MIN_BYTES: u64 = 4 << 10;
 const QUEUE_FILES: usize = 256;
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// How far the walk that counts has come, in the measure of this file.
+/// The bytes that the walk that counts has passed, each file as `weight` has it.
 #[derive(Default)]
 pub struct ReadaheadProgress {
     bytes: AtomicU64,
@@ -32,8 +32,8 @@ pub struct ReadaheadProgress {
 }
 
 impl ReadaheadProgress {
-    pub fn passed(&self, piece: &FoundPiece) {
-        self.bytes.fetch_add(weight(piece), Ordering::Relaxed);
+    pub fn passed(&self, found: &FoundPiece) {
+        self.bytes.fetch_add(weight(found), Ordering::Relaxed);
     }
 
     pub fn end(&self) {
@@ -45,8 +45,8 @@ impl ReadaheadProgress {
     }
 }
 
-fn weight(piece: &FoundPiece) -> u64 {
-    match piece {
+fn weight(found: &FoundPiece) -> u64 {
+    match found {
         FoundPiece::File { stat, .. } if stat.node == FileNode::Kept(EntryKind::File) => {
             stat.size.clamp(FILE_MIN_BYTES, FILE_MAX_BYTES)
         }
@@ -65,9 +65,9 @@ pub fn run(scan: &Scan, items: &[&'static Item], progress: &ReadaheadProgress) {
         }
         let mut here = 0;
         // The error is only the way out.
-        let _ = walk::walk(scan, items, &mut |_, piece| {
-            let weight = weight(piece);
-            if let FoundPiece::File { path, .. } = piece
+        let _ = walk::walk(scan, items, &mut |_, found| {
+            let weight = weight(found);
+            if let FoundPiece::File { path, .. } = found
                 && weight > 0
                 && here >= progress.bytes.load(Ordering::Relaxed)
             {

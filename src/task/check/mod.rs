@@ -36,7 +36,7 @@ pub use own::own;
 const STORE_LIMIT: Duration = Duration::from_secs(20);
 /// A new snapshot may be larger than the last one, and lies beside it while it is written.
 const MARGIN: u64 = 3;
-/// When there is no last one.
+/// The room that is wanted when there is no last one.
 const FIRST_BYTES: u64 = 16 << 20;
 
 /// Runs the quick and local checks before each backup and returns the problems of its report.

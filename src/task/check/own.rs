@@ -17,9 +17,9 @@ use crate::sys::host::{CONFIG_DIR, Host};
 const ENTRIES_MAX: usize = 5_000;
 /// An identity is a few lines.
 const IDENTITY_MAX_BYTES: u64 = 64 << 10;
-/// How many letters of the key itself follow its kind.
+/// The number of letters of the key itself, after its kind.
 const KEY_LETTERS: usize = 40;
-/// For what runs before each backup.
+/// The places that are looked at before each backup.
 pub const FEW_PLACES: [(&str, usize); 1] = [IDENTITY_PLACES[0]];
 
 /// Owner and mode of the program, the configuration, its secrets, the work directories. What is not there is silent.

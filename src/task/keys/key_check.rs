@@ -24,7 +24,7 @@ const FILE_MAX_BYTES: u64 = 64 * 1024;
 const CANARY_BYTES: usize = 64;
 const HOURS_OF_A_DAY: i64 = 24;
 
-/// When the offline key opened something, and who could have.
+/// The last time that the offline key opened something, and who could have.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Proof {

@@ -31,7 +31,7 @@ const DAMAGED: &str = "damaged, as its last verification found";
 pub struct Confirmed {
     /// Machine ids whose snapshots of this host's name count as its own.
     pub adopted: Vec<String>,
-    /// From this one on snapshots are measured against each other.
+    /// The first snapshot that later ones are measured against.
     pub accepted: Option<SnapshotId>,
 }
 

@@ -216,8 +216,8 @@ fn timer(host: &Host) -> Timer {
 
 /// Reads `[{"next": MICROSECONDS, "unit": …}]`; an inactive timer has no entry, or no time in it.
 fn next(json: &[u8]) -> Timer {
-    let Ok(rows) = serde_json::from_slice::<Vec<serde_json::Value>>(json) else { return Timer::Unknown };
-    let next = rows.iter().find(|row| row["unit"] == TIMER).and_then(|row| row["next"].as_i64());
+    let Ok(timers) = serde_json::from_slice::<Vec<serde_json::Value>>(json) else { return Timer::Unknown };
+    let next = timers.iter().find(|timer| timer["unit"] == TIMER).and_then(|timer| timer["next"].as_i64());
     let next = next.filter(|next| *next > 0).and_then(|next| Timestamp::from_microsecond(next).ok());
     next.map_or(Timer::Off, Timer::Next)
 }

@@ -52,7 +52,7 @@ impl HookSite {
     }
 }
 
-/// How a hook stands.
+/// The state of a hook.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct HookState {

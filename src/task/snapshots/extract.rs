@@ -166,26 +166,24 @@ fn fill<'a>(
     let mut archive = chosen.open()?;
     let id = archive.snapshot().id.clone();
 
-    archive.read(&chosen.path, &mut |member, content| {
+    archive.read(&chosen.path, &mut |entry, content| {
         check_stopped()?;
-        if !wanted.contains(&member.path) {
+        if !wanted.contains(&entry.path) {
             return Ok(());
         }
-        let first_left_out = member.kind == EntryKind::Hardlink
-            && member.link.as_ref().is_some_and(|link| left_out.contains(link));
-        match make(&target, member, content) {
+        let first_left_out = entry.kind == EntryKind::Hardlink
+            && entry.link.as_ref().is_some_and(|link| left_out.contains(link));
+        match make(&target, entry, content) {
             // pmxcfs takes names that no disk does. One of them must not cost all the others.
             Err(error) if error.kind() == io::ErrorKind::InvalidFilename || first_left_out => {
-                let what = format!("{}: its name is too long here, it was left out", member.path);
+                let what = format!("{}: its name is too long here, it was left out", entry.path);
                 let hint = format!("`pbx-config cat {id} PATH` writes a file under another name");
                 problems.push(Problem::error(what).hint(hint));
-                left_out.insert(member.path.clone());
+                left_out.insert(entry.path.clone());
                 Ok(())
             }
             // As it will be called, not as it is while it is staged.
-            made => {
-                made.with_context(|| format!("cannot write {}", to.join(member.path.as_path()).display()))
-            }
+            made => made.with_context(|| format!("cannot write {}", to.join(entry.path.as_path()).display())),
         }
     })?;
     entries.retain(|entry| !left_out.contains(&entry.path));
@@ -193,10 +191,10 @@ fn fill<'a>(
     Ok((entries, problems))
 }
 
-fn make(target: &ContainedDir, member: &TarMember, content: &mut dyn Read) -> io::Result<()> {
-    let path = member.path.as_path();
+fn make(target: &ContainedDir, entry: &TarMember, content: &mut dyn Read) -> io::Result<()> {
+    let path = entry.path.as_path();
     target.parents(path)?;
-    match (member.kind, &member.link) {
+    match (entry.kind, &entry.link) {
         (EntryKind::Dir, _) => target.dir(path),
         (EntryKind::File, _) => io::copy(content, &mut target.file(path)?).map(drop),
         (EntryKind::Symlink, Some(link)) => target.symlink(path, link.as_bytes()),

@@ -259,24 +259,24 @@ pub fn carry_out(store: &dyn Store, plan: &mut OldPlan, _: &Lock) {
     }
 }
 
-// Rows of the catalogue
+// Items of paths
 
 /// The patterns of all items, by the first two literal names of a path.
-struct Rows {
-    by_head: HashMap<(OsString, OsString), Vec<Row>>,
+struct ItemPatterns {
+    by_head: HashMap<(OsString, OsString), Vec<ItemPattern>>,
     /// The patterns whose beginning is a glob, or shorter.
-    others: Vec<Row>,
+    others: Vec<ItemPattern>,
 }
 
-struct Row {
+struct ItemPattern {
     /// Place in the catalogue: of several the first one has a path.
     at: usize,
     item: &'static Item,
     pattern: Pattern,
 }
 
-static ROWS: LazyLock<Rows> = LazyLock::new(|| {
-    let mut rows = Rows { by_head: HashMap::new(), others: Vec::new() };
+static PATTERNS: LazyLock<ItemPatterns> = LazyLock::new(|| {
+    let mut patterns = ItemPatterns { by_head: HashMap::new(), others: Vec::new() };
     for (at, item) in catalog::items().enumerate() {
         let globs: Vec<String> = match item.source {
             Source::Files(globs) => globs.iter().map(|glob| (*glob).to_owned()).collect(),
@@ -292,18 +292,18 @@ static ROWS: LazyLock<Rows> = LazyLock::new(|| {
                 }
                 _ => None,
             };
-            let row = Row { at, item, pattern };
+            let pattern = ItemPattern { at, item, pattern };
             match head {
-                Some(head) => rows.by_head.entry(head).or_default().push(row),
-                None => rows.others.push(row),
+                Some(head) => patterns.by_head.entry(head).or_default().push(pattern),
+                None => patterns.others.push(pattern),
             }
         }
     }
-    rows
+    patterns
 });
 
-/// The catalogue's item of a path, and whether it is secret. A path that no item claims is one that the admin added.
-pub fn row(path: &Name) -> (&'static str, bool) {
+/// Finds the catalogue's item of a path, and whether it is secret. A path that no item claims is one that the admin added.
+pub fn item_of(path: &Name) -> (&'static str, bool) {
     const ADDED: (&str, bool) = ("include", true);
     let below = path.as_path();
 
@@ -312,16 +312,16 @@ pub fn row(path: &Name) -> (&'static str, bool) {
         _ => None,
     });
     let (first, second) = (names.next().unwrap_or_default(), names.next().unwrap_or_default());
-    let of_head = ROWS.by_head.get(&(first, second)).into_iter().flatten();
-    let rows = of_head.chain(&ROWS.others);
+    let of_head = PATTERNS.by_head.get(&(first, second)).into_iter().flatten();
+    let patterns = of_head.chain(&PATTERNS.others);
     let excepted = |item: &Item| {
         item.except
             .iter()
             .filter_map(|glob| Pattern::new(&absolute(item, glob)).ok())
             .any(|glob| glob.covers(below))
     };
-    let claims = rows.filter(|row| row.pattern.covers(below) && !excepted(row.item));
-    claims.min_by_key(|row| row.at).map_or(ADDED, |row| (row.item.id, row.item.secret))
+    let claims = patterns.filter(|known| known.pattern.covers(below) && !excepted(known.item));
+    claims.min_by_key(|known| known.at).map_or(ADDED, |known| (known.item.id, known.item.secret))
 }
 
 fn absolute(item: &Item, glob: &str) -> String {
@@ -357,7 +357,7 @@ mod tests {
             ("home/mara/.bashrc", "include"),
             ("srv/x", "include"),
         ] {
-            assert_eq!(row(&Name::new(path)).0, expected, "{path}");
+            assert_eq!(item_of(&Name::new(path)).0, expected, "{path}");
         }
         assert!(catalog::items().any(|item| item.id == OUTPUTS));
     }

@@ -194,7 +194,7 @@ impl ChosenSnapshot {
     }
 
     pub fn open(&self) -> Result<Archive> {
-        Ok(Archive::open(&self.path)?.with_keys(self.keys.clone()).with_rows(legacy::row))
+        Ok(Archive::open(&self.path)?.with_keys(self.keys.clone()).with_item_lookup(legacy::item_of))
     }
 
     #[must_use]

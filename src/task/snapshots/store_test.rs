@@ -30,7 +30,7 @@ pub struct Tried {
     pub place: String,
     /// The file system, when it is one of this machine.
     pub medium: Option<Medium>,
-    /// In their order, up to the one that failed.
+    /// The steps in their order, up to the one that failed.
     pub steps: Vec<TestStep>,
     pub problems: Vec<Problem>,
 }

@@ -267,8 +267,8 @@ pub fn cat(chosen: &ChosenSnapshot, path: &str, out: &mut dyn Write) -> Result<(
         (EntryKind::Hardlink, Some(first)) => first.clone(),
         _ => wanted,
     };
-    chosen.open()?.read(&chosen.path, &mut |member, content| {
-        if member.path == wanted {
+    chosen.open()?.read(&chosen.path, &mut |entry, content| {
+        if entry.path == wanted {
             io::copy(content, out).context(NO_OUTPUT)?;
         }
         check_stopped()
