@@ -334,8 +334,7 @@ fn find_payload(file: &File, snapshot: &Snapshot) -> Result<(u64, Option<Vec<u8>
 
 fn damaged(error: &anyhow::Error, path: &Path) -> anyhow::Error {
     if let Some(fault) = error.downcast_ref::<Fault>() {
-        let fault = Fault { message: format!("{}: {fault}", path.display()), ..fault.clone() };
-        return fault.into();
+        return fault.clone().at(path.display()).into();
     }
     let fault = Fault::new(FaultKind::Verification, format!("{}: {error:#}", path.display()));
     fault

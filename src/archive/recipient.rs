@@ -198,8 +198,7 @@ pub(super) fn no_plugin(kind: FaultKind, name: &str) -> Fault {
 /// The same error with its place before it.
 pub fn at(place: &str, error: &anyhow::Error) -> anyhow::Error {
     let fault = error.downcast_ref::<Fault>().cloned();
-    let fault = fault.unwrap_or_else(|| refused(&format!("{error:#}")));
-    Fault { message: format!("{place}: {}", fault.message), ..fault }.into()
+    fault.unwrap_or_else(|| refused(&format!("{error:#}"))).at(place).into()
 }
 
 fn ssh(text: &str) -> Result<age::ssh::Recipient> {

@@ -163,6 +163,13 @@ impl Fault {
         Self::new(FaultKind::Unseal, message)
     }
 
+    /// Puts the place before the message: `PLACE: MESSAGE`.
+    #[must_use]
+    pub fn at(mut self, place: impl fmt::Display) -> Self {
+        self.message = format!("{place}: {}", self.message);
+        self
+    }
+
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());

@@ -218,10 +218,8 @@ pub fn compression(config: &Config) -> Result<Compression> {
         0 => u32::try_from(processors).unwrap_or(1).min(THREADS_MAX),
         n => (*n).min(THREADS_LIMIT),
     };
-    codec::settle(compression, compression_mode.as_deref(), *compression_level, threads).map_err(|error| {
-        match error.downcast::<Fault>() {
-            Ok(fault) => Fault { message: format!("backup 'main': {fault}"), ..fault }.into(),
-            Err(error) => error,
-        }
+    let settled = codec::settle(compression, compression_mode.as_deref(), *compression_level, threads);
+    settled.map_err(|error| {
+        error.downcast::<Fault>().map_or_else(|error| error, |fault| fault.at("backup 'main'").into())
     })
 }

@@ -143,7 +143,7 @@ pub fn head(store: &dyn Store, id: &SnapshotId) -> Result<Head> {
         bytes = store.head(id, HEAD_BYTES)?;
     }
     let head = Head::parse(&bytes).map_err(|error| match error.downcast::<Fault>() {
-        Ok(fault) => Fault { message: format!("{id}: {fault}"), ..fault }.into(),
+        Ok(fault) => fault.at(id).into(),
         Err(error) => error.context(format!("{id} in store '{}'", store.name())),
     })?;
     anyhow::ensure!(
