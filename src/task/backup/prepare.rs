@@ -56,8 +56,7 @@ pub struct Draft {
 }
 
 impl Preparation {
-    /// Errors: `Usage` for a root without a system and for what is configured wrong; `Locked`; the primary store
-    /// cannot be listed; a check that stops backups.
+    /// Errors: `Usage` for what is configured wrong; the primary store cannot be listed; a check that stops backups.
     pub fn new(
         host: &Host,
         config: &Config,
