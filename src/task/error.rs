@@ -24,7 +24,7 @@ mod tests {
     use anyhow::Context;
 
     use super::*;
-    use crate::model::problem::{Fault, FaultKind};
+    use crate::model::problem::Fault;
 
     #[test]
     fn a_problem_says_what_helps_as_its_error_would() {

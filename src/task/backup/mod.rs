@@ -122,7 +122,7 @@ pub fn run(
         let upload = Upload { host, config, lock: &prepared.lock, spool, id: &snapshot.id };
         report.stores = upload.to_all(stores, &mut report.problems, say)?;
         report.phases.store = next_lap(&mut lap);
-        report.problems.extend(baseline.and_then(keep));
+        report.problems.extend(baseline.as_ref().and_then(keep));
         (report.snapshot, report.size) = (Some(snapshot), size);
     }
 
@@ -138,7 +138,7 @@ fn next_lap(lap: &mut Instant) -> f64 {
 }
 
 /// Keeps the baseline for the next run. Returns the problem when it cannot.
-fn keep(baseline: Baseline) -> Option<Problem> {
+fn keep(baseline: &Baseline) -> Option<Problem> {
     let error = baseline.keep().err()?;
     let what = format!("what this snapshot holds was not noted: {error:#}");
     Some(Problem::warning(what).hint("the next run tells changes since an older one"))
