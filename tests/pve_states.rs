@@ -600,13 +600,15 @@ fn no_copy_of_the_database_stays_behind() {
     let host = dead_disk();
     let run_dir = library_host(&host).run_dir();
     // No pid is that large: the kernel's limit is 2^22.
-    let (dead, living) = (run_dir.join("pmxcfs-4194999"), run_dir.join("pmxcfs-1"));
-    for dir in [&dead, &living] {
+    // Version 0.1.0 named them otherwise.
+    let (old, dead) = (run_dir.join("pmxcfs-4194999"), run_dir.join(".pmxcfs.4194999.partial"));
+    let living = run_dir.join(".pmxcfs.1.partial");
+    for dir in [&old, &dead, &living] {
         fs::create_dir_all(dir).unwrap();
         fs::write(dir.join("config.db"), "keys").unwrap();
     }
     assert_eq!(picture(&host).how, PictureSource::Copy);
-    assert!(!dead.exists());
+    assert!(!old.exists() && !dead.exists());
     assert!(living.join("config.db").exists(), "it may be read right now");
     fs::remove_dir_all(&living).unwrap();
     assert_eq!(picture(&host).how, PictureSource::Copy);
