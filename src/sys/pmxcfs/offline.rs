@@ -23,6 +23,7 @@ use super::{
 };
 use crate::model::problem::{Fault, FaultKind};
 use crate::sys::host::Host;
+use crate::sys::process::processes;
 
 /// As pmxcfs makes it.
 const SCHEMA: &str = "CREATE TABLE tree (\
@@ -343,13 +344,10 @@ pub fn check_stopped(host: &Host) -> Result<(), Fault> {
     let files: HashSet<_> = ["", "-wal"].iter().filter_map(|end| id(&with_suffix(&database, end))).collect();
     let daemon = fs::read_to_string(host.path(PID_FILE)).ok().and_then(|pid| pid.trim().parse::<u32>().ok());
 
-    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
-            continue;
-        };
-        let name = fs::read(entry.path().join("comm")).unwrap_or_default();
+    for pid in processes::pids(Path::new("/proc")) {
+        let name = fs::read(format!("/proc/{pid}/comm")).unwrap_or_default();
         let is_daemon = name.trim_ascii_end() == b"pmxcfs" && (daemon == Some(pid) || host.is_live());
-        let fds = fs::read_dir(entry.path().join("fd")).into_iter().flatten().flatten();
+        let fds = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
         let links = fds.filter_map(|fd| Some((fd.path(), fs::read_link(fd.path()).ok()?)));
         // Only what is named so is looked at: a file of a dead network mount would be waited for.
         let is_named = |link: &Path| {

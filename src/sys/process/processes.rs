@@ -31,12 +31,16 @@ pub fn all(root: &Path) -> Result<Vec<Process>> {
 fn look(root: &Path) -> Vec<Process> {
     let proc = root.join("proc");
     let own = fs::read_link(proc.join("self/ns/pid")).ok();
-    let names = fs::read_dir(&proc).into_iter().flatten().flatten().map(|entry| entry.file_name());
     // Not the one that looks.
     let own_pids = [std::process::id(), std::os::unix::process::parent_id()];
-    let pids = names.filter_map(|name| name.to_str()?.parse::<u32>().ok()).take(PROCESSES_MAX);
-    let pids = pids.filter(|pid| !own_pids.contains(pid));
-    pids.filter_map(|pid| one(root, &proc.join(pid.to_string()), pid, own.as_deref())).collect()
+    let others = pids(&proc).take(PROCESSES_MAX).filter(|pid| !own_pids.contains(pid));
+    others.filter_map(|pid| one(root, &proc.join(pid.to_string()), pid, own.as_deref())).collect()
+}
+
+/// The numbers of all processes in a /proc; none where none is mounted.
+pub fn pids(proc: &Path) -> impl Iterator<Item = u32> {
+    let entries = fs::read_dir(proc).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
 /// Reports whether a process has the file of this path open. Files of another name are not looked at: one of

@@ -2,10 +2,13 @@
 //! was there before; and the machine's boot, which a power cut ends.
 
 use std::fs;
+use std::path::Path;
 
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{SysconfVar, sysconf};
 use serde::{Deserialize, Serialize};
+
+use super::processes;
 
 /// What the kernel says for "none".
 const UNSET: u32 = u32::MAX;
@@ -106,11 +109,9 @@ impl Stat {
 
 /// A login is as old as its oldest process: a shell that sudo or tmux starts is none.
 fn login_since(audit: u32) -> Option<f64> {
-    let processes = fs::read_dir("/proc").ok()?.flatten();
-    let names = processes.filter_map(|entry| entry.file_name().into_string().ok());
-    let pids = names.filter(|name| name.bytes().all(|b| b.is_ascii_digit()));
+    let pids = processes::pids(Path::new("/proc"));
     let of_login = pids.filter(|pid| number(&format!("/proc/{pid}/sessionid")) == Some(audit));
-    of_login.filter_map(|pid| Some(Stat::of(&pid)?.since())).reduce(f64::min)
+    of_login.filter_map(|pid| Some(Stat::of(&pid.to_string())?.since())).reduce(f64::min)
 }
 
 fn leader_since(leader: i64) -> Option<f64> {

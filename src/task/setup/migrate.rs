@@ -19,6 +19,7 @@ use crate::model::problem::Fault;
 use crate::model::section::{Section, to_text};
 use crate::sys::fs::files;
 use crate::sys::host::Host;
+use crate::sys::process::processes;
 
 /// Hundreds of times what the template has.
 const MAX_BYTES: u64 = 4 << 20;
@@ -184,18 +185,15 @@ pub fn starts(root: &Path, live: bool) -> Vec<Start> {
     }
 
     if live {
-        starts.extend(processes());
+        starts.extend(running());
     }
     starts
 }
 
-fn processes() -> Vec<Start> {
+fn running() -> Vec<Start> {
     let mut found = Vec::new();
-    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
-            continue;
-        };
-        let Ok(program) = fs::read_link(entry.path().join("exe")) else { continue };
+    for pid in processes::pids(Path::new("/proc")) {
+        let Ok(program) = fs::read_link(format!("/proc/{pid}/exe")) else { continue };
         let program = program.display().to_string();
         if is_program(program.trim_end_matches(" (deleted)")) {
             found.push(Start {
