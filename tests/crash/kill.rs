@@ -77,7 +77,7 @@ fn the_keys_of_a_cluster_that_a_killed_run_copied_are_removed_and_said() {
     let calls = bench.watched(&[], &["backup"]).calls;
     let calls = crate::strace::changes(&calls, &[&run_dir]);
     let calls: Vec<&Call> =
-        calls.iter().filter(|call| call.args.iter().any(|arg| arg.contains("/pmxcfs-"))).collect();
+        calls.iter().filter(|call| call.args.iter().any(|arg| arg.contains("/.pmxcfs."))).collect();
     assert!(calls.len() >= 5, "{calls:?}");
     let mut left_some = 0;
     for call in calls {
