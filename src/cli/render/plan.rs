@@ -8,7 +8,8 @@ use crate::catalog::{self, Category};
 use crate::cli::render;
 use crate::model::index::EntryKind;
 use crate::model::units::counted;
-use crate::plan::restore::{Action, RestorePlan, RestoreStep, Services, Skipped};
+use crate::plan::restore::stage::Stage;
+use crate::plan::restore::{Action, RestorePlan, RestoreStep, Skipped};
 use crate::task::restore::Restored;
 use crate::task::restore::preview::{Does, Preview};
 use crate::task::restore::undo::{UndoAction, Undone};
@@ -30,8 +31,7 @@ pub fn text(plan: &RestorePlan) -> String {
     }
 
     text.push_str(&left_alone(&plan.refused));
-    text.push_str(&services("then", &plan.calm));
-    text.push_str(&services("then, armed", &plan.session));
+    plan.stages.iter().for_each(|stage| text.push_str(&services("then, armed", stage)));
     if !plan.advice.is_empty() {
         text.push_str("\nby hand\n");
         for advice in &plan.advice {
@@ -107,7 +107,7 @@ fn line(step: &RestoreStep) -> String {
         let _ = write!(text, "  (+{} -{} lines)", diff.added, diff.removed);
     }
     text.push_str(&runs_as(step));
-    if step.session {
+    if step.may_disconnect {
         text.push_str("  [may cut your connection]");
     }
     text.push('\n');
@@ -138,7 +138,10 @@ fn runs_as(step: &RestoreStep) -> String {
     text
 }
 
-fn services(title: &str, services: &Services) -> String {
+/// Writes the services of a stage; `disconnecting` is the title of one that may cut the admin's connection.
+fn services(disconnecting: &str, stage: &Stage) -> String {
+    let title = if stage.may_disconnect { disconnecting } else { "then" };
+    let services = &stage.services;
     let mut lines = Vec::new();
     if !services.stop.is_empty() {
         lines.push(format!("stop before, start after: {}", services.stop.join(" ")));
@@ -188,8 +191,8 @@ pub fn preview(ahead: &Preview) -> String {
     if ahead.paths.is_empty() {
         text.push_str("no path is left to be changed\n");
     }
-    text.push_str(&services("then", &ahead.calm));
-    text.push_str(&services("then, what may cut your connection", &ahead.session));
+    let title = "then, what may cut your connection";
+    ahead.stages.iter().for_each(|stage| text.push_str(&services(title, stage)));
     text
 }
 

@@ -114,7 +114,7 @@ pub(crate) fn decide(
         before: before.cloned(),
         after,
         secret: entry.secret || item.secret,
-        session: item.risk == Risk::Session,
+        may_disconnect: item.risk == Risk::Session,
         diff,
         content,
     }))

@@ -15,6 +15,7 @@ pub mod objects;
 pub mod owners;
 pub mod rejoin;
 pub mod skip_rules;
+pub mod stage;
 pub mod text_diff;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -26,6 +27,7 @@ use self::directories::with_folders;
 use self::host_diff::HostDifference;
 use self::owners::OwnerMapping;
 use self::skip_rules::SkipReason;
+use self::stage::{Services, Stage};
 use self::text_diff::Excerpt;
 use super::select::{self, Selection};
 use crate::catalog::{self, Item, RestoreRule, Risk};
@@ -235,8 +237,8 @@ pub struct RestoreStep {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub secret: bool,
     /// May cut the admin's own connection.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub session: bool,
+    #[serde(rename = "session", default, skip_serializing_if = "std::ops::Not::not")]
+    pub may_disconnect: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub diff: Option<Excerpt>,
     #[serde(skip)]
@@ -267,20 +269,6 @@ pub struct Advice {
     pub commands: Vec<String>,
 }
 
-/// Changes to services by one half of a plan, in this order.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Services {
-    /// Before the first step; started again after the last.
-    pub stop: Vec<String>,
-    /// Commands that make the new files count.
-    pub run: Vec<Vec<String>>,
-    /// Those that are running are restarted.
-    pub restart: Vec<String>,
-    /// Those that are stopped now and are started afterwards as if they had run.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub start: Vec<String>,
-}
-
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct RestorePlan {
@@ -290,21 +278,20 @@ pub struct RestorePlan {
     /// This host, in a line.
     pub here: String,
     pub differences: Vec<HostDifference>,
-    /// Steps in the order they are done: those of `session` last.
+    /// Steps of all stages; within each in the order they are done.
     pub steps: Vec<RestoreStep>,
     /// Members that are here already, as they are.
     pub unchanged: usize,
     pub refused: Vec<Skipped>,
     pub advice: Vec<Advice>,
-    /// Services of the steps that risk nothing.
-    pub calm: Services,
-    /// Services of the steps that may cut the admin's own connection.
-    pub session: Services,
+    /// In the order they are done.
+    #[serde(flatten, with = "stage::by_name")]
+    pub stages: Vec<Stage>,
 }
 
 impl RestorePlan {
     pub fn is_armed(&self) -> bool {
-        self.steps.iter().any(|step| step.session)
+        self.steps.iter().any(|step| step.may_disconnect)
     }
 
     /// Returns the plan as it is shown, without the hashes of secrets: of a short secret its hash is the secret.
@@ -355,8 +342,7 @@ pub fn plan(picked: &SelectedEntries, here: &HostState, request: &RestoreRequest
         unchanged: 0,
         refused: refused.clone(),
         advice: Vec::new(),
-        calm: Services::default(),
-        session: Services::default(),
+        stages: Vec::new(),
     };
     let owners = OwnerMapping::new(here, wanted);
     let mut steps = Vec::new();
@@ -390,11 +376,11 @@ pub fn plan(picked: &SelectedEntries, here: &HostState, request: &RestoreRequest
     }
 
     let order: HashMap<&str, usize> = catalog::items().enumerate().map(|(n, item)| (item.id, n)).collect();
-    steps.sort_by_key(|(item, step)| (step.session, order.get(item.id).copied()));
+    steps.sort_by_key(|(item, step)| (step.may_disconnect, order.get(item.id).copied()));
     let items: Vec<&'static Item> = steps.iter().map(|(item, _)| *item).collect();
     plan.steps = with_folders(steps.into_iter().map(|(_, step)| step).collect(), folders, here, &owners);
-    plan.calm = services(items.iter().copied().filter(|item| item.risk == Risk::None));
-    plan.session = services(items.iter().copied().filter(|item| item.risk == Risk::Session));
+    let of_risk = |risk| services(items.iter().copied().filter(|item| item.risk == risk));
+    plan.stages = Stage::both(of_risk(Risk::None), of_risk(Risk::Session));
     plan.advice = rejoin::advice(from, here.facts, request).into_iter().chain(notes(&items, here)).collect();
 
     let mut entries: HashMap<&Name, &Entry> = folders.iter().collect();

@@ -12,6 +12,7 @@ use super::observe;
 use super::target::{below, hold_guest, meta, sync};
 use crate::model::index::{EntryKind, Name};
 use crate::model::problem::{Fault, FaultKind, Problem};
+use crate::plan::restore::stage::Stage;
 use crate::plan::restore::{Action, LivePath, RestoreStep, TargetKind};
 use crate::sys::fs::contained_dir::ContainedDir;
 use crate::sys::fs::replace;
@@ -20,22 +21,20 @@ use crate::sys::pmxcfs::offline;
 use crate::sys::pmxcfs::write::{self, Change, Desired};
 use crate::sys::process::signals::check_stopped;
 
-/// One half of the steps: those that risk nothing, or those that may cut the admin's connection.
+/// Does the steps of one stage.
 /// Errors: of the first step that cannot be done, with its path; of the limit.
-pub fn half(
+pub fn stage(
     host: &Host,
     journal: &mut Journal,
-    session: bool,
+    stage: &Stage,
     lock_wait: std::time::Duration,
     limit: Deadline,
 ) -> Result<Vec<Problem>> {
     let root = ContainedDir::open(host.root())?;
     let mut problems = Vec::new();
     let mut ended = None;
-    for n in 0..journal.record.steps.len() {
-        if journal.record.steps[n].session != session || journal.finished.contains(&n) {
-            continue;
-        }
+    let remaining: Vec<usize> = journal.steps_of(stage).filter(|n| !journal.finished.contains(n)).collect();
+    for n in remaining {
         check_stopped()?;
         limit.check()?;
         let is_in_flight = journal.begun.contains(&n);
@@ -133,13 +132,13 @@ fn ahead(step: &RestoreStep, live: &LivePath, is_in_flight: bool) -> Ahead {
 /// would end there.
 /// Errors: the host cannot be looked at.
 pub fn look(host: &Host, journal: &Journal) -> Result<Vec<(Name, Option<Action>)>> {
-    let steps = &journal.record.steps;
-    let tree = super::target::tree(host, journal, 0..steps.len()).map_err(anyhow::Error::msg)?;
+    let record = &journal.record;
+    let tree = super::target::tree(host, journal, 0..record.steps.len()).map_err(anyhow::Error::msg)?;
     let mut left = Vec::new();
 
-    // Those that may cut a connection come last.
-    for session in [false, true] {
-        for (n, step) in steps.iter().enumerate().filter(|(_, step)| step.session == session) {
+    for stage in &record.stages {
+        for n in journal.steps_of(stage) {
+            let step = &record.steps[n];
             let ahead = match step.via {
                 TargetKind::Disk => {
                     let live = observe::look(&host.path(Path::new("/").join(step.path.as_path())))

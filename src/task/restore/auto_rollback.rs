@@ -132,7 +132,7 @@ fn unreadable(host: &Host) -> Option<PendingConfirm> {
     let ids = journal::ids(host).into_iter().rev();
     let mut journals = ids.filter_map(|id| Journal::open(&folder.join(id)).ok());
     let journal = journals.find(|journal| {
-        let may_cut = journal.begun.iter().any(|n| journal.record.steps[*n].session);
+        let may_cut = journal.begun.iter().any(|n| journal.record.steps[*n].may_disconnect);
         may_cut && !matches!(journal.phase, RestorePhase::Undone | RestorePhase::Confirmed)
     })?;
     #[allow(clippy::cast_precision_loss)] // seconds

@@ -197,7 +197,8 @@ pub fn start(
         None => return Ok(()),
     }
 
-    plan.session.start.push(UNIT.to_owned());
+    let stage = plan.stages.iter_mut().find(|stage| stage.may_disconnect);
+    stage.into_iter().for_each(|stage| stage.services.start.push(UNIT.to_owned()));
     Ok(())
 }
 
@@ -222,7 +223,7 @@ fn step(wanted: &SelectedEntry, path: Name, after: FileState) -> RestoreStep {
         before: None,
         after,
         secret: true,
-        session: wanted.item.risk == Risk::Session,
+        may_disconnect: wanted.item.risk == Risk::Session,
         diff: None,
         content: Content::None,
     }

@@ -17,7 +17,8 @@ use crate::model::index::{Mtime, Name};
 use crate::model::nearest::nearest;
 use crate::model::problem::{Fault, FaultKind, Problem};
 use crate::model::snapshot::SnapshotId;
-use crate::plan::restore::{RestoreStep, Services};
+use crate::plan::restore::RestoreStep;
+use crate::plan::restore::stage::{self, Stage};
 use crate::sys::fs::{files, leftovers};
 use crate::sys::host::Host;
 
@@ -43,8 +44,9 @@ pub struct RestoreRecord {
     pub steps: Vec<RestoreStep>,
     /// Folders whose time changes with what is put into them.
     pub folders: Vec<(Name, Mtime)>,
-    pub calm: Services,
-    pub session: Services,
+    /// In the order they are done.
+    #[serde(flatten, with = "stage::by_name")]
+    pub stages: Vec<Stage>,
     /// Units that ran before: only those are restarted, and started again.
     pub running: Vec<String>,
 }
@@ -172,6 +174,17 @@ impl Journal {
             .with_context(|| format!("cannot write {}", self.dir.join(JOURNAL).display()))?;
         lines.lines().for_each(|line| self.replay(line));
         Ok(())
+    }
+
+    /// Returns the numbers of the steps of a stage, in the order they are done.
+    pub fn steps_of(&self, stage: &Stage) -> impl DoubleEndedIterator<Item = usize> {
+        let steps = self.record.steps.iter().enumerate().filter(|(_, step)| stage.has(step));
+        steps.map(|(n, _)| n)
+    }
+
+    /// Reports whether a step of the stage was begun.
+    pub fn has_begun(&self, stage: &Stage) -> bool {
+        self.begun.iter().any(|n| stage.has(&self.record.steps[*n]))
     }
 
     pub fn before(&self, n: usize) -> PathBuf {

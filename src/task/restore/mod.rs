@@ -36,7 +36,8 @@ use crate::model::facts::Product;
 use crate::model::problem::{Fault, FaultKind, Problem};
 use crate::model::snapshot::SnapshotId;
 use crate::model::units::counted;
-use crate::plan::restore::{RestorePlan, Services};
+use crate::plan::restore::RestorePlan;
+use crate::plan::restore::stage::{Services, Stage};
 use crate::sys::fs::files;
 use crate::sys::host::Host;
 use crate::sys::pmxcfs::write::{LOCK_OUTLIVED, LOCK_WAIT};
@@ -133,10 +134,10 @@ pub fn run(
         Problem { hint: refused.hint.clone(), ..problem }
     }));
 
-    let units =
-        [&plan.calm, &plan.session].into_iter().flat_map(|half| half.stop.iter().chain(&half.restart));
+    let services = || plan.stages.iter().map(|stage| &stage.services);
+    let units = services().flat_map(|services| services.stop.iter().chain(&services.restart));
     let mut running = services::running(host, units);
-    running.extend(plan.calm.start.iter().chain(&plan.session.start).cloned());
+    running.extend(services().flat_map(|services| services.start.iter().cloned()));
 
     let mut journal = safety_copy::keep(host, chosen, prepared, running)?;
     tell(&journal.record.id)?;
@@ -193,21 +194,19 @@ fn apply_stages(
     wait: Duration,
 ) -> Gone {
     let running = journal.record.running.clone();
-    let (calm, session) = (journal.record.calm.clone(), journal.record.session.clone());
-    let mut problems = services::stop(host, &calm, &running, Deadline::NONE);
-    problems.extend(apply::half(host, journal, false, wait, Deadline::NONE)?);
-    problems.extend(services::settle(host, &calm, &running, apis, Deadline::NONE));
-
-    let mut armed = None;
-    if journal.record.steps.iter().any(|step| step.session) {
+    let (mut problems, mut armed) = (Vec::new(), None);
+    for stage in journal.record.stages.clone() {
+        if journal.steps_of(&stage).next().is_none() {
+            continue;
+        }
         let mut limit = Deadline::NONE;
-        if host.exec.is_of_host() || arming.always {
+        if stage.may_disconnect && (host.exec.is_of_host() || arming.always) {
             armed = Some(auto_rollback::arm(host, &journal.record.id, arming.within, &arming.probes)?);
             limit = Deadline::of(ARMED_LIMIT);
         }
-        problems.extend(services::stop(host, &session, &running, limit));
-        problems.extend(apply::half(host, journal, true, wait, limit)?);
-        problems.extend(services::settle(host, &session, &running, apis, limit));
+        problems.extend(services::stop(host, &stage.services, &running, limit));
+        problems.extend(apply::stage(host, journal, &stage, wait, limit)?);
+        problems.extend(services::settle(host, &stage.services, &running, apis, limit));
         limit.check()?;
     }
 
@@ -292,7 +291,7 @@ pub fn undo(host: &Host, id: Option<&str>, apis: &[(Product, ApiConfig)], force:
     Ok(undone)
 }
 
-/// Files, then the services that read them.
+/// Puts the files back, then starts the services that read them; the last stage first.
 pub fn roll_back(
     host: &Host,
     journal: &mut Journal,
@@ -300,40 +299,31 @@ pub fn roll_back(
     force: bool,
 ) -> Result<Undone> {
     let running = journal.record.running.clone();
-    let record = &journal.record;
-    let stood: Vec<String> = record.calm.start.iter().chain(&record.session.start).cloned().collect();
+    let stages: Vec<Stage> = journal.record.stages.iter().rev().cloned().collect();
+    let stood: Vec<&String> = stages.iter().rev().flat_map(|stage| &stage.services.start).collect();
+    let is_undone = journal.phase == RestorePhase::Undone;
+    let begun: Vec<&Stage> = stages.iter().filter(|stage| !is_undone && journal.has_begun(stage)).collect();
+    let was_prepared = journal.phase == RestorePhase::Prepared;
 
     // What the restore started for the first time is stopped, and stays so.
     let ran: Vec<String> = running.iter().filter(|unit| !stood.contains(unit)).cloned().collect();
-    let was_begun = |journal: &Journal, session: bool| {
-        journal.begun.iter().any(|n| journal.record.steps[*n].session == session)
-    };
-    let halves = [(true, journal.record.session.clone()), (false, journal.record.calm.clone())];
-    let halves: Vec<_> = halves
-        .into_iter()
-        .filter(|(session, _)| was_begun(journal, *session) && journal.phase != RestorePhase::Undone)
-        .collect();
-    let was_prepared = journal.phase == RestorePhase::Prepared;
-    let both = [journal.record.session.clone(), journal.record.calm.clone()];
     let mut problems = Vec::new();
-    for (_, half) in &halves {
-        problems.extend(services::stop(host, half, &running, Deadline::NONE));
+    for stage in &begun {
+        problems.extend(services::stop(host, &stage.services, &running, Deadline::NONE));
     }
 
     let mut undone = undo::files(host, journal, force)?;
-    for (_, half) in &halves {
-        problems.extend(services::settle(host, half, &ran, apis, Deadline::NONE));
+    for stage in &begun {
+        problems.extend(services::settle(host, &stage.services, &ran, apis, Deadline::NONE));
     }
 
     // A service that was stopped before the first step was begun.
-    if was_prepared {
-        for half in both {
-            let stopped = Services { stop: half.stop, ..Services::default() };
-            problems.extend(services::settle(host, &stopped, &ran, apis, Deadline::NONE));
-        }
+    for stage in stages.iter().filter(|_| was_prepared) {
+        let stopped = Services { stop: stage.services.stop.clone(), ..Services::default() };
+        problems.extend(services::settle(host, &stopped, &ran, apis, Deadline::NONE));
     }
 
-    if host.exec.is_of_host() && !halves.is_empty() {
+    if host.exec.is_of_host() && !begun.is_empty() {
         problems.extend(stood.iter().map(|unit| {
             let problem = Problem::notice(format!("{unit}: was stopped before the restore, and is again"));
             problem.hint(format!("`systemctl start {unit}` starts it"))

@@ -9,7 +9,8 @@ use super::journal::{self, Journal, RestorePhase};
 use super::undo::{self, UndoAction};
 use crate::model::index::Name;
 use crate::model::snapshot::SnapshotId;
-use crate::plan::restore::{Action, Services};
+use crate::plan::restore::Action;
+use crate::plan::restore::stage::{self, Services, Stage};
 use crate::sys::host::Host;
 use crate::task::restore;
 
@@ -21,10 +22,9 @@ pub struct Preview {
     pub phase: RestorePhase,
     /// In the order in which it is done.
     pub paths: Vec<Path>,
-    /// With the steps that risk nothing; only units that ran.
-    pub calm: Services,
-    /// With those that may cut the admin's own connection.
-    pub session: Services,
+    /// In the order they are done; only units that ran, and none of a stage that has nothing to do.
+    #[serde(flatten, with = "stage::by_name")]
+    pub stages: Vec<Stage>,
 }
 
 #[derive(Debug, Serialize)]
@@ -62,9 +62,7 @@ pub fn undo(host: &Host, id: Option<&str>, force: bool) -> Result<Preview> {
     }
     let paths = undo::look(host, &journal, force)?.into_iter();
     let paths = paths.map(|(path, back)| Path { path, does: Does::Back(back) }).collect();
-    let is_touched =
-        |session: bool| journal.begun.iter().any(|n| journal.record.steps[*n].session == session);
-    Ok(preview(&journal, paths, is_touched))
+    Ok(preview(&journal, paths, |stage| journal.has_begun(stage)))
 }
 
 /// Errors: not root, `NotFound`, `Usage` when nothing is left to be done, the host cannot be looked at.
@@ -75,20 +73,20 @@ pub fn resume(host: &Host, id: &str) -> Result<Preview> {
     let paths = apply::look(host, &journal)?.into_iter();
     let does = |how: Option<Action>| how.map_or(Does::Back(UndoAction::Changed), Does::Write);
     let paths = paths.map(|(path, how)| Path { path, does: does(how) }).collect();
-    let has = |session: bool| journal.record.steps.iter().any(|step| step.session == session);
-    Ok(preview(&journal, paths, has))
+    Ok(preview(&journal, paths, |stage| journal.steps_of(stage).next().is_some()))
 }
 
-fn preview(journal: &Journal, paths: Vec<Path>, is_touched: impl Fn(bool) -> bool) -> Preview {
+fn preview(journal: &Journal, paths: Vec<Path>, is_touched: impl Fn(&Stage) -> bool) -> Preview {
     let record = &journal.record;
-    let of = |services: &Services, session: bool| {
-        let ran = |units: &[String]| -> Vec<String> {
-            units.iter().filter(|unit| record.running.contains(unit)).cloned().collect()
-        };
-        let Services { stop, run, restart, .. } = services;
-        let seen_to =
+    let ran = |units: &[String]| -> Vec<String> {
+        units.iter().filter(|unit| record.running.contains(unit)).cloned().collect()
+    };
+    let seen_to = |stage: &Stage| {
+        let Services { stop, run, restart, .. } = &stage.services;
+        let services =
             Services { stop: ran(stop), run: run.clone(), restart: ran(restart), start: Vec::new() };
-        if is_touched(session) { seen_to } else { Services::default() }
+        let services = if is_touched(stage) { services } else { Services::default() };
+        Stage { services, ..stage.clone() }
     };
 
     Preview {
@@ -96,7 +94,6 @@ fn preview(journal: &Journal, paths: Vec<Path>, is_touched: impl Fn(bool) -> boo
         snapshot: record.snapshot.clone(),
         phase: journal.phase,
         paths,
-        calm: of(&record.calm, false),
-        session: of(&record.session, true),
+        stages: record.stages.iter().map(seen_to).collect(),
     }
 }

@@ -44,8 +44,7 @@ pub fn keep(
             at: host.now.as_second(),
             steps: steps.iter().map(|step| RestoreStep { diff: None, ..step.clone() }).collect(),
             folders,
-            calm: prepared.plan.calm.clone(),
-            session: prepared.plan.session.clone(),
+            stages: prepared.plan.stages.clone(),
             running,
         };
         Journal::create(&dir, record)

@@ -12,7 +12,7 @@ use crate::catalog::restore::early_boot::READ_EARLY;
 use crate::config;
 use crate::model::facts::Product;
 use crate::model::problem::Problem;
-use crate::plan::restore::Services;
+use crate::plan::restore::stage::Services;
 use crate::sys::host::Host;
 use crate::sys::process::exec::{Cmd, ToolStatus};
 
