@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::owners::OwnerMapping;
 use super::{
-    Action, Content, FileState, HostState, LivePath, PVE, RestoreStep, SelectedEntry, TargetKind, datastores,
+    Action, Content, FileState, HostState, LivePath, RestoreStep, SelectedEntry, TargetKind, datastores,
     text_diff,
 };
 use crate::catalog::{RestoreRule, Risk};
@@ -43,7 +43,7 @@ pub(crate) fn decide(
             (Some(print), content.as_ref().or(same).map(Vec::as_slice))
         }
     };
-    let via = if entry.path.as_path().starts_with(PVE) { TargetKind::Pmxcfs } else { TargetKind::Disk };
+    let via = TargetKind::of(entry.path.as_path());
     let mut after = owners.goal(entry, before);
     let mut content = one.content.clone();
     let mut how = if before.is_some() { Action::Replace } else { Action::Create };

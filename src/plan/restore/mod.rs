@@ -19,6 +19,7 @@ pub mod stage;
 pub mod text_diff;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
@@ -218,6 +219,29 @@ pub enum TargetKind {
     Disk,
     /// Content only, through the mount.
     Pmxcfs,
+}
+
+impl TargetKind {
+    /// Returns the place of a path, relative to the root.
+    pub fn of(path: &Path) -> Self {
+        if path.starts_with(PVE) { Self::Pmxcfs } else { Self::Disk }
+    }
+
+    /// Compares all that a restore sets in this place, but the time.
+    pub fn same(self, one: &FileState, other: &FileState) -> bool {
+        match self {
+            Self::Disk => one.same(other),
+            Self::Pmxcfs => one.same_content(other),
+        }
+    }
+
+    /// Compares all that this place keeps of a file by itself; pmxcfs takes times from its writers.
+    pub fn same_with_time(self, one: &FileState, other: &FileState) -> bool {
+        match self {
+            Self::Disk => one == other,
+            Self::Pmxcfs => one.same_content(other),
+        }
+    }
 }
 
 /// One path that changes.

@@ -374,7 +374,7 @@ fn undo_now(host: &Host, apis: &[(Product, ApiConfig)], why: &str) -> Result<End
         restore::roll_back(host, &mut journal, apis, true)?
     } else {
         let undone = undo::files(host, &mut journal, true)?;
-        services::read_again_at_boot(host, undone.again.iter().map(Name::as_path));
+        services::read_again_at_boot(host, undone.restored_paths.iter().map(Name::as_path));
         undone
     };
     for problem in &undone.problems {

@@ -111,8 +111,7 @@ fn observe_tree(host: &Host, observed: &mut Observed) -> Result<()> {
     }
     for node in pmxcfs::read(host)?.nodes {
         let path = Path::new(PVE).join(&node.path);
-        let print = tree_print(node.mtime, node.data.as_deref());
-        let print = FileState { mode: node.mode(), ..print };
+        let print = node_state(&node);
         if let Some(guest) = GuestPath::of(&path) {
             observed.guests.insert(guest.id, path.as_path().into());
         }
@@ -123,6 +122,11 @@ fn observe_tree(host: &Host, observed: &mut Observed) -> Result<()> {
 
 fn there(print: FileState, content: Option<Vec<u8>>) -> LivePath {
     LivePath::There { print, content, is_linked: false }
+}
+
+/// Returns the state of a path in /etc/pve.
+pub fn node_state(node: &pmxcfs::PmxcfsNode) -> FileState {
+    FileState { mode: node.mode(), ..tree_print(node.mtime, node.data.as_deref()) }
 }
 
 fn tree_print(mtime: i64, data: Option<&[u8]>) -> FileState {

@@ -2,23 +2,22 @@
 //! there, and the record of both, on the disk. Until that is there nothing of the host is changed.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Read, Write};
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 
 use super::journal::{self, Journal, RestoreRecord};
-use super::observe;
 use super::prepare::Prepared;
+use super::target::Targets;
 use crate::model::index::{EntryKind, Mtime, Name};
 use crate::model::problem::{Fault, FaultKind};
-use crate::plan::restore::{Content, FileState, LivePath, PVE, RestoreStep, TargetKind};
+use crate::plan::restore::{Content, FileState, LivePath, RestoreStep, TargetKind};
 use crate::sys::fs::contained_dir::ContainedDir;
 use crate::sys::fs::hash::Hasher;
 use crate::sys::fs::{files, free_space};
 use crate::sys::host::Host;
-use crate::sys::pmxcfs;
 use crate::task::snapshots::ChosenSnapshot;
 
 /// For the record, the journal, and what a file system takes for itself.
@@ -86,27 +85,17 @@ fn fill(host: &Host, dir: &Path, chosen: &ChosenSnapshot, prepared: &Prepared) -
     files::make_private_dir(&after)?;
     stage(chosen, prepared, &after)?;
 
-    let tree = if steps.iter().any(|step| step.via == TargetKind::Pmxcfs) {
-        pmxcfs::read(host)?.nodes
-    } else {
-        vec![]
-    };
-    let tree: HashMap<Name, pmxcfs::PmxcfsNode> =
-        tree.into_iter().map(|node| (Name::from(&*Path::new(PVE).join(&node.path)), node)).collect();
+    let targets = Targets::open(host, steps.iter())?;
+    targets.check()?;
     for (n, step) in steps.iter().enumerate() {
-        let copy = before.join(n.to_string());
-        let same = match step.via {
-            TargetKind::Disk => copy_disk(host, step, &copy)?,
-            TargetKind::Pmxcfs => copy_node(tree.get(&step.path), step, &copy)?,
-        };
-        if !same {
+        if !copy_live(&targets, step, &before.join(n.to_string()))? {
             let fault = Fault::new(FaultKind::Failed, format!("/{}: changed since the plan", step.path));
             return Err(fault.hint("look at a new plan; nothing was changed").into());
         }
     }
 
     ContainedDir::open(dir)?.sync()?;
-    folders(host, steps, &tree)
+    directory_times(&targets, steps)
 }
 
 /// All contents that will be put in place, each with the hash that the plan says.
@@ -161,62 +150,31 @@ fn copy(content: &mut dyn Read, to: &Path) -> io::Result<String> {
     }
 }
 
-/// False when it is not what the plan saw.
-fn copy_disk(host: &Host, step: &RestoreStep, to: &Path) -> Result<bool> {
-    let full = host.path(Path::new("/").join(step.path.as_path()));
-    let live = observe::look(&full)?;
-    let (before, print) = match (&step.before, &live) {
+/// Copies what is there now. False when it is not what the plan saw.
+fn copy_live(targets: &Targets, step: &RestoreStep, to: &Path) -> Result<bool> {
+    let before = match (&step.before, targets.state(step)?) {
         (None, LivePath::Absent) => return Ok(true),
-        (Some(before), LivePath::There { print, .. }) => (before, print),
+        (Some(before), LivePath::There { print, .. }) if step.via.same_with_time(before, &print) => before,
         _ => return Ok(false),
     };
-    if before != print {
-        return Ok(false);
-    }
     if before.kind != EntryKind::File {
         return Ok(true);
     }
 
-    let (mut file, _): (File, _) =
-        files::open_read(&full).with_context(|| format!("cannot read /{}", step.path))?;
-    Ok(copy(&mut file, to).with_context(|| format!("cannot keep /{}", step.path))? == before.sha256)
+    let mut content = targets.read(step).with_context(|| format!("cannot read /{}", step.path))?;
+    let sha256 = copy(&mut content, to).with_context(|| format!("cannot keep /{}", step.path))?;
+    Ok(sha256 == before.sha256)
 }
 
-fn copy_node(node: Option<&pmxcfs::PmxcfsNode>, step: &RestoreStep, to: &Path) -> Result<bool> {
-    match (&step.before, node) {
-        (None, None) => Ok(true),
-        (Some(before), Some(node)) => match (&node.data, before.kind) {
-            (Some(data), EntryKind::File) => Ok(copy(&mut &data[..], to)? == before.sha256),
-            (None, EntryKind::Dir) => Ok(true),
-            _ => Ok(false),
-        },
-        _ => Ok(false),
-    }
-}
-
-fn folders(
-    host: &Host,
-    steps: &[RestoreStep],
-    tree: &HashMap<Name, pmxcfs::PmxcfsNode>,
-) -> Result<Vec<(Name, Mtime)>> {
-    let mut folders = Vec::new();
+/// Returns the times of the directories that steps put something into.
+fn directory_times(targets: &Targets, steps: &[RestoreStep]) -> Result<Vec<(Name, Mtime)>> {
+    let mut times = Vec::new();
     let mut seen = HashSet::new();
-
-    for step in steps {
-        let Some(parent) = step.path.as_path().parent().map(Name::from) else { continue };
-        if !seen.insert(parent.clone()) {
-            continue;
-        }
-        match step.via {
-            TargetKind::Pmxcfs => {
-                folders.extend(tree.get(&parent).map(|node| (parent.clone(), Mtime(node.mtime, 0))));
-            }
-            TargetKind::Disk => match files::lstat(&host.path(Path::new("/").join(parent.as_path()))) {
-                Ok(stat) => folders.push((parent, stat.mtime)),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(error).with_context(|| format!("cannot look at /{parent}")),
-            },
+    for parent in steps.iter().filter_map(|step| step.path.as_path().parent()).map(Name::from) {
+        if seen.insert(parent.clone()) {
+            let mtime = targets.mtime(&parent).with_context(|| format!("cannot look at /{parent}"))?;
+            times.extend(mtime.map(|mtime| (parent, mtime)));
         }
     }
-    Ok(folders)
+    Ok(times)
 }

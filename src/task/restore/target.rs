@@ -1,75 +1,236 @@
-//! The two places that a step writes to, the disk and /etc/pve: their present state and their locks.
-//! Not here: the order of steps (`apply`, `undo`).
+//! The places that steps write to, the disk and /etc/pve: their present state, what is put there, and their locks.
+//! Not here: the order of steps and what is to become of each (`apply`, `undo`).
 
 use std::collections::HashMap;
-use std::io;
-use std::path::Path;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 
-use super::journal::{Journal, RestoreRecord};
+use super::journal::RestoreRecord;
+use super::observe;
 use crate::catalog::guests::GuestPath;
-use crate::model::index::{EntryKind, Name};
-use crate::plan::restore::{FileState, PVE, RestoreStep, TargetKind};
+use crate::model::index::{EntryKind, Mtime, Name};
+use crate::plan::restore::{FileState, LivePath, PVE, RestoreStep, TargetKind};
 use crate::sys::fs::contained_dir::ContainedDir;
-use crate::sys::fs::replace::Meta;
+use crate::sys::fs::files;
+use crate::sys::fs::replace::{self, Meta};
 use crate::sys::guests;
 use crate::sys::host::Host;
-use crate::sys::pmxcfs::{self, write};
+use crate::sys::pmxcfs::write::{self, Change, Desired};
+use crate::sys::pmxcfs::{self, PmxcfsState, offline};
 
-pub fn meta(print: &FileState) -> Meta<'_> {
-    Meta { owner: (print.uid, print.gid), mode: print.mode, xattrs: &print.xattrs, mtime: print.mtime }
+/// Present content of /etc/pve by path.
+type PmxcfsTree = HashMap<Name, pmxcfs::PmxcfsNode>;
+
+pub struct Targets<'a> {
+    host: &'a Host,
+    root: ContainedDir,
+    /// Empty when no step lies in it. Err: why it takes nothing.
+    tree: Result<PmxcfsTree, String>,
 }
 
-/// While the configuration of a guest of this node is changed, nothing else of this node changes it. None: the step
-/// is no guest's, or nobody here takes such a lock. Errors: `Locked`.
-pub fn hold_guest(host: &Host, step: &RestoreStep) -> Result<Option<guests::GuestLock>> {
-    let guest = GuestPath::of(step.path.as_path()).filter(|guest| guest.node == host.facts.node);
-    let held = guest.map(|guest| guests::lock(host.root(), &guest.lock(), write::LOCK_WAIT));
-    Ok(held.transpose()?.flatten())
+/// A write of one step: what it is to be, and what it may be until then.
+pub struct StepWrite<'a> {
+    pub step: &'a RestoreStep,
+    pub to: &'a FileState,
+    /// The content of a file.
+    pub copy: PathBuf,
+    /// The name beside it that it is written under first.
+    pub temp: String,
+    /// Hashes of what may be in /etc/pve now, None for nothing there: compared while its lock is held.
+    pub expect: &'a [Option<&'a str>],
+    pub lock_wait: Duration,
+    /// In /etc/pve its time is set, too; on a disk it always is.
+    pub keeps_time: bool,
 }
 
-/// Relative to /etc/pve.
-pub fn below(step: &RestoreStep) -> &Path {
-    step.path.as_path().strip_prefix(PVE).unwrap_or(step.path.as_path())
-}
-
-/// All that steps did on disks survives a power cut; pmxcfs sees to its own.
-pub fn sync(root: &ContainedDir, record: &RestoreRecord) -> io::Result<()> {
-    root.sync_around(
-        record.steps.iter().filter(|step| step.via == TargetKind::Disk).map(|step| step.path.as_path()),
-    )
-}
-
-pub type PmxcfsTree = HashMap<Name, pmxcfs::PmxcfsNode>;
-
-/// Reads the present content of /etc/pve; only when one of these steps lies in it.
-pub fn tree(
-    host: &Host,
-    journal: &Journal,
-    mut steps: impl Iterator<Item = usize>,
-) -> Result<PmxcfsTree, String> {
-    if !steps.any(|n| journal.record.steps[n].via == TargetKind::Pmxcfs) {
-        return Ok(PmxcfsTree::new());
+impl<'a> Targets<'a> {
+    /// Opens the disk, and reads /etc/pve when one of these steps lies in it.
+    pub fn open<'s>(host: &'a Host, mut steps: impl Iterator<Item = &'s RestoreStep>) -> Result<Self> {
+        let has_pmxcfs = steps.any(|step| step.via == TargetKind::Pmxcfs);
+        let tree = if has_pmxcfs { read_tree(host) } else { Ok(PmxcfsTree::new()) };
+        Ok(Self { host, root: ContainedDir::open(host.root())?, tree })
     }
+
+    /// Errors: /etc/pve is needed, and takes nothing.
+    pub fn check(&self) -> Result<()> {
+        self.tree().map(drop)
+    }
+
+    fn tree(&self) -> Result<&PmxcfsTree> {
+        self.tree.as_ref().map_err(|why| anyhow!("{why}"))
+    }
+
+    fn full(&self, path: &Path) -> PathBuf {
+        self.host.path(Path::new("/").join(path))
+    }
+
+    /// Returns the present state of the path of a step, without its content.
+    pub fn state(&self, step: &RestoreStep) -> Result<LivePath> {
+        match step.via {
+            TargetKind::Disk => Ok(observe::look(&self.full(step.path.as_path()))?),
+            TargetKind::Pmxcfs => Ok(self.tree()?.get(&step.path).map_or(LivePath::Absent, |node| {
+                LivePath::There { print: observe::node_state(node), content: None, is_linked: false }
+            })),
+        }
+    }
+
+    /// Opens the present content of a file.
+    pub fn read(&self, step: &RestoreStep) -> io::Result<Box<dyn Read + '_>> {
+        match step.via {
+            TargetKind::Disk => Ok(Box::new(files::open_read(&self.full(step.path.as_path()))?.0)),
+            TargetKind::Pmxcfs => {
+                let node = self.tree.as_ref().ok().and_then(|tree| tree.get(&step.path));
+                Ok(Box::new(node.and_then(|node| node.data.as_deref()).unwrap_or_default()))
+            }
+        }
+    }
+
+    /// Returns the time of a directory. None: it is not there.
+    pub fn mtime(&self, directory: &Name) -> Result<Option<Mtime>> {
+        match TargetKind::of(directory.as_path()) {
+            TargetKind::Pmxcfs => Ok(self.tree()?.get(directory).map(|node| Mtime(node.mtime, 0))),
+            TargetKind::Disk => match files::lstat(&self.full(directory.as_path())) {
+                Ok(stat) => Ok(Some(stat.mtime)),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+                Err(error) => Err(error.into()),
+            },
+        }
+    }
+
+    /// Waits for pmxcfs to end before its database is touched.
+    pub fn wait_free(&self, step: &RestoreStep) -> Result<()> {
+        if offline::is_database(step.path.as_path()) {
+            offline::wait_stopped(self.host)?;
+        }
+        Ok(())
+    }
+
+    /// Writes; attributes that cannot be kept come back.
+    pub fn write(&self, write: &StepWrite) -> Result<Vec<String>> {
+        let StepWrite { step, to, temp, .. } = write;
+        let path = step.path.as_path();
+        match (step.via, to.kind, &to.link) {
+            (TargetKind::Pmxcfs, EntryKind::File, _) => {
+                let content = fs::read(&write.copy)?;
+                self.change(write, Desired::File(&content)).map(|()| Vec::new())
+            }
+            (TargetKind::Pmxcfs, ..) => self.change(write, Desired::Dir).map(|()| Vec::new()),
+            (_, EntryKind::Symlink, Some(link)) => {
+                replace::symlink(&self.root, path, temp, link, &meta(to))?;
+                Ok(Vec::new())
+            }
+            (_, EntryKind::Dir, _) => Ok(replace::dir(&self.root, path, &meta(to))?),
+            _ => Ok(replace::file(&self.root, path, temp, &mut File::open(&write.copy)?, &meta(to))?),
+        }
+    }
+
+    /// Removes what is there, of the kind that `write` says. False: a directory with something in it stays.
+    pub fn remove(&self, write: &StepWrite) -> Result<bool> {
+        match write.step.via {
+            TargetKind::Disk => Ok(replace::remove(&self.root, write.step.path.as_path(), write.to.kind)?),
+            TargetKind::Pmxcfs => self.change(write, Desired::Absent).map(|()| true),
+        }
+    }
+
+    /// Removes a file of a disk for good: no power cut brings it back beside what is written next.
+    pub fn remove_for_good(&self, path: &Path) -> Result<()> {
+        replace::remove(&self.root, path, EntryKind::File)?;
+        Ok(self.root.sync_around([path].into_iter())?)
+    }
+
+    /// Removes what a killed run wrote beside a file of a disk; in /etc/pve each change does.
+    pub fn remove_temp(&self, step: &RestoreStep, temp: &str) {
+        if step.via == TargetKind::Disk {
+            let _ = self.root.remove(&step.path.as_path().with_file_name(temp));
+        }
+    }
+
+    /// Lists the paths in a directory of /etc/pve; none for a disk, which tells when it removes.
+    pub fn below<'s>(&'s self, step: &'s RestoreStep) -> impl Iterator<Item = &'s Name> {
+        let tree = self.tree.as_ref().ok().filter(|_| step.via == TargetKind::Pmxcfs);
+        let paths = tree.into_iter().flat_map(HashMap::keys);
+        paths.filter(|path| **path != step.path && path.as_path().starts_with(step.path.as_path()))
+    }
+
+    /// Sets the time of a directory that is still there.
+    pub fn set_mtime(&self, path: &Name, mtime: Mtime, temp: &str) -> Result<()> {
+        match TargetKind::of(path.as_path()) {
+            TargetKind::Disk => Ok(replace::set_time(&self.root, path.as_path(), mtime)?),
+            TargetKind::Pmxcfs => self.touch(path, &[], Some(mtime), temp),
+        }
+    }
+
+    /// Sets the time in /etc/pve of what is as it was before its step, and removes what a killed run wrote beside it.
+    pub fn finish_as_before(&self, step: &RestoreStep, temp: &str) -> Result<()> {
+        let before = step.before.as_ref();
+        match step.via {
+            TargetKind::Disk => Ok(()),
+            TargetKind::Pmxcfs => {
+                let expect = [before.map(|before| before.sha256.as_str())];
+                self.touch(&step.path, &expect, before.map(|before| before.mtime), temp)
+            }
+        }
+    }
+
+    fn touch(&self, path: &Name, expect: &[Option<&str>], mtime: Option<Mtime>, temp: &str) -> Result<()> {
+        let change = Change {
+            path: below_pve(path),
+            temp,
+            lock: None,
+            lock_wait: Duration::ZERO,
+            expect,
+            to: Desired::AsItIs,
+            mtime: mtime.map(|mtime| mtime.0),
+        };
+        write::put(self.host, &change)
+    }
+
+    /// Has all that steps did on disks survive a power cut; pmxcfs sees to its own.
+    pub fn sync(&self, record: &RestoreRecord) -> io::Result<()> {
+        let on_disk = record.steps.iter().filter(|step| step.via == TargetKind::Disk);
+        self.root.sync_around(on_disk.map(|step| step.path.as_path()))
+    }
+
+    /// Changes /etc/pve. While the configuration of a guest of this node is changed, nothing else of this node
+    /// changes it. Errors: `Locked`.
+    fn change(&self, write: &StepWrite, to: Desired) -> Result<()> {
+        let path = &write.step.path;
+        let change = Change {
+            path: below_pve(path),
+            temp: &write.temp,
+            lock: write.step.lock.as_deref(),
+            lock_wait: write.lock_wait,
+            expect: write.expect,
+            mtime: write.keeps_time.then_some(write.to.mtime.0),
+            to,
+        };
+        let guest = GuestPath::of(path.as_path()).filter(|guest| guest.node == self.host.facts.node);
+        let lock = guest.map(|guest| guests::lock(self.host.root(), &guest.lock(), write::LOCK_WAIT));
+        let _held = lock.transpose()?.flatten();
+        write::put(self.host, &change)
+    }
+}
+
+fn below_pve(path: &Name) -> &Path {
+    path.as_path().strip_prefix(PVE).unwrap_or(path.as_path())
+}
+
+fn meta(to: &FileState) -> Meta<'_> {
+    Meta { owner: (to.uid, to.gid), mode: to.mode, xattrs: &to.xattrs, mtime: to.mtime }
+}
+
+fn read_tree(host: &Host) -> Result<PmxcfsTree, String> {
     match pmxcfs::state(host) {
-        pmxcfs::PmxcfsState::Live { quorate: true } => {}
-        pmxcfs::PmxcfsState::Live { quorate: false } => return Err("the cluster has no quorum".to_owned()),
-        pmxcfs::PmxcfsState::NotMounted => return Err("the cluster file system is not mounted".to_owned()),
-        pmxcfs::PmxcfsState::Dead => return Err("pmxcfs is dead".to_owned()),
-        pmxcfs::PmxcfsState::Frozen => return Err("the cluster file system does not answer".to_owned()),
+        PmxcfsState::Live { quorate: true } => {}
+        PmxcfsState::Live { quorate: false } => return Err("the cluster has no quorum".to_owned()),
+        PmxcfsState::NotMounted => return Err("the cluster file system is not mounted".to_owned()),
+        PmxcfsState::Dead => return Err("pmxcfs is dead".to_owned()),
+        PmxcfsState::Frozen => return Err("the cluster file system does not answer".to_owned()),
     }
     let nodes = pmxcfs::read(host).map_err(|error| format!("{error:#}"))?.nodes;
     Ok(nodes.into_iter().map(|node| (Name::from(&*Path::new(PVE).join(&node.path)), node)).collect())
-}
-
-/// The state of a node in /etc/pve: whether it is a directory, and the hash of its contents.
-pub type NodeState = (bool, String);
-
-pub fn sum_of(print: &FileState) -> NodeState {
-    (print.kind == EntryKind::Dir, print.sha256.clone())
-}
-
-pub fn sum_now(node: &pmxcfs::PmxcfsNode) -> NodeState {
-    (node.data.is_none(), node.data.as_deref().map(crate::sys::fs::hash::sha256).unwrap_or_default())
 }
