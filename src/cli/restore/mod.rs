@@ -19,10 +19,10 @@ use crate::model::problem::{Exit, Fault, FaultKind, Outcome};
 use crate::plan::restore::adapt::references::{Moves, Pair};
 use crate::plan::restore::{Database, RestorePlan, RestoreRequest};
 use crate::plan::select::Selection;
-use crate::task::restore::prepare::{self, Saved};
+use crate::task::restore::prepare::{self, Prepared, Saved};
 use crate::task::restore::probe::Probe;
 use crate::task::restore::{self, ConfirmOptions, Restored, auto_rollback, pending, preview};
-use crate::task::snapshots::{extract, verify};
+use crate::task::snapshots::{ChosenSnapshot, extract, verify};
 
 /// All are asked at once.
 const MAX_PROBES: usize = 8;
@@ -254,8 +254,12 @@ impl App<'_> {
             let falls_short = is_to_be_done && prepared.plan.falls_short();
             return Ok(if falls_short { Exit::Problems } else { Exit::Ok });
         }
+        self.apply(&args, &chosen, &prepared)
+    }
 
-        let arming = arming(&args)?;
+    /// Asks, and does the plan.
+    fn apply(&mut self, args: &RestoreArgs, chosen: &ChosenSnapshot, prepared: &Prepared) -> Result<Exit> {
+        let arming = arming(args)?;
         let beforehand = restore::beforehand(&self.host, &prepared.plan, &arming);
         self.tell(beforehand.as_slice());
         self.ask(args.yes, &prepared.plan)?;
@@ -264,7 +268,7 @@ impl App<'_> {
         let mut tell = |id: &str| -> Result<()> {
             Ok(writeln!(err, "to undo it: pbx-config undo {id}").and_then(|()| err.flush())?)
         };
-        let mut restored = restore::run(&self.host, &chosen, &prepared, &apis, &arming, &mut tell)?;
+        let mut restored = restore::run(&self.host, chosen, prepared, &apis, &arming, &mut tell)?;
         if self.format != Format::Text {
             restored.problems.splice(0..0, beforehand);
         }

@@ -5,8 +5,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::owners::OwnerMapping;
 use super::{
-    Action, Content, FileState, HostState, LivePath, RestoreStep, SelectedEntry, TargetKind, datastores,
-    text_diff,
+    Action, Content, FileState, HostState, LivePath, RestoreStep, SelectedEntry, TargetKind, text_diff,
 };
 use crate::catalog::{RestoreRule, Risk};
 use crate::model::index::{EntryKind, Name};
@@ -18,6 +17,17 @@ pub(crate) enum Decision {
     Refused { reason: String, hint: Option<String> },
 }
 
+fn refused(reason: impl Into<String>, hint: &str) -> Decision {
+    Decision::Refused { reason: reason.into(), hint: Some(hint.to_owned()) }
+}
+
+/// A step on its way.
+struct Draft {
+    how: Action,
+    after: FileState,
+    content: Content,
+}
+
 pub(crate) fn decide(
     one: &SelectedEntry,
     contents: &HashMap<Name, Vec<u8>>,
@@ -25,86 +35,41 @@ pub(crate) fn decide(
     owners: &OwnerMapping,
 ) -> Decision {
     let SelectedEntry { entry, item, .. } = one;
-    let absent = LivePath::Absent;
-    let live = here.live.get(&entry.path).unwrap_or(&absent);
-
-    let (before, live_content) = match live {
-        LivePath::Blocked(reason) => {
-            return Decision::Refused {
-                reason: reason.clone(),
-                hint: Some("make room for it by hand".into()),
-            };
-        }
-        LivePath::Absent => (None, None),
-        LivePath::There { print, content, .. } => {
-            // What is the same as in the snapshot is not kept twice.
-            let is_same = print.kind == EntryKind::File && print.sha256 == entry.sha256;
-            let same = contents.get(&entry.path).filter(|_| is_same);
-            (Some(print), content.as_ref().or(same).map(Vec::as_slice))
-        }
+    let (before, live_content) = match live_side(one, contents, here) {
+        Ok(live) => live,
+        Err(reason) => return refused(reason, "make room for it by hand"),
     };
-    let via = TargetKind::of(entry.path.as_path());
-    let mut after = owners.goal(entry, before);
-    let mut content = one.content.clone();
-    let mut how = if before.is_some() { Action::Replace } else { Action::Create };
-
-    if let (Content::Bytes(bytes), EntryKind::File) = (&content, entry.kind) {
-        (after.size, after.sha256) = (bytes.len() as u64, (here.sha256)(bytes));
-        how = if before.is_some() && one.is_merged { Action::Merge } else { how };
-    }
-
+    let mut draft = Draft::new(one, before, here, owners);
     if item.restore == RestoreRule::AddLines && !one.is_merged && before.is_some() {
         match merged(one, before, live_content, contents) {
             Ok(None) => return Decision::Unchanged,
             Ok(Some(bytes)) => {
-                (after.size, after.sha256) = (bytes.len() as u64, (here.sha256)(&bytes));
-                content = Content::Bytes(bytes);
-                how = Action::Merge;
+                draft.how = Action::Merge;
+                draft.set_content(bytes, here);
             }
-            Err(reason) => return Decision::Refused { reason, hint: Some("compare them by hand".into()) },
+            Err(reason) => return refused(reason, "compare them by hand"),
         }
     }
 
+    let via = TargetKind::of(entry.path.as_path());
     if let Some(before) = before {
-        // A file that is only added to stays whose it is.
-        if how == Action::Merge {
-            (after.mode, after.uid, after.gid) = (before.mode, before.uid, before.gid);
-            after.xattrs.clone_from(&before.xattrs);
-        }
-        if via == TargetKind::Pmxcfs {
-            (after.mode, after.uid, after.gid) = (before.mode, before.uid, before.gid);
-            after.xattrs.clear();
-        }
-        if before.same(&after) {
+        draft.keep_attributes(before, via);
+        if before.same(&draft.after) {
             return Decision::Unchanged;
         }
-        let dirs = (before.kind == EntryKind::Dir, after.kind == EntryKind::Dir);
-        match dirs {
-            (true, true) => how = Action::Attributes,
-            (true, false) => {
-                let reason = "there is a folder of this name here".to_owned();
-                return Decision::Refused { reason, hint: Some("move it away first".into()) };
-            }
-            (false, true) => {
-                let reason = "it is a folder in the snapshot and a file here".to_owned();
-                return Decision::Refused { reason, hint: Some("move it away first".into()) };
-            }
-            (false, false) => {}
+        if let Err(reason) = draft.match_kind(before) {
+            return refused(reason, "move it away first");
         }
     }
 
-    let new = match &content {
-        Content::Bytes(bytes) => Some(&bytes[..]),
-        Content::Member(name) => contents.get(name).map(Vec::as_slice),
-        Content::None => None,
-    };
+    let secret = entry.secret || item.secret;
     let is_text =
         entry.kind == EntryKind::File && before.is_some_and(|before| before.kind == EntryKind::File);
-    let diff = match (is_text, live_content, new) {
-        (true, Some(old), Some(new)) => text_diff::between(old, new, entry.secret || item.secret, here.mask),
+    let diff = match (live_content, draft.content.bytes(contents)) {
+        (Some(old), Some(new)) if is_text => text_diff::between(old, new, secret, here.mask),
         _ => None,
     };
-
+    let Draft { how, after, content } = draft;
     Decision::Step(Box::new(RestoreStep {
         item: item.id.to_owned(),
         path: entry.path.clone(),
@@ -113,11 +78,75 @@ pub(crate) fn decide(
         lock: item.lock.filter(|_| via == TargetKind::Pmxcfs).map(str::to_owned),
         before: before.cloned(),
         after,
-        secret: entry.secret || item.secret,
+        secret,
         may_disconnect: item.risk == Risk::Session,
         diff,
         content,
     }))
+}
+
+impl Draft {
+    fn new(one: &SelectedEntry, before: Option<&FileState>, here: &HostState, owners: &OwnerMapping) -> Self {
+        let how = if before.is_some() { Action::Replace } else { Action::Create };
+        let mut draft = Self { how, after: owners.goal(&one.entry, before), content: one.content.clone() };
+        if let (Content::Bytes(bytes), EntryKind::File) = (&one.content, one.entry.kind) {
+            draft.how = if before.is_some() && one.is_merged { Action::Merge } else { how };
+            draft.measure(bytes, here);
+        }
+        draft
+    }
+
+    fn set_content(&mut self, bytes: Vec<u8>, here: &HostState) {
+        self.measure(&bytes, here);
+        self.content = Content::Bytes(bytes);
+    }
+
+    fn measure(&mut self, bytes: &[u8], here: &HostState) {
+        (self.after.size, self.after.sha256) = (bytes.len() as u64, (here.sha256)(bytes));
+    }
+
+    /// Errors: a directory and a file have the same name.
+    fn match_kind(&mut self, before: &FileState) -> Result<(), &'static str> {
+        match (before.kind == EntryKind::Dir, self.after.kind == EntryKind::Dir) {
+            (true, true) => self.how = Action::Attributes,
+            (true, false) => return Err("there is a folder of this name here"),
+            (false, true) => return Err("it is a folder in the snapshot and a file here"),
+            (false, false) => {}
+        }
+        Ok(())
+    }
+
+    /// A file that is only added to stays whose it is; pmxcfs sets owner and mode itself.
+    fn keep_attributes(&mut self, before: &FileState, via: TargetKind) {
+        let is_merge = self.how == Action::Merge;
+        if is_merge || via == TargetKind::Pmxcfs {
+            (self.after.mode, self.after.uid, self.after.gid) = (before.mode, before.uid, before.gid);
+        }
+        match via {
+            TargetKind::Pmxcfs => self.after.xattrs.clear(),
+            TargetKind::Disk if is_merge => self.after.xattrs.clone_from(&before.xattrs),
+            TargetKind::Disk => {}
+        }
+    }
+}
+
+/// Returns the state at the path of an entry and its content, when that is known. Errors: what is in the way.
+fn live_side<'a>(
+    one: &SelectedEntry,
+    contents: &'a HashMap<Name, Vec<u8>>,
+    here: &'a HostState,
+) -> Result<(Option<&'a FileState>, Option<&'a [u8]>), String> {
+    let entry = &one.entry;
+    match here.live.get(&entry.path) {
+        Some(LivePath::Blocked(reason)) => Err(reason.clone()),
+        None | Some(LivePath::Absent) => Ok((None, None)),
+        Some(LivePath::There { print, content, .. }) => {
+            // What is the same as in the snapshot is not kept twice.
+            let is_same = print.kind == EntryKind::File && print.sha256 == entry.sha256;
+            let same = contents.get(&entry.path).filter(|_| is_same);
+            Ok((Some(print), content.as_ref().or(same).map(Vec::as_slice)))
+        }
+    }
 }
 
 /// The live file with what it lacks. None: it lacks nothing.
@@ -135,12 +164,7 @@ fn merged(
         return if same { Ok(None) } else { Err("it is a link here or in the snapshot".to_owned()) };
     }
 
-    let new = match &one.content {
-        Content::Bytes(bytes) => Some(&bytes[..]),
-        Content::Member(name) => contents.get(name).map(Vec::as_slice),
-        Content::None => None,
-    };
-    let (Some(live), Some(new)) = (live, new) else {
+    let (Some(live), Some(new)) = (live, one.content.bytes(contents)) else {
         return Err("it is too large to be merged".to_owned());
     };
     let bytes = add_lines(live, new);
@@ -167,34 +191,6 @@ pub fn add_lines(live: &[u8], new: &[u8]) -> Vec<u8> {
         merged.push(b'\n');
     }
     merged
-}
-
-/// The file with those datastores alone whose disk is here, and the names of the others.
-pub(crate) fn only_mounted(
-    one: &SelectedEntry,
-    contents: &HashMap<Name, Vec<u8>>,
-    here: &HostState,
-) -> (SelectedEntry, Vec<String>) {
-    let text = |bytes: Option<&[u8]>| String::from_utf8_lossy(bytes.unwrap_or_default()).into_owned();
-    let new = match &one.content {
-        Content::Bytes(bytes) => Some(&bytes[..]),
-        Content::Member(name) => contents.get(name).map(Vec::as_slice),
-        Content::None => None,
-    };
-
-    let live = match here.live.get(&one.entry.path) {
-        // Its content is kept only when it is another; the same needs no choice.
-        Some(LivePath::There { print, content: None, .. }) if print.sha256 == one.entry.sha256 => new,
-        Some(LivePath::There { content, .. }) => content.as_deref(),
-        _ => None,
-    };
-    let (new, live) = (text(new), text(live));
-    let mounted = datastores::mounted(&new, &live, here.datastores);
-    let mut kept = one.clone();
-    if !mounted.missing.is_empty() {
-        kept.content = Content::Bytes(mounted.text.into_bytes());
-    }
-    (kept, mounted.missing)
 }
 
 #[cfg(test)]

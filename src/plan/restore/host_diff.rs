@@ -13,6 +13,12 @@ pub struct HostDifference {
     pub means: &'static str,
 }
 
+impl HostDifference {
+    fn new(what: &str, there: &str, here: &str, means: &'static str) -> Self {
+        Self { what: what.to_owned(), there: there.to_owned(), here: here.to_owned(), means }
+    }
+}
+
 /// The number before the first dot: "9" of "9.1.2".
 pub fn major(version: &str) -> &str {
     version.split('.').next().unwrap_or_default()
@@ -24,35 +30,31 @@ pub fn release(facts: &Facts) -> &str {
     os.split_whitespace().find(|word| word.bytes().all(|b| b.is_ascii_digit())).unwrap_or_default()
 }
 
+fn of_product(product: Product, from: &Facts, here: &Facts) -> Option<HostDifference> {
+    let (there, here, means) = match (from.products.get(&product), here.products.get(&product)) {
+        (Some(there), None) => (there.as_str(), "none", "its own files are left alone: install it first"),
+        (None, Some(here)) => ("none", here.as_str(), "its files here stay as they are"),
+        (Some(there), Some(here)) if major(there) != major(here) => {
+            let means = "files of another major version may need what the upgrade guide says";
+            (there.as_str(), here.as_str(), means)
+        }
+        _ => return None,
+    };
+    Some(HostDifference::new(&product.to_string(), there, here, means))
+}
+
 /// `is_renamed`: the old host has this one's name from now on.
 pub fn between(from: &Facts, here: &Facts, is_renamed: bool) -> Vec<HostDifference> {
-    let mut found = Vec::new();
-    let mut add = |what: &str, there: &str, here: &str, means| {
-        found.push(HostDifference {
-            what: what.to_owned(),
-            there: there.to_owned(),
-            here: here.to_owned(),
-            means,
-        });
-    };
-    for product in Product::ALL {
-        let what = product.to_string();
-        match (from.products.get(&product), here.products.get(&product)) {
-            (Some(there), None) => {
-                add(&what, there, "none", "its own files are left alone: install it first");
-            }
-            (None, Some(version)) => add(&what, "none", version, "its files here stay as they are"),
-            (Some(there), Some(version)) if major(there) != major(version) => {
-                let means = "files of another major version may need what the upgrade guide says";
-                add(&what, there, version, means);
-            }
-            _ => {}
-        }
-    }
-
+    let products = Product::ALL.into_iter();
+    let mut found: Vec<_> = products.filter_map(|product| of_product(product, from, here)).collect();
     if release(from) != release(here) {
         let os = |facts: &Facts| facts.os.clone().unwrap_or_else(|| "unknown".to_owned());
-        add("system", &os(from), &os(here), "package sources are left alone; others may not fit");
+        found.push(HostDifference::new(
+            "system",
+            &os(from),
+            &os(here),
+            "package sources are left alone; others may not fit",
+        ));
     }
 
     if from.node != here.node {
@@ -61,24 +63,29 @@ pub fn between(from: &Facts, here: &Facts, is_renamed: bool) -> Vec<HostDifferen
         } else {
             "what names the old host is left alone unless it is named, or `--node OLD=NEW` says so"
         };
-        add("host name", &from.node, &here.node, means);
+        found.push(HostDifference::new("host name", &from.node, &here.node, means));
     }
 
     if let (Some(there), Some(machine)) = (&from.machine_id, &here.machine_id)
         && there != machine
     {
-        add(
+        found.push(HostDifference::new(
             "machine",
             there,
             machine,
             "what belongs to the other's hardware is left alone unless it is named",
-        );
+        ));
     }
 
     let name = |facts: &Facts| facts.cluster.as_ref().map_or("none", |cluster| &cluster.name).to_owned();
     let (there, cluster) = (name(from), name(here));
     if there != cluster {
-        add("cluster", &there, &cluster, "membership never comes back by files: join with `pvecm add`");
+        found.push(HostDifference::new(
+            "cluster",
+            &there,
+            &cluster,
+            "membership never comes back by files: join with `pvecm add`",
+        ));
     }
     found
 }

@@ -18,12 +18,13 @@ pub mod skip_rules;
 pub mod stage;
 pub mod text_diff;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use self::decide::{Decision, decide, only_mounted};
+use self::decide::{Decision, decide};
 use self::directories::with_folders;
 use self::host_diff::HostDifference;
 use self::owners::OwnerMapping;
@@ -174,7 +175,18 @@ pub enum Content {
     Bytes(Vec<u8>),
 }
 
-/// One member that was asked for, on its way to become a step.
+impl Content {
+    /// Returns the bytes, when they are known; `contents` are those of the snapshot.
+    pub fn bytes<'a>(&'a self, contents: &'a HashMap<Name, Vec<u8>>) -> Option<&'a [u8]> {
+        match self {
+            Self::Bytes(bytes) => Some(bytes),
+            Self::Member(name) => contents.get(name).map(Vec::as_slice),
+            Self::None => None,
+        }
+    }
+}
+
+/// An entry that was asked for, on its way to become a step.
 #[derive(Debug, Clone)]
 pub struct SelectedEntry {
     pub entry: Entry,
@@ -372,20 +384,11 @@ pub fn plan(picked: &SelectedEntries, here: &HostState, request: &RestoreRequest
     let mut steps = Vec::new();
 
     for one in wanted {
-        let mounted = (one.item.id == DATASTORES && !one.is_named).then(|| only_mounted(one, contents, here));
-        let (one, missing) = match &mounted {
-            Some((kept, missing)) => (kept, &missing[..]),
-            None => (one, &[][..]),
-        };
-        for name in missing {
-            let reason = format!("the folder of the datastore {name} is not mounted");
-            let hint = "mount it at its path, then restore again".to_owned();
-            refuse_one(&mut plan.refused, &one.entry, one.is_named, reason, Some(hint));
-        }
-        let decision = match decide(one, contents, here, &owners) {
+        let one = only_mounted(one, contents, here, &mut plan.refused);
+        let decision = match decide(&one, contents, here, &owners) {
             // What is as it was needs nobody's leave.
             Decision::Unchanged => Decision::Unchanged,
-            decision => match skip_rules::refusal(one, from, here, request) {
+            decision => match skip_rules::refusal(&one, from, here, request) {
                 Some(refusal) => Decision::Refused { reason: refusal.reason, hint: refusal.hint },
                 None => decision,
             },
@@ -411,6 +414,36 @@ pub fn plan(picked: &SelectedEntries, here: &HostState, request: &RestoreRequest
     entries.extend(wanted.iter().map(|one| (&one.entry.path, &one.entry)));
     plan.advice.extend(owners.advice(&plan.steps, &entries).into_iter().chain(linked(&plan.steps, here)));
     plan
+}
+
+/// Leaves out of the datastores those whose directory is not mounted, unless they were asked for by name.
+fn only_mounted<'a>(
+    one: &'a SelectedEntry,
+    contents: &HashMap<Name, Vec<u8>>,
+    here: &HostState,
+    refused: &mut Vec<Skipped>,
+) -> Cow<'a, SelectedEntry> {
+    if one.item.id != DATASTORES || one.is_named {
+        return Cow::Borrowed(one);
+    }
+    let new = one.content.bytes(contents);
+    let live = match here.live.get(&one.entry.path) {
+        // Its content is kept only when it is another; the same needs no choice.
+        Some(LivePath::There { print, content: None, .. }) if print.sha256 == one.entry.sha256 => new,
+        Some(LivePath::There { content, .. }) => content.as_deref(),
+        _ => None,
+    };
+    let [new, live] = [new, live].map(|bytes| String::from_utf8_lossy(bytes.unwrap_or_default()));
+    let mounted = datastores::mounted(&new, &live, here.datastores);
+    if mounted.missing.is_empty() {
+        return Cow::Borrowed(one);
+    }
+    for name in &mounted.missing {
+        let reason = format!("the folder of the datastore {name} is not mounted");
+        let hint = "mount it at its path, then restore again".to_owned();
+        refuse_one(refused, &one.entry, one.is_named, reason, Some(hint));
+    }
+    Cow::Owned(SelectedEntry { content: Content::Bytes(mounted.text.into_bytes()), ..one.clone() })
 }
 
 /// Adds a skipped entry. Entries of one item with one reason are one.

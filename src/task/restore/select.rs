@@ -32,22 +32,13 @@ pub fn pick(chosen: &ChosenSnapshot, request: &RestoreRequest) -> Result<(Select
     request.selection.check()?;
     adapt::check(request)?;
 
-    let only_objects =
-        !request.objects.is_empty() && request.selection.only.is_empty() && request.paths.is_empty();
-    let globs = request.paths.iter().map(|path| glob(path)).collect::<Result<Vec<_>>>()?;
-    let database = Name::new(pmxcfs::DATABASE.trim_start_matches('/'));
+    let filter = Filter::new(request)?;
     let mut contents = HashMap::new();
     let mut kept = 0;
     let mut archive = chosen.open()?;
 
     let index = archive.read(&chosen.path, &mut |member, content| {
-        let is_database = request.database.is_some() && member.path == database;
-        // An object is looked for in files of any size that pmxcfs takes.
-        let is_part = !request.objects.is_empty()
-            && member.size <= PART_BYTES
-            && member.path.as_path().to_str().is_some_and(object_names::reads);
-        let is_small = (member.size <= SMALL_BYTES || is_part) && kept < ALL_BYTES;
-        if member.kind == EntryKind::File && (is_small || (is_database && member.size <= DATABASE_BYTES)) {
+        if member.kind == EntryKind::File && filter.keeps(&member.path, member.size, kept) {
             let mut bytes = Vec::with_capacity(usize::try_from(member.size).unwrap_or_default());
             content.read_to_end(&mut bytes)?;
             kept += bytes.len();
@@ -55,9 +46,8 @@ pub fn pick(chosen: &ChosenSnapshot, request: &RestoreRequest) -> Result<(Select
         }
         check_stopped()
     })?;
-    let rows = Rows::new();
-    let folders = index.entries.iter().filter(|entry| entry.kind == EntryKind::Dir);
 
+    let folders = index.entries.iter().filter(|entry| entry.kind == EntryKind::Dir);
     let mut picked = SelectedEntries {
         id: index.id.clone(),
         facts: index.facts,
@@ -67,43 +57,87 @@ pub fn pick(chosen: &ChosenSnapshot, request: &RestoreRequest) -> Result<(Select
         parts: Vec::new(),
         contents,
     };
-    let firsts: HashMap<&Name, &Entry> = index.entries.iter().map(|entry| (&entry.path, entry)).collect();
-    for entry in &index.entries {
-        let path = entry.path.as_path();
-        let is_part = !request.objects.is_empty()
-            && entry.kind == EntryKind::File
-            && path.to_str().is_some_and(object_names::reads);
-        if is_part && let Ok(item) = rows.of(entry) {
-            picked.parts.push(wanted(entry, item, true, &firsts));
-        }
-        let is_wanted = request.selection.takes(&entry.item)
-            && (globs.is_empty() || globs.iter().any(|glob| glob.covers(path)))
-            && !(only_objects || path.starts_with(STATE_DIR));
-        let is_database = request.database.is_some() && entry.path == database;
-        if !(is_wanted || is_database) {
-            continue;
-        }
-        let is_exact = request.paths.iter().any(|word| is_path_of(word, path));
-        let is_named = is_exact || request.selection.only.contains(&entry.item);
-        match rows.of(entry) {
-            // A directory on the way to a row's files is made when they need it.
-            Err(_) if entry.kind == EntryKind::Dir => {}
-            Ok(item) => {
-                let one = wanted(entry, item, is_named, &firsts);
-                picked.wanted.push(SelectedEntry { is_exact, ..one });
-            }
-            Err(reason) => {
-                let hint = "`pbx-config cat SNAP PATH` shows it, to be put in place by hand".to_owned();
-                refuse_one(&mut picked.refused, entry, is_named, reason, Some(hint));
-            }
-        }
-    }
-
+    filter.fill(&mut picked, &index.entries);
     if picked.wanted.is_empty() && picked.refused.is_empty() && request.objects.is_empty() {
         let fault = Fault::new(FaultKind::NotFound, format!("nothing in {} is selected", picked.id));
         return Err(fault.hint("`pbx-config show SNAP --files` lists what is in it").into());
     }
     Ok((picked, archive.head.manifest_sha256))
+}
+
+/// A request with its globs compiled.
+struct Filter<'a> {
+    request: &'a RestoreRequest,
+    globs: Vec<Pattern>,
+    only_objects: bool,
+    database: Name,
+}
+
+impl<'a> Filter<'a> {
+    fn new(request: &'a RestoreRequest) -> Result<Self> {
+        let has_others = !request.selection.only.is_empty() || !request.paths.is_empty();
+        Ok(Self {
+            request,
+            globs: request.paths.iter().map(|path| glob(path)).collect::<Result<_>>()?,
+            only_objects: !request.objects.is_empty() && !has_others,
+            database: Name::new(pmxcfs::DATABASE.trim_start_matches('/')),
+        })
+    }
+
+    fn is_database(&self, path: &Name) -> bool {
+        self.request.database.is_some() && *path == self.database
+    }
+
+    /// Reports whether objects that were asked for may stand in this file.
+    fn may_have_objects(&self, path: &Name) -> bool {
+        !self.request.objects.is_empty() && path.as_path().to_str().is_some_and(object_names::reads)
+    }
+
+    /// Reports whether the content of a file is kept in memory, beside so many bytes.
+    fn keeps(&self, path: &Name, size: u64, kept: usize) -> bool {
+        // An object is looked for in files of any size that pmxcfs takes.
+        let is_small = size <= SMALL_BYTES || (size <= PART_BYTES && self.may_have_objects(path));
+        (is_small && kept < ALL_BYTES) || (size <= DATABASE_BYTES && self.is_database(path))
+    }
+
+    fn takes(&self, entry: &Entry) -> bool {
+        let path = entry.path.as_path();
+        let is_selected = self.request.selection.takes(&entry.item)
+            && (self.globs.is_empty() || self.globs.iter().any(|glob| glob.covers(path)))
+            && !(self.only_objects || path.starts_with(STATE_DIR));
+        is_selected || self.is_database(&entry.path)
+    }
+
+    /// Picks from the entries of a snapshot.
+    fn fill(&self, picked: &mut SelectedEntries, entries: &[Entry]) {
+        let rows = Rows::new();
+        let firsts: HashMap<&Name, &Entry> = entries.iter().map(|entry| (&entry.path, entry)).collect();
+        for entry in entries {
+            if entry.kind == EntryKind::File
+                && self.may_have_objects(&entry.path)
+                && let Ok(item) = rows.of(entry)
+            {
+                picked.parts.push(wanted(entry, item, true, &firsts));
+            }
+            if !self.takes(entry) {
+                continue;
+            }
+            let is_exact = self.request.paths.iter().any(|word| is_path_of(word, entry.path.as_path()));
+            let is_named = is_exact || self.request.selection.only.contains(&entry.item);
+            match rows.of(entry) {
+                // A directory on the way to an item's files is made when they need it.
+                Err(_) if entry.kind == EntryKind::Dir => {}
+                Ok(item) => {
+                    let one = wanted(entry, item, is_named, &firsts);
+                    picked.wanted.push(SelectedEntry { is_exact, ..one });
+                }
+                Err(reason) => {
+                    let hint = "`pbx-config cat SNAP PATH` shows it, to be put in place by hand".to_owned();
+                    refuse_one(&mut picked.refused, entry, is_named, reason, Some(hint));
+                }
+            }
+        }
+    }
 }
 
 /// A path or a glob, with or without its leading slash.

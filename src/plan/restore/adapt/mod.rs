@@ -3,6 +3,7 @@
 //! Not here: each of these (`objects`, `references`, `nics`, `merge`), the decisions (`decide`, `skip_rules`).
 
 pub mod nics;
+mod places;
 pub mod references;
 pub mod rename;
 
@@ -73,7 +74,7 @@ pub fn cards(
 /// Reports whether something that comes back says a NIC's name; within the database what would come back of /etc/pve.
 fn is_named(picked: &SelectedEntries, request: &RestoreRequest, name: &str) -> bool {
     let wanted = picked.wanted.iter();
-    let wanted = wanted.filter_map(|one| Some((&one.entry.path, bytes(&one.content, &picked.contents)?)));
+    let wanted = wanted.filter_map(|one| Some((&one.entry.path, one.content.bytes(&picked.contents)?)));
     let within = picked.contents.iter().map(|(path, text)| (path, text.as_slice()));
     let within = within.filter(|(path, _)| request.database.is_some() && path.as_path().starts_with(PVE));
     let mut texts = wanted.chain(within).filter(|(path, _)| text_of(path).is_some_and(nics::reads));
@@ -119,13 +120,9 @@ fn text_of(name: &Name) -> Option<&str> {
     std::str::from_utf8(name.as_bytes()).ok()
 }
 
-/// The bytes that a member would come back with, when they are known.
-fn bytes<'a>(content: &'a Content, contents: &'a HashMap<Name, Vec<u8>>) -> Option<&'a [u8]> {
-    match content {
-        Content::Bytes(bytes) => Some(bytes),
-        Content::Member(name) => contents.get(name).map(Vec::as_slice),
-        Content::None => None,
-    }
+/// Tells something of an entry.
+fn note(one: &SelectedEntry, text: String) -> Advice {
+    Advice { item: one.item.id.to_owned(), text, commands: Vec::new() }
 }
 
 // ---- objects
@@ -139,13 +136,9 @@ fn objects(
     let selectors: Vec<Selector> =
         request.objects.iter().map(|word| Selector::parse(word)).collect::<Result<_, _>>()?;
 
-    let tree = |text: &dyn Fn(&Name) -> Option<Vec<u8>>, names: Vec<&Name>| -> FileTree {
-        let known = names.into_iter().filter_map(|name| Some((text_of(name)?.to_owned(), text(name)?)));
-        known.collect()
-    };
-    let members = picked.parts.iter().map(|one| &one.entry.path).collect();
-    let snapshot = tree(&|name| picked.contents.get(name).cloned(), members);
-    let live = tree(&|name| live_text(name, picked, here), here.live.keys().collect());
+    let parts = picked.parts.iter().map(|one| &one.entry.path);
+    let snapshot = file_tree(parts, |name| picked.contents.get(name).cloned());
+    let live = file_tree(here.live.keys(), |name| live_text(name, picked, here));
     let nodes: BTreeSet<&str> = here.live.keys().filter_map(rename::node_of).collect();
     let nodes: Vec<String> = nodes.into_iter().map(str::to_owned).collect();
     let place = objects::ObjectHost { node: &here.facts.node, nodes: &nodes };
@@ -166,8 +159,7 @@ fn objects(
             let what = format!("{} stands in '{}', which --skip leaves out", one.name, first.item.id);
             return Err(Fault::new(FaultKind::Usage, what).hint("leave one of the two out"));
         }
-        let tell = |text: String| Advice { item: first.item.id.to_owned(), text, commands: Vec::new() };
-        advice.extend(one.notes.iter().map(|note| tell(format!("{}: {note}", one.name))));
+        advice.extend(one.notes.iter().map(|text| note(first, format!("{}: {text}", one.name))));
         if let Some(fault) = one.refused {
             picked.refused.push(Skipped {
                 item: first.item.id.to_owned(),
@@ -182,20 +174,30 @@ fn objects(
         for change in as_files(one) {
             let (path, from) = (Name::new(change.path.as_str()), Name::new(change.from.as_str()));
             let part = parts.get(&from).filter(|part| !whole.contains(&path) && !skipped(part));
-            let Some(part) = part else { continue };
-            let mut wanted = SelectedEntry { is_named: true, is_exact: true, ..(*part).clone() };
-            wanted.entry.path = path.clone();
-            // A file that is made of the live one stays whose it is; of one that is the object nothing stays.
-            wanted.is_merged = live.contains_key(&change.path)
-                && change.path == change.from
-                && !object_names::is_whole(&change.path);
-            wanted.content = Content::Bytes(change.content);
-            files.insert(path, wanted);
+            if let Some(part) = part {
+                files.insert(path, changed(part, change, &live));
+            }
         }
     }
 
     picked.wanted.extend(files.into_values());
     Ok(advice)
+}
+
+fn file_tree<'a>(names: impl Iterator<Item = &'a Name>, text: impl Fn(&Name) -> Option<Vec<u8>>) -> FileTree {
+    names.filter_map(|name| Some((text_of(name)?.to_owned(), text(name)?))).collect()
+}
+
+/// Returns the entry of a file of the snapshot, with what objects change of it.
+fn changed(part: &SelectedEntry, change: objects::FileChange, live: &FileTree) -> SelectedEntry {
+    let mut one = SelectedEntry { is_named: true, is_exact: true, ..part.clone() };
+    one.entry.path = Name::new(change.path.as_str());
+    // A file that is made of the live one stays whose it is; of one that is the object nothing stays.
+    one.is_merged = live.contains_key(&change.path)
+        && change.path == change.from
+        && !object_names::is_whole(&change.path);
+    one.content = Content::Bytes(change.content);
+    one
 }
 
 /// Its changes, or the file it stands in as it is, so that it is counted as unchanged.
@@ -240,14 +242,13 @@ fn relocated(picked: &mut SelectedEntries, moves: &Moves) -> Vec<Advice> {
         if one.is_merged || matches!(one.content, Content::Bytes(_)) {
             continue;
         }
-        let known = bytes(&one.content, &picked.contents);
+        let known = one.content.bytes(&picked.contents);
         let there = references::file(&path, known.unwrap_or_default(), moves);
         one.entry.path = Name::new(there.path.as_str());
-        let tell = |note| Advice { item: one.item.id.to_owned(), text: note, commands: Vec::new() };
         match there.refused {
             // Asked for by its name it comes back as it is.
             Some((reason, hint)) if one.is_named => {
-                advice.push(tell(format!("/{}: {reason}: {hint}", there.path)));
+                advice.push(note(one, format!("/{}: {reason}: {hint}", there.path)));
             }
             Some((reason, hint)) => {
                 refused.push((one.entry.clone(), reason, hint));
@@ -258,7 +259,7 @@ fn relocated(picked: &mut SelectedEntries, moves: &Moves) -> Vec<Advice> {
         if known.is_some_and(|before| there.content != before) {
             one.content = Content::Bytes(there.content);
         }
-        advice.extend(there.notes.into_iter().map(|note| tell(format!("/{}: {note}", there.path))));
+        advice.extend(there.notes.into_iter().map(|text| note(one, format!("/{}: {text}", there.path))));
     }
 
     picked.wanted.retain(|one| !refused.iter().any(|(entry, ..)| entry.path == one.entry.path));
@@ -322,7 +323,7 @@ fn on_these_cards(
         let Some(path) = text_of(&one.entry.path).map(str::to_owned).filter(|path| nics::reads(path)) else {
             continue;
         };
-        let Some(before) = bytes(&one.content, &picked.contents) else { continue };
+        let Some(before) = one.content.bytes(&picked.contents) else { continue };
         let adapted = cards.adapt(&path, before);
         // Of a card that is pulled out, and that is named here just so, nothing changes.
         let is_here = is_link_file(&path)
@@ -330,8 +331,7 @@ fn on_these_cards(
         if is_here && adapted.refused.is_some() {
             continue;
         }
-        let tell = |note| Advice { item: one.item.id.to_owned(), text: note, commands: Vec::new() };
-        advice.extend(adapted.notes.into_iter().map(|note| tell(format!("/{path}: {note}"))));
+        advice.extend(adapted.notes.into_iter().map(|text| note(one, format!("/{path}: {text}"))));
         if let Some(reason) = adapted.refused.filter(|_| one.item.tied != Tied::Nothing) {
             refused.push((one.entry.clone(), one.is_named, reason));
         } else if adapted.content != before {
@@ -357,7 +357,7 @@ fn merged(picked: &mut SelectedEntries, here: &HostState, world: &HostHardware) 
         if one.item.restore != RestoreRule::AddLines || one.is_merged || one.entry.kind != EntryKind::File {
             continue;
         }
-        let (Some(path), Some(saved)) = (text_of(&one.entry.path), bytes(&one.content, &picked.contents))
+        let (Some(path), Some(saved)) = (text_of(&one.entry.path), one.content.bytes(&picked.contents))
         else {
             continue;
         };
@@ -369,12 +369,7 @@ fn merged(picked: &mut SelectedEntries, here: &HostState, world: &HostHardware) 
             None => continue,
         };
         let merged = merge::merge(path, &now, saved, &host);
-        let tell = |note: String| Advice {
-            item: one.item.id.to_owned(),
-            text: format!("/{path}: {note}"),
-            commands: Vec::new(),
-        };
-        advice.extend(merged.notes.into_iter().map(tell));
+        advice.extend(merged.notes.into_iter().map(|text| note(one, format!("/{path}: {text}"))));
         made.push((number, merged.content));
     }
 
@@ -388,13 +383,15 @@ fn merged(picked: &mut SelectedEntries, here: &HostState, world: &HostHardware) 
 /// Tells who is here under which number, and who will be: only those whose line comes along.
 fn accounts(picked: &SelectedEntries, here: &HostState) -> Accounts {
     let saved = |path: &str| picked.contents.get(&Name::new(path)).cloned().unwrap_or_default();
-    let lines = |numbers: &HashMap<String, u32>| -> Vec<u8> {
-        let lines = numbers.iter().map(|(name, number)| format!("{name}:x:{number}:\n"));
-        lines.collect::<String>().into_bytes()
-    };
     let comes = |path: &str| picked.wanted.iter().any(|one| one.entry.path == Name::new(path));
-    let live = [lines(here.users), lines(here.groups)];
+    let live = [here.users, here.groups].map(account_lines);
     Accounts::of([&saved(PASSWD), &saved(GROUP)], [&live[0], &live[1]]).only(comes(PASSWD), comes(GROUP))
+}
+
+/// Writes accounts as lines of /etc/passwd or /etc/group.
+fn account_lines(numbers: &HashMap<String, u32>) -> Vec<u8> {
+    let lines = numbers.iter().map(|(name, number)| format!("{name}:x:{number}:\n"));
+    lines.collect::<String>().into_bytes()
 }
 
 // ---- what is never written

@@ -144,43 +144,17 @@ impl Cards {
         pairs: &[Pair],
         names: impl Fn(&str) -> bool,
     ) -> Result<Self, Fault> {
-        let usage = |what: String, hint: String| Err(Fault::new(FaultKind::Usage, what).hint(hint));
-        let all = |cards: &[Card]| cards.iter().map(shown).collect::<Vec<_>>().join(", ");
-        let is_given = |name: &str| pairs.iter().any(|(from, _)| from == name);
-
-        for (number, (from, to)) in pairs.iter().enumerate() {
-            let rest = &pairs[number + 1..];
-            if rest.iter().any(|(other, _)| other == from) {
-                return usage(format!("--nic gives '{from}' two names"), "each card once".to_owned());
-            }
-            if rest.iter().any(|(_, other)| other == to) {
-                return usage(format!("--nic makes two cards '{to}'"), "each card once".to_owned());
-            }
-            if !old.iter().any(|card| card.name == *from) && !names(from) {
-                let hint = if old.is_empty() {
-                    "nothing that comes back names it".to_owned()
-                } else {
-                    format!("it had {}", all(old))
-                };
-                return usage(format!("--nic {from}={to}: the snapshot knows no card '{from}'"), hint);
-            }
-            let Some(live) = live else { continue };
-            if !live.iter().any(|card| card.name == *to) {
-                let hint = format!("here are {}", all(live));
-                return usage(format!("--nic {from}={to}: this host has no card '{to}'"), hint);
-            }
-            let by_address = |(other, new): &&Pair| new == to && other != from && !is_given(other);
-            let taken = self.renamed.iter().find(by_address).map(|(other, _)| other);
-            let taken = taken.or_else(|| self.same.iter().find(|same| *same == to && !is_given(same)));
-            if let Some(other) = taken.filter(|other| *other != from) {
-                let what = format!("--nic {from}={to}: by its address {to} is the snapshot's {other}");
-                return usage(what, format!("say what becomes of {other}, too: --nic {other}=NAME"));
+        for (number, pair) in pairs.iter().enumerate() {
+            check_alone(pair, &pairs[number + 1..])?;
+            check_known(pair, old, live, &names)?;
+            if live.is_some() {
+                self.check_free(pair, pairs)?;
             }
         }
 
-        self.renamed.retain(|(from, _)| !is_given(from));
-        self.missing.retain(|card| !is_given(&card.name));
-        self.same.retain(|name| !is_given(name));
+        self.renamed.retain(|(from, _)| !is_given(pairs, from));
+        self.missing.retain(|card| !is_given(pairs, &card.name));
+        self.same.retain(|name| !is_given(pairs, name));
         self.new.retain(|card| !pairs.iter().any(|(_, to)| *to == card.name));
 
         for (from, to) in pairs {
@@ -189,9 +163,6 @@ impl Cards {
             } else {
                 self.renamed.push((from.clone(), to.clone()));
             }
-            let address = |cards: &[Card], name: &str| {
-                cards.iter().find(|card| card.name == name).map(|card| card.mac.clone())
-            };
             if let (Some(was), Some(is)) = (address(old, from), address(live.unwrap_or_default(), to))
                 && was != is
             {
@@ -199,6 +170,16 @@ impl Cards {
             }
         }
         Ok(self)
+    }
+
+    /// Errors: `Usage` when another card of the snapshot has the new one by its address, and no pair moves it away.
+    fn check_free(&self, (from, to): &Pair, pairs: &[Pair]) -> Result<(), Fault> {
+        let by_address = |(other, new): &&Pair| new == to && other != from && !is_given(pairs, other);
+        let taken = self.renamed.iter().find(by_address).map(|(other, _)| other);
+        let taken = taken.or_else(|| self.same.iter().find(|same| *same == to && !is_given(pairs, same)));
+        let Some(other) = taken.filter(|other| *other != from) else { return Ok(()) };
+        let what = format!("--nic {from}={to}: by its address {to} is the snapshot's {other}");
+        Err(usage(what, format!("say what becomes of {other}, too: --nic {other}=NAME")))
     }
 
     /// Returns the manual steps for the NICs that are missing and that `names` tells are needed.
@@ -263,6 +244,57 @@ impl Cards {
         };
         Some(format!("it needs {}, and no card here has that address; {others}", missing.join(", ")))
     }
+}
+
+fn usage(what: String, hint: impl Into<String>) -> Fault {
+    Fault::new(FaultKind::Usage, what).hint(hint)
+}
+
+/// Errors: `Usage` when a later pair has the same card, on either side.
+fn check_alone((from, to): &Pair, rest: &[Pair]) -> Result<(), Fault> {
+    if rest.iter().any(|(other, _)| other == from) {
+        return Err(usage(format!("--nic gives '{from}' two names"), "each card once"));
+    }
+    if rest.iter().any(|(_, other)| other == to) {
+        return Err(usage(format!("--nic makes two cards '{to}'"), "each card once"));
+    }
+    Ok(())
+}
+
+/// Errors: `Usage` for a card that is not there, on either side.
+fn check_known(
+    (from, to): &Pair,
+    old: &[Card],
+    live: Option<&[Card]>,
+    names: &impl Fn(&str) -> bool,
+) -> Result<(), Fault> {
+    if !old.iter().any(|card| card.name == *from) && !names(from) {
+        let hint = if old.is_empty() {
+            "nothing that comes back names it".to_owned()
+        } else {
+            format!("it had {}", all_shown(old))
+        };
+        return Err(usage(format!("--nic {from}={to}: the snapshot knows no card '{from}'"), hint));
+    }
+    match live {
+        Some(live) if !live.iter().any(|card| card.name == *to) => {
+            let hint = format!("here are {}", all_shown(live));
+            Err(usage(format!("--nic {from}={to}: this host has no card '{to}'"), hint))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn is_given(pairs: &[Pair], name: &str) -> bool {
+    pairs.iter().any(|(from, _)| from == name)
+}
+
+fn address(cards: &[Card], name: &str) -> Option<String> {
+    cards.iter().find(|card| card.name == name).map(|card| card.mac.clone())
+}
+
+fn all_shown(cards: &[Card]) -> String {
+    cards.iter().map(shown).collect::<Vec<_>>().join(", ")
 }
 
 fn shown(card: &Card) -> String {

@@ -6,6 +6,7 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
+use super::places::{self, words};
 use crate::catalog::objects::NODES;
 use crate::catalog::restore::references::{
     FIXED_NODE_NAMES, NODE_NAMES, OWNED, Reference, ReferenceForm, of_node,
@@ -146,8 +147,8 @@ fn left_over(path: &str, content: &[u8], nodes: &[Pair]) -> Option<String> {
     let is_json = |row: &&Reference| row.path == path && matches!(row.form, ReferenceForm::Json(_));
     NODE_NAMES.iter().find(is_json)?;
     let text = String::from_utf8_lossy(content);
-    let is_name = |c: char| c.is_ascii_alphanumeric() || c == '-';
-    let names = |old: &str| words(&text, is_name).any(|at| &text[at] == old);
+    let names =
+        |old: &str| words(&text, |c| c.is_ascii_alphanumeric() || c == '-').any(|at| &text[at] == old);
     // Of two that were swapped each is there by right.
     let (old, _) = nodes.iter().find(|(old, _)| !nodes.iter().any(|(_, new)| new == old) && names(old))?;
     Some(format!(
@@ -257,7 +258,7 @@ pub(crate) fn references(path: &str, text: &[u8], table: &[Reference], pairs: &[
     let mut edits: Vec<(Range<usize>, String)> = Vec::new();
     for form in &forms {
         let ReferenceForm::Json(keys) = form else { continue };
-        for word in json_names(text, keys) {
+        for word in places::in_json(text, keys) {
             edits.extend(renamed(pairs, &text[word.clone()]).map(|new| (word, new.to_owned())));
         }
     }
@@ -268,7 +269,7 @@ pub(crate) fn references(path: &str, text: &[u8], table: &[Reference], pairs: &[
             continue;
         }
         for form in &forms {
-            for word in named(*form, line) {
+            for word in places::in_line(*form, line) {
                 if let Some(new) = renamed(pairs, &line[word.clone()]) {
                     edits.push((at.start + word.start..at.start + word.end, new.to_owned()));
                 }
@@ -295,151 +296,6 @@ pub(crate) fn matches(pattern: &str, path: &str) -> bool {
         }
     });
     same && parts.next().is_none()
-}
-
-/// Finds the places in a line where names may stand.
-fn named(form: ReferenceForm, line: &str) -> Vec<Range<usize>> {
-    let value_of = |key: &str| {
-        let content = line.trim_start();
-        let value = content.strip_prefix(key)?.strip_prefix([' ', '\t'])?.trim_start();
-        (content.len() < line.len()).then_some((line.len() - value.len(), value))
-    };
-
-    match form {
-        ReferenceForm::Key(key) => {
-            let Some((start, value)) = value_of(key) else { return Vec::new() };
-            let words = words(value, |c| !matches!(c, ',' | ';' | ' ' | '\t'));
-            // `node:2` is a priority.
-            words
-                .map(|at| {
-                    start + at.start
-                        ..start + at.start + value[at.clone()].split(':').next().unwrap_or_default().len()
-                })
-                .collect()
-        }
-        ReferenceForm::Property { key, sub } => {
-            let Some((start, value)) = value_of(key) else { return Vec::new() };
-            let found = words(value, |c| !matches!(c, ',')).filter_map(|at| {
-                let (name, rest) = value[at.clone()].split_once('=')?;
-                (name.trim() == sub).then(|| {
-                    let end = start + at.start + name.len() + 1 + rest.trim_end().len();
-                    end - rest.trim_end().len()..end
-                })
-            });
-            found.collect()
-        }
-        ReferenceForm::HeaderEnd(end) => {
-            let Some((kind, id)) = line.split_once(':').filter(|(kind, _)| kind.ends_with(end)) else {
-                return Vec::new();
-            };
-            let id = id.trim_end();
-            id.rfind('_').map(|at| kind.len() + 1 + at + 1..kind.len() + 1 + id.len()).into_iter().collect()
-        }
-        ReferenceForm::AclPath(before) => {
-            let Some(path) = line.strip_prefix("acl:").and_then(|rest| rest.split(':').nth(1)) else {
-                return Vec::new();
-            };
-            let name = path.strip_prefix(before).map(|rest| rest.split('/').next().unwrap_or_default());
-            let start = line.find(path).unwrap_or_default() + before.len();
-            name.map(|name| start..start + name.len()).into_iter().collect()
-        }
-        ReferenceForm::RuleOption(options) => {
-            let all: Vec<_> = words(line, |c| !c.is_whitespace()).collect();
-            let pairs = all.windows(2).filter(|pair| options.contains(&&line[pair[0].clone()]));
-            pairs.map(|pair| pair[1].clone()).collect()
-        }
-        // Not a matter of lines.
-        ReferenceForm::Json(_) => Vec::new(),
-        ReferenceForm::Assigned(keys) => match line.split_once('=') {
-            Some((key, _)) if keys.contains(&key.trim()) => {
-                let start = key.len() + 1;
-                let shift = |at: Range<usize>| at.start + start..at.end + start;
-                named(ReferenceForm::Words, &line[start..]).into_iter().map(shift).collect()
-            }
-            _ => Vec::new(),
-        },
-        ReferenceForm::Words => {
-            let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
-            // What follows a dot is part of another name.
-            let own = |at: &Range<usize>| at.start == 0 || line.as_bytes()[at.start - 1] != b'.';
-            words(line, is_name).filter(own).collect()
-        }
-    }
-}
-
-/// Names below one of these keys. Text that is no JSON has none.
-fn json_names(text: &str, keys: &[&str]) -> Vec<Range<usize>> {
-    /// An object or a list that is open.
-    #[derive(Clone, Copy)]
-    #[allow(clippy::struct_excessive_bools)] // where it is
-    struct Open {
-        is_object: bool,
-        /// It is the value of one of the keys.
-        is_below: bool,
-        /// The key that was read last is one of them.
-        is_key: bool,
-        awaits_key: bool,
-    }
-
-    let mut found = Vec::new();
-    if serde_json::from_str::<serde::de::IgnoredAny>(text).is_err() {
-        return found;
-    }
-
-    let mut open: Vec<Open> = Vec::new();
-    let is_value_below = |open: &[Open]| {
-        open.last().is_some_and(|last| if last.is_object { last.is_key } else { last.is_below })
-    };
-    let bytes = text.as_bytes();
-    let mut at = 0;
-
-    while at < bytes.len() {
-        match bytes[at] {
-            begin @ (b'{' | b'[') => {
-                let is_object = begin == b'{';
-                let is_below = is_value_below(&open);
-                open.push(Open { is_object, is_below, is_key: false, awaits_key: is_object });
-            }
-            b'}' | b']' => drop(open.pop()),
-            b',' => {
-                if let Some(last) = open.last_mut() {
-                    last.awaits_key = last.is_object;
-                }
-            }
-            b'"' => {
-                let start = at + 1;
-                at = start;
-                while at < bytes.len() && bytes[at] != b'"' {
-                    at += if bytes[at] == b'\\' { 2 } else { 1 };
-                }
-                let string = start..at.min(bytes.len());
-                let mut is_name = is_value_below(&open);
-                if let Some(last) = open.last_mut().filter(|last| last.awaits_key) {
-                    is_name = last.is_below;
-                    (last.is_key, last.awaits_key) = (keys.contains(&&text[string.clone()]), false);
-                }
-                if is_name {
-                    let inner = &text[string.clone()];
-                    let listed = words(inner, |c| !matches!(c, ',' | ';' | ' ' | ':'));
-                    found.extend(listed.map(|word| start + word.start..start + word.end));
-                }
-            }
-            _ => {}
-        }
-        at += 1;
-    }
-    found
-}
-
-/// The longest runs of such characters.
-pub(crate) fn words(text: &str, is: impl Fn(char) -> bool) -> impl Iterator<Item = Range<usize>> {
-    let mut from = 0;
-    std::iter::from_fn(move || {
-        let start = from + text.get(from..)?.find(&is)?;
-        let end = text[start..].find(|c| !is(c)).map_or(text.len(), |len| start + len);
-        from = end;
-        Some(start..end)
-    })
 }
 
 pub(crate) fn mentions(content: &[u8], name: &str) -> bool {

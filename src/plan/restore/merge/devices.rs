@@ -28,42 +28,72 @@ pub fn device_path(device: &str) -> Option<String> {
         .filter(|path| !path.starts_with("//"))
 }
 
-pub(crate) fn mounts(live: &[u8], saved: &[u8], world: &MergeContext) -> Merged {
-    let parse = |line: &[u8]| -> Option<[String; 4]> {
+/// A line of fstab.
+struct Mount {
+    device: String,
+    point: String,
+    kind: String,
+    options: String,
+}
+
+impl Mount {
+    fn parse(line: &[u8]) -> Option<Self> {
         let mut words = words(line).map(|word| String::from_utf8_lossy(word).replace('"', ""));
-        Some([words.next()?, words.next()?, words.next()?, words.next().unwrap_or_default()])
-    };
-    let mut here: Vec<[String; 4]> = lines(live).filter_map(parse).collect();
+        Some(Self {
+            device: words.next()?,
+            point: words.next()?,
+            kind: words.next()?,
+            options: words.next().unwrap_or_default(),
+        })
+    }
+
+    fn is_swap(&self) -> bool {
+        self.kind == "swap"
+    }
+
+    fn has_point_of(&self, other: &Self) -> bool {
+        trimmed(&self.point) == trimmed(&other.point)
+    }
+
+    /// Reports whether it can be mounted without a device of this host.
+    fn needs_none(&self) -> bool {
+        REMOTE.iter().any(|start| self.device.starts_with(start))
+            || NO_DEVICE.contains(&self.kind.as_str())
+            || self.options.split(',').any(|option| matches!(option, "bind" | "rbind"))
+            || device_path(&self.device).is_none()
+    }
+
+    /// Returns the reason why it is left out beside the mounts that are here. None: it can be added.
+    fn obstacle(&self, here: &[Self], world: &MergeContext) -> Option<String> {
+        if BOOT_MOUNTS.contains(&trimmed(&self.point)) {
+            return Some("this host boots from its own".to_owned());
+        }
+        if let Some(other) = here.iter().find(|other| !self.is_swap() && other.has_point_of(self)) {
+            return Some(format!("{} is mounted there here", other.device));
+        }
+        let is_missing = !self.needs_none() && !world.devices.contains(&self.device);
+        is_missing.then(|| "no such device is here".to_owned())
+    }
+}
+
+pub(crate) fn mounts(live: &[u8], saved: &[u8], world: &MergeContext) -> Merged {
+    let mut here: Vec<Mount> = lines(live).filter_map(Mount::parse).collect();
     let mut notes = Vec::new();
     let mut new = Vec::new();
 
     for line in lines(saved) {
-        let Some([device, point, kind, options]) = parse(line) else { continue };
-        let is_swap = kind == "swap";
-        let same_point = |other: &&[String; 4]| !is_swap && trimmed(&other[1]) == trimmed(&point);
-        let same_device =
-            |other: &[String; 4]| other[0] == device && (is_swap || trimmed(&other[1]) == trimmed(&point));
-        if here.iter().any(same_device) {
+        let Some(mount) = Mount::parse(line) else { continue };
+        let is_here =
+            |other: &Mount| other.device == mount.device && (mount.is_swap() || other.has_point_of(&mount));
+        if here.iter().any(is_here) {
             continue;
         }
-        let needs_none = REMOTE.iter().any(|start| device.starts_with(start))
-            || NO_DEVICE.contains(&kind.as_str())
-            || options.split(',').any(|option| matches!(option, "bind" | "rbind"))
-            || device_path(&device).is_none();
-        let why = if BOOT_MOUNTS.contains(&trimmed(&point)) {
-            Some("this host boots from its own".to_owned())
-        } else if let Some([other, ..]) = here.iter().find(same_point) {
-            Some(format!("{other} is mounted there here"))
-        } else if !needs_none && !world.devices.contains(&device) {
-            Some("no such device is here".to_owned())
-        } else {
-            None
-        };
-        if let Some(why) = why {
+        if let Some(why) = mount.obstacle(&here, world) {
+            let Mount { device, point, kind, .. } = mount;
             notes.push(format!("{device} on {point} ({kind}) was left out: {why}"));
         } else {
             new.push(line);
-            here.push([device, point, kind, options]);
+            here.push(mount);
         }
     }
     Merged { content: add(live, new.into_iter()), notes }

@@ -37,6 +37,33 @@ fn is_path(word: &str) -> bool {
     })
 }
 
+fn kind_names() -> BTreeSet<&'static str> {
+    KINDS.iter().map(|kind| kind.name).chain([GUEST_WORD]).collect()
+}
+
+fn usage(what: String, hint: String) -> Fault {
+    Fault::new(FaultKind::Usage, what).hint(hint)
+}
+
+/// Builds the error for a word without a kind of object and an id; `rest` is the word without its product.
+fn no_object(word: &str, rest: &str) -> Fault {
+    if kind_names().contains(rest) {
+        return usage(format!("'{word}' names no object"), format!("as in '{rest}/NAME'"));
+    }
+    if select::known(rest) {
+        let hint = format!("take it with --only {rest}; words of one option have commas between them");
+        return usage(format!("'{word}' is an item or a category, not an object"), hint);
+    }
+    let name = rest.rsplit_once('/').map_or(rest, |(name, _)| name);
+    let names: BTreeSet<&str> = KINDS.iter().map(|kind| kind.name).collect();
+    let words: Vec<&str> = names.into_iter().chain([GUEST_WORD]).collect();
+    let hint = nearest(name, &words).map_or_else(
+        || format!("the kinds are: {}", words.join(", ")),
+        |near| format!("did you mean '{near}/…'?"),
+    );
+    usage(format!("'{word}': there is no kind of object '{name}'"), hint)
+}
+
 /// Reports whether this module reads a path of a snapshot or a host.
 pub fn reads(path: &str) -> bool {
     let parts = KINDS.iter().flat_map(|kind| kind.parts.iter().map(|part| part.path));
@@ -52,8 +79,6 @@ impl Selector {
             Some(("pbs", rest)) => (Some(On::Pbs), rest),
             _ => (None, word),
         };
-        let usage = |what: String, hint: String| Fault::new(FaultKind::Usage, what).hint(hint);
-
         if is_path(word) {
             return Err(usage(
                 format!("'{word}' is a path, not an object"),
@@ -61,31 +86,13 @@ impl Selector {
             ));
         }
 
-        let names: BTreeSet<&str> = KINDS.iter().map(|kind| kind.name).collect();
-        let known = |name: &str| name == GUEST_WORD || names.contains(name);
         // `mapping/pci/x`: the longest name counts.
         let splits = rest.match_indices('/').map(|(at, _)| (&rest[..at], &rest[at + 1..]));
         let mut fitting = splits.filter_map(|(name, id)| {
             let name = ALIASES.iter().find(|(alias, _)| *alias == name).map_or(name, |(_, name)| name);
-            known(name).then_some((name, id))
+            kind_names().contains(name).then_some((name, id))
         });
-        let Some((name, id)) = fitting.next_back() else {
-            if known(rest) {
-                return Err(usage(format!("'{word}' names no object"), format!("as in '{rest}/NAME'")));
-            }
-            if select::known(rest) {
-                let hint =
-                    format!("take it with --only {rest}; words of one option have commas between them");
-                return Err(usage(format!("'{word}' is an item or a category, not an object"), hint));
-            }
-            let name = rest.rsplit_once('/').map_or(rest, |(name, _)| name);
-            let words: Vec<&str> = names.iter().copied().chain([GUEST_WORD]).collect();
-            let hint = nearest(name, &words).map_or_else(
-                || format!("the kinds are: {}", words.join(", ")),
-                |near| format!("did you mean '{near}/…'?"),
-            );
-            return Err(usage(format!("'{word}': there is no kind of object '{name}'"), hint));
-        };
+        let Some((name, id)) = fitting.next_back() else { return Err(no_object(word, rest)) };
         if id.is_empty() || id.contains(char::is_control) {
             return Err(usage(format!("'{word}' names no object"), format!("as in '{name}/NAME'")));
         }
