@@ -55,7 +55,7 @@ fn choose(
     let selectors: Result<Vec<Selector>, _> = words.iter().map(|word| Selector::parse(word)).collect();
     let here = ObjectHost { node: "pve1", nodes: &["pve1".to_owned()] };
     let mut chosen = objects::choose(&selectors.map_err(told)?, moves, snapshot, live, here).map_err(told)?;
-    match chosen.iter_mut().find_map(|one| one.refused.take()) {
+    match chosen.iter_mut().find_map(|one| one.skip_reason.take()) {
         Some(refused) => Err(told(refused)),
         None => Ok(chosen),
     }
@@ -906,39 +906,39 @@ fn sections() -> impl Strategy<Value = String> {
 
 proptest! {
     #[test]
-    fn a_piece_that_is_put_in_changes_no_other_piece_and_twice_is_once(
+    fn an_entry_that_is_put_in_changes_no_other_entry_and_twice_is_once(
         saved in sections(), live in sections(), tail in "(\t[a-z])?",
     ) {
         let live = format!("{live}{tail}");
         let grammar = Grammar::Sections(&[]);
-        for piece in config_edit::pieces(grammar, saved.as_bytes()).unwrap() {
-            let content = &saved.as_bytes()[piece.at.clone()];
-            let before = config_edit::pieces(grammar, live.as_bytes()).unwrap();
-            let places: Vec<_> = before.iter().filter(|other| other.id == piece.id).collect();
+        for entry in config_edit::entries(grammar, saved.as_bytes()).unwrap() {
+            let content = &saved.as_bytes()[entry.at.clone()];
+            let before = config_edit::entries(grammar, live.as_bytes()).unwrap();
+            let places: Vec<_> = before.iter().filter(|other| other.id == entry.id).collect();
             if places.len() > 1 {
                 continue;
             }
             let after = match places[..] {
                 [old] => config_edit::replace(live.as_bytes(), &old.at, content),
-                _ => config_edit::add(grammar, live.as_bytes(), &piece.kind, &piece.id, content).unwrap(),
+                _ => config_edit::add(grammar, live.as_bytes(), &entry.kind, &entry.id, content).unwrap(),
             };
-            let found = config_edit::pieces(grammar, &after).unwrap();
+            let found = config_edit::entries(grammar, &after).unwrap();
             let contents = |text: &[u8], all: &[config_edit::ConfigPart]| -> Vec<(String, Vec<u8>)> {
-                all.iter().map(|piece| (piece.id.clone(), text[piece.at.clone()].to_vec())).collect()
+                all.iter().map(|entry| (entry.id.clone(), text[entry.at.clone()].to_vec())).collect()
             };
             let mut expected = contents(live.as_bytes(), &before);
-            match expected.iter_mut().find(|(id, _)| *id == piece.id) {
+            match expected.iter_mut().find(|(id, _)| *id == entry.id) {
                 Some(old) => old.1 = content.to_vec(),
-                None => expected.push((piece.id.clone(), content.to_vec())),
+                None => expected.push((entry.id.clone(), content.to_vec())),
             }
             prop_assert_eq!(contents(&after, &found), expected);
-            let again = found.iter().find(|other| other.id == piece.id).unwrap();
+            let again = found.iter().find(|other| other.id == entry.id).unwrap();
             prop_assert_eq!(config_edit::replace(&after, &again.at, content), after);
         }
     }
 
     #[test]
-    fn a_member_that_is_put_into_json_leaves_the_others(
+    fn a_field_that_is_put_into_json_leaves_the_others(
         names in proptest::collection::btree_set("[a-z\"\\\\é]{1,3}", 0..5), new in "[a-z\"]{1,3}", space in "[ \n\t]{0,2}",
     ) {
         let inner: Vec<String> = names.iter().map(|name| {
@@ -946,12 +946,12 @@ proptest! {
         }).collect();
         let text = format!("{space}{{\"a\":0,\"users\":{{{}}}}}", inner.join(","));
         let grammar = Grammar::Json(&["users"]);
-        let found = config_edit::pieces(grammar, text.as_bytes()).unwrap();
-        prop_assert_eq!(found.iter().map(|piece| piece.id.clone()).collect::<std::collections::BTreeSet<_>>(), names.clone());
-        let piece = format!("{}:5", serde_json::to_string(&new).unwrap());
-        let after = match found.iter().find(|piece| piece.id == new) {
-            Some(old) => config_edit::replace(text.as_bytes(), &old.at, piece.as_bytes()),
-            None => config_edit::add(grammar, text.as_bytes(), "", &new, piece.as_bytes()).unwrap(),
+        let found = config_edit::entries(grammar, text.as_bytes()).unwrap();
+        prop_assert_eq!(found.iter().map(|entry| entry.id.clone()).collect::<std::collections::BTreeSet<_>>(), names.clone());
+        let entry = format!("{}:5", serde_json::to_string(&new).unwrap());
+        let after = match found.iter().find(|entry| entry.id == new) {
+            Some(old) => config_edit::replace(text.as_bytes(), &old.at, entry.as_bytes()),
+            None => config_edit::add(grammar, text.as_bytes(), "", &new, entry.as_bytes()).unwrap(),
         };
         let value: serde_json::Value = serde_json::from_slice(&after).unwrap();
         prop_assert_eq!(&value["users"][&new], &serde_json::json!(5));

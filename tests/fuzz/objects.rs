@@ -25,12 +25,12 @@ const GRAMMARS: [Grammar; 9] = [
 /// One text: as every file that a restore takes apart.
 pub fn objects(data: &[u8]) {
     for grammar in GRAMMARS {
-        let Ok(found) = config_edit::pieces(grammar, data) else { continue };
-        in_order(found.iter().map(|piece| &piece.at), data.len());
-        for piece in found.iter().take(50) {
-            let content = &data[piece.at.clone()];
-            assert_eq!(config_edit::replace(data, &piece.at, content), data);
-            if let Ok(more) = config_edit::add(grammar, data, &piece.kind, "new", content) {
+        let Ok(found) = config_edit::entries(grammar, data) else { continue };
+        in_order(found.iter().map(|entry| &entry.at), data.len());
+        for entry in found.iter().take(50) {
+            let content = &data[entry.at.clone()];
+            assert_eq!(config_edit::replace(data, &entry.at, content), data);
+            if let Ok(more) = config_edit::add(grammar, data, &entry.kind, "new", content) {
                 assert!(more.len() >= content.len());
             }
         }

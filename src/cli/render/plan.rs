@@ -30,7 +30,7 @@ pub fn text(plan: &RestorePlan) -> String {
         }
     }
 
-    text.push_str(&left_alone(&plan.refused));
+    text.push_str(&left_alone(&plan.skipped));
     plan.stages.iter().for_each(|stage| text.push_str(&services("then, armed", stage)));
     if !plan.advice.is_empty() {
         text.push_str("\nby hand\n");
@@ -171,7 +171,7 @@ pub fn summary(plan: &RestorePlan) -> String {
         (Action::Remove, "to remove"),
     ];
     let steps: Vec<String> = kinds.into_iter().filter_map(counted).collect();
-    let refused: usize = plan.refused.iter().map(|refused| refused.count).sum();
+    let refused: usize = plan.skipped.iter().map(|refused| refused.count).sum();
     let are = |number| if number == 1 { "is" } else { "are" };
     let mut parts = vec![if steps.is_empty() { "nothing to do".to_owned() } else { steps.join(", ") }];
     parts.extend(

@@ -21,33 +21,33 @@ pub(crate) fn by_hand(
     snapshot: &str,
     node: &str,
 ) -> Vec<Advice> {
-    let rows = BY_HAND.iter().filter(|row| items.contains(row.item));
+    let all = BY_HAND.iter().filter(|step| items.contains(step.item));
 
-    rows.filter_map(|row| {
-        let each = each(row, contents, node);
-        if row.per != Per::Once && each.is_empty() {
+    all.filter_map(|step| {
+        let each = each(step, contents, node);
+        if step.per != Per::Once && each.is_empty() {
             return None;
         }
         let fill = |each: &str| {
-            let commands = row.commands.iter();
+            let commands = step.commands.iter();
             commands
                 .map(|command| command.replace("{snapshot}", snapshot).replace("{each}", each))
                 .collect::<Vec<_>>()
         };
-        let mut commands: Vec<String> = match row.per {
+        let mut commands: Vec<String> = match step.per {
             Per::Once => fill(""),
             _ => each.iter().flat_map(|each| fill(each)).collect(),
         };
         commands.dedup();
-        Some(Advice { item: row.item.to_owned(), text: row.text.to_owned(), commands })
+        Some(Advice { item: step.item.to_owned(), text: step.text.to_owned(), commands })
     })
     .collect()
 }
 
-fn each(row: &ByHand, contents: &HashMap<Name, Vec<u8>>, node: &str) -> Vec<String> {
+fn each(step: &ByHand, contents: &HashMap<Name, Vec<u8>>, node: &str) -> Vec<String> {
     let text =
         |path: String| contents.get(&Name::new(path)).map(|text| String::from_utf8_lossy(text).into_owned());
-    let mut found: Vec<String> = match row.per {
+    let mut found: Vec<String> = match step.per {
         Per::Once => Vec::new(),
         // Lines of `zpool list -v` below a pool begin with a tab.
         Per::LineOf(answer) => {
@@ -74,7 +74,7 @@ fn each(row: &ByHand, contents: &HashMap<Name, Vec<u8>>, node: &str) -> Vec<Stri
     found
 }
 
-/// Addresses of the other members of a corosync.conf.
+/// Lists the addresses of the other members of a corosync.conf.
 fn members(text: &str, node: &str) -> Vec<String> {
     let mut found = Vec::new();
     let (mut name, mut address) = (String::new(), String::new());

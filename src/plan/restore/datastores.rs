@@ -6,7 +6,7 @@ use std::collections::{BTreeSet, HashSet};
 #[derive(Debug, PartialEq, Eq)]
 pub struct Mounted {
     pub text: String,
-    /// Names of those whose directory is not here.
+    /// Names of datastores whose directory is not here.
     pub missing: Vec<String>,
 }
 
@@ -38,7 +38,7 @@ fn name(line: &str) -> Option<&str> {
     line.strip_prefix("datastore:").map(str::trim)
 }
 
-/// Each from its head to the next one's; what stands before the first is one, too.
+/// Splits into sections, each from its head to the next head; what stands before the first is a section, too.
 fn sections(text: &str) -> Vec<&str> {
     let mut starts = vec![0];
     let mut at = 0;

@@ -14,11 +14,11 @@ use crate::model::index::{EntryKind, Name};
 pub(crate) enum Decision {
     Step(Box<RestoreStep>),
     Unchanged,
-    Refused { reason: String, hint: Option<String> },
+    Skipped { reason: String, hint: Option<String> },
 }
 
-fn refused(reason: impl Into<String>, hint: &str) -> Decision {
-    Decision::Refused { reason: reason.into(), hint: Some(hint.to_owned()) }
+fn skipped(reason: impl Into<String>, hint: &str) -> Decision {
+    Decision::Skipped { reason: reason.into(), hint: Some(hint.to_owned()) }
 }
 
 /// A step on its way.
@@ -29,25 +29,25 @@ struct Draft {
 }
 
 pub(crate) fn decide(
-    one: &SelectedEntry,
+    selected: &SelectedEntry,
     contents: &HashMap<Name, Vec<u8>>,
     here: &HostState,
     owners: &OwnerMapping,
 ) -> Decision {
-    let SelectedEntry { entry, item, .. } = one;
-    let (before, live_content) = match live_side(one, contents, here) {
+    let SelectedEntry { entry, item, .. } = selected;
+    let (before, live_content) = match live_side(selected, contents, here) {
         Ok(live) => live,
-        Err(reason) => return refused(reason, "make room for it by hand"),
+        Err(reason) => return skipped(reason, "make room for it by hand"),
     };
-    let mut draft = Draft::new(one, before, here, owners);
-    if item.restore == RestoreRule::AddLines && !one.is_merged && before.is_some() {
-        match merged(one, before, live_content, contents) {
+    let mut draft = Draft::new(selected, before, here, owners);
+    if item.restore == RestoreRule::AddLines && !selected.is_merged && before.is_some() {
+        match merged(selected, before, live_content, contents) {
             Ok(None) => return Decision::Unchanged,
             Ok(Some(bytes)) => {
                 draft.how = Action::Merge;
                 draft.set_content(bytes, here);
             }
-            Err(reason) => return refused(reason, "compare them by hand"),
+            Err(reason) => return skipped(reason, "compare them by hand"),
         }
     }
 
@@ -58,7 +58,7 @@ pub(crate) fn decide(
             return Decision::Unchanged;
         }
         if let Err(reason) = draft.match_kind(before) {
-            return refused(reason, "move it away first");
+            return skipped(reason, "move it away first");
         }
     }
 
@@ -86,11 +86,17 @@ pub(crate) fn decide(
 }
 
 impl Draft {
-    fn new(one: &SelectedEntry, before: Option<&FileState>, here: &HostState, owners: &OwnerMapping) -> Self {
+    fn new(
+        selected: &SelectedEntry,
+        before: Option<&FileState>,
+        here: &HostState,
+        owners: &OwnerMapping,
+    ) -> Self {
         let how = if before.is_some() { Action::Replace } else { Action::Create };
-        let mut draft = Self { how, after: owners.goal(&one.entry, before), content: one.content.clone() };
-        if let (Content::Bytes(bytes), EntryKind::File) = (&one.content, one.entry.kind) {
-            draft.how = if before.is_some() && one.is_merged { Action::Merge } else { how };
+        let mut draft =
+            Self { how, after: owners.goal(&selected.entry, before), content: selected.content.clone() };
+        if let (Content::Bytes(bytes), EntryKind::File) = (&selected.content, selected.entry.kind) {
+            draft.how = if before.is_some() && selected.is_merged { Action::Merge } else { how };
             draft.measure(bytes, here);
         }
         draft
@@ -116,7 +122,7 @@ impl Draft {
         Ok(())
     }
 
-    /// A file that is only added to stays whose it is; pmxcfs sets owner and mode itself.
+    /// Keeps the owner of a file that is only added to; pmxcfs sets owner and mode itself.
     fn keep_attributes(&mut self, before: &FileState, via: TargetKind) {
         let is_merge = self.how == Action::Merge;
         if is_merge || via == TargetKind::Pmxcfs {
@@ -132,11 +138,11 @@ impl Draft {
 
 /// Returns the state at the path of an entry and its content, when that is known. Errors: what is in the way.
 fn live_side<'a>(
-    one: &SelectedEntry,
+    selected: &SelectedEntry,
     contents: &'a HashMap<Name, Vec<u8>>,
     here: &'a HostState,
 ) -> Result<(Option<&'a FileState>, Option<&'a [u8]>), String> {
-    let entry = &one.entry;
+    let entry = &selected.entry;
     match here.live.get(&entry.path) {
         Some(LivePath::Blocked(reason)) => Err(reason.clone()),
         None | Some(LivePath::Absent) => Ok((None, None)),
@@ -149,14 +155,14 @@ fn live_side<'a>(
     }
 }
 
-/// The live file with what it lacks. None: it lacks nothing.
+/// Merges the live file with what it lacks. None: it lacks nothing.
 fn merged(
-    one: &SelectedEntry,
+    selected: &SelectedEntry,
     before: Option<&FileState>,
     live: Option<&[u8]>,
     contents: &HashMap<Name, Vec<u8>>,
 ) -> Result<Option<Vec<u8>>, String> {
-    let entry = &one.entry;
+    let entry = &selected.entry;
     let is_file = |kind| kind == EntryKind::File;
     if !before.is_some_and(|before| is_file(before.kind)) || !is_file(entry.kind) {
         let same = before.is_some_and(|before| (before.kind, &before.link) == (entry.kind, &entry.link));
@@ -164,14 +170,14 @@ fn merged(
         return if same { Ok(None) } else { Err("it is a link here or in the snapshot".to_owned()) };
     }
 
-    let (Some(live), Some(new)) = (live, one.content.bytes(contents)) else {
+    let (Some(live), Some(new)) = (live, selected.content.bytes(contents)) else {
         return Err("it is too large to be merged".to_owned());
     };
     let bytes = add_lines(live, new);
     Ok((bytes != live).then_some(bytes))
 }
 
-/// The live lines, then those of the snapshot that are not among them. Comments and blank lines are not taken.
+/// Returns the live lines, then those of the snapshot that are not among them. Comments and blank lines are not taken.
 pub fn add_lines(live: &[u8], new: &[u8]) -> Vec<u8> {
     let lines = |text: &[u8]| -> HashSet<Vec<u8>> {
         text.split(|b| *b == b'\n').map(|line| line.trim_ascii().to_vec()).collect()

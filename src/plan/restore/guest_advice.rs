@@ -7,7 +7,7 @@ use super::{Advice, Content, RestoreStep, SelectedEntries, guest_conf};
 use crate::catalog::guests::GuestPath;
 use crate::model::index::Name;
 
-/// Hints, in the order of the steps. `running` are the paths of guests that run here, on `node`.
+/// Lists hints, in the order of the steps. `running` are the paths of guests that run here, on `node`.
 pub fn advice(
     steps: &[RestoreStep],
     picked: &SelectedEntries,
@@ -53,7 +53,7 @@ pub fn advice(
 fn after<'a>(step: &'a RestoreStep, picked: &'a SelectedEntries) -> Option<&'a str> {
     let bytes = match &step.content {
         Content::Bytes(bytes) => bytes,
-        Content::Member(name) => picked.contents.get(name)?,
+        Content::Entry(name) => picked.contents.get(name)?,
         Content::None => return None,
     };
     std::str::from_utf8(bytes).ok()

@@ -100,12 +100,12 @@ pub struct FileState {
 }
 
 impl FileState {
-    /// The same contents; owner, mode and times aside.
+    /// Compares contents; owner, mode and times aside.
     pub fn same_content(&self, other: &Self) -> bool {
         (self.kind, &self.sha256, &self.link) == (other.kind, &other.sha256, &other.link)
     }
 
-    /// All that a restore sets, but the time: that alone is no reason to write.
+    /// Compares all that a restore sets, but the time: that alone is no reason to write.
     pub fn same(&self, other: &Self) -> bool {
         // A link has no mode of its own, and only the kernel's attributes.
         let of_link = self.kind == EntryKind::Symlink;
@@ -169,8 +169,8 @@ pub enum Content {
     /// A directory or a link.
     #[default]
     None,
-    /// This member of the snapshot.
-    Member(Name),
+    /// This entry of the snapshot.
+    Entry(Name),
     /// Made here: a merge, a rewritten name.
     Bytes(Vec<u8>),
 }
@@ -180,7 +180,7 @@ impl Content {
     pub fn bytes<'a>(&'a self, contents: &'a HashMap<Name, Vec<u8>>) -> Option<&'a [u8]> {
         match self {
             Self::Bytes(bytes) => Some(bytes),
-            Self::Member(name) => contents.get(name).map(Vec::as_slice),
+            Self::Entry(name) => contents.get(name).map(Vec::as_slice),
             Self::None => None,
         }
     }
@@ -240,18 +240,18 @@ impl TargetKind {
     }
 
     /// Compares all that a restore sets in this place, but the time.
-    pub fn same(self, one: &FileState, other: &FileState) -> bool {
+    pub fn same(self, this: &FileState, other: &FileState) -> bool {
         match self {
-            Self::Disk => one.same(other),
-            Self::Pmxcfs => one.same_content(other),
+            Self::Disk => this.same(other),
+            Self::Pmxcfs => this.same_content(other),
         }
     }
 
     /// Compares all that this place keeps of a file by itself; pmxcfs takes times from its writers.
-    pub fn same_with_time(self, one: &FileState, other: &FileState) -> bool {
+    pub fn same_with_time(self, this: &FileState, other: &FileState) -> bool {
         match self {
-            Self::Disk => one == other,
-            Self::Pmxcfs => one.same_content(other),
+            Self::Disk => this == other,
+            Self::Pmxcfs => this.same_content(other),
         }
     }
 }
@@ -281,7 +281,7 @@ pub struct RestoreStep {
     pub content: Content,
 }
 
-/// Entries that are skipped, and why. `count` entries with the same reason are one.
+/// Entries that are skipped, with the reason. `count` entries share it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Skipped {
     pub item: String,
@@ -316,11 +316,12 @@ pub struct RestorePlan {
     pub differences: Vec<HostDifference>,
     /// Steps of all stages; within each in the order they are done.
     pub steps: Vec<RestoreStep>,
-    /// Members that are here already, as they are.
+    /// Number of entries that are here already, as they are.
     pub unchanged: usize,
-    pub refused: Vec<Skipped>,
+    #[serde(rename = "refused")]
+    pub skipped: Vec<Skipped>,
     pub advice: Vec<Advice>,
-    /// In the order they are done.
+    /// Stages in the order they are done.
     #[serde(flatten, with = "stage::by_name")]
     pub stages: Vec<Stage>,
 }
@@ -340,10 +341,10 @@ impl RestorePlan {
         told
     }
 
-    /// Something that was asked for by name does not come back, or nothing of all that was asked for.
+    /// Reports whether something that was asked for by name does not come back, or nothing of all that was asked for.
     pub fn falls_short(&self) -> bool {
         let is_nothing = self.steps.is_empty() && self.unchanged == 0;
-        self.refused.iter().any(|refused| refused.named || is_nothing)
+        self.skipped.iter().any(|skipped| skipped.named || is_nothing)
     }
 }
 
@@ -353,18 +354,18 @@ pub struct SelectedEntries {
     pub facts: Facts,
     pub wanted: Vec<SelectedEntry>,
     /// Entries that belong to no item of this version.
-    pub refused: Vec<Skipped>,
+    pub skipped: Vec<Skipped>,
     /// The snapshot's directories by path, whether asked for or not.
     pub folders: HashMap<Name, Entry>,
-    /// Members that objects may stand in, when objects were asked for.
+    /// Entries that objects may stand in, when objects were asked for.
     pub parts: Vec<SelectedEntry>,
-    /// The members that are small enough to look into.
+    /// Contents of entries that are small enough to look into.
     pub contents: HashMap<Name, Vec<u8>>,
 }
 
-/// Decides.
+/// Plans a restore: decides on every entry, and orders the steps.
 pub fn plan(picked: &SelectedEntries, here: &HostState, request: &RestoreRequest) -> RestorePlan {
-    let SelectedEntries { id, facts: from, wanted, refused, folders, contents, .. } = picked;
+    let SelectedEntries { id, facts: from, wanted, skipped, folders, contents, .. } = picked;
     let mut plan = RestorePlan {
         snapshot: id.clone(),
         from: from.summary(),
@@ -376,28 +377,28 @@ pub fn plan(picked: &SelectedEntries, here: &HostState, request: &RestoreRequest
         ),
         steps: Vec::new(),
         unchanged: 0,
-        refused: refused.clone(),
+        skipped: skipped.clone(),
         advice: Vec::new(),
         stages: Vec::new(),
     };
     let owners = OwnerMapping::new(here, wanted);
     let mut steps = Vec::new();
 
-    for one in wanted {
-        let one = only_mounted(one, contents, here, &mut plan.refused);
-        let decision = match decide(&one, contents, here, &owners) {
+    for selected in wanted {
+        let selected = only_mounted(selected, contents, here, &mut plan.skipped);
+        let decision = match decide(&selected, contents, here, &owners) {
             // What is as it was needs nobody's leave.
             Decision::Unchanged => Decision::Unchanged,
-            decision => match skip_rules::refusal(&one, from, here, request) {
-                Some(refusal) => Decision::Refused { reason: refusal.reason, hint: refusal.hint },
+            decision => match skip_rules::skip_reason(&selected, from, here, request) {
+                Some(skip) => Decision::Skipped { reason: skip.reason, hint: skip.hint },
                 None => decision,
             },
         };
         match decision {
-            Decision::Step(step) => steps.push((one.item, *step)),
+            Decision::Step(step) => steps.push((selected.item, *step)),
             Decision::Unchanged => plan.unchanged += 1,
-            Decision::Refused { reason, hint } => {
-                refuse_one(&mut plan.refused, &one.entry, one.is_named, reason, hint);
+            Decision::Skipped { reason, hint } => {
+                skip_entry(&mut plan.skipped, &selected.entry, selected.is_named, reason, hint);
             }
         }
     }
@@ -411,56 +412,56 @@ pub fn plan(picked: &SelectedEntries, here: &HostState, request: &RestoreRequest
     plan.advice = rejoin::advice(from, here.facts, request).into_iter().chain(notes(&items, here)).collect();
 
     let mut entries: HashMap<&Name, &Entry> = folders.iter().collect();
-    entries.extend(wanted.iter().map(|one| (&one.entry.path, &one.entry)));
+    entries.extend(wanted.iter().map(|selected| (&selected.entry.path, &selected.entry)));
     plan.advice.extend(owners.advice(&plan.steps, &entries).into_iter().chain(linked(&plan.steps, here)));
     plan
 }
 
 /// Leaves out of the datastores those whose directory is not mounted, unless they were asked for by name.
 fn only_mounted<'a>(
-    one: &'a SelectedEntry,
+    selected: &'a SelectedEntry,
     contents: &HashMap<Name, Vec<u8>>,
     here: &HostState,
-    refused: &mut Vec<Skipped>,
+    skipped: &mut Vec<Skipped>,
 ) -> Cow<'a, SelectedEntry> {
-    if one.item.id != DATASTORES || one.is_named {
-        return Cow::Borrowed(one);
+    if selected.item.id != DATASTORES || selected.is_named {
+        return Cow::Borrowed(selected);
     }
-    let new = one.content.bytes(contents);
-    let live = match here.live.get(&one.entry.path) {
+    let new = selected.content.bytes(contents);
+    let live = match here.live.get(&selected.entry.path) {
         // Its content is kept only when it is another; the same needs no choice.
-        Some(LivePath::There { print, content: None, .. }) if print.sha256 == one.entry.sha256 => new,
+        Some(LivePath::There { print, content: None, .. }) if print.sha256 == selected.entry.sha256 => new,
         Some(LivePath::There { content, .. }) => content.as_deref(),
         _ => None,
     };
     let [new, live] = [new, live].map(|bytes| String::from_utf8_lossy(bytes.unwrap_or_default()));
     let mounted = datastores::mounted(&new, &live, here.datastores);
     if mounted.missing.is_empty() {
-        return Cow::Borrowed(one);
+        return Cow::Borrowed(selected);
     }
     for name in &mounted.missing {
         let reason = format!("the folder of the datastore {name} is not mounted");
         let hint = "mount it at its path, then restore again".to_owned();
-        refuse_one(refused, &one.entry, one.is_named, reason, Some(hint));
+        skip_entry(skipped, &selected.entry, selected.is_named, reason, Some(hint));
     }
-    Cow::Owned(SelectedEntry { content: Content::Bytes(mounted.text.into_bytes()), ..one.clone() })
+    Cow::Owned(SelectedEntry { content: Content::Bytes(mounted.text.into_bytes()), ..selected.clone() })
 }
 
-/// Adds a skipped entry. Entries of one item with one reason are one.
-pub fn refuse_one(
-    refused: &mut Vec<Skipped>,
+/// Adds a skipped entry. Entries of one item with the same reason are counted together.
+pub fn skip_entry(
+    skipped: &mut Vec<Skipped>,
     entry: &Entry,
     named: bool,
     reason: String,
     hint: Option<String>,
 ) {
-    let same = |one: &&mut Skipped| one.item == entry.item && one.reason == reason;
-    match refused.iter_mut().find(same) {
-        Some(one) => {
-            one.count += 1;
-            one.named |= named;
+    let same = |known: &&mut Skipped| known.item == entry.item && known.reason == reason;
+    match skipped.iter_mut().find(same) {
+        Some(known) => {
+            known.count += 1;
+            known.named |= named;
         }
-        None => refused.push(Skipped {
+        None => skipped.push(Skipped {
             item: entry.item.clone(),
             path: entry.path.clone(),
             count: 1,
@@ -496,7 +497,7 @@ fn services(items: impl Iterator<Item = &'static Item>) -> Services {
     all
 }
 
-/// One name of a file gets another file.
+/// Advises on files with other names here: only one name gets the new file.
 fn linked(steps: &[RestoreStep], here: &HostState) -> Vec<Advice> {
     let is_linked = |step: &&RestoreStep| {
         let live = here.live.get(&step.path);

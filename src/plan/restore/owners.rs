@@ -30,7 +30,8 @@ impl Ids {
         Self { by_name, taken }
     }
 
-    /// None: nobody here has this name, and somebody else this number. `before` is whose it is already.
+    /// Returns the number to set. None: nobody here has this name, and somebody else this number. `before` is the
+    /// present owner.
     fn of(&self, name: &str, number: u32, before: Option<u32>) -> Option<u32> {
         let known = self.by_name.get(name).copied();
         // An archive without names says nothing against a number.
@@ -48,8 +49,8 @@ impl OwnerMapping {
     /// Builds it from the accounts of this host, and those whose lines come along.
     pub fn new(here: &HostState, wanted: &[SelectedEntry]) -> Self {
         let coming = |path: &str| {
-            let lines = wanted.iter().find(|one| one.entry.path.as_bytes() == path.as_bytes());
-            match lines.map(|one| &one.content) {
+            let lines = wanted.iter().find(|selected| selected.entry.path.as_bytes() == path.as_bytes());
+            match lines.map(|selected| &selected.content) {
                 Some(Content::Bytes(bytes)) => &bytes[..],
                 _ => &[],
             }

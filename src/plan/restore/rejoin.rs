@@ -7,7 +7,7 @@ use crate::model::facts::{Facts, Product};
 /// The item that stands for membership.
 const ITEM: &str = "pve-corosync";
 
-/// True when the snapshot's host was a member, and this one has joined no cluster yet: what is put into /etc/pve
+/// Reports whether the snapshot's host was a member, and this one has joined no cluster yet: what is put into /etc/pve
 /// now would be overwritten by the join, or keep it from happening.
 pub fn is_before_join(from: &Facts, here: &Facts, request: &RestoreRequest) -> bool {
     from.cluster.is_some() && here.cluster.is_none() && here.has(Product::Pve) && !request.recover

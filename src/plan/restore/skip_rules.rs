@@ -19,7 +19,7 @@ const OF_A_NEW_CLUSTER: [&str; 2] = ["pve-ca", "pve-www-key"];
 const APT_SOURCES: &str = "apt-sources";
 const DATASTORES: &str = "pbs-datastores";
 
-/// Why a member is left alone, and what to do instead.
+/// The reason why an entry is skipped, and what to do instead.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SkipReason {
     pub reason: String,
@@ -32,21 +32,21 @@ impl SkipReason {
     }
 }
 
-/// None: nothing speaks against it.
-pub fn refusal(
-    one: &SelectedEntry,
+/// Returns the reason to skip an entry. None: nothing speaks against it.
+pub fn skip_reason(
+    selected: &SelectedEntry,
     from: &Facts,
     here: &HostState,
     request: &RestoreRequest,
 ) -> Option<SkipReason> {
-    let (item, path) = (one.item, one.entry.path.as_path());
+    let (item, path) = (selected.item, selected.entry.path.as_path());
     of_row(item, here.facts, request)
         .or_else(|| of_place(path))
-        .or_else(|| of_other_host(one, from, here, request))
-        .or_else(|| path.starts_with(PVE).then(|| of_tree(one, from, here, request)).flatten())
+        .or_else(|| of_other_host(selected, from, here, request))
+        .or_else(|| path.starts_with(PVE).then(|| of_tree(selected, from, here, request)).flatten())
         .or_else(|| held_back(item, request))
-        .or_else(|| (item.id == DATASTORES).then(|| of_datastores(one)).flatten())
-        .or_else(|| here.fixed.get(&one.entry.path).cloned())
+        .or_else(|| (item.id == DATASTORES).then(|| of_datastores(selected)).flatten())
+        .or_else(|| here.fixed.get(&selected.entry.path).cloned())
 }
 
 fn of_row(item: &Item, here: &Facts, request: &RestoreRequest) -> Option<SkipReason> {
@@ -78,15 +78,15 @@ fn of_place(path: &Path) -> Option<SkipReason> {
     run_time.then(|| SkipReason::new("nothing is kept there", "it is made at run time"))
 }
 
-/// Names of the old host and its hardware must not come to another one unnoticed.
+/// Skips names of the old host and its hardware, which must not come to another host unnoticed.
 fn of_other_host(
-    one: &SelectedEntry,
+    selected: &SelectedEntry,
     from: &Facts,
     here: &HostState,
     request: &RestoreRequest,
 ) -> Option<SkipReason> {
-    let item = one.item;
-    if one.entry.path.as_path().starts_with(PVE) || item.restore == RestoreRule::AddLines {
+    let item = selected.item;
+    if selected.entry.path.as_path().starts_with(PVE) || item.restore == RestoreRule::AddLines {
         return None;
     }
 
@@ -96,7 +96,7 @@ fn of_other_host(
         return Some(SkipReason::new(format!("would name this host {node}"), hint));
     }
 
-    if one.is_named {
+    if selected.is_named {
         return None;
     }
     let only = format!("`--only {}` brings it back all the same", item.id);
@@ -116,7 +116,7 @@ fn of_other_host(
     }
 }
 
-/// The name that the snapshot's host has from now on.
+/// Returns the name that the snapshot's host has from now on.
 pub(crate) fn node_now<'a>(from: &'a Facts, request: &'a RestoreRequest) -> &'a str {
     let renamed = request.node.as_ref().filter(|(old, _)| *old == from.node);
     renamed.map_or(&from.node, |(_, new)| new)
@@ -131,12 +131,12 @@ fn held_back(item: &Item, request: &RestoreRequest) -> Option<SkipReason> {
 // ---- /etc/pve
 
 fn of_tree(
-    one: &SelectedEntry,
+    selected: &SelectedEntry,
     from: &Facts,
     here: &HostState,
     request: &RestoreRequest,
 ) -> Option<SkipReason> {
-    let (entry, item) = (&one.entry, one.item);
+    let (entry, item) = (&selected.entry, selected.item);
     let below = entry.path.as_path().strip_prefix(PVE).ok()?;
     let is_virtual = PVE_VIRTUAL.iter().chain([&PVE_LOCKS]).any(|name| below.starts_with(name));
     if is_virtual || below.file_name().is_none() {
@@ -146,15 +146,15 @@ fn of_tree(
         return Some(SkipReason::new("pmxcfs has no links", "make a file of it by hand"));
     }
 
-    let size = match &one.content {
+    let size = match &selected.content {
         Content::Bytes(bytes) => bytes.len() as u64,
         _ => entry.size,
     };
     if size > PMXCFS_MAX_BYTES {
         return Some(SkipReason::new("larger than the 1 MiB that pmxcfs takes", "keep it outside /etc/pve"));
     }
-    of_cluster(one, below, from, here, request)
-        .or_else(|| of_guest(one, here))
+    of_cluster(selected, below, from, here, request)
+        .or_else(|| of_guest(selected, here))
         .or_else(|| of_state(here.tree, item))
 }
 
@@ -181,9 +181,9 @@ fn of_state(tree: ClusterFsState, item: &Item) -> Option<SkipReason> {
     }
 }
 
-/// Skips on a member all but its own and what was named; of other nodes everything everywhere.
+/// Skips on a member of a cluster all but its own and what was named; of other nodes everything everywhere.
 fn of_cluster(
-    one: &SelectedEntry,
+    selected: &SelectedEntry,
     below: &Path,
     from: &Facts,
     here: &HostState,
@@ -198,7 +198,7 @@ fn of_cluster(
 
     let node = node_of(below);
     if let Some(node) = node.as_deref().filter(|node| *node != here.facts.node)
-        && !one.is_exact
+        && !selected.is_exact
     {
         let hint = if node == from.node {
             format!("`--node {node}={}` makes it this node's", here.facts.node)
@@ -209,14 +209,14 @@ fn of_cluster(
     }
 
     here.facts.cluster.as_ref()?;
-    if OF_A_NEW_CLUSTER.contains(&one.item.id) {
+    if OF_A_NEW_CLUSTER.contains(&selected.item.id) {
         return Some(SkipReason::new(
             "belongs to a cluster that is built anew, never to one that lives",
             "`pvecm updatecerts` keeps it",
         ));
     }
 
-    if node.is_none() && !one.is_exact && !request.cluster_wide {
+    if node.is_none() && !selected.is_exact && !request.cluster_wide {
         return Some(SkipReason::new(
             "all nodes of the cluster share it",
             "name the object or its own path, or take all of it with --cluster-wide",
@@ -230,22 +230,22 @@ fn node_of(below: &Path) -> Option<String> {
     (parts.next()? == "nodes").then(|| parts.next().map(|name| name.to_string_lossy().into_owned()))?
 }
 
-fn of_guest(one: &SelectedEntry, here: &HostState) -> Option<SkipReason> {
-    let guest = GuestPath::of(one.entry.path.as_path())?;
+fn of_guest(selected: &SelectedEntry, here: &HostState) -> Option<SkipReason> {
+    let guest = GuestPath::of(selected.entry.path.as_path())?;
     let GuestPath { kind, id, .. } = guest;
-    if let Some(other) = here.guests.get(&id).filter(|path| **path != one.entry.path) {
+    if let Some(other) = here.guests.get(&id).filter(|path| **path != selected.entry.path) {
         return Some(SkipReason::new(
             format!("guest {id} is here already as /{other}"),
             format!("remove that one, or bring this one back as another: --as NEWID vm/{id}"),
         ));
     }
 
-    let Some(LivePath::There { print, content: Some(text), .. }) = here.live.get(&one.entry.path) else {
+    let Some(LivePath::There { print, content: Some(text), .. }) = here.live.get(&selected.entry.path) else {
         return None;
     };
-    let is_as_it_is = match &one.content {
+    let is_as_it_is = match &selected.content {
         Content::Bytes(bytes) => bytes == text,
-        _ => print.sha256 == one.entry.sha256,
+        _ => print.sha256 == selected.entry.sha256,
     };
     let lock = guest_conf::lock(std::str::from_utf8(text).ok()?).filter(|_| !is_as_it_is)?;
 
@@ -257,9 +257,9 @@ fn of_guest(one: &SelectedEntry, here: &HostState) -> Option<SkipReason> {
 
 // ---- PBS
 
-/// None of its datastores was left.
-fn of_datastores(one: &SelectedEntry) -> Option<SkipReason> {
-    let Content::Bytes(bytes) = &one.content else { return None };
+/// Skips a file of which no datastore is left.
+fn of_datastores(selected: &SelectedEntry) -> Option<SkipReason> {
+    let Content::Bytes(bytes) = &selected.content else { return None };
     let is_empty = bytes.iter().all(u8::is_ascii_whitespace);
     is_empty.then(|| SkipReason::new("none of its datastores is mounted", "mount them, then restore again"))
 }

@@ -133,7 +133,7 @@ pub fn look(host: &Host, journal: &Journal) -> Result<Vec<(Name, Option<Action>)
     Ok(left)
 }
 
-/// After the last step: new directories have the time that the snapshot says, and all of it survives a power cut.
+/// Ends the last step: new directories get the time that the snapshot says, and all of it survives a power cut.
 pub fn settle(host: &Host, journal: &mut Journal) -> Result<()> {
     let targets = Targets::open(host, std::iter::empty())?;
     for step in journal.record.steps.iter().rev() {

@@ -35,7 +35,7 @@ pub struct Line {
     pub result: String,
 }
 
-/// Errors are a problem of the record, never of what was done.
+/// Appends a line. Errors are a problem of the record, never of what was done.
 pub fn note(host: &Host, verb: &str, record: &RestoreRecord, result: &str) -> Option<Problem> {
     let line = Line {
         at: Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
@@ -62,7 +62,7 @@ fn append(host: &Host, line: &Line) -> Result<()> {
         .with_context(|| path.display().to_string())
 }
 
-/// All lines, oldest first. One that a power cut left half is passed over.
+/// Reads all lines, oldest first. A line that a power cut left half is passed over.
 pub fn lines(host: &Host) -> Result<Vec<Line>> {
     let text = match files::read_small(&host.state_dir(), FILE, MAX_BYTES) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),

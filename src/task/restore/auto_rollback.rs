@@ -26,23 +26,23 @@ use crate::task::restore;
 
 const FILE: &str = "armed.json";
 const MAX_BYTES: u64 = 64 << 10;
-/// How its audit line begins.
+/// The beginning of its audit line.
 const BY_ITSELF: &str = "undone by itself";
 const NOBODY: &str = "nobody confirmed it";
 const POLL: Duration = Duration::from_millis(300);
-/// How long who restores or undoes is waited for when the time is up.
+/// Wait for another restore or undo when the time is up.
 const LOCK_WAIT: Duration = Duration::from_secs(300);
-/// A restore that still is not done so long after it should have undone itself (`perform::ARMED_LIMIT`) hangs, and is
+/// A restore that still is not done so long after it should have undone itself (`restore::ARMED_LIMIT`) hangs, and is
 /// ended.
 const HANG_GRACE: Duration = Duration::from_secs(60);
-/// How long a backup is waited for: one that hangs on the network that was cut must not keep it cut.
+/// Wait for a backup: one that hangs on the network that was cut must not keep it cut.
 const BACKUP_WAIT: Duration = Duration::from_secs(15);
 /// An undo that could not put back all is tried again so soon, then after twice that, and so on.
 const AGAIN_FIRST: Duration = Duration::from_secs(15);
 const AGAIN_MAX: Duration = Duration::from_secs(300);
-/// How long `confirm` waits for the restore to do its last, or for an undo to end.
+/// Wait of `confirm` for the restore to do its last, or for an undo to end.
 const CONFIRM_WAIT: Duration = Duration::from_secs(20);
-/// How long after the end of its time the one who waits may take to begin; then who watches does it.
+/// Time that the waiting process may take to begin after the end of its time; then the watching process does it.
 const WATCH_GRACE: Duration = Duration::from_secs(5);
 const START_LIMIT: Duration = Duration::from_secs(20);
 /// The number of rounds of probes in a row that must be good.
@@ -100,7 +100,7 @@ impl PendingConfirm {
     }
 }
 
-/// How it ended.
+/// The end of an armed restore.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ended {
     Confirmed,
@@ -171,7 +171,7 @@ pub fn arm(host: &Host, id: &str, within: Duration, probes: &[Probe]) -> Result<
     Ok(armed)
 }
 
-/// Somebody goes on with it: his time begins again, so that he is not taken for the one who was cut short.
+/// Begins the time of a resumed restore again, so that it is not taken for one that was cut short.
 pub fn go_on(host: &Host, id: &str) -> Result<()> {
     let Some(armed) = read(host).filter(|armed| armed.id == id && armed.boot == session::boot_id()) else {
         return Ok(());
@@ -180,7 +180,7 @@ pub fn go_on(host: &Host, id: &str) -> Result<()> {
     write(host, &PendingConfirm { at, deadline: at + (armed.deadline - armed.at), ..armed })
 }
 
-/// All is done and the services are settled, however long they took: from now on somebody can confirm.
+/// Begins the time to confirm: all is done and the services are settled, however long they took.
 pub fn begin(host: &Host, armed: PendingConfirm) -> Result<PendingConfirm> {
     let armed = PendingConfirm { deadline: session::uptime() + armed.within, ..armed };
     write(host, &armed)?;
@@ -211,7 +211,8 @@ const UNIT: [&str; 7] = [
     "--property=RefuseManualStop=yes",
 ];
 
-/// systemd keeps it when the session that applied goes; without systemd a session of its own does.
+/// Starts the waiting process. systemd keeps it when the session that applied goes; without systemd a session of its
+/// own does.
 fn start_waiting(host: &Host, id: &str) -> Result<()> {
     let own = std::env::current_exe().context("cannot find this program")?;
     let mut words = vec![own.display().to_string()];
@@ -301,7 +302,7 @@ pub fn wait(host: &Host, apis: &[(Product, ApiConfig)]) -> Result<Ended> {
     }
 }
 
-/// Why an armed restore undid itself. None: somebody undid it.
+/// Returns why an armed restore undid itself. None: somebody undid it.
 pub fn why_undone(host: &Host, id: &str) -> Option<String> {
     let lines = audit_log::lines(host).ok()?;
     let last = lines.into_iter().rev().find(|line| line.id == id && line.verb == "undo")?;
@@ -317,7 +318,7 @@ fn ended(dir: &std::path::Path) -> Result<Ended> {
     })
 }
 
-/// Looks on, for the one who applied it: the end is the waiting process's, and only where that one is gone this one's.
+/// Watches for the admin who applied it: the waiting process ends it, and this one only when that one is gone.
 /// Errors: it could not be undone; a signal ended the watching, and it is still armed.
 pub fn watch(
     host: &Host,
@@ -354,7 +355,7 @@ pub fn undo_due(host: &Host, apis: &[(Product, ApiConfig)]) -> Result<Ended> {
     }
 }
 
-/// Also over what somebody changed since: it is there to win a connection back, and keeps a copy of that.
+/// Undoes now, also over what somebody changed since: it is there to win a connection back, and keeps a copy of that.
 /// `Nothing`: its time began only now. Errors: what could not be put back.
 fn undo_now(host: &Host, apis: &[(Product, ApiConfig)], why: &str) -> Result<Ended> {
     let Some(first) = read(host) else { return Ok(Ended::Nothing) };
@@ -400,7 +401,7 @@ fn undo_now(host: &Host, apis: &[(Product, ApiConfig)], why: &str) -> Result<End
     Ok(Ended::Undone)
 }
 
-/// A restore that still writes is waited for until it hangs, a backup only so long: it reads.
+/// Takes the locks. Waits for a restore that still writes until it hangs, for a backup only so long: it reads.
 fn alone_at_last(host: &Host, armed: &PendingConfirm) -> Result<(Option<Lock>, RestoreLock)> {
     let done_by = armed.done_by();
     let left = done_by.map(|at| Duration::from_secs_f64((at - session::uptime()).clamp(0.0, 1e9)));
@@ -480,7 +481,7 @@ pub fn confirm_from_here(host: &Host, id: Option<&str>) -> Result<(String, Optio
 }
 
 fn confirm(host: &Host, armed: &PendingConfirm, how: &str) -> Result<Option<Problem>> {
-    // Nobody undoes it meanwhile, and nobody still applies it.
+    // Until it is confirmed nobody undoes it, and nobody still applies it.
     let _alone = patiently(CONFIRM_WAIT, || restore::lock_restore(host))?;
     if read(host).is_none_or(|now| now.id != armed.id || now.is_due()) {
         return Err(too_late(host, &armed.id).into());
@@ -514,7 +515,7 @@ fn too_late(host: &Host, id: &str) -> Fault {
     Fault::new(FaultKind::Unconfirmed, format!("{id}: {is}")).hint(hint)
 }
 
-/// Back and on from where it was cut short.
+/// Returns the hint on how to go back and on from where it was cut short.
 pub fn ways(id: &str, phase: RestorePhase) -> String {
     let back = format!("`pbx-config undo {id}` goes back");
     if phase == RestorePhase::Undoing {
@@ -524,7 +525,7 @@ pub fn ways(id: &str, phase: RestorePhase) -> String {
     }
 }
 
-/// An undo by hand ends the waiting.
+/// Ends the waiting after an undo by hand.
 pub fn forget(host: &Host, id: &str) -> Result<()> {
     match read(host) {
         Some(armed) if armed.id == id => disarm(host),

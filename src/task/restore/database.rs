@@ -24,7 +24,7 @@ use crate::sys::host::Host;
 use crate::sys::pmxcfs::offline::{self, Edit, Ready};
 use crate::sys::pmxcfs::{DATABASE, LOGS, UNIT};
 
-/// The database takes the place of every file of /etc/pve that was picked.
+/// Puts the database in the place of every file of /etc/pve that was picked.
 ///
 /// Errors: `NotFound` when the snapshot has none; `Failed` while pmxcfs runs, and for what it would not start on;
 /// `Usage` for a tree of another node or of a cluster.
@@ -37,8 +37,9 @@ pub fn take(
     let Some(how) = request.database else { return Ok(Vec::new()) };
     let name = Name::new(DATABASE.trim_start_matches('/'));
     let fault = |kind, what: String, hint: &str| Fault::new(kind, what).hint(hint);
-    let one = picked.wanted.iter().position(|one| one.entry.path == name).map(|at| picked.wanted.remove(at));
-    let (Some(one), Some(bytes)) = (one, picked.contents.get(&name)) else {
+    let at = picked.wanted.iter().position(|selected| selected.entry.path == name);
+    let selected = at.map(|at| picked.wanted.remove(at));
+    let (Some(selected), Some(bytes)) = (selected, picked.contents.get(&name)) else {
         let id = &picked.id;
         let what = if picked.facts.has(Product::Pve) {
             format!("{id} has no database of /etc/pve: it could not be read then, or was left out")
@@ -65,19 +66,18 @@ pub fn take(
     let ready = offline::prepare(bytes, &edit(how, request, cards, &told))?;
     check(host, &ready)?;
 
-    let mut advice = advice(&one, &ready, how);
-    let tell = |text| Advice { item: one.item.id.to_owned(), text, commands: Vec::new() };
+    let mut advice = advice(&selected, &ready, how);
+    let tell = |text| Advice { item: selected.item.id.to_owned(), text, commands: Vec::new() };
     advice.extend(told.into_inner().into_iter().map(tell));
-    picked.wanted.retain(|one| !one.entry.path.as_path().starts_with(PVE));
+    picked.wanted.retain(|selected| !selected.entry.path.as_path().starts_with(PVE));
 
-    let mut new = SelectedEntry { content: Content::Bytes(ready.database), is_named: true, ..one };
+    let mut new = SelectedEntry { content: Content::Bytes(ready.database), is_named: true, ..selected };
     (new.entry.kind, new.entry.mode, new.entry.uid, new.entry.gid) = (EntryKind::File, 0o600, 0, 0);
     picked.wanted.push(new);
     Ok(advice)
 }
 
-/// The names of nodes and cards are put wherever files say them, as they are file by file; `told` is what is to be
-/// known of that.
+/// Builds the edit that puts new names of nodes and cards wherever files say the old ones; `told` collects its notes.
 fn edit<'a>(
     how: Database,
     request: &'a RestoreRequest,
@@ -91,7 +91,7 @@ fn edit<'a>(
         let mut notes = Vec::new();
         if !moves.is_empty() {
             let there = references::file(&path, data, &moves);
-            notes.extend(there.refused.map(|(reason, hint)| format!("{reason}: {hint}")));
+            notes.extend(there.skip_reason.map(|(reason, hint)| format!("{reason}: {hint}")));
             notes.extend(there.notes);
             content = there.content;
         }
@@ -135,9 +135,9 @@ fn check(host: &Host, ready: &Ready) -> Result<(), Fault> {
     Ok(())
 }
 
-fn advice(one: &SelectedEntry, ready: &Ready, how: Database) -> Vec<Advice> {
+fn advice(selected: &SelectedEntry, ready: &Ready, how: Database) -> Vec<Advice> {
     let tell = |text: &str, commands: &[&str]| Advice {
-        item: one.item.id.to_owned(),
+        item: selected.item.id.to_owned(),
         text: text.to_owned(),
         commands: commands.iter().map(|command| (*command).to_owned()).collect(),
     };
@@ -157,9 +157,9 @@ fn advice(one: &SelectedEntry, ready: &Ready, how: Database) -> Vec<Advice> {
     advice
 }
 
-/// pmxcfs is stopped now, and is started on its new database. A log that a killed one left would be replayed into
-/// that: it goes first. Where there is none the step stands all the same, so that undoing takes away the log that
-/// the new database has by then.
+/// Adds the start of pmxcfs on its new database, and the removal of logs. A log that a killed pmxcfs left would be
+/// replayed into that database: it goes first. The step stands where there is no log, too, so that undoing takes away
+/// the log that the new database has by then.
 ///
 /// Errors: something that is no file has the name of the database or of a log.
 pub fn start(
@@ -169,7 +169,7 @@ pub fn start(
     request: &RestoreRequest,
 ) -> Result<()> {
     let name = Name::new(DATABASE.trim_start_matches('/'));
-    let wanted = picked.wanted.iter().find(|one| one.entry.path == name);
+    let wanted = picked.wanted.iter().find(|selected| selected.entry.path == name);
     let (Some(_), Some(wanted)) = (request.database, wanted) else { return Ok(()) };
     let at = plan.steps.iter().position(|step| step.path == name);
     let mut steps = Vec::new();
@@ -229,7 +229,7 @@ fn step(wanted: &SelectedEntry, path: Name, after: FileState) -> RestoreStep {
     }
 }
 
-/// The state of the log that `How::Remove` expects.
+/// Returns the state of the log that `Action::Remove` expects.
 fn no_log() -> FileState {
     FileState {
         kind: EntryKind::File,

@@ -15,7 +15,7 @@ impl Deadline {
         Self(Some((Instant::now(), whole)))
     }
 
-    /// A limit of a part's own, cut to what is left of the whole; zero when nothing is.
+    /// Returns a limit of a part's own, cut to what is left of the whole; zero when nothing is.
     pub fn cut(self, own: Duration) -> Duration {
         self.0.map_or(own, |(since, whole)| own.min(whole.saturating_sub(since.elapsed())))
     }

@@ -16,8 +16,8 @@ use crate::sys::process::exec::{Cmd, ToolStatus};
 
 /// The kernel answers at once.
 const LINKS_LIMIT: Duration = Duration::from_secs(10);
-/// The rows that tell cards, the better one first.
-const CARD_ROWS: [&str; 2] = ["state-links", "state-addresses"];
+/// The items that list NICs, the better source first.
+const CARD_ITEMS: [&str; 2] = ["state-links", "state-addresses"];
 
 pub fn look(host: &Host, picked: &SelectedEntries, request: &RestoreRequest) -> HostHardware {
     let is_there = |device: &String| {
@@ -43,13 +43,15 @@ pub fn running(host: &Host, steps: &[RestoreStep]) -> BTreeSet<Name> {
 
 /// Reads the NICs as a backup of this host would record them.
 fn cards(host: &Host) -> Option<Vec<nics::Card>> {
-    let rows = CARD_ROWS.iter().filter_map(|id| catalog::items().find(|item| item.id == *id));
-    rows.filter_map(|item| match item.source {
-        Source::Output { argv, .. } => {
-            let output = host.exec.run(&Cmd::new(argv.iter().copied(), LINKS_LIMIT)).ok()??;
-            (output.status == ToolStatus::Exit(0)).then(|| nics::cards(&output.stdout))
-        }
-        _ => None,
-    })
-    .find(|cards| !cards.is_empty())
+    CARD_ITEMS
+        .iter()
+        .filter_map(|id| catalog::items().find(|item| item.id == *id))
+        .filter_map(|item| match item.source {
+            Source::Output { argv, .. } => {
+                let output = host.exec.run(&Cmd::new(argv.iter().copied(), LINKS_LIMIT)).ok()??;
+                (output.status == ToolStatus::Exit(0)).then(|| nics::cards(&output.stdout))
+            }
+            _ => None,
+        })
+        .find(|cards| !cards.is_empty())
 }

@@ -44,7 +44,7 @@ pub struct RestoreRecord {
     pub steps: Vec<RestoreStep>,
     /// Folders whose time changes with what is put into them.
     pub folders: Vec<(Name, Mtime)>,
-    /// In the order they are done.
+    /// Stages in the order they are done.
     #[serde(flatten, with = "stage::by_name")]
     pub stages: Vec<Stage>,
     /// Units that ran before: only those are restarted, and started again.
@@ -167,7 +167,7 @@ impl Journal {
         }
     }
 
-    /// Appends and has it on the disk before it returns.
+    /// Appends lines, and has them on the disk before it returns.
     pub fn write(&mut self, lines: &str) -> Result<()> {
         let write = |file: &mut File| file.write_all(lines.as_bytes()).and_then(|()| file.sync_data());
         write(&mut self.file)
@@ -195,7 +195,7 @@ impl Journal {
         self.dir.join("after").join(n.to_string())
     }
 
-    /// A new file for what somebody put in the place of step `n` since.
+    /// Creates a file for what somebody put in the place of step `n` since.
     pub fn new_found(&self, n: usize) -> Result<(PathBuf, File)> {
         let folder = self.dir.join("found");
         files::make_private_dir(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
@@ -212,7 +212,7 @@ impl Journal {
         unreachable!("numbers do not end")
     }
 
-    /// The name under which step `n` writes beside its file: of digits, as pmxcfs's own readers pass over.
+    /// Returns the name under which step `n` writes beside its file: of digits, as pmxcfs's own readers pass over.
     pub fn temp(&self, n: usize) -> String {
         let digits: String = self.record.id.chars().filter(char::is_ascii_digit).collect();
         format!(".pbx.tmp.{digits}{n:05}")
@@ -225,7 +225,7 @@ fn open_journal(dir: &Path) -> Result<File> {
     open.with_context(|| format!("cannot open {}", path.display()))
 }
 
-/// A new private directory, named after the time.
+/// Creates a private directory, named after the time.
 pub fn new_folder(host: &Host) -> Result<(String, PathBuf)> {
     let parent = folder(host);
     files::make_private_dir(&parent).with_context(|| format!("cannot make {}", parent.display()))?;
@@ -244,7 +244,7 @@ pub fn new_folder(host: &Host) -> Result<(String, PathBuf)> {
     unreachable!("numbers do not end")
 }
 
-/// Ids in the order of time.
+/// Lists the ids of all restores in the order of time.
 pub fn ids(host: &Host) -> Vec<String> {
     let mut ids: Vec<String> = fs::read_dir(folder(host))
         .into_iter()
@@ -261,7 +261,7 @@ pub fn ids(host: &Host) -> Vec<String> {
     ids
 }
 
-/// The last restore before this one that is not undone and can be read.
+/// Returns the last restore before this one that is not undone and can be read.
 pub fn older(host: &Host, id: &str) -> Option<String> {
     let ids = ids(host);
     let at = ids.iter().position(|known| known == id)?;
@@ -271,8 +271,8 @@ pub fn older(host: &Host, id: &str) -> Option<String> {
     ids[..at].iter().rev().find(is_not_undone).cloned()
 }
 
-/// The restore of this id; without one the last of all, whether it is undone or not: that another one is undone than
-/// the one before is never a surprise.
+/// Opens the restore of this id; without an id the last of all, whether it is undone or not, so that nobody undoes
+/// an older one by surprise.
 /// Errors: `NotFound` with what there is; it cannot be read, with what to undo instead.
 pub fn find(host: &Host, id: Option<&str>) -> Result<Journal> {
     let ids = ids(host);
@@ -307,7 +307,7 @@ pub fn find(host: &Host, id: Option<&str>) -> Result<Journal> {
 }
 
 /// Removes what is older than is kept, and what a restore left that was killed before it could write anything.
-/// One that is half done, half undone or armed stays whatever its age.
+/// A restore that is half done, half undone or armed stays whatever its age.
 pub fn sweep(host: &Host, armed: Option<&str>) -> Vec<Problem> {
     let known = ids(host);
     let is_unknown = |name: &OsStr| known.iter().all(|id| *name != **id);

@@ -43,12 +43,12 @@ use crate::sys::host::Host;
 use crate::sys::pmxcfs::write::{LOCK_OUTLIVED, LOCK_WAIT};
 use crate::sys::process::lock::Lock;
 
-/// How steps are done that may cut the admin's own connection.
+/// Options of steps that may cut the admin's own connection.
 #[derive(Debug, Clone)]
 pub struct ConfirmOptions {
     pub within: Duration,
     pub probes: Vec<Probe>,
-    /// Also for a system that is only mounted here.
+    /// Arms a system that is only mounted here, too.
     pub always: bool,
 }
 
@@ -72,8 +72,8 @@ fn seconds_left<S: serde::Serializer>(armed: &Option<PendingConfirm>, to: S) -> 
     armed.as_ref().map(PendingConfirm::left).serialize(to)
 }
 
-/// How long that may take which may cut the admin's own connection, its services and the limits of their commands
-/// together; then it is undone. `ifreload` waits a minute for an address.
+/// Time limit of the stage that may cut the admin's own connection, its services and their commands included; then it
+/// is undone. `ifreload` waits a minute for an address.
 pub const ARMED_LIMIT: Duration = Duration::from_secs(5 * 60);
 /// The lock below.
 const RESTORE: &str = "restore.lock";
@@ -129,9 +129,9 @@ pub fn run(
 
     let mut problems = journal::sweep(host, None);
     let plan = &prepared.plan;
-    problems.extend(plan.refused.iter().filter(|refused| refused.named).map(|refused| {
-        let problem = Problem::warning(format!("/{}: is left alone: {}", refused.path, refused.reason));
-        Problem { hint: refused.hint.clone(), ..problem }
+    problems.extend(plan.skipped.iter().filter(|skipped| skipped.named).map(|skipped| {
+        let problem = Problem::warning(format!("/{}: is left alone: {}", skipped.path, skipped.reason));
+        Problem { hint: skipped.hint.clone(), ..problem }
     }));
 
     let services = || plan.stages.iter().map(|stage| &stage.services);

@@ -68,29 +68,29 @@ pub fn observe(host: &Host, picked: &SelectedEntries) -> Result<Observed> {
 
     let mut look =
         Look { root: host.root(), foreign: mounts::foreign_mounts(host.root()), seen: HashMap::new() };
-    for one in picked.wanted.iter().chain(&picked.parts) {
-        let path = one.entry.path.as_path();
+    for selected in picked.wanted.iter().chain(&picked.parts) {
+        let path = selected.entry.path.as_path();
         // Of a running pmxcfs the database is not opened like any other file, not even to be compared. Whoever puts
         // one in place has seen that none runs, and has made it again.
-        let is_live_database =
-            matches!(one.item.source, Source::Database) && !matches!(one.content, Content::Bytes(_));
+        let is_live_database = matches!(selected.item.source, Source::Database)
+            && !matches!(selected.content, Content::Bytes(_));
         if path.starts_with(PVE) || is_live_database {
             continue;
         }
-        let merges = one.item.restore == RestoreRule::AddLines;
+        let merges = selected.item.restore == RestoreRule::AddLines;
         for above in path.ancestors().skip(1).filter(|above| !above.as_os_str().is_empty()) {
             let live = look.at(above, None);
             observed.live.entry(Name::from(above)).or_insert(live);
         }
-        let live = look.at(path, Some((&one.entry.sha256, merges)));
-        observed.live.entry(one.entry.path.clone()).or_insert(live);
+        let live = look.at(path, Some((&selected.entry.sha256, merges)));
+        observed.live.entry(selected.entry.path.clone()).or_insert(live);
     }
 
     observed.fixed = unchangeable(host, picked, &observed);
     Ok(observed)
 }
 
-/// The whole tree at one moment, when there is one that takes writes.
+/// Reads the whole tree at one moment, when there is one that takes writes.
 fn observe_tree(host: &Host, observed: &mut Observed) -> Result<()> {
     if !host.facts.has(Product::Pve) {
         return Ok(());
@@ -236,7 +236,7 @@ fn seen(full: &Path, wanted: Option<(&str, bool)>) -> io::Result<LivePath> {
     Ok(LivePath::There { print, content, is_linked: kind == EntryKind::File && stat.nlink > 1 })
 }
 
-/// Size, hash, and the bytes when they are few.
+/// Returns size, hash, and the bytes when they are few.
 fn hash(mut file: fs::File, keep: bool) -> io::Result<(u64, String, Option<Vec<u8>>)> {
     if keep {
         let mut bytes = Vec::new();
@@ -251,7 +251,7 @@ fn hash(mut file: fs::File, keep: bool) -> io::Result<(u64, String, Option<Vec<u
     Ok((size, hasher.hex(), None))
 }
 
-/// The directories of the snapshot's datastores that are really here: mounted, or with chunks in them.
+/// Lists the directories of the snapshot's datastores that are really here: mounted, or with chunks in them.
 fn datastores(host: &Host, picked: &SelectedEntries) -> BTreeSet<String> {
     let name = Name::new(format!("{}/datastore.cfg", PBS_DIR.trim_start_matches('/')));
     let text = picked.contents.get(&name).map(|text| String::from_utf8_lossy(text)).unwrap_or_default();
@@ -273,9 +273,9 @@ fn unchangeable(host: &Host, picked: &SelectedEntries, observed: &Observed) -> H
     let mut folders: HashMap<Name, Option<SkipReason>> = HashMap::new();
     let mut fixed = HashMap::new();
 
-    for one in picked.wanted.iter().chain(&picked.parts) {
-        let path = one.entry.path.as_path();
-        let is_there = match live.get(&one.entry.path) {
+    for selected in picked.wanted.iter().chain(&picked.parts) {
+        let path = selected.entry.path.as_path();
+        let is_there = match live.get(&selected.entry.path) {
             _ if path.starts_with(PVE) => continue,
             None | Some(LivePath::Blocked(_)) => continue,
             Some(LivePath::There { .. }) => true,
@@ -286,14 +286,14 @@ fn unchangeable(host: &Host, picked: &SelectedEntries, observed: &Observed) -> H
             |folder: &&Path| matches!(live.get(&Name::from(*folder)), Some(LivePath::There { .. }));
         let above = path.ancestors().skip(1).find(is_folder).unwrap_or(Path::new(""));
         let above = || folders.entry(above.into()).or_insert_with(|| of_folder(host, above)).clone();
-        if let Some(refusal) = own.or_else(above) {
-            fixed.insert(one.entry.path.clone(), refusal);
+        if let Some(skip_reason) = own.or_else(above) {
+            fixed.insert(selected.entry.path.clone(), skip_reason);
         }
     }
     fixed
 }
 
-/// `what` is what the path is of the one that is wanted.
+/// Returns why a path cannot be changed; `what` names it beside the path that is wanted.
 fn flagged(host: &Host, path: &Path, what: &str) -> Option<SkipReason> {
     let shown = Path::new("/").join(path);
     let (how, letter) = match flags::flag(&host.path(&shown)).ok()?? {

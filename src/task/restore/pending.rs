@@ -1,4 +1,5 @@
-//! Restores that are not at their end: armed, half done, half undone; what `check` and `status` say of them. Only looks.
+//! Restores that are not at their end: armed, half done, half undone; what `check` and `status` say of them.
+//! Only looks.
 
 use super::auto_rollback;
 use super::journal::{self, Journal, RestorePhase};
@@ -6,7 +7,7 @@ use crate::model::problem::Problem;
 use crate::sys::host::Host;
 use crate::task::restore;
 
-/// Empty for who may not look into the memory of restores.
+/// Lists restores that are not at their end; empty for users who may not look into the memory of restores.
 pub fn restores(host: &Host) -> Vec<Problem> {
     let armed = auto_rollback::read(host);
     let ids = journal::ids(host);
@@ -14,7 +15,7 @@ pub fn restores(host: &Host) -> Vec<Problem> {
         return Vec::new();
     }
 
-    // One that is at work is not half done.
+    // A restore that is at work is not half done.
     let is_busy = restore::is_busy(host);
     let mut problems = Vec::new();
     for id in ids {

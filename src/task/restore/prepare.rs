@@ -96,7 +96,7 @@ pub struct Saved {
     integrity: String,
 }
 
-/// For people, and to tell what changed since.
+/// A step of a saved plan, for people and to find what changed since.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct SavedStep {
     item: String,
@@ -188,7 +188,7 @@ impl Saved {
         Ok(saved)
     }
 
-    /// Before anything is looked for: another host may not even have the snapshot.
+    /// Checks the host before anything is looked for: another host may not even have the snapshot.
     /// Errors: `Failed` for a plan of another host.
     pub fn check_host(&self, host: &Host) -> Result<(), Fault> {
         let shown = |node: &str, machine: &Option<String>| {
@@ -203,7 +203,7 @@ impl Saved {
         Err(fault.hint("make a plan on this host, and look at it"))
     }
 
-    /// Before it is read as a whole.
+    /// Checks the snapshot before it is read as a whole.
     /// Errors: `Failed` when another one has its name now; `Verification`.
     pub fn check_snapshot(&self, chosen: &ChosenSnapshot) -> Result<()> {
         if chosen.open()?.head.manifest_sha256 == self.manifest_sha256 {

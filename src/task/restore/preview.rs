@@ -20,9 +20,9 @@ pub struct Preview {
     pub id: String,
     pub snapshot: SnapshotId,
     pub phase: RestorePhase,
-    /// In the order in which it is done.
+    /// Paths in the order in which they are done.
     pub paths: Vec<Path>,
-    /// In the order they are done; only units that ran, and none of a stage that has nothing to do.
+    /// Stages in the order they are done; only units that ran, and none of a stage that has nothing to do.
     #[serde(flatten, with = "stage::by_name")]
     pub stages: Vec<Stage>,
 }

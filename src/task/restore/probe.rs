@@ -15,8 +15,8 @@ use crate::sys::process::exec::{Cmd, ToolStatus};
 /// The time limit of one probe, including the look-up of a name.
 const LIMIT: Duration = Duration::from_secs(3);
 const HTTPS_PORT: u16 = 443;
-/// From here on a server says that it is broken. Below it has answered: a login page, a redirect, or that it wants
-/// to know who asks.
+/// The lowest status of a server that says that it is broken. Below it the server has answered: a login page, a
+/// redirect, or a question for a password.
 const BROKEN_STATUS: u16 = 500;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -118,7 +118,7 @@ impl Probe {
     }
 }
 
-/// All at once, so that many take no longer than one. Errors: those that are not good, each with why.
+/// Asks all at once, so that many take no longer than one. Errors: those that are not good, each with why.
 pub fn ask(host: &Host, probes: &[Probe]) -> Result<(), String> {
     let failed: Vec<String> = std::thread::scope(|scope| {
         let asked: Vec<_> = probes.iter().map(|probe| scope.spawn(|| probe.ask(host))).collect();
@@ -139,7 +139,7 @@ fn ping(host: &Host, target: &str) -> Result<(), String> {
     }
 }
 
-/// An HTTPS server is there, whoever it is, and is not broken. Errors: why not, without the address.
+/// Asks whether an HTTPS server is there, whoever it is, and not broken. Errors: why not, without the address.
 pub fn answers(url: &str, limit: Duration) -> Result<(), String> {
     let request = HttpRequest { method: "GET", url, headers: &[], body: None, limit, max_bytes: 0 };
     let client = Client::of_anyone().map_err(|error| format!("{error:#}"))?;

@@ -20,7 +20,7 @@ use crate::sys::fs::{files, free_space};
 use crate::sys::host::Host;
 use crate::task::snapshots::ChosenSnapshot;
 
-/// For the record, the journal, and what a file system takes for itself.
+/// Room for the record, the journal, and what a file system takes for itself.
 const SPARE_BYTES: u64 = 4 << 20;
 
 /// Errors: `Failed` when there is no room or the host changed since the plan; nothing was written then.
@@ -77,7 +77,7 @@ fn check_room(host: &Host, steps: &[RestoreStep]) -> Result<()> {
     Ok(())
 }
 
-/// Fills the directory; the times of the directories of the host that will change come back.
+/// Fills the directory; returns the times of the directories of the host that will change.
 fn fill(host: &Host, dir: &Path, chosen: &ChosenSnapshot, prepared: &Prepared) -> Result<Vec<(Name, Mtime)>> {
     let steps = &prepared.plan.steps;
     let (before, after) = (dir.join("before"), dir.join("after"));
@@ -98,7 +98,7 @@ fn fill(host: &Host, dir: &Path, chosen: &ChosenSnapshot, prepared: &Prepared) -
     directory_times(&targets, steps)
 }
 
-/// All contents that will be put in place, each with the hash that the plan says.
+/// Writes all contents that will be put in place, each with the hash that the plan says.
 fn stage(chosen: &ChosenSnapshot, prepared: &Prepared, after: &Path) -> Result<()> {
     let mut later: HashMap<&Name, Vec<usize>> = HashMap::new();
     let steps = &prepared.plan.steps;
@@ -106,7 +106,7 @@ fn stage(chosen: &ChosenSnapshot, prepared: &Prepared, after: &Path) -> Result<(
         match &step.content {
             Content::None => {}
             Content::Bytes(bytes) => stage_one(step, &mut &bytes[..], &after.join(n.to_string()))?,
-            Content::Member(name) => match prepared.picked.contents.get(name) {
+            Content::Entry(name) => match prepared.picked.contents.get(name) {
                 Some(bytes) => stage_one(step, &mut &bytes[..], &after.join(n.to_string()))?,
                 None => later.entry(name).or_default().push(n),
             },
@@ -136,7 +136,7 @@ fn stage_one(step: &RestoreStep, content: &mut dyn Read, to: &Path) -> Result<()
     Ok(())
 }
 
-/// Copies into a new private file; the hash of what went through.
+/// Copies into a new private file; returns the hash of what went through.
 fn copy(content: &mut dyn Read, to: &Path) -> io::Result<String> {
     let (mut file, mut hasher) = (files::new_private_file(to)?, Hasher::default());
     let mut buffer = vec![0; 64 << 10];

@@ -11,7 +11,7 @@ use crate::catalog::{self, Item, RestoreRule, Source};
 use crate::model::index::{Entry, EntryKind, Name, STATE_DIR};
 use crate::model::problem::{Fault, FaultKind};
 use crate::plan::restore::objects::object_names;
-use crate::plan::restore::{Content, PVE, RestoreRequest, SelectedEntries, SelectedEntry, adapt, refuse_one};
+use crate::plan::restore::{Content, PVE, RestoreRequest, SelectedEntries, SelectedEntry, adapt, skip_entry};
 use crate::sys::fs::glob::Pattern;
 use crate::sys::pmxcfs;
 use crate::sys::process::signals::check_stopped;
@@ -52,13 +52,13 @@ pub fn pick(chosen: &ChosenSnapshot, request: &RestoreRequest) -> Result<(Select
         id: index.id.clone(),
         facts: index.facts,
         wanted: Vec::new(),
-        refused: Vec::new(),
+        skipped: Vec::new(),
         folders: folders.map(|entry| (entry.path.clone(), entry.clone())).collect(),
         parts: Vec::new(),
         contents,
     };
     filter.fill(&mut picked, &index.entries);
-    if picked.wanted.is_empty() && picked.refused.is_empty() && request.objects.is_empty() {
+    if picked.wanted.is_empty() && picked.skipped.is_empty() && request.objects.is_empty() {
         let fault = Fault::new(FaultKind::NotFound, format!("nothing in {} is selected", picked.id));
         return Err(fault.hint("`pbx-config show SNAP --files` lists what is in it").into());
     }
@@ -110,12 +110,12 @@ impl<'a> Filter<'a> {
 
     /// Picks from the entries of a snapshot.
     fn fill(&self, picked: &mut SelectedEntries, entries: &[Entry]) {
-        let rows = Rows::new();
+        let catalogue = Catalogue::new();
         let firsts: HashMap<&Name, &Entry> = entries.iter().map(|entry| (&entry.path, entry)).collect();
         for entry in entries {
             if entry.kind == EntryKind::File
                 && self.may_have_objects(&entry.path)
-                && let Ok(item) = rows.of(entry)
+                && let Ok(item) = catalogue.of(entry)
             {
                 picked.parts.push(wanted(entry, item, true, &firsts));
             }
@@ -124,23 +124,23 @@ impl<'a> Filter<'a> {
             }
             let is_exact = self.request.paths.iter().any(|word| is_path_of(word, entry.path.as_path()));
             let is_named = is_exact || self.request.selection.only.contains(&entry.item);
-            match rows.of(entry) {
+            match catalogue.of(entry) {
                 // A directory on the way to an item's files is made when they need it.
                 Err(_) if entry.kind == EntryKind::Dir => {}
                 Ok(item) => {
-                    let one = wanted(entry, item, is_named, &firsts);
-                    picked.wanted.push(SelectedEntry { is_exact, ..one });
+                    let selected = wanted(entry, item, is_named, &firsts);
+                    picked.wanted.push(SelectedEntry { is_exact, ..selected });
                 }
                 Err(reason) => {
                     let hint = "`pbx-config cat SNAP PATH` shows it, to be put in place by hand".to_owned();
-                    refuse_one(&mut picked.refused, entry, is_named, reason, Some(hint));
+                    skip_entry(&mut picked.skipped, entry, is_named, reason, Some(hint));
                 }
             }
         }
     }
 }
 
-/// A path or a glob, with or without its leading slash.
+/// Compiles a path or a glob, with or without its leading slash.
 fn glob(text: &str) -> Result<Pattern> {
     let absolute = if text.starts_with('/') { text.to_owned() } else { format!("/{text}") };
     Pattern::new(&absolute).map_err(|error| Fault::new(FaultKind::Usage, format!("--path: {error:#}")).into())
@@ -151,14 +151,14 @@ fn is_path_of(word: &str, path: &Path) -> bool {
     !word.contains(['*', '?', '[']) && Path::new(word.trim_start_matches('/')) == path
 }
 
-/// A second name of a file comes back as a file of its own: to link across what changes and what stays would tie
-/// together what is not tied here.
+/// Selects an entry. A second name of a file comes back as a file of its own: to link across what changes and what
+/// stays would tie together what is not tied here.
 fn wanted(entry: &Entry, item: &'static Item, is_named: bool, all: &HashMap<&Name, &Entry>) -> SelectedEntry {
     let mut entry = entry.clone();
     item.id.clone_into(&mut entry.item);
     let mut content = Content::None;
     if entry.kind == EntryKind::File {
-        content = Content::Member(entry.path.clone());
+        content = Content::Entry(entry.path.clone());
     } else if let (EntryKind::Hardlink, Some(first)) = (entry.kind, entry.link.clone())
         && let Some(source) = all.get(&first)
     {
@@ -166,36 +166,36 @@ fn wanted(entry: &Entry, item: &'static Item, is_named: bool, all: &HashMap<&Nam
         (entry.kind, entry.size) = (EntryKind::File, source.size);
         entry.sha256.clone_from(&source.sha256);
         entry.xattrs.clone_from(&source.xattrs);
-        content = Content::Member(first);
+        content = Content::Entry(first);
     }
     SelectedEntry { entry, item, content, is_named, is_exact: false, is_merged: false }
 }
 
-struct Row {
+struct ItemPaths {
     item: &'static Item,
     /// Absolute.
     globs: Vec<Pattern>,
     except: Vec<Pattern>,
 }
 
-impl Row {
+impl ItemPaths {
     fn covers(&self, path: &Path) -> bool {
         let covers = |globs: &[Pattern]| globs.iter().any(|glob| glob.covers(path));
         covers(&self.globs) && !covers(&self.except)
     }
 }
 
-/// The catalogue, ready to be asked whose a path is.
-struct Rows {
-    by_id: HashMap<&'static str, Row>,
-    /// In the catalogue's order: what stands first takes a path.
+/// The paths of all items, to find the item that a path belongs to.
+struct Catalogue {
+    by_id: HashMap<&'static str, ItemPaths>,
+    /// Items in the catalogue's order: the first that covers a path takes it.
     with_globs: Vec<&'static str>,
     left_out: Vec<&'static str>,
 }
 
-impl Rows {
+impl Catalogue {
     fn new() -> Self {
-        let mut rows = Self { by_id: HashMap::new(), with_globs: Vec::new(), left_out: Vec::new() };
+        let mut catalogue = Self { by_id: HashMap::new(), with_globs: Vec::new(), left_out: Vec::new() };
         for item in catalog::items() {
             let absolute = |globs: &[&str], below: &str| {
                 let globs = globs.iter().map(|glob| format!("{below}{glob}"));
@@ -212,19 +212,19 @@ impl Rows {
                 _ => (Vec::new(), Vec::new()),
             };
             match item.source {
-                Source::LeftOut(_) => rows.left_out.push(item.id),
-                // Whatever no other row names.
+                Source::LeftOut(_) => catalogue.left_out.push(item.id),
+                // Whatever no other item names.
                 Source::PmxcfsRest => {}
-                _ if !globs.is_empty() => rows.with_globs.push(item.id),
+                _ if !globs.is_empty() => catalogue.with_globs.push(item.id),
                 _ => {}
             }
-            rows.by_id.insert(item.id, Row { item, globs, except });
+            catalogue.by_id.insert(item.id, ItemPaths { item, globs, except });
         }
 
-        rows
+        catalogue
     }
 
-    /// The row whose rules hold for a member. Errors: why it is none's.
+    /// Returns the item whose rules hold for an entry. Errors: why none does.
     fn of(&self, entry: &Entry) -> Result<&'static Item, String> {
         let path = entry.path.as_path();
         let id = entry.item.as_str();
@@ -232,8 +232,8 @@ impl Rows {
             return Err(format!("this version knows no '{id}'"));
         };
         let covering = |ids: &[&str]| {
-            let mut rows = ids.iter().filter_map(|id| self.by_id.get(id));
-            rows.find(|row| row.covers(path)).map(|row| row.item)
+            let mut items = ids.iter().filter_map(|id| self.by_id.get(id));
+            items.find(|paths| paths.covers(path)).map(|paths| paths.item)
         };
         if let Some(item) = covering(&self.left_out)
             && let RestoreRule::Never(why) = item.restore
@@ -242,10 +242,10 @@ impl Rows {
         }
 
         match claimed.item.source {
-            // What the configuration, fstab or the storages name may be anywhere, but not another row's.
+            // What the configuration, fstab or the storages name may be anywhere, but not another item's.
             Source::Configured | Source::MountSecrets | Source::Snippets => {
                 let on_pve = path.starts_with(PVE);
-                let below = || self.by_id.get("pve-other").map(|row| row.item).filter(|_| on_pve);
+                let below = || self.by_id.get("pve-other").map(|paths| paths.item).filter(|_| on_pve);
                 Ok(covering(&self.with_globs).or_else(below).unwrap_or(claimed.item))
             }
             Source::PmxcfsRest if claimed.covers(path) => {
@@ -283,16 +283,16 @@ mod tests {
     }
 
     #[test]
-    fn a_path_comes_back_by_the_rules_of_its_own_row() {
-        let rows = Rows::new();
-        let row = |item: &str, path: &str| rows.of(&entry(item, path)).map(|item| item.id);
-        assert_eq!(row("banners", "etc/motd"), Ok("banners"));
-        assert_eq!(row("include", "srv/app/x"), Ok("include"));
-        assert_eq!(row("include", "etc/shadow"), Ok("accounts"));
-        assert_eq!(row("include", "etc/pve/corosync.conf"), Ok("pve-corosync"));
-        assert_eq!(row("include", "etc/pve/own.cfg"), Ok("pve-other"));
-        assert_eq!(row("pve-other", "etc/pve/user.cfg"), Ok("pve-users"));
-        assert_eq!(row("pve-other", "etc/pve/own.cfg"), Ok("pve-other"));
+    fn a_path_comes_back_by_the_rules_of_its_own_item() {
+        let catalogue = Catalogue::new();
+        let item = |item: &str, path: &str| catalogue.of(&entry(item, path)).map(|item| item.id);
+        assert_eq!(item("banners", "etc/motd"), Ok("banners"));
+        assert_eq!(item("include", "srv/app/x"), Ok("include"));
+        assert_eq!(item("include", "etc/shadow"), Ok("accounts"));
+        assert_eq!(item("include", "etc/pve/corosync.conf"), Ok("pve-corosync"));
+        assert_eq!(item("include", "etc/pve/own.cfg"), Ok("pve-other"));
+        assert_eq!(item("pve-other", "etc/pve/user.cfg"), Ok("pve-users"));
+        assert_eq!(item("pve-other", "etc/pve/own.cfg"), Ok("pve-other"));
     }
 
     #[test]
@@ -307,8 +307,8 @@ mod tests {
     }
 
     #[test]
-    fn a_path_that_is_not_its_rows_is_refused() {
-        let rows = Rows::new();
+    fn a_path_that_its_item_does_not_cover_is_skipped() {
+        let catalogue = Catalogue::new();
         for (item, path) in [
             ("banners", "etc/shadow"),
             ("pve-other", "etc/shadow"),
@@ -318,7 +318,7 @@ mod tests {
             ("root", "root/.bash_history"),
             ("defaults", "etc/default/grub"),
         ] {
-            assert!(rows.of(&entry(item, path)).is_err(), "{item} {path}");
+            assert!(catalogue.of(&entry(item, path)).is_err(), "{item} {path}");
         }
     }
 }

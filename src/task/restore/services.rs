@@ -21,13 +21,13 @@ const UNIT_LIMIT: Duration = Duration::from_secs(90);
 const ASK_LIMIT: Duration = Duration::from_secs(10);
 /// ifreload waits for addresses, `pvesh set /cluster/sdn` for every node.
 const RUN_LIMIT: Duration = Duration::from_secs(120);
-/// How long a unit may take from its start to `active`, and the API from there to its first answer.
+/// Time limit of a unit from its start to `active`, and of the API from there to its first answer.
 const UP_LIMIT: Duration = Duration::from_secs(15);
 const POLL: Duration = Duration::from_millis(300);
 /// The time limit of one question to it; the last one may begin when the time is nearly over.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 
-/// Those of the units that run now. A host without systemd, or one that is only mounted, has none.
+/// Lists the units that run now. A host without systemd, or one that is only mounted, has none.
 pub fn running<'a>(host: &Host, units: impl Iterator<Item = &'a String>) -> Vec<String> {
     let mut running: Vec<String> = Vec::new();
     for unit in units {
@@ -43,7 +43,7 @@ fn is_active(host: &Host, unit: &str) -> bool {
     matches!(host.exec.run(&cmd), Ok(Some(output)) if output.status == ToolStatus::Exit(0))
 }
 
-/// Stops those that ran; in the order of the rows.
+/// Stops the units that ran, in the order of the items.
 pub fn stop(host: &Host, services: &Services, running: &[String], limit: Deadline) -> Vec<Problem> {
     let wanted = services.stop.iter().filter(|unit| running.contains(unit));
     wanted.filter_map(|unit| run(host, &["systemctl", "stop", unit], limit.cut(UNIT_LIMIT))).collect()
@@ -89,8 +89,8 @@ pub fn settle(
 /// services themselves are yet to be started.
 pub fn read_again_at_boot<'a>(host: &Host, touched: impl Iterator<Item = &'a Path>) {
     let touched: Vec<&Path> = touched.collect();
-    for row in READ_EARLY.iter().filter(|row| touched.iter().any(|path| row.meets(path))) {
-        for words in row.again {
+    for reader in READ_EARLY.iter().filter(|reader| touched.iter().any(|path| reader.meets(path))) {
+        for words in reader.again {
             if let Some(problem) = run(host, words, UNIT_LIMIT) {
                 log::warn!("{}", problem.what);
             }
@@ -121,7 +121,7 @@ fn run(host: &Host, words: &[&str], limit: Duration) -> Option<Problem> {
     Some(problem.hint("the files are in place; see the journal, then run it by hand"))
 }
 
-/// Tries again until it is so. Errors: of the last try.
+/// Tries until it succeeds or the time is over. Errors: of the last try.
 fn within<E>(limit: Duration, is_so: impl Fn() -> Result<(), E>) -> Result<(), E> {
     let since = Instant::now();
     loop {

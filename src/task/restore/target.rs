@@ -43,7 +43,7 @@ pub struct StepWrite<'a> {
     /// Hashes of what may be in /etc/pve now, None for nothing there: compared while its lock is held.
     pub expect: &'a [Option<&'a str>],
     pub lock_wait: Duration,
-    /// In /etc/pve its time is set, too; on a disk it always is.
+    /// Sets its time in /etc/pve, too; on a disk it always does.
     pub keeps_time: bool,
 }
 

@@ -34,7 +34,7 @@ pub struct Undone {
     /// Then the last restore before it that is not.
     pub older: Option<String>,
     pub problems: Vec<Problem>,
-    /// Which were put back just now.
+    /// Paths that were put back just now.
     #[serde(skip)]
     pub restored_paths: Vec<Name>,
 }
@@ -111,7 +111,7 @@ enum StepResult {
     Changed,
 }
 
-/// Files only; services are seen to by the caller. Goes on past what cannot be put back.
+/// Puts files back; the caller sees to services. Goes on past what cannot be put back.
 pub fn files(host: &Host, journal: &mut Journal, force: bool) -> Result<Undone> {
     let mut undone = Undone::nothing_of(journal);
     let begun = last_first(journal);

@@ -45,17 +45,18 @@ impl RestoreRequest {
     }
 }
 
-/// The devices that a merge of what is wanted depends on, to be looked for.
+/// Lists the devices that a merge of what is wanted depends on, to be looked for.
 pub fn devices(picked: &SelectedEntries) -> BTreeSet<String> {
-    let merged = picked.wanted.iter().filter(|one| one.item.restore == RestoreRule::AddLines);
-    let texts =
-        merged.filter_map(|one| Some((text_of(&one.entry.path)?, picked.contents.get(&one.entry.path)?)));
+    let merged = picked.wanted.iter().filter(|selected| selected.item.restore == RestoreRule::AddLines);
+    let texts = merged.filter_map(|selected| {
+        Some((text_of(&selected.entry.path)?, picked.contents.get(&selected.entry.path)?))
+    });
     texts.flat_map(|(path, text)| merge::devices(path, text)).collect()
 }
 
 /// Reports whether the NICs of this host matter for what is wanted.
 pub fn needs_cards(picked: &SelectedEntries, request: &RestoreRequest) -> bool {
-    let names = |one: &SelectedEntry| text_of(&one.entry.path).is_some_and(nics::reads);
+    let names = |selected: &SelectedEntry| text_of(&selected.entry.path).is_some_and(nics::reads);
     request.database.is_some() || picked.wanted.iter().any(names)
 }
 
@@ -74,7 +75,8 @@ pub fn cards(
 /// Reports whether something that comes back says a NIC's name; within the database what would come back of /etc/pve.
 fn is_named(picked: &SelectedEntries, request: &RestoreRequest, name: &str) -> bool {
     let wanted = picked.wanted.iter();
-    let wanted = wanted.filter_map(|one| Some((&one.entry.path, one.content.bytes(&picked.contents)?)));
+    let wanted =
+        wanted.filter_map(|selected| Some((&selected.entry.path, selected.content.bytes(&picked.contents)?)));
     let within = picked.contents.iter().map(|(path, text)| (path, text.as_slice()));
     let within = within.filter(|(path, _)| request.database.is_some() && path.as_path().starts_with(PVE));
     let mut texts = wanted.chain(within).filter(|(path, _)| text_of(path).is_some_and(nics::reads));
@@ -121,8 +123,8 @@ fn text_of(name: &Name) -> Option<&str> {
 }
 
 /// Tells something of an entry.
-fn note(one: &SelectedEntry, text: String) -> Advice {
-    Advice { item: one.item.id.to_owned(), text, commands: Vec::new() }
+fn note(selected: &SelectedEntry, text: String) -> Advice {
+    Advice { item: selected.item.id.to_owned(), text, commands: Vec::new() }
 }
 
 // ---- objects
@@ -136,7 +138,7 @@ fn objects(
     let selectors: Vec<Selector> =
         request.objects.iter().map(|word| Selector::parse(word)).collect::<Result<_, _>>()?;
 
-    let parts = picked.parts.iter().map(|one| &one.entry.path);
+    let parts = picked.parts.iter().map(|selected| &selected.entry.path);
     let snapshot = file_tree(parts, |name| picked.contents.get(name).cloned());
     let live = file_tree(here.live.keys(), |name| live_text(name, picked, here));
     let nodes: BTreeSet<&str> = here.live.keys().filter_map(rename::node_of).collect();
@@ -144,24 +146,24 @@ fn objects(
     let place = objects::ObjectHost { node: &here.facts.node, nodes: &nodes };
     let chosen = objects::choose(&selectors, moves, &snapshot, &live, place)?;
     let parts: HashMap<&Name, &SelectedEntry> =
-        picked.parts.iter().map(|one| (&one.entry.path, one)).collect();
+        picked.parts.iter().map(|selected| (&selected.entry.path, selected)).collect();
 
     // A file that comes back whole holds its objects.
-    let whole: HashSet<Name> = picked.wanted.iter().map(|one| one.entry.path.clone()).collect();
+    let whole: HashSet<Name> = picked.wanted.iter().map(|selected| selected.entry.path.clone()).collect();
     // What is named need not be of the categories that come back whole.
     let comes_along = Selection { only: Vec::new(), skip: request.selection.skip.clone() };
     let mut files: BTreeMap<Name, SelectedEntry> = BTreeMap::new();
     let mut advice = Vec::new();
-    for one in chosen {
-        let Some(first) = parts.get(&Name::new(one.from.as_str())).copied() else { continue };
-        let skipped = |part: &SelectedEntry| !comes_along.takes(part.item.id);
-        if skipped(first) {
-            let what = format!("{} stands in '{}', which --skip leaves out", one.name, first.item.id);
+    for object in chosen {
+        let Some(first) = parts.get(&Name::new(object.from.as_str())).copied() else { continue };
+        let is_skipped = |part: &SelectedEntry| !comes_along.takes(part.item.id);
+        if is_skipped(first) {
+            let what = format!("{} stands in '{}', which --skip leaves out", object.name, first.item.id);
             return Err(Fault::new(FaultKind::Usage, what).hint("leave one of the two out"));
         }
-        advice.extend(one.notes.iter().map(|text| note(first, format!("{}: {text}", one.name))));
-        if let Some(fault) = one.refused {
-            picked.refused.push(Skipped {
+        advice.extend(object.notes.iter().map(|text| note(first, format!("{}: {text}", object.name))));
+        if let Some(fault) = object.skip_reason {
+            picked.skipped.push(Skipped {
                 item: first.item.id.to_owned(),
                 path: first.entry.path.clone(),
                 count: 1,
@@ -171,9 +173,9 @@ fn objects(
             });
             continue;
         }
-        for change in as_files(one) {
+        for change in as_files(object) {
             let (path, from) = (Name::new(change.path.as_str()), Name::new(change.from.as_str()));
-            let part = parts.get(&from).filter(|part| !whole.contains(&path) && !skipped(part));
+            let part = parts.get(&from).filter(|part| !whole.contains(&path) && !is_skipped(part));
             if let Some(part) = part {
                 files.insert(path, changed(part, change, &live));
             }
@@ -190,17 +192,17 @@ fn file_tree<'a>(names: impl Iterator<Item = &'a Name>, text: impl Fn(&Name) -> 
 
 /// Returns the entry of a file of the snapshot, with what objects change of it.
 fn changed(part: &SelectedEntry, change: objects::FileChange, live: &FileTree) -> SelectedEntry {
-    let mut one = SelectedEntry { is_named: true, is_exact: true, ..part.clone() };
-    one.entry.path = Name::new(change.path.as_str());
+    let mut selected = SelectedEntry { is_named: true, is_exact: true, ..part.clone() };
+    selected.entry.path = Name::new(change.path.as_str());
     // A file that is made of the live one stays whose it is; of one that is the object nothing stays.
-    one.is_merged = live.contains_key(&change.path)
+    selected.is_merged = live.contains_key(&change.path)
         && change.path == change.from
         && !object_names::is_whole(&change.path);
-    one.content = Content::Bytes(change.content);
-    one
+    selected.content = Content::Bytes(change.content);
+    selected
 }
 
-/// Its changes, or the file it stands in as it is, so that it is counted as unchanged.
+/// Returns its changes, or the file it stands in as it is, so that it is counted as unchanged.
 fn as_files(chosen: ChosenObject) -> Vec<objects::FileChange> {
     if !chosen.changes.is_empty() {
         return chosen.changes;
@@ -220,7 +222,7 @@ fn live_text(name: &Name, picked: &SelectedEntries, here: &HostState) -> Option<
         return None;
     }
     let same = || {
-        let part = picked.parts.iter().chain(&picked.wanted).find(|one| one.entry.path == *name)?;
+        let part = picked.parts.iter().chain(&picked.wanted).find(|selected| selected.entry.path == *name)?;
         let is_same = part.entry.sha256 == print.sha256;
         is_same.then(|| picked.contents.get(name).cloned()).flatten()
     };
@@ -235,41 +237,41 @@ fn relocated(picked: &mut SelectedEntries, moves: &Moves) -> Vec<Advice> {
     }
 
     let mut advice = Vec::new();
-    let mut refused = Vec::new();
-    for one in &mut picked.wanted {
-        let Some(path) = text_of(&one.entry.path).map(str::to_owned) else { continue };
+    let mut skipped = Vec::new();
+    for selected in &mut picked.wanted {
+        let Some(path) = text_of(&selected.entry.path).map(str::to_owned) else { continue };
         // What was chosen as an object has its new names already.
-        if one.is_merged || matches!(one.content, Content::Bytes(_)) {
+        if selected.is_merged || matches!(selected.content, Content::Bytes(_)) {
             continue;
         }
-        let known = one.content.bytes(&picked.contents);
+        let known = selected.content.bytes(&picked.contents);
         let there = references::file(&path, known.unwrap_or_default(), moves);
-        one.entry.path = Name::new(there.path.as_str());
-        match there.refused {
+        selected.entry.path = Name::new(there.path.as_str());
+        match there.skip_reason {
             // Asked for by its name it comes back as it is.
-            Some((reason, hint)) if one.is_named => {
-                advice.push(note(one, format!("/{}: {reason}: {hint}", there.path)));
+            Some((reason, hint)) if selected.is_named => {
+                advice.push(note(selected, format!("/{}: {reason}: {hint}", there.path)));
             }
             Some((reason, hint)) => {
-                refused.push((one.entry.clone(), reason, hint));
+                skipped.push((selected.entry.clone(), reason, hint));
                 continue;
             }
             None => {}
         }
         if known.is_some_and(|before| there.content != before) {
-            one.content = Content::Bytes(there.content);
+            selected.content = Content::Bytes(there.content);
         }
-        advice.extend(there.notes.into_iter().map(|text| note(one, format!("/{}: {text}", there.path))));
+        advice.extend(there.notes.into_iter().map(|text| note(selected, format!("/{}: {text}", there.path))));
     }
 
-    picked.wanted.retain(|one| !refused.iter().any(|(entry, ..)| entry.path == one.entry.path));
-    for (entry, reason, hint) in refused {
-        super::refuse_one(&mut picked.refused, &entry, false, reason, Some(hint));
+    picked.wanted.retain(|selected| !skipped.iter().any(|(entry, ..)| entry.path == selected.entry.path));
+    for (entry, reason, hint) in skipped {
+        super::skip_entry(&mut picked.skipped, &entry, false, reason, Some(hint));
     }
     advice
 }
 
-/// The cards that the snapshot knows: of its record of links and its .link files.
+/// Lists the cards that the snapshot knows: of its record of links and its .link files.
 fn cards_of(picked: &SelectedEntries) -> Vec<Card> {
     let mut old = Vec::new();
     // The second tells less, and only where there is no first.
@@ -318,30 +320,31 @@ fn on_these_cards(
     });
     advice.extend(to_be_matched.into_iter().map(|(text, command)| network(text, vec![command])));
 
-    let mut refused = Vec::new();
-    for one in &mut picked.wanted {
-        let Some(path) = text_of(&one.entry.path).map(str::to_owned).filter(|path| nics::reads(path)) else {
+    let mut skipped = Vec::new();
+    for selected in &mut picked.wanted {
+        let Some(path) = text_of(&selected.entry.path).map(str::to_owned).filter(|path| nics::reads(path))
+        else {
             continue;
         };
-        let Some(before) = one.content.bytes(&picked.contents) else { continue };
+        let Some(before) = selected.content.bytes(&picked.contents) else { continue };
         let adapted = cards.adapt(&path, before);
         // Of a card that is pulled out, and that is named here just so, nothing changes.
         let is_here = is_link_file(&path)
-            && matches!(here.live.get(&one.entry.path), Some(LivePath::There { print, .. }) if print.sha256 == one.entry.sha256);
-        if is_here && adapted.refused.is_some() {
+            && matches!(here.live.get(&selected.entry.path), Some(LivePath::There { print, .. }) if print.sha256 == selected.entry.sha256);
+        if is_here && adapted.skip_reason.is_some() {
             continue;
         }
-        advice.extend(adapted.notes.into_iter().map(|text| note(one, format!("/{path}: {text}"))));
-        if let Some(reason) = adapted.refused.filter(|_| one.item.tied != Tied::Nothing) {
-            refused.push((one.entry.clone(), one.is_named, reason));
+        advice.extend(adapted.notes.into_iter().map(|text| note(selected, format!("/{path}: {text}"))));
+        if let Some(reason) = adapted.skip_reason.filter(|_| selected.item.tied != Tied::Nothing) {
+            skipped.push((selected.entry.clone(), selected.is_named, reason));
         } else if adapted.content != before {
-            one.content = Content::Bytes(adapted.content);
+            selected.content = Content::Bytes(adapted.content);
         }
     }
 
-    picked.wanted.retain(|one| !refused.iter().any(|(entry, ..)| entry.path == one.entry.path));
-    for (entry, is_named, reason) in refused {
-        super::refuse_one(&mut picked.refused, &entry, is_named, reason, hint.clone());
+    picked.wanted.retain(|selected| !skipped.iter().any(|(entry, ..)| entry.path == selected.entry.path));
+    for (entry, is_named, reason) in skipped {
+        super::skip_entry(&mut picked.skipped, &entry, is_named, reason, hint.clone());
     }
     Ok(advice)
 }
@@ -353,23 +356,27 @@ fn merged(picked: &mut SelectedEntries, here: &HostState, world: &HostHardware) 
     let mut advice = Vec::new();
     let mut made = Vec::new();
 
-    for (number, one) in picked.wanted.iter().enumerate() {
-        if one.item.restore != RestoreRule::AddLines || one.is_merged || one.entry.kind != EntryKind::File {
+    for (number, selected) in picked.wanted.iter().enumerate() {
+        if selected.item.restore != RestoreRule::AddLines
+            || selected.is_merged
+            || selected.entry.kind != EntryKind::File
+        {
             continue;
         }
-        let (Some(path), Some(saved)) = (text_of(&one.entry.path), one.content.bytes(&picked.contents))
+        let (Some(path), Some(saved)) =
+            (text_of(&selected.entry.path), selected.content.bytes(&picked.contents))
         else {
             continue;
         };
-        let is_new = matches!(here.live.get(&one.entry.path), None | Some(LivePath::Absent));
-        let now = match live_text(&one.entry.path, picked, here) {
+        let is_new = matches!(here.live.get(&selected.entry.path), None | Some(LivePath::Absent));
+        let now = match live_text(&selected.entry.path, picked, here) {
             Some(now) => now,
             // What is not here at all comes back as it is, but for mounts of what is not here.
             None if is_new && merges::of(path) == Merge::Mounts => Vec::new(),
             None => continue,
         };
         let merged = merge::merge(path, &now, saved, &host);
-        advice.extend(merged.notes.into_iter().map(|text| note(one, format!("/{path}: {text}"))));
+        advice.extend(merged.notes.into_iter().map(|text| note(selected, format!("/{path}: {text}"))));
         made.push((number, merged.content));
     }
 
@@ -383,7 +390,7 @@ fn merged(picked: &mut SelectedEntries, here: &HostState, world: &HostHardware) 
 /// Tells who is here under which number, and who will be: only those whose line comes along.
 fn accounts(picked: &SelectedEntries, here: &HostState) -> Accounts {
     let saved = |path: &str| picked.contents.get(&Name::new(path)).cloned().unwrap_or_default();
-    let comes = |path: &str| picked.wanted.iter().any(|one| one.entry.path == Name::new(path));
+    let comes = |path: &str| picked.wanted.iter().any(|selected| selected.entry.path == Name::new(path));
     let live = [here.users, here.groups].map(account_lines);
     Accounts::of([&saved(PASSWD), &saved(GROUP)], [&live[0], &live[1]]).only(comes(PASSWD), comes(GROUP))
 }
@@ -400,14 +407,16 @@ fn account_lines(numbers: &HashMap<String, u32>) -> Vec<u8> {
 fn by_hand(picked: &SelectedEntries, here: &HostState, request: &RestoreRequest) -> Vec<Advice> {
     let is_other_machine = picked.facts.machine_id != here.facts.machine_id;
     let is_other = is_other_machine || request.recover;
-    let never = |one: &&SelectedEntry| {
-        let is_foreign = one.item.tied == Tied::Hardware && is_other_machine && !one.is_named;
-        (matches!(one.item.restore, RestoreRule::Never(_)) && (is_other || one.is_named)) || is_foreign
+    let never = |selected: &&SelectedEntry| {
+        let is_foreign = selected.item.tied == Tied::Hardware && is_other_machine && !selected.is_named;
+        (matches!(selected.item.restore, RestoreRule::Never(_)) && (is_other || selected.is_named))
+            || is_foreign
     };
-    let items: BTreeSet<&str> = picked.wanted.iter().filter(never).map(|one| one.item.id).collect();
+    let items: BTreeSet<&str> = picked.wanted.iter().filter(never).map(|selected| selected.item.id).collect();
     let snapshot = picked.id.to_string();
     let mut advice = advice::by_hand(&items, &picked.contents, &snapshot, &picked.facts.node);
-    let asks_for_disks = picked.wanted.iter().any(|one| one.item.tied == Tied::Hardware && !one.is_named);
+    let asks_for_disks =
+        picked.wanted.iter().any(|selected| selected.item.tied == Tied::Hardware && !selected.is_named);
     if is_other && asks_for_disks {
         advice.extend(advice::layout(&picked.contents, &snapshot));
     }

@@ -18,7 +18,7 @@ use crate::plan::restore::objects::config_edit;
 const NO_CARD_PREFIXES: [&str; 12] =
     ["lo", "vmbr", "bond", "tap", "veth", "fwbr", "fwpr", "fwln", "vlan", "wg", "docker", "br-"];
 
-/// A piece of hardware.
+/// A physical NIC.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Card {
     pub name: String,
@@ -47,7 +47,7 @@ pub struct Adapted {
     pub content: Vec<u8>,
     pub notes: Vec<String>,
     /// Why it must not come back at all: the host would be cut off.
-    pub refused: Option<String>,
+    pub skip_reason: Option<String>,
 }
 
 /// Reports whether a file, by its path, may name NICs.
@@ -197,11 +197,11 @@ impl Cards {
         self.missing.iter().filter(|card| names(&card.name)).map(one).collect()
     }
 
-    /// The file with the names of this host. `path` is relative to the root.
+    /// Returns the file with the names of this host. `path` is relative to the root.
     pub fn adapt(&self, path: &str, content: &[u8]) -> Adapted {
         let mut notes = Vec::new();
-        let refused = is_interfaces(path).then(|| self.cut_off(content)).flatten();
-        let refused = refused.or_else(|| self.of_no_card(path, content));
+        let skip_reason = is_interfaces(path).then(|| self.cut_off(content)).flatten();
+        let skip_reason = skip_reason.or_else(|| self.of_no_card(path, content));
         let (content, places) = references(path, content, CARD_NAMES, &self.renamed);
         let (content, addresses) =
             if tells_addresses(path) { replaced(content, &self.addresses) } else { (content, 0) };
@@ -218,17 +218,17 @@ impl Cards {
             let named = self.renamed.iter().filter(|(old, _)| mentions(&content, old));
             notes.extend(named.map(|(old, new)| format!("names {old}, which is {new} here: look at it")));
         }
-        Adapted { content, notes, refused }
+        Adapted { content, notes, skip_reason }
     }
 
-    /// A .link file would take the name of a card that is here away, at the next boot.
+    /// Returns why to skip a .link file: at the next boot it would take the name of a card that is here away.
     fn of_no_card(&self, path: &str, content: &[u8]) -> Option<String> {
         let card = linked(content).filter(|_| is_link_file(path))?;
         let is_missing = self.missing.iter().any(|missing| missing.mac == card.mac);
         is_missing.then(|| format!("it names the card {}, which is not here", shown(&card)))
     }
 
-    /// Cards that the file needs and that are not here under any name.
+    /// Returns why to skip a file: it needs cards that are not here under any name.
     fn cut_off(&self, content: &[u8]) -> Option<String> {
         let needed = needed(content);
         let missing: Vec<String> =
@@ -301,7 +301,7 @@ fn shown(card: &Card) -> String {
     format!("{} ({})", card.name, card.mac)
 }
 
-/// The text with the new addresses, in whatever case and with whatever between the bytes the old ones stand.
+/// Returns the text with the new addresses, in whatever case and with whatever between the bytes the old ones stand.
 fn replaced(text: Vec<u8>, pairs: &[Pair]) -> (Vec<u8>, usize) {
     if pairs.is_empty() {
         return (text, 0);
@@ -319,7 +319,7 @@ fn replaced(text: Vec<u8>, pairs: &[Pair]) -> (Vec<u8>, usize) {
     (splice(shown.as_bytes(), edits), places)
 }
 
-/// The cards below everything that an interfaces file brings up: `bridge-ports nic0.5` needs nic0.
+/// Lists the cards below everything that an interfaces file brings up: `bridge-ports nic0.5` needs nic0.
 fn needed(content: &[u8]) -> BTreeSet<String> {
     let text = String::from_utf8_lossy(content);
     let mut needed = BTreeSet::new();
@@ -381,7 +381,7 @@ mod tests {
         assert_eq!(cards.new, [card("enp1s0", 9)]);
         let adapted = |path: &str, text: &str| {
             let adapted = cards.adapt(path, text.as_bytes());
-            assert_eq!(adapted.refused, None, "{path}");
+            assert_eq!(adapted.skip_reason, None, "{path}");
             String::from_utf8(adapted.content).unwrap()
         };
         assert_eq!(
@@ -421,15 +421,15 @@ mod tests {
         let cards =
             Cards::compare(&[card("nic0", 1), card("nic1", 2)], &[card("enp1s0", 7), card("nic9", 2)]);
         let text = b"auto lo vmbr0\niface nic0 inet manual\niface vmbr0 inet static\n\tbridge-ports nic0.7\n";
-        let refused = cards.adapt("etc/network/interfaces", text).refused.unwrap();
+        let skip_reason = cards.adapt("etc/network/interfaces", text).skip_reason.unwrap();
         assert_eq!(
-            refused,
+            skip_reason,
             "it needs nic0 (02:00:00:00:00:01), and no card here has that address; here are enp1s0 (02:00:00:00:00:07)"
         );
         // Not brought up, so nothing is cut off.
         let idle = b"auto lo\niface nic0 inet manual\n";
-        assert_eq!(cards.adapt("etc/network/interfaces", idle).refused, None);
-        assert_eq!(cards.adapt("etc/pve/sdn/fabrics.cfg", text).refused, None);
+        assert_eq!(cards.adapt("etc/network/interfaces", idle).skip_reason, None);
+        assert_eq!(cards.adapt("etc/pve/sdn/fabrics.cfg", text).skip_reason, None);
     }
 
     #[test]

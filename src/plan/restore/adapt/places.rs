@@ -154,7 +154,7 @@ fn string_end(bytes: &[u8], mut at: usize) -> usize {
     at.min(bytes.len())
 }
 
-/// The longest runs of such characters.
+/// Finds the longest runs of such characters.
 pub(crate) fn words(text: &str, is: impl Fn(char) -> bool) -> impl Iterator<Item = Range<usize>> {
     let mut from = 0;
     std::iter::from_fn(move || {

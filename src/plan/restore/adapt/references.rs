@@ -42,8 +42,8 @@ pub struct Moved {
     pub content: Vec<u8>,
     /// Notes on what was rewritten, and what an admin must do besides.
     pub notes: Vec<String>,
-    /// Why it should not come back under the new name, and what to do instead.
-    pub refused: Option<(String, String)>,
+    /// The reason why it should not come back under the new name, and what to do instead.
+    pub skip_reason: Option<(String, String)>,
 }
 
 impl Moves {
@@ -97,7 +97,7 @@ impl Moves {
         *self == Self::default()
     }
 
-    /// The node's name from now on.
+    /// Returns the node's name from now on.
     pub fn node<'a>(&'a self, old: &'a str) -> &'a str {
         renamed(&self.nodes, old).unwrap_or(old)
     }
@@ -107,7 +107,7 @@ pub(crate) fn renamed<'a>(pairs: &'a [Pair], old: &str) -> Option<&'a str> {
     pairs.iter().find(|(known, _)| known == old).map(|(_, new)| new.as_str())
 }
 
-/// A file of the snapshot as it comes back: its path, what it names, and the guest it is.
+/// Returns a file of the snapshot as it comes back: its path, what it names, and the guest it is.
 pub fn file(path: &str, content: &[u8], moves: &Moves) -> Moved {
     let (content, places) = references(path, content, NODE_NAMES, &moves.nodes);
     let mut notes = Vec::new();
@@ -116,7 +116,7 @@ pub fn file(path: &str, content: &[u8], moves: &Moves) -> Moved {
         notes.push(format!("{} in {}", pairs.join(", "), counted(places, "place")));
     }
 
-    let refused = fixed(path, &content, &moves.nodes);
+    let skip_reason = fixed(path, &content, &moves.nodes);
     notes.extend(left_over(path, &content, &moves.nodes));
     let mut path = path.to_owned();
     if let Some(rest) = of_node(&path).map(|(node, rest)| (moves.node(node), rest)) {
@@ -124,7 +124,7 @@ pub fn file(path: &str, content: &[u8], moves: &Moves) -> Moved {
     }
 
     let Some(id) = guest_id(&path).map(str::to_owned) else {
-        return Moved { path, content, notes, refused };
+        return Moved { path, content, notes, skip_reason };
     };
     let guest = guest(&content, &id, moves);
     notes.extend(guest.notes);
@@ -132,19 +132,19 @@ pub fn file(path: &str, content: &[u8], moves: &Moves) -> Moved {
         path =
             path.strip_suffix(&format!("{id}.conf")).map_or(path.clone(), |dir| format!("{dir}{new}.conf"));
     }
-    Moved { path, content: guest.content, notes, refused }
+    Moved { path, content: guest.content, notes, skip_reason }
 }
 
 fn fixed(path: &str, content: &[u8], nodes: &[Pair]) -> Option<(String, String)> {
-    let row = FIXED_NODE_NAMES.iter().find(|row| row.path == path)?;
+    let known = FIXED_NODE_NAMES.iter().find(|known| known.path == path)?;
     let (old, new) = nodes.iter().find(|(old, _)| mentions(content, old))?;
-    let hint = row.hint.replace("{old}", old).replace("{new}", new);
-    Some((format!("by the name of {old} it {}", row.why), hint))
+    let hint = known.hint.replace("{old}", old).replace("{new}", new);
+    Some((format!("by the name of {old} it {}", known.why), hint))
 }
 
 /// Returns a note on a name that may be left: what is known of a machine's own file is not all that may stand in it.
 fn left_over(path: &str, content: &[u8], nodes: &[Pair]) -> Option<String> {
-    let is_json = |row: &&Reference| row.path == path && matches!(row.form, ReferenceForm::Json(_));
+    let is_json = |known: &&Reference| known.path == path && matches!(known.form, ReferenceForm::Json(_));
     NODE_NAMES.iter().find(is_json)?;
     let text = String::from_utf8_lossy(content);
     let names =
@@ -163,8 +163,8 @@ pub struct RenumberedGuest {
     pub notes: Vec<String>,
 }
 
-/// `id` is the guest's id in the snapshot. With another one its disks are named as PVE would name them: it must
-/// never run on the disks of the guest it was made from.
+/// Renumbers a guest; `id` is its id in the snapshot. With another one its disks are named as PVE would name them:
+/// it must never run on the disks of the guest it was made from.
 pub fn guest(text: &[u8], id: &str, moves: &Moves) -> RenumberedGuest {
     let Ok(text) = std::str::from_utf8(text) else {
         let note = "its configuration is not UTF-8; nothing in it was rewritten".to_owned();
@@ -212,8 +212,8 @@ pub fn guest(text: &[u8], id: &str, moves: &Moves) -> RenumberedGuest {
     RenumberedGuest { content: splice(text.as_bytes(), edits), notes }
 }
 
-/// The name of a volume for another guest: `vm-101-disk-0`, `101/vm-101-disk-0.qcow2`. The base of a linked clone
-/// (`base-9000-disk-0/vm-101-disk-0`) stays another guest's. None when it does not belong to `id`.
+/// Returns the name of a volume for another guest: `vm-101-disk-0`, `101/vm-101-disk-0.qcow2`. The base of a linked
+/// clone (`base-9000-disk-0/vm-101-disk-0`) stays another guest's. None when it does not belong to `id`.
 fn owned_by(volume: &str, id: &str, new: &str) -> Option<String> {
     let mut changed = false;
     let parts = volume.split('/').map(|part| {
@@ -229,7 +229,7 @@ fn owned_by(volume: &str, id: &str, new: &str) -> Option<String> {
     changed.then(|| parts.join("/"))
 }
 
-/// Edits do not overlap.
+/// Puts edits, which do not overlap, into a text.
 pub(crate) fn splice(text: &[u8], mut edits: Vec<(Range<usize>, String)>) -> Vec<u8> {
     edits.sort_by_key(|(at, _)| at.start);
     let mut out = Vec::with_capacity(text.len());
@@ -243,15 +243,15 @@ pub(crate) fn splice(text: &[u8], mut edits: Vec<(Range<usize>, String)>) -> Vec
     out
 }
 
-/// Rewrites the node names in a file's pieces, with which `choose` of an object puts them in.
+/// Rewrites the node names in a file's entries, with which `choose` of an object puts them in.
 pub(crate) fn contents(path: &str, text: &[u8], moves: &Moves) -> Vec<u8> {
     references(path, text, NODE_NAMES, &moves.nodes).0
 }
 
-/// The text with the new names in the places that `table` says for this path, and how many were put there.
+/// Returns the text with the new names in the places that `table` says for this path, and how many were put there.
 pub(crate) fn references(path: &str, text: &[u8], table: &[Reference], pairs: &[Pair]) -> (Vec<u8>, usize) {
     let forms: Vec<ReferenceForm> =
-        table.iter().filter(|row| matches(row.path, path)).map(|row| row.form).collect();
+        table.iter().filter(|known| matches(known.path, path)).map(|known| known.form).collect();
     let Some(text) = std::str::from_utf8(text).ok().filter(|_| !forms.is_empty() && !pairs.is_empty()) else {
         return (text.to_vec(), 0);
     };
@@ -283,7 +283,7 @@ pub(crate) fn references(path: &str, text: &[u8], table: &[Reference], pairs: &[
     (splice(text.as_bytes(), edits), places)
 }
 
-/// A pattern of the table: `{…}` is any part of a component.
+/// Matches a path with a pattern of the table: `{…}` is any part of a component.
 pub(crate) fn matches(pattern: &str, path: &str) -> bool {
     let mut parts = path.split('/');
     let same = pattern.split('/').all(|wanted| {

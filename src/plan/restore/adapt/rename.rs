@@ -51,7 +51,7 @@ pub fn check_nodes(picked: &SelectedEntries, here: &HostState, moves: &Moves) ->
 
 /// Returns advice on names of `--storage` and `--bridge` that no wanted guest uses.
 pub fn unmet(picked: &SelectedEntries, request: &RestoreRequest) -> Vec<Advice> {
-    let wanted: BTreeSet<&Name> = picked.wanted.iter().map(|one| &one.entry.path).collect();
+    let wanted: BTreeSet<&Name> = picked.wanted.iter().map(|selected| &selected.entry.path).collect();
     let is_wanted = |path: &Name| {
         let id = std::str::from_utf8(path.as_bytes()).ok().and_then(guest_id);
         let is_object = |id: &str| request.objects.iter().any(|word| word.rsplit('/').next() == Some(id));

@@ -116,7 +116,7 @@ fn numbers(text: &[u8]) -> BTreeMap<String, u32> {
     found
 }
 
-/// New groups whole, but for members who are not here; known groups with the people who belong to them.
+/// Merges groups: new groups whole, but for members who are not here; known groups with the people who belong to them.
 pub(crate) fn groups(live: &[u8], saved: &[u8], accounts: &Accounts, members: usize) -> Vec<u8> {
     let list = |line: &[u8]| -> Vec<String> {
         let text = String::from_utf8_lossy(field(line, members)).into_owned();

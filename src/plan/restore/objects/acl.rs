@@ -3,14 +3,14 @@
 
 use super::config_edit;
 
-/// The members of a list field, counted from 0.
+/// Returns the members of a list field, counted from 0.
 pub fn list_field(line: &[u8], field: usize) -> Vec<String> {
     let line = String::from_utf8_lossy(line);
     let list = line.split(':').nth(field).unwrap_or_default();
     list.split([',', ';', ' ']).filter(|member| !member.is_empty()).map(str::to_owned).collect()
 }
 
-/// The line with one member more in its list; None when it has no such field.
+/// Returns the line with one more member in its list; None when it has no such field.
 pub fn with_member(line: &[u8], field: usize, member: &str) -> Option<Vec<u8>> {
     let mut fields: Vec<Vec<u8>> = line.split(|byte| *byte == b':').map(<[u8]>::to_vec).collect();
     let list = fields.get_mut(field)?;

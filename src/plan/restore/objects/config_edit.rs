@@ -1,11 +1,11 @@
-//! One piece of a Proxmox file: where it stands, and the file with that piece put in, every other byte as it was.
-//! Not here: which pieces make an object (`objects`), what a value means.
+//! Entries of a Proxmox file: where each stands, and the file with one put in, every other byte as it was.
+//! Not here: which entries make an object (`objects`), what a value means.
 
 use std::ops::Range;
 
 use crate::catalog::objects::{Grammar, USER_WORDS};
 
-/// A section, a line or a member, without the end of its last line.
+/// A section, a line or a field of JSON, without the end of its last line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigPart {
     pub id: String,
@@ -14,47 +14,47 @@ pub struct ConfigPart {
     pub at: Range<usize>,
 }
 
-/// All pieces of a text in their order; comments and blank lines between them belong to none.
+/// Lists the entries of a text in their order; comments and blank lines between them belong to none.
 /// Errors: why the text is not of this grammar.
-pub fn pieces(grammar: Grammar, text: &[u8]) -> Result<Vec<ConfigPart>, String> {
+pub fn entries(grammar: Grammar, text: &[u8]) -> Result<Vec<ConfigPart>, String> {
     Ok(match grammar {
         Grammar::Whole => vec![ConfigPart { id: String::new(), kind: String::new(), at: 0..text.len() }],
         Grammar::Sections(types) => {
-            let of_type = |piece: &ConfigPart| types.is_empty() || types.contains(&piece.kind.as_str());
+            let of_type = |entry: &ConfigPart| types.is_empty() || types.contains(&entry.kind.as_str());
             blocks(text, section_header).into_iter().filter(of_type).collect()
         }
         Grammar::Bare => blocks(text, bare_header),
-        Grammar::Lines(word) => user_lines(text).filter(|piece| piece.kind == word).collect(),
-        Grammar::Member { word, .. } => user_lines(text).filter(|piece| piece.kind == word).collect(),
+        Grammar::Lines(word) => user_lines(text).filter(|entry| entry.kind == word).collect(),
+        Grammar::Member { word, .. } => user_lines(text).filter(|entry| entry.kind == word).collect(),
         Grammar::Keyed(separator) => lines(text).filter_map(|at| keyed(text, at, separator)).collect(),
         Grammar::Json(keys) => match object(text, keys)? {
-            Some(at) => members(text, &at)?,
+            Some(at) => fields(text, &at)?,
             None => Vec::new(),
         },
-        Grammar::AclOf | Grammar::AclAt(_) => user_lines(text).filter(|piece| piece.kind == "acl").collect(),
+        Grammar::AclOf | Grammar::AclAt(_) => user_lines(text).filter(|entry| entry.kind == "acl").collect(),
     })
 }
 
-/// The text with `piece` at `at`.
-pub fn replace(text: &[u8], at: &Range<usize>, piece: &[u8]) -> Vec<u8> {
+/// Returns the text with `entry` at `at`.
+pub fn replace(text: &[u8], at: &Range<usize>, entry: &[u8]) -> Vec<u8> {
     let (before, after) = (text.get(..at.start).unwrap_or_default(), text.get(at.end..).unwrap_or_default());
-    [before, piece, after].concat()
+    [before, entry, after].concat()
 }
 
-/// The text with a piece that it does not have yet, where the product would put it. `kind` is the word of a line.
+/// Adds to the text an entry that it does not have yet, where the product would put it. `kind` is the word of a line.
 /// Errors: why the text is not of this grammar.
-pub fn add(grammar: Grammar, text: &[u8], kind: &str, id: &str, piece: &[u8]) -> Result<Vec<u8>, String> {
+pub fn add(grammar: Grammar, text: &[u8], kind: &str, id: &str, entry: &[u8]) -> Result<Vec<u8>, String> {
     match grammar {
-        Grammar::Whole => Ok(piece.to_vec()),
-        Grammar::Sections(_) | Grammar::Bare => Ok(add_section(text, piece)),
-        Grammar::Json(keys) => add_member(text, keys, id, piece),
-        Grammar::Keyed(_) => Ok(add_line(text, text.len(), piece)),
+        Grammar::Whole => Ok(entry.to_vec()),
+        Grammar::Sections(_) | Grammar::Bare => Ok(add_section(text, entry)),
+        Grammar::Json(keys) => add_field(text, keys, id, entry),
+        Grammar::Keyed(_) => Ok(add_line(text, text.len(), entry)),
         Grammar::Lines(_) | Grammar::Member { .. } | Grammar::AclOf | Grammar::AclAt(_) => {
             // The parser wants to know a name before it is used.
             let rank = |word: &str| USER_WORDS.iter().position(|known| *known == word);
-            let earlier = user_lines(text).filter(|piece| rank(&piece.kind) <= rank(kind));
+            let earlier = user_lines(text).filter(|entry| rank(&entry.kind) <= rank(kind));
             let at = earlier.last().map_or(0, |last| end_of_line(text, last.at.end));
-            Ok(add_line(text, if rank(kind).is_none() { text.len() } else { at }, piece))
+            Ok(add_line(text, if rank(kind).is_none() { text.len() } else { at }, entry))
         }
     }
 }
@@ -98,7 +98,7 @@ fn bare_header(line: &str) -> Option<(String, String)> {
 }
 
 /// Proxmox VE ends every section with a blank line, the Backup Server stands one between them: as the text does.
-fn add_section(text: &[u8], piece: &[u8]) -> Vec<u8> {
+fn add_section(text: &[u8], entry: &[u8]) -> Vec<u8> {
     let mut out = text.to_vec();
     let last = lines(text).last();
     let blank = last.as_ref().is_none_or(|at| text[at.clone()].trim_ascii().is_empty());
@@ -108,7 +108,7 @@ fn add_section(text: &[u8], piece: &[u8]) -> Vec<u8> {
     } else if !text.is_empty() {
         end_last_line(&mut out);
     }
-    out.extend_from_slice(piece);
+    out.extend_from_slice(entry);
     out.push(b'\n');
     if blank && !text.is_empty() {
         out.push(b'\n');
@@ -144,11 +144,11 @@ fn end_last_line(text: &mut Vec<u8>) {
     }
 }
 
-fn add_line(text: &[u8], at: usize, piece: &[u8]) -> Vec<u8> {
+fn add_line(text: &[u8], at: usize, entry: &[u8]) -> Vec<u8> {
     let (before, after) = text.split_at_checked(at).unwrap_or((text, &[]));
     let mut out = before.to_vec();
     end_last_line(&mut out);
-    out.extend_from_slice(piece);
+    out.extend_from_slice(entry);
     out.push(b'\n');
     out.extend_from_slice(after);
     out
@@ -168,7 +168,7 @@ fn keyed(text: &[u8], at: Range<usize>, separator: u8) -> Option<ConfigPart> {
     named.then(|| ConfigPart { id: id.to_owned(), kind: String::new(), at })
 }
 
-// ---- members of a JSON object
+// ---- fields of a JSON object
 
 /// Finds the object that `keys` lead to. None: one of them is missing. Everything below relies on the
 /// whole text having been read as JSON here.
@@ -180,17 +180,17 @@ fn object(text: &[u8], keys: &[&str]) -> Result<Option<Range<usize>>, String> {
     let start = skip_blanks(text, 0);
     let mut at = start..skip_value(text, start);
     for key in keys {
-        let found = members(text, &at)?.into_iter().find(|member| member.id == **key);
+        let found = fields(text, &at)?.into_iter().find(|field| field.id == **key);
         match found {
-            Some(member) => at = value(text, &member.at),
+            Some(field) => at = value(text, &field.at),
             None => return Ok(None),
         }
     }
     if text.get(at.start) == Some(&b'{') { Ok(Some(at)) } else { Err("holds no object there".to_owned()) }
 }
 
-/// `"key": value` of an object that is valid JSON.
-fn members(text: &[u8], object: &Range<usize>) -> Result<Vec<ConfigPart>, String> {
+/// Lists `"key": value` of an object that is valid JSON.
+fn fields(text: &[u8], object: &Range<usize>) -> Result<Vec<ConfigPart>, String> {
     if text.get(object.start) != Some(&b'{') {
         return Err("holds no object there".to_owned());
     }
@@ -211,22 +211,22 @@ fn members(text: &[u8], object: &Range<usize>) -> Result<Vec<ConfigPart>, String
     Ok(found)
 }
 
-/// The value of a member.
-fn value(text: &[u8], member: &Range<usize>) -> Range<usize> {
-    let key_end = skip_value(text, member.start);
-    skip_blanks(text, skip_blanks(text, key_end) + 1)..member.end
+/// Returns the place of the value of a field.
+fn value(text: &[u8], field: &Range<usize>) -> Range<usize> {
+    let key_end = skip_value(text, field.start);
+    skip_blanks(text, skip_blanks(text, key_end) + 1)..field.end
 }
 
-fn add_member(text: &[u8], keys: &[&str], id: &str, piece: &[u8]) -> Result<Vec<u8>, String> {
+fn add_field(text: &[u8], keys: &[&str], id: &str, entry: &[u8]) -> Result<Vec<u8>, String> {
     let text = if text.trim_ascii().is_empty() { b"{}" } else { text };
     if let Some(at) = object(text, keys)? {
-        let last = members(text, &at)?.pop();
+        let last = fields(text, &at)?.pop();
         let (place, comma) = last.map_or((at.start + 1, ""), |last| (last.at.end, ","));
-        return Ok(replace(text, &(place..place), &[comma.as_bytes(), piece].concat()));
+        return Ok(replace(text, &(place..place), &[comma.as_bytes(), entry].concat()));
     }
     let Some((last, above)) = keys.split_last() else { return Err(format!("has no place for '{id}'")) };
-    let inner = [b"\"", last.as_bytes(), b"\":{", piece, b"}"].concat();
-    add_member(text, above, last, &inner)
+    let inner = [b"\"", last.as_bytes(), b"\":{", entry, b"}"].concat();
+    add_field(text, above, last, &inner)
 }
 
 fn skip_blanks(text: &[u8], mut at: usize) -> usize {
@@ -236,7 +236,7 @@ fn skip_blanks(text: &[u8], mut at: usize) -> usize {
     at
 }
 
-/// Behind the value that begins at `at`.
+/// Returns the place behind the value that begins at `at`.
 fn skip_value(text: &[u8], mut at: usize) -> usize {
     let mut depth = 0_usize;
     while let Some(byte) = text.get(at) {

@@ -37,8 +37,8 @@ pub struct ChosenObject {
     pub path: String,
     pub from: String,
     pub now: Option<Vec<u8>>,
-    /// Why it cannot come back here; then it has no changes.
-    pub refused: Option<Fault>,
+    /// The reason why it cannot come back here; then it has no changes.
+    pub skip_reason: Option<Fault>,
 }
 
 /// A file as it must become.
@@ -49,11 +49,11 @@ pub struct FileChange {
     /// The path that the contents come from; another one when a guest or a node was renamed.
     pub from: String,
     pub content: Vec<u8>,
-    /// "section 'cifs: nas' replaced", one for each piece.
+    /// "section 'cifs: nas' replaced", one for each entry of it.
     pub what: Vec<String>,
 }
 
-/// The objects as they come back, one after the other onto the same live files: a later change of a file holds
+/// Chooses objects as they come back, one after the other onto the same live files: a later change of a file holds
 /// the earlier ones. In the order in which they must be written.
 ///
 /// Errors: `Usage` for an object that is not in the snapshot.
@@ -119,8 +119,8 @@ impl Work<'_> {
     fn object(&mut self, kind: &'static ObjectKind, id: &str) -> ChosenObject {
         let mut told = Told::default();
         let before = self.now.clone();
-        let refused = self.parts(kind, id, &mut told).err();
-        if refused.is_some() {
+        let skip_reason = self.parts(kind, id, &mut told).err();
+        if skip_reason.is_some() {
             self.now = before;
             told = Told::default();
         }
@@ -142,7 +142,7 @@ impl Work<'_> {
             now: self.current(&path).cloned(),
             path,
             from,
-            refused,
+            skip_reason,
         }
     }
 
@@ -153,13 +153,13 @@ impl Work<'_> {
                 Grammar::Whole => self.whole(kind, part, id, new, told)?,
                 Grammar::AclOf | Grammar::AclAt(_) => self.permissions(part, id, new, told),
                 Grammar::Member { word, field } => self.member(part, word, field, id, new, told),
-                _ => self.pieces(part, id, told)?,
+                _ => self.entries(part, id, told)?,
             }
         }
         Ok(())
     }
 
-    /// The file of its first part, here and in the snapshot.
+    /// Returns the file of its first part, here and in the snapshot.
     fn place(&self, kind: &ObjectKind, id: &str) -> (String, String) {
         let Some(part) = kind.parts.first() else { return Default::default() };
         if part.grammar != Grammar::Whole {
@@ -176,7 +176,7 @@ impl Work<'_> {
         self.now.get(path).or_else(|| self.live.get(path))
     }
 
-    /// The snapshot's text with what the moves make of it.
+    /// Returns the snapshot's text with what the moves make of it.
     fn saved(&self, path: &str) -> Option<Vec<u8>> {
         self.snapshot.get(path).map(|text| references::contents(path, text, self.moves))
     }
@@ -222,7 +222,7 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// A guest id is one guest's in the whole cluster, and its node must be there.
+    /// Errors: the guest id is taken in the cluster, or its node is not there.
     fn check_place(&self, path: &str, node: &str, id: &str, old: &str) -> Result<(), Fault> {
         let failed = |what: String, hint: String| Err(Fault::new(FaultKind::Failed, what).hint(hint));
         if id.parse::<u32>().is_ok_and(|number| number >= 100) && !id.starts_with('0') {
@@ -247,43 +247,44 @@ impl Work<'_> {
     fn property(&self, kind: &ObjectKind, id: &str, key: &str) -> Option<String> {
         let part = kind.parts.first()?;
         let text = self.snapshot.get(part.path)?;
-        let piece = config_edit::pieces(part.grammar, text).ok()?.into_iter().find(|piece| piece.id == id)?;
-        let section = std::str::from_utf8(&text[piece.at]).ok()?;
+        let entry =
+            config_edit::entries(part.grammar, text).ok()?.into_iter().find(|entry| entry.id == id)?;
+        let section = std::str::from_utf8(&text[entry.at]).ok()?;
         section.lines().find_map(|line| Some(line.trim().strip_prefix(key)?.trim().to_owned()))
     }
 
-    fn pieces(&mut self, part: &ObjectPart, id: &str, told: &mut Told) -> Result<(), Fault> {
+    fn entries(&mut self, part: &ObjectPart, id: &str, told: &mut Told) -> Result<(), Fault> {
         let Some(saved) = self.saved(part.path) else { return Ok(()) };
         let broken = |whose: &str, why: String| {
             Fault::new(FaultKind::Failed, format!("/{} {whose}: {why}", part.path))
                 .hint("mend the file, or restore it as a whole with its path")
         };
         let found =
-            config_edit::pieces(part.grammar, &saved).map_err(|why| broken("in the snapshot", why))?;
+            config_edit::entries(part.grammar, &saved).map_err(|why| broken("in the snapshot", why))?;
 
-        for piece in found.iter().filter(|piece| part.whose.owns(id, piece)) {
-            let twins = found.iter().filter(|other| id_of(part.whose, other) == id_of(part.whose, piece));
+        for entry in found.iter().filter(|entry| part.whose.owns(id, entry)) {
+            let twins = found.iter().filter(|other| id_of(part.whose, other) == id_of(part.whose, entry));
             if twins.count() > 1 {
-                return Err(broken("in the snapshot", format!("'{}' stands in it twice", piece.id)));
+                return Err(broken("in the snapshot", format!("'{}' stands in it twice", entry.id)));
             }
             let now = self.current(part.path).cloned().unwrap_or_default();
-            let here = config_edit::pieces(part.grammar, &now).map_err(|why| broken("on this host", why))?;
+            let here = config_edit::entries(part.grammar, &now).map_err(|why| broken("on this host", why))?;
             // Of types that share their ids, another one of the same name is the same thing of old.
             let same = |other: &&ConfigPart| match part.whose {
-                Whose::Typed => id_of(part.whose, other) == id_of(part.whose, piece),
-                _ => other.id == piece.id,
+                Whose::Typed => id_of(part.whose, other) == id_of(part.whose, entry),
+                _ => other.id == entry.id,
             };
-            let content = &saved[piece.at.clone()];
+            let content = &saved[entry.at.clone()];
             let (text, what) = match here.iter().filter(same).collect::<Vec<_>>()[..] {
                 [] => {
-                    let text = config_edit::add(part.grammar, &now, &piece.kind, &piece.id, content);
+                    let text = config_edit::add(part.grammar, &now, &entry.kind, &entry.id, content);
                     (text.map_err(|why| broken("on this host", why))?, "added")
                 }
                 [old] if now[old.at.clone()] == *content => continue,
                 [old] => (config_edit::replace(&now, &old.at, content), "replaced"),
-                [..] => return Err(broken("on this host", format!("'{}' stands in it twice", piece.id))),
+                [..] => return Err(broken("on this host", format!("'{}' stands in it twice", entry.id))),
             };
-            told.change(part.path, part.path, format!("{} {what}", shown(part.grammar, piece)));
+            told.change(part.path, part.path, format!("{} {what}", shown(part.grammar, entry)));
             self.now.insert(part.path.to_owned(), text);
         }
         Ok(())
@@ -297,7 +298,8 @@ impl Work<'_> {
             _ => None,
         };
         let mut now = self.current(part.path).cloned().unwrap_or_default();
-        for at in config_edit::pieces(grammar, &saved).unwrap_or_default().into_iter().map(|piece| piece.at) {
+        for at in config_edit::entries(grammar, &saved).unwrap_or_default().into_iter().map(|entry| entry.at)
+        {
             let Some(mut entry) = Acl::parse(&saved[at]) else { continue };
             match &of_path {
                 Some((path, new)) if entry.path == *path => entry.path.clone_from(new),
@@ -318,16 +320,16 @@ impl Work<'_> {
         }
     }
 
-    /// Its place in the live groups or pools that had it.
+    /// Puts it back into the live groups or pools that had it.
     fn member(&mut self, part: &ObjectPart, word: &str, field: usize, id: &str, new: &str, told: &mut Told) {
         let Some(saved) = self.saved(part.path) else { return };
 
-        for list in config_edit::pieces(part.grammar, &saved).unwrap_or_default() {
+        for list in config_edit::entries(part.grammar, &saved).unwrap_or_default() {
             if !list_field(&saved[list.at.clone()], field).iter().any(|member| member == id) {
                 continue;
             }
             let now = self.current(part.path).cloned().unwrap_or_default();
-            let here = config_edit::pieces(part.grammar, &now).unwrap_or_default();
+            let here = config_edit::entries(part.grammar, &now).unwrap_or_default();
             let Some(place) = here.iter().find(|other| other.id == list.id) else { continue };
             let line = &now[place.at.clone()];
             if list_field(line, field).iter().any(|member| member == new) {
@@ -340,14 +342,14 @@ impl Work<'_> {
         }
     }
 
-    /// Groups and pools that had it and are not here.
+    /// Notes the groups and pools that had it and are not here.
     fn missing(&self, kind: &ObjectKind, id: &str, notes: &mut Vec<String>) {
         for part in kind.parts {
             let Grammar::Member { word, field } = part.grammar else { continue };
             let Some(saved) = self.saved(part.path) else { continue };
             let now = self.current(part.path).map(Vec::as_slice).unwrap_or_default();
-            let here = config_edit::pieces(part.grammar, now).unwrap_or_default();
-            for list in config_edit::pieces(part.grammar, &saved).unwrap_or_default() {
+            let here = config_edit::entries(part.grammar, now).unwrap_or_default();
+            for list in config_edit::entries(part.grammar, &saved).unwrap_or_default() {
                 let had = list_field(&saved[list.at.clone()], field).iter().any(|member| member == id);
                 if had && !here.iter().any(|other| other.id == list.id) {
                     notes.push(format!("{word} '{}' had it and is not here: {word}/{}", list.id, list.id));
@@ -360,18 +362,19 @@ impl Work<'_> {
         for related in kind.related {
             let Some(text) = self.snapshot.get(related.path) else { continue };
             let wanted = related.id.replace("{id}", id);
-            let names = |piece: &&ConfigPart| {
-                if wanted.ends_with('-') { piece.id.starts_with(&wanted) } else { piece.id == wanted }
+            let names = |entry: &&ConfigPart| {
+                if wanted.ends_with('-') { entry.id.starts_with(&wanted) } else { entry.id == wanted }
             };
-            for piece in config_edit::pieces(related.grammar, text).unwrap_or_default().iter().filter(names) {
-                let here = self.current(related.path).map(|text| config_edit::pieces(related.grammar, text));
-                if here.and_then(Result::ok).is_some_and(|here| here.iter().any(|other| other.id == piece.id))
+            for entry in config_edit::entries(related.grammar, text).unwrap_or_default().iter().filter(names)
+            {
+                let here = self.current(related.path).map(|text| config_edit::entries(related.grammar, text));
+                if here.and_then(Result::ok).is_some_and(|here| here.iter().any(|other| other.id == entry.id))
                 {
                     continue;
                 }
                 let name = match related.grammar {
-                    Grammar::Sections(types) if !types.is_empty() => format!("{}:{}", piece.kind, piece.id),
-                    _ => piece.id.clone(),
+                    Grammar::Sections(types) if !types.is_empty() => format!("{}:{}", entry.kind, entry.id),
+                    _ => entry.id.clone(),
                 };
                 notes.push(format!("it {}: {}/{name} brings that back", related.title, related.kind));
             }
@@ -379,12 +382,12 @@ impl Work<'_> {
     }
 }
 
-/// Names a piece for a message; never its contents.
-fn shown(grammar: Grammar, piece: &ConfigPart) -> String {
+/// Names an entry for a message; never its contents.
+fn shown(grammar: Grammar, entry: &ConfigPart) -> String {
     match grammar {
-        Grammar::Sections(_) => format!("section '{}: {}'", piece.kind, piece.id),
-        Grammar::Bare => format!("section '{}'", piece.id),
-        Grammar::Lines(word) => format!("{word} '{}'", piece.id),
-        _ => format!("entry of '{}'", piece.id),
+        Grammar::Sections(_) => format!("section '{}: {}'", entry.kind, entry.id),
+        Grammar::Bare => format!("section '{}'", entry.id),
+        Grammar::Lines(word) => format!("{word} '{}'", entry.id),
+        _ => format!("entry of '{}'", entry.id),
     }
 }

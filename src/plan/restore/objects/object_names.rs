@@ -164,12 +164,12 @@ pub(crate) fn full_name(kind: &ObjectKind, id: &str) -> String {
     format!("{}{}/{id}", if twins > 1 { product } else { "" }, kind.name)
 }
 
-/// Every object of a tree by its word, in the order of the kinds.
+/// Lists every object of a tree by its word, in the order of the kinds.
 pub fn all(tree: &FileTree) -> Vec<String> {
     KINDS.iter().flat_map(|kind| ids(kind, tree).into_iter().map(|id| full_name(kind, &id))).collect()
 }
 
-/// A file that is a kind's own by its name, whatever pattern it fits besides.
+/// Reports whether a file is a kind's own by its name, whatever pattern it fits besides.
 fn is_literal(path: &str) -> bool {
     KINDS.iter().any(|kind| kind.parts.iter().any(|part| part.path == path))
 }
@@ -181,7 +181,7 @@ pub fn is_whole(path: &str) -> bool {
     !is_literal(path) && parts.any(fits)
 }
 
-/// The objects of a kind, by the first of its parts.
+/// Lists the objects of a kind, by the first of its parts.
 pub(crate) fn ids(kind: &ObjectKind, tree: &FileTree) -> Vec<String> {
     let Some(part) = kind.parts.first() else { return Vec::new() };
     if part.grammar == Grammar::Whole {
@@ -192,21 +192,23 @@ pub(crate) fn ids(kind: &ObjectKind, tree: &FileTree) -> Vec<String> {
             .filter_map(|path| capture(part.path, path)?.id)
             .collect();
     }
-    let pieces =
-        tree.get(part.path).and_then(|text| config_edit::pieces(part.grammar, text).ok()).unwrap_or_default();
-    pieces.into_iter().map(|piece| id_of(part.whose, &piece)).collect()
+    let entries = tree
+        .get(part.path)
+        .and_then(|text| config_edit::entries(part.grammar, text).ok())
+        .unwrap_or_default();
+    entries.into_iter().map(|entry| id_of(part.whose, &entry)).collect()
 }
 
-pub(crate) fn id_of(whose: Whose, piece: &ConfigPart) -> String {
-    if whose == Whose::Typed { format!("{}:{}", piece.kind, piece.id) } else { piece.id.clone() }
+pub(crate) fn id_of(whose: Whose, entry: &ConfigPart) -> String {
+    if whose == Whose::Typed { format!("{}:{}", entry.kind, entry.id) } else { entry.id.clone() }
 }
 
 impl Whose {
-    pub(crate) fn owns(self, object: &str, piece: &ConfigPart) -> bool {
+    pub(crate) fn owns(self, object: &str, entry: &ConfigPart) -> bool {
         match self {
-            Self::Itself | Self::Typed => id_of(self, piece) == object,
-            Self::Tokens => token_of(&piece.id, object),
-            Self::NameIn(realm) => object.rsplit_once('@') == Some((piece.id.as_str(), realm)),
+            Self::Itself | Self::Typed => id_of(self, entry) == object,
+            Self::Tokens => token_of(&entry.id, object),
+            Self::NameIn(realm) => object.rsplit_once('@') == Some((entry.id.as_str(), realm)),
         }
     }
 }
@@ -222,7 +224,7 @@ pub(crate) struct Captured {
     pub(crate) id: Option<String>,
 }
 
-/// A component holds at most one placeholder.
+/// Matches a path; a component holds at most one placeholder.
 pub(crate) fn capture(pattern: &str, path: &str) -> Option<Captured> {
     let mut captured = Captured::default();
     let mut parts = path.split('/');
@@ -245,7 +247,7 @@ pub(crate) fn capture(pattern: &str, path: &str) -> Option<Captured> {
     parts.next().is_none().then_some(captured)
 }
 
-/// The guest of a path below /etc/pve/nodes.
+/// Returns the guest of a path below /etc/pve/nodes.
 pub fn guest_id(path: &str) -> Option<&str> {
     let mut parts = path.strip_prefix(NODES)?.split('/');
     let (_, dir, file) = (parts.next()?, parts.next()?, parts.next()?);
