@@ -18,9 +18,8 @@ use std::time::{Duration, Instant};
 use common::{Done, TestHost};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use pbx_config::catalog::{self, Source};
+use pbx_config::catalog::matcher::CatalogMatcher;
 use pbx_config::model::problem::{Exit, Severity};
-use pbx_config::sys::fs::glob::Pattern;
 use pbx_config::sys::host::Host;
 use pbx_config::sys::pmxcfs::{self, PictureSource, PmxcfsPicture, PmxcfsState};
 use pbx_config::sys::process::exec::{self, Cmd, NoTools, ToolStatus};
@@ -207,12 +206,7 @@ fn tree_of_database(path: &Path) -> Tree {
 
 /// Whether a path of /etc/pve is one that the catalogue collects.
 fn is_collected(path: &Path) -> bool {
-    let left_out = catalog::items().filter_map(|item| match item.source {
-        Source::LeftOut(globs) => Some(globs),
-        _ => None,
-    });
-    let mut left_out = left_out.flatten().map(|glob| Pattern::new(glob).unwrap());
-    !left_out.any(|pattern| pattern.covers(&Path::new("etc/pve").join(path)))
+    CatalogMatcher::get().left_out(&Path::new("etc/pve").join(path)).is_none()
 }
 
 fn collected(tree: Tree) -> Tree {

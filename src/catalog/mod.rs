@@ -9,6 +9,7 @@ pub mod exposure;
 pub mod guests;
 pub mod hooks;
 pub mod legacy;
+pub mod matcher;
 pub mod monitoring;
 pub mod objects;
 pub mod own;

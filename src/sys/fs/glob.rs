@@ -1,6 +1,7 @@
 //! Globs over absolute paths: `*` and `?` stay inside a component, `**` is any depth,
 //! and a pattern that meets a folder means the whole tree below it.
 
+use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::path::{Component, Path};
 
@@ -86,6 +87,11 @@ impl Pattern {
         Ok(Self { text: text.to_owned(), parts })
     }
 
+    /// Compiles globs of a table. Errors: as `new`.
+    pub fn all(globs: &[&str]) -> Result<Vec<Self>> {
+        globs.iter().map(|glob| Self::new(glob)).collect()
+    }
+
     /// A path whatever characters it has, `..` resolved by its words. None for a relative one and for the root itself.
     pub fn literal(path: &Path) -> Option<Self> {
         let mut parts: Vec<GlobPart> = Vec::new();
@@ -109,14 +115,73 @@ impl Pattern {
 
     /// True when the pattern meets `path` (relative to the root) or a folder above it.
     pub fn covers(&self, path: &Path) -> bool {
-        let names: Vec<&OsStr> = path
-            .components()
-            .filter_map(|part| match part {
-                Component::Normal(name) => Some(name),
-                _ => None,
-            })
-            .collect();
-        covers(&self.parts, &names)
+        covers(&self.parts, &names(path))
+    }
+}
+
+fn names(path: &Path) -> Vec<&OsStr> {
+    let names = path.components().filter_map(|part| match part {
+        Component::Normal(name) => Some(name),
+        _ => None,
+    });
+    names.collect()
+}
+
+/// Patterns, each with a value, by the literal names that they begin with: a path is compared only with the few that
+/// can meet it.
+#[derive(Debug, Clone)]
+pub struct PatternIndex<T> {
+    /// What follows the names that led here.
+    here: Vec<(Vec<GlobPart>, T)>,
+    below: HashMap<OsString, Self>,
+}
+
+impl<T> Default for PatternIndex<T> {
+    fn default() -> Self {
+        Self { here: Vec::new(), below: HashMap::new() }
+    }
+}
+
+impl<T> PatternIndex<T> {
+    pub fn insert(&mut self, pattern: &Pattern, value: T) {
+        let mut index = self;
+        let mut parts = pattern.parts();
+        while let [GlobPart::Literal(name), rest @ ..] = parts {
+            index = index.below.entry(name.clone()).or_default();
+            parts = rest;
+        }
+        index.here.push((parts.to_vec(), value));
+    }
+
+    /// Returns the values of all patterns that cover `path`, relative to the root.
+    pub fn covering(&self, path: &Path) -> Vec<&T> {
+        let names = names(path);
+        let mut found = Vec::new();
+        let mut index = self;
+
+        for at in 0..=names.len() {
+            let met = index.here.iter().filter(|(parts, _)| covers(parts, &names[at..]));
+            found.extend(met.map(|(_, value)| value));
+            match names.get(at).and_then(|name| index.below.get(*name)) {
+                Some(below) => index = below,
+                None => break,
+            }
+        }
+        found
+    }
+
+    pub fn covers(&self, path: &Path) -> bool {
+        !self.covering(path).is_empty()
+    }
+}
+
+impl<'a> FromIterator<&'a Pattern> for PatternIndex<()> {
+    fn from_iter<I: IntoIterator<Item = &'a Pattern>>(patterns: I) -> Self {
+        let mut index = Self::default();
+        for pattern in patterns {
+            index.insert(pattern, ());
+        }
+        index
     }
 }
 

@@ -7,7 +7,8 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use crate::catalog::{self, Item, RestoreRule, Source};
+use crate::catalog::matcher::CatalogMatcher;
+use crate::catalog::{Item, RestoreRule, Source};
 use crate::model::index::{Entry, EntryKind, Name, STATE_DIR};
 use crate::model::problem::{Fault, FaultKind};
 use crate::plan::restore::objects::object_names;
@@ -78,7 +79,7 @@ impl<'a> Filter<'a> {
         let has_others = !request.selection.only.is_empty() || !request.paths.is_empty();
         Ok(Self {
             request,
-            globs: request.paths.iter().map(|path| glob(path)).collect::<Result<_>>()?,
+            globs: request.paths.iter().map(|path| Pattern::from_option(path)).collect::<Result<_>>()?,
             only_objects: !request.objects.is_empty() && !has_others,
             database: Name::new(pmxcfs::DATABASE.trim_start_matches('/')),
         })
@@ -110,12 +111,11 @@ impl<'a> Filter<'a> {
 
     /// Picks from the entries of a snapshot.
     fn fill(&self, picked: &mut SelectedEntries, entries: &[Entry]) {
-        let catalogue = Catalogue::new();
         let firsts: HashMap<&Name, &Entry> = entries.iter().map(|entry| (&entry.path, entry)).collect();
         for entry in entries {
             if entry.kind == EntryKind::File
                 && self.may_have_objects(&entry.path)
-                && let Ok(item) = catalogue.of(entry)
+                && let Ok(item) = owner(entry)
             {
                 picked.parts.push(wanted(entry, item, true, &firsts));
             }
@@ -124,7 +124,7 @@ impl<'a> Filter<'a> {
             }
             let is_exact = self.request.paths.iter().any(|word| is_path_of(word, entry.path.as_path()));
             let is_named = is_exact || self.request.selection.only.contains(&entry.item);
-            match catalogue.of(entry) {
+            match owner(entry) {
                 // A directory on the way to an item's files is made when they need it.
                 Err(_) if entry.kind == EntryKind::Dir => {}
                 Ok(item) => {
@@ -171,89 +171,29 @@ fn wanted(entry: &Entry, item: &'static Item, is_named: bool, all: &HashMap<&Nam
     SelectedEntry { entry, item, content, is_named, is_exact: false, is_merged: false }
 }
 
-struct ItemPaths {
-    item: &'static Item,
-    /// Absolute.
-    globs: Vec<Pattern>,
-    except: Vec<Pattern>,
-}
-
-impl ItemPaths {
-    fn covers(&self, path: &Path) -> bool {
-        let covers = |globs: &[Pattern]| globs.iter().any(|glob| glob.covers(path));
-        covers(&self.globs) && !covers(&self.except)
-    }
-}
-
-/// The paths of all items, to find the item that a path belongs to.
-struct Catalogue {
-    by_id: HashMap<&'static str, ItemPaths>,
-    /// Items in the catalogue's order: the first that covers a path takes it.
-    with_globs: Vec<&'static str>,
-    left_out: Vec<&'static str>,
-}
-
-impl Catalogue {
-    fn new() -> Self {
-        let mut catalogue = Self { by_id: HashMap::new(), with_globs: Vec::new(), left_out: Vec::new() };
-        for item in catalog::items() {
-            let absolute = |globs: &[&str], below: &str| {
-                let globs = globs.iter().map(|glob| format!("{below}{glob}"));
-                globs.filter_map(|glob| Pattern::new(&glob).ok()).collect::<Vec<_>>()
-            };
-            let pve = format!("/{PVE}/");
-            let (globs, except) = match item.source {
-                Source::Files(globs) | Source::LeftOut(globs) => {
-                    (absolute(globs, ""), absolute(item.except, ""))
-                }
-                Source::Pmxcfs(globs) => (absolute(globs, &pve), absolute(item.except, &pve)),
-                Source::PmxcfsRest => (absolute(&["/**"], &pve[..pve.len() - 1]), Vec::new()),
-                Source::Database => (absolute(&[pmxcfs::DATABASE], ""), Vec::new()),
-                _ => (Vec::new(), Vec::new()),
-            };
-            match item.source {
-                Source::LeftOut(_) => catalogue.left_out.push(item.id),
-                // Whatever no other item names.
-                Source::PmxcfsRest => {}
-                _ if !globs.is_empty() => catalogue.with_globs.push(item.id),
-                _ => {}
-            }
-            catalogue.by_id.insert(item.id, ItemPaths { item, globs, except });
-        }
-
-        catalogue
+/// Returns the item whose rules hold for an entry. Errors: why it is none's.
+fn owner(entry: &Entry) -> Result<&'static Item, String> {
+    let (path, id) = (entry.path.as_path(), entry.item.as_str());
+    let matcher = CatalogMatcher::get();
+    let Some(claimed) = matcher.patterns(id) else {
+        return Err(format!("this version knows no '{id}'"));
+    };
+    if let Some(item) = matcher.left_out(path)
+        && let RestoreRule::Never(why) = item.restore
+    {
+        return Err(format!("is never restored: {why}"));
     }
 
-    /// Returns the item whose rules hold for an entry. Errors: why none does.
-    fn of(&self, entry: &Entry) -> Result<&'static Item, String> {
-        let path = entry.path.as_path();
-        let id = entry.item.as_str();
-        let Some(claimed) = self.by_id.get(id) else {
-            return Err(format!("this version knows no '{id}'"));
-        };
-        let covering = |ids: &[&str]| {
-            let mut items = ids.iter().filter_map(|id| self.by_id.get(id));
-            items.find(|paths| paths.covers(path)).map(|paths| paths.item)
-        };
-        if let Some(item) = covering(&self.left_out)
-            && let RestoreRule::Never(why) = item.restore
-        {
-            return Err(format!("is never restored: {why}"));
+    match claimed.item.source {
+        // What the configuration, fstab or the storages name may be anywhere, but not another item's.
+        Source::Configured | Source::MountSecrets | Source::Snippets => {
+            let on_pve = || matcher.patterns("pve-other").filter(|_| path.starts_with(PVE));
+            let below = || on_pve().map_or(claimed.item, |rest| rest.item);
+            Ok(matcher.owner_of(path).unwrap_or_else(below))
         }
-
-        match claimed.item.source {
-            // What the configuration, fstab or the storages name may be anywhere, but not another item's.
-            Source::Configured | Source::MountSecrets | Source::Snippets => {
-                let on_pve = path.starts_with(PVE);
-                let below = || self.by_id.get("pve-other").map(|paths| paths.item).filter(|_| on_pve);
-                Ok(covering(&self.with_globs).or_else(below).unwrap_or(claimed.item))
-            }
-            Source::PmxcfsRest if claimed.covers(path) => {
-                Ok(covering(&self.with_globs).unwrap_or(claimed.item))
-            }
-            _ if claimed.covers(path) => Ok(claimed.item),
-            _ => Err(format!("is no file of '{id}', as the snapshot says")),
-        }
+        Source::PmxcfsRest if claimed.cover(path) => Ok(matcher.owner_of(path).unwrap_or(claimed.item)),
+        _ if claimed.cover(path) => Ok(claimed.item),
+        _ => Err(format!("is no file of '{id}', as the snapshot says")),
     }
 }
 
@@ -284,8 +224,7 @@ mod tests {
 
     #[test]
     fn a_path_comes_back_by_the_rules_of_its_own_item() {
-        let catalogue = Catalogue::new();
-        let item = |item: &str, path: &str| catalogue.of(&entry(item, path)).map(|item| item.id);
+        let item = |item: &str, path: &str| owner(&entry(item, path)).map(|item| item.id);
         assert_eq!(item("banners", "etc/motd"), Ok("banners"));
         assert_eq!(item("include", "srv/app/x"), Ok("include"));
         assert_eq!(item("include", "etc/shadow"), Ok("accounts"));
@@ -308,7 +247,6 @@ mod tests {
 
     #[test]
     fn a_path_that_its_item_does_not_cover_is_skipped() {
-        let catalogue = Catalogue::new();
         for (item, path) in [
             ("banners", "etc/shadow"),
             ("pve-other", "etc/shadow"),
@@ -318,7 +256,7 @@ mod tests {
             ("root", "root/.bash_history"),
             ("defaults", "etc/default/grub"),
         ] {
-            assert!(catalogue.of(&entry(item, path)).is_err(), "{item} {path}");
+            assert!(owner(&entry(item, path)).is_err(), "{item} {path}");
         }
     }
 }

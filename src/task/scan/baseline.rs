@@ -10,7 +10,7 @@ use crate::model::index::{Entry, Name, STATE_DIR};
 use crate::model::report::Changes;
 use crate::model::snapshot::SnapshotId;
 use crate::plan::baseline::{self, Mark, Memory};
-use crate::sys::fs::glob::Pattern;
+use crate::sys::fs::glob::{Pattern, PatternIndex};
 use crate::sys::hmac::HmacKey;
 use crate::sys::host::Host;
 use crate::sys::json_file::JsonFile;
@@ -33,7 +33,7 @@ impl Baseline {
     pub fn of(host: &Host, id: &SnapshotId, size: u64, entries: &[Entry]) -> Result<Self> {
         let dir = host.own_state_dir().context("the state folder cannot be written")?;
         let key = HmacKey::of(&dir.join(KEY))?;
-        let restless = RESTLESS.iter().map(|glob| Pattern::new(glob)).collect::<Result<Vec<_>>>()?;
+        let restless = Pattern::all(RESTLESS)?.iter().collect();
 
         let mut memory = Memory {
             id: id.clone(),
@@ -75,12 +75,12 @@ fn load(dir: &Path) -> Option<Memory> {
 }
 
 /// False for what changes by itself.
-fn counts(entry: &Entry, restless: &[Pattern]) -> bool {
+fn counts(entry: &Entry, restless: &PatternIndex<()>) -> bool {
     let path = entry.path.as_path();
     if path.starts_with(STATE_DIR) {
         return STEADY.contains(&entry.item.as_str());
     }
-    !restless.iter().any(|glob| glob.covers(path))
+    !restless.covers(path)
 }
 
 fn digest(key: &HmacKey, entry: &Entry) -> String {

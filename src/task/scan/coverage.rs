@@ -11,6 +11,7 @@ use anyhow::Result;
 use super::referenced_files;
 use super::sources::Sources;
 use super::walk::{self, Scan, ScanResult};
+use crate::catalog::matcher::{CatalogMatcher, ItemPatterns};
 use crate::catalog::{self, Item, Source, coverage};
 use crate::model::index::{EntryKind, Name};
 use crate::model::section;
@@ -19,7 +20,7 @@ use crate::plan::coverage::{
 };
 use crate::plan::select;
 use crate::sys::fs::files::{self, FileNode};
-use crate::sys::fs::glob::Pattern;
+use crate::sys::fs::glob::{Pattern, PatternIndex};
 use crate::sys::fs::walk::WalkedPath;
 use crate::sys::fs::{mounts, walk as tree_walk};
 use crate::sys::host::Host;
@@ -44,7 +45,7 @@ pub fn of_host(host: &Host, sources: &Sources) -> Result<Option<Coverage>> {
 pub fn look(scan: &Scan, taken: &[&'static Item], left: &ScanResult) -> Result<Option<Coverage>> {
     let root = scan.host.root();
     let Some(conffiles) = dpkg::conffiles(root) else { return Ok(None) };
-    let (seen, left_out) = (&left.seen, left_out(scan, taken)?);
+    let (seen, left_out) = (&left.seen, left_out(scan, taken));
     let foreign = mounts::foreign_mounts(root);
     let mut look =
         Look { scan, seen, left_out, foreign, all: Vec::new(), named: Vec::new(), truncated: false };
@@ -57,27 +58,25 @@ pub fn look(scan: &Scan, taken: &[&'static Item], left: &ScanResult) -> Result<O
 
 /// Returns the patterns that no item takes by name: the catalogue's own, the configuration's `exclude`, and items
 /// that were not asked for.
-fn left_out(scan: &Scan, taken: &[&'static Item]) -> Result<Vec<Pattern>> {
-    let mut patterns = walk::left_out()?;
-    patterns.extend(scan.exclude.iter().cloned());
+fn left_out(scan: &Scan, taken: &[&'static Item]) -> PatternIndex<()> {
+    let taken: HashSet<&str> = taken.iter().map(|item| item.id).collect();
+    let on_host: HashSet<&str> = select::of_host(&scan.host.facts).map(|item| item.id).collect();
+    let mut index: PatternIndex<()> = scan.exclude.iter().collect();
 
-    for item in select::of_host(&scan.host.facts) {
-        patterns.extend(match item.source {
-            Source::Pmxcfs(_) | Source::PmxcfsRest => walk::pve_patterns(item.except)?,
-            _ => walk::patterns(item.except)?,
-        });
-        if taken.iter().any(|one| one.id == item.id) {
-            continue;
-        }
-        patterns.extend(match item.source {
-            Source::Files(globs) => walk::patterns(globs)?,
-            Source::Pmxcfs(globs) => walk::pve_patterns(globs)?,
-            Source::PmxcfsRest => walk::pve_patterns(&["**"])?,
+    for ItemPatterns { item, globs, except } in CatalogMatcher::get().items() {
+        let is_here = on_host.contains(item.id);
+        let is_left_out = matches!(item.source, Source::LeftOut(_)) || (is_here && !taken.contains(item.id));
+        let named = match item.source {
+            _ if !is_left_out => Vec::new(),
             Source::MountSecrets => referenced_files::secrets(scan.host),
-            _ => Vec::new(),
-        });
+            _ => globs.clone(),
+        };
+        let except = except.iter().filter(|_| is_here);
+        for glob in except.chain(&named) {
+            index.insert(glob, ());
+        }
     }
-    Ok(patterns)
+    index
 }
 
 fn is_not_in_use(path: &Path) -> bool {
@@ -87,7 +86,7 @@ fn is_not_in_use(path: &Path) -> bool {
 struct Look<'a> {
     scan: &'a Scan<'a>,
     seen: &'a HashSet<PathBuf>,
-    left_out: Vec<Pattern>,
+    left_out: PatternIndex<()>,
     foreign: HashMap<PathBuf, String>,
     /// Every file of the trees that is not left out, in their order.
     all: Vec<PathBuf>,
@@ -101,11 +100,11 @@ impl Look<'_> {
         let Self { scan, seen, left_out, foreign, all, truncated, .. } = self;
         let mut count = 0;
 
-        for tree in walk::patterns(&coverage::TREES)? {
+        for tree in Pattern::all(&coverage::TREES)? {
             let enter = |path: &Path| {
                 !foreign.contains_key(path)
                     && !walk::is_pictured(scan.host, path)
-                    && (seen.contains(path) || !left_out.iter().any(|pattern| pattern.covers(path)))
+                    && (seen.contains(path) || !left_out.covers(path))
             };
             tree_walk::walk(scan.host.root(), &tree, &enter, &mut |met| {
                 let WalkedPath::Entry(path, stat) = met else { return Ok(()) };
@@ -130,9 +129,7 @@ impl Look<'_> {
         let nodes = self.scan.picture.iter().flat_map(|picture| &picture.nodes);
         let base = Path::new(pmxcfs::MOUNT.trim_start_matches('/'));
         let paths = nodes.filter(|node| node.data.is_some()).map(|node| base.join(&node.path));
-        let wanted = paths.filter(|path| {
-            self.seen.contains(path) || !self.left_out.iter().any(|pattern| pattern.covers(path))
-        });
+        let wanted = paths.filter(|path| self.seen.contains(path) || !self.left_out.covers(path));
         self.all.extend(wanted.collect::<Vec<_>>());
     }
 
@@ -186,7 +183,7 @@ impl Look<'_> {
             && !inside(&coverage::TREES)
             && !self.seen.contains(path)
             && !path.ancestors().any(|above| self.foreign.contains_key(above))
-            && !self.left_out.iter().any(|pattern| pattern.covers(path))
+            && !self.left_out.covers(path)
             && files::is_plain(self.scan.host.root(), path)
             && files::lstat(&self.scan.host.root().join(path))
                 .is_ok_and(|stat| stat.node == FileNode::Kept(EntryKind::File))

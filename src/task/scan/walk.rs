@@ -7,15 +7,16 @@ use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use super::referenced_files;
+use crate::catalog::matcher::{CatalogMatcher, ItemPatterns};
 use crate::catalog::{self, Category, Item, Source};
 use crate::model::facts::Product;
 use crate::model::index::{Absence, EntryKind, Name};
 use crate::model::problem::{NOT_SAVED, Problem};
 use crate::sys::fs::files::{self, FileNode, Stat};
-use crate::sys::fs::glob::Pattern;
+use crate::sys::fs::glob::{Pattern, PatternIndex};
 use crate::sys::fs::mounts;
 use crate::sys::fs::walk::{self, WalkedPath};
 use crate::sys::host::Host;
@@ -69,10 +70,14 @@ pub struct Scan<'a> {
 
 /// Walks `items` in their order. A path belongs to the first item that finds it.
 pub fn walk(scan: &Scan, items: &[&'static Item], take: Take) -> Result<ScanResult> {
-    let mut walk = Walk {
+    let bounds = Bounds {
         scan,
-        left_out: left_out()?,
+        exclude: scan.exclude.iter().collect(),
         foreign: mounts::foreign_mounts(scan.host.root()),
+    };
+    let mut walk = Walk {
+        bounds: &bounds,
+        cluster: &ClusterFiles::new(&bounds),
         seen: HashSet::new(),
         above: HashSet::new(),
         large: Vec::new(),
@@ -93,7 +98,7 @@ pub fn walk(scan: &Scan, items: &[&'static Item], take: Take) -> Result<ScanResu
     }
 
     walk.check_large();
-    walk.check_links();
+    walk.check_links()?;
     Ok(ScanResult { seen: walk.seen, ..walk.left })
 }
 
@@ -152,24 +157,81 @@ impl Room {
 pub(crate) fn is_pictured(host: &Host, path: &Path) -> bool {
     let database = pmxcfs::DATABASE.trim_start_matches('/').as_bytes();
     host.facts.has(Product::Pve)
-        && (path == Path::new(pmxcfs::MOUNT.trim_start_matches('/'))
-            || path.as_os_str().as_encoded_bytes().starts_with(database))
+        && (path == Path::new(catalog::PVE_TREE) || path.as_os_str().as_encoded_bytes().starts_with(database))
 }
 
-/// The globs that no item collects.
-pub(crate) fn left_out() -> Result<Vec<Pattern>> {
-    let globs = catalog::items().filter_map(|item| match item.source {
-        Source::LeftOut(globs) => Some(globs),
-        _ => None,
-    });
-    globs.flatten().map(|glob| Pattern::new(glob)).collect()
+/// What a walk does not enter.
+struct Bounds<'a> {
+    scan: &'a Scan<'a>,
+    exclude: PatternIndex<()>,
+    /// Mount points that are never touched, and their kinds.
+    foreign: HashMap<PathBuf, String>,
+}
+
+impl Bounds<'_> {
+    fn wants(&self, item: &ItemPatterns, path: &Path) -> bool {
+        // What the admin names is wanted, even where the catalogue would not look.
+        let is_named = matches!(item.item.source, Source::Configured);
+        let is_left_out = !is_named && CatalogMatcher::get().left_out(path).is_some();
+        !(is_left_out || self.exclude.covers(path) || item.excepts(path))
+    }
+
+    /// Reports whether a path is entered. A mount that would be, were it none, is added to `refused`.
+    fn enters(&self, item: &ItemPatterns, path: &Path, refused: &RefCell<Vec<PathBuf>>) -> bool {
+        if is_pictured(self.scan.host, path) || !self.wants(item, path) {
+            return false;
+        }
+        let is_foreign = self.foreign.contains_key(path);
+        if is_foreign {
+            refused.borrow_mut().push(path.to_owned());
+        }
+        !is_foreign
+    }
+}
+
+/// The picture of /etc/pve by the items that collect it.
+struct ClusterFiles<'a> {
+    /// What is wanted of it, each with its path below the root.
+    nodes: Vec<(PathBuf, &'a pmxcfs::PmxcfsNode)>,
+    /// Places of the directories in `nodes`.
+    folders: HashMap<PathBuf, usize>,
+    /// Places in `nodes`, by the item's id, in their order.
+    by_item: HashMap<&'static str, Vec<usize>>,
+}
+
+impl<'a> ClusterFiles<'a> {
+    fn new(bounds: &Bounds<'a>) -> Self {
+        let matcher = CatalogMatcher::get();
+        let mut files = Self { nodes: Vec::new(), folders: HashMap::new(), by_item: HashMap::new() };
+        for node in bounds.scan.picture.iter().flat_map(|picture| &picture.nodes) {
+            let path = Path::new(catalog::PVE_TREE).join(&node.path);
+            if matcher.left_out(&path).is_some() || bounds.exclude.covers(&path) {
+                continue;
+            }
+            let place = files.nodes.len();
+            for item in matcher.collecting(&path) {
+                files.by_item.entry(item.id).or_default().push(place);
+            }
+            if node.data.is_none() {
+                files.folders.insert(path.clone(), place);
+            }
+            files.nodes.push((path, node));
+        }
+        files
+    }
+
+    /// Lists the directories above a path, the uppermost first.
+    fn above(&self, path: &Path) -> Vec<usize> {
+        let mut above: Vec<usize> =
+            path.ancestors().skip(1).filter_map(|path| self.folders.get(path).copied()).collect();
+        above.reverse();
+        above
+    }
 }
 
 struct Walk<'a, 't> {
-    scan: &'a Scan<'a>,
-    left_out: Vec<Pattern>,
-    /// Mount points that are never touched.
-    foreign: HashMap<PathBuf, String>,
+    bounds: &'a Bounds<'a>,
+    cluster: &'a ClusterFiles<'a>,
     seen: HashSet<PathBuf>,
     /// Folders that are in it for what is below them, and not with all that they hold.
     above: HashSet<PathBuf>,
@@ -184,105 +246,99 @@ struct Walk<'a, 't> {
 
 impl Walk<'_, '_> {
     fn item(&mut self, item: &'static Item) -> Result<()> {
-        let except = match item.source {
-            Source::Pmxcfs(_) | Source::PmxcfsRest => pve_patterns(item.except)?,
-            _ => patterns(item.except)?,
-        };
+        let patterns = CatalogMatcher::get().patterns(item.id);
+        let patterns = patterns.with_context(|| format!("{}: is not in the catalogue", item.id))?;
+        let scan = self.bounds.scan;
 
         match item.source {
-            Source::Files(globs) => self.files(item, &patterns(globs)?, &except),
-            Source::MountSecrets => self.files(item, &referenced_files::secrets(self.scan.host), &except),
+            Source::Files(_) => self.files(patterns, &patterns.globs),
+            Source::MountSecrets => self.files(patterns, &referenced_files::secrets(scan.host)),
             Source::Snippets => {
-                let globs = referenced_files::snippets(self.scan.picture, &mut self.left.problems);
-                self.files(item, &globs, &except)
+                let globs = referenced_files::snippets(scan.picture, &mut self.left.problems);
+                self.files(patterns, &globs)
             }
-            Source::Configured => self.files(item, self.scan.include, &except),
-            Source::Pmxcfs(globs) => {
-                let globs = pve_patterns(globs)?;
-                self.pve(item, &|path| globs.iter().any(|glob| glob.covers(path)), &except)
-            }
-            Source::PmxcfsRest => self.pve(item, &|_| true, &except),
-            Source::Database => self.database(item),
+            Source::Configured => self.files(patterns, scan.include),
+            Source::Pmxcfs(_) | Source::PmxcfsRest => self.pve(item),
+            Source::Database => self.database(patterns),
             Source::Output { .. } | Source::Api { .. } | Source::LeftOut(_) => Ok(()),
         }
     }
 
-    fn wanted(left_out: &[Pattern], scan: &Scan, except: &[Pattern], path: &Path) -> bool {
-        !left_out.iter().chain(scan.exclude).chain(except).any(|pattern| pattern.covers(path))
-    }
-
-    fn files(&mut self, item: &'static Item, globs: &[Pattern], except: &[Pattern]) -> Result<()> {
-        let Self { scan, left_out, foreign, seen, above, links, large, room, left, take } = self;
-        // What the admin names is wanted, even where the catalogue would not look.
-        let named = matches!(item.source, Source::Configured);
-        let left_out: &[Pattern] = if named { &[] } else { left_out };
-
+    fn files(&mut self, item: &'static ItemPatterns, globs: &[Pattern]) -> Result<()> {
+        let bounds = self.bounds;
         for glob in globs {
             let refused = RefCell::new(Vec::new());
             let full: RefCell<Option<PathBuf>> = RefCell::new(None);
-            let enter = |path: &Path| {
-                if full.borrow().is_some() {
-                    return false;
+            let enter = |path: &Path| full.borrow().is_none() && bounds.enters(item, path, &refused);
+            walk::walk(bounds.scan.host.root(), glob, &enter, &mut |met| {
+                let is_full = full.borrow().is_some();
+                if let Some(path) = self.met(item.item, met, is_full)? {
+                    *full.borrow_mut() = Some(path);
                 }
-                let wanted = !is_pictured(scan.host, path) && Self::wanted(left_out, scan, except, path);
-                let foreign = foreign.contains_key(path);
-                if wanted && foreign {
-                    refused.borrow_mut().push(path.to_owned());
-                }
-                wanted && !foreign
-            };
-            walk::walk(scan.host.root(), glob, &enter, &mut |met| {
-                let (path, stat) = match met {
-                    WalkedPath::Entry(path, stat) => (path, stat.clone()),
-                    WalkedPath::LinkOnTheWay(path) => {
-                        let Ok(stat) = files::lstat(&scan.host.root().join(path)) else { return Ok(()) };
-                        (path, stat)
-                    }
-                    WalkedPath::Unreadable(path, error) => {
-                        let what = format!("/{}: {}", shown(path), cause(&error));
-                        left.problems.push(Problem::warning(what).hint(NOT_SAVED));
-                        return Ok(());
-                    }
-                };
-                above.remove(path);
-                if seen.contains(path) || full.borrow().is_some() {
-                    return Ok(());
-                }
-                if !room.take(path, Some(&stat)) {
-                    *full.borrow_mut() = Some(path.to_owned());
-                    return Ok(());
-                }
-                if let FileNode::Special(what) = stat.node {
-                    seen.insert(path.to_owned());
-                    left.problems.push(Problem::notice(format!("/{}: is {what}, not saved", shown(path))));
-                    return Ok(());
-                }
-                if stat.node == FileNode::Kept(EntryKind::File) && stat.size > LARGE_BYTES && !named {
-                    large.push(path.to_owned());
-                    return Ok(());
-                }
-                if stat.node == FileNode::Kept(EntryKind::Symlink) {
-                    links.push((item, path.to_owned()));
-                }
-                take_parents(scan.host.root(), item, path, (&mut *seen, &mut *above), take)?;
-                seen.insert(path.to_owned());
-                take(item, &FoundPiece::File { path, stat: &stat })?;
-                check_stopped()
+                Ok(())
             })?;
             if let Some(path) = full.into_inner() {
-                left.problems.push(room.full(glob.text(), &path));
+                self.left.problems.push(self.room.full(glob.text(), &path));
                 break;
             }
-            for path in refused.into_inner() {
-                let kind = foreign.get(&path).map_or("", String::as_str);
-                let what = format!("/{}: is a mount of kind {kind}, not entered", shown(&path));
-                let hint = format!("add `exclude /{}` to the configuration when that is right", shown(&path));
-                if seen.insert(path) {
-                    left.problems.push(Problem::warning(what).hint(hint));
-                }
-            }
+            self.report_mounts(refused.into_inner());
         }
         Ok(())
+    }
+
+    /// Takes what the disk has at a path. Returns the path when there is no room for it.
+    fn met(&mut self, item: &'static Item, met: WalkedPath, is_full: bool) -> Result<Option<PathBuf>> {
+        let root = self.bounds.scan.host.root();
+        let (path, stat) = match met {
+            WalkedPath::Entry(path, stat) => (path, stat.clone()),
+            WalkedPath::LinkOnTheWay(path) => {
+                let Ok(stat) = files::lstat(&root.join(path)) else { return Ok(None) };
+                (path, stat)
+            }
+            WalkedPath::Unreadable(path, error) => {
+                let what = format!("/{}: {}", shown(path), cause(&error));
+                self.left.problems.push(Problem::warning(what).hint(NOT_SAVED));
+                return Ok(None);
+            }
+        };
+
+        self.above.remove(path);
+        if self.seen.contains(path) || is_full {
+            return Ok(None);
+        }
+        if !self.room.take(path, Some(&stat)) {
+            return Ok(Some(path.to_owned()));
+        }
+        if let FileNode::Special(what) = stat.node {
+            self.seen.insert(path.to_owned());
+            self.left.problems.push(Problem::notice(format!("/{}: is {what}, not saved", shown(path))));
+            return Ok(None);
+        }
+        let is_named = matches!(item.source, Source::Configured);
+        if stat.node == FileNode::Kept(EntryKind::File) && stat.size > LARGE_BYTES && !is_named {
+            self.large.push(path.to_owned());
+            return Ok(None);
+        }
+
+        if stat.node == FileNode::Kept(EntryKind::Symlink) {
+            self.links.push((item, path.to_owned()));
+        }
+        take_parents(root, item, path, (&mut self.seen, &mut self.above), self.take)?;
+        self.seen.insert(path.to_owned());
+        (self.take)(item, &FoundPiece::File { path, stat: &stat })?;
+        check_stopped()?;
+        Ok(None)
+    }
+
+    fn report_mounts(&mut self, refused: Vec<PathBuf>) {
+        for path in refused {
+            let kind = self.bounds.foreign.get(&path).map_or("", String::as_str);
+            let what = format!("/{}: is a mount of kind {kind}, not entered", shown(&path));
+            let hint = format!("add `exclude /{}` to the configuration when that is right", shown(&path));
+            if self.seen.insert(path) {
+                self.left.problems.push(Problem::warning(what).hint(hint));
+            }
+        }
     }
 
     /// A later item may have taken one after all: `include` takes files of any size.
@@ -298,21 +354,20 @@ impl Walk<'_, '_> {
 
     /// Checks that the target of each link is in the snapshot too, or belongs to a package, to the cluster or to the
     /// running system. A link among programs is worth a notice, one in a configuration a warning.
-    fn check_links(&mut self) {
-        let root = self.scan.host.root();
-        let elsewhere: Vec<Pattern> =
-            catalog::ELSEWHERE.iter().filter_map(|glob| Pattern::new(glob).ok()).collect();
+    fn check_links(&mut self) -> Result<()> {
+        let root = self.bounds.scan.host.root();
+        let elsewhere: PatternIndex<()> = Pattern::all(catalog::ELSEWHERE)?.iter().collect();
 
         for (item, link) in &self.links {
             let Ok(target) = fs::read_link(root.join(link)) else { continue };
             let target = resolve(link, &target);
             let saved = self.seen.contains(&target) && !self.above.contains(&target);
-            let known = saved || elsewhere.iter().any(|glob| glob.covers(&target));
+            let known = saved || elsewhere.covers(&target);
             if known {
                 continue;
             }
             // On a mount that may hang not even a look is safe.
-            let foreign = target.ancestors().any(|path| self.foreign.contains_key(path));
+            let foreign = target.ancestors().any(|path| self.bounds.foreign.contains_key(path));
             if !foreign && files::lstat(&root.join(&target)).is_err() {
                 continue;
             }
@@ -325,40 +380,32 @@ impl Walk<'_, '_> {
             let hint = format!("add `include /{}` to the configuration, or exclude the link", shown(&target));
             self.left.problems.push(problem.hint(hint));
         }
+        Ok(())
     }
 
-    fn pve(&mut self, item: &'static Item, claims: &dyn Fn(&Path) -> bool, except: &[Pattern]) -> Result<()> {
-        let Some(picture) = self.scan.picture else { return Ok(()) };
-        let base = Path::new(pmxcfs::MOUNT.trim_start_matches('/'));
-        let mut folders: Vec<(PathBuf, &pmxcfs::PmxcfsNode)> = Vec::new();
-
-        for node in &picture.nodes {
-            let path = base.join(&node.path);
-            folders.retain(|(folder, _)| path.starts_with(folder));
-            if !Self::wanted(&self.left_out, self.scan, except, &path) {
+    fn pve(&mut self, item: &'static Item) -> Result<()> {
+        let ClusterFiles { nodes, by_item, .. } = self.cluster;
+        for place in by_item.get(item.id).into_iter().flatten() {
+            let (path, node) = &nodes[*place];
+            if self.seen.contains(path) {
                 continue;
             }
-            let folder = node.data.is_none();
-            if claims(&path) && !self.seen.contains(&path) {
-                if !self.room.take(&path, None) {
-                    self.left.problems.push(self.room.full(pmxcfs::MOUNT, &path));
-                    break;
-                }
-                for (above, node) in &folders {
-                    self.take_pve(item, above, node)?;
-                }
-                self.take_pve(item, &path, node)?;
+            if !self.room.take(path, None) {
+                self.left.problems.push(self.room.full(pmxcfs::MOUNT, path));
+                break;
             }
-            if folder {
-                folders.push((path, node));
+            for above in self.cluster.above(path) {
+                let (path, node) = &nodes[above];
+                self.take_pve(item, path, node)?;
             }
+            self.take_pve(item, path, node)?;
         }
         Ok(())
     }
 
     fn take_pve(&mut self, item: &'static Item, path: &Path, node: &pmxcfs::PmxcfsNode) -> Result<()> {
-        let base = Path::new(pmxcfs::MOUNT.trim_start_matches('/'));
-        take_parents(self.scan.host.root(), item, base, (&mut self.seen, &mut self.above), self.take)?;
+        let base = Path::new(catalog::PVE_TREE);
+        take_parents(self.bounds.scan.host.root(), item, base, (&mut self.seen, &mut self.above), self.take)?;
         if self.seen.insert(base.to_owned()) {
             let root = pmxcfs::PmxcfsNode { path: PathBuf::new(), mtime: 0, data: None };
             (self.take)(item, &FoundPiece::Pve { path: base, node: &root })?;
@@ -374,13 +421,15 @@ impl Walk<'_, '_> {
         Ok(())
     }
 
-    fn database(&mut self, item: &'static Item) -> Result<()> {
-        let Some(data) = self.scan.picture.and_then(|picture| picture.database.as_ref()) else {
+    fn database(&mut self, item: &'static ItemPatterns) -> Result<()> {
+        let scan = self.bounds.scan;
+        let Some(data) = scan.picture.and_then(|picture| picture.database.as_ref()) else {
             return Ok(());
         };
         let path = Path::new(pmxcfs::DATABASE.trim_start_matches('/'));
-        if Self::wanted(&self.left_out, self.scan, &[], path) && !self.seen.contains(path) {
-            take_parents(self.scan.host.root(), item, path, (&mut self.seen, &mut self.above), self.take)?;
+        if self.bounds.wants(item, path) && !self.seen.contains(path) {
+            let item = item.item;
+            take_parents(scan.host.root(), item, path, (&mut self.seen, &mut self.above), self.take)?;
             self.seen.insert(path.to_owned());
             (self.take)(item, &FoundPiece::Database { path, data })?;
         }
@@ -423,15 +472,6 @@ pub(crate) fn resolve(link: &Path, target: &Path) -> PathBuf {
         }
     }
     path
-}
-
-pub(crate) fn patterns(globs: &[&str]) -> Result<Vec<Pattern>> {
-    globs.iter().map(|glob| Pattern::new(glob)).collect()
-}
-
-/// Globs relative to /etc/pve.
-pub(crate) fn pve_patterns(globs: &[&str]) -> Result<Vec<Pattern>> {
-    globs.iter().map(|glob| Pattern::new(&format!("{}/{glob}", pmxcfs::MOUNT))).collect()
 }
 
 pub fn shown(path: &Path) -> Name {

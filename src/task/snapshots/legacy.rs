@@ -2,10 +2,7 @@
 //! removed only on request.
 
 use std::collections::HashMap;
-use std::ffi::OsString;
 use std::panic::resume_unwind;
-use std::path::Component;
-use std::sync::LazyLock;
 use std::thread;
 
 use anyhow::{Context, Result};
@@ -14,7 +11,7 @@ use serde::Serialize;
 
 use super::Listed;
 use crate::archive::legacy::{self, HEAD_BYTES, ITEM, Manifest};
-use crate::catalog::{self, Item, Source};
+use crate::catalog::matcher::CatalogMatcher;
 use crate::model::index::Name;
 use crate::model::keep::Keep;
 use crate::model::legacy::{MANIFEST, METADATA};
@@ -22,9 +19,7 @@ use crate::model::problem::Problem;
 use crate::model::snapshot::{Snapshot, SnapshotId};
 use crate::plan::prune::{self, Candidate, Marked, Ours};
 use crate::store::{Relic, Store};
-use crate::sys::fs::glob::{GlobPart, Pattern};
 use crate::sys::host::Host;
-use crate::sys::pmxcfs::{DATABASE, MOUNT};
 use crate::sys::process::lock::Lock;
 use crate::sys::process::signals::check_stopped;
 use crate::task::error;
@@ -261,74 +256,11 @@ pub fn carry_out(store: &dyn Store, plan: &mut OldPlan, _: &Lock) {
 
 // Items of paths
 
-/// The patterns of all items, by the first two literal names of a path.
-struct ItemPatterns {
-    by_head: HashMap<(OsString, OsString), Vec<ItemPattern>>,
-    /// The patterns whose beginning is a glob, or shorter.
-    others: Vec<ItemPattern>,
-}
-
-struct ItemPattern {
-    /// Place in the catalogue: of several the first one has a path.
-    at: usize,
-    item: &'static Item,
-    pattern: Pattern,
-}
-
-static PATTERNS: LazyLock<ItemPatterns> = LazyLock::new(|| {
-    let mut patterns = ItemPatterns { by_head: HashMap::new(), others: Vec::new() };
-    for (at, item) in catalog::items().enumerate() {
-        let globs: Vec<String> = match item.source {
-            Source::Files(globs) => globs.iter().map(|glob| (*glob).to_owned()).collect(),
-            Source::Pmxcfs(globs) => globs.iter().map(|glob| format!("{MOUNT}/{glob}")).collect(),
-            Source::PmxcfsRest => vec![format!("{MOUNT}/**")],
-            Source::Database => vec![DATABASE.to_owned()],
-            _ => Vec::new(),
-        };
-        for pattern in globs.iter().filter_map(|glob| Pattern::new(glob).ok()) {
-            let head = match pattern.parts() {
-                [GlobPart::Literal(first), GlobPart::Literal(second), ..] => {
-                    Some((first.clone(), second.clone()))
-                }
-                _ => None,
-            };
-            let pattern = ItemPattern { at, item, pattern };
-            match head {
-                Some(head) => patterns.by_head.entry(head).or_default().push(pattern),
-                None => patterns.others.push(pattern),
-            }
-        }
-    }
-    patterns
-});
-
 /// Finds the catalogue's item of a path, and whether it is secret. A path that no item claims is one that the admin added.
 pub fn item_of(path: &Name) -> (&'static str, bool) {
     const ADDED: (&str, bool) = ("include", true);
-    let below = path.as_path();
-
-    let mut names = below.components().filter_map(|part| match part {
-        Component::Normal(name) => Some(name.to_owned()),
-        _ => None,
-    });
-    let (first, second) = (names.next().unwrap_or_default(), names.next().unwrap_or_default());
-    let of_head = PATTERNS.by_head.get(&(first, second)).into_iter().flatten();
-    let patterns = of_head.chain(&PATTERNS.others);
-    let excepted = |item: &Item| {
-        item.except
-            .iter()
-            .filter_map(|glob| Pattern::new(&absolute(item, glob)).ok())
-            .any(|glob| glob.covers(below))
-    };
-    let claims = patterns.filter(|known| known.pattern.covers(below) && !excepted(known.item));
-    claims.min_by_key(|known| known.at).map_or(ADDED, |known| (known.item.id, known.item.secret))
-}
-
-fn absolute(item: &Item, glob: &str) -> String {
-    match item.source {
-        Source::Pmxcfs(_) if !glob.starts_with('/') => format!("{MOUNT}/{glob}"),
-        _ => glob.to_owned(),
-    }
+    let owner = CatalogMatcher::get().owner_of(path.as_path());
+    owner.map_or(ADDED, |item| (item.id, item.secret))
 }
 
 /// The item of outputs, which the archives' reader uses too.
@@ -359,6 +291,6 @@ mod tests {
         ] {
             assert_eq!(item_of(&Name::new(path)).0, expected, "{path}");
         }
-        assert!(catalog::items().any(|item| item.id == OUTPUTS));
+        assert!(CatalogMatcher::get().patterns(OUTPUTS).is_some());
     }
 }
