@@ -131,7 +131,7 @@ pub fn firewall(seen: &Firewall) -> Vec<CheckFinding> {
         (_, false) if seen.nft.is_none() => {
             vec![
                 finding(CheckState::Notice, "the kernel does not tell about its packet filter".into())
-                    .hint("run it as root"),
+                    .hint("run it as root, with the package nftables installed"),
             ]
         }
         (Some(false), false) => {

@@ -1,159 +1,84 @@
-//! What filters packets on the running system: the base chains of nftables over netlink, and the rule count of the
-//! older iptables. Nothing is changed, no tool is run.
-#![allow(unsafe_code)] // netlink and getsockopt
+//! What filters packets on the running system: the base chains of nftables as `nft` lists them, and the rule count of
+//! the older iptables. Nothing is changed.
+#![allow(unsafe_code)] // getsockopt
 
+use std::collections::HashMap;
 use std::fs;
-use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde::Deserialize;
 
 use crate::model::exposure::Chain;
+use crate::sys::process::exec::{Cmd, Exec, ToolStatus};
 
-const SUBSYSTEM: u16 = 10;
-const GET_CHAIN: u16 = 4;
-const NEW_CHAIN: u16 = 3;
-const HEADER_BYTES: usize = 16;
-/// Family, version, resource.
-const FAMILY_BYTES: usize = 4;
-const ATTRIBUTE_BYTES: usize = 4;
-const CHAIN_TABLE: u16 = 1;
-const CHAIN_NAME: u16 = 3;
-const CHAIN_HOOK: u16 = 4;
-const CHAIN_POLICY: u16 = 5;
-const CHAIN_USE: u16 = 6;
-const HOOK_NUMBER: u16 = 1;
-/// `NF_INET_LOCAL_IN`, of the families that have it.
-const LOCAL_IN: u32 = 1;
-const FAMILIES: [(u8, &str); 3] = [(1, "inet"), (2, "ip"), (10, "ip6")];
-/// `NLA_F_NESTED` and `NLA_F_NET_BYTEORDER`.
-const TYPE_MASK: u16 = 0x3fff;
-const WAIT_SECONDS: i64 = 2;
-const MESSAGES_MAX: usize = 10_000;
+/// Without the elements of sets, of which there may be many.
+const RULESET: [&str; 5] = ["nft", "-j", "-t", "list", "ruleset"];
+/// nft answers in milliseconds, with many thousands of rules in seconds.
+const NFT_LIMIT: Duration = Duration::from_secs(10);
+/// The size limit of the answer: some 50 000 rules.
+const RULESET_MAX_BYTES: usize = 32 << 20;
+/// Families whose chains see what comes to this host; the others are of bridges and devices.
+const FAMILIES: [&str; 3] = ["inet", "ip", "ip6"];
 
-/// Base chains of nftables. Errors: not root, or a kernel without nftables.
-pub fn chains() -> io::Result<Vec<Chain>> {
-    // SAFETY: a plain system call; the descriptor is owned at once.
-    let socket = unsafe {
-        let fd = libc::socket(libc::AF_NETLINK, libc::SOCK_RAW | libc::SOCK_CLOEXEC, libc::NETLINK_NETFILTER);
-        if fd < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        OwnedFd::from_raw_fd(fd)
-    };
-    let limit = libc::timeval { tv_sec: WAIT_SECONDS, tv_usec: 0 };
-    let size = libc::socklen_t::try_from(size_of::<libc::timeval>()).unwrap_or(0);
+#[derive(Deserialize)]
+struct NftRuleset {
+    nftables: Vec<NftObject>,
+}
 
-    // SAFETY: the value lives through the call and has the length that is told.
-    unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_RCVTIMEO,
-            (&raw const limit).cast(),
-            size,
-        );
+/// One of the two, or something that is not looked at.
+#[derive(Deserialize)]
+struct NftObject {
+    chain: Option<NftChain>,
+    rule: Option<NftRule>,
+}
+
+#[derive(Deserialize)]
+struct NftChain {
+    family: String,
+    table: String,
+    name: String,
+    /// Only a base chain has it.
+    hook: Option<String>,
+    policy: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct NftRule {
+    family: String,
+    table: String,
+    chain: String,
+}
+
+/// Lists the base chains of nftables. Errors: nft is not installed or does not tell: not root, or a kernel without
+/// nftables.
+pub fn chains(exec: &dyn Exec) -> Result<Vec<Chain>> {
+    let mut cmd = Cmd::new(RULESET, NFT_LIMIT);
+    cmd.max_bytes = RULESET_MAX_BYTES;
+    let output = exec.run(&cmd)?.context("nft is not installed")?;
+    ensure!(output.status == ToolStatus::Exit(0), "{}: {}", output.status, output.stderr.escape_ascii());
+    ensure!(!output.truncated, "the rules are larger than {RULESET_MAX_BYTES} bytes");
+    base_chains(&output.stdout)
+}
+
+fn base_chains(json: &[u8]) -> Result<Vec<Chain>> {
+    let ruleset: NftRuleset = serde_json::from_slice(json)?;
+    let mut rules: HashMap<(&str, &str, &str), u32> = HashMap::new();
+    for rule in ruleset.nftables.iter().filter_map(|object| object.rule.as_ref()) {
+        *rules.entry((&rule.family, &rule.table, &rule.chain)).or_default() += 1;
     }
 
-    let mut request = Vec::new();
-    let length = u32::try_from(HEADER_BYTES + FAMILY_BYTES).unwrap_or(0);
-    request.extend(length.to_ne_bytes());
-    request.extend((SUBSYSTEM << 8 | GET_CHAIN).to_ne_bytes());
-    let flags = u16::try_from(libc::NLM_F_REQUEST | libc::NLM_F_DUMP).unwrap_or(0);
-    request.extend(flags.to_ne_bytes());
-    request.extend([0; 8 + FAMILY_BYTES]);
-
-    // SAFETY: as above.
-    if unsafe { libc::send(socket.as_raw_fd(), request.as_ptr().cast(), request.len(), 0) } < 0 {
-        return Err(io::Error::last_os_error());
-    }
-
-    let mut buffer = vec![0_u8; 64 << 10];
-    let mut found = Vec::new();
-    for _ in 0..MESSAGES_MAX {
-        // SAFETY: the buffer lives through the call and has the length that is told.
-        let got = unsafe { libc::recv(socket.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), 0) };
-        let Ok(got) = usize::try_from(got) else { return Err(io::Error::last_os_error()) };
-        if got == 0 || messages(&buffer[..got], &mut found)? {
-            return Ok(found);
-        }
-    }
-    Err(io::Error::other("netlink does not end"))
-}
-
-/// True after the last one.
-fn messages(mut data: &[u8], found: &mut Vec<Chain>) -> io::Result<bool> {
-    const DONE: u16 = 3;
-    const ERROR: u16 = 2;
-
-    while data.len() >= HEADER_BYTES {
-        let length = number(data).unwrap_or(0) as usize;
-        let kind = short(&data[4..]).unwrap_or(0);
-        if length < HEADER_BYTES || length > data.len() {
-            return Err(io::Error::other("a message of netlink is cut"));
-        }
-        let body = &data[HEADER_BYTES..length];
-        match kind {
-            DONE => return Ok(true),
-            ERROR => {
-                let code = number(body).map_or(0, u32::cast_signed);
-                return if code == 0 { Ok(true) } else { Err(io::Error::from_raw_os_error(-code)) };
-            }
-            kind if kind == SUBSYSTEM << 8 | NEW_CHAIN => found.extend(chain(body)),
-            _ => {}
-        }
-        data = data.get(length.next_multiple_of(4)..).unwrap_or_default();
-    }
-    Ok(false)
-}
-
-/// None for a chain that no hook enters, and for families of bridges and devices.
-fn chain(body: &[u8]) -> Option<Chain> {
-    let family = FAMILIES.iter().find(|(number, _)| body.first() == Some(number))?.1;
-    let mut chain = Chain { table: String::new(), name: String::new(), input: false, drops: false, rules: 0 };
-    let mut is_base = false;
-
-    for (kind, value) in attributes(body.get(FAMILY_BYTES..)?) {
-        match kind {
-            CHAIN_TABLE => chain.table = format!("{family} {}", text(value)),
-            CHAIN_NAME => chain.name = text(value),
-            // Nobody jumps to a base chain: what uses it are its rules.
-            CHAIN_USE => chain.rules = big(value)?,
-            CHAIN_POLICY => chain.drops = big(value)? == 0,
-            CHAIN_HOOK => {
-                is_base = true;
-                let mut hooks = attributes(value);
-                chain.input = hooks.any(|(kind, value)| kind == HOOK_NUMBER && big(value) == Some(LOCAL_IN));
-            }
-            _ => {}
-        }
-    }
-    is_base.then_some(chain)
-}
-
-fn attributes(mut data: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
-    std::iter::from_fn(move || {
-        let length = usize::from(short(data)?);
-        let kind = short(data.get(2..)?)? & TYPE_MASK;
-        let value = data.get(ATTRIBUTE_BYTES..length)?;
-        data = data.get(length.next_multiple_of(4)..).unwrap_or_default();
-        Some((kind, value))
-    })
-}
-
-fn short(data: &[u8]) -> Option<u16> {
-    Some(u16::from_ne_bytes(data.get(..2)?.try_into().ok()?))
-}
-
-fn number(data: &[u8]) -> Option<u32> {
-    Some(u32::from_ne_bytes(data.get(..4)?.try_into().ok()?))
-}
-
-fn big(data: &[u8]) -> Option<u32> {
-    Some(u32::from_be_bytes(data.get(..4)?.try_into().ok()?))
-}
-
-fn text(data: &[u8]) -> String {
-    let end = data.iter().position(|byte| *byte == 0).unwrap_or(data.len());
-    String::from_utf8_lossy(&data[..end]).into_owned()
+    let chains = ruleset.nftables.iter().filter_map(|object| object.chain.as_ref());
+    let base = chains.filter(|chain| chain.hook.is_some() && FAMILIES.contains(&chain.family.as_str()));
+    let seen = base.map(|chain| Chain {
+        table: format!("{} {}", chain.family, chain.table),
+        name: chain.name.clone(),
+        input: chain.hook.as_deref() == Some("input"),
+        drops: chain.policy.as_deref() == Some("drop"),
+        rules: rules.get(&(&chain.family[..], &chain.table[..], &chain.name[..])).copied().unwrap_or(0),
+    });
+    Ok(seen.collect())
 }
 
 /// Rules in the `filter` tables of the older iptables, where the kernel has such tables.
@@ -200,35 +125,67 @@ fn entries(family: libc::c_int, level: libc::c_int) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::sys::process::exec::{NoTools, ProcessOutput};
 
-    fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
-        let length = u16::try_from(ATTRIBUTE_BYTES + value.len()).unwrap_or(0);
-        let mut data = [length.to_ne_bytes(), kind.to_ne_bytes()].concat();
-        data.extend(value);
-        data.resize(data.len().next_multiple_of(4), 0);
-        data
-    }
+    /// nft, which checks what it is asked.
+    struct Nft(ProcessOutput);
 
-    #[test]
-    fn a_base_chain_is_read_with_its_hook_policy_and_rules() {
-        let mut body = vec![1, 0, 0, 0];
-        body.extend(attribute(CHAIN_TABLE, b"filter\0"));
-        body.extend(attribute(CHAIN_NAME, b"in\0"));
-        body.extend(attribute(CHAIN_HOOK | 0x8000, &attribute(HOOK_NUMBER, &LOCAL_IN.to_be_bytes())));
-        body.extend(attribute(CHAIN_POLICY, &0_u32.to_be_bytes()));
-        body.extend(attribute(CHAIN_USE, &12_u32.to_be_bytes()));
-        let expected =
-            Chain { table: "inet filter".into(), name: "in".into(), input: true, drops: true, rules: 12 };
-        assert_eq!(chain(&body), Some(expected));
-        for cut in 0..body.len() {
-            let _ = chain(&body[..cut]);
+    impl Exec for Nft {
+        fn run(&self, cmd: &Cmd) -> Result<Option<ProcessOutput>> {
+            assert_eq!(cmd.argv, ["nft", "-j", "-t", "list", "ruleset"]);
+            assert!(cmd.limit <= Duration::from_secs(10) && cmd.stdin.is_none());
+            Ok(Some(self.0.clone()))
         }
     }
 
+    fn answer(status: i32, stdout: &str) -> Nft {
+        let status = ToolStatus::Exit(status);
+        Nft(ProcessOutput { status, stdout: stdout.into(), ..ProcessOutput::default() })
+    }
+
+    /// As nft 1.0.6 writes it.
+    const ANSWER: &str = r#"{"nftables": [
+        {"metainfo": {"version": "1.0.6", "release_name": "Lester Gooch #5", "json_schema_version": 1}},
+        {"table": {"family": "inet", "name": "filter", "handle": 1}},
+        {"chain": {"family": "inet", "table": "filter", "name": "in", "handle": 1, "type": "filter",
+            "hook": "input", "prio": 0, "policy": "drop"}},
+        {"chain": {"family": "inet", "table": "filter", "name": "own", "handle": 2}},
+        {"chain": {"family": "ip", "table": "filter", "name": "in", "handle": 1, "type": "filter",
+            "hook": "forward", "prio": 0, "policy": "accept"}},
+        {"chain": {"family": "bridge", "table": "filter", "name": "in", "handle": 1, "type": "filter",
+            "hook": "input", "prio": 0, "policy": "drop"}},
+        {"rule": {"family": "inet", "table": "filter", "chain": "in", "handle": 3, "expr": [{"accept": null}]}},
+        {"rule": {"family": "inet", "table": "filter", "chain": "own", "handle": 4, "expr": [{"drop": null}]}},
+        {"rule": {"family": "inet", "table": "filter", "chain": "in", "handle": 5, "expr": [{"xt": null}]}}]}"#;
+
     #[test]
-    fn what_the_kernel_answers_ends() {
-        // Not root, or a kernel without it: an error, and no hang.
-        let _ = (chains(), legacy());
+    fn base_chains_are_read_with_their_hook_policy_and_rules() {
+        let chain = |table: &str, input, drops, rules| {
+            let (table, name) = (table.to_owned(), "in".to_owned());
+            Chain { table, name, input, drops, rules }
+        };
+        let expected = [chain("inet filter", true, true, 2), chain("ip filter", false, false, 0)];
+        assert_eq!(chains(&answer(0, ANSWER)).unwrap(), expected);
+        let none = r#"{"nftables": [{"metainfo": {"version": "1.0.6", "json_schema_version": 1}}]}"#;
+        assert_eq!(chains(&answer(0, none)).unwrap(), []);
+    }
+
+    #[test]
+    fn what_nft_does_not_tell_is_an_error_and_never_no_filter() {
+        assert!(chains(&NoTools).is_err());
+        for (status, stdout) in [(1, ""), (1, ANSWER), (0, ""), (0, "{}"), (0, &ANSWER[..200])] {
+            assert!(chains(&answer(status, stdout)).is_err(), "{status} {stdout}");
+        }
+        let cut = ProcessOutput { truncated: true, ..answer(0, ANSWER).0 };
+        assert!(chains(&Nft(cut)).is_err());
+        let late = ProcessOutput { status: ToolStatus::TimedOut, ..answer(0, ANSWER).0 };
+        assert!(chains(&Nft(late)).is_err());
+    }
+
+    #[test]
+    fn the_older_iptables_is_asked_without_an_end() {
+        let _ = legacy();
     }
 }

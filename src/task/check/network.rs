@@ -49,7 +49,7 @@ pub fn network(host: &Host, config: &CheckConfig) -> Vec<CheckFinding> {
 }
 
 fn firewall(host: &Host) -> Firewall {
-    let nft = netfilter::chains().inspect_err(|error| log::debug!("nftables: {error}")).ok();
+    let nft = netfilter::chains(&*host.exec).inspect_err(|error| log::debug!("nft: {error:#}")).ok();
     Firewall { nft, iptables: netfilter::legacy(), pve_enabled: pve_enabled(host) }
 }
 
