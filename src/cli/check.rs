@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::{App, render};
 use crate::config::{CheckConfig as Allowed, Config};
-use crate::model::problem::Exit;
+use crate::model::problem::{Exit, without_errno};
 use crate::plan::check::{self, Area, CheckFinding, CheckState};
 use crate::plan::coverage::{Coverage, UnsavedPlace};
 use crate::plan::select::Selection;
@@ -138,7 +138,7 @@ fn text(findings: &[CheckFinding], quiet: bool) -> String {
     let mut text = String::new();
     let mended = |finding: &CheckFinding| finding.fix.as_ref().is_some_and(|fix| fix.done);
     for finding in findings.iter().filter(|one| !quiet || one.state >= CheckState::Warning || mended(one)) {
-        let what = render::one_line(&render::without_errno(&finding.what));
+        let what = render::one_line(&without_errno(&finding.what));
         let _ = writeln!(text, "{:<8} {:<14} {what}", finding.state, finding.area);
         if let Some(hint) = &finding.hint {
             let _ = writeln!(text, "{:<23} hint: {}", "", render::one_line(hint));

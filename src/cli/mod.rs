@@ -44,14 +44,13 @@ use self::render::progress::Progress;
 use crate::archive::keys::Keys;
 use crate::config::Config;
 use crate::model::nearest::nearest;
-use crate::model::problem::{Exit, Fault, FaultKind, Outcome, Problem};
+use crate::model::problem::{Exit, Fault, FaultKind, Outcome, Problem, without_errno};
 use crate::model::record::RunRecord;
 use crate::model::section::Section;
 use crate::model::snapshot::Compression;
 use crate::notify as channels;
 use crate::plan::select::Selection;
 use crate::store::{self, Store};
-use crate::sys::fs::glob::Pattern;
 use crate::sys::host::Host;
 use crate::sys::process::exec::{Exec, NoTools, System};
 use crate::sys::{log as talk, mask};
@@ -161,7 +160,7 @@ fn usage(error: &clap::Error, args: &[OsString], world: &mut AppEnv) -> Exit {
 fn failed(error: &anyhow::Error, format: Format, err: &mut dyn Write) -> Exit {
     let fault = error.downcast_ref::<Fault>();
     let exit = fault.map_or(Exit::Failed, |fault| fault.kind.into());
-    let message = render::one_line(&mask::mask(&render::without_errno(&format!("{error:#}"))));
+    let message = render::one_line(&mask::mask(&without_errno(&format!("{error:#}"))));
 
     let hint = if error.to_string() == NO_OUTPUT {
         Some("what it leads to is full or broken; what was to be done is done".to_owned())
@@ -322,7 +321,7 @@ impl App<'_> {
         if self.format == Format::Text {
             for problem in problems {
                 let hint = problem.hint.as_ref().map(|hint| format!(" ({hint})")).unwrap_or_default();
-                log::warn!("{}{hint}", render::one_line(&render::without_errno(&problem.what)));
+                log::warn!("{}{hint}", render::one_line(&without_errno(&problem.what)));
             }
         }
     }
@@ -364,9 +363,4 @@ fn worth(problems: &[Problem]) -> Vec<Problem> {
         .filter(|problem| Outcome::of(std::slice::from_ref(problem)) != Outcome::Ok)
         .cloned()
         .collect()
-}
-
-fn glob(text: &str) -> Result<Pattern> {
-    let absolute = if text.starts_with('/') { text.to_owned() } else { format!("/{text}") };
-    Pattern::new(&absolute).map_err(|error| Fault::new(FaultKind::Usage, format!("--path: {error:#}")).into())
 }

@@ -5,7 +5,7 @@ use clap::Args;
 use jiff::tz::TimeZone;
 
 use super::{App, render};
-use crate::model::problem::Exit;
+use crate::model::problem::{Exit, without_errno};
 use crate::model::record::RunRecord;
 use crate::model::units::counted;
 use crate::task::restore::audit_log;
@@ -105,7 +105,7 @@ fn row(record: &RunRecord) -> Vec<String> {
 /// Returns the result of a run in a few words.
 fn what(record: &RunRecord) -> String {
     if let Some(problem) = record.problems.first().filter(|_| !record.is_success()) {
-        return render::without_errno(&problem.what);
+        return without_errno(&problem.what);
     }
 
     let mut parts = Vec::new();

@@ -6,7 +6,7 @@ use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Span, SpanRelativeTo, Timestamp};
 
 use super::{App, Format, render};
-use crate::model::problem::{Exit, Fault, FaultKind, Severity};
+use crate::model::problem::{Exit, Fault, FaultKind, Severity, without_errno};
 use crate::model::units::counted;
 use crate::plan::fleet::FleetHost;
 use crate::plan::status as plan;
@@ -69,7 +69,7 @@ impl App<'_> {
             "{}: {}: {}",
             Level::Critical.word(),
             self.host.facts.node,
-            render::one_line(&render::without_errno(&what))
+            render::one_line(&without_errno(&what))
         );
         let hint = hint.map(|hint| format!("    hint: {}\n", render::one_line(&hint))).unwrap_or_default();
         self.print(&(), |()| format!("{head}\n{hint}"))?;
@@ -106,7 +106,7 @@ fn exit(level: Level) -> Exit {
 fn text(status: &HostStatus) -> String {
     // The first line is what a monitor shows.
     let head = match status.findings.iter().max_by_key(|finding| finding.level) {
-        Some(worst) => render::without_errno(&worst.what),
+        Some(worst) => without_errno(&worst.what),
         None => well(status),
     };
     let mut text = format!("{}: {}: {}\n\n", status.level.word(), status.host, render::one_line(&head));
@@ -155,7 +155,7 @@ fn fleet_text(fleet: &Fleet) -> String {
 
     // What made it critical stands in the line that a monitor shows.
     let away = fleet.problems.iter().filter(|problem| problem.severity == Severity::Error);
-    let away = away.map(|problem| render::without_errno(&problem.what));
+    let away = away.map(|problem| without_errno(&problem.what));
     let head = std::iter::once(head).chain(away).collect::<Vec<_>>().join("; ");
     let mut text = format!("{}: {}\n", fleet.level.word(), render::one_line(&head));
     let none = || "-".to_owned();
@@ -218,7 +218,7 @@ fn local(at: Timestamp) -> String {
 fn findings(findings: &[StatusFinding]) -> String {
     let mut text = String::new();
     for finding in findings {
-        let what = render::one_line(&render::without_errno(&finding.what));
+        let what = render::one_line(&without_errno(&finding.what));
         text.push_str(&format!("{}: {what}\n", finding.level.word().to_lowercase()));
         if let Some(hint) = &finding.hint {
             text.push_str(&format!("    hint: {}\n", render::one_line(hint)));

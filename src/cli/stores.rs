@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::{App, args, render};
 use crate::config::Config;
 use crate::model::keep::Keep;
-use crate::model::problem::{Exit, Outcome};
+use crate::model::problem::{Exit, Outcome, without_errno};
 use crate::store::Store;
 use crate::sys::process::signals::check_stopped;
 use crate::task::error;
@@ -126,7 +126,7 @@ fn line(row: &Row) -> String {
 
     let has = match (&row.error, row.snapshots, row.of_this_host) {
         (None, Some(all), Some(own)) => format!("{all} snapshots, {own} of this host"),
-        (error, ..) => render::one_line(&render::without_errno(error.as_deref().unwrap_or_default())),
+        (error, ..) => render::one_line(&without_errno(error.as_deref().unwrap_or_default())),
     };
     let hint = row.hint.iter().map(|hint| format!("    hint: {}\n", render::one_line(hint)));
     let hint: String = hint.collect();

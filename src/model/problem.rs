@@ -7,6 +7,13 @@ use serde::{Deserialize, Serialize};
 /// The hint of a file that a snapshot lacks although it is there.
 pub const NOT_SAVED: &str = "it is not in the snapshot";
 
+/// Removes Rust's "(os error 28)", which says nothing that the words before it do not.
+pub fn without_errno(text: &str) -> String {
+    let mut parts = text.split(" (os error ");
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |done, part| done + part.split_once(')').map_or(part, |(_, rest)| rest))
+}
+
 /// Weight of a problem. An admin can and should act on each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

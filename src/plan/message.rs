@@ -9,7 +9,7 @@ use super::html;
 use crate::model::facts::Facts;
 use crate::model::index::is_harmful;
 use crate::model::message::{Details, Message, PlacedCopy};
-use crate::model::problem::{Outcome, Problem, Severity};
+use crate::model::problem::{Outcome, Problem, Severity, without_errno};
 use crate::model::report::{Changes, Report, StoredCopy};
 
 /// Problems that are named; the others are counted.
@@ -137,12 +137,9 @@ fn text(subject: &str, details: &Details) -> String {
     text
 }
 
-/// One harmless line of bounded length; "(os error 28)" says nothing that the words before it do not.
+/// One harmless line of bounded length.
 fn line(text: &str) -> String {
-    let mut parts = text.split(" (os error ");
-    let first = parts.next().unwrap_or_default().to_owned();
-    let plain = parts.fold(first, |done, part| done + part.split_once(')').map_or(part, |(_, rest)| rest));
-    cut(&plain, LINE_MAX_CHARS)
+    cut(&without_errno(text), LINE_MAX_CHARS)
 }
 
 fn cut(text: &str, max_chars: usize) -> String {

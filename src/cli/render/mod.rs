@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 use crate::model::index::{Entry, EntryKind, Index, is_harmful};
-use crate::model::problem::{Outcome, Problem, Severity};
+use crate::model::problem::{Outcome, Problem, Severity, without_errno};
 use crate::model::report::{Medium, Report};
 use crate::model::secret::MASK;
 use crate::model::section::{self, Section};
@@ -108,13 +108,6 @@ pub fn one_line(text: &str) -> String {
 /// The same of a whole text, whose lines and tabs are ours.
 pub fn harmless(text: &str) -> String {
     text.chars().map(|c| if is_harmful(c) && !"\n\t".contains(c) { ' ' } else { c }).collect()
-}
-
-/// Rust's "(os error 28)" says nothing that the words before it do not.
-pub fn without_errno(text: &str) -> String {
-    let mut parts = text.split(" (os error ");
-    let first = parts.next().unwrap_or_default().to_owned();
-    parts.fold(first, |done, part| done + part.split_once(')').map_or(part, |(_, rest)| rest))
 }
 
 pub fn report(report: &Report) -> String {

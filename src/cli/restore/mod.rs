@@ -10,15 +10,16 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 
+use super::App;
 use super::common_args::Format;
 use super::render::{self, plan};
-use super::{App, glob};
 use crate::config::ApiConfig;
 use crate::model::facts::Product;
 use crate::model::problem::{Exit, Fault, FaultKind, Outcome};
 use crate::plan::restore::adapt::references::{Moves, Pair};
 use crate::plan::restore::{Database, RestorePlan, RestoreRequest};
 use crate::plan::select::Selection;
+use crate::sys::fs::glob::Pattern;
 use crate::task::restore::prepare::{self, Prepared, Saved};
 use crate::task::restore::probe::Probe;
 use crate::task::restore::{self, ConfirmOptions, Restored, auto_rollback, pending, preview};
@@ -351,7 +352,7 @@ impl App<'_> {
             args.selected.only.extend(self.guided_categories()?);
         }
 
-        let paths = args.paths.iter().map(|path| glob(path)).collect::<Result<_>>()?;
+        let paths = args.paths.iter().map(|path| Pattern::from_option(path)).collect::<Result<_>>()?;
         let request = extract::ExtractRequest { selection: selection(&args), paths, to };
         let word = match args.snap {
             Some(word) => word,

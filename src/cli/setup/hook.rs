@@ -7,7 +7,7 @@ use anyhow::Result;
 
 use crate::cli::{App, args, render};
 use crate::config::Config;
-use crate::model::problem::{Exit, Outcome};
+use crate::model::problem::{Exit, Outcome, without_errno};
 use crate::sys::process::exec;
 use crate::task::setup::hook::{self, HookSite, HookState};
 
@@ -82,5 +82,5 @@ fn place(word: args::HookName) -> HookSite {
 
 /// A line of a task log tells who speaks.
 fn said(line: &str) -> String {
-    format!("pbx-config: {}\n", render::one_line(&render::without_errno(line)))
+    format!("pbx-config: {}\n", render::one_line(&without_errno(line)))
 }

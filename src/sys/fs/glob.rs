@@ -7,6 +7,8 @@ use std::path::{Component, Path};
 
 use anyhow::{Result, bail};
 
+use crate::model::problem::{Fault, FaultKind};
+
 #[derive(Debug, Clone)]
 pub struct Pattern {
     text: String,
@@ -85,6 +87,13 @@ impl Pattern {
             bail!("'{text}' names the whole system");
         }
         Ok(Self { text: text.to_owned(), parts })
+    }
+
+    /// Reads a value of `--path`, with or without its leading slash. Errors: `Usage`.
+    pub fn from_option(text: &str) -> Result<Self> {
+        let absolute = if text.starts_with('/') { text.to_owned() } else { format!("/{text}") };
+        Self::new(&absolute)
+            .map_err(|error| Fault::new(FaultKind::Usage, format!("--path: {error:#}")).into())
     }
 
     /// Compiles globs of a table. Errors: as `new`.

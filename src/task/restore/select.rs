@@ -140,12 +140,6 @@ impl<'a> Filter<'a> {
     }
 }
 
-/// Compiles a path or a glob, with or without its leading slash.
-fn glob(text: &str) -> Result<Pattern> {
-    let absolute = if text.starts_with('/') { text.to_owned() } else { format!("/{text}") };
-    Pattern::new(&absolute).map_err(|error| Fault::new(FaultKind::Usage, format!("--path: {error:#}")).into())
-}
-
 /// Reports whether a word of `--path` is this very path: neither a directory above it nor a glob.
 fn is_path_of(word: &str, path: &Path) -> bool {
     !word.contains(['*', '?', '[']) && Path::new(word.trim_start_matches('/')) == path

@@ -14,7 +14,7 @@ use crate::catalog::matcher::{CatalogMatcher, ItemPatterns};
 use crate::catalog::{self, Category, Item, Source};
 use crate::model::facts::Product;
 use crate::model::index::{Absence, EntryKind, Name};
-use crate::model::problem::{NOT_SAVED, Problem};
+use crate::model::problem::{NOT_SAVED, Problem, without_errno};
 use crate::sys::fs::files::{self, FileNode, Stat};
 use crate::sys::fs::glob::{Pattern, PatternIndex};
 use crate::sys::fs::mounts;
@@ -480,8 +480,7 @@ pub fn shown(path: &Path) -> Name {
 
 /// An I/O error in a few words, without Rust's "(os error 13)".
 pub fn cause(error: &std::io::Error) -> String {
-    let text = error.to_string();
-    text.split(" (os error").next().unwrap_or(&text).to_lowercase()
+    without_errno(&error.to_string()).to_lowercase()
 }
 
 #[cfg(test)]
