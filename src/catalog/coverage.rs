@@ -17,8 +17,7 @@ pub const UNIT_KEYS: &[&str] =
 /// Tables of cron, and directories of them: the files that their lines run belong to the host.
 pub const CRONTABS: &[&str] = &["/etc/crontab", "/etc/anacrontab", "/etc/cron.d", "/var/spool/cron/crontabs"];
 
-/// Below /etc/pve/nodes/NODE: guests, and which of their settings name a volume or a file.
-pub const GUESTS: [&str; 2] = ["qemu-server", "lxc"];
+/// Settings of guests that name a volume or a file:
 /// `hookscript VOLUME`, `cicustom user=VOLUME,network=VOLUME`.
 pub const GUEST_VOLUMES: [&str; 2] = ["hookscript", "cicustom"];
 /// `lxc.hook.pre-start: /path`, `lxc.include: /path`.

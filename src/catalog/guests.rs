@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use super::PVE_TREE;
+use crate::sys::guests::config_path;
 
 /// Virtual machines, or containers.
 #[derive(Debug)]
@@ -26,8 +27,9 @@ pub enum Sign {
     Socket(String),
 }
 
+/// The kinds of guests.
 // /var/lock and /var/run, by which Proxmox names them, are links to these on every Debian.
-const KINDS: [GuestKind; 2] = [
+pub const KINDS: [GuestKind; 2] = [
     GuestKind {
         word: "VM",
         tool: "qm",
@@ -58,16 +60,8 @@ pub struct GuestPath<'a> {
 impl<'a> GuestPath<'a> {
     /// `etc/pve/nodes/N/{qemu-server,lxc}/ID.conf`.
     pub fn of(path: &'a Path) -> Option<Self> {
-        let mut parts = path.strip_prefix(PVE_TREE).ok()?.iter().map(|part| part.to_str());
-        let (Some(Some("nodes")), Some(Some(node)), Some(Some(folder)), Some(Some(file)), None) =
-            (parts.next(), parts.next(), parts.next(), parts.next(), parts.next())
-        else {
-            return None;
-        };
-        let kind = KINDS.iter().find(|kind| kind.folder == folder)?;
-        let digits = file.strip_suffix(".conf")?;
-        let is_id = !digits.starts_with('0') && digits.bytes().all(|b| b.is_ascii_digit());
-        Some(Self { kind, node, id: is_id.then(|| digits.parse().ok())?? })
+        let (node, directory, id) = config_path(path.strip_prefix(PVE_TREE).ok()?)?;
+        Some(Self { kind: KINDS.iter().find(|kind| kind.folder == directory)?, node, id })
     }
 
     /// The file whose flock is held while the configuration is changed: of this node alone. Its directory is there when

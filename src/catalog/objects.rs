@@ -290,8 +290,6 @@ pub const JOB_WORD: &str = "job";
 /// The kinds that `job/…` stands for beside PVE's own.
 pub const JOB_KINDS: [&str; 5] = ["job", "prune", "verify", "sync", "tape-job"];
 
-/// Directories of guests below that of a node.
-pub const GUEST_DIRS: [&str; 2] = ["qemu-server", "lxc"];
 /// The directory of nodes, below the root.
 pub const NODES: &str = pve!("nodes/");
 /// Lines of PVE's user.cfg in the order in which its parser needs them.

@@ -25,6 +25,19 @@ const COMMAND_LINE_MAX_BYTES: u64 = 2 << 20;
 const SOCKETS_MAX_BYTES: u64 = 64 << 20;
 const SOCKETS: &str = "/proc/net/unix";
 
+/// Splits `nodes/NODE/DIRECTORY/ID.conf`, relative to /etc/pve, into the node, the directory and the guest's id.
+pub fn config_path(path: &Path) -> Option<(&str, &str, u32)> {
+    let mut parts = path.iter().map(|part| part.to_str());
+    let (Some(Some("nodes")), Some(Some(node)), Some(Some(directory)), Some(Some(file)), None) =
+        (parts.next(), parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return None;
+    };
+    let digits = file.strip_suffix(".conf")?;
+    let is_id = !digits.starts_with('0') && digits.bytes().all(|b| b.is_ascii_digit());
+    Some((node, directory, is_id.then(|| digits.parse().ok())??))
+}
+
 /// The lock of one guest's configuration, until it is dropped.
 pub struct GuestLock {
     _file: File,

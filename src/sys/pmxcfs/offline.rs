@@ -22,6 +22,7 @@ use super::{
     bytes, check_is_table, limited, mounted, with_suffix,
 };
 use crate::model::problem::{Fault, FaultKind};
+use crate::sys::guests::config_path;
 use crate::sys::host::Host;
 use crate::sys::process::processes;
 
@@ -47,7 +48,7 @@ const COROSYNC: &[u8] = b"corosync.conf";
 const STOP_LIMIT: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(100);
 /// What holds guests below a node, and is unique by id.
-const GUEST_DIRS: [&[u8]; 3] = [b"qemu-server", b"lxc", b"openvz"];
+const GUEST_DIRS: [&str; 3] = ["qemu-server", "lxc", "openvz"];
 
 /// A file's contents as they come back: its path below /etc/pve, and what it holds.
 type Rewrite<'a> = Box<dyn Fn(&str, &[u8]) -> Vec<u8> + 'a>;
@@ -241,18 +242,9 @@ fn check(rows: &Rows) -> Result<HashMap<i64, Vec<u8>>> {
 
 /// The id that must be unique: `nodes/NODE/{qemu-server,lxc,openvz}/ID.conf`.
 fn guest(path: &[u8]) -> Option<u32> {
-    let mut parts = path.split(|byte| *byte == b'/');
-    let (nodes, node, dir, file) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-    let is_label = |c: &u8| c.is_ascii_alphanumeric() || *c == b'-';
-    if nodes != b"nodes" || !node.iter().all(is_label) || !GUEST_DIRS.contains(&dir) || parts.next().is_some()
-    {
-        return None;
-    }
-    let digits = std::str::from_utf8(file.strip_suffix(b".conf")?).ok()?;
-    if digits.starts_with('0') || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        return None;
-    }
-    digits.parse().ok()
+    let (node, directory, id) = config_path(Path::new(OsStr::from_bytes(path)))?;
+    let is_label = |c: u8| c.is_ascii_alphanumeric() || c == b'-';
+    (GUEST_DIRS.contains(&directory) && node.bytes().all(is_label)).then_some(id)
 }
 
 fn rename_node(rows: &mut Rows, paths: &HashMap<i64, Vec<u8>>, old: &str, new: &str) -> Result<()> {

@@ -11,6 +11,7 @@ use anyhow::Result;
 use super::referenced_files;
 use super::sources::Sources;
 use super::walk::{self, Scan, ScanResult};
+use crate::catalog::guests::{GuestPath, KINDS};
 use crate::catalog::matcher::{CatalogMatcher, ItemPatterns};
 use crate::catalog::{self, Item, Source, coverage};
 use crate::model::index::{EntryKind, Name};
@@ -227,9 +228,13 @@ impl Look<'_> {
         let by = format!("{}/{}", pmxcfs::MOUNT, catalog::STORAGES);
         let mut names: Vec<(PathBuf, String)> =
             in_storages(&storages).into_iter().map(|name| (name.into(), by.clone())).collect();
-        for kind in coverage::GUESTS {
-            let folder = Path::new("nodes").join(&self.scan.host.facts.node).join(kind);
-            for guest in picture.nodes.iter().filter(|node| node.path.parent() == Some(&folder)) {
+        for kind in &KINDS {
+            let is_own = |path: &Path| {
+                GuestPath::of(&Path::new(catalog::PVE_TREE).join(path)).is_some_and(|guest| {
+                    guest.kind.word == kind.word && guest.node == self.scan.host.facts.node
+                })
+            };
+            for guest in picture.nodes.iter().filter(|node| is_own(&node.path)) {
                 let by = format!("{}/{}", pmxcfs::MOUNT, walk::shown(&guest.path));
                 for name in in_guest(&text(guest)) {
                     let path = if name.starts_with('/') {

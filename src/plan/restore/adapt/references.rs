@@ -123,7 +123,7 @@ pub fn file(path: &str, content: &[u8], moves: &Moves) -> Moved {
         path = format!("{NODES}{}/{}", rest.0, rest.1);
     }
 
-    let Some(id) = guest_id(&path).map(str::to_owned) else {
+    let Some(id) = guest_id(&path) else {
         return Moved { path, content, notes, skip_reason };
     };
     let guest = guest(&content, &id, moves);

@@ -55,7 +55,7 @@ pub fn unmet(picked: &SelectedEntries, request: &RestoreRequest) -> Vec<Advice> 
     let is_wanted = |path: &Name| {
         let id = std::str::from_utf8(path.as_bytes()).ok().and_then(guest_id);
         let is_object = |id: &str| request.objects.iter().any(|word| word.rsplit('/').next() == Some(id));
-        id.is_some_and(|id| wanted.contains(path) || is_object(id))
+        id.is_some_and(|id| wanted.contains(path) || is_object(&id))
     };
     let guests = picked.contents.iter().filter(|(path, _)| is_wanted(path));
     let texts: Vec<&str> = guests.filter_map(|(_, text)| std::str::from_utf8(text).ok()).collect();

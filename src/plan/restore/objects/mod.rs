@@ -228,7 +228,8 @@ impl Work<'_> {
         if id.parse::<u32>().is_ok_and(|number| number >= 100) && !id.starts_with('0') {
             // As itself it is replaced; as another one it takes nobody's place.
             let is_itself = |other: &str| other == path && self.moves.as_id.is_none();
-            let elsewhere = self.live.keys().find(|other| !is_itself(other) && guest_id(other) == Some(id));
+            let elsewhere =
+                self.live.keys().find(|other| !is_itself(other) && guest_id(other).as_deref() == Some(id));
             if let Some(other) = elsewhere {
                 let what = format!("guest {id} is there already, as /{other}");
                 return failed(what, "give it another id with --as, or take that one away first".to_owned());

@@ -4,10 +4,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::config_edit::{self, ConfigPart};
+use std::path::Path;
+
 use crate::catalog::On;
+use crate::catalog::guests::GuestPath;
 use crate::catalog::objects::{
-    ALIASES, GUEST_DIRS, GUEST_KINDS, GUEST_WORD, Grammar, JOB_KINDS, JOB_WORD, KINDS, NODES, ObjectKind,
-    ObjectPart, Whose,
+    ALIASES, GUEST_KINDS, GUEST_WORD, Grammar, JOB_KINDS, JOB_WORD, KINDS, ObjectKind, ObjectPart, Whose,
 };
 use crate::model::nearest::nearest;
 use crate::model::problem::{Fault, FaultKind};
@@ -247,9 +249,7 @@ pub(crate) fn capture(pattern: &str, path: &str) -> Option<Captured> {
     parts.next().is_none().then_some(captured)
 }
 
-/// Returns the guest of a path below /etc/pve/nodes.
-pub fn guest_id(path: &str) -> Option<&str> {
-    let mut parts = path.strip_prefix(NODES)?.split('/');
-    let (_, dir, file) = (parts.next()?, parts.next()?, parts.next()?);
-    (GUEST_DIRS.contains(&dir) && parts.next().is_none()).then(|| file.strip_suffix(".conf"))?
+/// Returns the id of the guest whose configuration lies at a path.
+pub fn guest_id(path: &str) -> Option<String> {
+    GuestPath::of(Path::new(path)).map(|guest| guest.id.to_string())
 }
