@@ -397,14 +397,19 @@ fn a_cluster_file_system_that_does_not_live_is_a_problem() {
     let host = node();
     host.signal_daemon(nix::sys::signal::Signal::SIGUSR1);
     let found = faults(&check(&host, &["--json"]).exits(Exit::Problems));
-    assert_eq!(found, ["warning cluster /etc/pve has no quorum: it can be saved, not restored into"]);
+    assert_eq!(found, ["warning cluster the cluster has no quorum: /etc/pve is read-only"]);
     host.signal_daemon(nix::sys::signal::Signal::SIGSTOP);
     let found = faults(&check(&host, &["--json"]).exits(Exit::Failed));
-    assert!(found.contains(&"problem cluster /etc/pve does not answer".to_owned()), "{found:?}");
+    assert!(
+        found.contains(&"problem cluster the cluster file system /etc/pve does not answer".to_owned()),
+        "{found:?}"
+    );
     host.signal_daemon(nix::sys::signal::Signal::SIGKILL);
     let found = faults(&check(&host, &["--json"]).exits(Exit::Failed));
     assert!(
-        found.contains(&"problem cluster /etc/pve is mounted, but its daemon is gone".to_owned()),
+        found.contains(
+            &"problem cluster the cluster file system /etc/pve is mounted, but pmxcfs is dead".to_owned()
+        ),
         "{found:?}"
     );
 }

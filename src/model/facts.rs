@@ -38,6 +38,31 @@ impl fmt::Display for Product {
     }
 }
 
+/// State of the cluster file system of a PVE host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PmxcfsState {
+    NotMounted,
+    Live {
+        quorate: bool,
+    },
+    /// Mounted, but the daemon is gone.
+    Dead,
+    /// Mounted, but nothing comes back.
+    Frozen,
+}
+
+impl fmt::Display for PmxcfsState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NotMounted => "the cluster file system /etc/pve is not mounted",
+            Self::Live { quorate: true } => "the cluster file system /etc/pve is mounted and can be written",
+            Self::Live { quorate: false } => "the cluster has no quorum: /etc/pve is read-only",
+            Self::Dead => "the cluster file system /etc/pve is mounted, but pmxcfs is dead",
+            Self::Frozen => "the cluster file system /etc/pve does not answer",
+        })
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cluster {
     pub name: String,

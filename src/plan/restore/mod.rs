@@ -33,7 +33,7 @@ use self::stage::{Services, Stage};
 use self::text_diff::Excerpt;
 use super::select::{self, Selection};
 use crate::catalog::{self, Item, RestoreRule, Risk};
-use crate::model::facts::Facts;
+use crate::model::facts::{Facts, PmxcfsState};
 use crate::model::index::{Entry, EntryKind, Mtime, Name, Xattr};
 use crate::model::snapshot::SnapshotId;
 
@@ -130,23 +130,11 @@ pub enum LivePath {
     Blocked(String),
 }
 
-/// The state of the cluster file system.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ClusterFsState {
-    /// No Proxmox VE.
-    None,
-    Live {
-        quorate: bool,
-    },
-    NotMounted,
-    Dead,
-    Frozen,
-}
-
 /// The live side as it was observed.
 pub struct HostState<'a> {
     pub facts: &'a Facts,
-    pub tree: ClusterFsState,
+    /// State of the cluster file system. None: no Proxmox VE.
+    pub tree: Option<PmxcfsState>,
     /// Paths below etc/pve by guest id, of the whole cluster.
     pub guests: &'a BTreeMap<u32, Name>,
     pub live: &'a HashMap<Name, LivePath>,

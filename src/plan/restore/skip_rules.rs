@@ -5,10 +5,10 @@ use std::path::Path;
 
 use super::host_diff::release;
 use super::rejoin::is_before_join;
-use super::{ClusterFsState, Content, HostState, LivePath, PVE, RestoreRequest, SelectedEntry, guest_conf};
+use super::{Content, HostState, LivePath, PVE, RestoreRequest, SelectedEntry, guest_conf};
 use crate::catalog::guests::GuestPath;
 use crate::catalog::{Category, Item, On, PVE_LOCKS, PVE_VIRTUAL, RUN_TIME, RestoreRule, Source, Tied};
-use crate::model::facts::{Facts, Product};
+use crate::model::facts::{Facts, PmxcfsState, Product};
 use crate::model::index::EntryKind;
 
 /// The largest file pmxcfs takes.
@@ -158,27 +158,25 @@ fn of_tree(
         .or_else(|| of_state(here.tree, item))
 }
 
-fn of_state(tree: ClusterFsState, item: &Item) -> Option<SkipReason> {
-    let status = "see `systemctl status pve-cluster`, then restore again";
-
-    match tree {
-        ClusterFsState::Live { quorate: true } => None,
-        ClusterFsState::Live { quorate: false } => Some(SkipReason::new(
-            "the cluster has no quorum: /etc/pve is read-only",
-            "`pvecm status` shows why; `pvecm expected 1` only when the other nodes are off for good",
-        )),
-        ClusterFsState::NotMounted => Some(SkipReason::new(
-            "the cluster file system is not mounted: files put there would keep it from starting",
-            status,
-        )),
-        ClusterFsState::Dead => {
-            Some(SkipReason::new("pmxcfs is dead", "`systemctl restart pve-cluster`, then restore again"))
+fn of_state(tree: Option<PmxcfsState>, item: &Item) -> Option<SkipReason> {
+    let Some(state) = tree else {
+        return Some(SkipReason::new(
+            format!("there is no /etc/pve for {}", item.title),
+            "install Proxmox VE",
+        ));
+    };
+    let hint = match state {
+        PmxcfsState::Live { quorate: true } => return None,
+        PmxcfsState::Live { quorate: false } => {
+            "`pvecm status` shows why; `pvecm expected 1` only when the other nodes are off for good"
         }
-        ClusterFsState::Frozen => Some(SkipReason::new("the cluster file system does not answer", status)),
-        ClusterFsState::None => {
-            Some(SkipReason::new(format!("there is no /etc/pve for {}", item.title), "install Proxmox VE"))
+        PmxcfsState::NotMounted => {
+            "see `systemctl status pve-cluster`, then restore again; files put there now would keep it from starting"
         }
-    }
+        PmxcfsState::Dead => "`systemctl restart pve-cluster`, then restore again",
+        PmxcfsState::Frozen => "see `systemctl status pve-cluster`, then restore again",
+    };
+    Some(SkipReason::new(state.to_string(), hint))
 }
 
 /// Skips on a member of a cluster all but its own and what was named; of other nodes everything everywhere.

@@ -26,7 +26,7 @@ use self::mount::{some_through_mount, through_mount};
 use super::fs::mounts;
 use super::host::Host;
 use super::process::forked::{self, ChildResult};
-use crate::model::facts::Product;
+use crate::model::facts::{PmxcfsState, Product};
 use crate::model::problem::Problem;
 
 /// Where pmxcfs mounts.
@@ -67,18 +67,6 @@ pub const VIRTUAL: [&str; 10] = [
     "lxc",
     "openvz",
 ];
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PmxcfsState {
-    NotMounted,
-    Live {
-        quorate: bool,
-    },
-    /// Mounted, but the daemon is gone.
-    Dead,
-    /// Mounted, but nothing comes back.
-    Frozen,
-}
 
 /// How the tree was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -227,10 +215,7 @@ fn read_in(host: &Host, state: PmxcfsState) -> Result<PmxcfsPicture> {
                 problems.push(behind(error));
             }
             let copy = private_copy(host);
-            (
-                PictureSource::Copy,
-                copy.with_context(|| format!("{}, and its database cannot be read", shown(state)))?,
-            )
+            (PictureSource::Copy, copy.with_context(|| format!("{state}, and its database cannot be read"))?)
         }
     };
 
@@ -244,38 +229,21 @@ fn behind(error: &anyhow::Error) -> Problem {
         .hint("run the backup again when /etc/pve answers")
 }
 
-fn shown(state: PmxcfsState) -> &'static str {
-    match state {
-        PmxcfsState::NotMounted => "it is not mounted",
-        PmxcfsState::Live { .. } => "it is mounted",
-        PmxcfsState::Dead => "pmxcfs is dead",
-        PmxcfsState::Frozen => "it does not answer",
-    }
-}
-
 fn state_problems(host: &Host, state: PmxcfsState) -> Vec<Problem> {
-    let problem = match state {
+    let hint = match state {
         // A system that is only mounted here has nobody to run pmxcfs.
-        PmxcfsState::NotMounted if host.is_live() => {
-            Problem::warning("/etc/pve is not mounted; its contents were taken from config.db")
-                .hint("see `systemctl status pve-cluster`")
-        }
-        PmxcfsState::Dead => Problem::warning(
-            "/etc/pve is mounted, but pmxcfs is dead; its contents were taken from config.db",
-        )
-        .hint("`systemctl restart pve-cluster`"),
+        PmxcfsState::NotMounted if host.is_live() => "see `systemctl status pve-cluster`",
+        PmxcfsState::Dead => "`systemctl restart pve-cluster`",
         PmxcfsState::Frozen => {
-            Problem::warning("/etc/pve does not answer; its contents were taken from config.db")
-                .hint("see `systemctl status pve-cluster`; `systemctl restart pve-cluster` when it hangs")
+            "see `systemctl status pve-cluster`; `systemctl restart pve-cluster` when it hangs"
         }
         // A backup lacks nothing, but the admin of a node that takes no changes wants to know.
         PmxcfsState::Live { quorate: false } => {
-            Problem::notice("the cluster has no quorum; /etc/pve is read-only now").hint("see `pvecm status`")
+            return vec![Problem::notice(state.to_string()).hint("see `pvecm status`")];
         }
         PmxcfsState::NotMounted | PmxcfsState::Live { quorate: true } => return Vec::new(),
     };
-
-    vec![problem]
+    vec![Problem::warning(format!("{state}; its contents were taken from config.db")).hint(hint)]
 }
 
 /// Some files of the tree, without reading all of it. None for what is not there, or when this is no PVE host.

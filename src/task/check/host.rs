@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::own;
 use crate::catalog::own::{IDENTITY_PLACES, SERVICE, TIMER};
-use crate::model::facts::Product;
+use crate::model::facts::{PmxcfsState, Product};
 use crate::plan::check::{self, Area, CheckFinding, CheckState, of_problem};
 use crate::sys::fs::free_space;
 use crate::sys::host::Host;
@@ -129,25 +129,17 @@ fn cluster(host: &Host) -> Vec<CheckFinding> {
         return Vec::new();
     }
 
-    let mount = pmxcfs::MOUNT;
-    let (state, what, hint) = match pmxcfs::state(host) {
-        pmxcfs::PmxcfsState::Live { quorate: true } => (CheckState::Ok, "mounted, can be written", ""),
-        pmxcfs::PmxcfsState::Live { quorate: false } => (
-            CheckState::Warning,
-            "has no quorum: it can be saved, not restored into",
-            "`pvecm status` tells which nodes are missing",
-        ),
-        pmxcfs::PmxcfsState::NotMounted => {
-            (CheckState::Problem, "is not mounted", "see `systemctl status pve-cluster`")
+    let state = pmxcfs::state(host);
+    let (weight, hint) = match state {
+        PmxcfsState::Live { quorate: true } => (CheckState::Ok, ""),
+        PmxcfsState::Live { quorate: false } => {
+            (CheckState::Warning, "`pvecm status` tells which nodes are missing")
         }
-        pmxcfs::PmxcfsState::Dead => {
-            (CheckState::Problem, "is mounted, but its daemon is gone", "`systemctl restart pve-cluster`")
-        }
-        pmxcfs::PmxcfsState::Frozen => {
-            (CheckState::Problem, "does not answer", "see `journalctl -u pve-cluster`")
-        }
+        PmxcfsState::NotMounted => (CheckState::Problem, "see `systemctl status pve-cluster`"),
+        PmxcfsState::Dead => (CheckState::Problem, "`systemctl restart pve-cluster`"),
+        PmxcfsState::Frozen => (CheckState::Problem, "see `journalctl -u pve-cluster`"),
     };
-    let finding = CheckFinding::new(Area::Cluster, state, format!("{mount} {what}"));
+    let finding = CheckFinding::new(Area::Cluster, weight, state.to_string());
     vec![if hint.is_empty() { finding } else { finding.hint(hint) }]
 }
 

@@ -12,10 +12,10 @@ use anyhow::Result;
 use super::select::SMALL_BYTES;
 use crate::catalog::guests::GuestPath;
 use crate::catalog::{PBS_DIR, RestoreRule, Source};
-use crate::model::facts::Product;
+use crate::model::facts::{PmxcfsState, Product};
 use crate::model::index::{EntryKind, Mtime, Name};
 use crate::plan::restore::skip_rules::SkipReason;
-use crate::plan::restore::{ClusterFsState, Content, FileState, HostState, LivePath, PVE, SelectedEntries};
+use crate::plan::restore::{Content, FileState, HostState, LivePath, PVE, SelectedEntries};
 use crate::sys::fs::files::{self, FileNode};
 use crate::sys::fs::flags::{self, Flag};
 use crate::sys::fs::hash::{Hasher, sha256};
@@ -26,7 +26,8 @@ use crate::sys::{mask, pmxcfs};
 
 /// All that a plan asks of this host.
 pub struct Observed {
-    pub tree: ClusterFsState,
+    /// None: no Proxmox VE.
+    pub tree: Option<PmxcfsState>,
     pub guests: BTreeMap<u32, Name>,
     pub live: HashMap<Name, LivePath>,
     pub users: HashMap<String, u32>,
@@ -56,7 +57,7 @@ pub fn observe(host: &Host, picked: &SelectedEntries) -> Result<Observed> {
     let owners = Owners::of(host.root());
     let by_name = |names: HashMap<u32, String>| names.into_iter().map(|(id, name)| (name, id)).collect();
     let mut observed = Observed {
-        tree: ClusterFsState::None,
+        tree: None,
         guests: BTreeMap::new(),
         live: HashMap::new(),
         users: by_name(owners.users),
@@ -97,13 +98,8 @@ fn observe_tree(host: &Host, observed: &mut Observed) -> Result<()> {
     }
 
     let state = pmxcfs::state(host);
-    observed.tree = match state {
-        pmxcfs::PmxcfsState::NotMounted => ClusterFsState::NotMounted,
-        pmxcfs::PmxcfsState::Dead => ClusterFsState::Dead,
-        pmxcfs::PmxcfsState::Frozen => ClusterFsState::Frozen,
-        pmxcfs::PmxcfsState::Live { quorate } => ClusterFsState::Live { quorate },
-    };
-    if !matches!(state, pmxcfs::PmxcfsState::Live { .. }) {
+    observed.tree = Some(state);
+    if !matches!(state, PmxcfsState::Live { .. }) {
         return Ok(());
     }
     for folder in ["etc", PVE] {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::model::facts::PmxcfsState;
 use crate::sys::host::Host;
 use crate::sys::net::http::{Client, HttpRequest, Site};
 use crate::sys::pmxcfs;
@@ -108,8 +109,8 @@ impl Probe {
         let answered = match self {
             Self::Ping(target) => ping(host, target),
             Self::Quorum => match pmxcfs::state(host) {
-                pmxcfs::PmxcfsState::Live { quorate: true } => Ok(()),
-                pmxcfs::PmxcfsState::Live { quorate: false } => Err("there is none".to_owned()),
+                PmxcfsState::Live { quorate: true } => Ok(()),
+                PmxcfsState::Live { quorate: false } => Err("there is none".to_owned()),
                 _ => Err(format!("{} is not there, or does not answer", pmxcfs::MOUNT)),
             },
             Self::Https { .. } => answers(&self.to_string(), LIMIT),

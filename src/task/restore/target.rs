@@ -12,6 +12,7 @@ use anyhow::{Result, anyhow};
 use super::journal::RestoreRecord;
 use super::observe;
 use crate::catalog::guests::GuestPath;
+use crate::model::facts::PmxcfsState;
 use crate::model::index::{EntryKind, Mtime, Name};
 use crate::plan::restore::{FileState, LivePath, PVE, RestoreStep, TargetKind};
 use crate::sys::fs::contained_dir::ContainedDir;
@@ -224,12 +225,9 @@ fn meta(to: &FileState) -> Meta<'_> {
 }
 
 fn read_tree(host: &Host) -> Result<PmxcfsTree, String> {
-    match pmxcfs::state(host) {
-        PmxcfsState::Live { quorate: true } => {}
-        PmxcfsState::Live { quorate: false } => return Err("the cluster has no quorum".to_owned()),
-        PmxcfsState::NotMounted => return Err("the cluster file system is not mounted".to_owned()),
-        PmxcfsState::Dead => return Err("pmxcfs is dead".to_owned()),
-        PmxcfsState::Frozen => return Err("the cluster file system does not answer".to_owned()),
+    let state = pmxcfs::state(host);
+    if state != (PmxcfsState::Live { quorate: true }) {
+        return Err(state.to_string());
     }
     let nodes = pmxcfs::read(host).map_err(|error| format!("{error:#}"))?.nodes;
     Ok(nodes.into_iter().map(|node| (Name::from(&*Path::new(PVE).join(&node.path)), node)).collect())
