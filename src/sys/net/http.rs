@@ -3,6 +3,7 @@
 //! redirect followed, every request bounded in time and size. Not here: what is asked, and what the answer means.
 
 use std::fmt;
+use std::io::Read;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -207,25 +208,18 @@ impl Client {
 
     /// Errors tell the cause, never the address or a header: they may be secret.
     pub fn send(&self, request: &HttpRequest) -> Result<HttpResponse, Trouble> {
-        use std::io::Read;
-        let lasting =
-            |error: &dyn fmt::Display| Trouble { passing: false, error: anyhow::anyhow!("{error}") };
         let mut head = ureq::http::Request::builder().method(request.method).uri(request.url);
         for (name, value) in request.headers {
             head = head.header(name, value);
         }
 
-        let failed = |error: ureq::Error| Trouble { passing: is_passing(&error), error: plain(error) };
         // A wrong header or address is named by its kind, not by its value.
-        let wrong = |_| lasting(&"the address or a header is not valid");
-        let answered = if let Some(body) = request.body {
-            let whole = head.body(body).map_err(wrong)?;
-            self.0.run(self.0.configure_request(whole).timeout_global(Some(request.limit)).build())
-        } else {
-            let whole = head.body(()).map_err(wrong)?;
-            self.0.run(self.0.configure_request(whole).timeout_global(Some(request.limit)).build())
+        let wrong =
+            |_| Trouble { passing: false, error: anyhow::anyhow!("the address or a header is not valid") };
+        let response = match request.body {
+            Some(body) => self.run(head.body(body).map_err(wrong)?, request.limit)?,
+            None => self.run(head.body(()).map_err(wrong)?, request.limit)?,
         };
-        let response = answered.map_err(failed)?;
         let status = response.status().as_u16();
         let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
         let retry_after = header("Retry-After").and_then(|text| text.trim().parse().ok());
@@ -235,6 +229,15 @@ impl Client {
         // The status has told; what of its explanation does not come is not missed.
         let _ = response.into_body().into_reader().take(request.max_bytes).read_to_end(&mut body);
         Ok(HttpResponse { status, body, retry_after, location })
+    }
+
+    fn run<B: ureq::AsSendBody>(
+        &self,
+        request: ureq::http::Request<B>,
+        limit: Duration,
+    ) -> Result<ureq::http::Response<ureq::Body>, Trouble> {
+        let request = self.0.configure_request(request).timeout_global(Some(limit)).build();
+        self.0.run(request).map_err(|error| Trouble { passing: is_passing(&error), error: plain(error) })
     }
 }
 
