@@ -176,6 +176,36 @@ fn read(database: &[u8]) -> Result<(Rows, i64)> {
 /// The paths of all entries. Errors: what keeps pmxcfs from starting, all of it.
 fn check(rows: &Rows) -> Result<HashMap<i64, Vec<u8>>> {
     let mut wrong = Vec::new();
+    let mut children = children(rows, &mut wrong);
+    let paths = paths(rows, &mut children, &mut wrong);
+
+    // What no folder led to.
+    for (parent, inodes) in children {
+        let why = match rows.get(&parent) {
+            None => "has no parent",
+            Some(row) if row.kind == FILE => "lies in a file",
+            Some(_) => "stands in a loop of folders",
+        };
+        wrong.extend(inodes.into_iter().map(|inode| format!("entry {inode} {why}")));
+    }
+
+    if wrong.is_empty() {
+        return Ok(paths);
+    }
+    wrong.sort();
+
+    let more = wrong.len().saturating_sub(MAX_NAMED);
+    wrong.truncate(MAX_NAMED);
+    if more > 0 {
+        wrong.push(format!("{more} more"));
+    }
+
+    let fault = Fault::new(FaultKind::Failed, format!("pmxcfs would not start on it: {}", wrong.join("; ")));
+    Err(fault.hint("restore without --database: file by file through the mount").into())
+}
+
+/// The entries of each folder, both by inode; without those that cannot be.
+fn children(rows: &Rows, wrong: &mut Vec<String>) -> HashMap<i64, Vec<i64>> {
     let mut children: HashMap<i64, Vec<i64>> = HashMap::new();
     for (inode, row) in rows {
         let shown = String::from_utf8_lossy(&row.name);
@@ -190,7 +220,15 @@ fn check(rows: &Rows) -> Result<HashMap<i64, Vec<u8>>> {
             children.entry(row.parent).or_default().push(*inode);
         }
     }
+    children
+}
 
+/// Walks from the root down; what stays in `children` is reached from nowhere.
+fn paths(
+    rows: &Rows,
+    children: &mut HashMap<i64, Vec<i64>>,
+    wrong: &mut Vec<String>,
+) -> HashMap<i64, Vec<u8>> {
     let mut paths = HashMap::with_capacity(rows.len());
     let mut guests: HashMap<u32, String> = HashMap::new();
     let mut todo = vec![(ROOT, Vec::new())];
@@ -214,30 +252,7 @@ fn check(rows: &Rows) -> Result<HashMap<i64, Vec<u8>>> {
             paths.insert(inode, path);
         }
     }
-
-    // Whom nobody led to.
-    for (parent, inodes) in children {
-        let why = match rows.get(&parent) {
-            None => "has no parent",
-            Some(row) if row.kind == FILE => "lies in a file",
-            Some(_) => "stands in a loop of folders",
-        };
-        wrong.extend(inodes.into_iter().map(|inode| format!("entry {inode} {why}")));
-    }
-
-    if wrong.is_empty() {
-        return Ok(paths);
-    }
-    wrong.sort();
-
-    let more = wrong.len().saturating_sub(MAX_NAMED);
-    wrong.truncate(MAX_NAMED);
-    if more > 0 {
-        wrong.push(format!("{more} more"));
-    }
-
-    let fault = Fault::new(FaultKind::Failed, format!("pmxcfs would not start on it: {}", wrong.join("; ")));
-    Err(fault.hint("restore without --database: file by file through the mount").into())
+    paths
 }
 
 /// The id that must be unique: `nodes/NODE/{qemu-server,lxc,openvz}/ID.conf`.
@@ -321,39 +336,51 @@ pub fn wait_stopped(host: &Host) -> Result<(), Fault> {
 /// Nobody has the database: no mount, no daemon, no other process with it or its log open.
 /// Errors: `Failed`, with how to stop them.
 pub fn check_stopped(host: &Host) -> Result<(), Fault> {
-    let running = |what: String| {
-        Err(Fault::new(FaultKind::Failed, what).hint(
-            "`systemctl stop pve-cluster` (first pvedaemon, pveproxy, pvestatd, pvescheduler, pve-firewall, \
-             pve-ha-lrm and pve-ha-crm), then try again",
-        ))
+    let what = if mounted(host) {
+        "/etc/pve is mounted: the database belongs to the running pmxcfs".to_owned()
+    } else if let Some((pid, name)) = process_with_database(host) {
+        format!("the process {pid} ({name}) has the database of /etc/pve open")
+    } else {
+        return Ok(());
     };
-    if mounted(host) {
-        return running("/etc/pve is mounted: the database belongs to the running pmxcfs".to_owned());
-    }
+    Err(Fault::new(FaultKind::Failed, what).hint(
+        "`systemctl stop pve-cluster` (first pvedaemon, pveproxy, pvestatd, pvescheduler, pve-firewall, \
+         pve-ha-lrm and pve-ha-crm), then try again",
+    ))
+}
 
+/// Finds the daemon, or another process that has the database or its log open: its PID and name.
+fn process_with_database(host: &Host) -> Option<(u32, String)> {
     let database = host.path(DATABASE);
-    let id = |path: &Path| fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()));
-    let files: HashSet<_> = ["", "-wal"].iter().filter_map(|end| id(&with_suffix(&database, end))).collect();
+    let files = ["", "-wal"].iter().filter_map(|end| file_id(&with_suffix(&database, end))).collect();
     let daemon = fs::read_to_string(host.path(PID_FILE)).ok().and_then(|pid| pid.trim().parse::<u32>().ok());
 
     for pid in processes::pids(Path::new("/proc")) {
         let name = fs::read(format!("/proc/{pid}/comm")).unwrap_or_default();
         let is_daemon = name.trim_ascii_end() == b"pmxcfs" && (daemon == Some(pid) || host.is_live());
-        let fds = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
-        let links = fds.filter_map(|fd| Some((fd.path(), fs::read_link(fd.path()).ok()?)));
-        // Only what is named so is looked at: a file of a dead network mount would be waited for.
-        let is_named = |link: &Path| {
-            link.file_name().is_some_and(|name| OsStr::as_bytes(name).starts_with(b"config.db"))
-        };
-        let has_it = links
-            .filter(|(_, link)| is_named(link))
-            .any(|(fd, _)| id(&fd).is_some_and(|id| files.contains(&id)));
-        if is_daemon || has_it {
-            let name = String::from_utf8_lossy(name.trim_ascii_end()).into_owned();
-            return running(format!("the process {pid} ({name}) has the database of /etc/pve open"));
+        if is_daemon || has_open(Path::new(&format!("/proc/{pid}")), &files) {
+            return Some((pid, String::from_utf8_lossy(name.trim_ascii_end()).into_owned()));
         }
     }
-    Ok(())
+    None
+}
+
+/// Device and inode.
+type FileId = (u64, u64);
+
+fn file_id(path: &Path) -> Option<FileId> {
+    fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()))
+}
+
+/// Reports whether a process, named by its directory in /proc, has one of the files open.
+fn has_open(process: &Path, files: &HashSet<FileId>) -> bool {
+    let fds = fs::read_dir(process.join("fd")).into_iter().flatten().flatten();
+    let mut links = fds.filter_map(|fd| Some((fd.path(), fs::read_link(fd.path()).ok()?)));
+    links.any(|(fd, link)| {
+        // Only what is named so is looked at: a file of a dead network mount would be waited for.
+        let is_named = link.file_name().is_some_and(|name| name.as_bytes().starts_with(b"config.db"));
+        is_named && file_id(&fd).is_some_and(|id| files.contains(&id))
+    })
 }
 
 #[cfg(test)]

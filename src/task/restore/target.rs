@@ -21,7 +21,7 @@ use crate::sys::fs::replace::{self, Meta};
 use crate::sys::guests;
 use crate::sys::host::Host;
 use crate::sys::pmxcfs::write::{self, Change, Desired};
-use crate::sys::pmxcfs::{self, PmxcfsState, offline};
+use crate::sys::pmxcfs::{self, offline};
 
 /// Present content of /etc/pve by path.
 type PmxcfsTree = HashMap<Name, pmxcfs::PmxcfsNode>;
