@@ -61,16 +61,16 @@ pub(crate) fn snippet(storages: &[section::Section], volume: &str) -> Option<Pat
 /// Reads the patterns of the snippet directories from a storage.cfg.
 pub fn snippet_folders(text: &str) -> Result<Vec<Pattern>, section::SyntaxError> {
     let sections = section::parse(catalog::STORAGES, text)?;
-    let listed = |words: Option<&str>, word: &str| {
-        words.is_some_and(|words| words.split(',').any(|w| w.trim() == word))
-    };
-    let holds = |storage: &&section::Section| {
-        LOCAL_STORAGES.contains(&storage.kind.as_str()) && listed(storage.get("content"), "snippets")
-    };
-    let folder = |storage| {
-        Pattern::literal(&Path::new(section::Section::get(storage, "path")?).join(snippets_dir(storage)))
-    };
-    Ok(sections.iter().filter(holds).filter_map(folder).collect())
+    let storages = sections.iter().filter(|storage| has_snippets(storage));
+    let folders =
+        storages.filter_map(|storage| Some(Path::new(storage.get("path")?).join(snippets_dir(storage))));
+    Ok(folders.filter_map(|folder| Pattern::literal(&folder)).collect())
+}
+
+fn has_snippets(storage: &section::Section) -> bool {
+    let content = storage.get("content").unwrap_or_default();
+    LOCAL_STORAGES.contains(&storage.kind.as_str())
+        && content.split(',').any(|word| word.trim() == "snippets")
 }
 
 /// `content-dirs snippets=some/folder` moves them.
