@@ -61,24 +61,24 @@ pub fn header(entry: &Entry) -> Result<Vec<u8>> {
     }
     header.set_cksum();
 
-    let mut blocks = Vec::with_capacity(BLOCK);
-    if !records.is_empty() {
-        ensure!(
-            records.len() as u64 <= PAX_MAX_BYTES,
-            "its name and attributes are larger than {PAX_MAX_BYTES} bytes"
-        );
-        let mut before = Header::new_ustar();
-        before.set_entry_type(EntryType::XHeader);
-        before.set_path("pax-header")?;
-        before.set_size(records.len() as u64);
-        before.set_mode(0o600);
-        before.set_cksum();
-        blocks.extend_from_slice(before.as_bytes());
-        blocks.extend_from_slice(&records);
-        blocks.extend_from_slice(padding(records.len() as u64));
-    }
+    let mut blocks = if records.is_empty() { Vec::new() } else { pax_blocks(&records)? };
     blocks.extend_from_slice(header.as_bytes());
     Ok(blocks)
+}
+
+/// The blocks of a PAX header with these records.
+fn pax_blocks(records: &[u8]) -> Result<Vec<u8>> {
+    ensure!(
+        records.len() as u64 <= PAX_MAX_BYTES,
+        "its name and attributes are larger than {PAX_MAX_BYTES} bytes"
+    );
+    let mut header = Header::new_ustar();
+    header.set_entry_type(EntryType::XHeader);
+    header.set_path("pax-header")?;
+    header.set_size(records.len() as u64);
+    header.set_mode(0o600);
+    header.set_cksum();
+    Ok([header.as_bytes(), records, padding(records.len() as u64)].concat())
 }
 
 fn set_path(header: &mut Header, path: &[u8]) -> bool {

@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::path::{Component, PathBuf};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use jiff::tz::TimeZone;
 use serde::Deserialize;
 
@@ -174,63 +174,18 @@ impl Survey {
 
     /// Decides what each member is for the reader. Errors: links and folders that lead where they must not.
     fn settle(mut self) -> Result<Plan> {
-        let mut problems: Vec<Problem> = self
-            .odd
-            .iter()
-            .map(|path| {
-                Problem::notice(format!("{path}: a device or pipe in the archive, which is left out"))
-            })
-            .collect();
+        let odd = self.odd.iter().map(|path| {
+            Problem::notice(format!("{path}: a device or pipe in the archive, which is left out"))
+        });
+        let mut problems: Vec<Problem> = odd.collect();
         self.check_folders()?;
 
-        let mut copies: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
-        let listed = self.dedup.take();
-        let known = listed.is_some();
-        for one in listed.unwrap_or_default() {
-            let path = one.path.trim_start_matches("./").trim_start_matches('/');
-            let Some(&at) = self.places.get(&Name::new(path)) else {
-                problems.push(Problem::notice(format!(
-                    "{}: is listed as a replaced file and is not there",
-                    Name::new(path)
-                )));
-                continue;
-            };
-            let link = &self.members[at].0;
-            // What the list says and the archive does not is a contradiction of the two.
-            ensure!(
-                link.kind == EntryKind::Symlink,
-                "{}: is listed as a replaced file and is none",
-                link.path
-            );
-            let target = link.link.as_ref().and_then(|target| resolve(&link.path, target));
-            let first = target.as_ref().and_then(|target| self.places.get(target)).copied();
-            let first = first.filter(|first| self.members[*first].0.kind == EntryKind::File);
-            let Some(first) = first else {
-                bail!("{}: replaces a file that is not in the archive", link.path)
-            };
-            let (size, sha256) = (self.members[first].0.size, self.members[first].1);
-            let (member, hash) = &mut self.members[at];
-            member.kind = EntryKind::File;
-            member.link = None;
-            member.mode = one.mode & 0o7777;
-            member.uid = one.uid.unwrap_or(member.uid);
-            member.gid = one.gid.unwrap_or(member.gid);
-            member.size = size;
-            *hash = sha256;
-            let of = copies.entry(first).or_default();
-            ensure!(!of.contains(&at), "{}: is listed as replaced twice", member.path);
-            of.push(at);
-        }
-
-        if !known {
-            let unnoted = self.links_to_members();
-            if unnoted > 0 {
-                let what = format!(
-                    "{unnoted} links lead to files of the same archive; versions before 2026 put such links in the place of equal files, and did not note which"
-                );
-                problems.push(Problem::notice(what).hint("compare them with the host before they are used"));
-            }
-        }
+        let copies = if let Some(listed) = self.dedup.take() {
+            self.make_copies(listed, &mut problems)?
+        } else {
+            problems.extend(self.unlisted_copies());
+            BTreeMap::new()
+        };
 
         let large = |(first, of): (&usize, &Vec<usize>)| {
             if self.members[*first].0.size > HELD_MAX_BYTES { of.len() } else { 0 }
@@ -240,6 +195,59 @@ impl Survey {
             "has more than {PASSES_MAX} copies of one large file"
         );
         Ok(Plan { members: self.members, places: self.places, copies, problems })
+    }
+
+    /// Makes files of the links that the list names. Returns the places of the copies, by the place of their file.
+    fn make_copies(
+        &mut self,
+        listed: Vec<Deduped>,
+        problems: &mut Vec<Problem>,
+    ) -> Result<BTreeMap<usize, Vec<usize>>> {
+        let mut copies: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        for one in listed {
+            let path = Name::new(one.path.trim_start_matches("./").trim_start_matches('/'));
+            let Some(&at) = self.places.get(&path) else {
+                let what = format!("{path}: is listed as a replaced file and is not there");
+                problems.push(Problem::notice(what));
+                continue;
+            };
+            let first = self.original(at)?;
+            let (size, sha256) = (self.members[first].0.size, self.members[first].1);
+            let (member, hash) = &mut self.members[at];
+            member.kind = EntryKind::File;
+            member.link = None;
+            member.mode = one.mode & 0o7777;
+            member.uid = one.uid.unwrap_or(member.uid);
+            member.gid = one.gid.unwrap_or(member.gid);
+            member.size = size;
+            *hash = sha256;
+
+            let of = copies.entry(first).or_default();
+            ensure!(!of.contains(&at), "{}: is listed as replaced twice", member.path);
+            of.push(at);
+        }
+        Ok(copies)
+    }
+
+    /// Finds the file that a listed link stands for. Errors: what the list says and the archive does not.
+    fn original(&self, at: usize) -> Result<usize> {
+        let link = &self.members[at].0;
+        ensure!(link.kind == EntryKind::Symlink, "{}: is listed as a replaced file and is none", link.path);
+        let target = link.link.as_ref().and_then(|target| resolve(&link.path, target));
+        let first = target.as_ref().and_then(|target| self.places.get(target)).copied();
+        first
+            .filter(|first| self.members[*first].0.kind == EntryKind::File)
+            .with_context(|| format!("{}: replaces a file that is not in the archive", link.path))
+    }
+
+    /// Tells of links that may be copies, when no list says which are.
+    fn unlisted_copies(&self) -> Option<Problem> {
+        let unnoted = self.links_to_members();
+        let what = format!(
+            "{unnoted} links lead to files of the same archive; versions before 2026 put such links in the place of equal files, and did not note which"
+        );
+        let problem = Problem::notice(what).hint("compare them with the host before they are used");
+        (unnoted > 0).then_some(problem)
     }
 
     /// Nothing is reached through a link or a file.
