@@ -23,7 +23,7 @@ use pbx_config::sys::fs::files;
 use pbx_config::sys::host::Host;
 use pbx_config::sys::process::exec::NoTools;
 use pbx_config::task::scan::archiver::Archiver;
-use pbx_config::task::scan::walk::FoundPiece;
+use pbx_config::task::scan::walk::Found;
 
 /// What no verb may take, on the busiest machine.
 const HANG: Duration = Duration::from_secs(120);
@@ -179,7 +179,7 @@ fn a_file_that_is_another_thing_when_its_turn_comes_is_told_or_read_as_it_is_now
         let stat = files::lstat(&full).unwrap();
         turn(&full);
         let path = Path::new("srv").join(name);
-        intake.take(item, &FoundPiece::File { path: &path, stat: &stat }).unwrap();
+        intake.take(item, &Found::File { path: &path, stat: &stat }).unwrap();
         let told: Vec<String> =
             intake.problems.drain(..).map(|one| format!("{}: {}", one.severity, one.what)).collect();
         let should = should.map(|words| words.replacen(": ", &format!(": /srv/{name}: "), 1));

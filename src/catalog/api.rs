@@ -60,7 +60,7 @@ pub fn of_unit(unit: &str) -> Option<&'static ApiAccess> {
     APIS.iter().find(|api| api.unit == unit)
 }
 
-/// Every API has it; without a token the answer is 401.
+/// The API path of the version, which every API has; without a token the answer is 401.
 pub const VERSION: &str = "/version";
 
 impl ApiAccess {

@@ -17,7 +17,7 @@ pub const RESTLESS: &[&str] = &[
     "/var/lib/tailscale/tailscaled.state",
 ];
 
-/// Rows of commands whose answer stays the same until somebody changes something. All others tell of load, space,
+/// Items of commands whose answer stays the same until somebody changes something. All others tell of load, space,
 /// times and guests that start and stop.
 pub const STEADY: &[&str] = &[
     "state-cmdline",
@@ -44,10 +44,10 @@ mod tests {
     use crate::catalog::items;
 
     #[test]
-    fn every_steady_answer_is_a_row_of_a_command() {
+    fn every_steady_answer_is_an_item_of_a_command() {
         for id in STEADY {
-            let row = items().find(|item| item.id == *id);
-            assert!(row.is_some_and(|row| row.source.answer().is_some()), "{id}");
+            let item = items().find(|item| item.id == *id);
+            assert!(item.is_some_and(|item| item.source.answer().is_some()), "{id}");
         }
     }
 }

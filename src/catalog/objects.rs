@@ -25,7 +25,7 @@ pub struct ObjectPart {
     pub whose: Whose,
 }
 
-/// The way a file says which piece of it belongs to which object.
+/// The way a file says which part of it belongs to which object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Grammar {
     /// The file is the object.
@@ -38,7 +38,7 @@ pub enum Grammar {
     Lines(&'static str),
     /// `id:…` or `id …`, one line each.
     Keyed(u8),
-    /// A member of the JSON object that is found by these keys.
+    /// An entry of the JSON object that is found by these keys.
     Json(&'static [&'static str]),
     /// `acl:propagate:path:who,…:roles`: what names it.
     AclOf,

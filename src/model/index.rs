@@ -120,7 +120,7 @@ pub enum EntryKind {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mtime(pub i64, pub u32);
 
-/// One member of the payload.
+/// One entry of the payload.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
     /// The catalogue item it belongs to.

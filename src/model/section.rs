@@ -202,7 +202,7 @@ impl Section {
     /// true. Give `T` `deny_unknown_fields`: an unknown key is refused without it too, but with no
     /// hint. Never `flatten` in it: that hides the types of its fields and accepts unknown keys.
     ///
-    /// On an owned section Rust prefers [`Into::into`]; call it on a `&Section`.
+    /// Call it on a `&Section`: of an owned one Rust prefers [`Into::into`].
     pub fn read<T: DeserializeOwned>(&self) -> Result<T, SyntaxError> {
         T::deserialize(MapAccessDeserializer::new(SectionKeys::of(self))).map_err(|fault| {
             let place = fault.place.unwrap_or_else(|| (Arc::clone(&self.file), self.line));

@@ -16,7 +16,7 @@ use super::problem::Outcome;
 pub const FORMAT: u32 = 1;
 /// Ending of a snapshot's file name.
 pub const SUFFIX: &str = ".pbx.tar";
-/// The manifest is the first member and never larger, so one short read lists a snapshot anywhere.
+/// The manifest is the first entry and never larger, so one short read lists a snapshot anywhere.
 pub const MANIFEST_MAX_BYTES: usize = 64 * 1024;
 
 const NAME_TIME: &str = "%Y%m%dT%H%M%SZ";
@@ -183,7 +183,7 @@ pub struct Sealed {
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Payload {
-    /// Member name in the bundle, `payload.tar` with the codec's ending.
+    /// Name of the entry in the bundle, `payload.tar` with the codec's ending.
     pub name: String,
     /// Bytes as stored.
     pub size: u64,
@@ -225,7 +225,7 @@ pub enum Trigger {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Parent {
     pub id: SnapshotId,
-    /// Lower-case hex over the whole MANIFEST.json member, padding included.
+    /// Lower-case hex over the whole MANIFEST.json entry, padding included.
     pub sha256: String,
 }
 

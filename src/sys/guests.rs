@@ -17,7 +17,7 @@ use super::process::signals::check_stopped;
 use crate::model::problem::{Fault, FaultKind};
 
 const POLL: Duration = Duration::from_millis(100);
-/// As Proxmox makes it.
+/// Mode of the lock's file, as Proxmox makes it.
 const MODE: Mode = Mode::from_bits_truncate(0o644);
 const PID_MAX_BYTES: u64 = 64;
 const COMMAND_LINE_MAX_BYTES: u64 = 2 << 20;

@@ -19,9 +19,9 @@ use crate::model::facts::{Cluster, Facts, Product};
 pub const CONFIG_DIR: &str = "/etc/proxmox-backup-extra";
 const STATE_DIR: &str = "/var/lib/proxmox-backup-extra";
 const RUN_DIR: &str = "/run/proxmox-backup-extra";
-/// Where root's rclone keeps its remotes.
+/// The file in which root's rclone keeps its remotes.
 pub const RCLONE_CONFIG: &str = "/root/.config/rclone/rclone.conf";
-/// Where a host that does not run tells its name.
+/// The file that names a host that does not run.
 pub const HOSTNAME: &str = "/etc/hostname";
 /// The node name of a host without one.
 const NAMELESS: &str = "localhost";
@@ -41,7 +41,7 @@ pub struct Host {
     pub exec: Arc<dyn Exec>,
     /// The tools of the machine that we run on, for what is not the host: moving files to a store.
     pub machine: Arc<dyn Exec>,
-    /// When the cluster file system last hung.
+    /// Time at which the cluster file system last hung.
     pub hangs: Hang,
 }
 

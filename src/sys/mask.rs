@@ -122,14 +122,14 @@ struct Options {
     takes: Takes,
 }
 
-/// Where the secret of an option is.
+/// Place of an option's secret.
 #[derive(Debug, Clone, Copy)]
 enum Takes {
     /// Right behind it: `-pX`. Alone it asks for it.
     Attached,
     /// Right behind it, or the next word.
     Word,
-    /// In the same places, behind this letter: `-u name:X`.
+    /// The same places, behind this letter: `-u name:X`.
     After(char),
 }
 

@@ -13,7 +13,7 @@ use super::process::signals::check_stopped;
 
 /// Longer than any key or passphrase.
 const ANSWER_MAX_BYTES: usize = 64 * 1024;
-/// How often a signal is looked for while nobody types.
+/// Interval at which a signal is looked for while nobody types.
 const STOP_POLL_MS: u16 = 100;
 
 /// Echo is off while it lives.

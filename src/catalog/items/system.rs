@@ -324,7 +324,7 @@ pub(crate) const ITEMS: &[Item] = &[
             "/etc/screenrc", "/etc/tmux.conf", "/etc/gitconfig"]), secret: true, ..SCRIPTS },
     Item { id: "linker", title: "Folders of shared libraries",
         source: Source::Files(&["/etc/ld.so.conf", "/etc/ld.so.conf.d"]), note: "ldconfig", ..SCRIPTS },
-    // Rows of their own, then what is big and is not configuration.
+    // Items of their own, then what is big and is not configuration.
     Item { id: "root", title: "Root's files", source: Source::Files(&["/root"]),
         except: &["/root/.ssh", "/root/.forward", "/root/.config/proxmox-backup", "/root/.local/share",
             "/root/**/node_modules/**", "/root/**/.venv/**", "/root/**/*.iso", "/root/**/*.img",

@@ -38,7 +38,7 @@ mod tests {
 
     #[test]
     fn a_place_is_met_by_what_lies_in_it_and_by_no_name_that_begins_alike() {
-        let met = |path: &str| READ_EARLY.iter().filter(|row| row.meets(Path::new(path))).count();
+        let met = |path: &str| READ_EARLY.iter().filter(|place| place.meets(Path::new(path))).count();
         assert_eq!(met("etc/systemd/network/10-lan.link"), 1);
         assert_eq!(met("etc/sysctl.d/local.conf"), 1);
         assert_eq!(met("etc/fstab"), 1);

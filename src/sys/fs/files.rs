@@ -116,7 +116,7 @@ pub fn read_small(root: &Path, path: impl AsRef<Path>, max: u64) -> io::Result<V
         return Err(io::Error::other("no regular file"));
     }
     let mut content = Vec::new();
-    // The size of a file in /proc is 0, and any file may grow meanwhile: what counts is what comes.
+    // The size of a file in /proc is 0, and any file may grow while it is read: what counts is what comes.
     file.take(max.saturating_add(1)).read_to_end(&mut content)?;
     if content.len() as u64 > max {
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("larger than {max} bytes")));

@@ -17,7 +17,7 @@ use crate::model::report::Rights;
 pub struct PermissionState {
     pub rights: Rights,
     pub folder: bool,
-    /// Under how many names it lies.
+    /// Number of its names.
     pub names: u64,
 }
 
@@ -26,7 +26,7 @@ pub fn of(root: &Path, path: &Path) -> io::Result<PermissionState> {
     held(&File::from(files::open_plain(root, path, OFlag::O_PATH)?))
 }
 
-/// Changes what was seen as `before`, and nothing that has become another meanwhile.
+/// Changes what was seen as `before`, unless it has become another since.
 pub fn set(root: &Path, path: &Path, before: &PermissionState, after: &Rights) -> io::Result<()> {
     let file = File::from(files::open_plain(root, path, OFlag::O_NONBLOCK | OFlag::O_NOCTTY)?);
     let now = held(&file)?;

@@ -116,7 +116,7 @@ impl Site {
     }
 }
 
-/// By what a server is known.
+/// The proof by which a server is known.
 #[derive(Debug, Clone)]
 pub enum Trust {
     /// One of these certificates, whatever name it has.
@@ -147,9 +147,9 @@ pub struct HttpRequest<'a> {
     pub headers: &'a [(String, String)],
     /// None: the request has no body at all.
     pub body: Option<&'a [u8]>,
-    /// For all of it, from the name's look-up to the last byte.
+    /// Time limit of all of it, from the name's look-up to the last byte.
     pub limit: Duration,
-    /// Of the answer's body; what comes beyond is not read.
+    /// Size limit of the answer's body; what comes beyond is not read.
     pub max_bytes: u64,
 }
 

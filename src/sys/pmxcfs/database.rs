@@ -227,7 +227,7 @@ fn rows(db: &Connection) -> Result<HashMap<i64, Row>> {
     Ok(tree)
 }
 
-/// By inode.
+/// Inodes with their paths.
 type Paths = Vec<(i64, PathBuf)>;
 
 /// The paths of all entries that have one, and what is wrong with the others. From the root down, so that it

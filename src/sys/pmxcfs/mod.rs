@@ -29,7 +29,7 @@ use super::process::forked::{self, ChildResult};
 use crate::model::facts::{PmxcfsState, Product};
 use crate::model::problem::Problem;
 
-/// Where pmxcfs mounts.
+/// Mount point of pmxcfs.
 pub const MOUNT: &str = "/etc/pve";
 /// Its database.
 pub const DATABASE: &str = "/var/lib/pve-cluster/config.db";
@@ -50,7 +50,7 @@ const QUERY_LIMIT: Duration = Duration::from_secs(30);
 const MAX_TREE_BYTES: usize = 512 << 20;
 /// pmxcfs documents 262144.
 const MAX_ROWS: usize = 1_000_000;
-/// As many broken entries are named one by one.
+/// Number of broken entries that are named one by one.
 const MAX_NAMED: usize = 100;
 /// The largest file pmxcfs takes.
 const MAX_FILE_BYTES: u64 = 1 << 20;
@@ -68,7 +68,7 @@ pub const VIRTUAL: [&str; 10] = [
     "openvz",
 ];
 
-/// How the tree was read.
+/// The way that the tree was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PictureSource {
     /// One read transaction over the running daemon's database.

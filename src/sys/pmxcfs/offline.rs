@@ -1,5 +1,5 @@
 //! A snapshot's config.db made ready for a host whose pmxcfs is stopped: checked for what pmxcfs refuses, its rows
-//! written anew into the daemon's own schema, so that nothing but them comes along. In memory; it opens no file, and
+//! written again into the daemon's own schema, so that nothing but them comes along. In memory; it opens no file, and
 //! what it gives is put in place like any other file.
 //! Not here: reading a live tree (the module above), what a restore decides.
 
@@ -26,7 +26,7 @@ use crate::sys::guests::config_path;
 use crate::sys::host::Host;
 use crate::sys::process::processes;
 
-/// As pmxcfs makes it.
+/// The table, as pmxcfs makes it.
 const SCHEMA: &str = "CREATE TABLE tree (\
     inode INTEGER PRIMARY KEY NOT NULL, \
     parent INTEGER NOT NULL CHECK(typeof(parent)=='integer'), \

@@ -20,12 +20,12 @@ use crate::sys::process::forked::{self, ChildResult};
 
 /// Folder of the cluster locks: one folder for each lock that is held.
 pub const LOCKS: &str = "priv/lock";
-/// As long as Proxmox waits for one.
+/// Time to wait for a lock, as long as Proxmox does.
 pub const LOCK_WAIT: Duration = Duration::from_secs(10);
-/// Beyond the 120 s after which the daemon takes the lock of a holder that died.
+/// Time beyond the 120 s after which the daemon takes the lock of a holder that died.
 pub const LOCK_OUTLIVED: Duration = Duration::from_secs(130);
 const LOCK_POLL: Duration = Duration::from_millis(250);
-/// For the change itself: a quorate cluster answers in milliseconds, one that forms anew in seconds.
+/// Time limit of the change itself: a quorate cluster answers in milliseconds, one that forms again in seconds.
 const CHANGE_LIMIT: Duration = Duration::from_secs(20);
 
 /// One change of one path.
@@ -50,7 +50,7 @@ pub enum Desired<'a> {
     Dir,
     /// Neither file nor folder; a folder only when it is empty.
     Absent,
-    /// As it is: only its time is set.
+    /// The entry as it is: only its time is set.
     AsItIs,
 }
 

@@ -16,13 +16,13 @@ use nix::unistd::Pid;
 
 use super::signals::check_stopped;
 
-/// Where tools are looked for; never the caller's PATH, which a vzdump hook does not even have.
+/// Directories that tools are looked for in; never the caller's PATH, which a vzdump hook does not even have.
 pub const TOOL_DIRS: [&str; 4] = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"];
-/// How long a command may outlive SIGTERM.
+/// Time that a command may outlive SIGTERM.
 const TERM_GRACE: Duration = Duration::from_secs(2);
-/// How long it may outlive SIGKILL: in the midst of a request to a file system that hangs, for ever.
+/// Time that it may outlive SIGKILL: in the midst of a request to a file system that hangs, for ever.
 const KILL_GRACE: Duration = Duration::from_millis(500);
-/// How long a finished command's pipes may stay open in the hands of its children.
+/// Time that a finished command's pipes may stay open in the hands of its children.
 const PIPE_GRACE: Duration = Duration::from_millis(500);
 
 #[derive(Clone)]

@@ -22,7 +22,7 @@ use crate::model::problem::Fault;
 use crate::sys::error_hint;
 use crate::sys::fs::files;
 
-/// How long a killed child is waited for.
+/// Time that a killed child is waited for.
 const REAP_LIMIT: Duration = Duration::from_millis(500);
 
 /// How a child ended. `T` is what it returned, or the bytes that it wrote.

@@ -56,7 +56,7 @@ pub fn has_open(pid: u32, path: &Path) -> bool {
     })
 }
 
-/// None when it has ended meanwhile.
+/// None: it has ended since.
 fn one(root: &Path, dir: &Path, pid: u32, own_namespace: Option<&Path>) -> Option<Process> {
     let (name, state, flags) = parse_stat(&fs::read(dir.join("stat")).ok()?)?;
     let kernel = flags & KERNEL_THREAD != 0;

@@ -124,7 +124,7 @@ fn number(path: &str) -> Option<u32> {
     fs::read_to_string(path).ok()?.trim().parse().ok().filter(|number| *number != UNSET)
 }
 
-/// For the record of what was done.
+/// The person who runs it, for the record of what was done.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Who {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::catalog::Item;
 use crate::model::index::EntryKind;
 use crate::sys::fs::files::{self, FileNode};
-use crate::task::scan::walk::{self, FoundPiece, Scan};
+use crate::task::scan::walk::{self, Found, Scan};
 
 /// More gained nothing on the disks that were measured.
 const THREADS: usize = 6;
@@ -32,7 +32,7 @@ pub struct ReadaheadProgress {
 }
 
 impl ReadaheadProgress {
-    pub fn passed(&self, found: &FoundPiece) {
+    pub fn passed(&self, found: &Found) {
         self.bytes.fetch_add(weight(found), Ordering::Relaxed);
     }
 
@@ -45,9 +45,9 @@ impl ReadaheadProgress {
     }
 }
 
-fn weight(found: &FoundPiece) -> u64 {
+fn weight(found: &Found) -> u64 {
     match found {
-        FoundPiece::File { stat, .. } if stat.node == FileNode::Kept(EntryKind::File) => {
+        Found::File { stat, .. } if stat.node == FileNode::Kept(EntryKind::File) => {
             stat.size.clamp(FILE_MIN_BYTES, FILE_MAX_BYTES)
         }
         _ => 0,
@@ -67,7 +67,7 @@ pub fn run(scan: &Scan, items: &[&'static Item], progress: &ReadaheadProgress) {
         // The error is only the way out.
         let _ = walk::walk(scan, items, &mut |_, found| {
             let weight = weight(found);
-            if let FoundPiece::File { path, .. } = found
+            if let Found::File { path, .. } = found
                 && weight > 0
                 && here >= progress.bytes.load(Ordering::Relaxed)
             {

@@ -13,7 +13,7 @@ use crate::sys::host::Host;
 use crate::sys::net::http::{CertFingerprint, Client};
 use crate::sys::pmxcfs;
 
-/// To a daemon on this very host.
+/// Time limit of a daemon on this very host.
 const PROBE_LIMIT: Duration = Duration::from_secs(8);
 const CERTIFICATE_MAX_BYTES: u64 = 1 << 20;
 /// The API path that lists the rights of the token, by path.

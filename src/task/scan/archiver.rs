@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 
 use super::commands::Inquiry;
-use super::walk::{FoundPiece, cause, shown};
+use super::walk::{Found, cause, shown};
 use crate::archive::writer::{Fit, Members};
 use crate::catalog::{self, Item};
 use crate::model::index::{CommandOutput, Entry, EntryKind, Mtime, Name, STATE_DIR, Xattr};
@@ -29,7 +29,7 @@ const XATTRS_MAX_BYTES: usize = 512 << 10;
 const ALL_XATTRS_MAX_BYTES: usize = 8 << 20;
 const READ_TRIES: usize = 3;
 
-/// Turns pieces into members.
+/// Turns what a walk finds into entries of a snapshot.
 pub struct Archiver<W> {
     root: PathBuf,
     owners: Owners,
@@ -58,15 +58,15 @@ impl<W: Members> Archiver<W> {
         }
     }
 
-    pub fn take(&mut self, item: &'static Item, piece: &FoundPiece) -> Result<()> {
-        match piece {
-            FoundPiece::File { path, stat } => self.disk(item, path, stat),
-            FoundPiece::Pve { path, node } => {
+    pub fn take(&mut self, item: &'static Item, found: &Found) -> Result<()> {
+        match found {
+            Found::File { path, stat } => self.disk(item, path, stat),
+            Found::Pve { path, node } => {
                 let kind = if node.data.is_some() { EntryKind::File } else { EntryKind::Dir };
                 let entry = self.pve_entry(item, path, kind, node.mode(), node.mtime);
                 self.bytes(entry, node.data.as_deref().unwrap_or_default())
             }
-            FoundPiece::Database { path, data } => {
+            Found::Database { path, data } => {
                 let mut entry = self.pve_entry(item, path, EntryKind::File, 0o600, 0);
                 (entry.gid, entry.group) = (0, self.owners.group(0));
                 if let Ok(stat) = files::lstat(&self.root.join(path)) {

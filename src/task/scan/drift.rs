@@ -22,14 +22,14 @@ use crate::sys::host::Host;
 /// None when there is no memory of a snapshot.
 pub fn drift(host: &Host, config: &Config, stores: &[Box<dyn Store>]) -> Result<Option<Changes>> {
     let sources = Sources::new(host, config, stores, &Selection::default())?;
-    let mut intake = Archiver::new(host, Digests::default(), Vec::new());
-    walk::walk(&sources.scan(host), &sources.items, &mut |item, piece| intake.take(item, piece))?;
+    let mut archiver = Archiver::new(host, Digests::default(), Vec::new());
+    walk::walk(&sources.scan(host), &sources.items, &mut |item, found| archiver.take(item, found))?;
     let Some(now) = SnapshotId::new(&host.facts.node, host.now) else { return Ok(None) };
-    let picture = Baseline::of(host, &now, 0, &intake.writer.entries)?;
-    Ok(picture.before().map(|before| picture.since(&before)))
+    let baseline = Baseline::of(host, &now, 0, &archiver.writer.entries)?;
+    Ok(baseline.before().map(|before| baseline.since(&before)))
 }
 
-/// Members of which only the digest is kept.
+/// Entries of which only the digest is kept.
 #[derive(Default)]
 struct Digests {
     entries: Vec<Entry>,

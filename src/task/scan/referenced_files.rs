@@ -47,7 +47,7 @@ pub(crate) fn snippets(picture: Option<&PmxcfsPicture>, problems: &mut Vec<Probl
     })
 }
 
-/// On this host's own disks.
+/// Kinds of storages on this host's own disks.
 const LOCAL_STORAGES: [&str; 2] = ["dir", "btrfs"];
 
 /// Returns the path of a volume `STORAGE:snippets/NAME`. None: it is not on this host's own disks.

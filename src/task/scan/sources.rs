@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::Result;
 use jiff::tz::TimeZone;
 
-use super::walk::{self, FoundPiece, Scan, ScanResult};
+use super::walk::{self, Found, Scan, ScanResult};
 use crate::catalog::{self, Item, Source};
 use crate::config::{self, Config, Glob};
 use crate::model::facts::Product;
@@ -33,7 +33,7 @@ pub struct Sources {
     picture: Option<PmxcfsPicture>,
     include: Vec<Pattern>,
     exclude: Vec<Pattern>,
-    /// How the products' APIs are asked.
+    /// Access to the products' APIs.
     pub apis: Vec<(Product, config::ApiConfig)>,
     pub problems: Vec<Problem>,
 }
@@ -155,16 +155,14 @@ fn own_places(host: &Host, stores: &[Box<dyn Store>]) -> Vec<Pattern> {
 /// Counts what every item finds on this host, without reading contents.
 pub fn count(host: &Host, sources: &Sources) -> Result<(Vec<Planned>, ScanResult)> {
     let mut planned: Vec<Planned> = Vec::new();
-    let left = walk::walk(&sources.scan(host), &sources.items, &mut |item, piece| {
+    let left = walk::walk(&sources.scan(host), &sources.items, &mut |item, found| {
         if planned.last().is_none_or(|last| last.item != item.id) {
             planned.push(Planned { item: item.id, title: item.title, files: 0, bytes: 0 });
         }
-        let (counts, bytes) = match piece {
-            FoundPiece::File { stat, .. } => (stat.node != files::FileNode::Kept(EntryKind::Dir), stat.size),
-            FoundPiece::Pve { node, .. } => {
-                (node.data.is_some(), node.data.as_ref().map_or(0, Vec::len) as u64)
-            }
-            FoundPiece::Database { data, .. } => (true, data.len() as u64),
+        let (counts, bytes) = match found {
+            Found::File { stat, .. } => (stat.node != files::FileNode::Kept(EntryKind::Dir), stat.size),
+            Found::Pve { node, .. } => (node.data.is_some(), node.data.as_ref().map_or(0, Vec::len) as u64),
+            Found::Database { data, .. } => (true, data.len() as u64),
         };
         if let (true, Some(last)) = (counts, planned.last_mut()) {
             last.files += 1;

@@ -29,26 +29,26 @@ const LARGE_BYTES: u64 = 512 << 20;
 /// The room of the items' entries in the index, as `room_for` reckons: some 300 000 files with names as usual, a
 /// hundred times what a host has. A file takes about 1 KiB of memory until the snapshot is read back.
 const ROOM_BYTES: u64 = 192 << 20;
-/// One row's part of it, so that a directory of a million files leaves room for all the others.
-const ROW_ROOM_BYTES: u64 = 64 << 20;
+/// One item's part of it, so that a directory of a million files leaves room for all the others.
+const ITEM_ROOM_BYTES: u64 = 64 << 20;
 /// Problems are for a person to read.
 const PROBLEMS_MAX: usize = 1000;
 
 /// pmxcfs takes longer ones.
 const PATH_MAX_BYTES: usize = 4096;
 
-/// Something a row found. Paths are relative to the root.
+/// An entry that an item found. Paths are relative to the root.
 #[derive(Debug)]
-pub enum FoundPiece<'a> {
-    /// On the disk.
+pub enum Found<'a> {
+    /// An entry on the disk.
     File { path: &'a Path, stat: &'a Stat },
-    /// In the picture of /etc/pve; `path` begins with `etc/pve`.
+    /// An entry of the picture of /etc/pve; `path` begins with `etc/pve`.
     Pve { path: &'a Path, node: &'a pmxcfs::PmxcfsNode },
     /// The copy of config.db.
     Database { path: &'a Path, data: &'a [u8] },
 }
 
-pub type Take<'a> = &'a mut dyn FnMut(&'static Item, &FoundPiece) -> Result<()>;
+pub type Visit<'a> = &'a mut dyn FnMut(&'static Item, &Found) -> Result<()>;
 
 /// The result of a walk beside the files it found.
 #[derive(Debug, Default)]
@@ -69,7 +69,7 @@ pub struct Scan<'a> {
 }
 
 /// Walks `items` in their order. A path belongs to the first item that finds it.
-pub fn walk(scan: &Scan, items: &[&'static Item], take: Take) -> Result<ScanResult> {
+pub fn walk(scan: &Scan, items: &[&'static Item], visit: Visit) -> Result<ScanResult> {
     let bounds = Bounds {
         scan,
         exclude: scan.exclude.iter().collect(),
@@ -82,14 +82,14 @@ pub fn walk(scan: &Scan, items: &[&'static Item], take: Take) -> Result<ScanResu
         above: HashSet::new(),
         large: Vec::new(),
         links: Vec::new(),
-        room: Room { row: 0, all: ROOM_BYTES, taken: 0 },
+        room: Room { item: 0, all: ROOM_BYTES, taken: 0 },
         left: ScanResult::default(),
-        take,
+        visit,
     };
     for item in items {
         check_stopped()?;
         let before = walk.seen.len();
-        walk.room = Room { row: ROW_ROOM_BYTES, taken: 0, ..walk.room };
+        walk.room = Room { item: ITEM_ROOM_BYTES, taken: 0, ..walk.room };
         walk.item(item)?;
         let is_state = item.source.answer().is_some();
         if walk.seen.len() == before && !is_state {
@@ -102,7 +102,7 @@ pub fn walk(scan: &Scan, items: &[&'static Item], take: Take) -> Result<ScanResu
     Ok(ScanResult { seen: walk.seen, ..walk.left })
 }
 
-/// The worst ones stay, in their order, and one line says how many there were.
+/// Keeps the worst problems in their order; one more says how many there were.
 pub fn shorten(problems: &mut Vec<Problem>) {
     let mut places: Vec<usize> = (0..problems.len()).collect();
     places.sort_by_key(|place| (std::cmp::Reverse(problems[*place].severity), *place));
@@ -119,10 +119,10 @@ pub fn shorten(problems: &mut Vec<Problem>) {
     });
 }
 
-/// How much may still be taken.
+/// Room for entries that is left, in bytes.
 #[derive(Clone, Copy)]
 struct Room {
-    row: u64,
+    item: u64,
     all: u64,
     /// Entries of this item.
     taken: u64,
@@ -135,10 +135,10 @@ impl Room {
         let link =
             stat.filter(|stat| stat.node == FileNode::Kept(EntryKind::Symlink)).map_or(0, |stat| stat.size);
         let cost = ENTRY_BYTES + 6 * (path.as_os_str().len() as u64 + link);
-        if cost > self.row || cost > self.all {
+        if cost > self.item || cost > self.all {
             return false;
         }
-        (self.row, self.all, self.taken) = (self.row - cost, self.all - cost, self.taken + 1);
+        (self.item, self.all, self.taken) = (self.item - cost, self.all - cost, self.taken + 1);
         true
     }
 
@@ -233,7 +233,7 @@ struct Walk<'a, 't> {
     bounds: &'a Bounds<'a>,
     cluster: &'a ClusterFiles<'a>,
     seen: HashSet<PathBuf>,
-    /// Folders that are in it for what is below them, and not with all that they hold.
+    /// Directories that are in it for what is below them, and not with all that they hold.
     above: HashSet<PathBuf>,
     /// Files too large for an item of the catalogue.
     large: Vec<PathBuf>,
@@ -241,7 +241,7 @@ struct Walk<'a, 't> {
     links: Vec<(&'static Item, PathBuf)>,
     room: Room,
     left: ScanResult,
-    take: Take<'t>,
+    visit: Visit<'t>,
 }
 
 impl Walk<'_, '_> {
@@ -323,9 +323,9 @@ impl Walk<'_, '_> {
         if stat.node == FileNode::Kept(EntryKind::Symlink) {
             self.links.push((item, path.to_owned()));
         }
-        take_parents(root, item, path, (&mut self.seen, &mut self.above), self.take)?;
+        take_parents(root, item, path, (&mut self.seen, &mut self.above), self.visit)?;
         self.seen.insert(path.to_owned());
-        (self.take)(item, &FoundPiece::File { path, stat: &stat })?;
+        (self.visit)(item, &Found::File { path, stat: &stat })?;
         check_stopped()?;
         Ok(None)
     }
@@ -405,10 +405,16 @@ impl Walk<'_, '_> {
 
     fn take_pve(&mut self, item: &'static Item, path: &Path, node: &pmxcfs::PmxcfsNode) -> Result<()> {
         let base = Path::new(catalog::PVE_TREE);
-        take_parents(self.bounds.scan.host.root(), item, base, (&mut self.seen, &mut self.above), self.take)?;
+        take_parents(
+            self.bounds.scan.host.root(),
+            item,
+            base,
+            (&mut self.seen, &mut self.above),
+            self.visit,
+        )?;
         if self.seen.insert(base.to_owned()) {
             let root = pmxcfs::PmxcfsNode { path: PathBuf::new(), mtime: 0, data: None };
-            (self.take)(item, &FoundPiece::Pve { path: base, node: &root })?;
+            (self.visit)(item, &Found::Pve { path: base, node: &root })?;
         }
         if self.seen.insert(path.to_owned()) {
             if path.as_os_str().len() >= PATH_MAX_BYTES {
@@ -416,7 +422,7 @@ impl Walk<'_, '_> {
                 self.left.problems.push(Problem::warning(what));
                 return Ok(());
             }
-            (self.take)(item, &FoundPiece::Pve { path, node })?;
+            (self.visit)(item, &Found::Pve { path, node })?;
         }
         Ok(())
     }
@@ -429,9 +435,9 @@ impl Walk<'_, '_> {
         let path = Path::new(pmxcfs::DATABASE.trim_start_matches('/'));
         if self.bounds.wants(item, path) && !self.seen.contains(path) {
             let item = item.item;
-            take_parents(scan.host.root(), item, path, (&mut self.seen, &mut self.above), self.take)?;
+            take_parents(scan.host.root(), item, path, (&mut self.seen, &mut self.above), self.visit)?;
             self.seen.insert(path.to_owned());
-            (self.take)(item, &FoundPiece::Database { path, data })?;
+            (self.visit)(item, &Found::Database { path, data })?;
         }
         Ok(())
     }
@@ -443,19 +449,19 @@ fn take_parents(
     item: &'static Item,
     path: &Path,
     (seen, above): (&mut HashSet<PathBuf>, &mut HashSet<PathBuf>),
-    take: &mut dyn FnMut(&'static Item, &FoundPiece) -> Result<()>,
+    visit: Visit,
 ) -> Result<()> {
     let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) else { return Ok(()) };
     if seen.contains(parent) {
         return Ok(());
     }
-    take_parents(root, item, parent, (&mut *seen, &mut *above), take)?;
+    take_parents(root, item, parent, (&mut *seen, &mut *above), visit)?;
     if let Ok(stat) = files::lstat(&root.join(parent))
         && stat.node == FileNode::Kept(EntryKind::Dir)
     {
         seen.insert(parent.to_owned());
         above.insert(parent.to_owned());
-        take(item, &FoundPiece::File { path: parent, stat: &stat })?;
+        visit(item, &Found::File { path: parent, stat: &stat })?;
     }
     Ok(())
 }
