@@ -9,23 +9,23 @@ use super::common_args::{Global, Selected, Stores};
 
 const EXAMPLES: &str = "\
 EXAMPLES:
-  pbx-config backup                        save this host's configuration
-  pbx-config list                          what snapshots there are
-  pbx-config show latest --files           what is in the newest one
-  pbx-config cat latest etc/fstab          one file of it
-  pbx-config verify                        prove the newest one, to the last byte
-  pbx-config restore latest --dry-run      what bringing it back would change here
-  pbx-config restore latest --to /tmp/x    take everything out into a new folder
-  pbx-config backup --root /mnt            the dead system mounted there, from a rescue disk
+  pbx-config backup                        back up this host's configuration
+  pbx-config list                          list the snapshots
+  pbx-config show latest --files           list the files in the newest one
+  pbx-config cat latest etc/fstab          print one file of it
+  pbx-config verify                        verify the newest one, every byte
+  pbx-config restore latest --dry-run      show what a restore would change here
+  pbx-config restore latest --to /tmp/x    extract everything into a new directory
+  pbx-config backup --root /mnt            back up a system that a rescue disk has mounted
 
 SNAP is HOST/TIME or the beginning of it, latest, latest~1, HOST/latest, or a snapshot file.
 
 EXIT STATUS:
   0 ok   1 failed   2 usage or configuration   3 done, with problems   4 verification failed
-  5 an armed restore that nobody confirmed, undone
+  5 a restore was not confirmed in time and was rolled back
   10 no such snapshot or store   11 another run holds the lock   12 cannot open an encrypted snapshot";
 
-/// Save the configuration of a Proxmox VE or Proxmox Backup Server host, and bring it back
+/// Back up and restore the configuration of a Proxmox VE or Proxmox Backup Server host
 #[derive(Debug, Parser)]
 #[command(name = "pbx-config", version, after_help = EXAMPLES, max_term_width = 110, disable_help_subcommand = true)]
 pub struct Cli {
@@ -37,29 +37,29 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub enum Verb {
-    /// Make a snapshot of this host's configuration and put it on every store
+    /// Create a snapshot of this host's configuration and save it to every store
     Backup(BackupArgs),
     /// List snapshots, newest first
     List(List),
-    /// Show what a snapshot holds
+    /// Show the contents of a snapshot
     Show(Show),
     /// Write one file of a snapshot to standard output
     Cat(Cat),
-    /// Read snapshots again, every byte and every hash
+    /// Verify snapshots: read every byte and check every hash
     Verify(Verify),
-    /// Bring a snapshot back: onto this system, or into a folder
+    /// Restore a snapshot to this system, or extract it into a directory
     Restore(Box<super::restore::RestoreArgs>),
-    /// Write a sealed snapshot in the clear
+    /// Decrypt a snapshot into a directory
     Decrypt(super::decrypt::Decrypt),
-    /// Put back exactly what a restore changed
+    /// Undo a restore: put back exactly what it changed
     Undo(super::restore::undo::Undo),
-    /// Keep a restore that is armed
+    /// Confirm a restore that waits for it, before it is rolled back
     Confirm(super::restore::undo::Confirm),
-    /// Keys: who can open the snapshots, new ones, and the proof that the offline one still works
+    /// Manage the encryption keys: show, create and add them, and check the offline one
     #[command(
         subcommand,
         after_help = "EXAMPLES:
-  pbx-config key setup                                          the guided way
+  pbx-config key setup                                          guided setup
   pbx-config key generate --output /media/stick/key.txt --add
   pbx-config key generate --passphrase --add
   pbx-config key add ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAA... me@desk
@@ -68,46 +68,46 @@ pub enum Verb {
   pbx-config key paper /media/stick/key.txt | lp"
     )]
     Key(super::key::KeyCommand),
-    /// Remove this host's old snapshots, as the keep options of each store say
+    /// Remove old snapshots of this host, according to the keep options of each store
     Prune(Prune),
-    /// How well this host is backed up, at a glance
+    /// Show how well this host is backed up
     Status(super::status::StatusArgs),
-    /// What this program did on this host
+    /// Show the runs of this program on this host
     Log(super::run_log::Log),
-    /// Look at the stores
+    /// Manage the stores
     #[command(
         subcommand,
         after_help = "EXAMPLES:
   pbx-config store list
-  pbx-config store test       every store: reach, write, read, remove
+  pbx-config store test       reach every store, write, read and remove a file
   pbx-config store test nas
-  pbx-config store adopt      after a reinstallation: the old machine's snapshots count as this one's"
+  pbx-config store adopt      after a reinstallation: take over the snapshots of the old machine"
     )]
     Store(StoreCommand),
-    /// What this program knows of a Proxmox host, and what of it is here
+    /// List the known items of a Proxmox host, and what this host has of them
     Catalog(Catalog),
-    /// Make a backup when vzdump jobs end, and before packages change
+    /// Manage the hooks: back up when vzdump jobs end, and before packages change
     #[command(
         subcommand,
         after_help = "EXAMPLES:
-  pbx-config hook enable vzdump      every backup job of this node ends with a backup of its configuration
-  pbx-config hook enable apt         a snapshot before each upgrade
+  pbx-config hook enable vzdump      back up the configuration at the end of every backup job of this node
+  pbx-config hook enable apt         create a snapshot before each upgrade
   pbx-config hook status
-  pbx-config hook disable vzdump     /etc/vzdump.conf is again what it was"
+  pbx-config hook disable vzdump     set /etc/vzdump.conf back to what it was"
     )]
     Hook(HookCommand),
-    /// Look at the host, at what of ours is on it and at its stores: how it stands and what to do
+    /// Check the host, the stores and this program's own files, and say what to do
     Check(super::check::CheckArgs),
-    /// Look at the channels that a run is told to, and try them
+    /// List and test the notification channels
     #[command(subcommand, after_help = super::notify::EXAMPLES)]
     Notify(super::notify::Notify),
-    /// Turn the predecessor's backup.env into a configuration of pbx-config
+    /// Convert the backup.env of the legacy program into a configuration
     Migrate(super::setup::migrate::Args),
-    /// Look at the configuration, take it out, bring it in
+    /// Show, check, export and import the configuration
     #[command(
         subcommand,
         after_help = "EXAMPLES:
-  pbx-config config show      what is in force, and from which file and line
+  pbx-config config show      show the configuration in force, with file and line
   pbx-config config check
   pbx-config config export > pbx-config.yaml
   pbx-config config import pbx-config.yaml"
@@ -115,7 +115,7 @@ pub enum Verb {
     Config(ConfigCommand),
 }
 
-/// Make a snapshot of this host's configuration and put it on every store
+/// Create a snapshot of this host's configuration and save it to every store
 #[derive(Debug, Args)]
 #[command(after_help = "EXAMPLES:
   pbx-config backup
@@ -128,13 +128,13 @@ pub struct BackupArgs {
     pub selected: Selected,
     #[command(flatten)]
     pub stores: Stores,
-    /// A line to find the snapshot by
+    /// Add a note to the snapshot
     #[arg(long, value_name = "TEXT")]
     pub note: Option<String>,
-    /// Mark the snapshot as one to keep for good
+    /// Protect the snapshot: prune never removes it
     #[arg(long)]
     pub protect: bool,
-    /// Show what would be read and written; write nothing
+    /// Show what would be read and written, without writing anything
     #[arg(long)]
     pub dry_run: bool,
     /// Who asks for it; the package's timer and hook say so
@@ -152,8 +152,8 @@ pub enum TriggerArg {
 
 /// List snapshots, newest first
 ///
-/// Archives of the predecessor that lie in a folder or in a remote of rclone stand among them, marked [legacy]; on a
-/// Proxmox Backup Server it had none.
+/// Archives of the legacy program in a directory or in an rclone remote are listed too, marked [legacy]. It had no
+/// archives on a Proxmox Backup Server.
 #[derive(Debug, Args)]
 #[command(after_help = "EXAMPLES:
   pbx-config list
@@ -161,17 +161,17 @@ pub enum TriggerArg {
   pbx-config list --host 'pve*'
   pbx-config list /media/stick")]
 pub struct List {
-    /// A folder of snapshots, instead of the configured stores
+    /// Directory with snapshots, instead of the configured stores
     #[arg(conflicts_with = "names")]
     pub folder: Option<PathBuf>,
-    /// Only snapshots of this host, or of those that a glob meets; without it all hosts
+    /// Restrict to snapshots of this host, or of hosts that match this glob [default: all hosts]
     #[arg(long, value_name = "NAME|GLOB")]
     pub host: Option<String>,
     #[command(flatten)]
     pub stores: Stores,
 }
 
-/// Show what a snapshot holds
+/// Show the contents of a snapshot
 #[derive(Debug, Args)]
 #[command(after_help = "EXAMPLES:
   pbx-config show latest
@@ -179,7 +179,7 @@ pub struct List {
   pbx-config show /media/stick/pve1_20261122T151740Z.pbx.tar --json")]
 pub struct Show {
     pub snap: String,
-    /// List every entry
+    /// List every file and directory
     #[arg(long)]
     pub files: bool,
     #[command(flatten)]
@@ -194,65 +194,65 @@ pub struct Show {
   pbx-config cat latest .pbx/state/lsblk.json")]
 pub struct Cat {
     pub snap: String,
-    /// As `show --files` lists it; a leading / is fine
+    /// Path as `show --files` lists it; a leading / is allowed
     pub path: String,
     #[command(flatten)]
     pub stores: Stores,
 }
 
-/// Read snapshots again, every byte and every hash
+/// Verify snapshots: read every byte and check every hash
 ///
-/// A sealed snapshot is looked into when its key is there; without it, its payload is proven by its hash. A signature
-/// must hold. With --all also the chains: each snapshot names the one before it, so that one that was replaced shows.
+/// The contents of an encrypted snapshot are verified when its key is available; otherwise only the hash of its
+/// payload is. A signature must be valid. --all also verifies the chains: each snapshot names the one before it, so
 #[derive(Debug, Args)]
 #[allow(clippy::struct_excessive_bools)] // flags of a command line
 #[command(after_help = "EXAMPLES:
-  pbx-config verify                 the newest of this host
+  pbx-config verify                 verify the newest snapshot of this host
   pbx-config verify pve1/2026-11-22 latest~1
-  pbx-config verify --all           every copy in every store
+  pbx-config verify --all           verify every copy in every store
   pbx-config verify --deep --identity /media/stick/key.txt
   pbx-config verify --all --signer /etc/ssh/ssh_host_ed25519_key.pub")]
 pub struct Verify {
     pub snaps: Vec<String>,
-    /// Every snapshot of every host, in every store; archives of the predecessor are only counted
+    /// Verify every snapshot of every host in every store; legacy archives are only counted
     #[arg(long, conflicts_with_all = ["snaps", "newest"])]
     pub all: bool,
-    /// Also look into what is sealed: fails where nothing opens it
+    /// Fail if an encrypted snapshot cannot be opened
     #[arg(long)]
     pub deep: bool,
-    /// Who must have signed: a fingerprint, SHA256:..., or a file of public SSH keys
+    /// Require a signature by this key: a fingerprint, SHA256:..., or a file with public SSH keys
     #[arg(long, value_name = "FILE|FINGERPRINT")]
     pub signer: Option<String>,
-    /// The newest of this host (the default)
+    /// Verify the newest snapshot of this host (the default)
     #[arg(long, conflicts_with = "snaps")]
     pub newest: bool,
-    /// Tell the configured channels when something is wrong; the weekly timer does
+    /// Notify the configured channels of errors, as the weekly timer does
     #[arg(long)]
     pub notify: bool,
     #[command(flatten)]
     pub stores: Stores,
 }
 
-/// Remove this host's old snapshots, as the keep options of each store say
+/// Remove old snapshots of this host, according to the keep options of each store
 ///
-/// Each run does the same after it has written. Never removed: the newest one, protected ones, those of another
-/// machine, and what is not ours; the predecessor's archives go by --legacy alone. Without a keep option a store
-/// keeps all. Nothing at all is removed while a snapshot is of a time yet to come, or while the newest one lacks half
-/// of the files of one before it (--accept).
+/// Each backup does the same after it was saved. Never removed are the newest snapshot, protected ones, those of
+/// another machine, and files of other programs. Legacy archives are removed only with --legacy. A store without a
+/// keep option keeps all snapshots. Nothing is removed while a snapshot has a time in the future, or while the
+/// newest one lacks half of the files of an earlier one (see --accept).
 #[derive(Debug, Args)]
 #[command(after_help = "EXAMPLES:
-  pbx-config prune --dry-run      every snapshot, and why it stays or goes
+  pbx-config prune --dry-run      show every snapshot, and why it is kept or removed
   pbx-config prune --store nas
-  pbx-config prune --accept       the host was meant to become smaller
+  pbx-config prune --accept       the host has fewer files on purpose
   pbx-config prune --legacy keep-last=3 --store nas --dry-run")]
 pub struct Prune {
-    /// Show every snapshot with its reason; remove nothing
+    /// Show every snapshot with the reason, without removing anything
     #[arg(long)]
     pub dry_run: bool,
-    /// Take the newest snapshot as it is, though it has much less than those before it
+    /// Prune even if the newest snapshot has much fewer files than earlier ones
     #[arg(long, conflicts_with = "dry_run")]
     pub accept: bool,
-    /// Archives that the predecessor made of this host, and nothing of ours: keep-last=3,keep-monthly=12
+    /// Prune only the legacy archives of this host, with these options: keep-last=3,keep-monthly=12
     #[arg(long, value_name = "KEEP", conflicts_with = "accept")]
     pub legacy: Option<String>,
     #[command(flatten)]
@@ -261,29 +261,29 @@ pub struct Prune {
 
 #[derive(Debug, Subcommand)]
 pub enum StoreCommand {
-    /// The stores in force: where they are, what they keep, what they have
+    /// List the stores: where they are, what they keep and what they contain
     List,
-    /// Reach each store, write a probe, read it back and remove it, with the time of each step
+    /// Test each store: reach it, write a file, read it back and remove it, with the time of each step
     Test {
-        /// Only these stores, by name; a path with a / is a folder of snapshots
+        /// Restrict to these stores, by name; a path with a / is a directory with snapshots
         #[arg(value_name = "NAME|FOLDER")]
         names: Vec<String>,
     },
-    /// Let snapshots of this host's name from another machine count as its own
+    /// Take over the snapshots of another machine that has the name of this host
     Adopt {
         #[command(flatten)]
         stores: Stores,
     },
 }
 
-/// What this program knows of a Proxmox host, and what of it is here
+/// List the known items of a Proxmox host, and what this host has of them
 #[derive(Debug, Args)]
 #[command(after_help = "EXAMPLES:
   pbx-config catalog
-  pbx-config catalog --all          rows of products that are not on this host, too
+  pbx-config catalog --all          also the items of products that are not on this host
   pbx-config catalog --only storage --json")]
 pub struct Catalog {
-    /// Also rows that do not belong to this host
+    /// Also list items that do not apply to this host
     #[arg(long)]
     pub all: bool,
     #[command(flatten)]
@@ -292,11 +292,11 @@ pub struct Catalog {
 
 #[derive(Debug, Subcommand)]
 pub enum HookCommand {
-    /// Take part; a script that vzdump already runs is run after ours, as before
+    /// Enable a hook; a script that vzdump already runs is still run, after the hook
     Enable { hook: HookName },
-    /// Take no part any more; every other byte stays
+    /// Disable a hook; the rest of the file is not changed
     Disable { hook: HookName },
-    /// How the hooks stand, and what goes past them
+    /// Show whether the hooks are enabled, and the jobs that bypass them
     Status,
     /// What the hooks call: a phase of vzdump with its words, or `apt` with its list on standard input
     #[command(hide = true)]
@@ -315,12 +315,12 @@ pub enum HookName {
 
 #[derive(Debug, Subcommand)]
 pub enum ConfigCommand {
-    /// The configuration in force, and where each value came from
+    /// Show the configuration in force, and the file and line of each value
     Show,
-    /// Check the configuration and reach every store
+    /// Check the configuration, and connect to every store
     Check,
-    /// Print the configuration as YAML or JSON
+    /// Export the configuration as YAML or JSON
     Export(super::setup::exchange::Export),
-    /// Replace this node's configuration by a YAML or JSON file
+    /// Import a YAML or JSON file, which replaces the configuration of this node
     Import(super::setup::exchange::Import),
 }

@@ -17,23 +17,23 @@ use crate::task::restore::pending;
 use crate::task::scan::coverage;
 use crate::task::scan::sources::Sources;
 
-/// Look at the host, at what of ours is on it and at its stores: how it stands and what to do
+/// Check the host, the stores and this program's own files, and say what to do
 ///
 /// Exit status: 0 nothing to do, 3 warnings, 1 problems. Nothing is changed without --fix.
 #[derive(Debug, Args)]
 #[command(after_help = "EXAMPLES:
   pbx-config check
-  pbx-config check --fix           owners and modes of our files are mended, and told
-  pbx-config check --network       open ports, the firewall, programs that should not run
-  pbx-config check --complete      every file that is in no backup, and why it should be")]
+  pbx-config check --fix           repair owners and modes of this program's files
+  pbx-config check --network       check open ports, the firewall and running programs
+  pbx-config check --complete      list every file that is in no backup, and why it should be")]
 pub struct CheckArgs {
-    /// Mend owners and modes of our own files; links are not followed
+    /// Repair owners and modes of this program's own files; links are not followed
     #[arg(long)]
     pub fix: bool,
-    /// Look also at open ports, the firewall and running programs
+    /// Also check open ports, the firewall and running programs
     #[arg(long)]
     pub network: bool,
-    /// List instead what of this host is neither saved nor left out by name
+    /// Only list the files of this host that are neither saved nor excluded by name
     #[arg(long, conflicts_with_all = ["fix", "network"])]
     pub complete: bool,
 }

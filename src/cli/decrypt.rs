@@ -10,17 +10,17 @@ use crate::archive::writer::HOWTO_NAME;
 use crate::model::problem::{Exit, Outcome};
 use crate::task::snapshots::decrypt::{self, Decrypted};
 
-/// Write a sealed snapshot in the clear: its payload, manifest and HOWTO.txt
+/// Decrypt a snapshot: write its payload, manifest and HOWTO.txt
 ///
-/// The snapshot is proven first; the folder appears when it is complete. Only its owner can read what is in it.
-/// An archive of the predecessor becomes the three files that the old tool made: archive, .metadata and .sha256.
+/// The snapshot is verified first; the directory appears when it is complete. Only its owner can read it.
+/// A legacy archive is written as the three files that the legacy program made: archive, .metadata and .sha256.
 #[derive(Debug, Args)]
 #[command(after_help = "EXAMPLES:
   pbx-config decrypt latest --to /root/clear --identity /media/stick/key.txt
   pbx-config decrypt /media/stick/pve1_20261122T151740Z.pbx.tar --to clear")]
 pub struct Decrypt {
     pub snap: String,
-    /// A folder that is empty or not there yet
+    /// Directory to write to, empty or new
     #[arg(long, value_name = "DIR")]
     pub to: PathBuf,
     #[command(flatten)]

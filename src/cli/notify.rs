@@ -10,17 +10,17 @@ use crate::notify::{DeliveryReport, Target, When};
 use crate::task::runs::notify::{self, Channels, Lines};
 
 pub(super) const EXAMPLES: &str = "EXAMPLES:
-  pbx-config notify list            who is told, and when
-  pbx-config notify test            all of them get a test message
+  pbx-config notify list            list who is notified, and when
+  pbx-config notify test            send a test message to all of them
   pbx-config notify test phone";
 
 #[derive(Debug, Subcommand)]
 pub enum Notify {
-    /// List the channels, where they go and what they wait for
+    /// List the channels: where they send, and from which result on
     List,
-    /// Send a test message, now, whatever outcome a channel waits for
+    /// Send a test message now, whatever result a channel waits for
     Test {
-        /// Only these channels, by name
+        /// Restrict to these channels, by name
         #[arg(value_name = "NAME")]
         names: Vec<String>,
     },

@@ -11,24 +11,24 @@ use crate::model::units::counted;
 use crate::task::restore::audit_log;
 use crate::task::runs::records;
 
-/// What this program did on this host
+/// Show the runs of this program on this host
 ///
-/// Every backup, prune and verification leaves a record, also one that failed. The newest 500 are kept.
+/// Every backup, prune and verification is recorded, also if it failed. The newest 500 records are kept.
 #[derive(Debug, Args)]
 #[command(after_help = "EXAMPLES:
-  pbx-config log                         every run, newest first
+  pbx-config log                         list the runs, newest first
   pbx-config log --runs --json
-  pbx-config log --restores              who restored, undid and confirmed what
-  pbx-config log latest                  the last one in full
+  pbx-config log --restores              list who restored, undid and confirmed what
+  pbx-config log latest                  show the last run in full
   pbx-config log 20261122T151740Z-backup")]
 pub struct Log {
-    /// A record in full, by its ID or the beginning of it; `latest` is the newest. Of a restore its lines
+    /// Show this run in full, by its ID or the beginning of it; `latest` is the newest. A restore is shown as its lines
     #[arg(value_name = "ID", conflicts_with = "runs")]
     pub id: Option<String>,
-    /// The runs, a line each (the default)
+    /// List the runs, one per line (the default)
     #[arg(long)]
     pub runs: bool,
-    /// Who restored, undid and confirmed what, newest first
+    /// List who restored, undid and confirmed what, newest first
     #[arg(long, conflicts_with_all = ["id", "runs"])]
     pub restores: bool,
 }

@@ -15,25 +15,25 @@ use crate::sys::mask::mask;
 use crate::task::runs::fleet::{self, Fleet};
 use crate::task::runs::status::{self, HostStatus};
 
-/// How well this host is backed up, at a glance
+/// Show how well this host is backed up
 ///
-/// Exit status, as monitors want it: 0 all is well, 1 warning, 2 critical.
+/// Exit status for monitors: 0 ok, 1 warning, 2 critical.
 #[derive(Debug, Args)]
 #[command(after_help = "EXAMPLES:
   pbx-config status
   pbx-config status --max-age 8d --quick     from a monitor, every minute
-  pbx-config status --fleet --max-age 26h    every host in the stores, and cluster members that never reported
+  pbx-config status --fleet --max-age 26h    every host in the stores, and cluster nodes without a snapshot
 
 EXIT STATUS:
   0 ok   1 warning   2 critical, or the configuration is wrong")]
 pub struct StatusArgs {
-    /// The last success of each store may be so old: 26h, 2d, 90m
+    /// Maximum age of the last success of each store: 26h, 2d, 90m
     #[arg(long, value_name = "TIME", default_value = "26h", value_parser = duration)]
     pub max_age: SignedDuration,
-    /// Do not read the host to tell what differs from the last snapshot; nor is it read with --store
+    /// Do not read the host to compare it with the last snapshot; implied by --store
     #[arg(long)]
     pub quick: bool,
-    /// All hosts that the stores have, and the members of their clusters; one with `skip-unchanged` may be a week older
+    /// Check all hosts in the stores and all nodes of their clusters; `skip-unchanged` allows a week more
     #[arg(long, conflicts_with = "quick")]
     pub fleet: bool,
     #[command(flatten)]

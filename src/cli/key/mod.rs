@@ -20,41 +20,41 @@ use crate::task::keys::{self, Added};
 
 #[derive(Debug, Subcommand)]
 pub enum KeyCommand {
-    /// Make a new pair: the identity opens what is sealed and goes offline, the recipient stays here
+    /// Generate a key pair: the identity decrypts and is kept offline, the recipient stays on this host
     Generate(Generate),
-    /// Seal to one more recipient from now on: its text, or a file of them
+    /// Add a recipient: from now on snapshots are encrypted to it, too
     Add {
-        /// age1..., ssh-ed25519 ..., ssh-rsa ..., or a file of them
+        /// Recipient: age1..., ssh-ed25519 ..., ssh-rsa ..., or a file of recipients
         #[arg(required = true, value_name = "RECIPIENT|FILE")]
         recipient: Vec<String>,
     },
     /// Print the recipient of an identity
     FromIdentity {
         file: PathBuf,
-        /// Also seal to it from now on
+        /// Also encrypt snapshots to it from now on
         #[arg(long)]
         add: bool,
     },
-    /// Who can open the snapshots of this host, and when a key was last proven
+    /// Show the recipients of this host's snapshots, and when a key was last checked
     Show,
-    /// Print a sheet of paper with an identity, as text and as a QR code; without FILE it is asked for
+    /// Print an identity for paper, as text and as a QR code; without FILE you are asked for it
     Paper { file: Option<PathBuf> },
-    /// Prove that the offline key still opens what is sealed today, and record the day
+    /// Check that the offline key still opens what is encrypted today, and record the date
     Prove,
-    /// Turn sealing on, step by step, on a terminal
+    /// Set up encryption step by step, on a terminal
     Setup,
 }
 
-/// Make a new pair
+/// Generate a key pair
 #[derive(Debug, Args)]
 pub struct Generate {
-    /// Write the identity into this new file, for root only, instead of printing it once
+    /// Write the identity to this new file, readable by root only, instead of printing it once
     #[arg(long, value_name = "FILE")]
     pub output: Option<PathBuf>,
-    /// Let a passphrase be the identity: asked for twice, kept nowhere
+    /// Use a passphrase as the identity: you are asked twice, it is stored nowhere
     #[arg(long, conflicts_with = "output")]
     pub passphrase: bool,
-    /// Also seal to it from now on
+    /// Also encrypt snapshots to it from now on
     #[arg(long)]
     pub add: bool,
 }

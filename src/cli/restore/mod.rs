@@ -28,110 +28,110 @@ use crate::task::snapshots::{ChosenSnapshot, extract, verify};
 /// All are asked at once.
 const MAX_PROBES: usize = 8;
 
-/// Bring a snapshot back: onto this system, or into a folder
+/// Restore a snapshot to this system, or extract it into a directory
 ///
-/// Without --to the plan is shown first, then asked for once; every change can be undone. The snapshot is proven
-/// before anything is written.
+/// Without --to the plan is shown first and must be confirmed once; every change can be undone. The snapshot is
+/// verified before anything is written.
 #[allow(clippy::struct_excessive_bools)] // flags
 #[derive(Debug, Args)]
 #[command(after_help = "EXAMPLES:
-  pbx-config restore                              asks for each choice, on a terminal
-  pbx-config restore latest --dry-run             what would change here, and what would not and why
+  pbx-config restore                              ask for each choice, on a terminal
+  pbx-config restore latest --dry-run             show what would change here, and what would not and why
   pbx-config restore latest --only guests,storage
   pbx-config restore latest storage/nas user/bob@pve
   pbx-config restore latest vm/101 --as 201 --storage local-lvm=tank --bridge vmbr0=vmbr1
   pbx-config restore latest --recover --node pve1=pve2
   pbx-config restore latest --only network --confirm-within 5m --probe ping:10.0.0.1
-  pbx-config restore latest --only network --nic nic0=enp5s0     the card on the new mainboard
+  pbx-config restore latest --only network --nic nic0=enp5s0     the NIC on the new mainboard
   pbx-config restore latest --recover --database  /etc/pve as its database, with pmxcfs stopped
   pbx-config restore latest --path /etc/network --yes
   pbx-config restore latest --skip network --plan /root/plan.json
   pbx-config restore --apply /root/plan.json
   pbx-config restore latest --recover             a whole node, on a fresh installation
-  pbx-config restore latest --to /tmp/host        only take the files out into a folder")]
+  pbx-config restore latest --to /tmp/host        only extract the files into a directory")]
 pub struct RestoreArgs {
-    /// The snapshot; with --apply the plan names it, and on a terminal you are asked
+    /// Snapshot to restore; not with --apply. On a terminal you are asked if it is missing
     #[arg(conflicts_with = "apply")]
     pub snap: Option<String>,
-    /// Take the files out into this folder, empty or not there yet, instead of onto this system
+    /// Extract the files into this directory, empty or new, instead of restoring to this system
     #[arg(long, value_name = "DIR")]
     pub to: Option<PathBuf>,
-    /// Only these: vm/101, ct/102, storage/nas, user/bob@pve, pool/x, job/x, datastore/x, remote/x, mapping/pci/x …
+    /// Restrict to these objects: vm/101, ct/102, storage/nas, user/bob@pve, pool/x, job/x, datastore/x, mapping/pci/x …
     ///
-    /// One object is taken out of the snapshot's files and put into the live ones, which keep every other line. What
-    /// belongs to it comes along: a storage's password, a user's tokens and permissions, a guest's firewall.
+    /// An object is copied from the files of the snapshot into those of this system, which keep every other line. What
+    /// belongs to it is restored too: a storage's password, a user's tokens and permissions, a guest's firewall.
     #[arg(value_name = "OBJECT", conflicts_with_all = ["to", "apply"])]
     pub objects: Vec<String>,
     #[command(flatten)]
     pub selected: super::common_args::Selected,
-    /// Only what this path or glob meets
+    /// Restrict to paths matching this glob
     #[arg(long = "path", value_name = "GLOB")]
     pub paths: Vec<String>,
-    /// A choice made for you; --only and --skip go further
+    /// Restrict to a predefined selection; --only and --skip are finer
     #[arg(long, value_enum, value_name = "MODE", conflicts_with = "apply")]
     pub mode: Option<RestoreMode>,
-    /// Show the plan; write nothing
+    /// Show the plan, without writing anything
     #[arg(long)]
     pub dry_run: bool,
-    /// Write the plan to this file, for --apply
+    /// Save the plan to this file, for --apply
     #[arg(long, value_name = "FILE", conflicts_with_all = ["to", "apply"])]
     pub plan: Option<PathBuf>,
-    /// Do exactly what this plan says; refused when anything changed since
+    /// Apply exactly this saved plan; fails if anything has changed since
     #[arg(long, value_name = "FILE", conflicts_with_all = ["to", "only", "skip", "paths", "names"])]
     pub apply: Option<PathBuf>,
-    /// On a member of a cluster: also what all nodes share
+    /// On a cluster node: also restore what all nodes share
     #[arg(long, conflicts_with_all = ["to", "apply"])]
     pub cluster_wide: bool,
-    /// A whole node on a fresh installation: also what names this host
+    /// Restore a whole node on a fresh installation, including its host name
     #[arg(long, conflicts_with_all = ["to", "apply"])]
     pub recover: bool,
-    /// With --recover: jobs come back, too, and begin to run
+    /// With --recover: also restore jobs, which then begin to run
     #[arg(long, requires = "recover")]
     pub start_jobs: bool,
-    /// With --recover: all of /etc/pve at once as its database, put in place while pmxcfs is stopped
+    /// With --recover: restore all of /etc/pve as a database, while pmxcfs is stopped
     #[arg(long, requires = "recover", conflicts_with = "objects")]
     pub database: bool,
-    /// With --database: the tree comes back without its cluster, as a single node's
+    /// With --database: leave the cluster and restore a single node
     #[arg(long, requires = "database")]
     pub leave_cluster: bool,
-    /// Another id for the one guest that is named
+    /// New id for the guest, if only one is restored
     #[arg(long = "as", value_name = "ID", conflicts_with_all = ["to", "apply"])]
     pub as_id: Option<u32>,
-    /// The node OLD of the snapshot is NEW now: its files move, and what names it is rewritten
+    /// Rename the node OLD of the snapshot to NEW: its files are moved, and its name is replaced
     #[arg(long, value_name = "OLD=NEW", conflicts_with_all = ["to", "apply"])]
     pub node: Option<String>,
-    /// In configurations of guests the storage OLD becomes NEW
+    /// Replace the storage OLD by NEW in guest configurations
     #[arg(long, value_name = "OLD=NEW", conflicts_with_all = ["to", "apply"])]
     pub storage: Vec<String>,
-    /// In configurations of guests the bridge OLD becomes NEW
+    /// Replace the bridge OLD by NEW in guest configurations
     #[arg(long, value_name = "OLD=NEW", conflicts_with_all = ["to", "apply"])]
     pub bridge: Vec<String>,
-    /// The snapshot's network card OLD is NEW here, where no address tells it: on another mainboard
+    /// Rename the NIC OLD of the snapshot to NEW, if its MAC address is not here (another mainboard)
     ///
-    /// Cards are matched by their MAC addresses without it. The names are rewritten wherever the network's and the
-    /// firewall's files say them; a .link file gets the address of the new card.
+    /// Without it NICs are matched by their MAC addresses. The names are replaced in the files of the network and of the
+    /// firewall; a .link file gets the address of the new NIC.
     #[arg(long, value_name = "OLD=NEW", conflicts_with_all = ["to", "apply"])]
     pub nic: Vec<String>,
-    /// Go on with a restore that was cut short; with --dry-run, show what is left of it
+    /// Resume an interrupted restore; with --dry-run, show what is left of it
     #[arg(long, value_name = "ID", conflicts_with_all = ["snap", "to", "apply", "plan", "only", "skip", "paths",
         "mode", "cluster_wide", "recover", "start_jobs", "as_id", "node", "storage", "bridge", "nic", "names"])]
     pub resume: Option<String>,
-    /// Do not ask
+    /// Do not ask for confirmation
     #[arg(long, conflicts_with = "to")]
     pub yes: bool,
-    /// What may cut your connection undoes itself unless `pbx-config confirm` is typed from a new session within
-    /// this time: 90s, 3m, 1h [default: 3m]
+    /// Time to type `pbx-config confirm` in a new session, or what may cut your connection is rolled back:
+    /// 90s, 3m, 1h [default: 3m]
     ///
-    /// The time begins when all is done. What may cut your connection and is not done within 5 minutes, its services
-    /// included, is undone at once.
+    /// The time begins when everything is restored. What may cut your connection must be done within 5 minutes, with its
+    /// services; otherwise it is rolled back at once.
     #[arg(long, value_name = "TIME", value_parser = time, conflicts_with = "to")]
     pub confirm_within: Option<Duration>,
-    /// Confirms when it is good, undoes early when it is not: ping:HOST, quorum, `https://HOST[:PORT][/PATH]`
+    /// Confirm if this probe succeeds, roll back if it fails: ping:HOST, quorum, `https://HOST[:PORT][/PATH]`
     ///
-    /// All probes good three times in a row confirm. One that still fails after half of the time to confirm, or a
-    /// minute when that is less, undoes. quorum: /etc/pve takes writes. https: a server answers within 3 s with a
-    /// status below 500, so a login page is as good as a health check. Its certificate is not checked, for nodes sign
-    /// theirs themselves: a probe proves that something is reached, not what.
+    /// The restore is confirmed when all probes succeed three times in a row. It is rolled back when one still fails after
+    /// half of the time to confirm, at most a minute. quorum: /etc/pve is writable. https: a server answers within 3 s with
+    /// a status below 500, so a login page is enough. Its certificate is not verified, because nodes sign their own: a
+    /// probe shows that something answers, not what.
     #[arg(long = "probe", value_name = "PROBE", conflicts_with = "to")]
     pub probes: Vec<Probe>,
     #[command(flatten)]

@@ -8,24 +8,24 @@ use crate::cli::render::plan;
 use crate::model::problem::{Exit, Outcome};
 use crate::task::restore::{self, auto_rollback, preview};
 
-/// Put back exactly what a restore changed
+/// Undo a restore: put back exactly what it changed
 ///
-/// Bytes, owners, modes, attributes and times; what it made is removed. It may be run twice, after a kill, and on a
-/// restore that is half done. What was changed since is left and told.
+/// Contents, owners, modes, attributes and times are put back; what the restore created is removed. It can be run again,
+/// and on an interrupted restore. What was changed after the restore is skipped and reported.
 #[derive(Debug, Args)]
 #[command(after_help = "EXAMPLES:
   pbx-config undo                      the last restore
   pbx-config undo 20261122T151740Z
-  pbx-config undo --dry-run            what it would put back, and what was changed since
-  pbx-config undo --force              also where somebody changed a file since")]
+  pbx-config undo --dry-run            show what it would put back, and what was changed since
+  pbx-config undo --force              also put back files that were changed since")]
 #[allow(clippy::struct_excessive_bools)] // flags
 pub struct Undo {
-    /// As `restore` told it; the last one when it is left out, and no older one when that is undone
+    /// Id of the restore, as `restore` printed it [default: the last restore]
     pub id: Option<String>,
-    /// Also what was changed after the restore; a copy of that is kept, and told
+    /// Also put back what was changed after the restore; a copy of the changed file is kept
     #[arg(long)]
     pub force: bool,
-    /// Show what it would put back; write nothing
+    /// Show what would be put back, without writing anything
     #[arg(long, conflicts_with = "armed")]
     pub dry_run: bool,
     /// Only an armed restore whose time is over: what the unit at boot does
@@ -36,15 +36,15 @@ pub struct Undo {
     pub wait: bool,
 }
 
-/// Keep a restore that is armed
+/// Confirm a restore that waits for it, before it is rolled back
 ///
-/// From a new login, which proves that one can still be made: not from the session that restored, not from one that
-/// was open before it, in a window of tmux or screen or not, and not from outside of a container.
+/// It must be typed in a new login session, which proves that a login still works: not in the session that restored,
+/// not in an older session (also of tmux or screen), and not from outside of a container.
 #[derive(Debug, Args)]
 #[command(after_help = "EXAMPLES:
   pbx-config confirm")]
 pub struct Confirm {
-    /// As `restore` told it
+    /// Id of the restore, as `restore` printed it
     pub id: Option<String>,
 }
 

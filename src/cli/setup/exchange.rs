@@ -20,12 +20,12 @@ use crate::{notify, store};
   pbx-config config export > pbx-config.yaml
   pbx-config config export --format json --secrets | ssh pve2 pbx-config config import -
 
-The sections that this host's files hold, those of the cluster included. Without --secrets each secret is ***,
-which an import on this host takes for the secret that it has already.")]
+The output contains the sections of this host's files and of the cluster's. Without --secrets each secret is ***,
+which an import on this host replaces by the secret that it already has.")]
 pub struct Export {
     #[arg(long, value_enum, default_value = "yaml")]
     pub format: ExchangeFormat,
-    /// Write the secrets too; whoever reads the output has them
+    /// Include the secrets in the output
     #[arg(long)]
     pub secrets: bool,
 }
@@ -41,12 +41,12 @@ pub enum ExchangeFormat {
   pbx-config config import pbx-config.yaml --dry-run
   pbx-config config import pbx-config.yaml
 
-It replaces the configuration of this node; the files that were there stay beside the new ones, with the ending
-.before-import. What `config check` would refuse is refused here, and nothing is written.")]
+It replaces the configuration of this node; the previous files are kept beside the new ones, with the suffix
+.before-import. A configuration that is not valid is not imported, and nothing is written.")]
 pub struct Import {
-    /// YAML or JSON; - is standard input
+    /// YAML or JSON file; - is standard input
     pub file: PathBuf,
-    /// Check it and show the files it makes, secrets masked; write nothing
+    /// Check it and show the resulting files with masked secrets, without writing anything
     #[arg(long)]
     pub dry_run: bool,
 }

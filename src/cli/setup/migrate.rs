@@ -15,35 +15,35 @@ use crate::task::setup::configure;
 use crate::task::setup::migrate::{self, MigrateRequest, Migrated};
 use crate::{notify, store};
 
-/// Turn the predecessor's backup.env into a configuration of pbx-config
+/// Convert the backup.env of the legacy program into a configuration
 ///
-/// Shows what became of every option, and the sections that they make. The old installation is never changed;
-/// what still starts it is shown with the command that retires it.
+/// Shows what becomes of every option, and the resulting sections. The old installation is never changed; what still
+/// starts it is shown with the command that stops it.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "EXAMPLES:
-  pbx-config migrate                  read it from where ProxSave keeps it; write nothing
+  pbx-config migrate                  read it from where ProxSave keeps it, write nothing
   pbx-config migrate --write
   pbx-config migrate /root/backup.env --env
   pbx-config migrate --from-root /mnt --write      from the disk of another system
 
-Exit status 3: there are options that the old tool did not understand either, or that it never had.")]
+Exit status 3: there are options that the legacy program did not understand either, or that it never had.")]
 #[allow(clippy::struct_excessive_bools)] // each is an option of the command line
 pub struct Args {
-    /// backup.env; looked for below /opt/proxsave and /opt/proxmox-backup when it is not named
+    /// Path of backup.env [default: searched in /opt/proxsave and /opt/proxmox-backup]
     pub file: Option<PathBuf>,
     /// Write pbx-config.cfg and secrets.cfg
     #[arg(long)]
     pub write: bool,
-    /// Also when this host is configured already; what is there stays beside the new files
+    /// Replace an existing configuration; its files are kept beside the new ones
     #[arg(long, requires = "write")]
     pub force: bool,
-    /// Let this shell's environment override the file, as the old tool did
+    /// Let the environment of this shell override the file, as the legacy program did
     #[arg(long)]
     pub env: bool,
-    /// The system that the old tool is installed on, mounted here
+    /// Directory where the system with the legacy program is mounted
     #[arg(long, value_name = "DIR")]
     pub from_root: Option<PathBuf>,
-    /// Also options that are not set
+    /// Also show options that are not set
     #[arg(long)]
     pub all: bool,
 }
