@@ -176,17 +176,14 @@ fn a_server_with_another_certificate_gets_no_token() {
     let server = Server::start(&host, PVE_TOKEN, "well", PVE_AUDIT);
     let other = "AA:".repeat(31) + "AA";
     configure(&host, "pve", server.port, &format!("\tfingerprint {other}\n"));
-    told(&host, &format!("it shows another certificate, with the fingerprint {}", server.fingerprint()));
+    told(&host, &format!("it has another certificate, with the fingerprint {}", server.fingerprint()));
     assert_eq!(server.asked(), "");
 }
 
 #[test]
 fn a_token_that_does_not_see_everything_is_not_used() {
     let (host, _server) = configured("well", &["Sys.Audit", "VM.Audit"]);
-    told(
-        &host,
-        "lacks Datastore.Audit, SDN.Audit, Pool.Audit, Mapping.Audit on / and would not see everything",
-    );
+    told(&host, "lacks Datastore.Audit, SDN.Audit, Pool.Audit, Mapping.Audit on / and cannot see everything");
 }
 
 #[test]

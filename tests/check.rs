@@ -152,7 +152,7 @@ fn a_host_without_dpkg_is_told_nothing_about_packages() {
     let host = TestHost::golden("bare");
     fs::remove_file(host.root.join("var/lib/dpkg/status")).unwrap();
     let said = host.run(&["check", "--complete"]).ok().out;
-    assert!(said.contains("cannot be told"), "{said}");
+    assert!(said.contains("cannot be found"), "{said}");
     let report = host.run(&["backup", "--json"]).json();
     assert_eq!(report["snapshot"]["counts"].get("unexplained"), None);
 }
@@ -256,17 +256,18 @@ fn rights_that_are_too_wide_are_found_told_and_mended_and_nothing_else_is_touche
     let found = faults(&done);
     assert_eq!(found.len(), 4, "{found:?}");
     assert!(
-        found[0].starts_with("problem configuration ") && found[0].contains("others than root may read it"),
+        found[0].starts_with("problem configuration ")
+            && found[0].contains("users other than root can read it"),
         "{found:?}"
     );
     assert_eq!(found[1], "problem rights /usr/bin/pbx-config: 0755 1000:1000: belongs to user 1000");
     assert_eq!(
         found[2],
-        "problem rights /etc/proxmox-backup-extra/pbx-config.cfg: 0666 0:0: others than root may change it"
+        "problem rights /etc/proxmox-backup-extra/pbx-config.cfg: 0666 0:0: users other than root can change it"
     );
     assert_eq!(
         found[3],
-        "problem rights /etc/proxmox-backup-extra/secrets.cfg: 0644 0:0: others than root may read it"
+        "problem rights /etc/proxmox-backup-extra/secrets.cfg: 0644 0:0: users other than root can read it"
     );
     assert_eq!((mode(&host, PASSWORDS), mode(&host, CONFIG)), (0o644, 0o666), "a look changes nothing");
     // What was done is told to a quiet one, too.
@@ -296,7 +297,7 @@ fn mending_follows_no_link_and_changes_no_second_name() {
     fs::hard_link(host.root.join("etc/other"), host.root.join("etc/proxmox-backup-extra/second.key"))
         .unwrap();
     let text = check(&host, &["--fix"]).exits(Exit::Failed).out;
-    assert!(text.contains("second.key could not be mended: has other names too"), "{text}");
+    assert!(text.contains("second.key could not be repaired: has other names (hard links)"), "{text}");
     assert!(text.contains("link.key: is reached through a link"), "{text}");
     assert_eq!(mode(&host, "etc/other"), 0o644);
     assert_eq!(fs::metadata(&no_text).unwrap().permissions().mode() & 0o7777, 0o644);
@@ -316,7 +317,7 @@ fn snapshots_that_others_may_read_are_found_where_their_folder_is_open() {
     fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
     let found = faults(&check(&host, &["--json"]).exits(Exit::Failed));
     assert!(
-        found.len() == 1 && found[0].contains(".pbx.tar: 0644 0:0: others than root may read it"),
+        found.len() == 1 && found[0].contains(".pbx.tar: 0644 0:0: users other than root can read it"),
         "{found:?}"
     );
     check(&host, &["--fix"]).ok();
@@ -348,7 +349,7 @@ fn a_file_that_is_not_as_the_package_brought_it_is_a_problem() {
     host.write("usr/bin/pbx-config", "another program");
     set_mode(&host, "usr/bin/pbx-config", 0o755);
     let found = faults(&check(&host, &["--json"]).exits(Exit::Failed));
-    assert_eq!(found, ["problem package /usr/bin/pbx-config: is not as the package brought it"]);
+    assert_eq!(found, ["problem package /usr/bin/pbx-config: is not as it was installed by the package"]);
 }
 
 #[test]
@@ -435,7 +436,7 @@ fn a_store_without_room_or_without_its_disk_is_a_problem() {
     assert_eq!(bytes.len(), 2, "{bytes:?}");
     assert!(bytes[0].starts_with("problem stores store 'stick': nothing is mounted on "), "{bytes:?}");
     assert!(bytes[1].contains("/srv/small: 4 MiB are free, the next snapshot may need 16"), "{bytes:?}");
-    assert!(inodes[1].contains("more files can be made there"), "{inodes:?}");
+    assert!(inodes[1].contains("more files can be created there"), "{inodes:?}");
 }
 
 #[test]
@@ -445,7 +446,7 @@ fn what_a_preflight_finds_stands_in_the_report_stops_the_run_or_is_not_looked_fo
     set_mode(&host, CONFIG, 0o646);
     let report = host.run(&["backup", "--json"]).exits(Exit::Problems).json();
     let problems = report["problems"].to_string();
-    assert!(problems.contains("pbx-config.cfg: 0646 0:0: others than root may change it"), "{problems}");
+    assert!(problems.contains("pbx-config.cfg: 0646 0:0: users other than root can change it"), "{problems}");
     host.configure("backup: main\n\tpreflight off\n");
     set_mode(&host, CONFIG, 0o646);
     host.run(&["backup", "--json"]).ok();
@@ -454,12 +455,12 @@ fn what_a_preflight_finds_stands_in_the_report_stops_the_run_or_is_not_looked_fo
     let before = common::snapshot_files(&host.root.join("var/lib/proxmox-backup-extra/store")).len();
     let done = host.run(&["backup"]).exits(Exit::Failed);
     assert!(
-        done.err.contains("no backup before this is mended: /etc/proxmox-backup-extra/pbx-config.cfg"),
+        done.err.contains("no backup until this is fixed: /etc/proxmox-backup-extra/pbx-config.cfg"),
         "{}",
         done.err
     );
     assert!(
-        done.err.contains("hint: `pbx-config check --fix` makes it 0644 0:0; `preflight warn`"),
+        done.err.contains("hint: `pbx-config check --fix` sets it to 0644 0:0; with `preflight warn`"),
         "{}",
         done.err
     );
@@ -538,7 +539,7 @@ fn programs_that_should_not_run_and_open_ports_are_found_for_real_and_can_be_all
     };
     let found = look();
     let says = |what: &str, of: &str| found.iter().any(|line| line.contains(of) && line.contains(what));
-    assert!(says("which everybody may change", &wide.shown()), "{found:#?}");
+    assert!(says("which every user can change", &wide.shown()), "{found:#?}");
     assert!(says("which was deleted", &gone.shown()), "{found:#?}");
     assert!(says("calls itself [kworker/7:1]", &fake.shown()), "{found:#?}");
     assert!(says("a program that should not run here ('xmrig')", &miner.shown()), "{found:#?}");
@@ -578,13 +579,13 @@ fn a_packet_filter_is_seen_where_it_acts_and_missed_where_it_does_not() {
     let found = in_own_network("true");
     assert_eq!(found.len(), 2, "{found:#?}");
     assert_eq!((&found[0]["area"], &found[0]["state"]), (&"sockets".into(), &"ok".into()), "{found:#?}");
-    assert_eq!(found[1]["what"], "nothing filters what comes in", "{found:#?}");
+    assert_eq!(found[1]["what"], "incoming traffic is not filtered", "{found:#?}");
     // A chain without a rule that lets all through, and one of what is sent on, filter nothing that comes in.
     let idle = "nft add table inet t; nft add chain inet t in '{ type filter hook input priority 0; }'; \
                 nft add chain inet t on '{ type filter hook forward priority 0; policy drop; }'";
-    assert_eq!(in_own_network(idle)[1]["what"], "nothing filters what comes in");
+    assert_eq!(in_own_network(idle)[1]["what"], "incoming traffic is not filtered");
     let found = in_own_network(&format!("{idle}; nft add rule inet t in tcp dport 22 accept"));
-    assert_eq!(found[1]["what"], "what comes in is filtered: nftables inet t in (1 rules)", "{found:#?}");
+    assert_eq!(found[1]["what"], "incoming traffic is filtered: nftables inet t in (1 rules)", "{found:#?}");
 }
 
 #[test]
@@ -616,7 +617,8 @@ fn what_seals_and_who_is_told_stands_among_the_findings() {
     host.configure("backup: main\n\tseal yes\n");
     let found = faults(&check(&host, &["--json"]).exits(Exit::Failed));
     assert!(
-        found.len() == 1 && found[0].starts_with("problem keys sealing is on, but there is no recipient"),
+        found.len() == 1
+            && found[0].starts_with("problem keys encryption is on, but there is not a recipient"),
         "{found:?}"
     );
     let made = common::tool("age-keygen").output().unwrap();
@@ -627,9 +629,9 @@ fn what_seals_and_who_is_told_stands_among_the_findings() {
     ));
     let done = check(&host, &["--json"]).exits(Exit::Problems);
     let found = faults(&done);
-    assert!(found.len() == 1 && found[0].contains("was never proven"), "{found:?}");
+    assert!(found.len() == 1 && found[0].contains("was never checked"), "{found:?}");
     assert!(
-        done.out.contains("snapshots are sealed for 1 recipient\"") && done.out.contains("sendmail 'root'"),
+        done.out.contains("snapshots are encrypted to 1 recipient\"") && done.out.contains("sendmail 'root'"),
         "{}",
         done.out
     );
@@ -666,7 +668,7 @@ fn one_mistake_in_the_configuration_does_not_hide_the_others_and_each_says_what_
     host.configure("prometheus: node\n\tpath /srv/metrics\n");
     let done = check(&host, &["--json"]).ok();
     assert!(done.out.contains("prometheus 'node': "), "{}", done.out);
-    assert!(done.out.contains("nobody is told when a backup fails"), "{}", done.out);
+    assert!(done.out.contains("no notification is sent when a backup fails"), "{}", done.out);
 }
 
 #[test]

@@ -141,10 +141,7 @@ fn a_link_where_a_row_expects_a_folder_is_no_silent_gap() {
     host.write("usr/share/zoneinfo/UTC", "x");
     let report = host.run(&["backup", "--json"]).exits(Exit::Problems).json();
     let problems = report["problems"].to_string();
-    assert!(
-        problems.contains("/etc/ssh: is a link; what it leads to, /data/ssh, is not saved"),
-        "{problems}"
-    );
+    assert!(problems.contains("/etc/ssh: is a link; its target, /data/ssh, is not saved"), "{problems}");
     assert!(!problems.contains("localtime"), "{problems}");
     host.configure("backup: main\n\tinclude /data/ssh\n");
     host.run(&["backup"]).ok();
@@ -176,14 +173,14 @@ fn a_mount_that_may_hang_is_named_and_not_entered() {
     host.configure("backup: main\n\tinclude /etc/pve\n\tinclude /srv\n");
     host.signal_daemon(nix::sys::signal::Signal::SIGSTOP);
     let report = host.run(&["backup", "--json"]).exits(Exit::Problems).json();
-    assert!(report["problems"].to_string().contains("/etc/pve: is a mount of kind fuse, not entered"));
+    assert!(report["problems"].to_string().contains("/etc/pve: is a mount of type fuse, not entered"));
     assert!(host.run(&["show", "latest", "--files"]).ok().out.contains("srv/x"));
 }
 
 #[test]
 fn a_second_store_that_fails_leaves_the_first_one_alone() {
     let host = tiny();
-    host.write("srv/file", "no folder");
+    host.write("srv/file", "not a directory");
     host.configure("dir: one\n\tpath /srv/one\n\ndir: two\n\tpath /srv/file/two\n");
     let report = host.run(&["backup", "--json"]).exits(Exit::Problems).json();
     assert_eq!(report["stores"][0]["store"], "one");
@@ -196,7 +193,7 @@ fn a_second_store_that_fails_leaves_the_first_one_alone() {
 #[test]
 fn a_primary_store_that_fails_fails_the_run_and_leaves_nothing() {
     let host = tiny();
-    host.write("srv/file", "no folder");
+    host.write("srv/file", "not a directory");
     host.configure("dir: one\n\tpath /srv/file/one\n");
     let done = host.run(&["backup"]).exits(Exit::Failed);
     assert!(done.err.starts_with("error: store 'one': cannot "), "{}", done.err);
@@ -213,7 +210,7 @@ fn a_folder_named_on_the_command_line_is_a_store() {
     let file = &snapshot_files(folder.as_ref())[0];
     host.run(&["verify", file.to_str().unwrap()]).ok();
     let done = host.run(&["show", file.to_str().unwrap(), "--store", folder]).exits(Exit::Usage);
-    assert!(done.err.contains("is a file; --store does not go with it"), "{}", done.err);
+    assert!(done.err.contains("is a file and cannot be used with --store"), "{}", done.err);
     // A bare folder of files, as on a stick, too.
     host.run(&["list", file.parent().unwrap().to_str().unwrap()]).ok();
 }
@@ -245,7 +242,7 @@ fn links_of_another_system_lead_nothing_of_ours_onto_this_one() {
     host.run(&["backup", "--store", host.beside("stick").to_str().unwrap()]).ok();
     std::os::unix::fs::symlink(&outside, host.root.join("var/lib/proxmox-backup-extra/store")).unwrap();
     let done = host.run(&["backup"]).exits(Exit::Usage);
-    assert!(done.err.contains("store 'local': ") && done.err.contains(" leads out of "), "{}", done.err);
+    assert!(done.err.contains("store 'local': ") && done.err.contains(" is outside of "), "{}", done.err);
     let rest: Vec<_> = fs::read_dir(&outside).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert_eq!(rest, ["tiny_20260101T000000Z.pbx.tar"]);
 }
@@ -351,7 +348,7 @@ fn a_second_run_is_told_who_holds_the_lock() {
     );
     let lock = pbx_config::sys::process::lock::Lock::acquire(&host_of.run_dir()).unwrap();
     let error = format!("another run (pid {}) holds the lock", std::process::id());
-    refused(&host, &["backup"], Exit::Locked, &error, "wait for it to end, then try again");
+    refused(&host, &["backup"], Exit::Locked, &error, "wait until it ends, then try again");
     // Reading needs no lock.
     host.run(&["list"]).ok();
     drop(lock);
@@ -446,10 +443,7 @@ fn mistakes_are_told_with_file_line_and_what_to_do() {
             ":2: backup 'main': compression-level: 'fast' is not a whole number",
         ),
         ("backup: main\n\tinclude srv\n", ":2: backup 'main': include: 'srv' is not an absolute path"),
-        (
-            "dir: a\n\tpath /x\n\tmountpoint perhaps\n",
-            ":3: dir 'a': mountpoint: 'perhaps' is neither yes nor no",
-        ),
+        ("dir: a\n\tpath /x\n\tmountpoint perhaps\n", ":3: dir 'a': mountpoint: 'perhaps' is not yes or no"),
         ("dir: a\n\tpath /x\ndir: a\n\tpath /y\n", ":3: "),
     ] {
         host.configure(text);
@@ -472,7 +466,7 @@ fn a_bad_compression_is_told_before_anything_is_read() {
         &["backup"],
         Exit::Usage,
         "backup 'main': compression-level 40 is not between 1 and 22 for zstd",
-        "leave it out for the default",
+        "remove it to use the default",
     );
 }
 
@@ -483,7 +477,7 @@ fn a_secrets_file_that_others_may_read_is_refused() {
     let path = host.root.join("etc/proxmox-backup-extra/secrets.cfg");
     fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
     let done = host.run(&["list"]).exits(Exit::Usage);
-    assert!(done.err.contains("secrets.cfg: others than root may read it\nhint: "), "{}", done.err);
+    assert!(done.err.contains("secrets.cfg: users other than root can read it\nhint: "), "{}", done.err);
 }
 
 #[test]
@@ -520,7 +514,7 @@ fn words_that_name_nothing_are_told_what_there_is() {
         &["show", "latest"],
         Exit::NotFound,
         "there is no snapshot of tiny",
-        "`pbx-config backup` makes one",
+        "create one with `pbx-config backup`",
     );
     host.run(&["backup"]).ok();
     refused(
@@ -541,15 +535,15 @@ fn words_that_name_nothing_are_told_what_there_is() {
         &host,
         &["backup", "--only", "netwrok"],
         Exit::Usage,
-        "'netwrok' is no item and no category",
+        "unknown item or category 'netwrok'",
         "did you mean 'network'?",
     );
     refused(
         &host,
         &["list", "--store", "nas"],
         Exit::NotFound,
-        "there is no store 'nas'",
-        "the stores are: local; a folder is named with a /",
+        "store 'nas' does not exist",
+        "the stores are: local; a path to a directory contains a /",
     );
     host.run(&["verify", "/no/such.pbx.tar"]).exits(Exit::NotFound);
     host.run(&["list", "/no/such/folder"]).exits(Exit::NotFound);

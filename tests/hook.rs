@@ -252,7 +252,7 @@ fn a_script_from_before_that_vanished_fails_no_job_and_is_told() {
     assert!(done.status.success());
     assert_eq!(
         String::from_utf8_lossy(&done.stdout),
-        "pbx-config: /root/old-hook is not executable; it is left out\n"
+        "pbx-config: /root/old-hook is not executable; it is skipped\n"
     );
     fs::remove_file(old).unwrap();
     assert!(vzdump(&host, &["job-start"]).status.success());
@@ -353,7 +353,11 @@ fn a_file_of_somebody_else_in_our_place_is_not_overwritten() {
     let host = node();
     host.write("etc/apt/apt.conf.d/80proxmox-backup-extra", "// mine\n");
     let done = host.run(&["hook", "enable", "apt"]).exits(Exit::Usage);
-    assert!(done.err.contains("80proxmox-backup-extra: is there, and not as we write it"), "{}", done.err);
+    assert!(
+        done.err.contains("80proxmox-backup-extra: exists, and is not as this version writes it"),
+        "{}",
+        done.err
+    );
     let status = host.run(&["hook", "status"]).exits(Exit::Problems).out;
     assert!(status.contains("warning: /etc/apt/apt.conf.d/80proxmox-backup-extra"), "{status}");
 }

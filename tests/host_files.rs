@@ -62,7 +62,7 @@ fn a_fifo_or_a_device_in_place_of_a_small_file_holds_nothing_up() {
         let done = program(&host, &["list"]);
         let err = String::from_utf8_lossy(&done.stderr);
         assert_eq!(done.status.code(), Some(0), "{err}");
-        assert!(err.contains("/etc/hostname: no regular file"), "{err}");
+        assert!(err.contains("/etc/hostname: not a regular file"), "{err}");
         assert!(Owners::of(&host.root).users.is_empty());
     }
 }

@@ -647,7 +647,7 @@ fn what_is_no_file_is_not_found_and_never_waited_for() {
 #[test]
 fn names_that_leave_the_target_are_refused() {
     let host = TestHost::empty();
-    let words = "an absolute name or one with '..'";
+    let words = "absolute paths and '..'";
     for name in
         ["/etc/cron.d/x", "..", "../victim", "etc/../../victim", "", "/", "etc//x", "./etc/x", "etc/."]
     {
@@ -668,27 +668,35 @@ fn nothing_is_written_through_a_link() {
     let host = TestHost::empty();
     for target in ["..", "../..", "/tmp", "etc", "."] {
         let parts = [symlink("out", target), file("out/victim", "evil")];
-        damaged(&host, &Forge::new().with(parts).bytes(), "out/victim: lies below out, which is no folder");
+        damaged(
+            &host,
+            &Forge::new().with(parts).bytes(),
+            "out/victim: is below out, which is not a directory",
+        );
     }
     let later = [file("out/victim", "evil"), symlink("out", "..")];
-    damaged(&host, &Forge::new().with(later).bytes(), "which is no folder");
+    damaged(&host, &Forge::new().with(later).bytes(), "which is not a directory");
     let deep = [symlink("a", "../.."), folder("a/b"), file("a/b/c", "evil")];
-    damaged(&host, &Forge::new().with(deep).bytes(), "lies below a, which is no folder");
+    damaged(&host, &Forge::new().with(deep).bytes(), "is below a, which is not a directory");
     let file_as_folder = [file("a", "1"), file("a/b", "2")];
-    damaged(&host, &Forge::new().with(file_as_folder).bytes(), "a/b: lies below a, which is no folder");
+    damaged(&host, &Forge::new().with(file_as_folder).bytes(), "a/b: is below a, which is not a directory");
     // The index is a member, too, when tar unpacks it.
     let index = [symlink(".pbx", "..")];
-    damaged(&host, &Forge::new().with(index).bytes(), ".pbx/index.json: lies below .pbx, which is no folder");
+    damaged(
+        &host,
+        &Forge::new().with(index).bytes(),
+        ".pbx/index.json: is below .pbx, which is not a directory",
+    );
     let below = [file(".pbx/index.json/a", "1")];
-    damaged(&host, &Forge::new().with(below).bytes(), "lies below .pbx/index.json, which is no folder");
+    damaged(&host, &Forge::new().with(below).bytes(), "is below .pbx/index.json, which is not a directory");
     let linked = [hard_link("a", "etc/hostname"), file("a/b", "2")];
-    damaged(&host, &Forge::new().with(linked).bytes(), "a/b: lies below a, which is no folder");
+    damaged(&host, &Forge::new().with(linked).bytes(), "a/b: is below a, which is not a directory");
 }
 
 #[test]
 fn a_hard_link_must_mean_a_file_that_stands_before_it() {
     let host = TestHost::empty();
-    let words = "no file that stands before it";
+    let words = "which is not a file before it";
     for first in ["/etc/shadow", "../victim", "../../../../etc/passwd", "missing", "etc", "etc/x", "."] {
         let link = hard_link("etc/x", first);
         damaged(&host, &Forge::new().with([link]).bytes(), words);
@@ -738,12 +746,12 @@ fn kinds_that_no_snapshot_holds_are_refused() {
     ];
     for (kind, letter) in kinds {
         let forge = Forge::new().with([odd(kind, "etc/odd")]);
-        damaged(&host, &forge.bytes(), &format!("etc/odd: is of kind '{letter}'"));
+        damaged(&host, &forge.bytes(), &format!("etc/odd: is of type '{letter}'"));
     }
     // GNU's long name before a harmless one.
     let mut part = file("etc/x", "evil");
     part.blocks.splice(0..0, member(EntryType::GNULongName, b"././@LongLink", b"", b"../victim\0"));
-    damaged(&host, &Forge::new().with([part]).bytes(), "is of kind 'L'");
+    damaged(&host, &Forge::new().with([part]).bytes(), "is of type 'L'");
     for kind in [EntryType::Directory, EntryType::Symlink, EntryType::Link] {
         let mut part = folder("etc/full");
         part.blocks =
@@ -755,7 +763,7 @@ fn kinds_that_no_snapshot_holds_are_refused() {
 #[test]
 fn a_name_stands_in_a_snapshot_once() {
     let host = TestHost::empty();
-    let words = "etc/x: stands in it twice";
+    let words = "etc/x: is in it twice";
     let pairs = [
         [file("etc/x", "1"), file("etc/x", "1")],
         [file("etc/x", "1"), folder("etc/x")],
@@ -784,7 +792,7 @@ fn pax_records_that_hide_a_header_are_refused() {
     ];
     for record in hiding {
         let part = file("etc/x", "x").pax(&[record]);
-        damaged(&host, &Forge::new().with([part]).bytes(), "hides the header's");
+        damaged(&host, &Forge::new().with([part]).bytes(), "overrides the header");
     }
     for broken in [&b"garbage"[..], b"5 a=b\n", b"99 a=b\n", b"6 ab\n\n", b"6 a=bc", b"0 a=b\n", b"-1 a=b\n"]
     {
@@ -799,7 +807,7 @@ fn pax_records_that_hide_a_header_are_refused() {
     alone.entry = None;
     let mut last = Forge::new();
     last.behind = vec![alone];
-    damaged(&host, &last.bytes(), "a PAX header without a member");
+    damaged(&host, &last.bytes(), "a PAX header without an entry");
 }
 
 // Sizes
@@ -816,7 +824,7 @@ fn more_or_less_than_the_manifest_says_is_refused() {
     let cases = [
         ("/counts/bytes", -1, "unpacks to more than its manifest says"),
         ("/counts/bytes", 1, "unpacks to less than its manifest says"),
-        ("/counts/entries", -1, "has more members than its manifest says"),
+        ("/counts/entries", -1, "has more entries than its manifest says"),
         ("/counts/entries", 1, "its manifest says 3"),
         ("/counts/files", 1, "count"),
         ("/counts/absent", -1, "count"),
@@ -857,11 +865,11 @@ fn a_bomb_goes_off_neither_in_time_nor_in_memory() {
     refused_early(&host, &forge.bundle(&stored, payload.len() as u64, &index), words);
     // The same, and the manifest says so.
     let size = payload.len() as u64 + 10 * GIB;
-    refused_early(&host, &forge.bundle(&stored, size, &index), "something behind its end");
+    refused_early(&host, &forge.bundle(&stored, size, &index), "data after its end");
     // An index of 10 GB.
     let mut stored = packed(header(EntryType::Regular, b".pbx/index.json", b"", 10 * GIB).as_bytes());
     stored.extend(packed_zeros(10 << 10));
-    refused_early(&host, &forge.bundle(&stored, 10 * GIB + 512, &index), "no file of a sane size");
+    refused_early(&host, &forge.bundle(&stored, 10 * GIB + 512, &index), "not a file of a plausible size");
 }
 
 #[test]
@@ -920,34 +928,34 @@ fn the_index_is_the_last_member_and_lists_what_is_there() {
 
     let mut behind = Forge::new();
     behind.behind = vec![file("etc/late", "late")];
-    damaged(&host, &behind.bytes(), "etc/late: stands behind the index");
+    damaged(&host, &behind.bytes(), "etc/late: is after the index");
 
     // Behind the end of the archive, where a patient reader would still find it.
     let mut hidden = Forge::new();
     hidden.tail = file("etc/late", "late").blocks;
-    damaged(&host, &hidden.bytes(), "something behind its end");
+    damaged(&host, &hidden.bytes(), "data after its end");
     hidden.tail = vec![0; BLOCK];
-    damaged(&host, &hidden.bytes(), "something behind its end");
+    damaged(&host, &hidden.bytes(), "data after its end");
 
     let mut twice = Forge::new();
     let text = twice.payload().1.to_string();
     let blocks = member(EntryType::Regular, b".pbx/index.json", b"", text.as_bytes());
     twice.behind = vec![Part { blocks, entry: None }];
-    damaged(&host, &twice.bytes(), ".pbx/index.json: stands behind the index");
+    damaged(&host, &twice.bytes(), ".pbx/index.json: is after the index");
 
     let unlisted = Forge::new().with([Part { entry: None, ..file("etc/more", "more") }]);
-    damaged(&host, &unlisted.bytes(), "has more members than its manifest says");
+    damaged(&host, &unlisted.bytes(), "has more entries than its manifest says");
     let unlisted = Forge::new()
         .with([Part { entry: None, ..file("etc/more", "more") }])
         .manifest(|manifest| manifest["counts"]["entries"] = 3.into());
-    damaged(&host, &unlisted.bytes(), "holds 3 members, its index lists 2");
+    damaged(&host, &unlisted.bytes(), "has 3 entries, but its index lists 2");
     let instead = Forge::new().index(|index| index["entries"][1]["path"] = "etc/other".into());
-    damaged(&host, &instead.bytes(), "etc/other: is in the index only");
+    damaged(&host, &instead.bytes(), "etc/other: is only in the index");
     // Listing one member twice must not make up for one that is not listed.
     let double = Forge::new().with([file("etc/more", "more")]).index(|index| {
         index["entries"][2] = index["entries"][1].clone();
     });
-    damaged(&host, &double.bytes(), "etc/hostname: stands in its index twice");
+    damaged(&host, &double.bytes(), "etc/hostname: is in its index twice");
     let text = Forge::new().index(|index| *index = json!({ "entries": [], "absent": [], "problems": [] }));
     damaged(&host, &text.bytes(), "");
 }
@@ -994,7 +1002,7 @@ fn the_manifest_tells_what_the_index_tells() {
         damaged(&host, &forge.bytes(), words);
     }
     let sum = Forge::new().manifest(|manifest| manifest["payload"]["sha256"] = hex(b"other").into());
-    damaged(&host, &sum.bytes(), "the SHA-256 of its payload is not the manifest's");
+    damaged(&host, &sum.bytes(), "the SHA-256 of its payload differs from its manifest");
     let large = Forge::new().manifest(|manifest| manifest["note"] = "n".repeat(70_000).into());
     damaged(&host, &large.bytes(), "its manifest is larger than 65536 bytes");
     let zero = Forge::new().manifest(|manifest| manifest["format"] = 0.into());
@@ -1031,7 +1039,7 @@ fn an_encrypted_snapshot_is_not_called_damaged() {
     let place = Place::new(&host, &forge.bundle(&payload, clear.len() as u64, &index));
     let path = place.snap.to_str().unwrap();
     let done = host.run(&["verify", path]).ok();
-    assert!(done.out.contains("(sealed: not looked into)"), "{}", done.out);
+    assert!(done.out.contains("(encrypted: contents not verified)"), "{}", done.out);
     let to = place.dir.join("target");
     for verb in [
         &["show", path, "--files"][..],
@@ -1052,25 +1060,25 @@ fn a_bundle_reads_the_same_for_every_tool() {
         forge.clear = blocks;
         forge.bytes()
     };
-    damaged(&host, &with_clear(manifest("{}")), "MANIFEST.json: stands in it twice");
+    damaged(&host, &with_clear(manifest("{}")), "MANIFEST.json: is in it twice");
     let howto = member(EntryType::Regular, b"HOWTO.txt", b"", b"other");
-    damaged(&host, &with_clear(howto), "HOWTO.txt: stands in it twice");
+    damaged(&host, &with_clear(howto), "HOWTO.txt: is in it twice");
     let evil = member(EntryType::Regular, b"evil", b"", b"x");
-    damaged(&host, &with_clear(evil.clone()), "has a member evil that no snapshot has");
+    damaged(&host, &with_clear(evil.clone()), "has an entry evil that does not belong in a snapshot");
     let link = member(EntryType::Symlink, b"MANIFEST.sig", b"/etc/shadow", b"");
-    damaged(&host, &with_clear(link), "MANIFEST.sig: is no plain file");
+    damaged(&host, &with_clear(link), "MANIFEST.sig: is not a regular file");
     // A PAX header that renames what follows, under a name that is known.
     let mut renamed = pax(&[("path", b"../victim")]);
     let named = header(EntryType::XHeader, b"MANIFEST.sig", b"", (renamed.len() - BLOCK) as u64);
     renamed[..BLOCK].copy_from_slice(named.as_bytes());
-    damaged(&host, &with_clear(renamed), "MANIFEST.sig: is no plain file");
+    damaged(&host, &with_clear(renamed), "MANIFEST.sig: is not a regular file");
     damaged(&host, &with_clear(vec![0; 2 * BLOCK]), "has no payload");
 
     let mut second = Forge::new();
     second.after = member(EntryType::Regular, b"payload.tar.zst", b"", b"another payload");
-    damaged(&host, &second.bytes(), "payload.tar.zst: stands behind its payload");
+    damaged(&host, &second.bytes(), "payload.tar.zst: is after its payload");
     second.after = evil;
-    damaged(&host, &second.bytes(), "evil: stands behind its payload");
+    damaged(&host, &second.bytes(), "evil: is after its payload");
 }
 
 // What is shown

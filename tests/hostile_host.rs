@@ -132,14 +132,14 @@ fn a_file_that_grows_or_shrinks_while_it_is_read_is_told() {
 fn a_file_that_is_another_thing_when_its_turn_comes_is_told_or_read_as_it_is_now() {
     type Turn = fn(&Path);
     let cases: [(&str, Turn, Option<&str>); 6] = [
-        ("vanished", |path| fs::remove_file(path).unwrap(), Some("notice: vanished before it was read")),
+        ("vanished", |path| fs::remove_file(path).unwrap(), Some("notice: disappeared before it was read")),
         (
             "pipe",
             |path| {
                 fs::remove_file(path).unwrap();
                 nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRWXU).unwrap();
             },
-            Some("warning: no regular file any more"),
+            Some("warning: no longer a regular file"),
         ),
         (
             "folder",
@@ -147,7 +147,7 @@ fn a_file_that_is_another_thing_when_its_turn_comes_is_told_or_read_as_it_is_now
                 fs::remove_file(path).unwrap();
                 fs::create_dir(path).unwrap();
             },
-            Some("warning: no regular file any more"),
+            Some("warning: no longer a regular file"),
         ),
         (
             "link",
@@ -402,7 +402,7 @@ fn commands_that_print_without_end_ignore_signals_or_leave_children_hold_nothing
     assert!(start.elapsed() < HANG);
     let told = whats(&done).join("\n");
     assert!(told.contains("`pveversion -v`: its output was cut at 16777216 bytes"), "{told}");
-    assert!(told.contains("`pvesm status`: no end within 20 s"), "{told}");
+    assert!(told.contains("`pvesm status`: did not finish within 20 s"), "{told}");
     let shown = host.run(&["show", "latest", "--json", "--files"]).ok().json();
     let status = |name: &str| {
         let outputs = shown["outputs"].as_array().unwrap();
@@ -479,7 +479,7 @@ fn an_output_that_takes_nothing_is_told_and_the_snapshot_is_there() {
     let err = text(&done.stderr);
     assert!(err.contains("error: cannot write to standard output: No space left on device\n"), "{err}");
     assert!(
-        err.ends_with("\nhint: what it leads to is full or broken; what was to be done is done\n"),
+        err.ends_with("\nhint: its target is full or closed; the command itself was completed\n"),
         "{err}"
     );
     host.run(&["verify", "latest"]).ok();
@@ -500,7 +500,7 @@ fn a_root_that_is_read_only_is_saved_elsewhere_and_says_so_here() {
     mount(&["umount", "-l"]);
     assert_eq!(here.exit, Exit::Failed, "{}", here.out);
     assert!(
-        here.err.contains("Read-only file system\nhint: see with `dmesg` why and mount it writable, or choose another place\n"),
+        here.err.contains("Read-only file system\nhint: see `dmesg` for the cause and mount it writable, or use another place\n"),
         "{}",
         here.err
     );
@@ -523,9 +523,9 @@ fn a_host_without_a_usable_name_or_machine_id_is_saved_and_told() {
         assert_eq!(done.json()["snapshot"]["machine-id"], serde_json::Value::Null);
         let told = problems(&done);
         let (severity, what, hint) = &told[0];
-        assert_eq!(what, "/etc/hostname tells no name; the snapshot is called one of 'localhost'");
+        assert_eq!(what, "/etc/hostname contains no name; the snapshot is saved as one of 'localhost'");
         assert_eq!((severity.as_str(), told.len()), ("warning", 1), "{told:?}");
-        assert_eq!(hint, "`hostnamectl set-hostname NAME` gives it one");
+        assert_eq!(hint, "set one with `hostnamectl set-hostname NAME`");
         assert!(host.snapshot_file().ends_with("localhost/localhost_20261122T151740Z.pbx.tar"));
     }
     for (name, node) in [("a/b/../c", "ab"), ("pve1.example.org", "pve1"), ("p\u{e9}ve\x071", "pve1")] {

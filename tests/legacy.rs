@@ -211,7 +211,7 @@ fn old_archives_in_a_cloud_are_listed_read_and_let_go_as_in_a_folder() {
     fs::write(&loose, bytes).unwrap();
     host.run(&["verify", "n1/latest"]).exits(Exit::Verification);
     let plan = host.run(&["prune", "--legacy", "keep-last=1", "--dry-run"]).ok().out;
-    assert!(plan.contains("other hosts stay") && bundle.exists(), "{plan}");
+    assert!(plan.contains("other hosts are kept") && bundle.exists(), "{plan}");
 }
 
 #[test]
@@ -219,13 +219,13 @@ fn the_verification_of_all_says_which_archives_it_leaves_out() {
     let host = TestHost::golden("bare");
     host.run(&["backup"]).ok();
     let out = host.run(&["verify", "--all"]).ok();
-    assert!(!out.err.contains("old archives"), "{}", out.err);
+    assert!(!out.err.contains("legacy archives"), "{}", out.err);
     Relic::default().make(&store(&host));
     let mut real = std::process::Command::new(common::program());
     let done = real.arg("--root").arg(&host.root).args(["verify", "--all"]).output().unwrap();
     let said = String::from_utf8(done.stderr).unwrap();
     assert!(
-        done.status.success() && said.contains("store 'local': 1 old archives are not read by --all"),
+        done.status.success() && said.contains("store 'local': 1 legacy archives are not verified by --all"),
         "{said}"
     );
 }
@@ -347,9 +347,12 @@ fn a_damaged_or_contradicting_one_is_refused_with_what_is_wrong() {
         fs::write(beside(".metadata"), &manifest).unwrap();
     };
     with_manifest(manifest.replace("\"gz\"", "\"zst\""), "its name says gzip, its manifest zstd");
-    with_manifest(manifest.replace("\"gz\"", "\"lz4\""), "a compression that nobody knows");
+    with_manifest(manifest.replace("\"gz\"", "\"lz4\""), "an unknown compression");
     with_manifest(manifest.replace("\"none\"", "\"age\""), "do not agree on whether it is encrypted");
-    with_manifest(manifest.replace("n1.lan-backup", "n9.lan-backup"), "its manifest is of n9.lan-backup");
+    with_manifest(
+        manifest.replace("n1.lan-backup", "n9.lan-backup"),
+        "its manifest belongs to n9.lan-backup",
+    );
     with_manifest(manifest.replace("\"archive_size\": ", "\"archive_size\": 1"), "its manifest says 1");
     with_manifest(manifest.replace("\"sha256\": \"", "\"sha256\": \"0"), "do not agree");
     with_manifest(
@@ -367,7 +370,7 @@ fn a_damaged_or_contradicting_one_is_refused_with_what_is_wrong() {
     with_manifest(String::new(), "its manifest is damaged");
     with_manifest(" ".repeat(70_000), "is larger than");
     fs::write(beside(".sha256"), sum.replace("n1", "n2")).unwrap();
-    refused(&loose, "its checksum is of n2.lan");
+    refused(&loose, "its checksum belongs to n2.lan");
     fs::write(beside(".sha256"), "nonsense\n").unwrap();
     refused(&loose, "holds no SHA-256");
     fs::write(beside(".sha256"), &sum).unwrap();
@@ -389,7 +392,7 @@ fn a_damaged_or_contradicting_one_is_refused_with_what_is_wrong() {
     let name = "n1.lan-backup-20260801-020000.tar.gz";
     let part = |ending: &str, data: &[u8]| (format!("{name}{ending}"), data.to_vec());
     for (parts, expected) in [
-        (vec![part(".metadata", b"{}"), part(".sha256", sum.as_bytes())], "has no archive in it"),
+        (vec![part(".metadata", b"{}"), part(".sha256", sum.as_bytes())], "contains no archive"),
         (vec![part(".metadata", manifest.as_bytes()), part("", b"x")], "the archive has 1 bytes"),
         (vec![part(".sha256", sum.as_bytes()), part("", b"x")], "there is no .metadata"),
         (vec![part(".metadata", b"{}"), part(".metadata", b"{}"), part("", b"x")], "has two manifests"),
@@ -401,11 +404,8 @@ fn a_damaged_or_contradicting_one_is_refused_with_what_is_wrong() {
             ],
             "has two archives",
         ),
-        (vec![part(".metadata", b"{}"), part("", b"x")], "there is no checksum beside it"),
-        (
-            vec![part(".metadata", b"{}"), ("evil.sh".into(), b"x".to_vec())],
-            "is no archive of the predecessor",
-        ),
+        (vec![part(".metadata", b"{}"), part("", b"x")], "it has no checksum file"),
+        (vec![part(".metadata", b"{}"), ("evil.sh".into(), b"x".to_vec())], "is not a legacy archive"),
     ] {
         fs::write(&file, bundle(&parts)).unwrap();
         refused(&file, expected);
@@ -419,19 +419,22 @@ fn hostile_contents_never_leave_the_target() {
         Piece::File("var/lib/proxsave-info/dedup_manifest.json", json.as_bytes().to_vec(), 0o640)
     };
     for (n, (more, expected)) in [
-        (vec![Piece::File("../x", b"x".to_vec(), 0o644)], "never belongs in an archive"),
+        (vec![Piece::File("../x", b"x".to_vec(), 0o644)], "not allowed in an archive"),
         (
             vec![Piece::Link("srv/l", "/tmp"), Piece::File("srv/l/x", b"x".to_vec(), 0o644)],
-            "lies below srv/l, which is no folder",
+            "is below srv/l, which is not a directory",
         ),
-        (vec![Piece::File("etc/hosts", b"again".to_vec(), 0o644)], "stands in it twice"),
-        (vec![list("[{\"path\":\"etc/hosts\",\"mode\":420}]")], "is listed as a replaced file and is none"),
+        (vec![Piece::File("etc/hosts", b"again".to_vec(), 0o644)], "is in it twice"),
+        (
+            vec![list("[{\"path\":\"etc/hosts\",\"mode\":420}]")],
+            "is listed as a replaced file, but is not one",
+        ),
         (
             vec![Piece::Link("srv/l", "../../../etc/hosts"), list("[{\"path\":\"srv/l\",\"mode\":420}]")],
             "replaces a file that is not in the archive",
         ),
         (vec![list("{")], "is damaged"),
-        (vec![Piece::Odd("srv/x", tar::EntryType::new(b'V'))], "is of kind 'V'"),
+        (vec![Piece::Odd("srv/x", tar::EntryType::new(b'V'))], "is of type 'V'"),
     ]
     .into_iter()
     .enumerate()
@@ -484,12 +487,12 @@ fn retention_of_ours_never_touches_them_and_theirs_only_when_it_is_said() {
     assert_eq!(files(), before);
     let dry = host.run(&["prune", "--legacy", "keep-last=1", "--dry-run"]).ok();
     assert_eq!(dry.out.matches("remove ").count(), 2, "{}", dry.out);
-    assert!(dry.out.contains("3 archives of other hosts stay"), "{}", dry.out);
+    assert!(dry.out.contains("3 archives of other hosts are kept"), "{}", dry.out);
     assert_eq!(files(), before);
     for (bad, why) in [
-        ("", "says nothing to keep"),
+        ("", "keeps nothing"),
         ("keep-lst=3", "unknown key 'keep-lst'"),
-        ("keep-last=0", "says nothing to keep"),
+        ("keep-last=0", "keeps nothing"),
         ("3", "unknown key"),
         ("keep-last=x", "'x' is not a whole number"),
         ("keep-last=2,foo=1", "unknown key 'foo'"),
@@ -517,7 +520,7 @@ fn retention_of_ours_never_touches_them_and_theirs_only_when_it_is_said() {
     );
     // What is gone is written down.
     let log = host.run(&["log", "--json"]).ok().out;
-    assert!(log.contains("store 'local': 2 old archives removed, as --legacy keep-last=1 says"), "{log}");
+    assert!(log.contains("store 'local': 2 legacy archives removed (--legacy keep-last=1)"), "{log}");
     let left: Vec<String> = files().into_iter().filter(|name| name.starts_with(&node)).collect();
     assert_eq!(left, [format!("{own}-backup-20260803-020000.tar.xz.bundle.tar")]);
     assert_eq!(files().iter().filter(|name| name.starts_with("n1.lan")).count(), 3);

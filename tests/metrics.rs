@@ -175,7 +175,7 @@ fn the_folder_is_the_one_that_is_named_or_that_node_exporter_reads() {
     backup_at(&mut host, "2026-11-20T12:00:00Z", Exit::Problems);
     let done = host.run(&["backup"]).exits(Exit::Problems);
     assert!(
-        done.out.contains("srv/metrics: is no folder") && done.out.contains("mkdir -p /srv/metrics"),
+        done.out.contains("srv/metrics: is not a directory") && done.out.contains("mkdir -p /srv/metrics"),
         "{}",
         done.out
     );

@@ -222,11 +222,11 @@ fn what_the_check_would_refuse_is_refused_with_its_line_and_nothing_is_written()
         ),
         (
             format!("{head}- {{kind: api, id: pve, keys: {{token: a@b!c, secret: s3cr3t}}}}\n"),
-            "has no place in a file that others may read",
+            "must not be in a file that others can read",
         ),
         (
             format!("{head}- {{kind: backup, id: main, keys: {{compression: lz4}}}}\n"),
-            "there is no compression 'lz4'",
+            "unknown compression 'lz4'",
         ),
         (format!("{head}- {{kind: backup, id: main, keys: {{skip: nothing}}}}\n"), "'nothing' is no item"),
         ("format: 2\nsections: []\n".to_owned(), "in.yaml:1: has format 2"),
@@ -719,7 +719,7 @@ fn channels_are_taken_over_with_all_that_they_had() {
         "TELEGRAM_ENABLED=yes\nBOT_TELEGRAM_TYPE=personal\nTELEGRAM_BOT_TOKEN=nonsense\nTELEGRAM_CHAT_ID=42\n",
     );
     let done = host.run(&["migrate", "--write", "--force", "--json"]).exits(Exit::Problems);
-    assert!(fate(&done, "TELEGRAM_BOT_TOKEN").contains("this is no token of a bot"), "{}", done.out);
+    assert!(fate(&done, "TELEGRAM_BOT_TOKEN").contains("not a bot token"), "{}", done.out);
     assert!(!config_file(&host, "pbx-config.cfg").contains("telegram"));
     host.run(&["config", "check"]).ok();
 }

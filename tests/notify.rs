@@ -161,9 +161,9 @@ fn what_a_channel_meets_never_fails_a_run() {
         let (host, server) = with_gotify(path, more);
         let done = host.run(&["backup"]).exits(Exit::Problems);
         let all = said(&done);
-        assert!(all.contains("warning: gotify 'phone' was not told: http://127.0.0.1:"), "{path}: {all}");
+        assert!(all.contains("warning: gotify 'phone' was not notified: http://127.0.0.1:"), "{path}: {all}");
         assert!(
-            all.contains(part) && all.contains("`pbx-config notify test phone` tries it"),
+            all.contains(part) && all.contains("test it with `pbx-config notify test phone`"),
             "{path}: {all}"
         );
         assert!(all.contains("result    done, with 0 errors and 1 warning\n"), "{path}: {all}");
@@ -225,8 +225,8 @@ fn a_server_is_known_by_an_authority_a_fingerprint_or_not_at_all() {
         ("127.0.0.1", &pin, None),
         ("127.0.0.1", "\tca-file /etc/ssl/ca.pem\n", Some("its certificate is not trusted here")),
         ("localhost", "", Some("its certificate is not trusted here")),
-        ("localhost", &wrong, Some("it shows another certificate, with the fingerprint")),
-        ("localhost", "\tca-file /etc/hostname\n", Some("there is no certificate in it")),
+        ("localhost", &wrong, Some("it has another certificate, with the fingerprint")),
+        ("localhost", "\tca-file /etc/hostname\n", Some("contains no certificate")),
         ("localhost", "\tca-file /etc/gone.pem\n", Some("ca-file /etc/gone.pem")),
     ] {
         let before = server.got().len();
@@ -305,7 +305,7 @@ fn a_password_does_not_go_where_others_read() {
     assert!(server.got().is_empty());
     let (host, _server) = with_smtp("plain", true, "\tmode insecure\n\tusername bob\n");
     let all = said(&host.run(&["config", "check"]).exits(Exit::Usage));
-    assert!(all.contains(".cfg:7: smtp 'office': a password does not go over a line without TLS"), "{all}");
+    assert!(all.contains(".cfg:7: smtp 'office': a password is not sent without TLS"), "{all}");
 }
 
 #[test]
@@ -360,7 +360,7 @@ fn a_mail_system_that_hangs_or_fails_or_is_not_there_is_a_warning() {
     let host = TestHost::empty();
     host.configure("sendmail: root\n\ttimeout 1\n\tretries 0\n");
     for (body, part) in [
-        ("sleep 60", "sendmail did not take the mail in time"),
+        ("sleep 60", "sendmail did not accept the mail in time"),
         (
             "echo 'postdrop: warning: mail_queue_enter: create file maildrop: No space left' >&2; exit 75",
             "exit 75: postdrop",
@@ -370,7 +370,7 @@ fn a_mail_system_that_hangs_or_fails_or_is_not_there_is_a_warning() {
         assert!(all.contains(part), "{all}");
     }
     let all = said(&host.run(&["backup"]).exits(Exit::Problems));
-    assert!(all.contains("this host has no sendmail"), "{all}");
+    assert!(all.contains("sendmail is not installed"), "{all}");
 }
 
 #[test]
@@ -382,10 +382,10 @@ fn a_channel_that_is_not_complete_is_an_error_to_check_and_a_warning_to_a_run() 
     alone.configure("gotify: half\n\turl https://example.org\n");
     alone.write("etc/proxmox-backup-extra/secrets.cfg", "");
     let listed = said(&alone.run(&["notify", "list"]).exits(Exit::Problems));
-    assert!(listed.contains("nobody is told: no channel can be used\n"), "{listed}");
+    assert!(listed.contains("no notification is sent: no channel can be used\n"), "{listed}");
     let all = said(&host.run(&["backup"]).exits(Exit::Problems));
     assert!(
-        all.contains("warning: gotify 'half' was not told: ") && all.contains("'token' is missing"),
+        all.contains("warning: gotify 'half' was not notified: ") && all.contains("'token' is missing"),
         "{all}"
     );
     assert_eq!(server.got().len(), 1);
@@ -397,7 +397,7 @@ fn a_secret_in_the_file_that_others_read_is_refused() {
     host.configure(&format!("gotify: phone\n\turl https://example.org\n\ttoken {SECRET}\n"));
     let all = said(&host.run(&["config", "check"]).exits(Exit::Usage));
     assert!(all.contains(".cfg:3: gotify 'phone': a secret ('token') has no place"), "{all}");
-    assert!(all.contains("hint: put it under 'gotify: phone' in secrets.cfg, and make a new one"), "{all}");
+    assert!(all.contains("hint: create a new one, and put it under 'gotify: phone' in secrets.cfg"), "{all}");
 }
 
 #[test]
@@ -407,10 +407,13 @@ fn names_are_asked_for_and_listed() {
     let url = format!("http://127.0.0.1:{}", server.port);
     assert_eq!(said(&done), format!("CHANNEL  KIND    WHEN     WHERE\nphone    gotify  warning  {url}\n"));
     let all = said(&host.run(&["notify", "test", "fone"]).exits(Exit::NotFound));
-    assert!(all.contains("there is no channel 'fone'") && all.contains("the channels are: phone"), "{all}");
+    assert!(
+        all.contains("channel 'fone' does not exist") && all.contains("the channels are: phone"),
+        "{all}"
+    );
     assert!(server.got().is_empty());
     let host = TestHost::empty();
-    assert_eq!(host.run(&["notify", "list"]).ok().out, "nobody is told: no channel is configured\n");
+    assert_eq!(host.run(&["notify", "list"]).ok().out, "no notification is sent: no channel is configured\n");
     host.run(&["notify", "test"]).exits(Exit::NotFound);
 }
 
@@ -606,7 +609,7 @@ fn mistakes_in_a_channel_are_told_with_line_and_remedy() {
         (
             "webhook: x\n\turl https://e.org\n\tbody {\n\tbody \"h\": \"{{ hots }}\"}\n",
             4,
-            "body: there is no variable 'hots'",
+            "body: unknown variable 'hots'",
             "did you mean 'host'?",
         ),
         ("webhook: x\n\turl https://e.org\n\tbody {{ host\n", 3, "body: a {{ has no }}", ""),
@@ -617,14 +620,14 @@ fn mistakes_in_a_channel_are_told_with_line_and_remedy() {
             "",
         ),
         ("webhook: x\n\turl https://{{ host }}/x\n", 2, "url: the server's name cannot be a template", ""),
-        ("webhook: x\n\turl ftp://e.org\n", 2, "url: this is no address of a server", "as https://"),
+        ("webhook: x\n\turl ftp://e.org\n", 2, "url: not the address of a server", "for example https://"),
         (
             "webhook: x\n\turl http://e.org\n",
             2,
-            "url: without TLS everyone on the way can read it",
+            "url: without TLS others on the network can read it",
             "allow-http yes",
         ),
-        ("webhook: x\n\turl https://bob:pw@e.org\n", 2, "url: a user has no place in an address", ""),
+        ("webhook: x\n\turl https://bob:pw@e.org\n", 2, "url: an address must not contain a user", ""),
         (
             "webhook: x\n\tformat slack\n\turl https://hooks.slack.com/T0/B0\n",
             3,
@@ -634,10 +637,15 @@ fn mistakes_in_a_channel_are_told_with_line_and_remedy() {
         ("webhook: x\n\tformat slak\n", 2, "'slak' is not one of: discord", "did you mean 'slack'?"),
         ("webhook: x\n", 1, "'url' is missing", ""),
         ("webhook: x\n\turl https://e.org\n\tauth bearer\n", 3, "its 'secret' is missing", "secrets.cfg"),
-        ("webhook: x\n\turl https://e.org\n\tusername b\n", 1, "'username' and 'auth basic' go together", ""),
+        (
+            "webhook: x\n\turl https://e.org\n\tusername b\n",
+            1,
+            "'username' and 'auth basic' must be used together",
+            "",
+        ),
         ("webhook: x\n\turl https://e.org\n\tmethod get\n\tbody x\n", 3, "a GET has no body", ""),
-        ("webhook: x\n\turl https://e.org\n\theader Host: e.org\n", 3, "Host is not ours to choose", ""),
-        ("webhook: x\n\turl https://e.org\n\theader X\n", 3, "this is no header", "as Name: value"),
+        ("webhook: x\n\turl https://e.org\n\theader Host: e.org\n", 3, "Host cannot be set", ""),
+        ("webhook: x\n\turl https://e.org\n\theader X\n", 3, "not a header", "for example Name: value"),
         (
             "webhook: x\n\turl https://e.org\n\theader Authorization: Bearer pl4nted-5ecret\n",
             3,
@@ -650,27 +658,27 @@ fn mistakes_in_a_channel_are_told_with_line_and_remedy() {
             "url: the address of the server",
             "as https://bot.e.org",
         ),
-        ("sendmail: x\n\tto root\n", 2, "to: this is no mail address", "without this line it is root"),
+        ("sendmail: x\n\tto root\n", 2, "to: this is not a mail address", "without this line it is root"),
         ("check: main\n\tprocess-allow *\n", 2, "process-allow: '*' matches every program", ""),
         ("check: main\n\tprocess-suspicious a*b\n", 2, "process-suspicious: 'a*b' has a *", ""),
         ("telegram: x\n", 1, "'token' is missing", "secrets.cfg"),
-        ("telegram: x\n\tgateway https://e.org\n\tchat 5\n", 3, "this is the gateway's to know", "delete"),
-        ("telegram: x\n\tserver-id 5\n", 2, "this goes with 'gateway' only", "delete"),
+        ("telegram: x\n\tgateway https://e.org\n\tchat 5\n", 3, "the gateway sets this itself", "delete"),
+        ("telegram: x\n\tserver-id 5\n", 2, "this is only valid with 'gateway'", "delete"),
         (
             "ntfy: x\n\ttopic a\n\turl https://e.org/a\n",
             3,
-            "url: the server alone",
+            "url: must be the server only",
             "as https://e.org; the topic",
         ),
         (
             "smtp: x\n\tserver e.org:25\n\tfrom a@b\n\tto a@b\n",
             2,
-            "server: a name or an address, and nothing else",
+            "server: must be a name or an address only",
             "port N",
         ),
-        ("sendmail: x\n\tto a@e.org, b@e.org\n", 2, "to: this is no mail address", "one in a line"),
+        ("sendmail: x\n\tto a@e.org, b@e.org\n", 2, "to: this is not a mail address", "one per line"),
         ("ntfy: x\n\ttopic a b\n", 2, "topic: letters, digits, _ and -", ""),
-        ("ntfy: x\n\ttopic a\n\tusername b\n", 3, "a login is a token, or a username with its password", ""),
+        ("ntfy: x\n\ttopic a\n\tusername b\n", 3, "use a token, or a username with its password", ""),
         ("healthchecks: x\n", 1, "'url' is missing", ""),
         ("relay: x\n\turl https://e.org\n", 1, "is missing", ""),
         ("gotify: x\n\turl https://e.org\n\tca-file x\n", 3, "ca-file: must be absolute", ""),
@@ -748,7 +756,7 @@ fn a_monitor_that_does_not_answer_does_not_hold_up_a_run() {
     let secret = format!("healthchecks: x\n\turl http://127.0.0.1:{}/silent\n", server.port);
     configure(&host, "healthchecks: x\n\ttimeout 1\n\tretries 0\n", &secret);
     let all = said(&host.run(&["backup"]).exits(Exit::Problems));
-    assert!(all.contains("healthchecks 'x' was not told: http://127.0.0.1:"), "{all}");
+    assert!(all.contains("healthchecks 'x' was not notified: http://127.0.0.1:"), "{all}");
     host.snapshot_file();
 }
 
@@ -823,7 +831,7 @@ fn a_target_that_cannot_be_told_does_not_keep_the_others() {
     for part in [
         "target 'half': 'token' is missing in its private part",
         "target 'odd': body: only {{ name }}",
-        "there is no target 'gone'",
+        "target 'gone' does not exist",
         "matcher 'broken': match-calendar: not [WEEKDAYS] START-END",
     ] {
         assert!(all.contains(part), "{part}: {all}");
@@ -859,7 +867,7 @@ fn a_configuration_that_cannot_be_read_does_not_keep_the_message_from_root() {
     let (host, _server) = with_targets("gotify broken\n", "");
     let done = host.run_with(&["notify", "test"], mail_system(&host, ""));
     let all = said(&done.exits(Exit::Failed));
-    assert!(all.contains("notifications.cfg:1: ") && all.contains("root was told instead"), "{all}");
+    assert!(all.contains("notifications.cfg:1: ") && all.contains("root was notified instead"), "{all}");
     assert!(fs::read_to_string(host.beside("words")).unwrap().ends_with(" -- admin@example.org\n"));
 }
 

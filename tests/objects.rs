@@ -357,10 +357,10 @@ fn a_word_that_names_nothing_is_refused_with_the_nearest_thing_that_is_there() {
         ("user/mara", "did you mean 'user/mara@pve'?"),
         ("datastore/main", "`pbx-config show"),
         ("mapping/pci/x", "`pbx-config show"),
-        ("storage/", "names no object"),
+        ("storage/", "is not an object"),
         ("nonsense/x", "the kinds are: "),
-        ("/etc/pve/storage.cfg", "take it with --path '/etc/pve/storage.cfg'"),
-        ("etc/pve/*", "take it with --path"),
+        ("/etc/pve/storage.cfg", "use --path '/etc/pve/storage.cfg'"),
+        ("etc/pve/*", "use --path"),
     ] {
         let refused = refused(word);
         assert!(refused.contains(said), "{word}: {refused}");
@@ -382,10 +382,10 @@ fn a_file_that_is_broken_on_this_host_is_left_alone_and_said() {
     let mut live = snapshot.clone();
     live.insert("etc/pve/priv/tfa.cfg".into(), b"{broken".to_vec());
     let refused = choose(&["user/mara@pve"], &Moves::default(), &snapshot, &live).unwrap_err();
-    assert!(refused.contains("/etc/pve/priv/tfa.cfg on this host: is no JSON"), "{refused}");
+    assert!(refused.contains("/etc/pve/priv/tfa.cfg on this host: is not JSON"), "{refused}");
     live.insert("etc/pve/storage.cfg".into(), b"cifs: nas\n\tpath /a\n\ncifs: nas\n\tpath /b\n".to_vec());
     let refused = choose(&["storage/nas"], &Moves::default(), &snapshot, &live).unwrap_err();
-    assert!(refused.contains("'nas' stands in it twice"), "{refused}");
+    assert!(refused.contains("'nas' is in it twice"), "{refused}");
 }
 
 #[test]
@@ -594,11 +594,11 @@ fn words_that_cannot_be_are_refused_before_anything_is_read() {
     for (words, said) in [
         (&["stroage/nas"][..], "did you mean 'storage/…'?"),
         (&["storage/nsa"], "did you mean 'storage/nas'?"),
-        (&["storage"], "'storage' names no object"),
-        (&["--as", "200"], "none is named"),
-        (&["vm/100", "--as", "7"], "--as '7' is no id of a guest"),
-        (&["vm/100", "ct/102", "--as", "200"], "--as gives one guest another id"),
-        (&["storage/nas", "--as", "200"], "--as gives one guest another id"),
+        (&["storage"], "'storage' is not an object"),
+        (&["--as", "200"], "no guest is named"),
+        (&["vm/100", "--as", "7"], "--as '7' is not a guest id"),
+        (&["vm/100", "ct/102", "--as", "200"], "--as changes the id of one guest"),
+        (&["storage/nas", "--as", "200"], "--as changes the id of one guest"),
         (&["--node", "pve1"], "--node 'pve1' is not OLD=NEW"),
         (&["--bridge", "a=b", "--bridge", "a=c"], "--bridge gives 'a' two names"),
     ] {
@@ -834,7 +834,10 @@ fn the_database_comes_back_while_pmxcfs_is_stopped_starts_and_is_undone() {
     fs::write(host.mount_point().join("datacenter.cfg"), "keyboard: fr\n").unwrap();
     let systemd = Systemd::of(&host, "pve-single");
     let undone = host.run_with(&["undo"], Box::new(systemd));
-    assert!(undone.out.contains("pve-cluster: was stopped before the restore, and is again"), "{undone:?}");
+    assert!(
+        undone.out.contains("pve-cluster: was stopped before the restore, and is stopped again"),
+        "{undone:?}"
+    );
     // As it was before: stopped, until the admin starts it.
     assert_eq!(tree_of(&host), FileTree::new());
     let systemd = Systemd::of(&host, "pve-single");

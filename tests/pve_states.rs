@@ -916,7 +916,7 @@ fn long_paths_are_left_out_and_named_before_they_take_memory() {
     // 16 of 251 bytes, and /etc/pve before them.
     assert_eq!(deep.len(), 16);
     let said: Vec<_> = now.problems.iter().map(|problem| problem.what.as_str()).collect();
-    assert!(said[0].contains("entry 100016 has a path longer than Linux takes"), "{}", said[0]);
+    assert!(said[0].contains("entry 100016 has a path longer than Linux allows"), "{}", said[0]);
     assert_eq!(said.len(), 101, "not one for each of 40000");
     assert!(said[100].contains("more of its entries"), "{}", said[100]);
     let mut rest = tree_of_picture(&now);

@@ -448,7 +448,7 @@ fn a_target_that_is_used_is_refused_and_left_alone() {
     host.run(&["restore", "latest", "--to", under.to_str().unwrap()]).exits(Exit::Failed);
     let orphan = beside.join("no/parent");
     let done = host.run(&["restore", "latest", "--to", orphan.to_str().unwrap()]).exits(Exit::Failed);
-    assert!(done.err.contains("its parent folder must be there"), "{}", done.err);
+    assert!(done.err.contains("its parent directory must exist"), "{}", done.err);
     assert_same(&picture(&beside, ""), &before);
 }
 
@@ -511,10 +511,10 @@ fn a_target_that_leads_nowhere_is_refused() {
     let place = host.beside("place");
     fs::create_dir(&place).unwrap();
     symlink("missing", place.join("dangling")).unwrap();
-    for (to, hint) in [("dangling", "it is a link to nothing"), ("missing/..", "its parent folder")] {
+    for (to, hint) in [("dangling", "it is a link to nothing"), ("missing/..", "its parent directory")] {
         let to = place.join(to);
         let done = host.run(&["restore", "latest", "--to", to.to_str().unwrap()]).exits(Exit::Failed);
-        assert!(done.err.contains(&format!("cannot make {}: ", to.display())), "{}", done.err);
+        assert!(done.err.contains(&format!("cannot create {}: ", to.display())), "{}", done.err);
         assert!(done.err.contains(hint), "{}", done.err);
     }
     assert_eq!(fs::read_dir(&place).unwrap().count(), 1);

@@ -246,7 +246,7 @@ fn every_run_leaves_a_private_record_with_its_figures() {
     let list = host.run(&["log", "--runs"]).ok().out;
     assert!(list.lines().nth(1).unwrap().starts_with(id), "{list}");
     host.run(&["log", "2026112"]).ok();
-    assert!(host.run(&["log", "1999"]).exits(Exit::NotFound).err.contains("there is no such record"));
+    assert!(host.run(&["log", "1999"]).exits(Exit::NotFound).err.contains("no such record"));
     assert!(host.run(&["log", "../../etc/passwd"]).exits(Exit::NotFound).err.contains("no such record"));
 }
 
@@ -432,7 +432,7 @@ fn status_ends_as_monitors_want_it() {
     fs::rename(host.beside("reports"), &reports).unwrap();
     for bad in ["soon", "-3h", "0h"] {
         let done = status_at(&mut host, "2026-11-22T02:00:00Z", PLANNED, &[&format!("--max-age={bad}")]);
-        assert!(done.exits(Exit::Usage).err.contains("is no time; use 90m, 26h, 2d or 1w"));
+        assert!(done.exits(Exit::Usage).err.contains("is not a valid time; use 90m, 26h, 2d or 1w"));
     }
 }
 
@@ -542,7 +542,7 @@ fn a_fleet_is_judged_by_the_newest_manifests_and_a_node_that_never_reported_fail
     assert!(
         done.out
             .lines()
-            .any(|line| line.starts_with("pve9 ") && line.ends_with("no member of cluster prod any more"))
+            .any(|line| line.starts_with("pve9 ") && line.ends_with("no longer a node of cluster prod"))
     );
 
     others(&host, "srv/a", &[("pve2", "2026-11-22T02:30:00Z", "prod:pve1,pve2,pve3")]);
@@ -551,11 +551,13 @@ fn a_fleet_is_judged_by_the_newest_manifests_and_a_node_that_never_reported_fail
         .json();
     let members = done["members"].as_array().unwrap();
     let member = |name: &str| members.iter().find(|one| one["host"] == name).unwrap();
-    assert_eq!(member("pve3")["why"], "never reported, though cluster prod has it");
+    assert_eq!(member("pve3")["why"], "has no snapshot, though it is a node of cluster prod");
     assert_eq!((&member("pve2")["level"], &member("pve2")["snapshots"]), (&json!("ok"), &json!(3)));
     let text = status_at(&mut host, "2026-11-22T04:00:00Z", PLANNED, &["--fleet"]).exits(Exit::Usage).out;
     assert!(
-        text.starts_with("CRITICAL: 1 of 6 hosts: pve3 never reported, though cluster prod has it\n"),
+        text.starts_with(
+            "CRITICAL: 1 of 6 hosts: pve3 has no snapshot, though it is a node of cluster prod\n"
+        ),
         "{text}"
     );
 
@@ -597,7 +599,7 @@ fn an_empty_or_missing_fleet_is_no_healthy_one() {
     fs::create_dir_all(host.root.join("srv/a/odd")).unwrap();
     fs::write(host.root.join("srv/a/odd/odd_20261122T010000Z.pbx.tar"), "no tar").unwrap();
     let odd = status_at(&mut host, "2026-11-22T04:00:00Z", PLANNED, &["--fleet"]).exits(Exit::Usage);
-    assert!(odd.out.contains("odd no manifest of it can be read"), "{}", odd.out);
+    assert!(odd.out.contains("odd none of its manifests can be read"), "{}", odd.out);
 }
 
 #[test]
@@ -610,7 +612,9 @@ fn a_listing_takes_globs_for_hosts() {
         host.run(&["list", "--host", glob, "--json"]).ok().json()["snapshots"].as_array().unwrap().len()
     };
     assert_eq!((count("*"), count("pve*"), count("pve2"), count("pve?"), count("x*")), (3, 2, 1, 2, 0));
-    assert!(host.run(&["list", "--host", "["]).exits(Exit::Usage).err.contains("--host: '[' is no glob"));
+    assert!(
+        host.run(&["list", "--host", "["]).exits(Exit::Usage).err.contains("--host: '[' is not a valid glob")
+    );
 }
 
 #[test]

@@ -131,7 +131,7 @@ pub fn by_name(name: &str) -> Result<&'static Codec> {
     CODECS.iter().find(|codec| codec.name == name || !name.is_empty() && codec.alias == name).with_context(
         || {
             let known: Vec<_> = CODECS.iter().map(|codec| codec.name).collect();
-            Fault::usage(format!("there is no compression '{name}'"))
+            Fault::usage(format!("unknown compression '{name}'"))
                 .hint(format!("there is {}", known.join(", ")))
         },
     )
@@ -146,20 +146,23 @@ pub fn settle(name: &str, mode: Option<&str>, level: Option<i32>, threads: u32) 
         None => STANDARD,
         Some(_) if level.is_some() => {
             return Err(usage(
-                "compression-mode and compression-level exclude each other".into(),
-                "leave one out",
+                "compression-mode and compression-level cannot be used together".into(),
+                "remove one of them",
             )
             .into());
         }
         Some(word) => MODES.iter().position(|mode| *mode == word).with_context(|| {
-            usage(format!("there is no compression-mode '{word}'"), "there is fast, standard, maximum, ultra")
+            usage(
+                format!("unknown compression-mode '{word}'"),
+                "valid values are: fast, standard, maximum, ultra",
+            )
         })?,
     };
     let level = level.unwrap_or(codec.modes[at]);
     if !codec.levels.contains(&level) {
         let (low, high) = (codec.levels.start(), codec.levels.end());
         let message = format!("compression-level {level} is not between {low} and {high} for {}", codec.name);
-        return Err(usage(message, "leave it out for the default").into());
+        return Err(usage(message, "remove it to use the default").into());
     }
 
     let mut settled = Compression {
@@ -248,7 +251,10 @@ impl<R: Read> Read for LzmaDecoder<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let n = self.0.read(buffer)?;
         if n == 0 && !buffer.is_empty() && !self.0.get_mut().fill_buf()?.is_empty() {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "something stands behind its stream"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "there is data after the end of its stream",
+            ));
         }
         Ok(n)
     }
@@ -297,7 +303,7 @@ mod tests {
         assert_eq!(told("xz", None, Some(10)), "compression-level 10 is not between 0 and 9 for xz");
         assert_eq!(
             told("xz", Some("fast"), Some(1)),
-            "compression-mode and compression-level exclude each other"
+            "compression-mode and compression-level cannot be used together"
         );
         assert_eq!(told("xz", Some("best"), None), "there is no compression-mode 'best'");
     }

@@ -57,12 +57,12 @@ pub fn read_stream(
     let mut bounded = Bounded { inner: decoded, left: limits.bytes, over: OVER };
 
     let result = tar::read(&mut bounded, &mut |entry, content| {
-        ensure!(index.is_none(), "{}: stands behind the index", entry.path);
+        ensure!(index.is_none(), "{}: is after the index", entry.path);
         if entry.path.as_bytes() == INDEX_PATH.as_bytes() {
             index = Some(read_index(entry, content)?);
             return Ok(());
         }
-        ensure!((seen.len() as u64) < limits.entries, "has more members than its manifest says");
+        ensure!((seen.len() as u64) < limits.entries, "has more entries than its manifest says");
         kept += size_of::<Seen>() + entry.memory();
         ensure!(kept <= KEPT_MAX_BYTES, "has more names and attributes than fit into {KEPT_MAX_BYTES} bytes");
         check_hard_link(entry, &seen)?;
@@ -71,7 +71,7 @@ pub fn read_stream(
         let (size, sha256) = hashing.finish().with_context(|| format!("{}: cut short", entry.path))?;
         ensure!(size == entry.size, "{}: cut short", entry.path);
         let fresh = Seen { entry: entry.clone(), sha256 };
-        ensure!(seen.insert(entry.path.clone(), fresh).is_none(), "{}: stands in it twice", entry.path);
+        ensure!(seen.insert(entry.path.clone(), fresh).is_none(), "{}: is in it twice", entry.path);
         Ok(())
     });
     result?;
@@ -79,10 +79,7 @@ pub fn read_stream(
     // The archive ends with two blocks of zeros, and reading it stops at the first.
     let mut rest = Vec::new();
     bounded.by_ref().take(BLOCK as u64 + 1).read_to_end(&mut rest).context("damaged payload")?;
-    ensure!(
-        rest.len() <= BLOCK && rest.iter().all(|byte| *byte == 0),
-        "its payload has something behind its end"
-    );
+    ensure!(rest.len() <= BLOCK && rest.iter().all(|byte| *byte == 0), "its payload has data after its end");
     Ok(Stream { seen, index: index.context("has no index")?, bytes: limits.bytes - bounded.left })
 }
 
@@ -98,7 +95,7 @@ impl Stream {
 fn read_index(entry: &TarMember, content: &mut dyn Read) -> Result<Index> {
     ensure!(
         entry.kind == EntryKind::File && entry.size <= INDEX_MAX_BYTES,
-        "its index is no file of a sane size"
+        "its index is not a file of a plausible size"
     );
     // From a slice, serde borrows and is several times faster than from a stream.
     let mut text = Vec::with_capacity(usize::try_from(entry.size)?.min(1 << 24));
@@ -110,13 +107,13 @@ fn compare(index: &Index, seen: &HashMap<Name, Seen>, snapshot: &Snapshot) -> Re
     ensure!(index.id == snapshot.id, "its index is of {}, its manifest of {}", index.id, snapshot.id);
     ensure!(
         index.entries.len() == seen.len(),
-        "holds {} members, its index lists {}",
+        "has {} entries, but its index lists {}",
         seen.len(),
         index.entries.len()
     );
     ensure!(
         seen.len() as u64 == snapshot.counts.entries,
-        "holds {} members, its manifest says {}",
+        "has {} entries, but its manifest says {}",
         seen.len(),
         snapshot.counts.entries
     );
@@ -124,8 +121,8 @@ fn compare(index: &Index, seen: &HashMap<Name, Seen>, snapshot: &Snapshot) -> Re
 
     let mut listed = HashSet::with_capacity(index.entries.len());
     for entry in &index.entries {
-        ensure!(listed.insert(&entry.path), "{}: stands in its index twice", entry.path);
-        let found = seen.get(&entry.path).with_context(|| format!("{}: is in the index only", entry.path))?;
+        ensure!(listed.insert(&entry.path), "{}: is in its index twice", entry.path);
+        let found = seen.get(&entry.path).with_context(|| format!("{}: is only in the index", entry.path))?;
         check_entry(entry, found)?;
     }
     check_folders(seen)
@@ -141,7 +138,7 @@ fn check_manifest(index: &Index, snapshot: &Snapshot) -> Result<()> {
     );
     ensure!(
         counted(index, snapshot.counts) == snapshot.counts,
-        "its manifest does not count what its index lists"
+        "the counts in its manifest differ from its index"
     );
     Ok(())
 }
@@ -161,7 +158,7 @@ fn check_hard_link(entry: &TarMember, seen: &HashMap<Name, Seen>) -> Result<()> 
     let (EntryKind::Hardlink, Some(first)) = (entry.kind, &entry.link) else { return Ok(()) };
     ensure!(
         seen.get(first).is_some_and(|found| found.entry.kind == EntryKind::File),
-        "{}: is a second name of {first}, which is no file that stands before it",
+        "{}: is a hard link to {first}, which is not a file before it",
         entry.path
     );
     Ok(())
@@ -174,7 +171,7 @@ fn check_folders(seen: &HashMap<Name, Seen>) -> Result<()> {
         for above in path.as_path().ancestors().skip(1).map(Name::from) {
             ensure!(
                 above != index && seen.get(&above).is_none_or(|found| found.entry.kind == EntryKind::Dir),
-                "{path}: lies below {above}, which is no folder"
+                "{path}: is below {above}, which is not a directory"
             );
         }
     }

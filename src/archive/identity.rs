@@ -77,16 +77,15 @@ impl Identity {
     pub fn of_file(path: &Path) -> Result<Vec<Self>> {
         let place = path.display().to_string();
         let fault = |what: &str| {
-            Fault::unseal(what).hint(
-                "a file of identities has lines that begin with AGE-SECRET-KEY-1, or is a private SSH key",
-            )
+            Fault::unseal(what)
+                .hint("use a file with lines that begin with AGE-SECRET-KEY-1, or a private SSH key")
         };
         let mut bytes = Zeroizing::new(Vec::new());
         // Whatever the person names, a pipe of another program, too.
         let read = File::open(path).and_then(|file| file.take(FILE_MAX_BYTES).read_to_end(&mut bytes));
         read.map_err(|error| Fault::unseal(format!("cannot read {place}: {error}")))?;
         let found = Self::of_bytes_of_file(&bytes).map_err(|error| at(&place, &error))?;
-        ensure!(!found.is_empty(), fault(&format!("{place}: has no identity")));
+        ensure!(!found.is_empty(), fault(&format!("{place}: contains no identity")));
         Ok(found.into_iter().map(|one| Self { path: path.to_owned(), ..one }).collect())
     }
 
@@ -99,13 +98,13 @@ impl Identity {
         }
 
         let fault = |what: String| Fault::unseal(what);
-        let text = std::str::from_utf8(bytes).map_err(|_| fault("is no file of identities".into()))?;
+        let text = std::str::from_utf8(bytes).map_err(|_| fault("is not a file of age identities".into()))?;
         if text.trim_start().starts_with("-----BEGIN ") {
             let key = age::ssh::Identity::from_buffer(text.trim_start().as_bytes(), None)
-                .map_err(|_| fault("is no private SSH key that age can use".into()))?;
+                .map_err(|_| fault("is not a private SSH key that age can use".into()))?;
             if matches!(key, age::ssh::Identity::Unsupported(_)) {
-                return Err(fault("is an SSH key of a kind that age cannot use".into())
-                    .hint("ssh-ed25519 and ssh-rsa work; `ssh-keygen -p -f FILE` makes an old file a new one")
+                return Err(fault("is an SSH key of a type that age cannot use".into())
+                    .hint("ssh-ed25519 and ssh-rsa work; `ssh-keygen -p -f FILE` converts an old file format")
                     .into());
             }
             return Ok(bare(Key::Ssh(Box::new(key))));
@@ -118,11 +117,9 @@ impl Identity {
                 continue;
             }
             found.push(Self::of_line(line).with_context(|| {
-                let fault = fault(format!("line {} is no identity", n + 1));
+                let fault = fault(format!("line {} is not an identity", n + 1));
                 if Recipient::parse(line).is_ok() {
-                    fault.hint(
-                        "it is a recipient, the public half; the secret one begins with AGE-SECRET-KEY-1",
-                    )
+                    fault.hint("it is a recipient, the public key; an identity begins with AGE-SECRET-KEY-1")
                 } else {
                     fault.hint("an identity begins with AGE-SECRET-KEY-1; the rest may be a damaged copy")
                 }
@@ -147,14 +144,14 @@ impl Identity {
             Key::X25519(key) => Ok(key.to_public().into()),
             Key::Ssh(key) => age::ssh::Recipient::try_from(key.as_ref().clone())
                 .map(Into::into)
-                .map_err(|_| fault("is an SSH key of a kind that age cannot seal to".into()).into()),
+                .map_err(|_| fault("is an SSH key of a type that age cannot encrypt to".into()).into()),
             Key::Plugin(key) => {
                 let name = key.plugin();
                 Err(fault(format!("only age-plugin-{name} knows its recipient"))
-                    .hint("the file that it made has the recipient in a comment")
+                    .hint("the file that it wrote contains the recipient in a comment")
                     .into())
             }
-            Key::Locked(_) | Key::Held(_) => Err(fault("is locked by a passphrase".into()).into()),
+            Key::Locked(_) | Key::Held(_) => Err(fault("is protected by a passphrase".into()).into()),
         }
     }
 
@@ -191,10 +188,10 @@ impl Identity {
             Key::Locked(bytes) => {
                 let damaged = |what: &str| Fault::unseal(format!("{}: {what}", self.path.display()));
                 let armored = BufReader::new(age::armor::ArmoredReader::new(bytes.as_slice()));
-                let decryptor =
-                    age::Decryptor::new_buffered(armored).map_err(|_| damaged("is no file that age made"))?;
+                let decryptor = age::Decryptor::new_buffered(armored)
+                    .map_err(|_| damaged("is not a file that age made"))?;
                 if !decryptor.is_scrypt() {
-                    return Err(damaged("is sealed to a key, not locked by a passphrase").into());
+                    return Err(damaged("is encrypted to a key, not with a passphrase").into());
                 }
                 let mut identity = age::scrypt::Identity::new(passphrase);
                 identity.set_max_work_factor(WORK_FACTOR_MAX);

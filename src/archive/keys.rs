@@ -136,7 +136,9 @@ impl Keys {
                     }
                     None => "this key does not open it",
                 },
-                None if derivations.is_empty() => "this is no identity; one begins with AGE-SECRET-KEY-1",
+                None if derivations.is_empty() => {
+                    "this is not an identity; an identity begins with AGE-SECRET-KEY-1"
+                }
                 None => {
                     if let Some(identity) = by_passphrase(answer, &derivations, header)? {
                         let held = identity.open(header)?.context("opened just now")?;
@@ -163,25 +165,27 @@ impl Keys {
             lock(&self.0.identities).iter().find(|one| one.is_locked() && one.may_open(sealed)).cloned();
 
         if let Some(locked) = locked {
-            let what =
-                format!("{}: is locked by a passphrase, and nobody can be asked", locked.path.display());
+            let what = format!(
+                "{}: is protected by a passphrase, and there is no terminal to ask for it",
+                locked.path.display()
+            );
             let fault = Fault::unseal(what);
-            fault.hint("run it on a terminal, or name a key that is not locked").into()
+            fault.hint("run it on a terminal, or use a key without a passphrase").into()
         } else if self.is_empty() {
-            let fault = Fault::unseal(format!("{of}: is sealed{to}"));
-            let file = "name the file that holds the key with --identity FILE, or with PBX_IDENTITY_FILE";
+            let fault = Fault::unseal(format!("{of}: is encrypted{to}"));
+            let file = "name the key file with --identity FILE or PBX_IDENTITY_FILE";
             let hint = match sealed {
                 Some(sealed) if !sealed.passphrases.is_empty() => {
-                    format!("run it on a terminal, which asks for the passphrase; or {file}")
+                    format!("run it on a terminal to be asked for the passphrase; or {file}")
                 }
                 _ => file.to_owned(),
             };
             fault.hint(hint).into()
         } else {
-            let fault = Fault::unseal(format!("{of}: none of the identities opens it"));
+            let fault = Fault::unseal(format!("{of}: none of the identities can open it"));
             fault
                 .hint(format!(
-                    "it is sealed{to}; `pbx-config key from-identity FILE` tells what a file opens"
+                    "it is encrypted{to}; `pbx-config key from-identity FILE` prints the recipient of a key file"
                 ))
                 .into()
         }

@@ -46,7 +46,7 @@ impl Head {
         let header = ::tar::Header::from_byte_slice(block);
         ensure!(
             *header.path_bytes() == *MANIFEST_NAME.as_bytes(),
-            "does not begin with {MANIFEST_NAME}: no snapshot of ours"
+            "does not begin with {MANIFEST_NAME}: not a snapshot of pbx-config"
         );
         let size = usize::try_from(header.entry_size()?)?;
         ensure!(size <= MANIFEST_MAX_BYTES, "its manifest is larger than {MANIFEST_MAX_BYTES} bytes");
@@ -68,7 +68,7 @@ fn parse_manifest(text: &[u8]) -> Result<Snapshot> {
         format: u32,
     }
     let Format { format } = serde_json::from_slice(text).context("its manifest is damaged")?;
-    ensure!(format >= 1, "its manifest is damaged: there is no format {format}");
+    ensure!(format >= 1, "its manifest is damaged: unknown format {format}");
     if format > FORMAT {
         let fault =
             Fault::failed(format!("was written in format {format}; this version reads up to {FORMAT}"));
@@ -263,7 +263,7 @@ struct NotWritten;
 
 impl std::fmt::Display for NotWritten {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("cannot write the clear payload")
+        f.write_str("cannot write the decrypted payload")
     }
 }
 
@@ -283,7 +283,7 @@ fn copy_hashed(from: impl Read, to: &mut dyn io::Write) -> Result<(u64, String)>
 /// Reads what is left of a payload; all of it must be what the manifest says.
 fn expect(stored: Hashing<impl Read>, snapshot: &Snapshot) -> Result<()> {
     let (_, sha256) = stored.finish()?;
-    ensure!(hex(&sha256) == snapshot.payload.sha256, "the SHA-256 of its payload is not the manifest's");
+    ensure!(hex(&sha256) == snapshot.payload.sha256, "the SHA-256 of its payload differs from its manifest");
     Ok(())
 }
 
@@ -300,8 +300,8 @@ fn find_payload(file: &File, snapshot: &Snapshot) -> Result<(u64, Option<Vec<u8>
         let mut entry = entry.context("damaged header")?;
         let name = Name::new(entry.path_bytes());
         // tar takes the last of two, and follows headers that rename or link: it must see what we see.
-        ensure!(entry.header().entry_type() == EntryType::Regular, "{name}: is no plain file");
-        ensure!(!before.contains(&name), "{name}: stands in it twice");
+        ensure!(entry.header().entry_type() == EntryType::Regular, "{name}: is not a regular file");
+        ensure!(!before.contains(&name), "{name}: is in it twice");
         if name.as_bytes() == payload.name.as_bytes() {
             ensure!(
                 entry.size() == payload.size,
@@ -312,7 +312,7 @@ fn find_payload(file: &File, snapshot: &Snapshot) -> Result<(u64, Option<Vec<u8>
             let end = entry.raw_file_position() + payload.size;
             ensure!(file.metadata()?.len() >= end, "it ends within the payload");
             match entries.next() {
-                Some(Ok(extra)) => bail!("{}: stands behind its payload", Name::new(extra.path_bytes())),
+                Some(Ok(extra)) => bail!("{}: is after its payload", Name::new(extra.path_bytes())),
                 // The disk's refusal; what is no header at all adds nothing to the snapshot.
                 Some(Err(error)) if error.raw_os_error().is_some() => return Err(error.into()),
                 _ => {}
@@ -320,9 +320,9 @@ fn find_payload(file: &File, snapshot: &Snapshot) -> Result<(u64, Option<Vec<u8>
             return Ok((entry.raw_file_position(), signature));
         }
         let known = CLEAR_NAMES.iter().any(|clear| name.as_bytes() == clear.as_bytes());
-        ensure!(known, "has a member {name} that no snapshot has");
+        ensure!(known, "has an entry {name} that does not belong in a snapshot");
         if name.as_bytes() == SIGNATURE_NAME.as_bytes() {
-            ensure!(entry.size() <= SIGNATURE_MAX_BYTES, "its signature is larger than any");
+            ensure!(entry.size() <= SIGNATURE_MAX_BYTES, "its signature is too large");
             let mut text = Vec::new();
             entry.read_to_end(&mut text).context("its signature is damaged")?;
             signature = Some(text);
@@ -337,9 +337,7 @@ fn damaged(error: &anyhow::Error, path: &Path) -> anyhow::Error {
         return fault.clone().at(path.display()).into();
     }
     let fault = Fault::new(FaultKind::Verification, format!("{}: {error:#}", path.display()));
-    fault
-        .hint("the snapshot is damaged or was changed; take another one, `pbx-config list` shows them")
-        .into()
+    fault.hint("the snapshot is damaged or was changed; use another one, see `pbx-config list`").into()
 }
 
 fn read_payload(
@@ -375,7 +373,7 @@ fn codec_of(snapshot: &Snapshot) -> Result<&'static Codec> {
     })?;
     ensure!(
         name.ends_with(SEALED_EXT) == snapshot.sealed.is_some(),
-        "its payload's name and its manifest do not agree on whether it is sealed"
+        "its payload's name and its manifest do not agree on whether it is encrypted"
     );
     Ok(codec)
 }

@@ -17,8 +17,8 @@ use crate::sys::process::locked_memory::random;
 pub const RECIPIENTS_MAX: usize = 64;
 const WHAT_IS_ONE: &str =
     "a recipient begins with age1, ssh-ed25519 or ssh-rsa; `pbx-config key generate` makes a pair";
-const NEVER_SECRET: &str = "it opens what is sealed and must not be kept here: take it out, and if others may \
-     have read it, make another one. `pbx-config key from-identity FILE` prints its public half, the recipient";
+const NEVER_SECRET: &str = "it opens the encrypted snapshots and must not be kept here: remove it, and if others may \
+     have read it, create a new one. `pbx-config key from-identity FILE` prints its public key, the recipient";
 
 /// A key that can open what is encrypted.
 #[derive(Clone)]
@@ -58,7 +58,7 @@ impl Recipient {
         let (word, rest) = text.split_once([' ', '\t']).unwrap_or((text, ""));
         let rest = rest.trim();
         if !word.starts_with("age1") {
-            return Err(refused("is no recipient").hint(WHAT_IS_ONE).into());
+            return Err(refused("is not a recipient").hint(WHAT_IS_ONE).into());
         }
 
         let derivation = match rest {
@@ -71,10 +71,12 @@ impl Recipient {
             .or_else(|_| word.parse().map(|key| Key::TagPq(Box::new(key))))
             .or_else(|_| word.parse().map(Key::Plugin));
         let key = parsed.map_err(|_: &str| {
-            refused("is a recipient with a mistake: its check sum is wrong").hint("copy it again, all of it")
+            refused("is a mistyped recipient: its checksum is wrong").hint("copy all of it again")
         })?;
         if derivation.is_some() && !matches!(key, Key::X25519(_)) {
-            return Err(refused("no passphrase makes a recipient of this kind").hint(WHAT_IS_ONE).into());
+            return Err(refused("a passphrase cannot make a recipient of this type")
+                .hint(WHAT_IS_ONE)
+                .into());
         }
         Ok(Self { key, derivation })
     }
@@ -192,7 +194,7 @@ fn refused(what: &str) -> Fault {
 
 pub(super) fn no_plugin(kind: FaultKind, name: &str) -> Fault {
     Fault::new(kind, format!("age-plugin-{name}: is not installed"))
-        .hint("install the plugin so that root finds it, as in /usr/local/bin")
+        .hint("install the plugin where root finds it, for example in /usr/local/bin")
 }
 
 /// The same error with its place before it.
@@ -210,7 +212,7 @@ fn ssh(text: &str) -> Result<age::ssh::Recipient> {
                 let kind = text.split(' ').next().unwrap_or_default();
                 match kind {
                     "ssh-ed25519" | "ssh-rsa" => format!("is a damaged {kind} key"),
-                    _ => "is an SSH key that age cannot seal to".to_owned(),
+                    _ => "is an SSH key that age cannot encrypt to".to_owned(),
                 }
             }
         };
@@ -245,9 +247,9 @@ impl Derivation {
     pub fn parse(text: &str) -> Result<Self> {
         let parts: Vec<&str> = text.split('$').collect();
         let ["", "scrypt", numbers, salt] = parts.as_slice() else {
-            let hint = "a recipient stands alone, or with the $scrypt$… that `pbx-config key generate --passphrase` \
+            let hint = "use a recipient alone, or with the $scrypt$… that `pbx-config key generate --passphrase` \
                         printed beside it";
-            return Err(refused("has something behind the recipient").hint(hint).into());
+            return Err(refused("has text after the recipient").hint(hint).into());
         };
         let number = |key: &str| {
             let found = numbers.split(',').find_map(|word| word.strip_prefix(key)?.strip_prefix('='));
@@ -258,13 +260,13 @@ impl Derivation {
         let memory = memory.saturating_mul(u64::from(r));
         ensure!(
             ln > 0 && ln < 64 && r > 0 && (1..=4).contains(&p) && memory <= Self::MEMORY_MAX_BYTES,
-            refused("its scrypt parameters are not sane")
+            refused("its scrypt parameters are not valid")
         );
 
         let salt = BASE64.decode(salt).ok().filter(|salt| (8..=64).contains(&salt.len()));
         match (u8::try_from(ln), salt) {
             (Ok(ln), Some(salt)) => Ok(Self { ln, r, p, salt }),
-            _ => Err(refused("its salt is damaged").hint("copy it again, all of it").into()),
+            _ => Err(refused("its salt is damaged").hint("copy all of it again").into()),
         }
     }
 
@@ -278,7 +280,7 @@ impl Derivation {
 pub(super) fn derive(passphrase: &str, salt: &[u8], cost: (u8, u32, u32)) -> Result<Zeroizing<[u8; 32]>> {
     let mut key = Zeroizing::new([0; 32]);
     let params = scrypt::Params::new(cost.0, cost.1, cost.2, key.len())
-        .map_err(|_| refused("its scrypt parameters are not sane"))?;
+        .map_err(|_| refused("its scrypt parameters are not valid"))?;
     scrypt::scrypt(passphrase.as_bytes(), salt, &params, &mut *key).map_err(anyhow::Error::msg)?;
     Ok(key)
 }
@@ -327,10 +329,10 @@ mod tests {
     #[test]
     fn junk_is_told_by_its_line_and_not_repeated() {
         let error = Recipient::parse_file("r.txt", &format!("# mine\n{AGE}\n\nhunter2\n")).err().unwrap();
-        assert_eq!(format!("{error:#}"), "r.txt:4: is no recipient");
+        assert_eq!(format!("{error:#}"), "r.txt:4: is not a recipient");
         let error = Recipient::parse_file("r.txt", &AGE.replace("c92", "c93")).err().unwrap();
-        assert_eq!(format!("{error:#}"), "r.txt:1: is a recipient with a mistake: its check sum is wrong");
-        assert_eq!(told("ecdsa-sha2-nistp256 AAAA"), "is an SSH key that age cannot seal to");
+        assert_eq!(format!("{error:#}"), "r.txt:1: is a mistyped recipient: its checksum is wrong");
+        assert_eq!(told("ecdsa-sha2-nistp256 AAAA"), "is an SSH key that age cannot encrypt to");
         assert_eq!(told("ssh-ed25519 AAAA"), "is a damaged ssh-ed25519 key");
     }
 

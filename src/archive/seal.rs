@@ -82,7 +82,7 @@ impl Seal {
     pub fn new(recipients: &[Recipient], read_back: bool) -> Result<Self> {
         ensure!(
             recipients.len() <= RECIPIENTS_MAX,
-            Fault::usage(format!("more than {RECIPIENTS_MAX} recipients")).hint("take the oldest ones out")
+            Fault::usage(format!("more than {RECIPIENTS_MAX} recipients")).hint("remove the oldest ones")
         );
 
         let all: Vec<_> = recipients.iter().map(Recipient::for_age).collect::<Result<_>>()?;
@@ -119,23 +119,23 @@ fn cannot_seal(error: &EncryptError) -> anyhow::Error {
     let fault = |kind, message: String| Fault::new(kind, message);
 
     match error {
-        EncryptError::MissingRecipients => fault(
-            FaultKind::Usage,
-            "sealing is on, but there is no recipient".into(),
-        )
-        .hint(
-            "`pbx-config key setup` leads through it; `pbx-config key add RECIPIENT` takes one that you have",
-        ),
+        EncryptError::MissingRecipients => {
+            fault(FaultKind::Usage, "encryption is on, but there is not a recipient".into()).hint(
+                "`pbx-config key setup` sets it up; `pbx-config key add RECIPIENT` adds one that you have",
+            )
+        }
         EncryptError::IncompatibleRecipients { .. } => {
             fault(FaultKind::Usage, "some of the recipients are post-quantum ones and some are not".into())
-                .hint("what others can open without them is not safer through them: take one kind only")
+                .hint("a snapshot is only as safe as its weakest recipient: use one type only")
         }
         EncryptError::Io(error) => {
-            fault(FaultKind::Failed, format!("cannot make a key for this run: {error}"))
-                .hint("`readback-key no` in `backup: main` does without it")
+            fault(FaultKind::Failed, format!("cannot create a key for this run: {error}"))
+                .hint("set `readback-key no` in `backup: main` to do without it")
         }
-        other => fault(FaultKind::Failed, format!("a plugin did not seal: {}", one_line(&other.to_string())))
-            .hint("is its token plugged in? `pbx-config key show` tells which recipient is whose"),
+        other => {
+            fault(FaultKind::Failed, format!("a plugin could not encrypt: {}", one_line(&other.to_string())))
+                .hint("is its token plugged in? `pbx-config key show` lists the recipients")
+        }
     }
     .into()
 }
@@ -163,7 +163,7 @@ pub(super) fn within<T: Send + 'static>(
             Err(_) => {
                 let message = format!("an age plugin did not answer within {} s", limit.as_secs());
                 return Err(Fault::failed(message)
-                    .hint("is its token plugged in, does it want to be touched?")
+                    .hint("is its token plugged in, and does it wait for a touch?")
                     .into());
             }
         }
@@ -188,9 +188,9 @@ impl<R: BufRead> Opening<R> {
             let mut bounded: Take<&mut R> = input.by_ref().take(HEADER_MAX_BYTES - header.len() as u64);
             bounded.read_until(b'\n', &mut line)?;
             header.extend_from_slice(&line);
-            ensure!(line.ends_with(b"\n"), "the seal of its payload is damaged: it does not end");
+            ensure!(line.ends_with(b"\n"), "the age header of its payload is damaged: it does not end");
             if header.len() == line.len() {
-                ensure!(line.starts_with(b"age-encryption.org/"), "its payload is not sealed by age");
+                ensure!(line.starts_with(b"age-encryption.org/"), "its payload is not encrypted by age");
             }
             if line.starts_with(b"---") {
                 break;
@@ -199,7 +199,7 @@ impl<R: BufRead> Opening<R> {
 
         // A random number follows, without which the key cannot be tried.
         let mut nonce = [0; 16];
-        input.read_exact(&mut nonce).context("ends within its seal")?;
+        input.read_exact(&mut nonce).context("ends within its age header")?;
         header.extend_from_slice(&nonce);
         Ok(Self { header, rest: input })
     }
@@ -245,7 +245,7 @@ pub fn try_open(header: &[u8], identity: &dyn age::Identity) -> Result<Option<He
         Ok(_) => Ok(catch.1.into_inner()),
         Err(DecryptError::NoMatchingKeys) => Ok(None),
         Err(error @ (DecryptError::PluginResolve(_) | DecryptError::Plugin(_))) => {
-            let message = format!("a plugin did not open it: {}", one_line(&error.to_string()));
+            let message = format!("a plugin could not open it: {}", one_line(&error.to_string()));
             Err(Fault::unseal(message).hint("is its token plugged in?").into())
         }
         Err(error) => Err(damaged(error)),
@@ -254,19 +254,21 @@ pub fn try_open(header: &[u8], identity: &dyn age::Identity) -> Result<Option<He
 
 fn damaged(error: DecryptError) -> anyhow::Error {
     match error {
-        DecryptError::Io(error) => anyhow::Error::from(error).context("the seal of its payload is damaged"),
-        DecryptError::UnknownFormat => {
-            anyhow::anyhow!("its payload is sealed in a way this version does not know")
+        DecryptError::Io(error) => {
+            anyhow::Error::from(error).context("the age header of its payload is damaged")
         }
-        _ => anyhow::anyhow!("the seal of its payload is damaged"),
+        DecryptError::UnknownFormat => {
+            anyhow::anyhow!("its payload is encrypted in a way that this version does not know")
+        }
+        _ => anyhow::anyhow!("the age header of its payload is damaged"),
     }
 }
 
 /// The rest of a clear stream, of which nothing may be left: only its end proves that nothing was cut off.
 pub fn end(clear: &mut dyn Read) -> Result<()> {
     let mut one = [0];
-    match clear.read(&mut one).context("the seal of its payload is damaged")? {
+    match clear.read(&mut one).context("the age header of its payload is damaged")? {
         0 => Ok(()),
-        _ => bail!("its payload has something behind its end"),
+        _ => bail!("its payload has data after its end"),
     }
 }

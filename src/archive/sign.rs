@@ -39,23 +39,23 @@ impl Signer {
     /// Parses a private key file of OpenSSH without a passphrase, as the keys of hosts are.
     /// Errors: another kind of key, a locked one, a damaged file.
     pub fn parse(file: &[u8]) -> Result<Self> {
-        let text = std::str::from_utf8(file).context("is no text")?;
+        let text = std::str::from_utf8(file).context("is not text")?;
         let body = text
             .trim()
             .strip_prefix("-----BEGIN OPENSSH PRIVATE KEY-----")
             .and_then(|rest| rest.strip_suffix("-----END OPENSSH PRIVATE KEY-----"))
-            .context("is no private key of OpenSSH")?;
+            .context("is not a private key of OpenSSH")?;
         let body: Zeroizing<String> = Zeroizing::new(body.split_whitespace().collect());
         let bytes = Zeroizing::new(STANDARD.decode(body.as_bytes()).ok().context("is damaged")?);
         let mut rest = Fields(bytes.strip_prefix(KEY_MAGIC).context("is damaged")?);
         let (cipher, _kdf, _options) = (rest.string()?, rest.string()?, rest.string()?);
-        ensure!(cipher == b"none", "is locked by a passphrase");
+        ensure!(cipher == b"none", "is protected by a passphrase");
         ensure!(rest.number()? == 1, "holds more than one key");
 
         let blob = rest.string()?.to_vec();
         let mut secret = Fields(rest.string()?);
         ensure!(secret.number()? == secret.number()?, "is damaged");
-        ensure!(secret.string()? == ED25519_NAME.as_bytes(), "is no ed25519 key");
+        ensure!(secret.string()? == ED25519_NAME.as_bytes(), "is not an ed25519 key");
 
         let public = secret.string()?.to_vec();
         let (seed, again) = secret.string()?.split_at_checked(32).context("is damaged")?;
@@ -95,7 +95,7 @@ impl fmt::Debug for Signer {
 /// Verifies a signature and returns the signer: the fingerprint of the key, as `ssh-keygen -l` prints it.
 /// Errors: it is damaged, not over this manifest, or not of a kind that we write.
 pub fn check(signature: &[u8], manifest: &[u8]) -> Result<String> {
-    const BAD: &str = "its signature does not hold";
+    const BAD: &str = "its signature is not valid";
     let (blob, signature) = parse(signature).context(BAD)?;
     let public = public_of(&blob).context(BAD)?;
     let key = UnparsedPublicKey::new(&ED25519, public);
@@ -131,7 +131,7 @@ fn signed(message: &[u8]) -> Vec<u8> {
 /// The 32 bytes of an ed25519 key in SSH's form.
 fn public_of(blob: &[u8]) -> Result<Vec<u8>> {
     let mut fields = Fields(blob);
-    ensure!(fields.string()? == ED25519_NAME.as_bytes(), "is no ed25519 key");
+    ensure!(fields.string()? == ED25519_NAME.as_bytes(), "is not an ed25519 key");
     Ok(fields.string()?.to_vec())
 }
 

@@ -143,7 +143,7 @@ pub fn read(input: impl Read, visit: &mut dyn FnMut(&TarMember, &mut dyn Read) -
             let mut records = Vec::new();
             raw.by_ref().take(PAX_MAX_BYTES + 1).read_to_end(&mut records)?;
             ensure!(records.len() as u64 <= PAX_MAX_BYTES, "a PAX header is too large");
-            ensure!(pax.is_none(), "two PAX headers for one member");
+            ensure!(pax.is_none(), "two PAX headers for one entry");
             pax = Some(Pax::parse(&records).context("damaged PAX header")?);
             continue;
         }
@@ -153,7 +153,7 @@ pub fn read(input: impl Read, visit: &mut dyn FnMut(&TarMember, &mut dyn Read) -
         io::copy(&mut raw, &mut io::sink())?;
     }
 
-    ensure!(pax.is_none(), "a PAX header without a member");
+    ensure!(pax.is_none(), "a PAX header without an entry");
     Ok(())
 }
 
@@ -166,7 +166,9 @@ fn member(raw: &tar::Entry<impl Read>, pax: Pax) -> Result<TarMember> {
         EntryType::Directory => EntryKind::Dir,
         EntryType::Symlink => EntryKind::Symlink,
         EntryType::Link => EntryKind::Hardlink,
-        other => bail!("{shown}: is of kind {:?}, which no snapshot holds", char::from(other.as_byte())),
+        other => {
+            bail!("{shown}: is of type {:?}, which a snapshot cannot contain", char::from(other.as_byte()))
+        }
     };
     if kind == EntryKind::Dir && path.last() == Some(&b'/') {
         path.pop();
@@ -202,7 +204,7 @@ fn member(raw: &tar::Entry<impl Read>, pax: Pax) -> Result<TarMember> {
 /// Errors: a name that no file below a root can have.
 pub(super) fn check_path(path: &Name) -> Result<()> {
     ensure!(path.as_bytes().len() < PATH_MAX_BYTES, "a name is longer than any path");
-    ensure!(path.is_safe(), "{path}: an absolute name or one with '..' never belongs in an archive");
+    ensure!(path.is_safe(), "{path}: absolute paths and '..' are not allowed in an archive");
     Ok(())
 }
 
@@ -212,7 +214,7 @@ pub(super) fn check_target(path: &Name, target: Option<&Name>) -> Result<()> {
         let bytes = target.as_bytes();
         !bytes.is_empty() && !bytes.contains(&0) && bytes.len() < PATH_MAX_BYTES
     };
-    ensure!(target.is_none_or(possible), "{path}: its target is none that a link can have");
+    ensure!(target.is_none_or(possible), "{path}: its link target is not valid");
     Ok(())
 }
 
@@ -243,7 +245,7 @@ impl Pax {
             "mtime" => self.mtime = Some(std::str::from_utf8(value)?.parse()?),
             _ => match key.strip_prefix(XATTR) {
                 Some(name) => self.xattrs.push(Xattr { name: unescape(name), value: value.to_vec() }),
-                None => ensure!(!hides(key), "a record '{}' that hides the header's", Name::new(key)),
+                None => ensure!(!hides(key), "a record '{}' that overrides the header", Name::new(key)),
             },
         }
         Ok(())

@@ -84,7 +84,7 @@ impl Writer {
         let reserved = reserved.next_multiple_of(BLOCK);
         ensure!(
             reserved <= MANIFEST_MAX_BYTES,
-            "the manifest would be larger than {MANIFEST_MAX_BYTES} bytes; a shorter note helps"
+            "the manifest would be larger than {MANIFEST_MAX_BYTES} bytes; use a shorter note"
         );
 
         let mtime = draft.id.at().as_second();
@@ -173,7 +173,7 @@ impl Writer {
         snapshot.payload = Payload { name: payload_name, size, sha256: crate::sys::hex(&sha256) };
         snapshot.counts = counts;
         let mut manifest = serde_json::to_vec_pretty(&snapshot)?;
-        ensure!(manifest.len() < self.reserved, "the manifest outgrew its room");
+        ensure!(manifest.len() < self.reserved, "the manifest is larger than its reserved space");
         manifest.resize(self.reserved - 1, b' ');
         manifest.push(b'\n');
         file.write_all_at(&manifest, BLOCK as u64)?;
@@ -266,7 +266,7 @@ fn howto(draft: &Snapshot, by_hand: &str, packed: bool, is_signed: bool) -> Stri
     let payload = &draft.payload.name;
     let unsealed = payload.strip_suffix(SEALED_EXT).unwrap_or(payload);
     let unbundle = if packed { format!("    tar -xf {file}\n") } else { String::new() };
-    let (what, place) = if packed { ("file", "an empty folder") } else { ("folder", "it") };
+    let (what, place) = if packed { ("file", "an empty directory") } else { ("folder", "it") };
     let unseal = match &draft.sealed {
         Some(_) => format!("    age -d -i key.txt -o {unsealed} {payload}\n"),
         None => String::new(),
@@ -325,10 +325,10 @@ fn howto_signed() -> String {
 }
 
 const HOWTO_KEY: &str = ".
-It is sealed: the key that opens it must be there as key.txt, a file with a line
-AGE-SECRET-KEY-1..., or a private SSH key that it was sealed to. MANIFEST.json names the
-fingerprints of the keys that open it. In that folder";
+It is encrypted: the key that opens it must be there as key.txt, a file with a line
+AGE-SECRET-KEY-1..., or a private SSH key that it is encrypted to. MANIFEST.json names the
+fingerprints of the keys that open it. In that directory";
 
 const HOWTO_PASSPHRASE: &str = "
-A passphrase opens it, too: `pbx-config decrypt` asks for it, on any machine with that package.
+A passphrase also opens it: `pbx-config decrypt` asks for it, on any machine with that package.
 ";

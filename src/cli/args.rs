@@ -263,7 +263,7 @@ pub struct Prune {
 pub enum StoreCommand {
     /// List the stores: where they are, what they keep and what they contain
     List,
-    /// Test each store: reach it, write a file, read it back and remove it, with the time of each step
+    /// Test each store: connect, write a file, read it back and remove it, with the time of each step
     Test {
         /// Restrict to these stores, by name; a path with a / is a directory with snapshots
         #[arg(value_name = "NAME|FOLDER")]

@@ -124,7 +124,7 @@ impl App<'_> {
         let sources = Sources::new(&self.host, &config, &stores, &Selection::default())?;
         let Some(coverage) = coverage::of_host(&self.host, &sources)? else {
             self.print(&serde_json::Value::Null, |_| {
-                "there is no dpkg here; what is missing cannot be told\n".to_owned()
+                "dpkg is not installed here: missing files cannot be found\n".to_owned()
             })?;
             return Ok(Exit::Ok);
         };
@@ -149,12 +149,11 @@ fn text(findings: &[CheckFinding], quiet: bool) -> String {
 
 fn covered(coverage: &Coverage) -> String {
     let Coverage { files, saved, packaged, unexplained, .. } = coverage;
-    let mut text = format!(
-        "files        {files}\nsaved        {saved}\nof packages  {packaged}, as they brought them\n"
-    );
+    let mut text =
+        format!("files        {files}\nsaved        {saved}\nof packages  {packaged}, unchanged\n");
     let _ = writeln!(text, "unexplained  {unexplained}");
     if coverage.truncated {
-        text.push_str("             more than is looked at; name what is no configuration in `exclude`\n");
+        text.push_str("             too many to check all of them; use `exclude` for files that are not configuration\n");
     }
     if coverage.places.is_empty() {
         return text;
@@ -170,5 +169,5 @@ fn covered(coverage: &Coverage) -> String {
         &["WHY", "FILES", "PATH"],
         &coverage.places.iter().map(row).collect::<Vec<_>>(),
     ));
-    text + "hint: `include PATH` under 'backup: main' saves one, `exclude PATH` says that it is not wanted\n"
+    text + "hint: under 'backup: main', `include PATH` saves a file and `exclude PATH` skips it\n"
 }

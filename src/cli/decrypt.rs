@@ -42,15 +42,15 @@ fn shown(done: &Decrypted) -> String {
     for (name, size) in &done.files {
         text.push_str(&format!("wrote     {}/{name} ({})\n", done.to, render::size(*size)));
     }
-    text.push_str(&format!("contents  {} files of the host, every one proven\n", done.host_files));
+    text.push_str(&format!("contents  {} files of the host, all verified\n", done.host_files));
     if !done.was_sealed {
-        text.push_str("note      it was not sealed\n");
+        text.push_str("note      it was not encrypted\n");
     }
     let next = if done.files.iter().any(|(name, _)| name == HOWTO_NAME) {
         format!("{}/{HOWTO_NAME} says how to unpack it", done.to)
     } else {
-        "tar unpacks it; ProxSave takes the three files for an archive of its own".to_owned()
+        "tar unpacks it; ProxSave can read the three files as its own archive".to_owned()
     };
-    text.push_str(&format!("next      {next}; it is in the clear now, remove it when done\n"));
+    text.push_str(&format!("next      {next}; it is not encrypted now, remove it when you are done\n"));
     text + &render::problems(&done.problems)
 }

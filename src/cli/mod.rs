@@ -104,7 +104,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>, mut world: AppEnv) -> Exit 
         Ok(root) if root.is_dir() => root,
         _ => {
             let shown = cli.global.root.display();
-            let fault = Fault::new(FaultKind::Usage, format!("--root {shown}: no such folder"));
+            let fault = Fault::new(FaultKind::Usage, format!("--root {shown}: no such directory"));
             return failed(&fault.into(), format, err);
         }
     };
@@ -163,7 +163,7 @@ fn failed(error: &anyhow::Error, format: Format, err: &mut dyn Write) -> Exit {
     let message = render::one_line(&mask::mask(&without_errno(&format!("{error:#}"))));
 
     let hint = if error.to_string() == NO_OUTPUT {
-        Some("what it leads to is full or broken; what was to be done is done".to_owned())
+        Some("its target is full or closed; the command itself was completed".to_owned())
     } else {
         error::hint(error)
     };
@@ -255,8 +255,8 @@ impl App<'_> {
         let section = config.stores.iter().find(|section| section.id == name).with_context(|| {
             let known: Vec<&str> = config.stores.iter().map(|section| section.id.as_str()).collect();
             let near = nearest(name, &known).map(|near| format!("did you mean '{near}'? "));
-            Fault::new(FaultKind::NotFound, format!("there is no store '{name}'")).hint(format!(
-                "{}the stores are: {}; a folder is named with a /",
+            Fault::new(FaultKind::NotFound, format!("store '{name}' does not exist")).hint(format!(
+                "{}the stores are: {}; a path to a directory contains a /",
                 near.unwrap_or_default(),
                 known.join(", ")
             ))
@@ -272,8 +272,8 @@ impl App<'_> {
         let real = there.and_then(|above| std::fs::canonicalize(above).ok());
         if real.is_none_or(|real| !real.starts_with(self.host.root())) {
             let (place, root) = (store.place(), self.host.root().display());
-            let message = format!("store '{}': {place} leads out of {root}", store.name());
-            return Err(Fault::new(FaultKind::Usage, message).hint("name a folder with --store").into());
+            let message = format!("store '{}': {place} is outside of {root}", store.name());
+            return Err(Fault::new(FaultKind::Usage, message).hint("name a directory with --store").into());
         }
         Ok(store)
     }
@@ -283,8 +283,8 @@ impl App<'_> {
         let is_file = snapshots::is_file_word(word);
         if is_file && !stores.names.is_empty() {
             let fault =
-                Fault::new(FaultKind::Usage, format!("{word}: is a file; --store does not go with it"));
-            return Err(fault.hint("name one of the two").into());
+                Fault::new(FaultKind::Usage, format!("{word}: is a file and cannot be used with --store"));
+            return Err(fault.hint("use one of the two").into());
         }
         let stores = if is_file { Vec::new() } else { self.stores(&self.config()?, stores)? };
         Ok(snapshots::choose(&stores, &self.host.facts.node, word)?.with_keys(&self.keys))

@@ -68,10 +68,10 @@ impl App<'_> {
             };
             match &rows[..] {
                 [] if !here && configured > 0 => format!(
-                    "nobody is told from here: this system is only mounted; its own runs tell {configured} channels\n"
+                    "no notification is sent from here: this system is only mounted; its own runs notify {configured} channels\n"
                 ),
-                [] if channels.problems.is_empty() => "nobody is told: no channel is configured\n".to_owned(),
-                [] => "nobody is told: no channel can be used\n".to_owned(),
+                [] if channels.problems.is_empty() => "no notification is sent: no channel is configured\n".to_owned(),
+                [] => "no notification is sent: no channel can be used\n".to_owned(),
                 rows => {
                     let cells: Vec<_> = rows.iter().map(cells).collect();
                     render::table(&["CHANNEL", "KIND", "WHEN", "WHERE"], &cells)
@@ -118,7 +118,7 @@ impl App<'_> {
 
 fn unknown(channels: &Channels, name: &str) -> Fault {
     let known: Vec<&str> = channels.targets.iter().map(|target| target.name.as_str()).collect();
-    let fault = Fault::new(FaultKind::NotFound, format!("there is no channel '{name}'"));
+    let fault = Fault::new(FaultKind::NotFound, format!("channel '{name}' does not exist"));
     match &channels.problems[..] {
         [] => fault.hint(format!("the channels are: {}", known.join(", "))),
         problems => fault.hint(problems.iter().map(|one| one.what.as_str()).collect::<Vec<_>>().join("; ")),

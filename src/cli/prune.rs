@@ -62,8 +62,7 @@ impl App<'_> {
             for ((store, _), plan) in stores.iter().zip(&mut plans) {
                 legacy::carry_out(store.as_ref(), plan, &lock);
                 let (store, removed) = (plan.store.clone(), plan.removed.len());
-                let what =
-                    format!("store '{store}': {removed} old archives removed, as --legacy {words} says");
+                let what = format!("store '{store}': {removed} legacy archives removed (--legacy {words})");
                 record.stores.push(StoreResult { store, primary: false, place: None, kept: None, removed });
                 record.problems.extend((removed > 0).then(|| Problem::notice(what)));
                 record.problems.extend(plan.problems.iter().cloned());
@@ -114,14 +113,14 @@ fn keep_words(words: &str) -> Result<Keep> {
     let lines: Vec<String> = words.split(',').map(|word| word.trim().replacen('=', " ", 1)).collect();
     let text = format!("prune: legacy\n\t{}\n", lines.join("\n\t"));
     let usage = |what: &str, hint: Option<&str>| {
-        let usual = format!("as in --legacy keep-last=3; the words are {}", Keep::KEYS.join(", "));
+        let usual = format!("for example --legacy keep-last=3; the options are: {}", Keep::KEYS.join(", "));
         Fault::new(FaultKind::Usage, format!("--legacy '{words}': {what}")).hint(hint.unwrap_or(&usual))
     };
     let sections = section::parse("--legacy", &text).unwrap_or_default();
     match sections.first().map(section::Section::read::<Keep>) {
         Some(Ok(keep)) if !keep.keeps_all() => Ok(keep),
         Some(Err(error)) => Err(usage(error.message.trim_start_matches(TITLE), error.hint()).into()),
-        _ => Err(usage("says nothing to keep", None).into()),
+        _ => Err(usage("keeps nothing", None).into()),
     }
 }
 
@@ -137,7 +136,7 @@ fn legacy_table(plan: &OldPlan, dry_run: bool) -> String {
         text.push_str(&format!("  {word}  {}  {}  {}\n", one.id, one.reason, render::one_line(file)));
     }
     if plan.others > 0 {
-        text.push_str(&format!("  {} archives of other hosts stay\n", plan.others));
+        text.push_str(&format!("  {} archives of other hosts are kept\n", plan.others));
     }
     text + &render::problems(&plan.problems)
 }

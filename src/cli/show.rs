@@ -17,9 +17,11 @@ impl App<'_> {
         let mut problems = Vec::new();
         let stores = match &args.folder {
             Some(folder) if !folder.is_dir() => {
-                return Err(
-                    Fault::new(FaultKind::NotFound, format!("{}: no such folder", folder.display())).into()
-                );
+                return Err(Fault::new(
+                    FaultKind::NotFound,
+                    format!("{}: no such directory", folder.display()),
+                )
+                .into());
             }
             Some(folder) => vec![store::folder(&std::path::absolute(folder)?, &self.host)],
             None => {

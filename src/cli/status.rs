@@ -42,10 +42,11 @@ pub struct StatusArgs {
 
 /// `26h`, `2d`, `1w 2d`: days of 24 hours.
 fn duration(text: &str) -> Result<SignedDuration, String> {
-    let span: Span = text.parse().map_err(|_| format!("'{text}' is no time; use 90m, 26h, 2d or 1w"))?;
+    let span: Span =
+        text.parse().map_err(|_| format!("'{text}' is not a valid time; use 90m, 26h, 2d or 1w"))?;
     let whole = span.to_duration(SpanRelativeTo::days_are_24_hours()).ok();
     let whole = whole.filter(|whole| *whole > SignedDuration::ZERO);
-    whole.ok_or_else(|| format!("'{text}' is no time; use 90m, 26h, 2d or 1w"))
+    whole.ok_or_else(|| format!("'{text}' is not a valid time; use 90m, 26h, 2d or 1w"))
 }
 
 impl App<'_> {
@@ -126,9 +127,9 @@ fn text(status: &HostStatus) -> String {
 
     line("next run", next(&status.timer, status.now));
     match status.key_proved {
-        Some(at) => line("key", format!("proven {}, {} ago", local(at), plan::age(status.now, at))),
-        None if status.sealed => line("key", "never proven".to_owned()),
-        None => line("key", "none: snapshots are not sealed".to_owned()),
+        Some(at) => line("key", format!("checked {}, {} ago", local(at), plan::age(status.now, at))),
+        None if status.sealed => line("key", "never checked".to_owned()),
+        None => line("key", "none: snapshots are not encrypted".to_owned()),
     }
 
     if let Some(drift) = &status.drift {

@@ -106,7 +106,7 @@ fn tried(tried: &Tried) -> String {
         }
     }
     if let Some(medium) = &tried.medium {
-        text.push_str(&format!("  lies on {}\n", render::medium(medium)));
+        text.push_str(&format!("  is on {}\n", render::medium(medium)));
     }
     text + &render::problems(&tried.problems)
 }

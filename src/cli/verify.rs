@@ -38,7 +38,7 @@ impl App<'_> {
             };
             if results.is_empty() {
                 let fault = Fault::new(FaultKind::NotFound, "there are no snapshots");
-                return Err(fault.hint("`pbx-config backup` makes one").into());
+                return Err(fault.hint("create one with `pbx-config backup`").into());
             }
             progress.clear();
             record.verified = verify::verifications(&results, &words.host.facts.node, args.all);
@@ -61,13 +61,13 @@ fn signers(word: &str) -> Result<Signers> {
     }
     let fault = |what: String| {
         Fault::new(FaultKind::Usage, format!("--signer {word}: {what}")).hint(
-            "name a fingerprint as `ssh-keygen -l` prints it, or a file with the host's ssh-ed25519 key",
+            "use a fingerprint as printed by `ssh-keygen -l`, or a file with the ssh-ed25519 key of the host",
         )
     };
     let text = std::fs::read_to_string(word).map_err(|error| fault(error.to_string()))?;
     Some(Signers::of_file(&text))
         .filter(|signers| !signers.is_empty())
-        .ok_or_else(|| fault("has no ed25519 key".into()).into())
+        .ok_or_else(|| fault("contains no ed25519 key".into()).into())
 }
 
 /// Snapshots of the stores for `--all`.
@@ -100,8 +100,9 @@ impl<'a> Everything<'a> {
                 }
             };
             if old > 0 {
-                let what = format!("store '{}': {old} old archives are not read by --all", store.name());
-                let hint = "`pbx-config verify SNAP` reads one, `pbx-config list` names them";
+                let what =
+                    format!("store '{}': {old} legacy archives are not verified by --all", store.name());
+                let hint = "`pbx-config verify SNAP` verifies one, `pbx-config list` lists them";
                 all.left_out.push(Problem::notice(what).hint(hint));
             }
             found.sort_by(|a, b| b.id.cmp(&a.id));

@@ -354,7 +354,7 @@ fn check_private(path: &Path) -> Result<()> {
         return Ok(());
     }
     let shown = path.display();
-    let fault = Fault::usage(format!("{shown}: others than root may read it"));
+    let fault = Fault::usage(format!("{shown}: users other than root can read it"));
     Err(fault.hint(format!("chown root: {shown}; chmod 600 {shown}; then change the secrets in it")).into())
 }
 

@@ -126,7 +126,7 @@ fn parse_entry(content: &str) -> Result<(String, String), Refusal> {
     let (key, value) = content.split_once(BLANKS).unwrap_or((content, ""));
     let value = value.trim_start_matches(BLANKS);
     if let Some(c) = key.chars().chain(value.chars()).find(|c| c.is_control()) {
-        let message = format!("this line holds the control character U+{:04X}", u32::from(c));
+        let message = format!("this line contains the control character U+{:04X}", u32::from(c));
         return Err((message, "delete it: a value is plain text on one line"));
     }
     Ok((key.to_owned(), value.to_owned()))
@@ -136,16 +136,16 @@ fn parse_header(content: &str) -> Result<(String, String), Refusal> {
     let header = content.split_once(':').filter(|(kind, _)| !kind.contains(BLANKS));
     let (kind, id) = header.ok_or((
         "this line is neither a section header nor indented".into(),
-        "a section begins with 'kind: id', as in 'dir: local'; its lines begin with a tab",
+        "a section begins with 'kind: id', for example 'dir: local'; its lines begin with a tab",
     ))?;
     let id = id.trim_start_matches(BLANKS);
     if !is_kind(kind) {
-        let hint = "a kind is lower-case letters, digits and '-', as in 'dir: local'";
+        let hint = "a kind is lower-case letters, digits and '-', for example 'dir: local'";
         return Err(("this is not the kind of a section".into(), hint));
     }
 
     if id.is_empty() {
-        return Err((format!("'{kind}:' has no id"), "add a name, as in 'dir: local'"));
+        return Err((format!("'{kind}:' has no id"), "add a name, for example 'dir: local'"));
     }
     if !is_id(id) {
         let hint = "an id is letters, digits and . _ @ -, beginning with a letter or digit";
@@ -155,7 +155,7 @@ fn parse_header(content: &str) -> Result<(String, String), Refusal> {
 }
 
 fn outside() -> Refusal {
-    let hint = "put a header above it, as in 'dir: local', in the first column";
+    let hint = "put a header above it, for example 'dir: local', in the first column";
     ("this line belongs to no section".into(), hint)
 }
 
@@ -223,8 +223,8 @@ impl Section {
         let public = self.entries.iter().find(|entry| keys.contains(&entry.key.as_str()) && !entry.private);
         let Some(entry) = public else { return Ok(()) };
         let message =
-            self.titled(&format!("a secret ('{}') has no place in a file that others may read", entry.key));
-        let hint = format!("put it under '{}: {}' in secrets.cfg, and make a new one", self.kind, self.id);
+            self.titled(&format!("a secret ('{}') must not be in a file that others can read", entry.key));
+        let hint = format!("create a new one, and put it under '{}: {}' in secrets.cfg", self.kind, self.id);
         Err(SyntaxError::new(&entry.file, entry.line, message).hinted(hint))
     }
 
@@ -332,9 +332,9 @@ mod tests {
             (": a", "f:1: this is not the kind of a section"),
             ("dir: a\npath /mnt", "f:2: this line is neither a section header nor indented"),
             ("password s3cr:et", "f:1: this line is neither a section header nor indented"),
-            ("dir: a\n\tpath /m\0nt", "f:2: this line holds the control character U+0000"),
-            ("dir: a\n\tpath a\tb", "f:2: this line holds the control character U+0009"),
-            ("dir: a\n\tpa\u{1b}th a", "f:2: this line holds the control character U+001B"),
+            ("dir: a\n\tpath /m\0nt", "f:2: this line contains the control character U+0000"),
+            ("dir: a\n\tpath a\tb", "f:2: this line contains the control character U+0009"),
+            ("dir: a\n\tpa\u{1b}th a", "f:2: this line contains the control character U+001B"),
             ("dir: a\n\npbs: a\n\ndir: a", "f:5: dir 'a': defined twice (first in line 1)"),
         ] {
             let (message, hint) = refused(parse("f", text));
@@ -391,7 +391,7 @@ mod tests {
             (2, "keep-last -1", "keep-last: '-1' is not between 0 and 255"),
             (2, &format!("keep-last {huge}"), &format!("keep-last: '{huge}' is not between 0 and 255")),
             (2, "keep-last", "keep-last: '' is not a whole number"),
-            (2, "mountpoint maybe", "mountpoint: 'maybe' is neither yes nor no"),
+            (2, "mountpoint maybe", "mountpoint: 'maybe' is not yes or no"),
             (2, "ratio inf", "ratio: 'inf' is not a number"),
             (3, "include /a\n\tinclude b", "include: must begin with '/'"),
             (2, "when never", "when: 'never' is not one of: info, warning"),

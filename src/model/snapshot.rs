@@ -84,7 +84,7 @@ pub struct BadId;
 
 impl fmt::Display for BadId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a snapshot is HOST/TIME, as in pve1/2026-11-22T15:17:40Z")
+        f.write_str("a snapshot is HOST/TIME, for example pve1/2026-11-22T15:17:40Z")
     }
 }
 

@@ -48,7 +48,7 @@ impl Access {
             return Err(section.error_at("ca-file", "ca-file: must be absolute"));
         }
         if access.ca_file.is_some() && access.fingerprint.is_some() {
-            let error = section.error_at("ca-file", "ca-file and fingerprint do not go together");
+            let error = section.error_at("ca-file", "ca-file and fingerprint cannot be used together");
             return Err(error.hinted("keep one of them"));
         }
         Ok((access, rest))
@@ -71,8 +71,7 @@ impl Access {
         let site = self.site(section, key, url)?;
         let path = url.splitn(4, '/').nth(3).unwrap_or_default().trim_end_matches('/');
         if path.contains(['?', '#', ':']) || format!("/{path}").ends_with(added) {
-            let error =
-                section.error_at(key, &format!("{key}: the address of the server, and nothing behind it"));
+            let error = section.error_at(key, &format!("{key}: must be the address of the server only"));
             return Err(error.hinted(format!("as {}", site.name)));
         }
         Ok(site)
@@ -82,16 +81,17 @@ impl Access {
     pub fn site(&self, section: &Section, key: &str, url: &str) -> Result<Site, SyntaxError> {
         let site = Site::of(url).ok_or_else(|| {
             section
-                .error_at(key, &format!("{key}: this is no address of a server"))
-                .hinted("as https://example.org/path")
+                .error_at(key, &format!("{key}: not the address of a server"))
+                .hinted("for example https://example.org/path")
         })?;
         if site.has_user {
-            let error = section.error_at(key, &format!("{key}: a user has no place in an address"));
-            return Err(error.hinted("the other keys of this section say how to log in"));
+            let error = section.error_at(key, &format!("{key}: an address must not contain a user"));
+            return Err(error.hinted("use the other keys of this section to log in"));
         }
         if !site.https && !site.loopback && !self.allow_http {
-            let error = section.error_at(key, &format!("{key}: without TLS everyone on the way can read it"));
-            return Err(error.hinted("use https, or add a line 'allow-http yes' where you trust the network"));
+            let error =
+                section.error_at(key, &format!("{key}: without TLS others on the network can read it"));
+            return Err(error.hinted("use https, or add a line 'allow-http yes' if you trust the network"));
         }
         Ok(site)
     }
@@ -137,7 +137,8 @@ impl<'a> Call<'a> {
 
     /// The answer of a success.
     pub fn make(&self, host: &Host, limit: Duration) -> Result<HttpResponse, Failure> {
-        let site = Site::of(self.url).ok_or_else(|| Failure::lasting(anyhow!("this is no address")))?;
+        let site =
+            Site::of(self.url).ok_or_else(|| Failure::lasting(anyhow!("this is not a valid address")))?;
         let trust = if site.https { self.access.trust(host) } else { Ok(Trust::Pins(Vec::new())) };
         let client = trust.and_then(|trust| Client::new(&trust, !site.https)).map_err(Failure::lasting)?;
 
@@ -157,8 +158,8 @@ impl<'a> Call<'a> {
         match answer.status {
             200..=299 => Ok(answer),
             300..=399 => Err(Failure::lasting(anyhow!(
-                "{}: status {}: it redirects to {}, which is not followed: nothing was told; \
-                 the section has to name the final address",
+                "{}: status {}: it redirects to {}, which is not followed: nothing was sent; \
+                 use the final address in this section",
                 site.name,
                 answer.status,
                 target(&site, answer.location.as_deref())

@@ -23,11 +23,11 @@ pub fn address(section: &Section, key: &str, text: &str) -> Result<Address, Synt
     let parsed = text.parse::<Address>().ok().filter(|_| !text.starts_with('-'));
     parsed.ok_or_else(|| {
         let hint = if section.kind == "sendmail" && !text.contains('@') {
-            "as admin@example.org; without this line it is root of this host"
+            "for example admin@example.org; without this line it is root of this host"
         } else {
-            "as admin@example.org, without a name, one in a line"
+            "for example admin@example.org, without a name, one per line"
         };
-        section.error_at(key, &format!("{key}: this is no mail address")).hinted(hint)
+        section.error_at(key, &format!("{key}: this is not a mail address")).hinted(hint)
     })
 }
 
@@ -51,5 +51,5 @@ pub fn compose(message: &Message, from: &Address, to: &[Address]) -> Result<Mail
     }
 
     let parts = MultiPart::alternative_plain_html(message.text.clone(), message.html.clone());
-    mail.multipart(parts).context("cannot make a mail of it")
+    mail.multipart(parts).context("cannot build the mail")
 }

@@ -108,7 +108,7 @@ pub const KINDS: &[ChannelKind] = &[
     },
     ChannelKind {
         name: "relay",
-        help: "an HTTP server that makes a mail of it",
+        help: "an HTTP server that sends the mail",
         secrets: |_| relay::SECRETS,
         open: relay::open,
     },
@@ -191,7 +191,7 @@ pub struct Target {
 /// Opens the channel of a section. Errors: `Usage`, with file and line.
 pub fn open(section: &Section) -> Result<Target> {
     let Some(kind) = KINDS.iter().find(|kind| kind.name == section.kind) else {
-        return Err(Fault::usage(format!("{}: is no kind of channel", section.kind)).into());
+        return Err(Fault::usage(format!("{}: unknown kind of channel", section.kind)).into());
     };
     read(kind, section).map_err(|error| Fault::from(error).into())
 }
@@ -277,7 +277,7 @@ fn side_by_side(targets: &[&Target], work: impl Fn(&Target) -> DeliveryReport + 
             targets.iter().map(|target| (*target, scope.spawn(move || work(target)))).collect();
         let done = |(target, thread): (&Target, std::thread::ScopedJoinHandle<DeliveryReport>)| {
             thread.join().unwrap_or_else(|_| DeliveryReport {
-                error: Some("it broke off; please report this".to_owned()),
+                error: Some("it crashed; please report this".to_owned()),
                 ..DeliveryReport::new(target)
             })
         };
@@ -360,7 +360,7 @@ mod tests {
     fn every_mistake_in_a_section_has_its_line() {
         assert_eq!(
             said("gotify: a\n\turl https://x\n\ttoken b"),
-            "pbx.cfg:3: gotify 'a': a secret ('token') has no place in a file that others may read"
+            "pbx.cfg:3: gotify 'a': a secret ('token') must not be in a file that others can read"
         );
         assert_eq!(
             said("sendmail: a\n\twhen never"),
@@ -372,7 +372,7 @@ mod tests {
         );
         assert_eq!(said("sendmail: a\n\tretries 6"), "pbx.cfg:2: sendmail 'a': retries: at most 5");
         assert_eq!(said("sendmail: a\n\tto x@y\n\tot x"), "pbx.cfg:3: sendmail 'a': unknown key 'ot'");
-        assert_eq!(said("sendmail: a\n\tto -x@y"), "pbx.cfg:2: sendmail 'a': to: this is no mail address");
+        assert_eq!(said("sendmail: a\n\tto -x@y"), "pbx.cfg:2: sendmail 'a': to: this is not a mail address");
         assert_eq!(said("smtp: a\n\tserver x\n\tto a@b"), "pbx.cfg:1: smtp 'a': 'from' is missing");
     }
 

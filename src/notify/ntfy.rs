@@ -49,8 +49,8 @@ pub(super) fn open(section: &Section) -> Result<Box<dyn Channel>, SyntaxError> {
 
     // Sent to a topic's own address all of the JSON would be its message.
     if url.trim_end_matches('/') != site.name {
-        let error = section.error_at("url", "url: the server alone, without the topic");
-        return Err(error.hinted(format!("as {}; the topic has a line of its own", site.name)));
+        let error = section.error_at("url", "url: must be the server only, without the topic");
+        return Err(error.hinted(format!("for example {}; the topic has its own line", site.name)));
     }
 
     let topic = options.topic.reveal();
@@ -70,8 +70,8 @@ pub(super) fn open(section: &Section) -> Result<Box<dyn Channel>, SyntaxError> {
             Some((password, header))
         }
         _ => {
-            let error = section.error_at("username", "a login is a token, or a username with its password");
-            return Err(error.hinted("token and password stand in secrets.cfg"));
+            let error = section.error_at("username", "use a token, or a username with its password");
+            return Err(error.hinted("put the token or the password in secrets.cfg"));
         }
     };
     Ok(Box::new(Ntfy { url, topic: options.topic, login, access, site }))

@@ -75,8 +75,11 @@ impl Channel for Relay {
         let refused =
             serde_json::from_slice::<Value>(&answer.body).is_ok_and(|said| said["success"] == false);
         if refused {
-            let error =
-                anyhow!("{}: it took it and did not send it{}", self.site.name, call.said(&answer.body));
+            let error = anyhow!(
+                "{}: it accepted the mail and did not send it{}",
+                self.site.name,
+                call.said(&answer.body)
+            );
             return Err(Failure::lasting(error));
         }
         Ok(())

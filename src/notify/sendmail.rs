@@ -68,7 +68,8 @@ impl Channel for Sendmail {
     fn send(&self, message: &Message, host: &Host, limit: Duration) -> Sent {
         let (to, words) = self.recipients(host);
         let from = self.from.clone().or_else(|| local_root(host));
-        let from = from.ok_or_else(|| Failure::lasting(anyhow!("this host has no name to send from")))?;
+        let from =
+            from.ok_or_else(|| Failure::lasting(anyhow!("this host has no name for the sender address")))?;
         let mail = mail::compose(message, &from, &to).map_err(Failure::lasting)?;
 
         // -i: a line with a dot alone is a line.
@@ -80,12 +81,14 @@ impl Channel for Sendmail {
         let cmd = Cmd { stdin: Some(mail.formatted()), even_when_stopped: true, ..Cmd::new(argv, limit) };
         let output = host.exec.run(&cmd).map_err(Failure::lasting)?;
         let output = output.ok_or_else(|| {
-            Failure::lasting(anyhow!("this host has no sendmail: install postfix or another mail system"))
+            Failure::lasting(anyhow!("sendmail is not installed: install postfix or another mail system"))
         })?;
 
         match output.status {
             ToolStatus::Exit(0) => Ok(()),
-            ToolStatus::TimedOut => Err(Failure::lasting(anyhow!("sendmail did not take the mail in time"))),
+            ToolStatus::TimedOut => {
+                Err(Failure::lasting(anyhow!("sendmail did not accept the mail in time")))
+            }
             status => {
                 let said = String::from_utf8_lossy(&output.stderr);
                 let last = said.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default();

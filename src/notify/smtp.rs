@@ -58,13 +58,13 @@ pub(super) fn open(section: &Section) -> Result<Box<dyn Channel>, SyntaxError> {
     let (access, rest) = Access::split(section)?;
     let options: Options = rest.read()?;
     if options.server.contains(['/', '@']) || options.server.is_empty() {
-        return Err(section.error_at("server", "server: a name or an address, and nothing else"));
+        return Err(section.error_at("server", "server: must be a name or an address only"));
     }
 
     // An address of IPv6 has more than one colon.
     if options.server.matches(':').count() == 1 || options.server.starts_with('[') {
-        let error = section.error_at("server", "server: a name or an address, and nothing else");
-        return Err(error.hinted("the port has a line of its own: port N"));
+        let error = section.error_at("server", "server: must be a name or an address only");
+        return Err(error.hinted("set the port on its own line: port N"));
     }
 
     let login = match (options.username, options.password) {
@@ -79,8 +79,8 @@ pub(super) fn open(section: &Section) -> Result<Box<dyn Channel>, SyntaxError> {
         }
     };
     if login.is_some() && options.mode == SmtpMode::Insecure {
-        let error = section.error_at("mode", "a password does not go over a line without TLS");
-        return Err(error.hinted("mode tls or starttls, or no username"));
+        let error = section.error_at("mode", "a password is not sent without TLS");
+        return Err(error.hinted("use mode tls or starttls, or remove the username"));
     }
 
     Ok(Box::new(Smtp {
@@ -153,7 +153,7 @@ impl Smtp {
         {
             let shown = CertFingerprint::of_der(&server.peer_certificate().map_err(failed)?);
             if !pins.contains(&shown) {
-                let error = anyhow!("it shows another certificate, with the fingerprint {shown}");
+                let error = anyhow!("it has another certificate, with the fingerprint {shown}");
                 return Err(Failure::lasting(error));
             }
         }
@@ -181,8 +181,7 @@ impl Smtp {
                     .dangerous_accept_invalid_hostnames(true);
             }
             Trust::Authority(pem) => {
-                let authority =
-                    Certificate::from_pem(pem).context("ca-file: there is no certificate in it")?;
+                let authority = Certificate::from_pem(pem).context("ca-file: contains no certificate")?;
                 tls = tls.certificate_store(CertificateStore::None).add_root_certificate(authority);
             }
         }

@@ -59,9 +59,7 @@ pub(super) fn open(section: &Section) -> Result<Box<dyn Channel>, SyntaxError> {
     if let Some(gateway) = options.gateway {
         for key in ["chat", "thread", "token", "url"] {
             if section.get(key).is_some() {
-                return Err(section
-                    .error_at(key, "this is the gateway's to know")
-                    .hinted("delete this line"));
+                return Err(section.error_at(key, "the gateway sets this itself").hinted("delete this line"));
             }
         }
         let site = access.base(section, "gateway", &gateway, "/api/notify")?;
@@ -76,7 +74,9 @@ pub(super) fn open(section: &Section) -> Result<Box<dyn Channel>, SyntaxError> {
 
     for key in ["server-id", "secret"] {
         if section.get(key).is_some() {
-            return Err(section.error_at(key, "this goes with 'gateway' only").hinted("delete this line"));
+            return Err(section
+                .error_at(key, "this is only valid with 'gateway'")
+                .hinted("delete this line"));
         }
     }
 
@@ -87,8 +87,8 @@ pub(super) fn open(section: &Section) -> Result<Box<dyn Channel>, SyntaxError> {
     let whole = token.reveal().bytes().all(|byte| byte.is_ascii_alphanumeric() || b":_-".contains(&byte));
     if number.is_empty() || !number.bytes().all(|byte| byte.is_ascii_digit()) || !whole {
         return Err(section
-            .error_at("token", "this is no token of a bot")
-            .hinted("as @BotFather tells it: 123456:ABC-..."));
+            .error_at("token", "not a bot token")
+            .hinted("use the token from @BotFather: 123456:ABC-..."));
     }
 
     let chat = options.chat.ok_or_else(|| public("chat"))?;

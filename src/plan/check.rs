@@ -158,8 +158,8 @@ pub fn rights(path: &Path, care: Care, seen: Rights, me: u32) -> CheckFinding {
 
     let why = match (foreign, seen.mode & WRITE & open != 0) {
         (true, _) => format!("belongs to user {}", seen.uid),
-        (_, true) => "others than root may change it".to_owned(),
-        (_, false) => "others than root may read it".to_owned(),
+        (_, true) => "users other than root can change it".to_owned(),
+        (_, false) => "users other than root can read it".to_owned(),
     };
     let after = Rights {
         mode: seen.mode & !open & 0o777,
@@ -167,7 +167,7 @@ pub fn rights(path: &Path, care: Care, seen: Rights, me: u32) -> CheckFinding {
         gid: if foreign { 0 } else { seen.gid },
     };
     let finding = CheckFinding::new(Area::Rights, CheckState::Problem, format!("{shown}: {seen}: {why}"));
-    let finding = finding.hint(format!("`pbx-config check --fix` makes it {after}"));
+    let finding = finding.hint(format!("`pbx-config check --fix` sets it to {after}"));
     CheckFinding { fix: Some(Fix { path: Name::from(path), before: seen, after, done: false }), ..finding }
 }
 
@@ -181,14 +181,14 @@ pub fn room(place: &str, bytes: u64, files: Option<u64>, need: u64) -> CheckFind
         let what =
             format!("{place}: {} MiB are free, the next snapshot may need {}", mib(bytes), mib(need).max(1));
         return CheckFinding::new(Area::Space, CheckState::Problem, what)
-            .hint("make room there, or keep fewer snapshots");
+            .hint("free some space there, or keep fewer snapshots");
     }
 
     match files {
         Some(files) if files < FILES => {
-            let what = format!("{place}: only {files} more files can be made there");
+            let what = format!("{place}: only {files} more files can be created there");
             CheckFinding::new(Area::Space, CheckState::Problem, what)
-                .hint("`df -i` shows it; remove files, not bytes")
+                .hint("see `df -i`; remove files, their size does not matter")
         }
         _ => CheckFinding::new(Area::Space, CheckState::Ok, format!("{place}: {} MiB free", mib(bytes))),
     }
@@ -209,15 +209,15 @@ pub fn timer(units: &[BTreeMap<&str, &str>]) -> Vec<CheckFinding> {
     let finding = |state, what: String| CheckFinding::new(Area::Timer, state, what);
     let mut found = Vec::new();
     if of(TIMER, "LoadState") != "loaded" {
-        let what = format!("{TIMER} is not known to systemd: no backup is made by itself");
+        let what = format!("{TIMER} is not known to systemd: no backup starts by itself");
         return vec![
-            finding(CheckState::Problem, what).hint("install the package anew, or `systemctl daemon-reload`"),
+            finding(CheckState::Problem, what).hint("reinstall the package, or `systemctl daemon-reload`"),
         ];
     }
 
     let (enabled, active) = (of(TIMER, "UnitFileState"), of(TIMER, "ActiveState"));
     if enabled != "enabled" || active != "active" {
-        let what = format!("{TIMER} is {enabled} and {active}: no backup is made by itself");
+        let what = format!("{TIMER} is {enabled} and {active}: no backup starts by itself");
         found.push(finding(CheckState::Problem, what).hint(format!("systemctl enable --now {TIMER}")));
     } else {
         let next = of(TIMER, "NextElapseUSecRealtime");

@@ -54,16 +54,16 @@ pub fn sockets(
         let who = if name.is_empty() { "the kernel or an unknown process".to_owned() } else { name.clone() };
         let addresses: Vec<String> = addresses.into_iter().collect();
         let suspicious = SUSPICIOUS_PORTS.contains(&port) || rules.suspicious_ports.contains(&port);
-        let word = if suspicious { ": a port that intruders like" } else { "" };
+        let word = if suspicious { ": a port that attackers often use" } else { "" };
         let what = format!("{}/{port} is open on {} by {who}{word}", protocol.name(), addresses.join(", "));
         let allow = if name.is_empty() { port.to_string() } else { format!("{name}:{port}") };
-        let hint = format!("close it, or `port-allow {allow}` under 'check: main' when it is meant");
+        let hint = format!("close it, or use `port-allow {allow}` under 'check: main' if it is intended");
         let state = if suspicious { CheckState::Problem } else { CheckState::Warning };
         CheckFinding::new(Area::Sockets, state, what).hint(hint)
     };
     let findings: Vec<CheckFinding> = seen.into_iter().map(finding).collect();
     if findings.is_empty() {
-        let what = format!("{public} sockets are open to the network, all of them known");
+        let what = format!("{public} sockets are open to the network, all are known");
         return vec![CheckFinding::new(Area::Sockets, CheckState::Ok, what)];
     }
     findings
@@ -126,7 +126,7 @@ pub fn firewall(seen: &Firewall) -> Vec<CheckFinding> {
             ]
         }
         (_, true) => {
-            vec![finding(CheckState::Ok, format!("what comes in is filtered: {}", parts.join(", ")))]
+            vec![finding(CheckState::Ok, format!("incoming traffic is filtered: {}", parts.join(", ")))]
         }
         (_, false) if seen.nft.is_none() => {
             vec![
@@ -138,14 +138,14 @@ pub fn firewall(seen: &Firewall) -> Vec<CheckFinding> {
             vec![
                 finding(
                     CheckState::Warning,
-                    "nothing filters what comes in; the Proxmox firewall is off".into(),
+                    "incoming traffic is not filtered; the Proxmox firewall is off".into(),
                 )
                 .hint("set it up under Datacenter > Firewall, allow your own access first"),
             ]
         }
         (_, false) => vec![
-            finding(CheckState::Warning, "nothing filters what comes in".into())
-                .hint("let nftables or a firewall before this host do so"),
+            finding(CheckState::Warning, "incoming traffic is not filtered".into())
+                .hint("use nftables, or a firewall in front of this host"),
         ],
     }
 }
@@ -190,21 +190,18 @@ pub fn processes(processes: &[Process], rules: &ExposureRules) -> Vec<CheckFindi
         let word = if pids.len() > 1 { "pids" } else { "pid" };
         let pids: Vec<String> = pids.iter().map(u32::to_string).collect();
         finding(state, format!("{name} ({word} {}): {why}", pids.join(", ")))
-            .hint(format!("end it, or `process-allow {name}` under 'check: main' when it is meant"))
+            .hint(format!("stop it, or use `process-allow {name}` under 'check: main' if it is intended"))
     };
     let mut findings: Vec<CheckFinding> = said.into_iter().map(shown).collect();
 
     if !old.is_empty() {
         let names: Vec<String> = old.into_iter().collect();
-        let what = format!("still run from before an upgrade: {}", names.join(", "));
-        findings.push(finding(CheckState::Notice, what).hint("restart them, or the host, when it suits"));
+        let what = format!("still running from before an upgrade: {}", names.join(", "));
+        findings.push(finding(CheckState::Notice, what).hint("restart them, or the host"));
     }
 
     if findings.is_empty() {
-        findings.push(finding(
-            CheckState::Ok,
-            format!("{looked_at} processes run from files that are where they should be"),
-        ));
+        findings.push(finding(CheckState::Ok, format!("{looked_at} processes run from their proper files")));
     }
     findings
 }
@@ -226,14 +223,14 @@ fn oddities(process: &Process, rules: &ExposureRules) -> Vec<(CheckState, String
         }
     }
     if process.title.starts_with('[') && !is_bracketed(process) {
-        let why = format!("calls itself {}, as if it were the kernel's, and is not", process.title);
+        let why = format!("calls itself {}, like a kernel thread, but is not one", process.title);
         found.push((CheckState::Problem, why));
     }
 
     let Some(program) = &process.program else { return found };
     let path = program.path.display();
     if program.world_writable {
-        found.push((CheckState::Problem, format!("runs {path}, which everybody may change")));
+        found.push((CheckState::Problem, format!("runs {path}, which every user can change")));
     }
     if is_upgraded(program) {
         return found;
@@ -243,7 +240,7 @@ fn oddities(process: &Process, rules: &ExposureRules) -> Vec<(CheckState, String
         let why = if in_memory { "which is in memory only" } else { "which was deleted" };
         found.push((CheckState::Problem, format!("runs {path}, {why}")));
     } else if THROWAWAY.iter().any(|folder| program.path.starts_with(folder)) {
-        found.push((CheckState::Warning, format!("runs {path}, where nobody installs programs")));
+        found.push((CheckState::Warning, format!("runs {path}, where programs are not installed")));
     }
     found
 }

@@ -50,7 +50,7 @@ pub fn judge(reported: &[Reported], now: Timestamp, max_age: SignedDuration) -> 
                 snapshots: 0,
                 stores: Vec::new(),
                 level: Level::Critical,
-                why: format!("never reported, though cluster {} has it", cluster.name),
+                why: format!("has no snapshot, though it is a node of cluster {}", cluster.name),
             });
         }
     }
@@ -66,8 +66,8 @@ fn member(one: &Reported, clusters: &[Cluster], now: Timestamp, max_age: SignedD
         .find(|known| cluster.is_some_and(|own| known.is(own)))
         .filter(|known| !known.members.contains(&one.host));
     let (level, why) = match (&one.newest, left) {
-        (None, _) => (Level::Critical, "no manifest of it can be read".to_owned()),
-        (Some(_), Some(cluster)) => (Level::Ok, format!("no member of cluster {} any more", cluster.name)),
+        (None, _) => (Level::Critical, "none of its manifests can be read".to_owned()),
+        (Some(_), Some(cluster)) => (Level::Ok, format!("no longer a node of cluster {}", cluster.name)),
         // A host that is late is what the question is after.
         (Some(snapshot), None) if is_late(snapshot, now, max_age) => {
             (Level::Critical, format!("late: {} old", age(now, snapshot.id.at())))

@@ -54,7 +54,7 @@ pub fn text(records: &[RunRecord], facts: &Facts, more: More) -> String {
     if let Some(at) = more.key_proved {
         page.one(
             "key_proved_time_seconds",
-            "When the offline key last opened what is sealed to it",
+            "When the offline key was last checked to open what is encrypted to it",
             seconds(at),
         );
     }

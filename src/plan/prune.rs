@@ -103,7 +103,7 @@ fn mark_group(
     }
     for &n in group {
         let stays = is_protected(sorted[n]);
-        let reason = if stays { PROTECTED } else { "beyond what is kept" };
+        let reason = if stays { PROTECTED } else { "not kept by any keep option" };
         marks[n].get_or_insert_with(|| (stays, reason.to_owned()));
     }
 }
@@ -222,7 +222,7 @@ pub fn ahead(candidates: &[Candidate], ours: Ours, now: Timestamp) -> Option<Str
         standing(one, ours).is_none() && !protected
     };
     let newest = candidates.iter().filter(counts).map(|one| &one.id).max()?;
-    (newest.at() > now).then(|| format!("{newest} is of a time yet to come, it is {now}"))
+    (newest.at() > now).then(|| format!("{newest} has a time in the future, it is {now}"))
 }
 
 #[cfg(test)]
@@ -290,7 +290,7 @@ mod tests {
             [
                 "keep 22-13:00 last 1/1",
                 // Its day is covered already; neither kept nor counted.
-                "gone 22-01:00 beyond what is kept",
+                "gone 22-01:00 not kept by any keep option",
                 "keep 21-13:00 daily 1/2",
                 "gone 21-01:00 a newer one of its day is kept",
                 "keep 20-13:00 daily 2/2",

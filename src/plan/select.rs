@@ -42,7 +42,7 @@ impl Selection {
                     || "`pbx-config catalog` shows all items and categories".to_owned(),
                     |near| format!("did you mean {near}?"),
                 );
-                let fault = Fault::usage(format!("'{word}' is no item and no category"));
+                let fault = Fault::usage(format!("unknown item or category '{word}'"));
                 return Err(fault.hint(hint).into());
             }
         }

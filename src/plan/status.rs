@@ -101,7 +101,7 @@ pub fn judge_store(store: &StoreState, now: Timestamp, max_age: SignedDuration) 
     let name = &store.store;
     let grave = if store.primary { Level::Critical } else { Level::Warning };
     if let Some(error) = &store.error {
-        let usual = || "see that it can be reached; `pbx-config store list`".to_owned();
+        let usual = || "check that it can be reached; see `pbx-config store list`".to_owned();
         return vec![StatusFinding::new(grave, error.clone(), store.hint.clone().unwrap_or_else(usual))];
     }
 
@@ -109,28 +109,26 @@ pub fn judge_store(store: &StoreState, now: Timestamp, max_age: SignedDuration) 
     match store.last_success {
         None => {
             let what = format!("store '{name}': no snapshot of this host");
-            findings.push(StatusFinding::new(grave, what, "`pbx-config backup` makes one"));
+            findings.push(StatusFinding::new(grave, what, "create one with `pbx-config backup`"));
         }
         Some(at) => findings.extend(late(now.duration_since(at), max_age).map(|level| {
             let what = format!("store '{name}': the last success is {} old", age(now, at));
-            StatusFinding::new(
-                level,
-                what,
-                "`pbx-config log` and `journalctl -u proxmox-backup-extra` tell why",
-            )
+            StatusFinding::new(level, what, "see `pbx-config log` and `journalctl -u proxmox-backup-extra`")
         })),
     }
 
     if let Some(first) = store.damaged.first() {
         let what = format!("store '{name}': {} damaged, {first} among them", copies(store.damaged.len()));
-        let hint = "make a new one with `pbx-config backup`, check the disk, remove the damaged file by hand";
+        let hint =
+            "create a new one with `pbx-config backup`, check the disk, and remove the damaged file by hand";
         findings.push(StatusFinding::new(Level::Critical, what, hint));
     }
 
     let since = store.verified_at.or(store.oldest.as_ref().map(SnapshotId::at));
     if let Some(since) = since.filter(|since| now.duration_since(*since) > VERIFIED_MAX) {
         let what = format!("store '{name}': nothing was verified for {}", age(now, since));
-        let hint = "`pbx-config verify --all`, and see that proxmox-backup-extra-verify.timer is enabled";
+        let hint =
+            "run `pbx-config verify --all`, and check that proxmox-backup-extra-verify.timer is enabled";
         findings.push(StatusFinding::new(Level::Warning, what, hint));
     }
     findings

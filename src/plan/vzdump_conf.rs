@@ -3,7 +3,7 @@
 
 /// Stands before each `script:` line that was there.
 const ASIDE: &[u8] = b"#pbx-config# ";
-const BEGIN: &str = "# pbx-config hook, taken out by `pbx-config hook disable vzdump`";
+const BEGIN: &str = "# pbx-config hook, removed by `pbx-config hook disable vzdump`";
 /// The text before it had no newline at its end.
 const JOINED: &str = " (joined)";
 /// There was no file.

@@ -70,7 +70,7 @@ pub(super) fn open(section: &Section, host: &Host) -> Result<Box<dyn Store>> {
     if options.timeout == 0 {
         let error =
             section.error_at("timeout", "timeout: without a limit a share that hangs would stop all runs");
-        return Err(usage(error.hinted("give it seconds")));
+        return Err(usage(error.hinted("set a number of seconds")));
     }
 
     let folder = Dir::folder(&host.path(options.path), host);
@@ -144,7 +144,8 @@ impl Dir {
         let message = self.trouble("write", target);
         match error.downcast_ref::<io::Error>().map(io::Error::kind) {
             Some(io::ErrorKind::NotFound) => error.context(
-                Fault::failed(message).hint("it went away meanwhile; is its disk or share still mounted?"),
+                Fault::failed(message)
+                    .hint("it disappeared during the run; is its disk or share still mounted?"),
             ),
             _ => error.context(message),
         }
@@ -157,9 +158,11 @@ impl Dir {
         make_dir(dir).with_context(|| self.trouble("make", dir))?;
         // `list` enters no link: it may lead anywhere.
         if dir.symlink_metadata().is_ok_and(|meta| meta.is_symlink()) {
-            let message = format!("{}: is a link, not a folder of this store", self.trouble("write", dir));
+            let message = format!("{}: is a link, not a directory of this store", self.trouble("write", dir));
             let fault = Fault::failed(message);
-            return Err(fault.hint("replace it by the folder; the store's path itself may be a link").into());
+            return Err(fault
+                .hint("replace it by the directory; the path of the store itself may be a link")
+                .into());
         }
         let problems = sweep(dir).with_context(|| self.trouble("read", dir))?;
         place(file, target, dir).map_err(|error| self.cannot_write(target, error))?;
@@ -403,7 +406,7 @@ fn place(file: &Path, target: &Path, dir: &Path) -> Result<()> {
         // Opened before: after the rename nothing shall fail that need not.
         let folder = File::open(dir)?;
         files::rename_new(&partial, target).map_err(|error| match error.kind() {
-            io::ErrorKind::AlreadyExists => io::Error::new(error.kind(), "a snapshot of this name is there"),
+            io::ErrorKind::AlreadyExists => io::Error::new(error.kind(), "a snapshot of this name exists"),
             _ => error,
         })?;
         Ok(files::sync_folder(&folder)?)
@@ -448,7 +451,7 @@ fn link_or_copy(from: &Path, to: &Path, dir: &Path) -> Result<()> {
     if let Some(free) =
         free_space::now(dir).ok().map(|space| space.ours).filter(|free| (1..size).contains(free))
     {
-        let message = format!("no space left on device: it takes {size} bytes, and {free} are free");
+        let message = format!("no space left on device: it needs {size} bytes, and {free} are free");
         return Err(io::Error::new(io::ErrorKind::StorageFull, message).into());
     }
     copy_file(from, to)

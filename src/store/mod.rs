@@ -149,7 +149,7 @@ pub struct StoreKind {
 }
 
 pub const KINDS: &[StoreKind] = &[
-    StoreKind { name: "dir", help: "a folder: local disk, NFS, CIFS, USB", open: dir::open },
+    StoreKind { name: "dir", help: "a directory: local disk, NFS, CIFS, USB", open: dir::open },
     StoreKind { name: "pbs", help: "a Proxmox Backup Server", open: pbs::open },
     StoreKind {
         name: "rclone",
@@ -166,7 +166,7 @@ pub fn kind_names() -> Vec<&'static str> {
 pub fn open(section: &Section, host: &Host) -> Result<Box<dyn Store>> {
     match KINDS.iter().find(|kind| kind.name == section.kind) {
         Some(kind) => (kind.open)(section, host),
-        None => Err(Fault::usage(format!("{}: is no kind of store", section.kind)).into()),
+        None => Err(Fault::usage(format!("{}: unknown kind of store", section.kind)).into()),
     }
 }
 

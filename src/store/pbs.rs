@@ -125,8 +125,8 @@ pub(super) fn open(section: &Section, host: &Host) -> Result<Box<dyn Store>> {
     let told = public.entries.iter().find(|entry| [PASSWORD, KEY_PASSWORD].contains(&entry.key.as_str()));
     if let Some(entry) = told {
         let error = public
-            .error_at(&entry.key, &format!("'{}' is a secret, and others may read this file", entry.key));
-        let hint = format!("put it under 'pbs: {}' in secrets.cfg, and make a new one", section.id);
+            .error_at(&entry.key, &format!("'{}' is a secret, and others can read this file", entry.key));
+        let hint = format!("create a new one, and put it under 'pbs: {}' in secrets.cfg", section.id);
         return Err(usage(error.hinted(hint)));
     }
 
@@ -186,17 +186,19 @@ fn check(section: &Section, options: &Options) -> Result<(), SyntaxError> {
     if *timeout == 0 {
         let error =
             section.error_at("timeout", "timeout: without a limit a silent server would stop all runs");
-        return Err(error.hinted("give it seconds"));
+        return Err(error.hinted("set a number of seconds"));
     }
 
     match (encrypt, keyfile) {
         (false, Some(_)) => {
-            let error = section.error_at("keyfile", "keyfile: the client's own encryption is not asked for");
-            Err(error.hinted("snapshots are sealed by `recipient`; `encrypt yes` encrypts them once more"))
+            let error = section.error_at("keyfile", "keyfile: the encryption of the client is not enabled");
+            Err(error.hinted(
+                "`recipient` encrypts the snapshots; `encrypt yes` encrypts them again in the client",
+            ))
         }
         (true, None) => {
             let error = section.error_at("encrypt", "encrypt: needs a keyfile");
-            Err(error.hinted("`proxmox-backup-client key create FILE` makes one"))
+            Err(error.hinted("create one with `proxmox-backup-client key create FILE`"))
         }
         _ => Ok(()),
     }
@@ -257,8 +259,9 @@ impl Pbs {
         command.extend(["--output-format", "json"]);
         let output = self.tool.run(&self.args(&command), self.limit(), LISTING_MAX_BYTES)?;
         match output.status {
-            ToolStatus::Exit(0) => serde_json::from_slice(&output.stdout)
-                .with_context(|| format!("store '{}': the client's listing is no JSON", self.tool.store)),
+            ToolStatus::Exit(0) => serde_json::from_slice(&output.stdout).with_context(|| {
+                format!("store '{}': the list from the client is not JSON", self.tool.store)
+            }),
             _ => Err(self.tool.failed("list its snapshots", &output)),
         }
     }
@@ -305,7 +308,7 @@ impl Store for Pbs {
         let size = fs::metadata(file)?.len();
         if self.find(id)?.is_some() {
             return Err(anyhow!(
-                "store '{}': cannot write {id}: a snapshot of this name is there",
+                "store '{}': cannot write {id}: a snapshot of this name exists",
                 self.tool.store
             ));
         }
@@ -394,7 +397,7 @@ impl Store for Pbs {
         self.transfer(&format!("download {id}"), &["restore", &path, ARCHIVE, &target], found.size)?;
         let file = folder.join(id.file_name());
         let whole = file.symlink_metadata().is_ok_and(|meta| meta.is_file());
-        ensure!(whole, "store '{}': {id} holds no file of its name", self.tool.store);
+        ensure!(whole, "store '{}': {id} contains no file of its name", self.tool.store);
         fs::set_permissions(&file, fs::Permissions::from_mode(0o600))?;
         Ok(Fetched::downloaded(file, PathBuf::from(self.place_of(id)), scratch))
     }
@@ -406,7 +409,7 @@ fn hint(said: &str) -> Option<&'static str> {
     let any = |words: &[&str]| words.iter().any(|word| said.contains(word));
 
     if any(&["older than last backup"]) {
-        Some("the server takes only what is newer than the last one of this host; is the clock right?")
+        Some("the server accepts only snapshots newer than the last one of this host; is the clock right?")
     } else if any(&[
         "permission check failed",
         "authentication failed",
@@ -415,14 +418,14 @@ fn hint(said: &str) -> Option<&'static str> {
         "backup owner check failed",
     ]) {
         Some(
-            "is the token's secret right, and has it the role DatastoreBackup on this datastore and namespace?",
+            "is the secret of the token right, and does it have the role DatastoreBackup on this datastore and namespace?",
         )
     } else if any(&["certificate validation failed", "fingerprint"]) {
         Some("`fingerprint` is the server's: `proxmox-backup-manager cert info` there shows it")
     } else if any(&["namespace", "no such datastore", "datastore"]) {
-        Some("are the datastore and the namespace there, and named right?")
+        Some("do the datastore and the namespace exist, and are their names right?")
     } else if any(&["no space left", "quota"]) {
-        Some("make room on the server; its garbage collection frees what was removed")
+        Some("free some space on the server; its garbage collection frees what was removed")
     } else if any(&["connection refused", "timed out", "connect", "dns", "lookup"]) {
         Some("the server does not answer; is it up, and the address right?")
     } else {

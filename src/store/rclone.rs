@@ -76,7 +76,7 @@ pub(super) fn open(section: &Section, host: &Host) -> Result<Box<dyn Store>> {
 
     let named = options.config.as_ref().map(|path| host.path(path));
     if let Some(path) = named.as_ref().filter(|path| !path.is_file()) {
-        let error = public.error_at("config", &format!("{}: there is no such file", path.display()));
+        let error = public.error_at("config", &format!("{}: no such file", path.display()));
         return Err(usage(error.hinted("`rclone config file` shows where rclone keeps its remotes")));
     }
 
@@ -150,7 +150,7 @@ impl Rclone {
         let output = self.run(&command, self.limit(), LISTING_MAX_BYTES)?;
         match output.status {
             ToolStatus::Exit(0) => serde_json::from_slice(&output.stdout)
-                .with_context(|| format!("store '{}': rclone's listing is no JSON", self.tool.store)),
+                .with_context(|| format!("store '{}': the list from rclone is not JSON", self.tool.store)),
             NO_FOLDER => Ok(Vec::new()),
             _ => Err(self.tool.failed(&format!("list {place}"), &output)),
         }
@@ -169,7 +169,7 @@ impl Rclone {
             // Object stores have a folder of every name.
             ToolStatus::Exit(0) => serde_json::from_slice::<Listed>(&output.stdout)
                 .map(|one| Some(one).filter(|one| !one.is_dir))
-                .with_context(|| format!("store '{}': rclone's answer is no JSON", self.tool.store)),
+                .with_context(|| format!("store '{}': the answer of rclone is not JSON", self.tool.store)),
             NO_FOLDER | NO_FILE => Ok(None),
             _ => Err(self.tool.failed(&format!("look at {place}"), &output)),
         }
@@ -187,9 +187,9 @@ impl Rclone {
             return Ok(known);
         }
 
-        let said = self.done("reach it", &["backend", "features", &self.options.remote], self.limit())?;
+        let said = self.done("connect", &["backend", "features", &self.options.remote], self.limit())?;
         let answer: Answer = serde_json::from_slice(&said)
-            .with_context(|| format!("store '{}': rclone's features are no JSON", self.tool.store))?;
+            .with_context(|| format!("store '{}': the features from rclone are not JSON", self.tool.store))?;
         let can = |what: &str| answer.features.get(what).copied().unwrap_or_default();
         let known = answer.hashes.unwrap_or_default();
         let hash =
@@ -227,10 +227,12 @@ impl Rclone {
             Checksum::Remote => {
                 let Some((hash, there)) = there.hashes.iter().find(|(_, value)| !value.is_empty()) else {
                     let what = format!(
-                        "store '{}': the remote tells no hash; only the size was compared",
+                        "store '{}': the remote has no hash; only the size was compared",
                         self.tool.store
                     );
-                    return Ok(Some(Problem::notice(what).hint("`checksum download` reads it back instead")));
+                    return Ok(Some(
+                        Problem::notice(what).hint("use `checksum download` to read it back instead"),
+                    ));
                 };
                 ensure!(sum(hash, &[&local])? == *there, self.differs(place, &format!("its {hash} differs")));
                 Ok(None)
@@ -269,7 +271,7 @@ impl Rclone {
     }
 
     fn taken(&self, path: &str) -> anyhow::Error {
-        anyhow!("store '{}': cannot write {path}: a snapshot of this name is there", self.tool.store)
+        anyhow!("store '{}': cannot write {path}: a snapshot of this name exists", self.tool.store)
     }
 
     /// Deletes files of one host's folder by name. What is not there is fine.
@@ -482,7 +484,7 @@ impl Store for Rclone {
         let local = file.to_string_lossy().into_owned();
         self.done(&format!("download {path}"), &["copyto", &path, &local], self.transfer_limit(size))?;
         fs::set_permissions(&file, fs::Permissions::from_mode(0o600))?;
-        ensure!(fs::metadata(&file)?.len() == size, "store '{}': {path} came incomplete", self.tool.store);
+        ensure!(fs::metadata(&file)?.len() == size, "store '{}': {path} is incomplete", self.tool.store);
         Ok(Fetched::downloaded(file, PathBuf::from(path), scratch))
     }
 }

@@ -135,11 +135,13 @@ const REFUSED: [&str; 22] = [
 pub(super) fn check(section: &Section, options: &Options) -> Result<(), SyntaxError> {
     let Some(end) = options.remote.find(':') else {
         let error =
-            section.error_at("remote", "remote: is NAME:path, as `rclone listremotes` shows the names");
-        return Err(error.hinted("a folder of this host is a 'dir' store"));
+            section.error_at("remote", "remote: must be NAME:path, see `rclone listremotes` for the names");
+        return Err(error.hinted("use a 'dir' store for a directory of this host"));
     };
     if options.remote.starts_with('-') || options.remote.contains(|c: char| c.is_control()) {
-        return Err(section.error_at("remote", "remote: is NAME:path").hinted("see `rclone listremotes`"));
+        return Err(section
+            .error_at("remote", "remote: must be NAME:path")
+            .hinted("see `rclone listremotes`"));
     }
 
     let secret = if end == 0 {
@@ -149,9 +151,9 @@ pub(super) fn check(section: &Section, options: &Options) -> Result<(), SyntaxEr
         None
     };
     if let Some((key, _)) = secret {
-        let message = format!("remote: '{key}' is a secret, and others may read this file");
+        let message = format!("remote: '{key}' is a secret, and others can read this file");
         let hint = format!(
-            "put `{key} …` under 'rclone: {}' in secrets.cfg, and make a new one, for this one was readable",
+            "create a new one, because others could read this one, and put `{key} …` under 'rclone: {}' in secrets.cfg",
             section.id
         );
         return Err(section.error_at("remote", &message).hinted(hint));
@@ -169,7 +171,7 @@ pub(super) fn check(section: &Section, options: &Options) -> Result<(), SyntaxEr
         let same =
             |refused: &str| name == refused || refused.len() > 2 && name.starts_with(&format!("{refused}-"));
         if REFUSED.iter().any(|refused| same(refused)) {
-            let message = format!("flags: '{name}' is not for a store");
+            let message = format!("flags: '{name}' is not allowed for a store");
             return Err(section.error_at("flags", &message).hinted("it changes what is done, not how"));
         }
     }
@@ -178,13 +180,13 @@ pub(super) fn check(section: &Section, options: &Options) -> Result<(), SyntaxEr
         if value == 0 {
             let error =
                 section.error_at(key, &format!("{key}: without a limit a silent server would stop all runs"));
-            return Err(error.hinted("give it seconds"));
+            return Err(error.hinted("set a number of seconds"));
         }
     }
 
     if options.retries == 0 || options.transfers == 0 {
         let key = if options.retries == 0 { "retries" } else { "transfers" };
-        return Err(section.error_at(key, &format!("{key}: is at least 1")));
+        return Err(section.error_at(key, &format!("{key}: must be at least 1")));
     }
     Ok(())
 }
@@ -246,13 +248,13 @@ pub(super) fn hint(said: &str) -> Option<&'static str> {
     if any(&["didn't find section in config file"]) {
         Some("`rclone listremotes` shows the remotes; `config` names another configuration file")
     } else if any(&["no space left", "disk space", "insufficient storage", "quota", "507 "]) {
-        Some("make room there, or keep less")
+        Some("free some space there, or keep fewer snapshots")
     } else if any(&["unauthorized", "401", "403", "accessdenied", "access denied", "couldn't connect ssh"]) {
-        Some("the other side refuses; are the credentials right, and may they write there?")
+        Some("the server refused; are the credentials right, and do they allow to write there?")
     } else if any(&["connection refused", "no such host", "i/o timeout", "no route to host", "dial tcp"]) {
-        Some("the other side does not answer; is it up, and the name right?")
+        Some("the server does not answer; is it up, and is the name right?")
     } else if any(&["is it obscured"]) {
-        Some("rclone keeps its passwords obscured: put what `rclone obscure -` makes of it into secrets.cfg")
+        Some("rclone needs obscured passwords: put the output of `rclone obscure -` into secrets.cfg")
     } else if any(&["couldn't decrypt configuration", "unable to decrypt"]) {
         Some("put rclone's configuration password as `config-pass` into secrets.cfg")
     } else {
@@ -319,7 +321,9 @@ mod tests {
     fn a_flag_that_would_make_a_run_say_ok_for_nothing_is_refused() {
         for flag in ["--dry-run", "-n", "--max-size=1", "--include=*", "--filter-from=x", "--rc-addr=:80"] {
             assert!(
-                checked(&format!("\tremote a:b\n\tflags {flag}\n")).unwrap_err().contains("not for a store")
+                checked(&format!("\tremote a:b\n\tflags {flag}\n"))
+                    .unwrap_err()
+                    .contains("not allowed for a store")
             );
         }
     }

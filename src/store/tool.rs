@@ -52,27 +52,25 @@ impl Tool {
 
         let ran = self.exec.run(&cmd).with_context(|| format!("store '{}'", self.store))?;
         let Some(output) = ran else {
-            let message = format!("store '{}': there is no {} on this host", self.store, self.program);
+            let message = format!("store '{}': {} is not installed on this host", self.store, self.program);
             return Err(Fault::failed(message).hint(self.missing).into());
         };
         check_stopped()?;
         if output.status == ToolStatus::TimedOut {
             let what = args.first().map(String::as_str).unwrap_or_default();
             let message = format!(
-                "store '{}': {} {what} did not end within {} s",
+                "store '{}': {} {what} did not finish within {} s",
                 self.store,
                 self.program,
                 limit.as_secs()
             );
             let fault = Fault::failed(message);
-            return Err(fault
-                .hint("is the other side up, and the way to it? its `timeout` is the limit")
-                .into());
+            return Err(fault.hint("is the server up and reachable? `timeout` sets the limit").into());
         }
 
         anyhow::ensure!(
             !output.truncated || output.status != ToolStatus::Exit(0),
-            "store '{}': {} said more than {} MiB",
+            "store '{}': {} printed more than {} MiB",
             self.store,
             self.program,
             max_bytes >> 20

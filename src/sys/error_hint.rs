@@ -15,19 +15,19 @@ pub fn hint(error: &anyhow::Error) -> Option<&'static str> {
     let cause = error.chain().find_map(|cause| cause.downcast_ref::<io::Error>())?;
 
     match cause.kind() {
-        io::ErrorKind::PermissionDenied if files::is_root() => {
-            Some("not even root may: `lsattr -d` tells what is immutable, `findmnt -T` what holds it")
-        }
+        io::ErrorKind::PermissionDenied if files::is_root() => Some(
+            "even root is not allowed to: see `lsattr -d` for immutable files and `findmnt -T` for the mount",
+        ),
         io::ErrorKind::PermissionDenied => Some("run it as root"),
         io::ErrorKind::StorageFull => {
-            Some("make room there (`df` shows the space, `df -i` the files), or choose another place")
+            Some("free some space there (see `df` and `df -i`), or use another place")
         }
-        io::ErrorKind::QuotaExceeded => Some("make room there, or choose another place"),
+        io::ErrorKind::QuotaExceeded => Some("free some space there, or use another place"),
         io::ErrorKind::ReadOnlyFilesystem => {
-            Some("see with `dmesg` why and mount it writable, or choose another place")
+            Some("see `dmesg` for the cause and mount it writable, or use another place")
         }
-        io::ErrorKind::StaleNetworkFileHandle => Some("the share was taken away; mount it again"),
-        _ if files::is_device_error(cause) => Some("the disk or the share fails; `dmesg` says more"),
+        io::ErrorKind::StaleNetworkFileHandle => Some("the share is gone; mount it again"),
+        _ if files::is_device_error(cause) => Some("the disk or the share fails; see `dmesg`"),
         _ => None,
     }
 }

@@ -69,7 +69,7 @@ pub fn lock(root: &Path, path: &str, wait: Duration) -> Result<Option<GuestLock>
                     let message = format!("something else holds the lock {path}");
                     let fault = Fault::new(FaultKind::Locked, message);
                     return Err(fault
-                        .hint("a task of this guest changes it now: wait for its end, then try again")
+                        .hint("a task of this guest is changing it: wait until it ends, then try again")
                         .into());
                 }
                 std::thread::sleep(POLL);

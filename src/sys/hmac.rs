@@ -29,7 +29,7 @@ impl HmacKey {
             }
             read => read.with_context(shown)?,
         };
-        anyhow::ensure!(bytes.len() == KEY_BYTES, "{}: is no key of ours", path.display());
+        anyhow::ensure!(bytes.len() == KEY_BYTES, "{}: is not a key of pbx-config", path.display());
         Ok(Self(hmac::Key::new(hmac::HMAC_SHA256, &bytes)))
     }
 
@@ -46,7 +46,7 @@ impl HmacKey {
 
 fn random() -> Result<[u8; KEY_BYTES]> {
     let random = rand::generate(&rand::SystemRandom::new());
-    Ok(random.ok().context("the kernel gives no random numbers")?.expose())
+    Ok(random.ok().context("the kernel provides no random numbers")?.expose())
 }
 
 #[cfg(test)]

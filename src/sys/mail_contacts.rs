@@ -82,7 +82,7 @@ pub fn notifications(host: &Host, product: Product) -> Result<(String, String)> 
 pub fn spool(host: &Host, id: &str, entry: &[u8]) -> Result<()> {
     const MODE: u32 = 0o600;
     let folder = host.path(PBS_SPOOL);
-    anyhow::ensure!(folder.is_dir(), "{}: there is no such folder", folder.display());
+    anyhow::ensure!(folder.is_dir(), "{}: no such directory", folder.display());
     files::replace(&folder.join(format!("{id}.json")), MODE, entry)
 }
 

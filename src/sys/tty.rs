@@ -92,6 +92,6 @@ fn read_line(tty: &File) -> Result<Option<Zeroizing<String>>> {
         }
     }
 
-    let text = std::str::from_utf8(&line).map_err(|_| io::Error::other("the answer is no text"))?;
+    let text = std::str::from_utf8(&line).map_err(|_| io::Error::other("the answer is not text"))?;
     Ok(Some(Zeroizing::new(text.to_owned())))
 }

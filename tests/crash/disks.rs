@@ -106,7 +106,7 @@ fn root_is_not_told_to_be_root() {
     bench.reset();
     let done = bench.tampered(rename, "error=EPERM", &["backup"]);
     failed_well(&bench, &done, "operation not permitted", "EPERM");
-    assert!(done.err.contains("not even root may"), "{}", done.err);
+    assert!(done.err.contains("even root is not allowed to"), "{}", done.err);
 }
 
 /// The last call that makes the file in a folder durable; a snapshot is half there from then on.

@@ -185,7 +185,7 @@ fn an_error_at_any_change_of_an_extraction_is_told_and_leaves_no_target() {
         let done = bench.tampered(call, &format!("error={errno}"), &verb);
         let when = format!("{errno} at {call}\n{}\n{}", done.out, done.err);
         if call.name.contains("xattr") {
-            assert!(done.code() == Some(0) && done.out.contains("cannot be kept here"), "{when}");
+            assert!(done.code() == Some(0) && done.out.contains("cannot be set here"), "{when}");
             continue;
         }
         assert_eq!(done.code(), Some(1), "{when}");

@@ -333,7 +333,7 @@ fn kinds_that_could_be_opened_instead_of_read_reach_no_disk() {
         let blocks = member(kind, b"etc/motd", b"", b"");
         let part = of("banners")(Part { blocks, ..file("etc/motd", "") });
         let forge = Forge { parts: vec![part], ..Forge::new() };
-        refused_on_slash(&forge.bytes(), 4, "is of kind");
+        refused_on_slash(&forge.bytes(), 4, "is of type");
     }
 }
 
@@ -357,7 +357,7 @@ fn a_folder_swapped_for_a_link_in_the_midst_of_a_restore_stops_it() {
     let before = slash.picture();
     let (_, err) = slash.exits(1, &["restore", &snapshot, "--yes"]);
     assert!(
-        err.contains("cannot put back /etc/network/interfaces: its folder is a link or a file now"),
+        err.contains("cannot put back /etc/network/interfaces: its directory is a link or a file now"),
         "{err}"
     );
     assert_eq!(slash.read("srv/out/interfaces"), "auto lo\n");

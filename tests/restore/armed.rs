@@ -43,11 +43,11 @@ fn nobody_confirms_and_it_is_undone() {
     let before = picture(&host);
     let done = run(&host, &["env"], &[&RESTORE[..], &["--confirm-within", "2s"]].concat());
     assert_eq!(done.status.code(), Some(5), "{}", text(&done));
-    assert!(text(&done).contains("nobody confirmed it"), "{}", text(&done));
+    assert!(text(&done).contains("it was not confirmed"), "{}", text(&done));
     tree::assert_same(&picture(&host), &before);
     assert!(!armed_file(&host).exists());
     let log = run(&host, &["env"], &["log", "--restores"]);
-    assert!(text(&log).contains("undone by itself"), "{}", text(&log));
+    assert!(text(&log).contains("rolled back automatically"), "{}", text(&log));
 }
 
 #[test]
@@ -72,7 +72,7 @@ fn the_one_who_waits_is_killed_and_it_is_undone_all_the_same() {
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
     let done = restore.wait_with_output().unwrap();
     assert_eq!(done.status.code(), Some(5), "{}", text(&done));
-    assert!(text(&done).contains("nobody confirmed it"), "{}", text(&done));
+    assert!(text(&done).contains("it was not confirmed"), "{}", text(&done));
     tree::assert_same(&picture(&host), &before);
     assert!(!armed_file(&host).exists());
 }
@@ -196,8 +196,8 @@ fn who_stops_watching_hears_that_it_is_still_armed() {
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
     let done = restore.wait_with_output().unwrap();
     assert_eq!(done.status.code(), Some(1), "{}", text(&done));
-    assert!(text(&done).contains("is still armed, and undoes itself in "), "{}", text(&done));
-    assert!(text(&done).contains("`pbx-config confirm` from a new session keeps it"), "{}", text(&done));
+    assert!(text(&done).contains("is still armed, and is rolled back in "), "{}", text(&done));
+    assert!(text(&done).contains("`pbx-config confirm` in a new session keeps it"), "{}", text(&done));
     assert!(armed_file(&host).exists());
     assert_eq!(run(&host, &["env"], &["undo"]).status.code(), Some(0));
 }
@@ -222,7 +222,11 @@ fn what_is_half_done_cannot_be_kept_but_goes_on_and_is_armed_anew() {
     let kept = run(&host, &["setsid", "--wait"], &["confirm"]);
     assert_eq!(kept.status.code(), Some(5), "{}", text(&kept));
     assert!(text(&kept).contains("it is half done"), "{}", text(&kept));
-    assert!(text(&kept).contains(&format!("`pbx-config restore --resume {id}` goes on")), "{}", text(&kept));
+    assert!(
+        text(&kept).contains(&format!("`pbx-config restore --resume {id}` resumes it")),
+        "{}",
+        text(&kept)
+    );
     assert!(armed_file(&host).exists());
     // Another one is still kept out.
     assert_eq!(run(&host, &["env"], &RESTORE).status.code(), Some(11));
@@ -337,7 +341,7 @@ fn one_that_hangs_while_it_is_applied_is_ended_and_undone() {
     wait_for("undone", || !armed_file(&host).exists());
     tree::assert_same(&picture(&host), &before);
     let log = run(&host, &["env"], &["log", "--restores"]);
-    assert!(self::text(&log).contains("undone by itself"), "{}", self::text(&log));
+    assert!(self::text(&log).contains("rolled back automatically"), "{}", self::text(&log));
 }
 
 #[test]

@@ -118,7 +118,7 @@ fn a_card_of_another_name_is_renamed_wherever_it_stands_and_undone() {
         "{}",
         plan.out
     );
-    assert!(plan.out.contains("/etc/wireguard/wg0.conf: names nic0, which is enp5s0 here: look at it"));
+    assert!(plan.out.contains("/etc/wireguard/wg0.conf: names nic0, which is enp5s0 here: check it"));
     let done = restore(&host, RENAMED, &["--yes"]);
     assert!(matches!(done.exit, Exit::Ok | Exit::Problems), "{}\n{}", done.out, done.err);
     assert_named(&host, "enp5s0", OLD);
@@ -136,7 +136,7 @@ fn a_card_that_no_address_matches_is_a_thing_to_do_by_hand_and_stops_what_needs_
     let advice = told(&plan, "advice", "text");
     assert!(
         advice.contains(
-            "the snapshot's card nic0 (02:00:00:00:00:10) is not here under any name; say which card takes its \
+            "the snapshot's NIC nic0 (02:00:00:00:00:10) is not here under any name; say which card takes its \
              place: here are enp9s0 (02:00:00:00:00:99)"
         ),
         "{advice}"
@@ -147,7 +147,7 @@ fn a_card_that_no_address_matches_is_a_thing_to_do_by_hand_and_stops_what_needs_
     assert!(told(&plan, "refused", "hint").contains("as with --nic nic0=enp9s0"), "{plan}");
     let asked =
         restore(&host, NEW_BOARD, &["--only", "network,network-links", "--yes"]).exits(Exit::Problems);
-    assert!(asked.out.contains("no card here has that address"), "{}", asked.out);
+    assert!(asked.out.contains("no NIC here has that MAC address"), "{}", asked.out);
     // What hangs on no address is not held up, but the names of cards are as they were.
     for path in ["etc/network/interfaces", "usr/local/lib/systemd/network/50-pmx-nic0.link"] {
         assert_eq!(fs::read_to_string(host.root.join(path)).unwrap(), "# of the new installation\n");
@@ -203,7 +203,7 @@ fn within_the_database_cards_are_renamed_just_as_file_by_file() {
     let note = "/etc/pve/firewall/cluster.fw: nic0 is enp9s0 here (1 place rewritten)";
     assert!(plan.out.contains(note), "{}", plan.out);
     let without = restore(&host, NEW_BOARD, &[&args[..4], &["--dry-run"]].concat()).ok();
-    assert!(without.out.contains("say which card takes its place: here are enp9s0"), "{}", without.out);
+    assert!(without.out.contains("name the NIC that replaces it: this host has enp9s0"), "{}", without.out);
     let wrong = [&args[..5], &["nic7=enp9s0", "--dry-run"]].concat();
     restore(&host, NEW_BOARD, &wrong).exits(Exit::Usage);
     let done = restore(&host, NEW_BOARD, &[&args[..], &["--yes"]].concat());
@@ -222,16 +222,16 @@ fn cards_that_are_not_there_are_refused_on_either_side() {
     for (words, said) in [
         (
             &["--nic", "nic7=enp9s0"][..],
-            "--nic nic7=enp9s0: the snapshot knows no card 'nic7'\nhint: it had nic0 (",
+            "--nic nic7=enp9s0: the snapshot has no NIC 'nic7'\nhint: it had nic0 (",
         ),
         (
             &["--nic", "nic0=enp8s0"],
-            "--nic nic0=enp8s0: this host has no card 'enp8s0'\nhint: here are enp9s0 (",
+            "--nic nic0=enp8s0: this host has no NIC 'enp8s0'\nhint: here are enp9s0 (",
         ),
         (&["--nic", "nic0"], "--nic 'nic0' is not OLD=NEW"),
         (&["--nic", "nic0=enp9s0", "--nic", "nic0=nic0"], "--nic gives 'nic0' two names"),
-        (&["--nic", "nic0=enp9s0", "--nic", "bond0=enp9s0"], "--nic makes two cards 'enp9s0'"),
-        (&["--nic", "nic0=enp9s0", "--only", "cron"], "nothing of what is selected names a network card"),
+        (&["--nic", "nic0=enp9s0", "--nic", "bond0=enp9s0"], "--nic gives two NICs the name 'enp9s0'"),
+        (&["--nic", "nic0=enp9s0", "--only", "cron"], "no selected file contains the name of a NIC"),
     ] {
         let done = restore(&host, NEW_BOARD, &[words, &["--yes"]].concat()).exits(Exit::Usage);
         assert!(done.err.contains(said), "{words:?}: {}", done.err);

@@ -86,7 +86,7 @@ pub fn killed_at(
             };
             if goes_on {
                 let (_, said) = plain(host, &["restore", "--resume", id]);
-                assert!(contents(host) == goal || said.contains("is done already"), "{when}: {said}");
+                assert!(contents(host) == goal || said.contains("is already applied"), "{when}: {said}");
                 tree::assert_same(&contents(host), &goal);
             }
             let (code, said) = plain(host, &["undo", id]);

@@ -117,7 +117,7 @@ fn probes_that_are_good_three_times_in_a_row_confirm_by_themselves() {
     assert_eq!(second.status.code(), Some(11), "{}", text(&second));
     let done = restore.wait_with_output().unwrap();
     assert_eq!(done.status.code(), Some(0));
-    assert!(text(&done).contains("confirmed  it stays"), "{}", text(&done));
+    assert!(text(&done).contains("confirmed  it is kept"), "{}", text(&done));
     assert!(network(&host).len() > 10 && !armed_file(&host).exists());
     assert_eq!(server.got().len(), 5, "{:?}", server.got());
     let log = text(&run(&host, &["env"], &["log", "--restores"]));
@@ -131,11 +131,11 @@ fn probes_that_will_not_do_what_they_are_meant_for_are_told_beforehand() {
     let args = ["restore", "latest", "--yes", "--only", "hosts", "--probe", "ping:10.0.0.1"];
     let done = run(&host, &["env"], &args);
     assert_eq!(done.status.code(), Some(0));
-    assert!(text(&done).contains("it is not armed, no probe is asked"), "{}", text(&done));
+    assert!(text(&done).contains("it is not armed, and probes are not used"), "{}", text(&done));
     host.write("etc/hosts", "y\n");
     let done = run(&host, &["env"], &[&args[..], &["--json"]].concat());
     let restored: serde_json::Value = serde_json::from_slice(&done.stdout).unwrap();
-    assert!(restored["problems"][0]["what"].as_str().unwrap().contains("no probe is asked"), "{restored}");
+    assert!(restored["problems"][0]["what"].as_str().unwrap().contains("probes are not used"), "{restored}");
 }
 
 #[test]
@@ -149,9 +149,12 @@ fn probes_that_are_not_good_undo_before_the_time_to_confirm_is_over() {
     let done = run(&host, &["env"], &[&RESTORE[..], &args].concat());
     let said = text(&done);
     assert_eq!(done.status.code(), Some(5), "{said}");
-    assert!(said.contains("not good before the restore either: https://127.0.0.1:"), "{said}");
-    assert!(said.contains("undone by itself: its probes failed: https://127.0.0.1:"), "{said}");
-    assert!(said.contains("/503: answers with status 503") && !said.contains("nobody confirmed"), "{said}");
+    assert!(said.contains("this probe also failed before the restore: https://127.0.0.1:"), "{said}");
+    assert!(said.contains("rolled back automatically: its probes failed: https://127.0.0.1:"), "{said}");
+    assert!(
+        said.contains("/503: answers with status 503") && !said.contains("it was not confirmed"),
+        "{said}"
+    );
     super::tree::assert_same(&picture(&host), &before);
     assert!(!armed_file(&host).exists());
     let log = text(&run(&host, &["env"], &["log", "--restores"]));

@@ -89,7 +89,7 @@ fn on_a_host_of_another_name_what_names_the_old_one_is_left_alone() {
     let snap = host.snapshot_file();
     let plan = host.run(&["restore", snap.to_str().unwrap(), "--dry-run", "--json"]).ok().json();
     assert_eq!(plan["differences"][0]["what"], "host name");
-    assert_eq!(refused(&plan, "hostname"), ["names the host pbs1"]);
+    assert_eq!(refused(&plan, "hostname"), ["contains the host name pbs1"]);
     let named = ["restore", snap.to_str().unwrap(), "--dry-run", "--json", "--only", "hostname"];
     assert_eq!(steps(&host.run(&named).ok().json()), ["etc/hostname"]);
 }
@@ -113,7 +113,7 @@ fn a_folder_that_is_a_link_here_leads_nothing_out_of_the_host() {
     fs::remove_dir_all(host.root.join("etc/network")).unwrap();
     std::os::unix::fs::symlink(&outside, host.root.join("etc/network")).unwrap();
     let plan = host.run(&["restore", "latest", "--dry-run", "--json"]).ok().json();
-    assert_eq!(refused(&plan, "network"), ["its folder /etc/network is a link here"]);
+    assert_eq!(refused(&plan, "network"), ["its directory /etc/network is a link here"]);
     host.run(&["restore", "latest", "--yes"]);
     assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
 }
@@ -126,7 +126,7 @@ fn a_lock_that_is_held_undoes_what_was_done_before_it() {
     fs::create_dir_all(host.root.join("etc/pve/priv/lock/file-storage_cfg")).unwrap();
     let done = host.run(&["restore", "latest", "--yes", "--only", "cron,storage"]).exits(Exit::Locked);
     assert!(done.err.contains("something else holds the lock 'file-storage_cfg'"), "{}", done.err);
-    assert!(done.err.contains("all that was done before is undone again"), "{}", done.err);
+    assert!(done.err.contains("the steps that were done are undone again"), "{}", done.err);
     tree::assert_same(&picture(&host), &before);
 }
 
@@ -221,7 +221,7 @@ fn words_that_name_nothing_are_told_with_the_nearest() {
         assert!(done.err.contains(&format!("did you mean {meant}")), "{word}: {}", done.err);
     }
     let done = host.run(&["restore", "latest", "--skip", "network", "tape"]).exits(Exit::Usage);
-    assert!(done.err.contains("take it with --only tape"), "{}", done.err);
+    assert!(done.err.contains("use --only tape"), "{}", done.err);
     let done = host.run(&["restore", "latest", "--storage", "a=a"]).exits(Exit::Usage);
     assert!(done.err.contains("both names are the same"), "{}", done.err);
     host.run(&["restore", "latest", "--probe", "pong:x"]).exits(Exit::Usage);
@@ -286,7 +286,7 @@ fn without_words_it_asks_for_snapshot_and_choice_and_once_for_the_plan() {
     change(&host);
     let before = picture(&host);
     let (_, said) = typed(&host, "restore", "1\n1\nno\n");
-    assert!(said.contains("Which snapshot?") && said.contains("What of it?"), "{said}");
+    assert!(said.contains("Which snapshot?") && said.contains("What do you want to restore?"), "{said}");
     assert!(said.contains("Do this? Type yes:") && said.contains("nothing was changed"), "{said}");
     tree::assert_same(&picture(&host), &before);
     let (_, said) = typed(&host, "restore", "1\n4\n1\nyes\n");

@@ -145,7 +145,7 @@ fn a_plan_edited_in_any_place_is_refused() {
     for broken in [&text[..text.len() / 2], "", "[]", "null", "{}", "not json"] {
         fs::write(&file, broken).unwrap();
         let done = host.run(&["restore", "--apply", &file, "--yes"]).exits(Exit::Usage);
-        assert!(done.err.contains("is no plan"), "{broken}: {}", done.err);
+        assert!(done.err.contains("is not a plan"), "{broken}: {}", done.err);
     }
     // Laid out by another tool it says the same.
     fs::write(&file, plan.to_string()).unwrap();
@@ -209,7 +209,7 @@ fn a_plan_of_another_host_or_of_a_newer_version_is_called_so() {
 
     let newer = json!({ "format": 2, "everything": "else" });
     fs::write(&file, newer.to_string()).unwrap();
-    refused(&host, &file, Exit::Usage, "is a plan of format 2, this version knows 1");
+    refused(&host, &file, Exit::Usage, "is a plan of format 2, this version reads 1");
     fs::remove_file(&file).unwrap();
     let done = host.run(&["restore", "--apply", &file, "--yes"]);
     assert_ne!(done.exit, Exit::Ok);

@@ -102,7 +102,7 @@ fn a_unit_that_does_not_come_up_is_a_problem_beside_the_way_back() {
     let (exec, _) = Tools::new(&["chrony"], &["chrony"]);
     let done = host.run_with(&["restore", "latest", "--yes", "--only", "time-sync"], Box::new(exec));
     assert_eq!(done.exit, Exit::Problems);
-    assert!(done.out.contains("chrony: did not come up"), "{}", done.out);
+    assert!(done.out.contains("chrony: did not start"), "{}", done.out);
     assert!(done.out.contains("undo it with: pbx-config undo"), "{}", done.out);
 }
 

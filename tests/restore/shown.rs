@@ -58,8 +58,8 @@ fn a_file_that_is_rewritten_shows_how() {
     let said = host.run(&args).ok().out;
     assert!(said.contains("replace    /etc/mailname  (+1 -1 lines)\n"), "{said}");
     assert!(said.contains("replace    /etc/hosts  (+1 -1 lines)\n      "), "{said}");
-    assert!(said.contains("the node's files come to this one"), "{said}");
-    assert!(!said.contains("`--node OLD=NEW` says so"), "{said}");
+    assert!(said.contains("the node's files are restored to this node"), "{said}");
+    assert!(!said.contains("`--node OLD=NEW` is used"), "{said}");
 }
 
 #[test]
@@ -146,6 +146,6 @@ fn a_plan_in_a_file_says_how_it_is_done() {
     let link = host.beside("link");
     std::os::unix::fs::symlink("/dev/null", &link).unwrap();
     let done = host.run(&["restore", "latest", "--plan", link.to_str().unwrap()]).exits(Exit::Usage);
-    assert!(done.err.contains("is no file"), "{}", done.err);
+    assert!(done.err.contains("is not a file"), "{}", done.err);
     assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
 }

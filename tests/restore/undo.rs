@@ -119,10 +119,10 @@ fn one_that_was_killed_is_told_by_the_audit_by_check_by_status_and_by_the_next()
     let id = said.lines().find_map(|line| line.strip_prefix("to undo it: pbx-config undo ")).unwrap();
     let lines = host.run(&["log", "--restores"]).ok().out;
     assert!(lines.contains(id) && lines.contains("begun"), "{lines}");
-    let ways = format!("`pbx-config undo {id}` goes back, `pbx-config restore --resume {id}` goes on");
+    let ways = format!("`pbx-config undo {id}` undoes it, `pbx-config restore --resume {id}` resumes it");
     for args in [&["check"][..], &["status"], &["restore", "latest", "--dry-run"]] {
         let (_, said) = plain(&host, args);
-        assert!(said.contains(&format!("{id} was cut short: half done")), "{args:?}: {said}");
+        assert!(said.contains(&format!("{id} was interrupted: half done")), "{args:?}: {said}");
         assert!(said.contains(&ways), "{args:?}: {said}");
     }
     host.run(&["undo"]).ok();

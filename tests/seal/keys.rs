@@ -98,7 +98,7 @@ fn a_new_key_goes_where_it_is_told_and_stays_nowhere_else() {
     refused(&host.run(&words), Exit::Failed, "cannot write");
     let ours = host.root.join("etc/proxmox-backup-extra/key.txt");
     let beside = host.run(&["key", "generate", "--output", ours.to_str().unwrap()]);
-    refused(&beside, Exit::Usage, "the key would lie beside what it opens");
+    refused(&beside, Exit::Usage, "the key would be on the same disk as what it opens");
     assert_eq!(configuration(&host), expected);
 
     let printed = host.run(&["key", "generate", "--json"]).ok().json();
@@ -153,12 +153,16 @@ fn recipients_are_added_once_as_words_or_as_a_file() {
     assert_eq!(shown["recipients"].as_array().unwrap().len(), 2);
     let done = host.run(&["key", "add", "./nowhere.pub"]);
     refused(&done, Exit::Usage, "cannot read ./nowhere.pub: No such file");
-    refused(&host.run(&["key", "add", "/dev/zero"]), Exit::Usage, "cannot read /dev/zero: no regular file");
+    refused(
+        &host.run(&["key", "add", "/dev/zero"]),
+        Exit::Usage,
+        "cannot read /dev/zero: not a regular file",
+    );
     // What is the cluster's stays the cluster's.
     let host = TestHost::golden("pve-single");
     host.mount(&[]);
     fs::write(host.mount_point().join("pbx-config.cfg"), "backup: main\n\tskip state\n").unwrap();
-    refused(&host.run(&["key", "add", &age]), Exit::Usage, "stands there, for all nodes");
+    refused(&host.run(&["key", "add", &age]), Exit::Usage, "for all nodes");
 }
 
 #[test]
@@ -188,8 +192,8 @@ fn a_key_that_was_not_in_hand_for_long_is_missed() {
     host.run(&["key", "prove", "--identity", key.to_str().unwrap()]).ok();
     host.configure(&format!("backup: main\n\trecipient {}\n", ring.age("new.txt")));
     let shown = host.run(&["key", "show"]).exits(Exit::Problems);
-    assert!(shown.out.contains("none of the recipients of today"), "{}", shown.out);
-    refused(&TestHost::golden("bare").run(&["key", "prove"]), Exit::Usage, "does not seal");
+    assert!(shown.out.contains("the keys of the current recipients"), "{}", shown.out);
+    refused(&TestHost::golden("bare").run(&["key", "prove"]), Exit::Usage, "does not encrypt");
 }
 
 /// The program, in a session of its own and with a home.
@@ -281,12 +285,12 @@ fn without_a_terminal_what_asks_says_what_to_do_instead() {
 fn a_passphrase_makes_the_key_and_opens_the_file_on_any_machine() {
     let host = sealing_host(&[]);
     let twice = [
-        ("leaves): ", "short\n"),
+        ("cancels): ", "short\n"),
         ("too weak", ""),
-        ("leaves): ", &format!("{PASSPHRASE}\n")),
+        ("cancels): ", &format!("{PASSPHRASE}\n")),
         ("again: ", &format!("{PASSPHRASE}x\n")),
         ("not the same", ""),
-        ("leaves): ", &format!("{PASSPHRASE}\n")),
+        ("cancels): ", &format!("{PASSPHRASE}\n")),
         ("again: ", &format!("{PASSPHRASE}\n")),
     ];
     let (shown, exit) = typed(&host, &["key", "generate", "--passphrase", "--add"], &twice);
@@ -303,13 +307,13 @@ fn a_passphrase_makes_the_key_and_opens_the_file_on_any_machine() {
     let talk = [
         ("Passphrase or identity of away.pbx.tar", "wrong\n"),
         ("this passphrase does not open it", ""),
-        ("leaves): ", &format!("  {PASSPHRASE} \n")),
+        ("cancels): ", &format!("  {PASSPHRASE} \n")),
     ];
     let (shown, exit) = typed(&away, &words, &talk);
     assert_eq!(exit, 0, "{shown}");
     assert!(shown.contains(PLANTED) && !shown.contains(PASSPHRASE), "{shown}");
     for (key, exit) in [("\x04", 12), ("\x03", 1)] {
-        let (shown, code) = typed(&away, &words, &[("leaves): ", key)]);
+        let (shown, code) = typed(&away, &words, &[("cancels): ", key)]);
         assert_eq!(code, exit, "{shown}");
         assert!(!shown.contains(PLANTED), "{shown}");
     }
@@ -326,10 +330,10 @@ fn an_identity_or_what_unlocks_one_is_asked_for() {
     let words = ["cat", "latest", "etc/planted"];
     let talk = [
         ("Identity (AGE-SECRET-KEY-1...) of ", "nonsense\n"),
-        ("this is no identity", ""),
-        ("leaves): ", &format!("{}\n", last("other.txt"))),
+        ("this is not an identity", ""),
+        ("cancels): ", &format!("{}\n", last("other.txt"))),
         ("this key does not open it", ""),
-        ("leaves): ", &format!("{}\n", last("age.txt"))),
+        ("cancels): ", &format!("{}\n", last("age.txt"))),
     ];
     let (shown, exit) = typed(&host, &words, &talk);
     assert!(exit == 0 && shown.contains(PLANTED) && !shown.contains("SECRET-KEY-1Q"), "{shown}");
@@ -337,7 +341,7 @@ fn an_identity_or_what_unlocks_one_is_asked_for() {
     let locked = ring.path("ssh");
     let with = [&words[..], &["--identity", locked.to_str().unwrap()]].concat();
     let talk =
-        [("Passphrase of ssh", "wrong\n"), ("does not unlock it", ""), ("leaves): ", "of the ssh key\n")];
+        [("Passphrase of ssh", "wrong\n"), ("does not unlock it", ""), ("cancels): ", "of the ssh key\n")];
     let (shown, exit) = typed(&host, &with, &talk);
     assert!(exit == 0 && shown.contains(PLANTED), "{shown}");
 
@@ -360,11 +364,11 @@ fn the_guided_way_ends_with_a_proof() {
     let (shown, exit) = typed(
         &host,
         &["key", "setup"],
-        &[("1, 2 or 3", "1\n"), ("a file on a stick", &format!("{file}\n")), ("leaves): ", "\x04")],
+        &[("1, 2 or 3", "1\n"), ("file on a USB stick", &format!("{file}\n")), ("cancels): ", "\x04")],
     );
     assert_eq!(exit, 12, "{shown}");
     assert!(
-        shown.contains("the key is not proven") && shown.contains("key prove --identity FILE"),
+        shown.contains("the key was not checked") && shown.contains("key prove --identity FILE"),
         "{shown}"
     );
     assert!(configuration(&host).contains("\trecipient age1"));
@@ -375,14 +379,14 @@ fn the_guided_way_ends_with_a_proof() {
         &["key", "setup"],
         &[
             ("1, 2 or 3", "3\n"),
-            ("public half: ", "junk\n"),
-            ("is no recipient", ""),
+            ("public key: ", "junk\n"),
+            ("is not a recipient", ""),
             ("1, 2 or 3", "3\n"),
             (
-                "public half: ",
+                "public key: ",
                 &format!("{}\n", configuration(&host).split("recipient ").nth(1).unwrap().trim()),
             ),
-            ("leaves): ", &format!("{}\n", read())),
+            ("cancels): ", &format!("{}\n", read())),
         ],
     );
     assert_eq!(exit, 0, "{shown}");

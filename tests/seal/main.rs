@@ -97,7 +97,7 @@ fn backup(host: &TestHost) -> Done {
     let problems = done.json()["problems"].as_array().unwrap().clone();
     let worth: Vec<_> = problems.iter().filter(|one| one["severity"] != "notice").collect();
     assert_eq!(worth.len(), 1, "{problems:#?}");
-    assert!(worth[0]["what"].as_str().unwrap().contains("was never proven"), "{problems:#?}");
+    assert!(worth[0]["what"].as_str().unwrap().contains("was never checked"), "{problems:#?}");
     done
 }
 
@@ -150,7 +150,7 @@ fn what_is_sealed_opens_with_each_of_its_keys_and_with_no_other() {
     refused(
         &cat(&host, &["--identity", other.to_str().unwrap()]),
         Exit::Unseal,
-        "none of the identities opens it",
+        "none of the identities can open it",
     );
 }
 
@@ -160,7 +160,7 @@ fn without_a_key_all_that_can_be_proven_is_proven_and_the_rest_refused() {
     let host = sealing_host(&[&format!("recipient {}", ring.age("age.txt"))]);
     backup(&host);
     let verified = host.run(&["verify"]).ok();
-    assert!(verified.out.contains("(sealed: not looked into)"), "{}", verified.out);
+    assert!(verified.out.contains("(encrypted: contents not verified)"), "{}", verified.out);
     assert_eq!(host.run(&["verify", "--json"]).ok().json()[0]["contents"], false);
     let shown = host.run(&["show", "latest"]).ok();
     assert!(shown.out.contains("sealed     to 1 recipient: SHA256:"), "{}", shown.out);
@@ -219,7 +219,7 @@ fn a_damaged_file_and_a_wrong_key_are_told_apart() {
 #[test]
 fn no_run_reads_anything_when_it_cannot_seal() {
     let host = sealing_host(&["seal yes"]);
-    refused(&host.run(&["backup"]), Exit::Usage, "sealing is on, but there is no recipient");
+    refused(&host.run(&["backup"]), Exit::Usage, "encryption is on, but there is not a recipient");
     let ring = Keyring::new();
     let secret = fs::read_to_string({
         ring.age("age.txt");
@@ -229,14 +229,14 @@ fn no_run_reads_anything_when_it_cannot_seal() {
     for (line, words) in [
         (format!("recipient {secret}"), "pbx-config.cfg:3: backup 'main': recipient: is a secret key"),
         (format!("recipient {}", secret.to_lowercase()), "is a secret key"),
-        ("recipient hunter2".to_owned(), "pbx-config.cfg:3: backup 'main': recipient: is no recipient"),
+        ("recipient hunter2".to_owned(), "pbx-config.cfg:3: backup 'main': recipient: is not a recipient"),
         (
             "recipient-file /etc/none".to_owned(),
             "recipient-file: cannot read /etc/none: No such file or directory",
         ),
-        ("recipient-file /etc/junk".to_owned(), "/etc/junk:2: is no recipient"),
-        ("recipient-file /etc/empty".to_owned(), "there is no recipient: /etc/empty has none"),
-        ("recipient age1nobody1qqqqqqqq".to_owned(), "its check sum is wrong"),
+        ("recipient-file /etc/junk".to_owned(), "/etc/junk:2: is not a recipient"),
+        ("recipient-file /etc/empty".to_owned(), "there is not a recipient: /etc/empty has none"),
+        ("recipient age1nobody1qqqqqqqq".to_owned(), "its checksum is wrong"),
     ] {
         let host = sealing_host(&[&line]);
         host.write("etc/junk", "# x\n\x01\x02hunter2\n");
@@ -285,7 +285,7 @@ fn locked_keys_are_not_taken_for_wrong_ones() {
     refused(
         &cat(&host, &["--identity", key.to_str().unwrap()]),
         Exit::Unseal,
-        "locked: is locked by a passphrase",
+        "locked: is protected by a passphrase",
     );
 }
 
@@ -297,7 +297,7 @@ fn a_clear_copy_is_three_files_that_only_their_owner_reads() {
     let (to, key) = (host.beside("clear"), ring.path("age.txt"));
     let words = ["decrypt", "latest", "--to", to.to_str().unwrap(), "--identity", key.to_str().unwrap()];
     let done = host.run(&words).ok();
-    assert!(done.out.contains("payload.tar.zst") && done.out.contains("every one proven"), "{}", done.out);
+    assert!(done.out.contains("payload.tar.zst") && done.out.contains("all verified"), "{}", done.out);
     let mut names: Vec<_> = fs::read_dir(&to).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     names.sort();
     assert_eq!(names, ["HOWTO.txt", "MANIFEST.json", "payload.tar.zst"]);
@@ -350,5 +350,5 @@ fn what_age_sealed_is_opened() {
     let words = ["verify", "--deep", remade.to_str().unwrap(), "--identity"];
     host.run(&[&words[..], &[ring.path("other.txt").to_str().unwrap()]].concat()).ok();
     let wrong = host.run(&[&words[..], &[ring.path("mine.txt").to_str().unwrap()]].concat());
-    assert!(wrong.exits(Exit::Unseal).out.contains("none of the identities opens it"));
+    assert!(wrong.exits(Exit::Unseal).out.contains("none of the identities can open it"));
 }

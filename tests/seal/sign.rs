@@ -70,7 +70,7 @@ fn the_host_signs_and_ssh_keygen_agrees_until_somebody_changes_it() {
     let word = snap.to_str().unwrap();
     for words in [&["verify", word][..], &["show", word], &["cat", word, "etc/hostname"]] {
         let done = host.run(words).exits(Exit::Verification);
-        assert!((done.out + &done.err).contains("its signature does not hold"), "{words:?}");
+        assert!((done.out + &done.err).contains("its signature is not valid"), "{words:?}");
     }
     change(&snap, "not so..!", "as it was");
     host.run(&["verify"]).ok();
@@ -95,14 +95,14 @@ fn who_must_have_signed_can_be_said() {
     }
     let other = ring.path("other.pub");
     let done = host.run(&["verify", "--signer", other.to_str().unwrap()]).exits(Exit::Verification);
-    assert!(done.out.contains("which is none of the signers"), "{}", done.out);
+    assert!(done.out.contains("who is not one of the signers"), "{}", done.out);
     assert!(done.out.contains("hint: the signer is the SSH host key"), "{}", done.out);
     // That somebody named another signer is no damage: it is not held against the snapshot.
     host.run(&["verify", "--all", "--signer", other.to_str().unwrap()]).exits(Exit::Verification);
     let status = host.run(&["status", "--json"]).json();
     assert_eq!(status["stores"][0]["damaged"], serde_json::json!([]));
     for (signer, words) in [
-        (ring.path("rsa.pub").to_str().unwrap(), "has no ed25519 key"),
+        (ring.path("rsa.pub").to_str().unwrap(), "contains no ed25519 key"),
         ("/nowhere", "No such file"),
         ("SHA256:short", "No such file"),
     ] {
@@ -147,7 +147,7 @@ fn a_sealed_snapshot_is_signed_too_and_a_locked_key_signs_nothing() {
     ring.ssh("locked", "ed25519", "a passphrase");
     host.write("etc/ssh/ssh_host_ed25519_key", fs::read(ring.path("locked")).unwrap());
     let done = host.run(&["backup"]).exits(Exit::Problems);
-    assert!(done.out.contains("is locked by a passphrase"), "{}", done.out);
+    assert!(done.out.contains("is protected by a passphrase"), "{}", done.out);
 }
 
 /// Four days in the store of a host that keeps all.

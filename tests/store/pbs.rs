@@ -104,7 +104,7 @@ fn a_wrong_secret_fingerprint_or_namespace_is_told_with_what_to_do() {
     for (key, value, message, help) in [
         ("password", "wrong-secret", "permission check failed", "DatastoreBackup"),
         ("fingerprint", "cc:dd", "fingerprint", "cert info"),
-        ("namespace", "nowhere", "namespace not found", "named right"),
+        ("namespace", "nowhere", "namespace not found", "names right"),
     ] {
         let mut place = kinds::pbs();
         let entry = place.section.entries.iter_mut().find(|entry| entry.key == key).unwrap();
@@ -123,10 +123,10 @@ fn a_secret_in_the_public_file_a_missing_one_and_a_key_nobody_asked_for_are_refu
         (
             "\trepository a@pbs@h:s\n\tpassword hidden-word\n",
             "",
-            "'password' is a secret, and others may read this file",
+            "'password' is a secret, and others can read this file",
         ),
         ("\trepository a@pbs@h:s\n", "", "is missing"),
-        ("\trepository a@pbs@h:s\n\tkeyfile /k\n", secret, "is not asked for"),
+        ("\trepository a@pbs@h:s\n\tkeyfile /k\n", secret, "is not enabled"),
         ("\trepository a@pbs@h:s\n\tencrypt yes\n", secret, "needs a keyfile"),
         ("\trepository a@h:s\n", secret, "USER@REALM!TOKEN@SERVER"),
         ("\trepository --dry-run\n", secret, "USER@REALM!TOKEN@SERVER"),
@@ -224,6 +224,6 @@ fn a_store_that_is_tried_shows_each_step_and_keeps_nothing_of_it() {
     fs::write(host.root.join("store/tiny.probe/tiny.probe_20261122T151740Z.pbx.tar"), "x").unwrap();
     host.now = "2026-11-22T15:17:40Z".to_owned();
     let text = host.run(&["store", "test", "local"]).ok().out;
-    assert!(text.contains("ok      write") && text.contains("lies on "), "{text}");
+    assert!(text.contains("ok      write") && text.contains("is on "), "{text}");
     host.run(&["store", "test", "nosuch"]).exits(Exit::NotFound);
 }

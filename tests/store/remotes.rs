@@ -135,7 +135,7 @@ fn a_server_that_is_silent_is_left_at_the_limit() {
     let (error, hint) = told(&place.open().list(None).unwrap_err());
     assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", begun.elapsed());
     assert!(error.contains("store 'it'"), "{error}");
-    assert!(hint.contains("other side"), "{error}: {hint}");
+    assert!(hint.contains("the server"), "{error}: {hint}");
     kill(server, Signal::SIGCONT).unwrap();
 }
 
@@ -190,7 +190,7 @@ fn a_remote_that_is_full_or_read_only_keeps_what_it_has() {
     let listed = store.list(None).unwrap();
     crate::common::tool("umount").arg("-l").arg(&full).status().unwrap();
     place.root = full;
-    assert!(error.contains("space") && hint.contains("make room"), "{error}: {hint}");
+    assert!(error.contains("space") && hint.contains("free some space"), "{error}: {hint}");
     assert!(told(&read_only).0.contains("read-only"), "{read_only:#}");
     assert_eq!(listed.iter().map(|found| &found.id).collect::<Vec<_>>(), [&small]);
 }

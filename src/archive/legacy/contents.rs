@@ -99,8 +99,7 @@ impl Source<'_> {
         visit: &mut dyn FnMut(TarEvent, &mut dyn Read) -> Result<()>,
     ) -> Result<()> {
         let name = &self.snapshot.codec.name;
-        let codec =
-            CODECS.iter().find(|codec| codec.name == name).context("a compression that nobody knows")?;
+        let codec = CODECS.iter().find(|codec| codec.name == name).context("an unknown compression")?;
         let decoded = (codec.decode)(Box::new(input))?;
         let mut bounded = Bounded {
             inner: decoded,
@@ -146,7 +145,7 @@ impl Survey {
             }
             TarEvent::Member(member) => member,
         };
-        ensure!(self.members.len() < MEMBERS_MAX, "has more members than any host has files");
+        ensure!(self.members.len() < MEMBERS_MAX, "has more entries than any host has files");
         self.kept += size_of::<(TarMember, [u8; 32])>() + 2 * member.memory();
         ensure!(self.kept <= KEPT_MAX_BYTES, "has more names than fit into {KEPT_MAX_BYTES} bytes");
 
@@ -154,7 +153,7 @@ impl Survey {
         if member.path.as_bytes() == DEDUP.as_bytes() {
             ensure!(
                 member.kind == EntryKind::File && member.size <= DEDUP_MAX_BYTES,
-                "{}: is no sane file",
+                "{}: is not a valid file",
                 member.path
             );
             let mut text = Vec::new();
@@ -167,7 +166,7 @@ impl Survey {
         let (size, sha256) = hashing.finish()?;
         ensure!(size == member.size, "{}: cut short", member.path);
         let at = self.members.len();
-        ensure!(self.places.insert(member.path.clone(), at).is_none(), "{}: stands in it twice", member.path);
+        ensure!(self.places.insert(member.path.clone(), at).is_none(), "{}: is in it twice", member.path);
         self.members.push((member, sha256));
         Ok(())
     }
@@ -257,7 +256,7 @@ impl Survey {
                 let kind = self.places.get(&above).map(|at| self.members[*at].0.kind);
                 ensure!(
                     kind.is_none_or(|kind| kind == EntryKind::Dir),
-                    "{}: lies below {above}, which is no folder",
+                    "{}: is below {above}, which is not a directory",
                     member.path
                 );
             }
@@ -265,7 +264,7 @@ impl Survey {
                 let target = self.places.get(first).map(|at| &self.members[*at].0);
                 ensure!(
                     target.is_some_and(|target| target.kind == EntryKind::File),
-                    "{}: is a second name of {first}, which is no file of the archive",
+                    "{}: is a hard link to {first}, which is not a file of the archive",
                     member.path
                 );
             }
@@ -377,7 +376,7 @@ impl Plan {
             }
             let (item, secret) = if said.is_some() { (ITEM, true) } else { row(&path) };
             if let Some(name) = said {
-                let status = "recorded by the predecessor".to_owned();
+                let status = "recorded by the legacy program".to_owned();
                 let (item, argv, stderr) = (ITEM.to_owned(), Vec::new(), String::new());
                 outputs.push(CommandOutput { item, name, argv, status, stderr });
             }
@@ -402,8 +401,8 @@ impl Plan {
         entries.sort_by(|a, b| a.path.cmp(&b.path));
         let mut problems = self.problems;
         problems.push(
-            Problem::notice("the predecessor rewrote line ends and JSON in some files, and copied config.db while it was in use")
-                .hint("contents are as they were saved, which need not be as they were on the host"),
+            Problem::notice("the legacy program rewrote line ends and JSON in some files, and copied config.db while it was in use")
+                .hint("the contents are as they were saved; on the host they may have been different"),
         );
         problems.extend(other_time(snapshot));
 

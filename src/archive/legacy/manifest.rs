@@ -125,7 +125,7 @@ impl Manifest {
     pub fn check(&self, name: &LegacyName, size: u64) -> Result<()> {
         let archive = &name.archive;
         let path = self.archive_path.rsplit('/').next().unwrap_or_default();
-        ensure!(path.is_empty() || path == archive, "its manifest is of {path}, not of {archive}");
+        ensure!(path.is_empty() || path == archive, "its manifest belongs to {path}, not to {archive}");
         if let Some(told) = self.archive_size {
             ensure!(told == size, "the archive has {size} bytes, its manifest says {told}");
         }
@@ -138,7 +138,7 @@ impl Manifest {
             "xz" => Some("xz"),
             "lzma" => Some("lzma"),
             "zst" | "zstd" => Some("zstd"),
-            other => bail!("its manifest tells a compression that nobody knows, '{}'", short(other)),
+            other => bail!("its manifest names an unknown compression, '{}'", short(other)),
         };
         ensure!(
             codec.is_none_or(|codec| codec == name.codec),
@@ -151,7 +151,7 @@ impl Manifest {
             None | Some("") => None,
             Some("age") => Some(true),
             Some("none" | "plain") => Some(false),
-            Some(other) => bail!("it is encrypted in a way that nobody knows, '{}'", short(other)),
+            Some(other) => bail!("it is encrypted in an unknown way, '{}'", short(other)),
         };
         ensure!(
             sealed.is_none_or(|sealed| sealed == name.sealed),
@@ -175,11 +175,13 @@ impl Manifest {
     /// Errors: neither it nor the name tells whose and of when it is.
     pub fn snapshot(&self, name: &LegacyName, size: u64, zone: &TimeZone) -> Result<Snapshot> {
         let told: Option<Timestamp> = self.created_at.parse().ok();
-        let at =
-            told.or_else(|| name.local(zone)).context("neither its name nor its manifest tells its time")?;
+        let at = told
+            .or_else(|| name.local(zone))
+            .context("neither its name nor its manifest contains its time")?;
         let host = [self.hostname.as_str(), name.host.as_deref().unwrap_or_default()];
         let host = host.into_iter().find(|host| !host.is_empty()).unwrap_or("unknown");
-        let id = SnapshotId::new(host, at).with_context(|| format!("'{}' is no host's name", short(host)))?;
+        let id =
+            SnapshotId::new(host, at).with_context(|| format!("'{}' is not a host name", short(host)))?;
         let node = host.split('.').next().unwrap_or(host).to_owned();
         let cluster = self.cluster_mode.as_deref().filter(|mode| mode.eq_ignore_ascii_case("cluster"));
 

@@ -99,13 +99,13 @@ pub fn open(path: &Path, mut file: File) -> Result<LegacyArchive> {
         return bundle(file);
     }
 
-    let name = name.context("its name is not one that the predecessor gives")?;
+    let name = name.context("its name is not the name of a legacy archive")?;
     let size = file.metadata()?.len();
     let beside = |ending: &str| -> Result<Option<Vec<u8>>> {
         let mut sidecar = path.as_os_str().to_owned();
         sidecar.push(ending);
         let Ok(file) = File::open(Path::new(&sidecar)) else { return Ok(None) };
-        ensure!(file.metadata()?.is_file(), "{}: is no file", Path::new(&sidecar).display());
+        ensure!(file.metadata()?.is_file(), "{}: is not a file", Path::new(&sidecar).display());
         small(file).map(Some)
     };
     let manifest = match beside(METADATA)? {
@@ -135,11 +135,11 @@ fn bundle(file: File) -> Result<LegacyArchive> {
     {
         let mut reader = ::tar::Archive::new(&file);
         for (n, entry) in reader.entries_with_seek()?.enumerate() {
-            ensure!(n < BUNDLE_ENTRIES_MAX, "has more members than a bundle of the predecessor");
+            ensure!(n < BUNDLE_ENTRIES_MAX, "has more entries than a legacy bundle");
             let mut entry = entry.context("the bundle is damaged")?;
             let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
             let name = base(&name).to_owned();
-            ensure!(entry.header().entry_type().is_file(), "{name}: is no plain file");
+            ensure!(entry.header().entry_type().is_file(), "{name}: is not a regular file");
             let twice = |what: &str| format!("has two {what}");
             if name.ends_with(".metadata.sha256") {
                 continue;
@@ -156,9 +156,8 @@ fn bundle(file: File) -> Result<LegacyArchive> {
         }
     }
 
-    let (name, payload_at, size) = archive.context("the bundle has no archive in it")?;
-    let mut parsed =
-        LegacyName::parse(&name).with_context(|| format!("{name}: is no archive of the predecessor"))?;
+    let (name, payload_at, size) = archive.context("the bundle contains no archive")?;
+    let mut parsed = LegacyName::parse(&name).with_context(|| format!("{name}: is not a legacy archive"))?;
     ensure!(!parsed.bundle, "{name}: a bundle in a bundle");
     parsed.bundle = true;
 
@@ -170,14 +169,14 @@ fn bundle(file: File) -> Result<LegacyArchive> {
 fn agree(name: &LegacyName, parts: &Parts, size: u64) -> Result<(Manifest, Snapshot)> {
     let archive = &name.archive;
     let Some(text) = &parts.manifest else {
-        bail!("{archive}: there is no {METADATA} beside it; all three files belong together")
+        bail!("{archive}: its {METADATA} is missing; all three files must be in the same directory")
     };
     let manifest = Manifest::parse(text)?;
     let mut expected = manifest.sha256.clone();
     if let Some(text) = &parts.checksum {
         let (sum, of) = checksum(text)?;
         if let Some(of) = of.filter(|of| of != archive) {
-            bail!("its checksum is of {of}, not of {archive}");
+            bail!("its checksum belongs to {of}, not to {archive}");
         }
         ensure!(
             expected.as_ref().is_none_or(|told| *told == sum),
@@ -187,7 +186,7 @@ fn agree(name: &LegacyName, parts: &Parts, size: u64) -> Result<(Manifest, Snaps
     }
 
     let Some(sha256) = expected else {
-        bail!("{archive}: there is no checksum beside it, and none in its manifest")
+        bail!("{archive}: it has no checksum file, and no checksum in its manifest")
     };
     manifest.check(name, size)?;
 

@@ -80,7 +80,7 @@ fn entry(raw: &tar::Entry<impl Read>, ahead: Ahead) -> Result<Option<TarEvent>> 
         EntryType::Link => EntryKind::Hardlink,
         EntryType::Char | EntryType::Block | EntryType::Fifo => return Ok(Some(TarEvent::Odd(path))),
         other => anyhow::bail!(
-            "{shown}: is of kind {:?}, which the predecessor never wrote",
+            "{shown}: is of type {:?}, which the legacy program never wrote",
             char::from(other.as_byte())
         ),
     };
@@ -140,7 +140,7 @@ impl Ahead {
                 b"gid" => self.gid = Some(std::str::from_utf8(value)?.parse()?),
                 b"atime" | b"ctime" | b"uname" | b"gname" | b"comment" => {}
                 // Two readers must not see two archives.
-                other => ensure!(!hides(other), "a record '{}' that hides the header's", Name::new(other)),
+                other => ensure!(!hides(other), "a record '{}' that overrides the header", Name::new(other)),
             }
             Ok(())
         })

@@ -93,7 +93,7 @@ pub const FIXED_NODE_NAMES: &[Fixed] = &[Fixed {
     path: pve!("ceph.conf"),
     why: "names its Ceph daemons, and those cannot be renamed",
     hint: "while that Ceph cluster lives: `pveceph mon create` on {new}, then `pveceph mon destroy {old}`; \
-           `--only pve-ceph` brings it back as it is",
+           `--only pve-ceph` restores it as it is",
 }];
 
 /// Network cards.

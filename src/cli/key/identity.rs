@@ -33,7 +33,7 @@ fn ask(question: Question, wrong: Option<&str>) -> Result<Option<Zeroizing<Strin
         }
         Question::Unlock { file } => format!("Passphrase of {}", shown(file)),
     };
-    let answer = tty::ask_hidden(&tty, &format!("{wrong}{what} (hidden; Ctrl-D leaves): "))?;
+    let answer = tty::ask_hidden(&tty, &format!("{wrong}{what} (hidden; Ctrl-D cancels): "))?;
     // An empty line is a slip of the finger, and no key.
     answer.map(Some).ok_or_else(|| left().into())
 }
@@ -46,20 +46,20 @@ pub fn asking() -> Result<Keys> {
 /// A new passphrase, asked for twice. `check` refuses what is too weak.
 /// Errors: `Usage` without a terminal; the person left.
 pub fn new_passphrase(check: &dyn Fn(&str) -> Result<()>) -> Result<Zeroizing<String>> {
-    let tty = terminal("a passphrase is asked for")?;
+    let tty = terminal("a passphrase is required")?;
     let mut before = String::new();
     loop {
-        let prompt = format!("{before}A passphrase that opens the snapshots (hidden; Ctrl-D leaves): ");
+        let prompt = format!("{before}Passphrase to open the snapshots (hidden; Ctrl-D cancels): ");
         let first = trimmed(&tty::ask_hidden(&tty, &prompt)?.ok_or_else(unmade)?);
         if let Err(error) = check(&first) {
             before = format!("{error:#}\n");
             continue;
         }
-        let again = tty::ask_hidden(&tty, "The same again: ")?.ok_or_else(unmade)?;
+        let again = tty::ask_hidden(&tty, "Repeat the passphrase: ")?.ok_or_else(unmade)?;
         if trimmed(&again) == first {
             return Ok(first);
         }
-        before = String::from("these are not the same\n");
+        before = String::from("the passphrases are not the same\n");
     }
 }
 
@@ -70,19 +70,19 @@ fn trimmed(text: &str) -> Zeroizing<String> {
 
 pub fn ask_passphrase(file: &Path, wrong: Option<&str>) -> Result<Zeroizing<String>> {
     let asked = ask(Question::Unlock { file }, wrong)?;
-    asked.ok_or_else(|| no_terminal(&format!("{}: is locked by a passphrase", shown(file))).into())
+    asked.ok_or_else(|| no_terminal(&format!("{}: is protected by a passphrase", shown(file))).into())
 }
 
 /// An identity as it is typed or pasted.
 pub fn ask_identity() -> Result<Identity> {
-    let tty = terminal("the identity is asked for")?;
+    let tty = terminal("an identity is required")?;
     let mut before = "";
     loop {
-        let prompt = format!("{before}Identity, AGE-SECRET-KEY-1... (hidden; Ctrl-D leaves): ");
+        let prompt = format!("{before}Identity, AGE-SECRET-KEY-1... (hidden; Ctrl-D cancels): ");
         let answer = tty::ask_hidden(&tty, &prompt)?.ok_or_else(left)?;
         match Identity::of_line(&answer) {
             Some(identity) => return Ok(identity),
-            None => before = "this is no identity\n",
+            None => before = "this is not an identity\n",
         }
     }
 }
@@ -93,16 +93,16 @@ fn terminal(why: &str) -> Result<std::fs::File> {
 
 fn no_terminal(why: &str) -> Fault {
     Fault::new(FaultKind::Usage, format!("{why}, and there is no terminal"))
-        .hint("run it on a terminal, as in `ssh -t HOST pbx-config ...`")
+        .hint("run it on a terminal, for example with `ssh -t HOST pbx-config ...`")
 }
 
 fn unmade() -> Fault {
-    Fault::new(FaultKind::Failed, "left without a passphrase; no key was made, nothing was changed")
+    Fault::new(FaultKind::Failed, "cancelled: no key was created, nothing was changed")
 }
 
 fn left() -> Fault {
-    Fault::new(FaultKind::Unseal, "left without a key; nothing was opened")
-        .hint("--identity FILE names a file that holds it")
+    Fault::new(FaultKind::Unseal, "cancelled: nothing was opened")
+        .hint("name the key file with --identity FILE")
 }
 
 fn shown(path: &Path) -> String {

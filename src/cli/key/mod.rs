@@ -112,7 +112,7 @@ impl App<'_> {
             KeyCommand::Prove => {
                 let proof = key_check::prove(&self.host, &self.config()?, &self.keys)?;
                 self.print(&proof, |proof| {
-                    format!("ok: the key of {} opens what is sealed today\n", proof.recipients.join(", "))
+                    format!("ok: the key of {} opens what is encrypted today\n", proof.recipients.join(", "))
                 })?;
                 Ok(Exit::Ok)
             }
@@ -149,9 +149,9 @@ impl App<'_> {
         };
         self.print(&made, |made| {
             let place = match made.file {
-                Some(file) => format!("the identity is in {}: take it off this host\n", file.display()),
+                Some(file) => format!("the identity is in {}: remove it from this host\n", file.display()),
                 None => format!(
-                    "{}\nthis identity is shown once and kept nowhere here: write it down now\n",
+                    "{}\nthis identity is shown once and is not stored on this host: write it down now\n",
                     *text
                 ),
             };
@@ -171,7 +171,7 @@ impl App<'_> {
         let fingerprint = recipient.fingerprint();
         let made = Made { recipient: recipient.to_string(), fingerprint, identity: None, file: None, added };
         self.print(&made, |made| {
-            "the passphrase opens what is sealed, on any machine; it is kept nowhere here\n".to_owned()
+            "the passphrase opens the snapshots on any machine; it is not stored on this host\n".to_owned()
                 + &next(made)
         })?;
         Ok(Exit::Ok)
@@ -218,14 +218,14 @@ fn named(words: &[String]) -> Result<Vec<Recipient>> {
     {
         let cannot = |why: String| {
             Fault::new(FaultKind::Usage, format!("cannot read {file}: {why}"))
-                .hint("name a file of recipients, one a line, or a recipient: age1..., ssh-ed25519 ..., ssh-rsa ...")
+                .hint("use a file of recipients, one per line, or a recipient: age1..., ssh-ed25519 ..., ssh-rsa ...")
         };
         let meta = std::fs::metadata(file).map_err(|error| cannot(error.to_string()))?;
-        ensure!(meta.is_file(), cannot("no regular file".to_owned()));
+        ensure!(meta.is_file(), cannot("not a regular file".to_owned()));
         let text = std::fs::read_to_string(file).map_err(|error| cannot(error.to_string()))?;
         let all = Recipient::parse_file(file, &text)?;
         if all.is_empty() {
-            return Err(Fault::new(FaultKind::Usage, format!("{file}: has no recipient")).into());
+            return Err(Fault::new(FaultKind::Usage, format!("{file}: contains no recipient")).into());
         }
         return Ok(all);
     }
@@ -279,7 +279,7 @@ fn next(made: &Made) -> String {
 
 pub(in crate::cli) fn told(added: &[Added]) -> String {
     let line = |one: &Added| {
-        let what = if one.new { "snapshots are sealed to it from now on" } else { "it was there already" };
+        let what = if one.new { "snapshots are encrypted to it from now on" } else { "it was there already" };
         format!(
             "recipient    {}\nfingerprint  {}\n{}: {what}\n",
             one.recipient,
@@ -292,7 +292,7 @@ pub(in crate::cli) fn told(added: &[Added]) -> String {
 
 fn listed(shown: &Shown) -> String {
     if shown.recipients.is_empty() {
-        return "snapshots are not sealed: whoever has one can read it; `pbx-config key setup` changes that\n".to_owned();
+        return "snapshots are not encrypted: anyone who has one can read it; `pbx-config key setup` sets up encryption\n".to_owned();
     }
 
     let mut text = String::new();
@@ -306,7 +306,7 @@ fn listed(shown: &Shown) -> String {
     }
 
     if let Some(proof) = &shown.proof {
-        text.push_str(&format!("proven {}: {}\n", render::time(proof.at), proof.recipients.join(", ")));
+        text.push_str(&format!("checked {}: {}\n", render::time(proof.at), proof.recipients.join(", ")));
     }
     text + &render::problems(&shown.problems)
 }

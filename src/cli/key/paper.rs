@@ -18,7 +18,7 @@ pub fn sheet(node: &str, now: Timestamp, identity: &Identity) -> Result<Zeroizin
             crate::model::problem::FaultKind::Usage,
             "an SSH key is too long for a sheet of paper",
         )
-        .hint("`pbx-config key generate` makes one that fits"),
+        .hint("`pbx-config key generate` creates one that fits"),
     )?;
     let recipient = identity.recipient().map(|one| format!("Recipient    {one}\n")).unwrap_or_default();
     let recipient = recipient
@@ -29,11 +29,11 @@ pub fn sheet(node: &str, now: Timestamp, identity: &Identity) -> Result<Zeroizin
     let code = QrCode::encode_text(&secret, QrCodeEcc::Medium).context("a key of a sane length")?;
     Ok(Zeroizing::new(format!(
         "
-KEY TO THE SEALED SNAPSHOTS OF {node}
+KEY TO THE ENCRYPTED SNAPSHOTS OF {node}
 
 Printed      {printed}
 {recipient}
-Whoever has this sheet can read them; without a key nobody can. Keep it where this host is not.
+Anyone who has this sheet can read them; without a key nobody can. Do not keep it near this host.
 
 {secret}
 

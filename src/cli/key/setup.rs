@@ -16,12 +16,12 @@ use crate::task::error;
 use crate::task::keys::{self, key_check};
 
 const WELCOME: &str = "\
-A sealed snapshot can be read by nobody but who has its key: not by who finds the disk, nor by who runs the cloud.
-The key itself does not stay on this host. Whoever loses it loses the snapshots, so keep two copies of it.
+An encrypted snapshot can only be read with its key: not by someone who finds the disk or runs the cloud.
+The key is not stored on this host. If you lose it, you lose the snapshots: keep two copies of it.
 
   1  a new key, to print or to save on a stick (the usual choice)
-  2  a passphrase, that you remember and that opens the snapshots anywhere
-  3  a key that you have: age1..., or the public half of an SSH key
+  2  a passphrase that you remember; it opens the snapshots on any machine
+  3  a key that you already have: age1..., or the public key of an SSH key
 
 ";
 
@@ -29,10 +29,10 @@ impl App<'_> {
     /// Errors: `Usage` without a terminal; `Unseal` when the person leaves.
     pub(in crate::cli) fn key_setup(&mut self) -> Result<Exit> {
         let Some(tty) = tty::open() else {
-            let fault = Fault::new(FaultKind::Usage, "key setup asks questions, and there is no terminal");
+            let fault = Fault::new(FaultKind::Usage, "key setup asks questions and needs a terminal");
             return Err(fault
                 .hint(
-                    "`pbx-config key generate --output FILE --add` does it in one command; FILE goes offline",
+                    "`pbx-config key generate --output FILE --add` does it in one command; then keep FILE offline",
                 )
                 .into());
         };
@@ -42,20 +42,20 @@ impl App<'_> {
         if !there.is_empty() {
             say(
                 &tty,
-                &format!("snapshots are sealed to {} recipients already; this adds one\n\n", there.len()),
+                &format!("snapshots are encrypted to {} recipients already; this adds one\n\n", there.len()),
             )?;
         }
         say(&tty, WELCOME)?;
 
         let recipient = loop {
-            match ask(&tty, "1, 2 or 3 (Ctrl-D leaves): ")?.as_str() {
+            match ask(&tty, "1, 2 or 3 (Ctrl-D cancels): ")?.as_str() {
                 "1" => break self.new_key(&tty)?,
                 "2" => {
                     let passphrase =
                         identity::new_passphrase(&|text| keys::check_passphrase(&self.host, text))?;
                     break keys::of_passphrase(&self.host, &passphrase)?;
                 }
-                "3" => match Recipient::parse(&ask(&tty, "its public half: ")?) {
+                "3" => match Recipient::parse(&ask(&tty, "its public key: ")?) {
                     Ok(recipient) => break recipient,
                     Err(error) => {
                         let hint = error::hint(&error).map(|hint| format!("{hint}\n")).unwrap_or_default();
@@ -69,27 +69,32 @@ impl App<'_> {
         self.print(&added, |added| verbs::told(added))?;
         say(
             &tty,
-            "\nLast, the proof: the key is asked for, as you have it now, and must open what is sealed to it.\n",
+            "\nLast step: enter the key as you have stored it. It must open what is encrypted to it.\n",
         )?;
 
         let keys = identity::asking()?;
         let proof = key_check::prove(&self.host, &self.config()?, &keys).map_err(|error| {
             let fault = error.downcast_ref::<Fault>().filter(|fault| fault.kind == FaultKind::Unseal);
             let Some(fault) = fault.cloned() else { return error };
-            let message =
-                format!("{}; snapshots are sealed from now on, but the key is not proven", fault.message);
-            Fault { message, ..fault }.hint("`pbx-config key prove --identity FILE` does it later").into()
+            let message = format!(
+                "{}; snapshots are encrypted from now on, but the key was not checked",
+                fault.message
+            );
+            Fault { message, ..fault }.hint("`pbx-config key prove --identity FILE` checks it later").into()
         })?;
         say(
             &tty,
-            &format!("ok: proven at {}. The next `pbx-config backup` is sealed.\n", render::time(proof.at)),
+            &format!(
+                "ok: checked at {}. The next `pbx-config backup` is encrypted.\n",
+                render::time(proof.at)
+            ),
         )?;
         Ok(Exit::Ok)
     }
 
     fn new_key(&mut self, tty: &File) -> Result<Recipient> {
         let pair = Identity::generate();
-        let file = ask(tty, "a file on a stick to write it to, or nothing to show it here for printing: ")?;
+        let file = ask(tty, "file on a USB stick to write it to, or empty to show it here for printing: ")?;
         if file.is_empty() {
             let sheet = paper::sheet(&self.host.facts.node, self.host.now, &pair)?;
             say(tty, &sheet)?;
@@ -97,7 +102,7 @@ impl App<'_> {
         } else {
             let path = Path::new(&file);
             keys::write_identity(&self.host, path, &keys::identity_file(&self.host, &pair)?)?;
-            say(tty, &format!("{file}: written, for root only; take it off this host\n"))?;
+            say(tty, &format!("{file}: written, readable by root only; remove it from this host\n"))?;
         }
         pair.recipient()
     }
@@ -111,7 +116,7 @@ fn say(mut tty: &File, text: &str) -> Result<()> {
 fn ask(tty: &File, prompt: &str) -> Result<String> {
     let answer = tty::ask(tty, prompt)?;
     answer.map(|answer| answer.trim().to_owned()).ok_or_else(|| {
-        let fault = Fault::new(FaultKind::Failed, "left; nothing was changed");
-        fault.hint("`pbx-config key setup` begins again").into()
+        let fault = Fault::new(FaultKind::Failed, "cancelled: nothing was changed");
+        fault.hint("`pbx-config key setup` starts again").into()
     })
 }

@@ -140,7 +140,7 @@ pub fn report(report: &Report) -> String {
             codec.threads
         );
         if let Some(sealed) = &snapshot.sealed {
-            let _ = writeln!(text, "sealed    to {}", count(sealed));
+            let _ = writeln!(text, "encrypted to {}", count(sealed));
         }
         let _ = writeln!(text, "time      {:.2} s, read back and verified", report.took);
     }
@@ -215,7 +215,7 @@ pub fn plan(plan: &BackupPlan) -> String {
     text.push_str("\nwould write to:\n");
     plan.stores.iter().for_each(|store| text.push_str(&format!("  {store}\n")));
     if !plan.sealed_to.is_empty() {
-        text.push_str("\nwould seal to:\n");
+        text.push_str("\nwould encrypt to:\n");
         plan.sealed_to.iter().for_each(|print| text.push_str(&format!("  {print}\n")));
     }
 
@@ -237,7 +237,7 @@ fn list_row(listed: &Listed) -> Vec<String> {
         Some(snapshot) => {
             let protected = if snapshot.protected { "[protected] " } else { "" };
             let note = one_line(snapshot.note.as_deref().unwrap_or_default());
-            let sealed = if snapshot.sealed.is_some() { "[sealed] " } else { "" };
+            let sealed = if snapshot.sealed.is_some() { "[encrypted] " } else { "" };
             let partial = if snapshot.selection.is_empty() { "" } else { "[partial] " };
             (
                 snapshot.counts.files.to_string(),
@@ -311,7 +311,7 @@ pub fn manifest(snapshot: &Snapshot) -> String {
     match &snapshot.legacy {
         None => line("written by", &format!("proxmox-backup-extra {}", snapshot.tool)),
         Some(legacy) => {
-            line("written by", format!("the predecessor of this program {}", snapshot.tool).trim_end());
+            line("written by", format!("legacy program {}", snapshot.tool).trim_end());
             line("archive", &legacy.archive);
         }
     }
@@ -327,7 +327,8 @@ pub fn signed(by: Option<&str>) -> String {
 pub fn closed(snapshot: &Snapshot) -> String {
     let has_passphrase = snapshot.sealed.as_ref().is_some_and(|sealed| !sealed.passphrases.is_empty());
     let or = if has_passphrase { ", or --files with its passphrase," } else { "" };
-    manifest(snapshot) + &format!("\nsealed: its payload is whole; --identity FILE{or} shows what is in it\n")
+    manifest(snapshot)
+        + &format!("\nencrypted: its payload is intact; --identity FILE{or} shows its contents\n")
 }
 
 /// Files and bytes of each item, in the snapshot's order.
@@ -372,7 +373,7 @@ pub fn verified(one: &Verified) -> String {
             format!("FAILED  {}\n{}", one_line(&without_errno(error)), hint.unwrap_or_default())
         }
         (None, Some(id)) => {
-            let closed = if one.contents { "" } else { "  (sealed: not looked into)" };
+            let closed = if one.contents { "" } else { "  (encrypted: contents not verified)" };
             let signed =
                 one.signed_by.as_ref().map(|print| format!("  signed by {print}")).unwrap_or_default();
             format!("ok      {id}  {} entries  {}{signed}{closed}\n", one.entries, one.path)

@@ -31,7 +31,7 @@ pub fn text(plan: &RestorePlan) -> String {
     }
 
     text.push_str(&left_alone(&plan.skipped));
-    plan.stages.iter().for_each(|stage| text.push_str(&services("then, armed", stage)));
+    plan.stages.iter().for_each(|stage| text.push_str(&services("then, with automatic rollback", stage)));
     if !plan.advice.is_empty() {
         text.push_str("\nby hand\n");
         for advice in &plan.advice {
@@ -82,7 +82,7 @@ fn left_alone(refused: &[Skipped]) -> String {
         }
         text.push_str(&of_all.filter(|_| is_one).unwrap_or_default());
     }
-    if text.is_empty() { text } else { format!("\nleft alone\n{text}") }
+    if text.is_empty() { text } else { format!("\nskipped\n{text}") }
 }
 
 fn by_category(plan: &RestorePlan) -> Vec<(Category, Vec<&RestoreStep>)> {
@@ -148,7 +148,7 @@ fn services(disconnecting: &str, stage: &Stage) -> String {
     }
     lines.extend(services.run.iter().map(|command| command.join(" ")));
     if !services.restart.is_empty() {
-        lines.push(format!("restart what runs of: {}", services.restart.join(" ")));
+        lines.push(format!("restart if running: {}", services.restart.join(" ")));
     }
     if lines.is_empty() {
         return String::new();
@@ -167,7 +167,7 @@ pub fn summary(plan: &RestorePlan) -> String {
         (Action::Create, "to create"),
         (Action::Replace, "to replace"),
         (Action::Merge, "to merge"),
-        (Action::Attributes, "to set right"),
+        (Action::Attributes, "to set attributes"),
         (Action::Remove, "to remove"),
     ];
     let steps: Vec<String> = kinds.into_iter().filter_map(counted).collect();
@@ -177,7 +177,7 @@ pub fn summary(plan: &RestorePlan) -> String {
     parts.extend(
         (plan.unchanged > 0).then(|| format!("{} {} here already", plan.unchanged, are(plan.unchanged))),
     );
-    parts.extend((refused > 0).then(|| format!("{refused} {} left alone", are(refused))));
+    parts.extend((refused > 0).then(|| format!("{refused} {} skipped", are(refused))));
     parts.join("; ")
 }
 
@@ -189,7 +189,7 @@ pub fn preview(ahead: &Preview) -> String {
         let _ = writeln!(text, "  {:<10} /{}{changed}", one.does, one.path);
     }
     if ahead.paths.is_empty() {
-        text.push_str("no path is left to be changed\n");
+        text.push_str("nothing is left to change\n");
     }
     let title = "then, what may cut your connection";
     ahead.stages.iter().for_each(|stage| text.push_str(&services(title, stage)));
@@ -204,10 +204,10 @@ pub fn restored(done: &Restored) -> String {
         done.snapshot
     );
     if let Some(armed) = &done.armed {
-        let probes = if armed.has_probes() { "; its probes may decide before" } else { "" };
+        let probes = if armed.has_probes() { "; its probes may decide earlier" } else { "" };
         let _ = writeln!(
             text,
-            "armed      it undoes itself in {} s, unless from a NEW session: pbx-config confirm{probes}",
+            "armed      rolled back in {} s, unless you type in a NEW session: pbx-config confirm{probes}",
             armed.left()
         );
     }
@@ -218,16 +218,16 @@ pub fn restored(done: &Restored) -> String {
 
 pub fn undone(done: &Undone) -> String {
     let mut text = if done.already {
-        format!("undone     {} was undone already; nothing is done again\n", done.id)
+        format!("undone     {} was undone already; nothing was changed\n", done.id)
     } else {
-        let are = if done.put_back == 1 { "is again what it was" } else { "are again what they were" };
+        let are = if done.put_back == 1 { "is as before" } else { "are as before" };
         format!("undone     {} of {} {are}\n", counted(done.put_back, "path"), done.id)
     };
     if let Some(older) = &done.older {
         let _ = writeln!(text, "older      {older} is not undone: pbx-config undo {older}");
     }
     if done.left > 0 {
-        let _ = writeln!(text, "left       {}", counted(done.left, "path"));
+        let _ = writeln!(text, "skipped    {}", counted(done.left, "path"));
     }
     text.push_str(&render::problems(&done.problems));
     text

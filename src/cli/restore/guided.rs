@@ -42,7 +42,7 @@ impl App<'_> {
             .collect();
         if usable.is_empty() {
             let fault = Fault::new(FaultKind::NotFound, "there are no snapshots");
-            return Err(fault.hint("name a file, or a folder with --store").into());
+            return Err(fault.hint("name a file, or a directory with --store").into());
         }
 
         let lines: Vec<String> = usable
@@ -63,7 +63,7 @@ impl App<'_> {
     /// One of the choices made for people.
     pub(in crate::cli) fn guided_mode(&mut self) -> Result<RestoreMode> {
         let modes = [
-            (RestoreMode::Full, "full     all of it"),
+            (RestoreMode::Full, "full     everything"),
             (
                 RestoreMode::Storage,
                 "storage  storages, datastores and their keys, and the jobs that use them",
@@ -75,13 +75,13 @@ impl App<'_> {
             (RestoreMode::Custom, "custom   choose from a list"),
         ];
         let lines: Vec<String> = modes.iter().map(|(_, line)| (*line).to_owned()).collect();
-        let n = self.pick("What of it?", &lines)?;
+        let n = self.pick("What do you want to restore?", &lines)?;
         Ok(modes[n].0)
     }
 
     /// Categories, for `--only`.
     pub(in crate::cli) fn guided_categories(&mut self) -> Result<Vec<String>> {
-        need_terminal("--mode custom asks; name what you want with --only")?;
+        need_terminal("--mode custom needs a terminal; use --only to select items")?;
         let rows: Vec<_> = select::of_host(&self.host.facts).collect();
         let mut names = Vec::new();
         let mut lines = Vec::new();
@@ -96,7 +96,8 @@ impl App<'_> {
         self.show_choices(&lines)?;
 
         loop {
-            let answer = self.answer("What of it? Numbers or names with blanks between them.")?;
+            let answer =
+                self.answer("What do you want to restore? Enter numbers or names, separated by blanks.")?;
             let words: Vec<&str> = answer.split([' ', ',']).filter(|word| !word.is_empty()).collect();
             if words.is_empty() {
                 return Err(nothing());
@@ -155,7 +156,7 @@ fn cut(text: &str) -> String {
 fn place(word: &str, names: &[String]) -> Result<usize, String> {
     let number = word.parse::<usize>().ok().filter(|n| (1..=names.len()).contains(n)).map(|n| n - 1);
     let by_name = || names.iter().position(|name| name == word);
-    number.or_else(by_name).ok_or_else(|| format!("'{word}' is none of the numbers 1 to {}", names.len()))
+    number.or_else(by_name).ok_or_else(|| format!("'{word}' is not a number from 1 to {}", names.len()))
 }
 
 fn nothing() -> anyhow::Error {

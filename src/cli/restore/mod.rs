@@ -141,7 +141,7 @@ pub struct RestoreArgs {
 /// "90s", "3m", "1h".
 fn time(text: &str) -> Result<Duration, String> {
     const MAX_SECONDS: u64 = 24 * 3600;
-    let bad = || format!("'{text}' is no time; write 90s, 3m or 1h");
+    let bad = || format!("'{text}' is not a valid time; use 90s, 3m or 1h");
     let unit = text.chars().last().ok_or_else(bad)?;
     let seconds = match unit {
         's' => 1,
@@ -249,7 +249,7 @@ impl App<'_> {
 
         if only_shown {
             if let Some(file) = args.plan.as_deref().map(Path::display) {
-                writeln!(self.err, "written to {file}; do it with: pbx-config restore --apply {file}")?;
+                writeln!(self.err, "written to {file}; apply it with: pbx-config restore --apply {file}")?;
             }
             let is_to_be_done = !args.dry_run && args.plan.is_none();
             let falls_short = is_to_be_done && prepared.plan.falls_short();
@@ -299,7 +299,7 @@ impl App<'_> {
         }
         if !io::stdin().is_terminal() {
             let fault = Fault::new(FaultKind::Usage, "there is no terminal to ask on");
-            return Err(fault.hint("look at the plan with --dry-run, then add --yes").into());
+            return Err(fault.hint("check the plan with --dry-run, then add --yes").into());
         }
 
         // Programs get what was done; who is asked must see what is to be.
@@ -336,13 +336,13 @@ impl App<'_> {
             let why = auto_rollback::why_undone(&self.host, &restored.id);
             let message = format!("{}: {}", restored.id, why.as_deref().unwrap_or("was undone"));
             return Err(Fault::new(FaultKind::Unconfirmed, message)
-                .hint("the host is as it was; `pbx-config log --restores` tells more")
+                .hint("the host is as before; see `pbx-config log --restores`")
                 .into());
         }
 
         if self.format == Format::Text {
             let id = &restored.id;
-            writeln!(self.out, "confirmed  it stays; `pbx-config undo {id}` still goes back")?;
+            writeln!(self.out, "confirmed  it is kept; `pbx-config undo {id}` can still undo it")?;
         }
         Ok(outcome.into())
     }

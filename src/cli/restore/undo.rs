@@ -79,7 +79,7 @@ impl App<'_> {
         let problems: Vec<_> = problem.into_iter().collect();
         let value = serde_json::json!({ "id": id, "confirmed": true, "problems": problems });
         self.print(&value, |_| {
-            format!("{id}: confirmed, it stays; `pbx-config undo {id}` still goes back\n")
+            format!("{id}: confirmed, it is kept; `pbx-config undo {id}` can still undo it\n")
         })?;
         self.tell(&problems);
         Ok(Outcome::of(&problems).into())

@@ -78,7 +78,7 @@ impl App<'_> {
                 text.push_str("ok: no configuration file, the defaults are in force\n");
             }
             config.files.iter().for_each(|file| text.push_str(&format!("ok: {file}\n")));
-            sealed_to.iter().for_each(|print| text.push_str(&format!("ok: sealed to {print}\n")));
+            sealed_to.iter().for_each(|print| text.push_str(&format!("ok: encrypted to {print}\n")));
             stores.iter().for_each(|store| text.push_str(&format!("ok: store {store}\n")));
             channels.iter().for_each(|channel| text.push_str(&format!("ok: {channel}\n")));
             text + &render::problems(&problems)

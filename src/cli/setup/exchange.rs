@@ -74,7 +74,7 @@ impl App<'_> {
         let cluster: Vec<&String> =
             config.files.iter().filter(|file| !file.ends_with(&format!("{CONFIG_DIR}/{FILE}"))).collect();
         if cluster.iter().any(|file| file.ends_with(FILE)) {
-            log::warn!("sections of the cluster are among them; an import makes them this node's own");
+            log::warn!("it contains sections of the cluster; an import makes them local to the node");
         }
         Ok(Exit::Ok)
     }

@@ -170,9 +170,7 @@ fn text(migrated: &Migrated, sections: &str, paths: &[String], all: bool) -> Str
     } else {
         text.push('\n');
         paths.iter().for_each(|path| text.push_str(&format!("{path}\n")));
-        text.push_str(
-            "`pbx-config config check` looks at it, `pbx-config backup` makes the first snapshot\n",
-        );
+        text.push_str("next: `pbx-config config check`, then `pbx-config backup` for the first snapshot\n");
     }
     text
 }

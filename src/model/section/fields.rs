@@ -134,7 +134,7 @@ fn boolean(text: &str) -> Result<bool, FieldFault> {
     match text.to_ascii_lowercase().as_str() {
         "" | "1" | "yes" | "true" | "on" => Ok(true),
         "0" | "no" | "false" | "off" => Ok(false),
-        _ => Err(FieldFault::custom(format!("'{text}' is neither yes nor no"))),
+        _ => Err(FieldFault::custom(format!("'{text}' is not yes or no"))),
     }
 }
 

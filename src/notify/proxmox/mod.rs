@@ -78,7 +78,7 @@ fn direct(product: Product, message: &Message, host: &Host, limit: Duration) -> 
     let rules = match rules {
         Ok(rules) => rules,
         Err(error) => {
-            errors.push(format!("{error}; root was told instead"));
+            errors.push(format!("{error}; root was notified instead"));
             MatcherRules::read(product, "", "").map_err(|error| Failure::lasting(anyhow!(error)))?
         }
     };
@@ -89,7 +89,7 @@ fn direct(product: Product, message: &Message, host: &Host, limit: Duration) -> 
     // A run that nobody wants to hear of is as its administrator wants it; a test is there to be heard.
     if message.is_test() && chosen.targets.is_empty() && chosen.errors.is_empty() && errors.is_empty() {
         let nobody =
-            "no matcher of this host sends the type pbx-config with severity info to a target that is on";
+            "no matcher of this host sends the type pbx-config with severity info to an enabled target";
         return Err(Failure::lasting(anyhow!(nobody)));
     }
     errors.extend(chosen.errors);

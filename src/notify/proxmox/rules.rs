@@ -83,7 +83,7 @@ impl MatcherRules {
                     None => {
                         chosen
                             .errors
-                            .push(format!("matcher '{}': there is no target '{target}'", matcher.id));
+                            .push(format!("matcher '{}': target '{target}' does not exist", matcher.id));
                     }
                     Some(section) if is_on(section, "disable") => {}
                     Some(_) if chosen.targets.iter().any(|known| known == target) => {}
@@ -116,7 +116,7 @@ fn matches(matcher: &Section, event: &Event, zone: &TimeZone) -> Result<bool, St
     let all = match matcher.get("mode") {
         None | Some("all") => true,
         Some("any") => false,
-        Some(other) => return Err(format!("mode '{other}' is not known")),
+        Some(other) => return Err(format!("unknown mode '{other}'")),
     };
     let fields = values(matcher, "match-field").map(|rule| field(rule, event));
     let severities = values(matcher, "match-severity").map(|rule| Ok(listed(rule, event.severity)));
@@ -142,8 +142,7 @@ fn field(rule: &str, event: &Event) -> Result<bool, String> {
     match how {
         "exact" => Ok(value.is_some_and(|value| listed(expected, value))),
         "regex" => {
-            let expression =
-                Regex::new(expected).map_err(|_| "match-field: this is no regular expression")?;
+            let expression = Regex::new(expected).map_err(|_| "match-field: not a regular expression")?;
             Ok(value.is_some_and(|value| expression.is_match(value)))
         }
         _ => Err(wrong()),

@@ -48,11 +48,11 @@ fn by_perl(message: &Message, host: &Host, limit: Duration) -> Sent {
         ..Cmd::new(["perl", "-e", PERL], limit)
     };
     let output = host.exec.run(&cmd).map_err(Failure::lasting)?;
-    let output = output.ok_or_else(|| Failure::lasting(anyhow!("this host has no perl")))?;
+    let output = output.ok_or_else(|| Failure::lasting(anyhow!("perl is not installed")))?;
 
     match output.status {
         ToolStatus::Exit(0) => Ok(()),
-        ToolStatus::TimedOut => Err(Failure::lasting(anyhow!("PVE::Notify did not end in time"))),
+        ToolStatus::TimedOut => Err(Failure::lasting(anyhow!("PVE::Notify timed out"))),
         status => {
             let said = String::from_utf8_lossy(&output.stderr);
             let words: Vec<&str> = said.split_whitespace().collect();
@@ -65,7 +65,7 @@ fn by_spool(message: &Message, host: &Host) -> Result<()> {
     let version = host.facts.products.get(&Product::Pbs).map(String::as_str).unwrap_or_default();
     anyhow::ensure!(
         PBS_VERSIONS.iter().any(|known| version.starts_with(known)),
-        "the spool of Proxmox Backup Server {version} is not known; `via direct` does without it"
+        "the spool of Proxmox Backup Server {version} is not known; use `via direct` instead"
     );
 
     let id = random_uuid();

@@ -39,11 +39,11 @@ pub fn open(section: &Section, product: Product, host: &Host) -> Result<Box<dyn 
         "smtp" => smtp(section, product, host, access),
         "gotify" => {
             let (url, token) = (required(section, "server")?, private(section, "token")?);
-            let site = Site::of(url).ok_or("server: this is no address of a server")?;
+            let site = Site::of(url).ok_or("server: this is not a valid address of a server")?;
             Ok(Box::new(Gotify::new(url, token, GOTIFY_PRIORITIES, access, site)))
         }
         "webhook" => webhook(section, access),
-        other => Err(format!("'{other}' is a kind of target that is not known here")),
+        other => Err(format!("unknown kind of target '{other}'")),
     }
 }
 
@@ -59,7 +59,7 @@ fn private(section: &Section, key: &str) -> Result<Secret, String> {
 }
 
 fn address(text: &str) -> Result<Address, String> {
-    text.parse().map_err(|_| "this is no mail address".to_owned())
+    text.parse().map_err(|_| "this is not a mail address".to_owned())
 }
 
 /// Returns the addresses of a target. A user without one does not keep the mail from the others.
@@ -93,20 +93,20 @@ fn smtp(
         None | Some("tls") => SmtpMode::Tls,
         Some("starttls") => SmtpMode::Starttls,
         Some("insecure") => SmtpMode::Insecure,
-        Some(_) => return Err("mode: is not known".to_owned()),
+        Some(_) => return Err("mode: unknown value".to_owned()),
     };
     let login = match section.get("username") {
         Some(user) => Some((user.to_owned(), private(section, "password")?)),
         None => None,
     };
     if login.is_some() && mode == SmtpMode::Insecure {
-        return Err("a password does not go over a line without TLS".to_owned());
+        return Err("a password is not sent without TLS".to_owned());
     }
 
-    let port = section.get("port").map(|port| port.parse().map_err(|_| "port: is no number")).transpose()?;
+    let port = section.get("port").map(|port| port.parse().map_err(|_| "port: not a number")).transpose()?;
     let to = recipients(section, product, host)?;
     if to.is_empty() {
-        return Err("there is nobody to mail to".to_owned());
+        return Err("there is no mail recipient".to_owned());
     }
     Ok(Box::new(Smtp {
         server: required(section, "server")?.to_owned(),
@@ -130,13 +130,13 @@ struct Webhook {
 
 fn webhook(section: &Section, access: Access) -> Result<Box<dyn Channel>, String> {
     let template = |key: &str, text: &str| {
-        Template::parse(text).map_err(|why| format!("{key}: {why}; `via system` leaves it to Proxmox"))
+        Template::parse(text).map_err(|why| format!("{key}: {why}; use `via system` to let Proxmox send it"))
     };
     let method = match required(section, "method")? {
         "post" => "POST",
         "put" => "PUT",
         "get" => "GET",
-        _ => return Err("method: is not known".to_owned()),
+        _ => return Err("method: unknown value".to_owned()),
     };
     let headers = values(section, "header").map(|text| {
         let (name, value) = pair(text).ok_or("header: is not name=NAME,value=BASE64")?;

@@ -139,7 +139,7 @@ fn check_keys(section: &Section, options: &Options) -> Result<(), SyntaxError> {
     for key in ["method", "body", "content-type"] {
         if section.get(key).is_some() && !generic {
             return Err(section
-                .error_at(key, &format!("{key}: the format says how it is done"))
+                .error_at(key, &format!("{key}: the format defines it"))
                 .hinted("delete this line, or use 'format generic'"));
         }
     }
@@ -153,7 +153,7 @@ fn check_keys(section: &Section, options: &Options) -> Result<(), SyntaxError> {
             (Format::Pushover, None) => return Err(private(key)),
             (Format::Pushover, Some(_)) | (_, None) => {}
             (_, Some(_)) => {
-                return Err(section.error_at(key, &format!("'{key}' goes with 'format pushover' only")));
+                return Err(section.error_at(key, &format!("'{key}' is only valid with 'format pushover'")));
             }
         }
     }
@@ -164,7 +164,7 @@ fn check_keys(section: &Section, options: &Options) -> Result<(), SyntaxError> {
     }
 
     if (options.auth == Auth::Basic) != options.username.is_some() {
-        return Err(section.error_at("auth", "'username' and 'auth basic' go together"));
+        return Err(section.error_at("auth", "'username' and 'auth basic' must be used together"));
     }
     if options.method == Method::Get && (!options.body.is_empty() || options.auth == Auth::Hmac) {
         return Err(section.error_at("method", "method: a GET has no body to send or to sign"));
@@ -178,16 +178,14 @@ fn template(section: &Section, key: &str, text: &str, options: &Options) -> Resu
 
     for name in template.names() {
         if name == SECRET && options.secret.is_none() {
-            return Err(
-                section.error_at(key, &format!("{key}: there is no 'secret' in secrets.cfg to put there"))
-            );
+            return Err(section.error_at(key, &format!("{key}: 'secret' is missing in secrets.cfg")));
         }
         if !known.contains(&name) {
             let hint = nearest(name, &known).map_or_else(
                 || format!("the variables are: {}", known.join(", ")),
                 |near| format!("did you mean '{near}'?"),
             );
-            return Err(section.error_at(key, &format!("{key}: there is no variable '{name}'")).hinted(hint));
+            return Err(section.error_at(key, &format!("{key}: unknown variable '{name}'")).hinted(hint));
         }
     }
     Ok(template)
@@ -220,17 +218,19 @@ fn headers(section: &Section, options: &Options) -> Result<Vec<(String, String)>
             || !name.bytes().all(is_token)
             || !value.bytes().all(|byte| (b' '..=b'~').contains(&byte))
         {
-            return Err(section.error_at(key, &format!("{key}: this is no header")).hinted("as Name: value"));
+            return Err(section
+                .error_at(key, &format!("{key}: not a header"))
+                .hinted("for example Name: value"));
         }
         if TAKEN.contains(&name.to_ascii_lowercase().as_str()) {
             return Err(section
-                .error_at(key, &format!("{key}: {name} is not ours to choose"))
+                .error_at(key, &format!("{key}: {name} cannot be set"))
                 .hinted("content-type is a key of its own"));
         }
         if key == "header" && is_login(name) {
-            let what = format!("a secret (header {name}) has no place in a file that others may read");
+            let what = format!("a secret (header {name}) must not be in a file that others can read");
             let hint = format!(
-                "put it under 'webhook: {}' in secrets.cfg as `secret-header {name}: VALUE`, and make a new one",
+                "create a new one, and put it under 'webhook: {}' in secrets.cfg as `secret-header {name}: VALUE`",
                 section.id
             );
             return Err(section.error_at(key, &what).hinted(hint));

@@ -37,7 +37,7 @@ pub(crate) fn decide(
     let SelectedEntry { entry, item, .. } = selected;
     let (before, live_content) = match live_side(selected, contents, here) {
         Ok(live) => live,
-        Err(reason) => return skipped(reason, "make room for it by hand"),
+        Err(reason) => return skipped(reason, "move what is there away by hand"),
     };
     let mut draft = Draft::new(selected, before, here, owners);
     if item.restore == RestoreRule::AddLines && !selected.is_merged && before.is_some() {
@@ -115,8 +115,8 @@ impl Draft {
     fn match_kind(&mut self, before: &FileState) -> Result<(), &'static str> {
         match (before.kind == EntryKind::Dir, self.after.kind == EntryKind::Dir) {
             (true, true) => self.how = Action::Attributes,
-            (true, false) => return Err("there is a folder of this name here"),
-            (false, true) => return Err("it is a folder in the snapshot and a file here"),
+            (true, false) => return Err("there is a directory of this name here"),
+            (false, true) => return Err("it is a directory in the snapshot and a file here"),
             (false, false) => {}
         }
         Ok(())

@@ -24,20 +24,20 @@ pub fn advice(
                 commands: vec![format!("{tool} {verb} {}", guest.id)],
             };
             let runs = running.contains(&step.path).then(|| {
-                let why = "runs, and keeps what it was started with until it is stopped and started again";
+                let why = "is running, and uses its old configuration until it is stopped and started again";
                 say(format!("{guest} {why}"), "reboot")
             });
             let locked = after(step, picked).and_then(guest_conf::lock).map(|lock| {
-                let why = format!("was saved while it was locked ({lock}), and comes back so");
-                say(format!("{guest} {why}: when nothing works on it"), "unlock")
+                let why = format!("was locked ({lock}) when it was saved, and is restored with the lock");
+                say(format!("{guest} {why}: unlock it when no task uses it"), "unlock")
             });
             // A task there takes a lock of that node, which nobody here can hold.
             let is_elsewhere = guest.node != node && step.before.is_some();
             let elsewhere = is_elsewhere.then(|| Advice {
                 item: step.item.clone(),
                 text: format!(
-                    "{guest} lives on {}: nothing keeps a task there from changing it at the same moment; \
-                     restore it when none works on it",
+                    "{guest} is on {}: a task there may change it at the same time; \
+                     restore it when no task uses it",
                     guest.node
                 ),
                 commands: vec![format!(

@@ -32,10 +32,10 @@ pub fn release(facts: &Facts) -> &str {
 
 fn of_product(product: Product, from: &Facts, here: &Facts) -> Option<HostDifference> {
     let (there, here, means) = match (from.products.get(&product), here.products.get(&product)) {
-        (Some(there), None) => (there.as_str(), "none", "its own files are left alone: install it first"),
-        (None, Some(here)) => ("none", here.as_str(), "its files here stay as they are"),
+        (Some(there), None) => (there.as_str(), "none", "its own files are skipped: install it first"),
+        (None, Some(here)) => ("none", here.as_str(), "its files here are not changed"),
         (Some(there), Some(here)) if major(there) != major(here) => {
-            let means = "files of another major version may need what the upgrade guide says";
+            let means = "files of another major version may need the steps of the upgrade guide";
             (there.as_str(), here.as_str(), means)
         }
         _ => return None,
@@ -53,15 +53,15 @@ pub fn between(from: &Facts, here: &Facts, is_renamed: bool) -> Vec<HostDifferen
             "system",
             &os(from),
             &os(here),
-            "package sources are left alone; others may not fit",
+            "package sources are skipped; other files may not fit",
         ));
     }
 
     if from.node != here.node {
         let means = if is_renamed {
-            "the node's files come to this one, and what names the old host names it"
+            "the node's files are restored to this node, and the old host name is replaced"
         } else {
-            "what names the old host is left alone unless it is named, or `--node OLD=NEW` says so"
+            "what contains the old host name is skipped, unless it is named or `--node OLD=NEW` is used"
         };
         found.push(HostDifference::new("host name", &from.node, &here.node, means));
     }
@@ -73,7 +73,7 @@ pub fn between(from: &Facts, here: &Facts, is_renamed: bool) -> Vec<HostDifferen
             "machine",
             there,
             machine,
-            "what belongs to the other's hardware is left alone unless it is named",
+            "what belongs to the hardware of the other machine is skipped unless it is named",
         ));
     }
 
@@ -84,7 +84,7 @@ pub fn between(from: &Facts, here: &Facts, is_renamed: bool) -> Vec<HostDifferen
             "cluster",
             &there,
             &cluster,
-            "membership never comes back by files: join with `pvecm add`",
+            "membership is never restored from files: join with `pvecm add`",
         ));
     }
     found

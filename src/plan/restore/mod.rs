@@ -428,7 +428,7 @@ fn only_mounted<'a>(
         return Cow::Borrowed(selected);
     }
     for name in &mounted.missing {
-        let reason = format!("the folder of the datastore {name} is not mounted");
+        let reason = format!("the directory of the datastore {name} is not mounted");
         let hint = "mount it at its path, then restore again".to_owned();
         skip_entry(skipped, &selected.entry, selected.is_named, reason, Some(hint));
     }
@@ -494,7 +494,7 @@ fn linked(steps: &[RestoreStep], here: &HostState) -> Vec<Advice> {
     let tell = |step: &RestoreStep| Advice {
         item: step.item.clone(),
         text: format!(
-            "/{}: has other names here (hard links); they keep the old file, and undo does not tie them together again",
+            "/{}: has other names here (hard links); they keep the old file, and undo does not link them again",
             step.path
         ),
         commands: vec![format!("find / -xdev -samefile /{}", step.path)],

@@ -109,7 +109,7 @@ impl OwnerMapping {
             };
             let other = ids.taken.get(&number)?;
             let text = format!(
-                "/{}{more}: there is no {kind} {name} here, and its number {number} is {other}'s: root's from now on",
+                "/{}{more}: there is no {kind} {name} here, and its number {number} is {other}'s: it belongs to root now",
                 first.path
             );
             let commands = vec![format!("{command} {name} /{}", first.path)];

@@ -24,10 +24,10 @@ pub fn advice(from: &Facts, here: &Facts, request: &RestoreRequest) -> Option<Ad
             from.node, cluster.name
         );
         let commands = vec![
-            format!("1. on a member that lives: pvecm delnode {}", from.node),
+            format!("1. on a running node of the cluster: pvecm delnode {}", from.node),
             "2. this restore".to_owned(),
             "3. here: pvecm add MEMBER, then pvecm updatecerts".to_owned(),
-            format!("4. here: pbx-config restore SNAP, which brings what is only {node}'s own"),
+            format!("4. here: pbx-config restore SNAP, which restores what belongs only to {node}"),
         ];
         return Some(Advice { item: ITEM.to_owned(), text, commands });
     }
@@ -37,7 +37,7 @@ pub fn advice(from: &Facts, here: &Facts, request: &RestoreRequest) -> Option<Ad
     (joined && is_new).then(|| Advice {
         item: ITEM.to_owned(),
         text: format!(
-            "{} has joined {} anew: this is step 4 of 4, what is only its own",
+            "{} has joined {} again: this is step 4 of 4, what belongs only to it",
             here.node, cluster.name
         ),
         commands: Vec::new(),

@@ -63,10 +63,10 @@ fn of_row(item: &Item, here: &Facts, request: &RestoreRequest) -> Option<SkipRea
     }
 
     match (item.restore, item.source) {
-        (RestoreRule::Never(why), _) => Some(SkipReason::new("never comes back as a file", why)),
+        (RestoreRule::Never(why), _) => Some(SkipReason::new("is never restored as a file", why)),
         (_, Source::Database) if request.database.is_none() => Some(SkipReason::new(
-            "the database is never put in place under a running pmxcfs",
-            "its files come back one by one; a dead single node takes it whole with --database",
+            "the database is never replaced under a running pmxcfs",
+            "its files are restored one by one; for a dead single node, --database restores it as a whole",
         )),
         _ => None,
     }
@@ -75,7 +75,7 @@ fn of_row(item: &Item, here: &Facts, request: &RestoreRequest) -> Option<SkipRea
 fn of_place(path: &Path) -> Option<SkipReason> {
     let absolute = Path::new("/").join(path);
     let run_time = RUN_TIME.iter().any(|dir| absolute.starts_with(dir));
-    run_time.then(|| SkipReason::new("nothing is kept there", "it is made at run time"))
+    run_time.then(|| SkipReason::new("nothing is kept there", "it is created at run time"))
 }
 
 /// Skips names of the old host and its hardware, which must not come to another host unnoticed.
@@ -99,7 +99,7 @@ fn of_other_host(
     if selected.is_named {
         return None;
     }
-    let only = format!("`--only {}` brings it back all the same", item.id);
+    let only = format!("`--only {}` restores it anyway", item.id);
     if item.id == APT_SOURCES && release(from) != release(here.facts) {
         return Some(SkipReason::new("of another Debian release", only));
     }
@@ -107,7 +107,7 @@ fn of_other_host(
     let is_other_machine = from.machine_id != here.facts.machine_id;
     match item.tied {
         Tied::Node if node != here.facts.node && !request.recover => {
-            Some(SkipReason::new(format!("names the host {}", from.node), only))
+            Some(SkipReason::new(format!("contains the host name {}", from.node), only))
         }
         Tied::Hardware if is_other_machine && item.id != DATASTORES => {
             Some(SkipReason::new("belongs to the hardware of another machine", only))
@@ -124,8 +124,7 @@ pub(crate) fn node_now<'a>(from: &'a Facts, request: &'a RestoreRequest) -> &'a 
 
 fn held_back(item: &Item, request: &RestoreRequest) -> Option<SkipReason> {
     let waits = request.recover && !request.start_jobs && item.category == Category::Jobs;
-    waits
-        .then(|| SkipReason::new("jobs begin to run at once", "look at them, then restore with --start-jobs"))
+    waits.then(|| SkipReason::new("jobs begin to run at once", "check them, then restore with --start-jobs"))
 }
 
 // ---- /etc/pve
@@ -140,10 +139,10 @@ fn of_tree(
     let below = entry.path.as_path().strip_prefix(PVE).ok()?;
     let is_virtual = PVE_VIRTUAL.iter().chain([&PVE_LOCKS]).any(|name| below.starts_with(name));
     if is_virtual || below.file_name().is_none() {
-        return Some(SkipReason::new("pmxcfs makes it", "there is nothing to bring back"));
+        return Some(SkipReason::new("pmxcfs creates it", "there is nothing to restore"));
     }
     if !matches!(entry.kind, EntryKind::File | EntryKind::Dir) {
-        return Some(SkipReason::new("pmxcfs has no links", "make a file of it by hand"));
+        return Some(SkipReason::new("pmxcfs has no links", "create a file by hand"));
     }
 
     let size = match &selected.content {
@@ -151,7 +150,7 @@ fn of_tree(
         _ => entry.size,
     };
     if size > PMXCFS_MAX_BYTES {
-        return Some(SkipReason::new("larger than the 1 MiB that pmxcfs takes", "keep it outside /etc/pve"));
+        return Some(SkipReason::new("larger than the 1 MiB that pmxcfs allows", "keep it outside /etc/pve"));
     }
     of_cluster(selected, below, from, here, request)
         .or_else(|| of_guest(selected, here))
@@ -190,7 +189,7 @@ fn of_cluster(
     if is_before_join(from, here.facts, request) {
         return Some(SkipReason::new(
             "a join overwrites all of the cluster file system",
-            "`pvecm add` first, then restore again; --recover makes a node of its own instead",
+            "`pvecm add` first, then restore again; --recover restores it as a single node instead",
         ));
     }
 
@@ -199,7 +198,7 @@ fn of_cluster(
         && !selected.is_exact
     {
         let hint = if node == from.node {
-            format!("`--node {node}={}` makes it this node's", here.facts.node)
+            format!("`--node {node}={}` restores it as this node", here.facts.node)
         } else {
             "restore it on that node, or name it: an object, or --path with its own path".to_owned()
         };
@@ -209,7 +208,7 @@ fn of_cluster(
     here.facts.cluster.as_ref()?;
     if OF_A_NEW_CLUSTER.contains(&selected.item.id) {
         return Some(SkipReason::new(
-            "belongs to a cluster that is built anew, never to one that lives",
+            "belongs to a cluster that is built again, never to a running one",
             "`pvecm updatecerts` keeps it",
         ));
     }
@@ -234,7 +233,7 @@ fn of_guest(selected: &SelectedEntry, here: &HostState) -> Option<SkipReason> {
     if let Some(other) = here.guests.get(&id).filter(|path| **path != selected.entry.path) {
         return Some(SkipReason::new(
             format!("guest {id} is here already as /{other}"),
-            format!("remove that one, or bring this one back as another: --as NEWID vm/{id}"),
+            format!("remove that one, or restore this one with another id: --as NEWID vm/{id}"),
         ));
     }
 
@@ -249,7 +248,7 @@ fn of_guest(selected: &SelectedEntry, here: &HostState) -> Option<SkipReason> {
 
     Some(SkipReason::new(
         format!("{guest} is locked: {lock}"),
-        format!("wait for the end of its task; when none runs any more, `{} unlock {id}`", kind.tool),
+        format!("wait until its task ends; if no task is running, use `{} unlock {id}`", kind.tool),
     ))
 }
 

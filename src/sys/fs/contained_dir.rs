@@ -69,7 +69,7 @@ impl ContainedDir {
         let opened = self.at(parent, OFlag::O_DIRECTORY | OFlag::O_PATH, Mode::empty());
         let opened = opened.map_err(|error| match error.raw_os_error() {
             Some(libc::ELOOP | libc::ENOTDIR) => {
-                io::Error::new(io::ErrorKind::NotADirectory, "its folder is a link or a file now")
+                io::Error::new(io::ErrorKind::NotADirectory, "its directory is a link or a file now")
             }
             _ => error,
         });

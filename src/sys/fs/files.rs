@@ -80,7 +80,7 @@ pub fn open_read(path: &Path) -> io::Result<(File, Stat)> {
     })?;
     let stat = Stat::from(&file.metadata()?);
     if stat.node != FileNode::Kept(EntryKind::File) {
-        return Err(io::Error::other("no regular file any more"));
+        return Err(io::Error::other("no longer a regular file"));
     }
     Ok((file, stat))
 }
@@ -113,7 +113,7 @@ pub fn fetch(file: &File, max: u64) {
 pub fn read_small(root: &Path, path: impl AsRef<Path>, max: u64) -> io::Result<Vec<u8>> {
     let file = File::from(open_in_root(root, path.as_ref(), OFlag::O_NONBLOCK | OFlag::O_NOCTTY)?);
     if !file.metadata()?.is_file() {
-        return Err(io::Error::other("no regular file"));
+        return Err(io::Error::other("not a regular file"));
     }
     let mut content = Vec::new();
     // The size of a file in /proc is 0, and any file may grow while it is read: what counts is what comes.
@@ -129,7 +129,7 @@ pub fn read_small(root: &Path, path: impl AsRef<Path>, max: u64) -> io::Result<V
 pub fn read_plain(root: &Path, path: &Path, max: u64) -> io::Result<Vec<u8>> {
     let file = File::from(open_plain(root, path, OFlag::O_NONBLOCK | OFlag::O_NOCTTY)?);
     if !file.metadata()?.is_file() {
-        return Err(io::Error::other("no regular file"));
+        return Err(io::Error::other("not a regular file"));
     }
     let mut content = Vec::new();
     file.take(max).read_to_end(&mut content)?;
@@ -201,7 +201,7 @@ fn gather(
 /// Replaces `path` by `content`: written beside it, fsynced, renamed over it, folder fsynced. The umask narrows no
 /// mode here: a service's own would hide what is meant for others.
 pub fn replace(path: &Path, mode: u32, content: &[u8]) -> Result<()> {
-    let dir = path.parent().context("a file has a folder")?;
+    let dir = path.parent().context("a file has a directory")?;
     let target = path.file_name().unwrap_or_default();
     let is_leftover = |name: &OsStr| {
         leftovers::parse(name).is_some_and(|(of, pid)| of == target && leftovers::is_dead(pid))
@@ -336,7 +336,7 @@ mod tests {
         let dir = tree(&["etc/hosts"]);
         nix::unistd::mkfifo(&dir.path().join("etc/fifo"), Mode::S_IRWXU).unwrap();
         for path in ["/etc/fifo", "/etc"] {
-            assert_eq!(read_small(dir.path(), path, 10).unwrap_err().to_string(), "no regular file");
+            assert_eq!(read_small(dir.path(), path, 10).unwrap_err().to_string(), "not a regular file");
         }
         assert!(read_small(Path::new("/"), "/dev/zero", 10).is_err());
         fs::write(dir.path().join("etc/hosts"), "12345").unwrap();

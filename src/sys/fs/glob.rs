@@ -51,7 +51,7 @@ impl NamePattern {
         }
         match glob::Pattern::new(text) {
             Ok(pattern) => Ok(Some(Self(pattern))),
-            Err(error) => bail!("'{text}' is no glob: {}", error.msg),
+            Err(error) => bail!("'{text}' is not a valid glob: {}", error.msg),
         }
     }
 
@@ -71,11 +71,11 @@ impl Pattern {
             .split('/')
             .filter(|part| !part.is_empty() && *part != ".")
             .map(|part| match part {
-                ".." => bail!("'{text}' has a '..'"),
+                ".." => bail!("'{text}' contains '..'"),
                 "**" => Ok(GlobPart::Any),
                 _ if part.contains(['*', '?', '[']) => match glob::Pattern::new(part) {
                     Ok(pattern) => Ok(GlobPart::Glob(pattern)),
-                    Err(error) => bail!("'{text}' is no glob: {}", error.msg),
+                    Err(error) => bail!("'{text}' is not a valid glob: {}", error.msg),
                 },
                 _ => Ok(GlobPart::Literal(part.into())),
             })
@@ -84,7 +84,7 @@ impl Pattern {
         // Two in a row mean the same as one, and would be walked once for every way to share a path between them.
         parts.dedup_by(|a, b| matches!((a, b), (GlobPart::Any, GlobPart::Any)));
         if parts.is_empty() {
-            bail!("'{text}' names the whole system");
+            bail!("'{text}' matches the whole system");
         }
         Ok(Self { text: text.to_owned(), parts })
     }

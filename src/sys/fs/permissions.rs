@@ -31,10 +31,10 @@ pub fn set(root: &Path, path: &Path, before: &PermissionState, after: &Rights) -
     let file = File::from(files::open_plain(root, path, OFlag::O_NONBLOCK | OFlag::O_NOCTTY)?);
     let now = held(&file)?;
     if now != *before {
-        return Err(io::Error::other("has changed meanwhile"));
+        return Err(io::Error::other("has changed during the run"));
     }
     if !now.folder && now.names > 1 {
-        return Err(io::Error::other("has other names too, which would change with it"));
+        return Err(io::Error::other("has other names (hard links), which would change too"));
     }
     if (after.uid, after.gid) != (now.rights.uid, now.rights.gid) {
         fchown(&file, Some(Uid::from_raw(after.uid)), Some(Gid::from_raw(after.gid)))?;
@@ -47,7 +47,7 @@ pub fn set(root: &Path, path: &Path, before: &PermissionState, after: &Rights) -
 fn held(file: &File) -> io::Result<PermissionState> {
     let meta = file.metadata()?;
     if !meta.is_file() && !meta.is_dir() {
-        return Err(io::Error::other("is no file and no folder"));
+        return Err(io::Error::other("is not a file or directory"));
     }
     let rights = Rights { mode: meta.mode() & 0o7777, uid: meta.uid(), gid: meta.gid() };
     Ok(PermissionState { rights, folder: meta.is_dir(), names: meta.nlink() })

@@ -29,7 +29,9 @@ impl Scratch {
                 made => made?,
             }
             let made = Base::lock(base).and_then(|base| base.map(|base| base.make()).transpose());
-            if let Some(made) = made.with_context(|| format!("cannot make a folder in {}", base.display()))? {
+            if let Some(made) =
+                made.with_context(|| format!("cannot create a directory in {}", base.display()))?
+            {
                 return Ok(made);
             }
         }

@@ -32,7 +32,7 @@ pub struct CertFingerprint([u8; 32]);
 impl CertFingerprint {
     /// Computes the fingerprint of the first certificate in a PEM file, which is the server's own.
     pub fn of_pem(pem: &[u8]) -> Result<Self> {
-        let der = CertificateDer::from_pem_slice(pem).ok().context("there is no certificate in it")?;
+        let der = CertificateDer::from_pem_slice(pem).ok().context("contains no certificate")?;
         Ok(Self::of_der(&der))
     }
 
@@ -254,7 +254,7 @@ fn plain(error: ureq::Error) -> anyhow::Error {
     match error {
         ureq::Error::Io(error) => anyhow::Error::new(error),
         ureq::Error::Timeout(_) => anyhow::anyhow!("no answer in time"),
-        ureq::Error::HostNotFound => anyhow::anyhow!("there is no host of that name"),
+        ureq::Error::HostNotFound => anyhow::anyhow!("no such host"),
         ureq::Error::Other(error) => match error.downcast::<rustls::Error>().map(|error| *error) {
             Ok(rustls::Error::General(text)) => anyhow::anyhow!("{text}"),
             Ok(rustls::Error::InvalidCertificate(why)) => {
@@ -273,13 +273,13 @@ fn tls(trust: &Trust) -> Result<ClientConfig> {
         Trust::Pins(pins) => return by_itself(Some(pins.clone())),
         Trust::Roots => {
             roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-            anyhow::ensure!(!roots.is_empty(), "this machine trusts no authority (package ca-certificates)");
+            anyhow::ensure!(!roots.is_empty(), "this host has no trusted CAs (install ca-certificates)");
         }
         Trust::Authority(pem) => {
             for certificate in CertificateDer::pem_slice_iter(pem) {
-                roots.add(certificate.context("not PEM")?).context("no certificate of an authority")?;
+                roots.add(certificate.context("not PEM")?).context("not a CA certificate")?;
             }
-            anyhow::ensure!(!roots.is_empty(), "there is no certificate in it");
+            anyhow::ensure!(!roots.is_empty(), "contains no certificate");
         }
     }
     Ok(builder(provider())?.with_root_certificates(roots).with_no_client_auth())
@@ -324,7 +324,7 @@ impl ServerCertVerifier for ByItself {
         if self.pins.as_ref().is_none_or(|pins| pins.contains(&shown)) {
             return Ok(ServerCertVerified::assertion());
         }
-        Err(rustls::Error::General(format!("it shows another certificate, with the fingerprint {shown}")))
+        Err(rustls::Error::General(format!("it has another certificate, with the fingerprint {shown}")))
     }
 
     fn verify_tls12_signature(

@@ -86,7 +86,7 @@ fn check_size(source: &Path, wal: &Path) -> Result<()> {
     for path in [source, wal] {
         if let Ok(meta) = fs::metadata(path) {
             // A pipe would be waited for.
-            ensure!(meta.is_file(), "{} is no file", path.display());
+            ensure!(meta.is_file(), "{} is not a file", path.display());
             size += meta.len();
         }
     }

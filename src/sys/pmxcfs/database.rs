@@ -183,7 +183,7 @@ fn nodes(db: &Connection) -> Result<(Vec<PmxcfsNode>, Vec<Problem>)> {
     nodes.dedup_by(|(_, later), (_, first)| {
         let double = later.path == first.path;
         if double {
-            broken.push(format!("{MOUNT}/{} stands in it twice; only one was kept", first.path.display()));
+            broken.push(format!("{MOUNT}/{} is in it twice; only one was kept", first.path.display()));
         }
         double
     });
@@ -264,20 +264,20 @@ fn paths(tree: &HashMap<i64, Row>) -> Result<(Paths, Vec<String>)> {
         let why = match tree.get(&parent) {
             None => "has no parent",
             Some(row) if row.kind == FILE => "lies in a file",
-            Some(_) => "stands in a loop of folders, or below one that was left out",
+            Some(_) => "is in a loop of directories, or below one that was skipped",
         };
         broken.extend(inodes.into_iter().map(|inode| (inode, anyhow!(why))));
     }
 
     broken.sort_unstable_by_key(|(inode, _)| *inode);
-    let said = broken.into_iter().map(|(inode, why)| format!("entry {inode} {why}; it was left out"));
+    let said = broken.into_iter().map(|(inode, why)| format!("entry {inode} {why}; it was skipped"));
     Ok((paths, said.collect()))
 }
 
 fn check_row(row: &Row, parent_bytes: usize) -> Result<()> {
     let name = row.name.as_slice();
     ensure!(matches!(row.kind, DIR | FILE), "is of the unknown type {}", row.kind);
-    ensure!(parent_bytes + 1 + name.len() <= MAX_PATH_BYTES, "has a path longer than Linux takes");
+    ensure!(parent_bytes + 1 + name.len() <= MAX_PATH_BYTES, "has a path longer than Linux allows");
     ensure!(
         !matches!(name, b"" | b"." | b"..") && !name.contains(&b'/') && !name.contains(&0),
         "has the name {:?}",

@@ -185,8 +185,7 @@ fn read_in(host: &Host, state: PmxcfsState) -> Result<PmxcfsPicture> {
             Ok((nodes, more)) => {
                 let what = format!("{DATABASE}: {error:#}; /etc/pve was read from the mount instead");
                 problems.push(
-                    Problem::warning(what)
-                        .hint("`systemctl restart pve-cluster` makes its database whole again"),
+                    Problem::warning(what).hint("`systemctl restart pve-cluster` repairs its database"),
                 );
                 problems.extend(more);
                 return Ok(PmxcfsPicture {
@@ -225,7 +224,7 @@ fn read_in(host: &Host, state: PmxcfsState) -> Result<PmxcfsPicture> {
 
 /// Nobody can be asked, and the disk is not known to have everything.
 fn behind(error: &anyhow::Error) -> Problem {
-    Problem::warning(format!("{DATABASE}: {error:#}; what was changed lately may be missing"))
+    Problem::warning(format!("{DATABASE}: {error:#}; recent changes may be missing"))
         .hint("run the backup again when /etc/pve answers")
 }
 

@@ -112,7 +112,7 @@ fn send_folder(mount: &Path, at: &Path, depth: usize, out: &mut impl Write) -> s
                 if depth < MAX_DEPTH {
                     send_folder(mount, &path, depth + 1, out)?;
                 } else {
-                    send(out, &failed(&path, &std::io::Error::other("its contents lie too deep")))?;
+                    send(out, &failed(&path, &std::io::Error::other("its contents are nested too deeply")))?;
                 }
             }
             Ok(meta) => send_file(mount, &path, meta.mtime(), out)?,
@@ -214,6 +214,6 @@ mod tests {
         assert_eq!(nodes.len(), 1);
         let [gone, deep] = &problems[..] else { panic!("{problems:?}") };
         assert!(gone.what.contains("/etc/pve/gone: No such file"), "{}", gone.what);
-        assert!(deep.what.contains("/etc/pve/deep: its contents lie too deep"), "{}", deep.what);
+        assert!(deep.what.contains("/etc/pve/deep: its contents are nested too deeply"), "{}", deep.what);
     }
 }

@@ -115,7 +115,7 @@ pub fn prepare(database: &[u8], edit: &Edit) -> Result<Ready> {
     let folders = rows.values().filter(|row| row.kind == DIR && is_nodes_child(row, &rows));
     let names = folders.map(|row| String::from_utf8_lossy(&row.name).into_owned()).collect();
     let is_member = rows.values().any(|row| row.parent == ROOT && row.name == COROSYNC);
-    let database = write(&rows, version).context("cannot make the database anew")?;
+    let database = write(&rows, version).context("cannot build the new database")?;
     Ok(Ready { database, nodes: names, is_member, notes })
 }
 
@@ -139,7 +139,7 @@ fn read(database: &[u8]) -> Result<(Rows, i64)> {
 
     let mut db = memory()?;
     let size = plain.len();
-    db.deserialize_read_exact("main", Cursor::new(plain), size, true).context("is no database")?;
+    db.deserialize_read_exact("main", Cursor::new(plain), size, true).context("is not a database")?;
     limited(&db, QUERY_LIMIT, |db| {
         check_is_table(db)?;
         let sound = db.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0));
@@ -184,7 +184,7 @@ fn check(rows: &Rows) -> Result<HashMap<i64, Vec<u8>>> {
         let why = match rows.get(&parent) {
             None => "has no parent",
             Some(row) if row.kind == FILE => "lies in a file",
-            Some(_) => "stands in a loop of folders",
+            Some(_) => "is in a loop of directories",
         };
         wrong.extend(inodes.into_iter().map(|inode| format!("entry {inode} {why}")));
     }
@@ -471,15 +471,15 @@ mod tests {
     #[test]
     fn all_that_pmxcfs_refuses_is_named() {
         for (more, said) in [
-            ((20, 0, FILE, "storage.cfg", None), "'storage.cfg' stands in it twice"),
+            ((20, 0, FILE, "storage.cfg", None), "'storage.cfg' is in it twice"),
             ((20, 99, FILE, "x", None), "entry 20 has no parent"),
             ((20, 1, FILE, "x", None), "entry 20 lies in a file"),
             ((20, 20, DIR, "x", None), "entry 20 stands in a loop"),
             ((20, 0, 5, "x", None), "is of the unknown type 5"),
             ((20, 0, FILE, "", None), "has the name \"\""),
             ((20, 0, FILE, "a/b", None), "has the name \"a/b\""),
-            ((20, 0, DIR, "x", Some("y")), "the folder 'x' (entry 20) has contents"),
-            ((20, 9, FILE, "100.conf", None), "guest 100 stands in it twice"),
+            ((20, 0, DIR, "x", Some("y")), "the directory 'x' (entry 20) has contents"),
+            ((20, 9, FILE, "100.conf", None), "guest 100 is in it twice"),
         ] {
             let error = format!("{:#}", prepare(&database(&[more]), &nothing()).unwrap_err());
             assert!(error.contains(said), "{said}: {error}");

@@ -54,7 +54,7 @@ pub enum Desired<'a> {
     AsItIs,
 }
 
-const CHANGED: &str = "changed meanwhile";
+const CHANGED: &str = "changed during the run";
 const LOCKED: &str = "locked";
 
 /// Errors: `Locked` when another holds the lock, `Failed` for what was changed by somebody else, for the daemon's
@@ -69,10 +69,10 @@ pub fn put(host: &Host, put: &Change) -> Result<()> {
         ChildResult::Finished(Err(said)) if said == LOCKED => {
             let lock = put.lock.unwrap_or_default();
             let fault = Fault::new(FaultKind::Locked, format!("something else holds the lock '{lock}'"));
-            Err(fault.hint("a task of the cluster changes it now: wait for its end, then try again").into())
+            Err(fault.hint("a task of the cluster is changing it: wait until it ends, then try again").into())
         }
         ChildResult::Finished(Err(said)) if said == CHANGED => {
-            Err(Fault::new(FaultKind::Failed, "it was changed meanwhile").into())
+            Err(Fault::new(FaultKind::Failed, "it was changed during the run").into())
         }
         ChildResult::Finished(Err(said)) => Err(anyhow!(said)),
         ChildResult::TimedOut => {

@@ -105,7 +105,7 @@ impl Lock {
         let mut pid = String::new();
         let _ = file.read_to_string(&mut pid);
         let message = format!("another run (pid {}) holds the lock", pid.trim());
-        Err(Fault::new(FaultKind::Locked, message).hint("wait for it to end, then try again").into())
+        Err(Fault::new(FaultKind::Locked, message).hint("wait until it ends, then try again").into())
     }
 
     /// Tells others who holds it.
@@ -140,7 +140,7 @@ pub(crate) fn is_gone(error: &anyhow::Error) -> bool {
 
 /// Makes a folder that only its owner reads, parents included.
 pub fn private_dir(path: &Path) -> Result<()> {
-    files::make_private_dir(path).with_context(|| format!("cannot make {}", path.display()))
+    files::make_private_dir(path).with_context(|| format!("cannot create {}", path.display()))
 }
 
 #[cfg(test)]

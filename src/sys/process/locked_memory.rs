@@ -77,7 +77,7 @@ impl Drop for Locked {
 /// Fills with what nobody can guess.
 pub fn random(bytes: &mut [u8]) -> io::Result<()> {
     use ring::rand::{SecureRandom, SystemRandom};
-    SystemRandom::new().fill(bytes).map_err(|_| io::Error::other("the kernel gives no random bytes"))
+    SystemRandom::new().fill(bytes).map_err(|_| io::Error::other("the kernel provides no random bytes"))
 }
 
 #[cfg(test)]

@@ -89,7 +89,7 @@ pub fn run(
     let step = |n: usize, what: &str| say(&format!("{STEP}{n}/{STEPS} {what}"));
     let mut report = Report::blank("backup", &host.facts, 0.0);
 
-    step(1, "looking at the host");
+    step(1, "checking the host");
     let prepared = Preparation::new(host, config, stores, request, lock)?;
     let spool = prepared.spool.as_path();
     let mut lap = start;
@@ -140,6 +140,6 @@ fn next_lap(lap: &mut Instant) -> f64 {
 /// Keeps the baseline for the next run. Returns the problem when it cannot.
 fn keep(baseline: &Baseline) -> Option<Problem> {
     let error = baseline.keep().err()?;
-    let what = format!("what this snapshot holds was not noted: {error:#}");
-    Some(Problem::warning(what).hint("the next run tells changes since an older one"))
+    let what = format!("the contents of this snapshot were not recorded: {error:#}");
+    Some(Problem::warning(what).hint("the next run reports changes since an older one"))
 }

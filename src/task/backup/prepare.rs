@@ -110,7 +110,7 @@ impl Work {
         let downloads = host.download_dir();
         if let Err(error) = scratch::sweep(&downloads) {
             let what = format!("{}: cannot be cleaned up: {error}", downloads.display());
-            problems.push(Problem::warning(what).hint("remove the folders in it by hand"));
+            problems.push(Problem::warning(what).hint("remove the directories in it by hand"));
         }
         Ok(work)
     }
@@ -153,7 +153,7 @@ fn next_id(
     problems: &mut Vec<Problem>,
 ) -> Result<(SnapshotId, Option<Parent>)> {
     let mut id = SnapshotId::new(&host.facts.node, host.now)
-        .with_context(|| format!("the host name '{}' cannot name a snapshot", host.facts.node))?;
+        .with_context(|| format!("the host name '{}' cannot be used for a snapshot", host.facts.node))?;
     let ids: Vec<SnapshotId> = primary.list(Some(id.host()))?.into_iter().map(|found| found.id).collect();
     while ids.contains(&id) {
         id = id.next();

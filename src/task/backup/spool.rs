@@ -144,6 +144,6 @@ pub fn cannot_write(spool: &Path, error: anyhow::Error) -> anyhow::Error {
 }
 
 fn went_away(spool: &Path, error: anyhow::Error) -> anyhow::Error {
-    let fault = Fault::failed(format!("{}: went away while it was used", spool.display()));
-    error.context(fault.hint("run it again, and let nothing else clean up that folder"))
+    let fault = Fault::failed(format!("{}: disappeared while it was in use", spool.display()));
+    error.context(fault.hint("run it again, and exclude that directory from other cleanups"))
 }

@@ -20,7 +20,7 @@ use crate::task::snapshots;
 pub fn baseline(host: &Host, snapshot: &Snapshot, size: u64, index: &Index) -> Option<Baseline> {
     let made =
         snapshot.selection.is_empty().then(|| Baseline::of(host, &snapshot.id, size, &index.entries))?;
-    made.inspect_err(|error| log::info!("changes are not told: {error:#}")).ok()
+    made.inspect_err(|error| log::info!("changes are not reported: {error:#}")).ok()
 }
 
 /// True when the last snapshot says all that a new one would, and lies in every store that can be reached. The

@@ -69,7 +69,7 @@ impl Upload<'_> {
             for (store, result) in stores.iter().zip(&results).skip(1) {
                 let Ok((other, met)) = result else { continue };
                 if let Some(place) = &other.place {
-                    log::warn!("store '{}' has it: {place}", store.name());
+                    log::warn!("saved to store '{}': {place}", store.name());
                 }
                 met.iter().for_each(|problem| log::warn!("{}", problem.what));
             }

@@ -54,9 +54,9 @@ pub fn host(host: &Host) -> Vec<CheckFinding> {
 /// Both side by side do each other no harm, but whoever has moved wants one of them.
 fn predecessor(host: &Host) -> Vec<CheckFinding> {
     let finding = |start: migrate::Start| {
-        let what = format!("the legacy program still runs: {}: {}", start.place, start.what);
+        let what = format!("the legacy program is still active: {}: {}", start.place, start.what);
         CheckFinding::new(Area::Predecessor, CheckState::Notice, what)
-            .hint(format!("once all is moved (`pbx-config migrate`): `{}`", start.retire))
+            .hint(format!("when everything is migrated (`pbx-config migrate`): `{}`", start.retire))
     };
     migrate::starts(host.root(), host.is_live()).into_iter().map(finding).collect()
 }
@@ -76,8 +76,7 @@ fn hooks(host: &Host) -> Vec<CheckFinding> {
             Err(error) => {
                 let failed = super::failed(Area::Hooks, &error);
                 let what = format!("{name}: {}", failed.what);
-                let hint =
-                    failed.hint.unwrap_or_else(|| format!("`pbx-config hook status {name}` tells more"));
+                let hint = failed.hint.unwrap_or_else(|| format!("see `pbx-config hook status {name}`"));
                 findings.push(finding(CheckState::Warning, what).hint(hint));
                 continue;
             }
@@ -92,7 +91,7 @@ fn hooks(host: &Host) -> Vec<CheckFinding> {
             let what = format!("{name}: job {} runs {} instead of the hook", job.id, job.script);
             findings.push(
                 finding(CheckState::Warning, what)
-                    .hint("call the hook from that script, or take it from the job"),
+                    .hint("call the hook from that script, or remove the script from the job"),
             );
         }
         findings.extend(state.problems.into_iter().map(|problem| of_problem(Area::Hooks, problem)));
@@ -104,20 +103,20 @@ fn timer(host: &Host) -> Vec<CheckFinding> {
     let cmd = Cmd::new(["systemctl", "show", UNIT_PROPERTIES, TIMER, SERVICE], SYSTEMCTL_LIMIT);
     let finding = |state, what: &str| {
         let finding = CheckFinding::new(Area::Timer, state, what);
-        vec![finding.hint("`systemctl list-timers` shows what starts by itself; without systemd cron has to")]
+        vec![finding.hint("see `systemctl list-timers`; without systemd use cron")]
     };
 
     match host.exec.run(&cmd) {
         Ok(Some(said)) if said.status == ToolStatus::Exit(0) => {
             check::timer(&check::units(&String::from_utf8_lossy(&said.stdout)))
         }
-        Ok(None) => finding(CheckState::Notice, "there is no systemctl to ask for the timer"),
+        Ok(None) => finding(CheckState::Notice, "the timer cannot be checked: there is no systemctl"),
         Ok(Some(said)) => {
             let why = String::from_utf8_lossy(&said.stderr);
             let why = why.lines().next().unwrap_or_default();
             finding(
                 CheckState::Warning,
-                &format!("the timer is not known: systemctl show: {}: {why}", said.status),
+                &format!("the timer cannot be checked: systemctl show: {}: {why}", said.status),
             )
         }
         Err(error) => finding(CheckState::Warning, &format!("systemctl show: {error:#}")),
@@ -145,12 +144,10 @@ fn cluster(host: &Host) -> Vec<CheckFinding> {
 
 fn clock() -> Vec<CheckFinding> {
     vec![match free_space::clock_is_synchronised() {
-        Some(true) => CheckFinding::new(Area::Clock, CheckState::Ok, "the clock is kept right"),
-        Some(false) => CheckFinding::new(Area::Clock, CheckState::Warning, "nothing keeps the clock right")
+        Some(true) => CheckFinding::new(Area::Clock, CheckState::Ok, "the clock is synchronized"),
+        Some(false) => CheckFinding::new(Area::Clock, CheckState::Warning, "the clock is not synchronized")
             .hint("see `timedatectl` and `systemctl status chrony`; snapshots are named and kept by time"),
-        None => {
-            CheckFinding::new(Area::Clock, CheckState::Notice, "the kernel does not tell about its clock")
-        }
+        None => CheckFinding::new(Area::Clock, CheckState::Notice, "the state of the clock cannot be read"),
     }]
 }
 

@@ -50,10 +50,10 @@ pub fn preflight(host: &Host, config: &Config) -> Result<Vec<Problem>> {
     findings.extend(host::var_space(host));
     let worst = findings.iter().find(|finding| finding.state == CheckState::Problem);
     if let Some(worst) = worst.filter(|_| config.backup.preflight == Preflight::Stop) {
-        let fault = Fault::failed(format!("no backup before this is mended: {}", worst.what));
+        let fault = Fault::failed(format!("no backup until this is fixed: {}", worst.what));
         let hint = worst.hint.as_deref().unwrap_or("see `pbx-config check`");
         return Err(fault
-            .hint(format!("{hint}; `preflight warn` under 'backup: main' makes one all the same"))
+            .hint(format!("{hint}; with `preflight warn` under 'backup: main' the backup is made anyway"))
             .into());
     }
     Ok(findings.iter().filter_map(CheckFinding::problem).collect())
@@ -119,19 +119,19 @@ pub fn settings(host: &Host, config: &Config) -> Vec<CheckFinding> {
         Err(error) => findings.push(failed(Area::Keys, &error)),
         Ok(all) if all.is_empty() => {
             let finding = keys(CheckState::Notice, "snapshots are not encrypted".into());
-            findings.push(finding.hint("`pbx-config key setup` leads through it"));
+            findings.push(finding.hint("`pbx-config key setup` sets it up"));
         }
         Ok(all) => {
             findings.push(keys(
                 CheckState::Ok,
-                format!("snapshots are sealed for {}", counted(all.len(), "recipient")),
+                format!("snapshots are encrypted to {}", counted(all.len(), "recipient")),
             ));
             findings.push(match (key_check::overdue(host, &all), key_check::proof(host)) {
                 (Some(problem), _) => check::of_problem(Area::Keys, problem),
                 (None, Some(proof)) => {
-                    keys(CheckState::Ok, format!("the key that opens them was proven on {}", proof.at))
+                    keys(CheckState::Ok, format!("the key that opens them was checked on {}", proof.at))
                 }
-                (None, None) => keys(CheckState::Notice, "the key that opens them was never proven".into()),
+                (None, None) => keys(CheckState::Notice, "the key that opens them was never checked".into()),
             });
         }
     }
@@ -161,8 +161,11 @@ fn channels(host: &Host, config: &Config) -> Vec<CheckFinding> {
     let sections = told::sections(host, &config.channels);
     if sections.is_empty() && host.exec.is_of_host() {
         return vec![
-            finding(CheckState::Notice, "nobody is told when a backup fails: no channel is configured")
-                .hint("pbx-config.cfg(5), CHANNELS; a line `sendmail: root` mails to root"),
+            finding(
+                CheckState::Notice,
+                "no notification is sent when a backup fails: no channel is configured",
+            )
+            .hint("pbx-config.cfg(5), CHANNELS; a line `sendmail: root` mails to root"),
         ];
     }
 
@@ -182,10 +185,7 @@ pub fn coverage(host: &Host, config: &Config, stores: &[Box<dyn Store>]) -> Resu
     let Some(coverage) = coverage::of_host(host, &sources)? else { return Ok(Vec::new()) };
     let finding = |state, what: String| CheckFinding::new(Area::Coverage, state, what);
     Ok(vec![match coverage.unexplained {
-        0 => finding(
-            CheckState::Ok,
-            format!("all {} files that are looked at are accounted for", coverage.files),
-        ),
+        0 => finding(CheckState::Ok, format!("all {} checked files are accounted for", coverage.files)),
         n => finding(CheckState::Notice, format!("in no backup: {} of this host", counted(n, "file")))
             .hint("`pbx-config check --complete` lists them"),
     }])
@@ -204,7 +204,7 @@ pub fn mend(host: &Host, findings: &mut [CheckFinding]) {
             if held.rights == fix.before {
                 permissions::set(host.root(), &path, &held, &fix.after)
             } else {
-                Err(std::io::Error::other("has changed meanwhile"))
+                Err(std::io::Error::other("has changed during the run"))
             }
         });
         let shown = path.display();
@@ -216,10 +216,10 @@ pub fn mend(host: &Host, findings: &mut [CheckFinding]) {
                 // A mode that is mended takes back nothing that was read before.
                 let is_file = fix.before.mode & EXECUTE == 0;
                 let was_read = is_file && fix.before.mode & READ != 0 && fix.after.mode & READ == 0;
-                finding.hint = was_read
-                    .then(|| "others could read it until now: replace what is secret in it".to_owned());
+                finding.hint =
+                    was_read.then(|| "others could read it until now: replace the secrets in it".to_owned());
             }
-            Err(error) => finding.hint = Some(format!("{shown} could not be mended: {error}")),
+            Err(error) => finding.hint = Some(format!("{shown} could not be repaired: {error}")),
         }
     }
 }

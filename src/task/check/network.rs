@@ -23,7 +23,8 @@ pub fn network(host: &Host, config: &CheckConfig) -> Vec<CheckFinding> {
 
     let running = match processes::all(host.root()) {
         Ok(running) if running.is_empty() => {
-            let what = "there is no /proc here: a system that does not run shows nothing to the network";
+            let what =
+                "there is no /proc here: a system that is not running cannot be checked for open ports";
             return vec![CheckFinding::new(Area::Processes, CheckState::Notice, what)];
         }
         Ok(running) => running,

@@ -47,7 +47,7 @@ pub fn own(host: &Host) -> Vec<CheckFinding> {
 
     // All is well: one line is enough.
     if findings.iter().all(|finding| finding.state == CheckState::Ok) {
-        let what = format!("{} files and folders of ours are in root's hands", findings.len());
+        let what = format!("{} files and directories of pbx-config belong to root", findings.len());
         return vec![CheckFinding::new(Area::Rights, CheckState::Ok, what)];
     }
 
@@ -74,14 +74,14 @@ fn look(host: &Host, path: &Path, care: Care) -> Option<CheckFinding> {
         Ok(held) => Some(check::rights(path, care, held.rights, files::uid())),
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => None,
         Err(error) if error.raw_os_error() == Some(files::LOOP) => {
-            let what = format!("{}: is reached through a link, which is not followed", path.display());
+            let what = format!("{}: its path contains a link, which is not followed", path.display());
             Some(CheckFinding::new(Area::Rights, CheckState::Notice, what))
         }
         Err(error) => {
-            let what = format!("{}: cannot be looked at: {error}", path.display());
+            let what = format!("{}: cannot be checked: {error}", path.display());
             Some(
                 CheckFinding::new(Area::Rights, CheckState::Warning, what)
-                    .hint("run it as root; `ls -ld` tells more"),
+                    .hint("run it as root; see `ls -ld`"),
             )
         }
     }
@@ -133,7 +133,7 @@ pub fn package(host: &Host) -> Vec<CheckFinding> {
     for (path, sum) in &shipped {
         let why = match dpkg::sum(&host.root().join(path)) {
             Ok(now) if now == *sum => continue,
-            Ok(_) => "is not as the package brought it".to_owned(),
+            Ok(_) => "is not as it was installed by the package".to_owned(),
             Err(error) => error.to_string(),
         };
         let what = format!("/{}: {why}", path.display());
@@ -143,7 +143,7 @@ pub fn package(host: &Host) -> Vec<CheckFinding> {
     if findings.is_empty() {
         findings.push(finding(
             CheckState::Ok,
-            format!("{} files are as the package brought them", shipped.len()),
+            format!("{} files are as installed by the package", shipped.len()),
         ));
     }
     findings
@@ -160,9 +160,9 @@ pub fn identities(host: &Host, places: &[(&str, usize)]) -> Vec<CheckFinding> {
     found.dedup();
     let finding = |path: PathBuf| {
         let what =
-            format!("{}: holds a private age identity: it opens what is sealed for it", path.display());
+            format!("{}: contains a private age identity: it opens what is encrypted to it", path.display());
         CheckFinding::new(Area::Keys, CheckState::Problem, what).hint(
-            "a host needs recipients only: keep the identity on paper or another machine, and remove it here",
+            "a host only needs recipients: keep the identity on paper or on another machine, and remove it here",
         )
     };
     found.into_iter().map(finding).collect()

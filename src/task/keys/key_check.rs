@@ -53,24 +53,24 @@ pub fn overdue(host: &Host, recipients: &[Recipient]) -> Option<Problem> {
 
     let passphrases = recipients.iter().filter(|one| one.derivation.is_some()).count();
     let hint = match passphrases {
-        0 => "with the offline key at hand: `pbx-config key prove --identity FILE`",
+        0 => "check it with the offline key: `pbx-config key prove --identity FILE`",
         all if all == recipients.len() => "on a terminal: `pbx-config key prove` asks for the passphrase",
         _ => {
-            "`pbx-config key prove` on a terminal asks for the passphrase; `--identity FILE` names the offline key"
+            "on a terminal `pbx-config key prove` asks for the passphrase; name the offline key with `--identity FILE`"
         }
     };
     let warning = |what: String| Problem::warning(what).hint(hint);
     let Some(proof) = proof(host) else {
-        return Some(warning("the key that opens the snapshots was never proven to be there".into()));
+        return Some(warning("the key that opens the snapshots was never checked to be there".into()));
     };
     let prints: Vec<String> = recipients.iter().map(Recipient::fingerprint).collect();
     if !proof.recipients.iter().any(|print| prints.contains(print)) {
-        return Some(warning("none of the recipients of today had its key proven".into()));
+        return Some(warning("the keys of the current recipients were never checked".into()));
     }
 
     let days = host.now.duration_since(proof.at).as_hours() / HOURS_OF_A_DAY;
     (days > PROOF_MAX_DAYS)
-        .then(|| warning(format!("the key that opens the snapshots was last proven {days} days ago")))
+        .then(|| warning(format!("the key that opens the snapshots was last checked {days} days ago")))
 }
 
 /// Seals a canary to each recipient by itself, opens what the keys open, and records the day.
@@ -78,8 +78,8 @@ pub fn overdue(host: &Host, recipients: &[Recipient]) -> Option<Problem> {
 pub fn prove(host: &Host, config: &Config, keys: &Keys) -> Result<Proof> {
     let recipients = keys::recipients(host, config)?;
     if recipients.is_empty() {
-        let fault = Fault::usage("this host does not seal its snapshots: there is nothing to prove");
-        return Err(fault.hint("`pbx-config key setup` leads through it").into());
+        let fault = Fault::usage("this host does not encrypt its snapshots: there is nothing to check");
+        return Err(fault.hint("`pbx-config key setup` sets it up").into());
     }
 
     open_canary(&recipients, keys)?;
@@ -96,7 +96,7 @@ pub fn prove(host: &Host, config: &Config, keys: &Keys) -> Result<Proof> {
     }
     let proof = Proof { at: host.now, recipients: opened };
     let file = host.own_state_dir().and_then(|_| file(host));
-    file.context("the state folder cannot be written")?.write_pretty(&proof)?;
+    file.context("the state directory cannot be written")?.write_pretty(&proof)?;
     Ok(proof)
 }
 
@@ -117,7 +117,7 @@ fn open_canary(recipients: &[Recipient], keys: &Keys) -> Result<()> {
     let mut opened = Vec::new();
     let mut stream = keys.unseal(BufReader::new(sealed.as_slice()), Some(&described), "the canary")?;
     stream.by_ref().take(CANARY_BYTES as u64 + 1).read_to_end(&mut opened)?;
-    ensure!(opened == clear, "the canary came back as something else");
+    ensure!(opened == clear, "the canary is not the same after decryption");
     Ok(())
 }
 

@@ -48,11 +48,11 @@ pub fn recipients(host: &Host, config: &Config) -> Result<Vec<Recipient>> {
     if all.is_empty() {
         let empty = backup.recipient_file.iter().map(|path| format!("{path} has none"));
         let empty = empty.collect::<Vec<_>>().join(", ");
-        let what = "sealing is on, but there is no recipient";
+        let what = "encryption is on, but there is not a recipient";
         let what = if empty.is_empty() { what.to_owned() } else { format!("{what}: {empty}") };
         let fault = Fault::usage(what);
         return Err(fault
-            .hint("`pbx-config key setup` leads through it; `pbx-config key add RECIPIENT` takes one that you have")
+            .hint("`pbx-config key setup` sets it up; `pbx-config key add RECIPIENT` adds one that you have")
             .into());
     }
     Ok(all)
@@ -72,14 +72,14 @@ fn named(host: &Host, config: &Config) -> Result<Vec<Recipient>> {
         let named = place(RECIPIENT_FILE, path);
         let fault = |what: String| {
             Fault::usage(format!("{named}: {what}"))
-                .hint("it is a file of recipients, one a line, as `age -R` takes it")
+                .hint("use a file of recipients, one per line, as for `age -R`")
         };
         if !Path::new(path).is_absolute() {
             return Err(fault("must be absolute".into()).into());
         }
         let bytes = forked::read_small(READ_LIMIT, host.root(), path, FILE_MAX_BYTES)
             .map_err(|error| fault(format!("cannot read {path}: {error}")))?;
-        let text = String::from_utf8(bytes).map_err(|_| fault(format!("{path}: is no text")))?;
+        let text = String::from_utf8(bytes).map_err(|_| fault(format!("{path}: is not text")))?;
         all.extend(Recipient::parse_file(path, &text)?);
     }
 
@@ -116,7 +116,7 @@ fn signer(host: &Host, problems: &mut Vec<Problem>) -> Option<Signer> {
     };
     let cannot = |error: &anyhow::Error| {
         Problem::warning(format!("the snapshot is not signed: {SSH_HOST_KEY}: {error:#}"))
-            .hint("`ssh-keygen -A` makes keys that are missing; `sign no` in `backup: main` does without")
+            .hint("`ssh-keygen -A` creates missing keys; `sign no` in `backup: main` turns signing off")
     };
     parsed.inspect_err(|error| problems.push(cannot(error))).ok()
 }
@@ -127,7 +127,7 @@ pub fn identity_file(host: &Host, identity: &Identity) -> Result<Zeroizing<Strin
     let recipient = identity.recipient()?;
     let (node, made) = (&host.facts.node, host.now.strftime("%Y-%m-%dT%H:%M:%SZ"));
     Ok(Zeroizing::new(format!(
-        "# opens the sealed snapshots of {node}\n# created: {made}\n# public key: {recipient}\n{}\n",
+        "# opens the encrypted snapshots of {node}\n# created: {made}\n# public key: {recipient}\n{}\n",
         *secret
     )))
 }
@@ -139,9 +139,9 @@ pub fn write_identity(host: &Host, path: &Path, text: &str) -> Result<()> {
     let real = real.unwrap_or_else(|| absolute.clone());
     let ours = [host.path(CONFIG_DIR), host.state_dir()];
     if ours.iter().any(|dir| fs::canonicalize(dir).is_ok_and(|dir| real.starts_with(dir))) {
-        let message = format!("{}: the key would lie beside what it opens", path.display());
+        let message = format!("{}: the key would be on the same disk as what it opens", path.display());
         return Err(Fault::usage(message)
-            .hint("name a place that is not this host's: a stick, or no --output and a password manager")
+            .hint("use a place outside of this host: a USB stick, or a password manager without --output")
             .into());
     }
 
@@ -157,7 +157,7 @@ pub fn write_identity(host: &Host, path: &Path, text: &str) -> Result<()> {
 
     write().with_context(|| {
         let fault = Fault::failed(format!("cannot write {}", path.display()));
-        fault.hint("name a file that is not there yet, in a folder that is")
+        fault.hint("use a new file in an existing directory")
     })
 }
 
@@ -199,8 +199,8 @@ pub fn add(host: &Host, config: &Config, recipients: &[Recipient]) -> Result<Vec
     let name = path.display().to_string();
     if let Some(section) = config.main().filter(|section| *section.file != *name) {
         let lines: Vec<String> = recipients.iter().map(|one| format!("recipient {one}")).collect();
-        let what = format!("{}: `backup: main` stands there, for all nodes", section.file);
-        return Err(Fault::usage(what).hint(format!("add to it there: {}", lines.join("; "))).into());
+        let what = format!("{}: contains `backup: main` for all nodes", section.file);
+        return Err(Fault::usage(what).hint(format!("add it there: {}", lines.join("; "))).into());
     }
 
     let (mut text, mode) = match fs::metadata(&path) {

@@ -38,7 +38,7 @@ pub fn stage(
         let path = &journal.record.steps[n].path;
         let lost = apply_step(&targets, journal, n, is_in_flight, limit.cut(lock_wait))
             .with_context(|| format!("cannot put back /{path}"))?;
-        let lost = lost.into_iter().map(|name| format!("/{path}: {name}: this attribute cannot be kept"));
+        let lost = lost.into_iter().map(|name| format!("/{path}: {name}: this attribute cannot be set"));
         problems.extend(lost.map(Problem::notice));
         ended = Some(n);
     }
@@ -64,7 +64,9 @@ fn apply_step(
     if step.via == TargetKind::Disk {
         match ahead(step, &targets.state(step)?, is_in_flight) {
             Ahead::IsThere => return Ok(Vec::new()),
-            Ahead::Changed => return Err(Fault::new(FaultKind::Failed, "it was changed meanwhile").into()),
+            Ahead::Changed => {
+                return Err(Fault::new(FaultKind::Failed, "it was changed during the run").into());
+            }
             Ahead::Write => {}
         }
     }

@@ -27,8 +27,8 @@ use crate::task::restore;
 const FILE: &str = "armed.json";
 const MAX_BYTES: u64 = 64 << 10;
 /// The beginning of its audit line.
-const BY_ITSELF: &str = "undone by itself";
-const NOBODY: &str = "nobody confirmed it";
+const BY_ITSELF: &str = "rolled back automatically";
+const NOBODY: &str = "it was not confirmed";
 const POLL: Duration = Duration::from_millis(300);
 /// Wait for another restore or undo when the time is up.
 const LOCK_WAIT: Duration = Duration::from_secs(300);
@@ -239,8 +239,8 @@ fn start_waiting(host: &Host, id: &str) -> Result<()> {
     }
 
     exec::start_in_own_session(&words).map_err(|error| {
-        let message = format!("nobody could be started to undo it when it is not confirmed: {error}");
-        Fault::new(FaultKind::Failed, message).hint("--skip what may cut your connection").into()
+        let message = format!("the automatic rollback could not be started: {error}");
+        Fault::new(FaultKind::Failed, message).hint("use --skip for what may cut your connection").into()
     })
 }
 
@@ -333,16 +333,16 @@ pub fn watch(
             return ended(&journal::folder(host).join(id));
         };
         if let Err(stopped) = crate::sys::process::signals::check_stopped() {
-            let message = format!("{stopped:#}; {id} is still armed, and undoes itself in {} s", now.left());
+            let message = format!("{stopped:#}; {id} is still armed, and is rolled back in {} s", now.left());
             let hint = format!(
-                "`pbx-config confirm` from a new session keeps it, `pbx-config undo {id}` goes back at once"
+                "`pbx-config confirm` in a new session keeps it, `pbx-config undo {id}` undoes it at once"
             );
             return Err(Fault::new(FaultKind::Failed, message).hint(hint).into());
         }
         if now.is_overdue() {
             return undo_due(host, apis);
         }
-        say(&format!("waiting for `pbx-config confirm` from a new session: {} s", now.left()));
+        say(&format!("waiting for `pbx-config confirm` in a new session: {} s", now.left()));
         std::thread::sleep(POLL);
     }
 }
@@ -387,7 +387,7 @@ fn undo_now(host: &Host, apis: &[(Product, ApiConfig)], why: &str) -> Result<End
         let errors = undone.problems.iter().filter(|problem| problem.severity > Severity::Notice);
         let first = errors.map(|problem| format!(": {}", problem.what)).next().unwrap_or_default();
         let message = format!("{}: {} not put back yet{first}", armed.id, counted(undone.left, "path"));
-        let hint = format!("`pbx-config undo {}` tries again and tells all", armed.id);
+        let hint = format!("`pbx-config undo {}` tries again and reports every path", armed.id);
         return Err(Fault::new(FaultKind::Failed, message).hint(hint).into());
     }
 
@@ -411,12 +411,12 @@ fn alone_at_last(host: &Host, armed: &PendingConfirm) -> Result<(Option<Lock>, R
             return Err(error);
         }
         let pid = restore::kill(host).ok_or(error)?;
-        log::error!("{}: the process {pid} that applies it hangs, and is ended", armed.id);
+        log::error!("{}: the process {pid} that applies it hangs and is killed", armed.id);
         patiently(CONFIRM_WAIT, || restore::lock_restore(host))
     })?;
     let lock = patiently(BACKUP_WAIT, || Lock::acquire(&host.run_dir()));
     if let Err(error) = &lock {
-        log::warn!("undoing beside another run: {error:#}");
+        log::warn!("undoing while another run holds the lock: {error:#}");
     }
 
     Ok((lock.ok(), alone))
@@ -445,10 +445,10 @@ fn patiently<T>(limit: Duration, acquire: impl Fn() -> Result<T>) -> Result<T> {
 /// `Unconfirmed` when its time is over or it is not whole.
 pub fn confirm_from_here(host: &Host, id: Option<&str>) -> Result<(String, Option<Problem>)> {
     restore::check_root()?;
-    let nothing = || Fault::new(FaultKind::NotFound, "no restore waits to be confirmed");
+    let nothing = || Fault::new(FaultKind::NotFound, "no restore waits for a confirmation");
     let armed = read(host).ok_or_else(nothing)?;
     if let Some(word) = id.filter(|word| *word != armed.id) {
-        let message = format!("'{word}' does not wait to be confirmed");
+        let message = format!("'{word}' does not wait for a confirmation");
         return Err(Fault::new(FaultKind::NotFound, message).hint(format!("{} does", armed.id)).into());
     }
     if armed.is_due() {
@@ -458,21 +458,21 @@ pub fn confirm_from_here(host: &Host, id: Option<&str>) -> Result<(String, Optio
     let (what, hint) = match LoginSession::current().newness(&armed.session, armed.at) {
         Newness::New => ("", ""),
         Newness::Same => (
-            "this is the session that applied it: it proves nothing",
-            "log in anew (not a window of tmux or screen), and confirm there",
+            "cannot confirm: this is the session that applied it, which does not prove that a login works",
+            "log in again (not in a window of tmux or screen), and confirm there",
         ),
         Newness::Older => (
-            "this session is older than the restore: it proves nothing",
-            "log in anew, and confirm there: an open connection lives on where no new one is let in",
+            "cannot confirm: this session is older than the restore, which does not prove that a login works",
+            "log in again, and confirm there: an open connection can continue where a new login fails",
         ),
         Newness::NoLogin => (
-            "nobody logged in to this system here: it proves nothing",
-            "log in to it itself (ssh, its console, its web shell), not from outside of its container nor by a \
-             service, and confirm there; where that cannot be, restore with --probe, which confirms by itself",
+            "cannot confirm: this is not a login to this system",
+            "log in to the system itself (ssh, console, web shell), not from outside of its container and not from a \
+             service, and confirm there; if that is not possible, restore with --probe, which confirms automatically",
         ),
     };
     if !what.is_empty() {
-        let back = format!("{hint}; `pbx-config undo {}` goes back", armed.id);
+        let back = format!("{hint}; `pbx-config undo {}` undoes it", armed.id);
         return Err(Fault::new(FaultKind::Usage, what).hint(back).into());
     }
 
@@ -488,7 +488,7 @@ fn confirm(host: &Host, armed: &PendingConfirm, how: &str) -> Result<Option<Prob
     }
     let mut journal = journal::find(host, Some(&armed.id))?;
     if !matches!(journal.phase, RestorePhase::Done | RestorePhase::Confirmed) {
-        let message = format!("{}: it is {}, and cannot be kept like that", armed.id, journal.phase);
+        let message = format!("{}: it is {}, and cannot be confirmed in this state", armed.id, journal.phase);
         return Err(Fault::new(FaultKind::Unconfirmed, message).hint(ways(&armed.id, journal.phase)).into());
     }
     journal.write("confirmed\n")?;
@@ -505,11 +505,11 @@ fn too_late(host: &Host, id: &str) -> Fault {
             None => ("it is undone, by `pbx-config undo`".to_owned(), "restore again".to_owned()),
         },
         Ok(RestorePhase::Confirmed) => {
-            ("it was confirmed".to_owned(), format!("`pbx-config undo {id}` still goes back"))
+            ("it was confirmed".to_owned(), format!("`pbx-config undo {id}` can still undo it"))
         }
         _ => (
             "its time is over, it is not undone yet".to_owned(),
-            format!("`pbx-config undo {id}` does it now, and says what is in its way"),
+            format!("`pbx-config undo {id}` undoes it now, and reports what prevents it"),
         ),
     };
     Fault::new(FaultKind::Unconfirmed, format!("{id}: {is}")).hint(hint)
@@ -517,11 +517,11 @@ fn too_late(host: &Host, id: &str) -> Fault {
 
 /// Returns the hint on how to go back and on from where it was cut short.
 pub fn ways(id: &str, phase: RestorePhase) -> String {
-    let back = format!("`pbx-config undo {id}` goes back");
+    let back = format!("`pbx-config undo {id}` undoes it");
     if phase == RestorePhase::Undoing {
         back
     } else {
-        format!("{back}, `pbx-config restore --resume {id}` goes on")
+        format!("{back}, `pbx-config restore --resume {id}` resumes it")
     }
 }
 

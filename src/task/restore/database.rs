@@ -42,14 +42,14 @@ pub fn take(
     let (Some(selected), Some(bytes)) = (selected, picked.contents.get(&name)) else {
         let id = &picked.id;
         let what = if picked.facts.has(Product::Pve) {
-            format!("{id} has no database of /etc/pve: it could not be read then, or was left out")
+            format!("{id} has no database of /etc/pve: it could not be read, or was skipped")
         } else {
             format!("{id} is of a host without Proxmox VE: it has no database of /etc/pve")
         };
         return Err(fault(FaultKind::NotFound, what, "restore without --database").into());
     };
     if !host.facts.has(Product::Pve) {
-        let what = "Proxmox VE is not installed here: nothing would start on its database".to_owned();
+        let what = "Proxmox VE is not installed here: nothing would use its database".to_owned();
         return Err(fault(FaultKind::Failed, what, "install it, then restore again").into());
     }
 
@@ -124,13 +124,12 @@ fn check(host: &Host, ready: &Ready) -> Result<(), Fault> {
     if !ready.nodes.contains(node) {
         let nodes: Vec<&str> = ready.nodes.iter().map(String::as_str).collect();
         let what = format!(
-            "the database is of {}, this host is '{node}': its guests would be nobody's",
+            "the database is of {}, this host is '{node}': its guests would belong to no node",
             nodes.join(", ")
         );
         let old = nodes.first().copied().unwrap_or("OLD");
-        return Err(Fault::new(FaultKind::Usage, what).hint(format!(
-            "give this host the old name first, or the tree the new one: --node {old}={node}"
-        )));
+        return Err(Fault::new(FaultKind::Usage, what)
+            .hint(format!("give this host the old name first, or rename the node: --node {old}={node}")));
     }
     Ok(())
 }
@@ -143,14 +142,14 @@ fn advice(selected: &SelectedEntry, ready: &Ready, how: Database) -> Vec<Advice>
     };
     let mut advice: Vec<Advice> = ready.notes.iter().map(|note| tell(note, &[])).collect();
     advice.push(tell(
-        "after its first start the node's certificate is signed anew; guests start when their disks are here",
+        "after the first start, sign the certificate of the node again; guests start when their disks are here",
         &["pvecm updatecerts -f", "qm list", "pct list"],
     ));
 
     if how == Database::WithoutCluster {
         advice.push(tell(
-            "what is left of the cluster: folders of other nodes in /etc/pve/nodes hold guests of theirs, \
-             priv/authorized_keys their keys, and storages may be shared with members that live",
+            "what is left of the cluster: directories of other nodes in /etc/pve/nodes contain their guests, \
+             priv/authorized_keys their keys, and storages may be shared with running nodes",
             &["ls /etc/pve/nodes", "rm -f /etc/corosync/* /var/lib/corosync/*"],
         ));
     }
@@ -207,8 +206,8 @@ fn live(host: &Host, path: &Name) -> Result<Option<FileState>> {
         LivePath::Absent => Ok(None),
         LivePath::There { print, .. } if print.kind == EntryKind::File => Ok(Some(print)),
         _ => {
-            let fault = Fault::new(FaultKind::Failed, format!("/{path}: is no file"));
-            Err(fault.hint("look what made it, and move it away").into())
+            let fault = Fault::new(FaultKind::Failed, format!("/{path}: is not a file"));
+            Err(fault.hint("check what created it, and move it away").into())
         }
     }
 }

@@ -25,8 +25,8 @@ impl Deadline {
         match self.0 {
             Some((since, whole)) if since.elapsed() >= whole => {
                 let seconds = whole.as_secs();
-                let what = format!("what may cut your connection was not done within {seconds} s");
-                Err(Fault::new(FaultKind::Failed, what).hint("see in the journal what took so long"))
+                let what = format!("the steps that may cut your connection were not done within {seconds} s");
+                Err(Fault::new(FaultKind::Failed, what).hint("see the journal for what took so long"))
             }
             _ => Ok(()),
         }

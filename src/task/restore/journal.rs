@@ -75,7 +75,7 @@ impl std::fmt::Display for RestorePhase {
         f.pad(match self {
             Self::Prepared => "nothing written yet",
             Self::Begun => "half done",
-            Self::Written => "written, services not seen to",
+            Self::Written => "written, services not handled",
             Self::Done => "done",
             Self::Confirmed => "confirmed",
             Self::Undoing => "half undone",
@@ -124,7 +124,7 @@ impl Journal {
             serde_json::from_slice(&text).with_context(|| dir.join(RECORD).display().to_string())?;
         if record.format != FORMAT {
             let message = format!("{}: was written by another version", dir.display());
-            return Err(Fault::new(FaultKind::Failed, message).hint("undo it with that one").into());
+            return Err(Fault::new(FaultKind::Failed, message).hint("undo it with that version").into());
         }
 
         let file = open_journal(dir)?;
@@ -198,13 +198,13 @@ impl Journal {
     /// Creates a file for what somebody put in the place of step `n` since.
     pub fn new_found(&self, n: usize) -> Result<(PathBuf, File)> {
         let folder = self.dir.join("found");
-        files::make_private_dir(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        files::make_private_dir(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
         for again in 1.. {
             let path = folder.join(if again == 1 { n.to_string() } else { format!("{n}-{again}") });
             match files::new_private_file(&path) {
                 Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
                 made => {
-                    let file = made.with_context(|| format!("cannot make {}", path.display()))?;
+                    let file = made.with_context(|| format!("cannot create {}", path.display()))?;
                     return Ok((path, file));
                 }
             }
@@ -228,7 +228,7 @@ fn open_journal(dir: &Path) -> Result<File> {
 /// Creates a private directory, named after the time.
 pub fn new_folder(host: &Host) -> Result<(String, PathBuf)> {
     let parent = folder(host);
-    files::make_private_dir(&parent).with_context(|| format!("cannot make {}", parent.display()))?;
+    files::make_private_dir(&parent).with_context(|| format!("cannot create {}", parent.display()))?;
     let time = host.now.strftime("%Y%m%dT%H%M%SZ").to_string();
     for n in 1.. {
         let id = if n == 1 { time.clone() } else { format!("{time}-{n}") };
@@ -236,7 +236,7 @@ pub fn new_folder(host: &Host) -> Result<(String, PathBuf)> {
         match files::make_new_private_dir(&dir) {
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
             made => {
-                made.with_context(|| format!("cannot make {}", dir.display()))?;
+                made.with_context(|| format!("cannot create {}", dir.display()))?;
                 return Ok((id, dir));
             }
         }
@@ -280,7 +280,7 @@ pub fn find(host: &Host, id: Option<&str>) -> Result<Journal> {
     let Some(word) = id else {
         let Some(last) = ids.last() else {
             let fault = Fault::new(FaultKind::NotFound, "there is no restore to undo");
-            return Err(fault.hint("`pbx-config restore` makes one").into());
+            return Err(fault.hint("`pbx-config restore` restores a snapshot").into());
         };
         return open(last).map_err(|error| {
             let fault =
@@ -297,10 +297,10 @@ pub fn find(host: &Host, id: Option<&str>) -> Result<Journal> {
     }
 
     let known: Vec<&str> = ids.iter().map(String::as_str).collect();
-    let fault = Fault::new(FaultKind::NotFound, format!("there is no restore '{word}'"));
+    let fault = Fault::new(FaultKind::NotFound, format!("restore '{word}' does not exist"));
     let hint = match nearest(word, &known) {
         Some(near) => format!("did you mean '{near}'?"),
-        None if known.is_empty() => "none was made yet".to_owned(),
+        None if known.is_empty() => "there is no restore yet".to_owned(),
         None => format!("there are {}", known.join(", ")),
     };
     Err(fault.hint(hint).into())

@@ -103,13 +103,15 @@ pub fn beforehand(host: &Host, plan: &RestorePlan, arming: &ConfirmOptions) -> O
     if !plan.is_armed() {
         let is_asked_for = arming.always || !arming.probes.is_empty();
         return is_asked_for.then(|| {
-            Problem::notice("nothing of this may cut your connection: it is not armed, no probe is asked")
-                .hint("`pbx-config undo` goes back at any time")
+            Problem::notice(
+                "nothing of this can cut your connection: it is not armed, and probes are not used",
+            )
+            .hint("`pbx-config undo` can undo it at any time")
         });
     }
     let why = probe::ask(host, &arming.probes).err()?;
-    let problem = Problem::notice(format!("not good before the restore either: {why}"));
-    Some(problem.hint("if it is not good afterwards, the restore undoes itself"))
+    let problem = Problem::notice(format!("this probe also failed before the restore: {why}"));
+    Some(problem.hint("if it also fails afterwards, the restore is rolled back"))
 }
 
 /// Does what the plan says. `tell` hears the id before the first write.
@@ -130,7 +132,7 @@ pub fn run(
     let mut problems = journal::sweep(host, None);
     let plan = &prepared.plan;
     problems.extend(plan.skipped.iter().filter(|skipped| skipped.named).map(|skipped| {
-        let problem = Problem::warning(format!("/{}: is left alone: {}", skipped.path, skipped.reason));
+        let problem = Problem::warning(format!("/{}: skipped: {}", skipped.path, skipped.reason));
         Problem { hint: skipped.hint.clone(), ..problem }
     }));
 
@@ -174,12 +176,12 @@ pub fn resume(
 pub fn check_unfinished(journal: &Journal) -> Result<()> {
     let wrong = match journal.phase {
         RestorePhase::Prepared | RestorePhase::Begun | RestorePhase::Written => None,
-        RestorePhase::Done | RestorePhase::Confirmed => Some("is done already"),
+        RestorePhase::Done | RestorePhase::Confirmed => Some("is already applied"),
         RestorePhase::Undoing | RestorePhase::Undone => Some("was undone"),
     };
     if let Some(wrong) = wrong {
         let fault = Fault::new(FaultKind::Usage, format!("{}: {wrong}", journal.record.id));
-        return Err(fault.hint("`pbx-config restore SNAP` makes a new plan").into());
+        return Err(fault.hint("create a new plan with `pbx-config restore SNAP`").into());
     }
     Ok(())
 }
@@ -240,9 +242,9 @@ fn finish_or_roll_back(
     };
 
     if crate::sys::process::signals::check_stopped().is_err() {
-        audit_log::note(host, verb, &journal.record, "stopped half way");
-        let fault = Fault::new(FaultKind::Failed, format!("stopped half way: {error:#}"));
-        let hint = format!("`pbx-config undo {id}` goes back, `pbx-config restore --resume {id}` goes on");
+        audit_log::note(host, verb, &journal.record, "stopped half-way");
+        let fault = Fault::new(FaultKind::Failed, format!("stopped half-way: {error:#}"));
+        let hint = format!("`pbx-config undo {id}` undoes it, `pbx-config restore --resume {id}` resumes it");
         return Err(fault.hint(hint).into());
     }
 
@@ -251,12 +253,12 @@ fn finish_or_roll_back(
     let (what, result, hint) = match roll_back(host, journal, apis, false) {
         Ok(undone) if undone.left == 0 => {
             auto_rollback::forget(host, &id)?;
-            ("all that was done before is undone again".to_owned(), "failed; undone".to_owned(), hint)
+            ("the steps that were done are undone again".to_owned(), "failed; undone".to_owned(), hint)
         }
         Ok(undone) => (
             format!("and {} could not be put back", counted(undone.left, "path")),
             format!("failed; {} could not be put back", counted(undone.left, "path")),
-            Some(format!("`pbx-config undo {id}` says which, and tries again")),
+            Some(format!("`pbx-config undo {id}` reports which, and tries again")),
         ),
         Err(undo) => (
             format!("and undoing failed: {undo:#}"),
@@ -325,7 +327,8 @@ pub fn roll_back(
 
     if host.exec.is_of_host() && !begun.is_empty() {
         problems.extend(stood.iter().map(|unit| {
-            let problem = Problem::notice(format!("{unit}: was stopped before the restore, and is again"));
+            let problem =
+                Problem::notice(format!("{unit}: was stopped before the restore, and is stopped again"));
             problem.hint(format!("`systemctl start {unit}` starts it"))
         }));
     }
@@ -337,7 +340,7 @@ pub fn check_root() -> Result<()> {
     if files::is_root() {
         return Ok(());
     }
-    let fault = Fault::new(FaultKind::Failed, "only root may change this system");
+    let fault = Fault::new(FaultKind::Failed, "only root can change this system");
     Err(fault.hint("run it as root; --dry-run and --to DIR need no root").into())
 }
 
@@ -346,6 +349,6 @@ fn check_not_armed(host: &Host, own: Option<&str>) -> Result<()> {
     let Some(armed) = auto_rollback::read(host).filter(|armed| Some(armed.id.as_str()) != own) else {
         return Ok(());
     };
-    let fault = Fault::new(FaultKind::Locked, format!("the restore {} waits to be confirmed", armed.id));
-    Err(fault.hint(format!("`pbx-config confirm` keeps it, `pbx-config undo {}` goes back", armed.id)).into())
+    let fault = Fault::new(FaultKind::Locked, format!("the restore {} waits for a confirmation", armed.id));
+    Err(fault.hint(format!("`pbx-config confirm` keeps it, `pbx-config undo {}` undoes it", armed.id)).into())
 }

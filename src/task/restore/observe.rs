@@ -159,7 +159,7 @@ impl Look<'_> {
         }
         seen(&self.root.join(path), wanted).unwrap_or_else(|error| match error.kind() {
             io::ErrorKind::NotFound => LivePath::Absent,
-            _ => LivePath::Blocked(format!("cannot be looked at: {error}")),
+            _ => LivePath::Blocked(format!("cannot be checked: {error}")),
         })
     }
 
@@ -171,7 +171,7 @@ impl Look<'_> {
             LivePath::There { print, .. } if print.kind == EntryKind::Dir => None,
             LivePath::There { print, .. } => {
                 let what = if print.kind == EntryKind::Symlink { "link" } else { "file" };
-                Some(LivePath::Blocked(format!("its folder /{} is a {what} here", shown(path))))
+                Some(LivePath::Blocked(format!("its directory /{} is a {what} here", shown(path))))
             }
             other => Some(other),
         };
@@ -299,7 +299,7 @@ fn flagged(host: &Host, path: &Path, what: &str) -> Option<SkipReason> {
     let shown = Name::from(shown.as_path());
     Some(SkipReason::new(
         format!("{what} is {how}"),
-        format!("somebody meant it: `chattr -{letter} {shown}`, then restore again"),
+        format!("if you want to change it: `chattr -{letter} {shown}`, then restore again"),
     ))
 }
 
@@ -313,5 +313,5 @@ fn of_folder(host: &Host, path: &Path) -> Option<SkipReason> {
             format!("`findmnt -T {shown}` shows it; `mount -o remount,rw` and its mount point"),
         )
     };
-    flagged(host, path, &format!("its folder {shown}")).or_else(|| is_read_only.then(read_only))
+    flagged(host, path, &format!("its directory {shown}")).or_else(|| is_read_only.then(read_only))
 }

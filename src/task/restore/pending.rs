@@ -33,17 +33,17 @@ fn waits(host: &Host, armed: &auto_rollback::PendingConfirm, is_busy: bool) -> P
     let phase = Journal::open(&journal::folder(host).join(id)).map(|journal| journal.phase);
     if armed.is_due() {
         let problem = Problem::error(format!("the restore {id} was not confirmed, and is not undone yet"));
-        return problem
-            .hint(format!("`pbx-config undo {id}` does it, and says what keeps it from being done"));
+        return problem.hint(format!("`pbx-config undo {id}` undoes it, and reports what prevents it"));
     }
     if let (Ok(phase @ (RestorePhase::Begun | RestorePhase::Written | RestorePhase::Undoing)), false) =
         (phase, is_busy)
     {
-        let what = format!("the restore {id} was cut short: {phase}; it undoes itself in {} s", armed.left());
+        let what =
+            format!("the restore {id} was interrupted: {phase}; it is rolled back in {} s", armed.left());
         return Problem::error(what).hint(auto_rollback::ways(id, phase));
     }
-    let what = format!("the restore {id} undoes itself in {} s", armed.left());
-    Problem::notice(what).hint("`pbx-config confirm` from a new login keeps it")
+    let what = format!("the restore {id} is rolled back in {} s", armed.left());
+    Problem::notice(what).hint("`pbx-config confirm` in a new login session keeps it")
 }
 
 fn half(host: &Host, id: &str) -> Option<Problem> {
@@ -53,12 +53,12 @@ fn half(host: &Host, id: &str) -> Option<Problem> {
     };
     match journal.phase {
         RestorePhase::Begun | RestorePhase::Written => {
-            let problem = Problem::error(format!("the restore {id} was cut short: {}", journal.phase));
+            let problem = Problem::error(format!("the restore {id} was interrupted: {}", journal.phase));
             Some(problem.hint(auto_rollback::ways(id, journal.phase)))
         }
         RestorePhase::Undoing => {
             let problem = Problem::error(format!("the restore {id} is {}", journal.phase));
-            Some(problem.hint(format!("`pbx-config undo {id}` goes on, and says what is left")))
+            Some(problem.hint(format!("`pbx-config undo {id}` continues, and reports what is left")))
         }
         RestorePhase::Prepared | RestorePhase::Done | RestorePhase::Confirmed | RestorePhase::Undone => None,
     }

@@ -25,7 +25,7 @@ const FORMAT: u32 = 1;
 /// The size limit of a saved plan: a hundred thousand steps.
 const PLAN_MAX_BYTES: u64 = 64 << 20;
 const CHANGES_SHOWN: usize = 5;
-const ANEW: &str = "make the plan anew, and look at it again";
+const ANEW: &str = "create the plan again, and check it";
 
 /// A plan and what it was made from.
 pub struct Prepared {
@@ -147,8 +147,8 @@ impl Saved {
     /// Errors: `Usage` for a name that is taken by something else than a file: a device would be replaced.
     pub fn write(&self, path: &Path) -> Result<()> {
         if fs::symlink_metadata(path).is_ok_and(|meta| !meta.is_file()) {
-            let what = format!("{} is no file: a plan is not written there", path.display());
-            return Err(Fault::new(FaultKind::Usage, what).hint("name a new file").into());
+            let what = format!("cannot write the plan: {} is not a file", path.display());
+            return Err(Fault::new(FaultKind::Usage, what).hint("use a new file").into());
         }
         files::replace(&std::path::absolute(path)?, 0o600, &serde_json::to_vec_pretty(self)?)
     }
@@ -162,15 +162,15 @@ impl Saved {
         let text = files::read_small(folder, name, PLAN_MAX_BYTES);
         let text = text.with_context(|| format!("cannot read {shown}"))?;
         let no_plan = |error: serde_json::Error| {
-            Fault::new(FaultKind::Usage, format!("{shown}: is no plan: {error}"))
-                .hint("`pbx-config restore SNAP --plan FILE` writes one")
+            Fault::new(FaultKind::Usage, format!("{shown}: is not a plan: {error}"))
+                .hint("create one with `pbx-config restore SNAP --plan FILE`")
         };
         let value: Value = serde_json::from_slice(&text).map_err(no_plan)?;
 
         // Another format may have other fields.
         if let Some(format) = value.get("format").filter(|format| **format != FORMAT) {
-            let message = format!("{shown}: is a plan of format {format}, this version knows {FORMAT}");
-            return Err(Fault::new(FaultKind::Usage, message).hint("make the plan anew").into());
+            let message = format!("{shown}: is a plan of format {format}, this version reads {FORMAT}");
+            return Err(Fault::new(FaultKind::Usage, message).hint("create the plan again").into());
         }
 
         let saved: Self = serde_json::from_slice(&text).map_err(no_plan)?;
@@ -183,7 +183,9 @@ impl Saved {
         // Nor is there anything in it that would not be read, or that was left out.
         if !is_whole || serde_json::to_value(&saved)? != value {
             let fault = Fault::new(FaultKind::Usage, format!("{shown}: was changed after it was written"));
-            return Err(fault.hint("choose with --only, --skip and --path, and make the plan anew").into());
+            return Err(fault
+                .hint("select with --only, --skip and --path, and create the plan again")
+                .into());
         }
         Ok(saved)
     }
@@ -200,7 +202,7 @@ impl Saved {
         }
         let (of, this) = (shown(&self.node, &self.machine_id), shown(&here.node, &here.machine_id));
         let fault = Fault::new(FaultKind::Failed, format!("the plan is for {of}, this is {this}"));
-        Err(fault.hint("make a plan on this host, and look at it"))
+        Err(fault.hint("create a plan on this host, and check it"))
     }
 
     /// Checks the snapshot before it is read as a whole.
@@ -218,7 +220,7 @@ impl Saved {
             Some(fault) if fault.kind == FaultKind::NotFound => {
                 let message = format!("the plan is of {}: {}", self.snapshot, fault.message);
                 Fault::new(FaultKind::NotFound, message)
-                    .hint("put the snapshot back in its place, or plan with another one")
+                    .hint("put the snapshot back in its place, or create a plan with another one")
                     .into()
             }
             _ => error,

@@ -41,7 +41,7 @@ impl FromStr for Probe {
             let is_host = |c: char| c.is_ascii_alphanumeric() || "-._:%".contains(c);
             let bare = word.trim_start_matches('[').trim_end_matches(']');
             let is_good = !bare.is_empty() && !bare.starts_with('-') && bare.chars().all(is_host);
-            is_good.then(|| bare.to_owned()).ok_or_else(|| format!("'{text}': names no host; {known}"))
+            is_good.then(|| bare.to_owned()).ok_or_else(|| format!("'{text}': contains no host; {known}"))
         };
         if text == "quorum" {
             return Ok(Self::Quorum);
@@ -53,18 +53,18 @@ impl FromStr for Probe {
         let Some(rest) = text.strip_prefix("https://") else { return Err(format!("'{text}': {known}")) };
         let (server, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
         if server.contains('@') {
-            return Err(format!("a probe logs in nowhere, and takes no user; {known}"));
+            return Err(format!("a probe does not log in, and cannot contain a user; {known}"));
         }
 
         let (name, port) = match server.rsplit_once(':') {
             Some((name, port)) if !port.ends_with(']') => {
-                (name, port.parse().map_err(|_| format!("'{text}': '{port}' is no port"))?)
+                (name, port.parse().map_err(|_| format!("'{text}': '{port}' is not a port"))?)
             }
             _ => (server, HTTPS_PORT),
         };
         let probe = Self::Https { host: host(name)?, port, path: path.to_owned() };
         if Site::of(&probe.to_string()).is_none() {
-            return Err(format!("'{text}' is no address; {known}"));
+            return Err(format!("'{text}' is not an address; {known}"));
         }
         Ok(probe)
     }
@@ -135,7 +135,7 @@ fn ping(host: &Host, target: &str) -> Result<(), String> {
     match host.exec.run(&cmd) {
         Ok(Some(output)) if output.status == ToolStatus::Exit(0) => Ok(()),
         Ok(Some(output)) => Err(format!("no answer ({})", output.status)),
-        Ok(None) => Err("there is no ping here".to_owned()),
+        Ok(None) => Err("ping is not installed".to_owned()),
         Err(error) => Err(format!("{error:#}")),
     }
 }
@@ -192,6 +192,6 @@ mod tests {
             assert!(text.parse::<Probe>().is_err(), "{text}");
         }
         let told = "https://bob:s3cret@nas/".parse::<Probe>().unwrap_err();
-        assert!(!told.contains("s3cret") && told.contains("logs in nowhere"), "{told}");
+        assert!(!told.contains("s3cret") && told.contains("does not log in"), "{told}");
     }
 }

@@ -71,7 +71,7 @@ fn check_room(host: &Host, steps: &[RestoreStep]) -> Result<()> {
         if free < bytes {
             let message = format!("{place}: {bytes} bytes are needed there, {free} are free");
             let fault = Fault::new(FaultKind::Failed, message);
-            return Err(fault.hint("make room (`df`), then try again; nothing was changed").into());
+            return Err(fault.hint("free some space (see `df`), then try again; nothing was changed").into());
         }
     }
     Ok(())
@@ -90,7 +90,7 @@ fn fill(host: &Host, dir: &Path, chosen: &ChosenSnapshot, prepared: &Prepared) -
     for (n, step) in steps.iter().enumerate() {
         if !copy_live(&targets, step, &before.join(n.to_string()))? {
             let fault = Fault::new(FaultKind::Failed, format!("/{}: changed since the plan", step.path));
-            return Err(fault.hint("look at a new plan; nothing was changed").into());
+            return Err(fault.hint("create a new plan; nothing was changed").into());
         }
     }
 
@@ -132,7 +132,7 @@ fn stage(chosen: &ChosenSnapshot, prepared: &Prepared, after: &Path) -> Result<(
 
 fn stage_one(step: &RestoreStep, content: &mut dyn Read, to: &Path) -> Result<()> {
     let sha256 = copy(content, to).with_context(|| format!("cannot write {}", to.display()))?;
-    ensure!(sha256 == step.after.sha256, "/{}: is not what the plan was made from", step.path);
+    ensure!(sha256 == step.after.sha256, "/{}: differs from the file that the plan was made from", step.path);
     Ok(())
 }
 
@@ -172,7 +172,7 @@ fn directory_times(targets: &Targets, steps: &[RestoreStep]) -> Result<Vec<(Name
     let mut seen = HashSet::new();
     for parent in steps.iter().filter_map(|step| step.path.as_path().parent()).map(Name::from) {
         if seen.insert(parent.clone()) {
-            let mtime = targets.mtime(&parent).with_context(|| format!("cannot look at /{parent}"))?;
+            let mtime = targets.mtime(&parent).with_context(|| format!("cannot read /{parent}"))?;
             times.extend(mtime.map(|mtime| (parent, mtime)));
         }
     }

@@ -61,7 +61,7 @@ pub fn pick(chosen: &ChosenSnapshot, request: &RestoreRequest) -> Result<(Select
     filter.fill(&mut picked, &index.entries);
     if picked.wanted.is_empty() && picked.skipped.is_empty() && request.objects.is_empty() {
         let fault = Fault::new(FaultKind::NotFound, format!("nothing in {} is selected", picked.id));
-        return Err(fault.hint("`pbx-config show SNAP --files` lists what is in it").into());
+        return Err(fault.hint("see `pbx-config show SNAP --files`").into());
     }
     Ok((picked, archive.head.manifest_sha256))
 }
@@ -132,7 +132,7 @@ impl<'a> Filter<'a> {
                     picked.wanted.push(SelectedEntry { is_exact, ..selected });
                 }
                 Err(reason) => {
-                    let hint = "`pbx-config cat SNAP PATH` shows it, to be put in place by hand".to_owned();
+                    let hint = "use `pbx-config cat SNAP PATH` to put it in place by hand".to_owned();
                     skip_entry(&mut picked.skipped, entry, is_named, reason, Some(hint));
                 }
             }

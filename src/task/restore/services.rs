@@ -76,7 +76,7 @@ pub fn settle(
     seen_to.retain(|_| host.exec.is_of_host());
     for unit in seen_to {
         if within(limit.cut(UP_LIMIT), || is_active(host, unit).then_some(()).ok_or(())).is_err() {
-            let problem = Problem::error(format!("{unit}: did not come up"));
+            let problem = Problem::error(format!("{unit}: did not start"));
             problems.push(problem.hint(format!("see `systemctl status {unit}`")));
         } else if let Some(api) = api::of_unit(unit) {
             problems.extend(answers(api, unit, apis, limit));
@@ -118,7 +118,7 @@ fn run(host: &Host, words: &[&str], limit: Duration) -> Option<Problem> {
         }
         Err(error) => Problem::error(format!("{shown}: {error:#}")),
     };
-    Some(problem.hint("the files are in place; see the journal, then run it by hand"))
+    Some(problem.hint("the files are restored; see the journal, then run it by hand"))
 }
 
 /// Tries until it succeeds or the time is over. Errors: of the last try.

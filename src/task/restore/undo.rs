@@ -63,21 +63,23 @@ impl Undone {
                 self.restored_paths.push(path.clone());
             }
             Ok(StepResult::HasForeignChildren) => {
-                let what = format!("/{path}: stays, for somebody put something into it");
+                let what = format!("/{path}: is kept, because other files were put into it");
                 self.problems.push(Problem::notice(what));
             }
             Ok(StepResult::Changed) => {
                 self.left += 1;
                 let problem =
-                    Problem::warning(format!("/{path}: was changed after the restore, and is left"));
-                self.problems.push(problem.hint(
-                    "look at it; --force puts back what was there before, and keeps a copy of what is there now",
-                ));
+                    Problem::warning(format!("/{path}: was changed after the restore, and is skipped"));
+                self.problems.push(
+                    problem.hint(
+                        "check it; --force puts back the old file, and keeps a copy of the current one",
+                    ),
+                );
             }
             Err(error) => {
                 self.left += 1;
                 let problem = Problem::error(format!("/{path}: cannot be put back: {error:#}"));
-                self.problems.push(problem.hint("mend that, then run the same undo again"));
+                self.problems.push(problem.hint("fix that, then run the same undo again"));
             }
         }
     }

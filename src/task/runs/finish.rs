@@ -73,6 +73,6 @@ fn keep(host: &Host, record: RunRecord) -> Option<Problem> {
     // Another system may be read-only; nobody looks for records of it.
     host.is_live().then(|| {
         Problem::warning(format!("this run was not recorded: {error:#}"))
-            .hint("`pbx-config status` and `log` do not know of it")
+            .hint("`pbx-config status` and `pbx-config log` do not show it")
     })
 }

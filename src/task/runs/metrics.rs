@@ -48,7 +48,7 @@ pub fn write(host: &Host, config: &Config) -> Vec<Problem> {
             let error = write_one(host, section, &text).err()?;
             let problem = Problem::warning(format!("prometheus '{name}': {error:#}"));
             let hint = error_hint::own(&error);
-            Some(problem.hint(hint.unwrap_or_else(|| "see that the folder can be written".to_owned())))
+            Some(problem.hint(hint.unwrap_or_else(|| "check that the directory can be written".to_owned())))
         })
         .collect()
 }
@@ -64,7 +64,7 @@ pub fn folder(host: &Host, section: &Prometheus) -> Result<PathBuf> {
         let dir = host.path(path);
         if !dir.is_dir() {
             let hint = format!("`mkdir -p {path}`, and let node_exporter read it ({TEXTFILE_OPTION})");
-            return Err(fault(format!("{}: is no folder", dir.display()), hint).into());
+            return Err(fault(format!("{}: is not a directory", dir.display()), hint).into());
         }
         return Ok(dir);
     }
@@ -73,9 +73,11 @@ pub fn folder(host: &Host, section: &Prometheus) -> Result<PathBuf> {
     let usual = TEXTFILE_DIRS.iter().map(|dir| (*dir).to_owned());
     let found = named.chain(usual).map(|dir| host.path(dir)).find(|dir| dir.is_dir());
     found.ok_or_else(|| {
-        let message =
-            format!("node_exporter has no folder for metrics here; looked at {}", TEXTFILE_DIRS.join(", "));
-        fault(message, "install prometheus-node-exporter, or name its folder with `path`".to_owned()).into()
+        let message = format!(
+            "node_exporter has no directory for metrics here; looked for {}",
+            TEXTFILE_DIRS.join(", ")
+        );
+        fault(message, "install prometheus-node-exporter, or set its directory with `path`".to_owned()).into()
     })
 }
 

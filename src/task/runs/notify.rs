@@ -116,7 +116,7 @@ impl Channels {
 }
 
 fn unusable(section: &Section, error: &anyhow::Error) -> Problem {
-    let what = format!("{} '{}' was not told: {error:#}", section.kind, section.id);
+    let what = format!("{} '{}' was not notified: {error:#}", section.kind, section.id);
     let hint = error_hint::own(error);
     Problem::warning(what).hint(hint.unwrap_or_else(|| "see `pbx-config config check`".to_owned()))
 }
@@ -125,10 +125,10 @@ fn problem(done: &DeliveryReport) -> Option<Problem> {
     let error = done.error.as_ref()?;
     let channel = format!("{} '{}'", done.kind, done.channel);
     if done.by_fallback {
-        return Some(Problem::notice(format!("{channel}: {error}; its fallback was told")));
+        return Some(Problem::notice(format!("{channel}: {error}; its fallback was used")));
     }
-    let hint = format!("`pbx-config notify test {}` tries it", done.channel);
-    Some(Problem::warning(format!("{channel} was not told: {error}")).hint(hint))
+    let hint = format!("test it with `pbx-config notify test {}`", done.channel);
+    Some(Problem::warning(format!("{channel} was not notified: {error}")).hint(hint))
 }
 
 /// The report of a verification that found something.

@@ -103,13 +103,13 @@ pub fn plan(
         candidates.iter().filter_map(|one| one.snapshot.as_ref()).filter(|one| !ours.has(one)).count();
     if foreign > 0 && !keep.keeps_all() {
         let what = format!(
-            "store '{}': {foreign} snapshots of {} are of another machine and stay",
+            "store '{}': {foreign} snapshots of {} are of another machine and are kept",
             store.name(),
             host.facts.node
         );
         problems.push(
             Problem::notice(what)
-                .hint("when this host was reinstalled: `pbx-config store adopt` takes them over"),
+                .hint("if this host was reinstalled: `pbx-config store adopt` takes them over"),
         );
     }
 
@@ -119,14 +119,14 @@ pub fn plan(
         let nothing = format!("store '{}': nothing is removed, because", store.name());
         if let Some(why) = prune::ahead(&candidates, ours, now) {
             problems.push(Problem::warning(format!("{nothing} {why}")).hint(
-                "set the clock; if it is right, a wrong one made that snapshot: take its file out of the store",
+                "set the clock; if it is right, the snapshot was made with a wrong clock: move its file out of the store",
             ));
             frozen = Some(why);
         } else if let Some(why) = prune::shrunk(&candidates, ours, confirmed.accepted.as_ref()) {
-            let what = format!("{nothing} the host seems to have lost much: {why}");
+            let what = format!("{nothing} the host seems to have lost many files: {why}");
             problems.push(
                 Problem::warning(what)
-                    .hint("see what is missing; when it is meant so: `pbx-config prune --accept`"),
+                    .hint("check what is missing; if that is intended: `pbx-config prune --accept`"),
             );
             frozen = Some(why);
         }

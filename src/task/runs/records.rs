@@ -31,9 +31,9 @@ fn dir(host: &Host) -> PathBuf {
 
 /// Writes a record and removes the oldest that are too many. Returns its id, a name in time.
 pub fn keep(host: &Host, mut record: RunRecord) -> Result<RunRecord> {
-    let state = host.own_state_dir().context("the state folder cannot be written")?;
+    let state = host.own_state_dir().context("the state directory cannot be written")?;
     let dir = state.join(DIR);
-    files::make_private_dir(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    files::make_private_dir(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
 
     let stem = format!("{}-{}", record.began.strftime(ID_TIME), record.verb);
     let names = (1..SAME_SECOND_MAX).map(|n| if n == 1 { stem.clone() } else { format!("{stem}-{n}") });
@@ -137,13 +137,13 @@ pub fn find(host: &Host, word: &str) -> Result<RunRecord> {
     let missing = |message: String, hint: &str| Fault::not_found(message).hint(hint);
 
     match matching[..] {
-        [] => Err(missing(format!("{word}: there is no such record"), "`pbx-config log` lists them").into()),
+        [] => Err(missing(format!("{word}: no such record"), "`pbx-config log` lists them").into()),
         [name] => read(&dir, name).ok_or_else(|| {
             missing(format!("{word}: cannot be read"), "`pbx-config log` lists the others").into()
         }),
         _ => {
-            let message = format!("{word}: means {} records", matching.len());
-            Err(missing(message, "say more of it; `pbx-config log` lists them").into())
+            let message = format!("{word}: matches {} records", matching.len());
+            Err(missing(message, "use more of the id; `pbx-config log` lists them").into())
         }
     }
 }

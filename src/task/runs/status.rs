@@ -88,8 +88,12 @@ pub fn status(
     if with_drift {
         let looked = drift::drift(host, config, boxes);
         changes = looked.unwrap_or_else(|error| {
-            let hint = "`pbx-config backup --dry-run` tells more";
-            findings.push(StatusFinding::new(Level::Warning, format!("drift is not known: {error:#}"), hint));
+            let hint = "see `pbx-config backup --dry-run`";
+            findings.push(StatusFinding::new(
+                Level::Warning,
+                format!("drift cannot be determined: {error:#}"),
+                hint,
+            ));
             None
         });
     }

@@ -44,7 +44,7 @@ impl ApiSession {
         opened
             .map_err(|error| {
                 let what = format!(
-                    "api '{}': {error:#}; the node's own tools were asked instead",
+                    "api '{}': {error:#}; the node's own tools were used instead",
                     api.product.word()
                 );
                 problems.push(Problem::warning(what).hint(format!(
@@ -74,7 +74,7 @@ impl ApiSession {
         let missing: Vec<&str> = self.api.audit.iter().copied().filter(|privilege| !has(privilege)).collect();
         anyhow::ensure!(
             missing.is_empty(),
-            "the token '{}' lacks {} on / and would not see everything",
+            "the token '{}' lacks {} on / and cannot see everything",
             self.configured.token,
             missing.join(", ")
         );
@@ -86,7 +86,7 @@ impl ApiSession {
                 "api '{}': the token '{token}' may do more than read",
                 self.api.product.word()
             ))
-            .hint(format!("the role {} on / is enough", self.api.role))
+            .hint(format!("the role {} on / is sufficient", self.api.role))
         }))
     }
 
@@ -99,14 +99,14 @@ impl ApiSession {
         let meaning = match answer.status {
             200 => {
                 let mut body: Value =
-                    serde_json::from_slice(&answer.body).ok().with_context(|| format!("{url}: no JSON"))?;
+                    serde_json::from_slice(&answer.body).ok().with_context(|| format!("{url}: not JSON"))?;
                 return body
                     .get_mut("data")
                     .map(Value::take)
                     .with_context(|| format!("{url}: an answer without data"));
             }
             401 => ": the token or its secret is wrong",
-            403 => ": the token may not read it",
+            403 => ": the token has no permission to read it",
             _ => "",
         };
         anyhow::bail!("{url}: status {}{meaning}", answer.status)
@@ -145,6 +145,10 @@ fn own_certificates(host: &Host, api: &ApiAccess) -> Result<Vec<CertFingerprint>
             pins.push(CertFingerprint::of_pem(&data).with_context(|| path.clone())?);
         }
     }
-    anyhow::ensure!(!pins.is_empty(), "this node has no certificate to know it by: {}", paths.join(", "));
+    anyhow::ensure!(
+        !pins.is_empty(),
+        "this node has no certificate to verify the server with: {}",
+        paths.join(", ")
+    );
     Ok(pins)
 }

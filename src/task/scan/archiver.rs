@@ -270,7 +270,7 @@ impl<W: Members> Archiver<W> {
         let what = format!("/{}: {}", shown(path), cause(error));
         self.problems.push(match error.kind() {
             std::io::ErrorKind::NotFound => {
-                Problem::notice(format!("/{}: vanished before it was read", shown(path)))
+                Problem::notice(format!("/{}: disappeared before it was read", shown(path)))
             }
             _ => Problem::warning(what).hint(NOT_SAVED),
         });

@@ -31,7 +31,7 @@ pub struct Baseline {
 impl Baseline {
     /// Errors: the key cannot be read or made.
     pub fn of(host: &Host, id: &SnapshotId, size: u64, entries: &[Entry]) -> Result<Self> {
-        let dir = host.own_state_dir().context("the state folder cannot be written")?;
+        let dir = host.own_state_dir().context("the state directory cannot be written")?;
         let key = HmacKey::of(&dir.join(KEY))?;
         let restless = Pattern::all(RESTLESS)?.iter().collect();
 

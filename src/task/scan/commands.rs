@@ -141,7 +141,7 @@ impl<'a> Inquiry<'a> {
         let left = self.left();
         if left.is_zero() {
             let limit = STATE_LIMIT.as_secs();
-            return Some(Err(anyhow::anyhow!("not asked: all commands together took {limit} s")));
+            return Some(Err(anyhow::anyhow!("not run: all commands together took {limit} s")));
         }
 
         let limit = QUESTION_LIMIT.min(left);
@@ -208,8 +208,8 @@ fn command_problem(output: &CommandOutput, status: ToolStatus, truncated: bool) 
     let argv = output.argv.join(" ");
     match status {
         ToolStatus::TimedOut => Some(
-            Problem::warning(format!("`{argv}`: no end within {} s", QUESTION_LIMIT.as_secs()))
-                .hint("something it asks hangs: a storage, a disk or a daemon"),
+            Problem::warning(format!("`{argv}`: did not finish within {} s", QUESTION_LIMIT.as_secs()))
+                .hint("something that it needs hangs: a storage, a disk or a daemon"),
         ),
         _ if truncated => {
             Some(Problem::notice(format!("`{argv}`: its output was cut at {OUTPUT_MAX_BYTES} bytes")))

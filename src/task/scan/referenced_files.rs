@@ -42,7 +42,7 @@ pub(crate) fn snippets(picture: Option<&PmxcfsPicture>, problems: &mut Vec<Probl
     let text = node.and_then(|node| node.data.as_deref()).map(String::from_utf8_lossy).unwrap_or_default();
     snippet_folders(&text).unwrap_or_else(|error| {
         let what = format!("{}/{error}; snippets of its storages are not saved", pmxcfs::MOUNT);
-        problems.push(Problem::warning(what).hint("mend the line, or name the folders with `include`"));
+        problems.push(Problem::warning(what).hint("fix the line, or add the directories with `include`"));
         Vec::new()
     })
 }

@@ -90,7 +90,7 @@ fn read_picture(host: &Host, problems: &mut Vec<Problem>) -> Option<PmxcfsPictur
             problems.append(&mut picture.problems);
             if picture.nodes.is_empty() {
                 let what =
-                    format!("{} is empty: there is nothing of the cluster in the snapshot", pmxcfs::MOUNT);
+                    format!("{} is empty: the snapshot contains nothing of the cluster", pmxcfs::MOUNT);
                 problems.push(Problem::error(what).hint("see `journalctl -u pve-cluster`"));
             }
             Some(picture)
@@ -112,8 +112,9 @@ fn unfit(host: &Host) -> Vec<Problem> {
     const NO_YEAR_BEFORE: i16 = 2020;
     let mut problems = Vec::new();
     if !host.has_name() {
-        let what = format!("{HOSTNAME} tells no name; the snapshot is called one of '{}'", host.facts.node);
-        problems.push(Problem::warning(what).hint("`hostnamectl set-hostname NAME` gives it one"));
+        let what =
+            format!("{HOSTNAME} contains no name; the snapshot is saved as one of '{}'", host.facts.node);
+        problems.push(Problem::warning(what).hint("set one with `hostnamectl set-hostname NAME`"));
     }
     if host.now.to_zoned(TimeZone::UTC).year() < NO_YEAR_BEFORE {
         let what = format!("the clock says {}", host.now);
@@ -126,13 +127,13 @@ fn unfit(host: &Host) -> Vec<Problem> {
 fn missing_products(host: &Host) -> Vec<Problem> {
     let mut problems = Vec::new();
     if host.facts.products.is_empty() {
-        let what = format!("no Proxmox product was found; looked at {}", host.facts.looked_at.join(", "));
+        let what = format!("no Proxmox product was found; looked for {}", host.facts.looked_at.join(", "));
         problems.push(Problem::notice(what).hint("only the system's own configuration is saved"));
     }
     if host.facts.has(Product::Pbs) && !host.path(catalog::PBS_DIR).is_dir() {
         problems.push(
             Problem::error(format!(
-                "{} is not there, though Proxmox Backup Server is installed",
+                "{} is missing, though Proxmox Backup Server is installed",
                 catalog::PBS_DIR
             ))
             .hint("see `systemctl status proxmox-backup`"),

@@ -115,7 +115,7 @@ pub fn shorten(problems: &mut Vec<Problem>) {
     problems.push(Problem {
         severity: worst,
         what,
-        hint: Some("mend those that are, then run it again".into()),
+        hint: Some("fix those that are, then run it again".into()),
     });
 }
 
@@ -148,7 +148,7 @@ impl Room {
             format!("{what}: has too many files; {count} are saved, those from /{} on are not", shown(from));
         let folder = from.parent().unwrap_or(from);
         Problem::warning(what)
-            .hint(format!("leave out what is no configuration, as in `exclude /{}`", shown(folder)))
+            .hint(format!("exclude what is not configuration, for example with `exclude /{}`", shown(folder)))
     }
 }
 
@@ -371,8 +371,7 @@ impl Walk<'_, '_> {
             if !foreign && files::lstat(&root.join(&target)).is_err() {
                 continue;
             }
-            let what =
-                format!("/{}: is a link; what it leads to, /{}, is not saved", shown(link), shown(&target));
+            let what = format!("/{}: is a link; its target, /{}, is not saved", shown(link), shown(&target));
             let problem = match item.category {
                 Category::Scripts | Category::Custom => Problem::notice(what),
                 _ => Problem::warning(what),
@@ -418,7 +417,7 @@ impl Walk<'_, '_> {
         }
         if self.seen.insert(path.to_owned()) {
             if path.as_os_str().len() >= PATH_MAX_BYTES {
-                let what = format!("/{}: is a longer path than Linux takes, not saved", shown(path));
+                let what = format!("/{}: is a longer path than Linux allows, not saved", shown(path));
                 self.left.problems.push(Problem::warning(what));
                 return Ok(());
             }
@@ -504,7 +503,7 @@ mod tests {
         assert_eq!(
             problems[1000],
             Problem::notice("2001 more problems are not listed")
-                .hint("mend those that are, then run it again")
+                .hint("fix those that are, then run it again")
         );
         let before = problems[..PROBLEMS_MAX].to_vec();
         problems.truncate(PROBLEMS_MAX);

@@ -28,7 +28,7 @@ pub struct Files {
 /// The secrets come first: a header in the other file that lacks its secret would be an error of every run.
 pub fn write(host: &Host, new: &Files, verb: &str) -> Result<(Vec<PathBuf>, Vec<PathBuf>)> {
     let folder = host.path(CONFIG_DIR);
-    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
 
     let (mut written, mut kept) = (Vec::new(), Vec::new());
     let files = [(SECRETS_FILE, PRIVATE, new.secrets.as_deref()), (FILE, PUBLIC, Some(&*new.public))];
@@ -71,7 +71,7 @@ pub fn check_unconfigured(host: &Host) -> Result<()> {
         if !sections.is_ok_and(|sections| sections.is_empty()) {
             let path = host.path(CONFIG_DIR).join(name);
             let fault = Fault::usage(format!("{}: this host is configured already", path.display()));
-            return Err(fault.hint("--force replaces it; what is there stays beside it").into());
+            return Err(fault.hint("--force replaces it; the old files are kept beside the new ones").into());
         }
     }
     Ok(())

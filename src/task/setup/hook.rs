@@ -80,7 +80,7 @@ pub fn status(host: &Host, place: HookSite) -> Result<HookState> {
             let mut problems = Vec::new();
             if there.as_deref().is_some_and(|text| text != APT_HOOK.as_bytes()) {
                 problems.push(Problem::warning(format!("{APT_CONF}: is not as this version writes it")).hint(
-                    "when nobody changed it on purpose: pbx-config hook disable apt; pbx-config hook enable apt",
+                    "if it was not changed on purpose: pbx-config hook disable apt; pbx-config hook enable apt",
                 ));
             }
             let (file, script) = (APT_CONF, None);
@@ -107,19 +107,19 @@ fn vzdump_status(host: &Host) -> Result<HookState> {
     if enabled && let Err(why) = runnable(&host.path(VZDUMP_HOOK)) {
         let what = format!("{VZDUMP_HOOK} {why}: vzdump fails every job until it is back");
         problems
-            .push(Problem::error(what).hint("install the package anew, or `pbx-config hook disable vzdump`"));
+            .push(Problem::error(what).hint("reinstall the package, or `pbx-config hook disable vzdump`"));
     }
 
     let script = script.map(|path| String::from_utf8_lossy(&path).into_owned());
     if let (true, Some(script)) = (enabled, &script)
         && let Err(why) = runnable(&host.path(script))
     {
-        let what = format!("{script} {why}: it was vzdump's script before, and is left out now");
-        problems.push(Problem::warning(what).hint("bring it back, or disable and enable the hook"));
+        let what = format!("{script} {why}: it was the script of vzdump before, and is skipped now");
+        problems.push(Problem::warning(what).hint("put it back, or disable and enable the hook"));
     }
 
     let bypassed_by = jobs_with_scripts(host).unwrap_or_else(|error| {
-        problems.push(Problem::notice(format!("{error:#}; jobs with a script of their own are not known")));
+        problems.push(Problem::notice(format!("{error:#}; jobs with their own script are not known")));
         Vec::new()
     });
     Ok(HookState { hook: HookSite::Vzdump, file: VZDUMP_CONF, enabled, script, bypassed_by, problems })
@@ -144,20 +144,20 @@ pub fn enable(host: &Host, place: HookSite) -> Result<bool> {
         HookSite::Vzdump => {
             let text = read(host, VZDUMP_CONF)?;
             if !host.facts.has(Product::Pve) {
-                let fault = Fault::usage("vzdump is not on this host: it is no Proxmox VE");
-                return Err(fault.hint("the timer makes a backup every day").into());
+                let fault = Fault::usage("vzdump is not on this host: it is not Proxmox VE");
+                return Err(fault.hint("the timer starts a backup every day").into());
             }
             if let Err(why) = runnable(&host.path(VZDUMP_HOOK)) {
                 let fault = Fault::failed(format!("{VZDUMP_HOOK} {why}; every job would fail"));
-                return Err(fault.hint("install the package anew").into());
+                return Err(fault.hint("reinstall the package").into());
             }
             apply(host, VZDUMP_CONF, vzdump_conf::enable(text.as_deref(), VZDUMP_HOOK))
         }
         HookSite::Apt => match read(host, APT_CONF)? {
             Some(text) if text == APT_HOOK.as_bytes() => Ok(false),
             Some(_) => {
-                let fault = Fault::usage(format!("{APT_CONF}: is there, and not as we write it"));
-                Err(fault.hint("look at it; `pbx-config hook disable apt` removes it").into())
+                let fault = Fault::usage(format!("{APT_CONF}: exists, and is not as this version writes it"));
+                Err(fault.hint("check it; `pbx-config hook disable apt` removes it").into())
             }
             None => apply(host, APT_CONF, VzdumpChange::Write(APT_HOOK.into())),
         },
@@ -239,11 +239,11 @@ pub fn vzdump_phase(host: &Host, phase: &str, debounce: Duration) -> VzdumpPhase
                 let full = host.path(&path);
                 match runnable(&full) {
                     Ok(()) => out.chained = Some(full),
-                    Err(why) => out.lines.push(format!("{} {why}; it is left out", path.display())),
+                    Err(why) => out.lines.push(format!("{} {why}; it is skipped", path.display())),
                 }
             }
         }
-        Err(error) => out.lines.push(format!("{error:#}; a script from before is not known")),
+        Err(error) => out.lines.push(format!("{error:#}; the previous script is not known")),
     }
     out
 }
@@ -256,7 +256,10 @@ fn start_backup(host: &Host, debounce: Duration) -> Result<Option<String>> {
         return Ok(None);
     }
     let argv = ["systemctl", "start", "--no-block", SERVICE].map(str::to_owned).to_vec();
-    let said = host.exec.run(&Cmd::new(argv, START_LIMIT))?.context("there is no systemctl to start it")?;
+    let said = host
+        .exec
+        .run(&Cmd::new(argv, START_LIMIT))?
+        .context("it cannot be started: there is no systemctl")?;
     if said.status != ToolStatus::Exit(0) {
         let why = String::from_utf8_lossy(&said.stderr);
         anyhow::bail!("systemctl start {SERVICE}: {} {}", said.status, why.trim());

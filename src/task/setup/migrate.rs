@@ -86,8 +86,8 @@ fn find(root: &Path) -> Result<(PathBuf, Vec<PathBuf>)> {
     let mut found = places.iter().filter(|path| path.is_file()).cloned();
     let Some(first) = found.next() else {
         let looked: Vec<String> = places.iter().map(|path| path.display().to_string()).collect();
-        let fault = Fault::not_found("there is no backup.env of the predecessor");
-        return Err(fault.hint(format!("name it; looked for {}", looked.join(", "))).into());
+        let fault = Fault::not_found("there is no backup.env of the legacy program");
+        return Err(fault.hint(format!("name the file; looked for {}", looked.join(", "))).into());
     };
     Ok((first, found.collect()))
 }
@@ -242,7 +242,7 @@ pub fn has_problems(migrated: &Migrated) -> bool {
 pub fn check_text(files: &Files) -> Result<()> {
     for text in std::iter::once(&files.public).chain(&files.secrets) {
         crate::model::section::parse("the new configuration", text)
-            .context("the values cannot be written down")?;
+            .context("the values cannot be written")?;
     }
     Ok(())
 }

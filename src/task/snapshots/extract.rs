@@ -70,7 +70,7 @@ pub fn run(chosen: &ChosenSnapshot, request: &ExtractRequest) -> Result<Extracte
     let entries = plan(&proven.index, request);
     if entries.is_empty() {
         let fault = Fault::not_found(format!("nothing in {} is selected", proven.index.id));
-        return Err(fault.hint("`pbx-config show SNAP --files` lists what is in it").into());
+        return Err(fault.hint("see `pbx-config show SNAP --files`").into());
     }
 
     let is_current = is_current(&to);
@@ -86,8 +86,8 @@ pub fn run(chosen: &ChosenSnapshot, request: &ExtractRequest) -> Result<Extracte
     let (made, mut problems) = result?;
     problems.splice(0..0, left);
     if is_current {
-        let what = format!("{}: was replaced, and is the folder you are in", to.display());
-        problems.push(Problem::notice(what).hint("`cd .` takes you into the new one"));
+        let what = format!("{}: was replaced, and is your current directory", to.display());
+        problems.push(Problem::notice(what).hint("run `cd .` to enter the new one"));
     }
 
     Ok(Extracted {
@@ -136,17 +136,17 @@ pub(crate) fn check_target(to: &Path) -> Result<()> {
     };
     if used {
         let fault = Fault::usage(format!("{}: is not empty", to.display()));
-        return Err(fault.hint("name a folder that is empty or not there yet").into());
+        return Err(fault.hint("use an empty or a new directory").into());
     }
     Ok(())
 }
 
 pub(crate) fn cannot_make(to: &Path, error: io::Error) -> anyhow::Error {
-    let fault = Fault::failed(format!("cannot make {}", to.display()));
+    let fault = Fault::failed(format!("cannot create {}", to.display()));
     let fault = match error.kind() {
-        io::ErrorKind::ResourceBusy => fault.hint("it is a mount point; name a folder below it"),
+        io::ErrorKind::ResourceBusy => fault.hint("it is a mount point; use a directory below it"),
         io::ErrorKind::NotFound if to.is_symlink() => fault.hint("it is a link to nothing; remove it"),
-        io::ErrorKind::NotFound => fault.hint("its parent folder must be there"),
+        io::ErrorKind::NotFound => fault.hint("its parent directory must exist"),
         _ => fault,
     };
     anyhow::Error::from(error).context(fault)
@@ -176,7 +176,7 @@ fn fill<'a>(
         match make(&target, entry, content) {
             // pmxcfs takes names that no disk does. One of them must not cost all the others.
             Err(error) if error.kind() == io::ErrorKind::InvalidFilename || first_left_out => {
-                let what = format!("{}: its name is too long here, it was left out", entry.path);
+                let what = format!("{}: its name is too long here, skipped", entry.path);
                 let hint = format!("`pbx-config cat {id} PATH` writes a file under another name");
                 problems.push(Problem::error(what).hint(hint));
                 left_out.insert(entry.path.clone());
@@ -223,6 +223,6 @@ fn finish(target: &ContainedDir, to: &Path, entries: &[&Entry]) -> Result<Vec<Pr
         }
     }
 
-    let problem = |what| Problem::notice(format!("{what}: this attribute cannot be kept here"));
+    let problem = |what| Problem::notice(format!("{what}: this attribute cannot be set here"));
     Ok(lost.into_iter().map(problem).collect())
 }

@@ -72,9 +72,9 @@ pub fn of_store(store: &dyn Store, host: Option<&str>) -> Result<(Vec<Old>, Vec<
 
 fn unreadable(store: &dyn Store, relic: &Relic, error: &anyhow::Error) -> Problem {
     let hint = if relic.name.bundle {
-        "it is a bundle of the predecessor, and its beginning is damaged or not there"
+        "it is a legacy bundle, and its beginning is damaged or missing"
     } else {
-        "it is an archive of the predecessor; its .metadata belongs beside it"
+        "it is a legacy archive; its .metadata must be in the same directory"
     };
     Problem::warning(format!("store '{}': {}: {error:#}", store.name(), relic.path)).hint(hint)
 }
@@ -100,7 +100,7 @@ fn told(store: &dyn Store, relic: &Relic, zone: &TimeZone) -> Result<Snapshot> {
         }
     } else {
         let ending = [METADATA, MANIFEST].into_iter().find(|ending| relic.beside.contains(ending));
-        let ending = ending.context("has no manifest beside it")?;
+        let ending = ending.context("its manifest is missing")?;
         Manifest::parse(&store.relic_head(&format!("{}{ending}", relic.path), SIDECAR_MAX_BYTES)?)?
     };
     legacy::told(&relic.name, &manifest, relic.size, zone)

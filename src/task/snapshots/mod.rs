@@ -148,7 +148,7 @@ pub fn head(store: &dyn Store, id: &SnapshotId) -> Result<Head> {
     })?;
     anyhow::ensure!(
         head.snapshot.id == *id,
-        "{id} in store '{}': is {} by its manifest",
+        "{id} in store '{}': is {} according to its manifest",
         store.name(),
         head.snapshot.id
     );
@@ -256,7 +256,7 @@ pub fn choose(stores: &[Box<dyn Store>], here: &str, word: &str) -> Result<Chose
     if let Some(error) =
         unreachable.filter(|_| word.rsplit('/').next().is_some_and(|word| word.starts_with(LATEST)))
     {
-        log::warn!("{error:#}: whether it has a newer one is not known");
+        log::warn!("{error:#}: it may have a newer one");
     }
     ChosenSnapshot::take(*ids.get(id).context("listed")?, id)
 }
@@ -319,8 +319,8 @@ fn pick<'a>(all: &[&'a SnapshotId], here: &str, word: &str) -> Result<&'a Snapsh
         many => {
             let shown: Vec<String> =
                 many.iter().rev().take(CANDIDATES_SHOWN).map(ToString::to_string).collect();
-            let message = format!("{word}: means {} snapshots", many.len());
-            Err(Fault::not_found(message).hint(format!("say more: {}", shown.join(", "))))
+            let message = format!("{word}: matches {} snapshots", many.len());
+            Err(Fault::not_found(message).hint(format!("use one of: {}", shown.join(", "))))
         }
     }
 }
@@ -334,7 +334,7 @@ fn is_prefix(id: &SnapshotId, here: &str, word: &str) -> bool {
 }
 
 fn bad_word(word: &str) -> Fault {
-    Fault::usage(format!("'{word}' names no snapshot"))
+    Fault::usage(format!("'{word}' is not a snapshot"))
         .hint("use HOST/TIME or its beginning, latest, latest~1, or a file")
 }
 
@@ -344,7 +344,7 @@ fn none_of(host: &str, all: &[&SnapshotId]) -> Fault {
     hosts.dedup();
     let fault = Fault::not_found(format!("there is no snapshot of {host}"));
     if hosts.is_empty() {
-        fault.hint("`pbx-config backup` makes one")
+        fault.hint("create one with `pbx-config backup`")
     } else {
         fault.hint(format!("there are snapshots of {}; name one as {}/latest", hosts.join(", "), hosts[0]))
     }

@@ -188,11 +188,11 @@ impl Demand {
         let Some(signers) = &self.signers else { return Ok(()) };
         let what = match signed_by {
             Some(print) if signers.has(print) => return Ok(()),
-            Some(print) => format!("{}: is signed by {print}, which is none of the signers", path.display()),
+            Some(print) => format!("{}: is signed by {print}, who is not one of the signers", path.display()),
             None => format!("{}: is not signed", path.display()),
         };
         let hint =
-            "the signer is the SSH host key of the machine that made it; a reinstallation makes another one";
+            "the signer is the SSH host key of the machine that made it; a reinstallation creates a new key";
         Err(Fault::new(FaultKind::Verification, what).hint(hint).into())
     }
 }
@@ -293,9 +293,9 @@ fn find<'a>(index: &'a Index, wanted: &Name) -> Result<&'a Entry> {
         (EntryKind::Symlink, Some(target)) => {
             Err(not_found(format!("{wanted}: is a link to {target}")).into())
         }
-        _ => Err(not_found(format!("{wanted}: is a folder"))
+        _ => Err(not_found(format!("{wanted}: is a directory"))
             .hint(format!(
-                "`pbx-config show SNAP --files` lists what is in {}",
+                "see `pbx-config show SNAP --files` for the contents of {}",
                 Path::new(&wanted.to_string()).display()
             ))
             .into()),
@@ -340,9 +340,11 @@ pub fn broken_chains(
     let broken = manifest_chain::breaks(&links).into_iter().map(|(store, child, parent, how)| {
         let what = match how {
             Break::Replaced => {
-                format!("{parent}: is not what {child} names as the one before it: it was replaced")
+                format!(
+                    "{parent}: is not the snapshot that {child} names as the one before it: it was replaced"
+                )
             }
-            Break::Gone => format!("{parent}: is gone, though {child} names it and this store keeps all"),
+            Break::Gone => format!("{parent}: is missing, though {child} names it and this store keeps all"),
         };
         Verified {
             error: Some(format!("store '{store}': {what}")),

@@ -158,8 +158,8 @@ fn objects(
         let Some(first) = parts.get(&Name::new(object.from.as_str())).copied() else { continue };
         let is_skipped = |part: &SelectedEntry| !comes_along.takes(part.item.id);
         if is_skipped(first) {
-            let what = format!("{} stands in '{}', which --skip leaves out", object.name, first.item.id);
-            return Err(Fault::new(FaultKind::Usage, what).hint("leave one of the two out"));
+            let what = format!("{} is in '{}', which --skip excludes", object.name, first.item.id);
+            return Err(Fault::new(FaultKind::Usage, what).hint("remove one of the two"));
         }
         advice.extend(object.notes.iter().map(|text| note(first, format!("{}: {text}", object.name))));
         if let Some(fault) = object.skip_reason {
@@ -298,8 +298,8 @@ fn on_these_cards(
 ) -> Result<Vec<Advice>, Fault> {
     if !needs_cards(picked, request) {
         if let Some((old, new)) = request.nic.first() {
-            let what = format!("--nic {old}={new}: nothing of what is selected names a network card");
-            return Err(Fault::new(FaultKind::Usage, what).hint("leave it away, or select the network, too"));
+            let what = format!("--nic {old}={new}: no selected file contains the name of a NIC");
+            return Err(Fault::new(FaultKind::Usage, what).hint("remove it, or also select the network"));
         }
         return Ok(Vec::new());
     }
@@ -308,7 +308,7 @@ fn on_these_cards(
     let cards = cards(picked, world, request)?;
     let network = |text: String, commands| Advice { item: "network".to_owned(), text, commands };
     if world.cards.is_none() {
-        let text = "the cards of this host could not be read: look whether the names are right".to_owned();
+        let text = "the NICs of this host could not be read: check the names".to_owned();
         advice.push(network(text, vec!["ip -d link show".to_owned()]));
     }
 
@@ -316,7 +316,9 @@ fn on_these_cards(
     let to_be_matched = cards.to_be_matched(&picked.id.to_string(), named);
     let hint = to_be_matched.first().map(|(_, command)| {
         let pair = command.rsplit(' ').next().unwrap_or_default();
-        format!("say which card takes its place, as with --nic {pair}; or leave it out with --skip network")
+        format!(
+            "name the NIC that replaces it, for example with --nic {pair}; or skip it with --skip network"
+        )
     });
     advice.extend(to_be_matched.into_iter().map(|(text, command)| network(text, vec![command])));
 
@@ -426,8 +428,8 @@ fn by_hand(picked: &SelectedEntries, here: &HostState, request: &RestoreRequest)
 /// Errors: `Usage` for a guest's new names without a guest.
 pub fn check(request: &RestoreRequest) -> Result<(), Fault> {
     if request.as_id.is_some() && request.objects.is_empty() {
-        let fault = Fault::new(FaultKind::Usage, "--as gives one guest another id, and none is named");
-        return Err(fault.hint("as in 'restore SNAP vm/101 --as 201'"));
+        let fault = Fault::new(FaultKind::Usage, "--as changes the id of one guest, but no guest is named");
+        return Err(fault.hint("for example 'restore SNAP vm/101 --as 201'"));
     }
     let known: Result<Vec<Selector>, Fault> =
         request.objects.iter().map(|word| Selector::parse(word)).collect();

@@ -178,8 +178,8 @@ impl Cards {
         let taken = self.renamed.iter().find(by_address).map(|(other, _)| other);
         let taken = taken.or_else(|| self.same.iter().find(|same| *same == to && !is_given(pairs, same)));
         let Some(other) = taken.filter(|other| *other != from) else { return Ok(()) };
-        let what = format!("--nic {from}={to}: by its address {to} is the snapshot's {other}");
-        Err(usage(what, format!("say what becomes of {other}, too: --nic {other}=NAME")))
+        let what = format!("--nic {from}={to}: by its MAC address {to} is {other} of the snapshot");
+        Err(usage(what, format!("also name the NIC that replaces {other}: --nic {other}=NAME")))
     }
 
     /// Returns the manual steps for the NICs that are missing and that `names` tells are needed.
@@ -188,7 +188,7 @@ impl Cards {
         let here = if here.is_empty() { "no other".to_owned() } else { here.join(", ") };
         let one = |card: &Card| {
             let text = format!(
-                "the snapshot's card {} is not here under any name; say which card takes its place: here are {here}",
+                "the snapshot's NIC {} is not here under any name; name the NIC that replaces it: this host has {here}",
                 shown(card)
             );
             let to = self.new.first().map_or("CARD", |card| card.name.as_str());
@@ -206,7 +206,7 @@ impl Cards {
         let (content, addresses) =
             if tells_addresses(path) { replaced(content, &self.addresses) } else { (content, 0) };
         if addresses > 0 {
-            notes.push("it has the addresses of the cards that are here".to_owned());
+            notes.push("it has the MAC addresses of the NICs that are here".to_owned());
         }
 
         if places > 0 {
@@ -216,7 +216,7 @@ impl Cards {
             notes.push(format!("{} ({places} rewritten)", pairs.join(", ")));
         } else if names_cards(path) {
             let named = self.renamed.iter().filter(|(old, _)| mentions(&content, old));
-            notes.extend(named.map(|(old, new)| format!("names {old}, which is {new} here: look at it")));
+            notes.extend(named.map(|(old, new)| format!("names {old}, which is {new} here: check it")));
         }
         Adapted { content, notes, skip_reason }
     }
@@ -225,7 +225,7 @@ impl Cards {
     fn of_no_card(&self, path: &str, content: &[u8]) -> Option<String> {
         let card = linked(content).filter(|_| is_link_file(path))?;
         let is_missing = self.missing.iter().any(|missing| missing.mac == card.mac);
-        is_missing.then(|| format!("it names the card {}, which is not here", shown(&card)))
+        is_missing.then(|| format!("it names the NIC {}, which is not here", shown(&card)))
     }
 
     /// Returns why to skip a file: it needs cards that are not here under any name.
@@ -238,11 +238,11 @@ impl Cards {
         }
         let here: Vec<String> = self.new.iter().map(shown).collect();
         let others = if here.is_empty() {
-            "no other card is here".to_owned()
+            "this host has no other NIC".to_owned()
         } else {
             format!("here are {}", here.join(", "))
         };
-        Some(format!("it needs {}, and no card here has that address; {others}", missing.join(", ")))
+        Some(format!("it needs {}, and no NIC here has that MAC address; {others}", missing.join(", ")))
     }
 }
 
@@ -253,10 +253,10 @@ fn usage(what: String, hint: impl Into<String>) -> Fault {
 /// Errors: `Usage` when a later pair has the same card, on either side.
 fn check_alone((from, to): &Pair, rest: &[Pair]) -> Result<(), Fault> {
     if rest.iter().any(|(other, _)| other == from) {
-        return Err(usage(format!("--nic gives '{from}' two names"), "each card once"));
+        return Err(usage(format!("--nic gives '{from}' two names"), "use each NIC once"));
     }
     if rest.iter().any(|(_, other)| other == to) {
-        return Err(usage(format!("--nic makes two cards '{to}'"), "each card once"));
+        return Err(usage(format!("--nic gives two NICs the name '{to}'"), "use each NIC once"));
     }
     Ok(())
 }
@@ -270,16 +270,16 @@ fn check_known(
 ) -> Result<(), Fault> {
     if !old.iter().any(|card| card.name == *from) && !names(from) {
         let hint = if old.is_empty() {
-            "nothing that comes back names it".to_owned()
+            "no restored file contains it".to_owned()
         } else {
             format!("it had {}", all_shown(old))
         };
-        return Err(usage(format!("--nic {from}={to}: the snapshot knows no card '{from}'"), hint));
+        return Err(usage(format!("--nic {from}={to}: the snapshot has no NIC '{from}'"), hint));
     }
     match live {
         Some(live) if !live.iter().any(|card| card.name == *to) => {
             let hint = format!("here are {}", all_shown(live));
-            Err(usage(format!("--nic {from}={to}: this host has no card '{to}'"), hint))
+            Err(usage(format!("--nic {from}={to}: this host has no NIC '{to}'"), hint))
         }
         _ => Ok(()),
     }

@@ -58,7 +58,7 @@ impl Moves {
         match word.split_once('=') {
             Some((old, new)) if name(old) && name(new) => Ok((old.to_owned(), new.to_owned())),
             _ => Err(Fault::new(FaultKind::Usage, format!("{option} '{word}' is not OLD=NEW"))
-                .hint(format!("two names, as in '{option} old1=new1'"))),
+                .hint(format!("use two names, for example '{option} old1=new1'"))),
         }
     }
 
@@ -71,14 +71,17 @@ impl Moves {
                 let rest = &pairs[number + 1..];
                 if old == new {
                     let what = format!("{option} {old}={new}: both names are the same");
-                    return Err(Fault::new(FaultKind::Usage, what).hint("leave it away"));
+                    return Err(Fault::new(FaultKind::Usage, what).hint("remove it"));
                 }
                 if rest.iter().any(|(other, _)| other == old) {
                     return Err(Fault::new(FaultKind::Usage, format!("{option} gives '{old}' two names")));
                 }
                 // Two nodes of one name would write the same files twice.
                 if option == "--node" && rest.iter().any(|(_, other)| other == new) {
-                    return Err(Fault::new(FaultKind::Usage, format!("{option} makes two nodes '{new}'")));
+                    return Err(Fault::new(
+                        FaultKind::Usage,
+                        format!("{option} gives two nodes the name '{new}'"),
+                    ));
                 }
             }
         }
@@ -86,7 +89,7 @@ impl Moves {
         if let Some(id) = &self.as_id {
             let fine = id.parse::<u32>().is_ok_and(|number| (100..=999_999_999).contains(&number));
             if !fine || id.starts_with('0') {
-                return Err(Fault::new(FaultKind::Usage, format!("--as '{id}' is no id of a guest"))
+                return Err(Fault::new(FaultKind::Usage, format!("--as '{id}' is not a guest id"))
                     .hint("ids are numbers from 100 to 999999999"));
             }
         }
@@ -152,7 +155,7 @@ fn left_over(path: &str, content: &[u8], nodes: &[Pair]) -> Option<String> {
     // Of two that were swapped each is there by right.
     let (old, _) = nodes.iter().find(|(old, _)| !nodes.iter().any(|(_, new)| new == old) && names(old))?;
     Some(format!(
-        "says {old} in other places still; the product makes it anew when its configuration is applied"
+        "still contains {old} in other places; it is written again when the configuration is applied"
     ))
 }
 
@@ -201,13 +204,13 @@ pub fn guest(text: &[u8], id: &str, moves: &Moves) -> RenumberedGuest {
 
     let mut notes = Vec::new();
     if !disks.is_empty() {
-        notes.push(format!("its disks do not come back with it; it expects {}", disks.join(", ")));
+        notes.push(format!("its disks are not restored with it; it expects {}", disks.join(", ")));
     }
 
     if let Some(new) = new_id {
         let uuid =
             if text.lines().any(|line| line.starts_with("smbios1:")) { " and the SMBIOS uuid" } else { "" };
-        notes.push(format!("{new} has the MAC addresses{uuid} of {id}: change them if {id} lives beside it"));
+        notes.push(format!("{new} has the MAC addresses{uuid} of {id}: change them if {id} also exists"));
     }
     RenumberedGuest { content: splice(text.as_bytes(), edits), notes }
 }

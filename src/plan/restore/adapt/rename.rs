@@ -78,11 +78,11 @@ pub fn unmet(picked: &SelectedEntries, request: &RestoreRequest) -> Vec<Advice> 
     {
         let names: Vec<&str> = names.into_iter().collect();
         for (old, new) in pairs.iter().filter(|(old, _)| !names.contains(&old.as_str())) {
-            let text = format!("{option} {old}={new} met nothing: no guest that comes back names '{old}'");
+            let text = format!("{option} {old}={new} changes nothing: no restored guest uses '{old}'");
             let text = match nearest(old, &names) {
                 Some(near) => format!("{text}; did you mean '{near}'?"),
                 None if names.is_empty() => text,
-                None => format!("{text}; they name {}", names.join(", ")),
+                None => format!("{text}; they use {}", names.join(", ")),
             };
             told.push(Advice { item: GUESTS.to_owned(), text, commands: Vec::new() });
         }

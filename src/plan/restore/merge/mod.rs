@@ -114,7 +114,7 @@ fn host_keys(live: &[u8], saved: &[u8]) -> Merged {
         if here.iter().any(|ours| ours[..3] == theirs[..3]) {
             let host = String::from_utf8_lossy(&theirs[1]).into_owned();
             notes.push(format!(
-                "'{host}' has another {} key here; that one stays",
+                "'{host}' has another {} key here, which is kept",
                 String::from_utf8_lossy(&theirs[2])
             ));
         } else {
@@ -240,7 +240,7 @@ mod tests {
             text(&merged.content),
             "nas ssh-ed25519 NEW\nnas ssh-rsa RRRR\n@revoked nas ssh-ed25519 OLD\n|1|a=|b= ssh-rsa HHHH\n"
         );
-        assert_eq!(merged.notes, ["'nas' has another ssh-ed25519 key here; that one stays"]);
+        assert_eq!(merged.notes, ["'nas' has another ssh-ed25519 key here, which is kept"]);
     }
 
     const PATHS: [&str; 10] = [

@@ -176,7 +176,7 @@ fn object(text: &[u8], keys: &[&str]) -> Result<Option<Range<usize>>, String> {
     if text.trim_ascii().is_empty() {
         return Ok(None);
     }
-    serde_json::from_slice::<serde::de::IgnoredAny>(text).map_err(|error| format!("is no JSON: {error}"))?;
+    serde_json::from_slice::<serde::de::IgnoredAny>(text).map_err(|error| format!("is not JSON: {error}"))?;
     let start = skip_blanks(text, 0);
     let mut at = start..skip_value(text, start);
     for key in keys {
@@ -186,13 +186,13 @@ fn object(text: &[u8], keys: &[&str]) -> Result<Option<Range<usize>>, String> {
             None => return Ok(None),
         }
     }
-    if text.get(at.start) == Some(&b'{') { Ok(Some(at)) } else { Err("holds no object there".to_owned()) }
+    if text.get(at.start) == Some(&b'{') { Ok(Some(at)) } else { Err("contains no object there".to_owned()) }
 }
 
 /// Lists `"key": value` of an object that is valid JSON.
 fn fields(text: &[u8], object: &Range<usize>) -> Result<Vec<ConfigPart>, String> {
     if text.get(object.start) != Some(&b'{') {
-        return Err("holds no object there".to_owned());
+        return Err("contains no object there".to_owned());
     }
 
     let mut found = Vec::new();

@@ -75,8 +75,8 @@ pub fn choose(
     }
 
     if moves.as_id.is_some() && !matches!(wanted[..], [(kind, _)] if GUEST_KINDS.contains(&kind.name)) {
-        let fault = Fault::new(FaultKind::Usage, "--as gives one guest another id");
-        return Err(fault.hint("as in 'vm/101 --as 201'"));
+        let fault = Fault::new(FaultKind::Usage, "--as changes the id of one guest");
+        return Err(fault.hint("for example 'vm/101 --as 201'"));
     }
     wanted.sort_by_key(|(kind, _)| rank(kind));
     let mut work = Work { moves, snapshot, live, here, now: BTreeMap::new() };
@@ -232,15 +232,15 @@ impl Work<'_> {
                 self.live.keys().find(|other| !is_itself(other) && guest_id(other).as_deref() == Some(id));
             if let Some(other) = elsewhere {
                 let what = format!("guest {id} is there already, as /{other}");
-                return failed(what, "give it another id with --as, or take that one away first".to_owned());
+                return failed(what, "give it another id with --as, or remove that one first".to_owned());
             }
         } else {
-            return failed(format!("'{id}' is no id of a guest"), "ids are numbers from 100 on".to_owned());
+            return failed(format!("'{id}' is not a guest id"), "ids are numbers from 100 on".to_owned());
         }
 
         if node != self.here.node && !self.here.nodes.iter().any(|known| known == node) {
-            let what = format!("guest {id} stood on node '{old}', and there is no node '{node}' here");
-            return failed(what, format!("put it on this one with --node {old}={}", self.here.node));
+            let what = format!("guest {id} was on node '{old}', and there is no node '{node}' here");
+            return failed(what, format!("restore it to this node with --node {old}={}", self.here.node));
         }
         Ok(())
     }
@@ -258,7 +258,7 @@ impl Work<'_> {
         let Some(saved) = self.saved(part.path) else { return Ok(()) };
         let broken = |whose: &str, why: String| {
             Fault::new(FaultKind::Failed, format!("/{} {whose}: {why}", part.path))
-                .hint("mend the file, or restore it as a whole with its path")
+                .hint("fix the file, or restore the whole file by its path")
         };
         let found =
             config_edit::entries(part.grammar, &saved).map_err(|why| broken("in the snapshot", why))?;
@@ -266,7 +266,7 @@ impl Work<'_> {
         for entry in found.iter().filter(|entry| part.whose.owns(id, entry)) {
             let twins = found.iter().filter(|other| id_of(part.whose, other) == id_of(part.whose, entry));
             if twins.count() > 1 {
-                return Err(broken("in the snapshot", format!("'{}' stands in it twice", entry.id)));
+                return Err(broken("in the snapshot", format!("'{}' is in it twice", entry.id)));
             }
             let now = self.current(part.path).cloned().unwrap_or_default();
             let here = config_edit::entries(part.grammar, &now).map_err(|why| broken("on this host", why))?;
@@ -283,7 +283,7 @@ impl Work<'_> {
                 }
                 [old] if now[old.at.clone()] == *content => continue,
                 [old] => (config_edit::replace(&now, &old.at, content), "replaced"),
-                [..] => return Err(broken("on this host", format!("'{}' stands in it twice", entry.id))),
+                [..] => return Err(broken("on this host", format!("'{}' is in it twice", entry.id))),
             };
             told.change(part.path, part.path, format!("{} {what}", shown(part.grammar, entry)));
             self.now.insert(part.path.to_owned(), text);
@@ -377,7 +377,7 @@ impl Work<'_> {
                     Grammar::Sections(types) if !types.is_empty() => format!("{}:{}", entry.kind, entry.id),
                     _ => entry.id.clone(),
                 };
-                notes.push(format!("it {}: {}/{name} brings that back", related.title, related.kind));
+                notes.push(format!("it {}: {}/{name} restores that", related.title, related.kind));
             }
         }
     }

@@ -50,10 +50,10 @@ fn usage(what: String, hint: String) -> Fault {
 /// Builds the error for a word without a kind of object and an id; `rest` is the word without its product.
 fn no_object(word: &str, rest: &str) -> Fault {
     if kind_names().contains(rest) {
-        return usage(format!("'{word}' names no object"), format!("as in '{rest}/NAME'"));
+        return usage(format!("'{word}' is not an object"), format!("for example '{rest}/NAME'"));
     }
     if select::known(rest) {
-        let hint = format!("take it with --only {rest}; words of one option have commas between them");
+        let hint = format!("use --only {rest}; separate the names of one option with commas");
         return usage(format!("'{word}' is an item or a category, not an object"), hint);
     }
     let name = rest.rsplit_once('/').map_or(rest, |(name, _)| name);
@@ -63,7 +63,7 @@ fn no_object(word: &str, rest: &str) -> Fault {
         || format!("the kinds are: {}", words.join(", ")),
         |near| format!("did you mean '{near}/…'?"),
     );
-    usage(format!("'{word}': there is no kind of object '{name}'"), hint)
+    usage(format!("'{word}': unknown kind of object '{name}'"), hint)
 }
 
 /// Reports whether this module reads a path of a snapshot or a host.
@@ -82,10 +82,7 @@ impl Selector {
             _ => (None, word),
         };
         if is_path(word) {
-            return Err(usage(
-                format!("'{word}' is a path, not an object"),
-                format!("take it with --path '{word}'"),
-            ));
+            return Err(usage(format!("'{word}' is a path, not an object"), format!("use --path '{word}'")));
         }
 
         // `mapping/pci/x`: the longest name counts.
@@ -96,7 +93,7 @@ impl Selector {
         });
         let Some((name, id)) = fitting.next_back() else { return Err(no_object(word, rest)) };
         if id.is_empty() || id.contains(char::is_control) {
-            return Err(usage(format!("'{word}' names no object"), format!("as in '{name}/NAME'")));
+            return Err(usage(format!("'{word}' is not an object"), format!("for example '{name}/NAME'")));
         }
 
         let wanted = |kind: &&ObjectKind| match name {
@@ -118,8 +115,8 @@ impl Selector {
             [] => Err(self.unknown(snapshot)),
             _ => {
                 let words: Vec<String> = found.iter().map(|kind| full_name(kind, &self.id)).collect();
-                let fault = Fault::new(FaultKind::Usage, format!("'{}' is not one thing", self.word));
-                Err(fault.hint(format!("say {}", words.join(" or "))))
+                let fault = Fault::new(FaultKind::Usage, format!("'{}' is ambiguous", self.word));
+                Err(fault.hint(format!("use {}", words.join(" or "))))
             }
         }
     }
@@ -145,7 +142,7 @@ impl Selector {
             .or_else(|| near(&same, &plain).filter(|_| !numbered))
             .or_else(|| (!same.is_empty()).then(|| shortened("it has: ", &same)))
             .or_else(|| near(&all, &plain).filter(|_| !numbered))
-            .unwrap_or_else(|| "`pbx-config show SNAP --files` lists what it holds".to_owned());
+            .unwrap_or_else(|| "see `pbx-config show SNAP --files`".to_owned());
         Fault::new(FaultKind::Usage, format!("the snapshot has no '{}'", self.word)).hint(hint)
     }
 }
