@@ -298,7 +298,7 @@ fn mending_follows_no_link_and_changes_no_second_name() {
         .unwrap();
     let text = check(&host, &["--fix"]).exits(Exit::Failed).out;
     assert!(text.contains("second.key could not be repaired: has other names (hard links)"), "{text}");
-    assert!(text.contains("link.key: is reached through a link"), "{text}");
+    assert!(text.contains("link.key: its path contains a link"), "{text}");
     assert_eq!(mode(&host, "etc/other"), 0o644);
     assert_eq!(fs::metadata(&no_text).unwrap().permissions().mode() & 0o7777, 0o644);
     assert_eq!(fs::metadata(&outside).unwrap().permissions().mode() & 0o7777, 0o666);
@@ -336,7 +336,7 @@ fn a_private_identity_on_the_host_is_a_problem_and_a_word_about_one_is_not() {
     let found = faults(&done);
     assert_eq!(found.len(), 2, "{found:?}");
     assert!(
-        found[0].contains("/etc/proxmox-backup-extra/identity.txt: holds a private age identity"),
+        found[0].contains("/etc/proxmox-backup-extra/identity.txt: contains a private age identity"),
         "{found:?}"
     );
     assert!(found[1].contains("/root/.config/sops/age/keys.txt: holds"), "{found:?}");

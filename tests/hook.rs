@@ -257,7 +257,7 @@ fn a_script_from_before_that_vanished_fails_no_job_and_is_told() {
     fs::remove_file(old).unwrap();
     assert!(vzdump(&host, &["job-start"]).status.success());
     let status = host.run(&["hook", "status"]).exits(Exit::Problems).out;
-    assert!(status.contains("/root/old-hook is not there: it was vzdump's script before"), "{status}");
+    assert!(status.contains("/root/old-hook is not there: it was the script of vzdump before"), "{status}");
 }
 
 #[test]

@@ -719,7 +719,7 @@ fn links_that_cannot_be_made_are_refused() {
             let target = String::from_utf8(target.to_vec()).unwrap();
             move |entry| entry["link"] = target.clone().into()
         });
-        damaged(&host, &Forge::new().with([part]).bytes(), "etc/s: its target is none");
+        damaged(&host, &Forge::new().with([part]).bytes(), "etc/s: its link target is not valid");
     }
     let mut bare = symlink("etc/s", "x");
     bare.blocks = member(EntryType::Symlink, b"etc/s", b"", b"");
@@ -1047,7 +1047,7 @@ fn an_encrypted_snapshot_is_not_called_damaged() {
         &["restore", path, "--to", to.to_str().unwrap()],
     ] {
         let done = host.run(verb).exits(Exit::Unseal);
-        assert!(done.err.contains("is sealed\nhint: "), "{verb:?}: {}", done.err);
+        assert!(done.err.contains("is encrypted\nhint: "), "{verb:?}: {}", done.err);
     }
 }
 

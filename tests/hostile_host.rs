@@ -313,7 +313,11 @@ fn a_folder_without_measure_takes_neither_the_memory_nor_the_place_of_the_others
     assert!(
         what.ends_with(&format!("-{tail} on are not")) && what.contains(" are saved, those from /srv/many/")
     );
-    assert_eq!((severity.as_str(), hint.ends_with("as in `exclude /srv/many`")), ("warning", true), "{hint}");
+    assert_eq!(
+        (severity.as_str(), hint.ends_with("for example with `exclude /srv/many`")),
+        ("warning", true),
+        "{hint}"
+    );
     let shown = host.run(&["show", "latest", "--json"]).ok().json();
     let files = shown["counts"]["files"].as_u64().or(shown["snapshot"]["counts"]["files"].as_u64()).unwrap();
     assert!((30_000..FILES as u64).contains(&files), "{files}");

@@ -93,7 +93,7 @@ fn replaced_files_are_files_again_with_their_own_modes_and_owners() {
     let file =
         Relic { listed: false, stamp: "20251101-020000", ..Relic::default() }.make(&host.beside("old"));
     let shown = host.run(&["show", text(&file)]).ok();
-    assert!(shown.out.contains("2 links lead to files of the same archive"), "{}", shown.out);
+    assert!(shown.out.contains("2 links point to files of the same archive"), "{}", shown.out);
 }
 
 #[test]
@@ -321,7 +321,7 @@ fn decrypt_leaves_the_three_files_that_the_old_tool_leaves() {
     assert!(!said.contains("HOWTO") && !said.contains("contents  0 files"), "{said}");
     // Who can open it stands nowhere, and what is in it neither.
     let closed = host.run(&["show", text(&file)]).ok().out;
-    assert!(closed.contains("sealed     to recipients that its manifest does not name\n"), "{closed}");
+    assert!(closed.contains("encrypted  to recipients that its manifest does not name\n"), "{closed}");
     assert!(!closed.contains("0 entries") && closed.contains("or --files with its passphrase"), "{closed}");
 }
 

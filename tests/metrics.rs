@@ -198,7 +198,7 @@ fn the_folder_is_the_one_that_is_named_or_that_node_exporter_reads() {
     host.now = "2026-11-23T12:00:00Z".to_owned();
     let done = host.run(&["backup"]).exits(Exit::Problems);
     assert!(
-        done.out.contains("prometheus 'node': node_exporter has no folder for metrics here"),
+        done.out.contains("prometheus 'node': node_exporter has no directory for metrics here"),
         "{}",
         done.out
     );

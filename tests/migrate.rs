@@ -228,7 +228,10 @@ fn what_the_check_would_refuse_is_refused_with_its_line_and_nothing_is_written()
             format!("{head}- {{kind: backup, id: main, keys: {{compression: lz4}}}}\n"),
             "unknown compression 'lz4'",
         ),
-        (format!("{head}- {{kind: backup, id: main, keys: {{skip: nothing}}}}\n"), "'nothing' is no item"),
+        (
+            format!("{head}- {{kind: backup, id: main, keys: {{skip: nothing}}}}\n"),
+            "item or category 'nothing'",
+        ),
         ("format: 2\nsections: []\n".to_owned(), "in.yaml:1: has format 2"),
         ("sections: []\n".to_owned(), "cannot be read as a configuration"),
         ("format: 1\nsections: [\n".to_owned(), "cannot be read as a configuration"),

@@ -616,7 +616,7 @@ fn mistakes_in_a_channel_are_told_with_line_and_remedy() {
         (
             "webhook: x\n\turl https://e.org\n\tbody {{ secret }}\n",
             3,
-            "body: there is no 'secret' in secrets.cfg",
+            "body: 'secret' is missing in secrets.cfg",
             "",
         ),
         ("webhook: x\n\turl https://{{ host }}/x\n", 2, "url: the server's name cannot be a template", ""),
@@ -1040,5 +1040,5 @@ fn a_system_that_is_only_mounted_tells_nobody_and_says_so() {
     let mut real = std::process::Command::new(common::program());
     let done = real.arg("--root").arg(&host.root).args(["notify", "list"]).output().unwrap();
     let said = String::from_utf8(done.stdout).unwrap();
-    assert!(done.status.success() && said.contains("its own runs tell 1 channels"), "{said}");
+    assert!(done.status.success() && said.contains("its own runs notify 1 channels"), "{said}");
 }

@@ -574,7 +574,7 @@ fn the_plan_of_an_object_has_its_files_and_no_others() {
             "create etc/pve/nodes/pve1/lxc/102.conf"
         ]
     );
-    assert!(told(&both, "advice", "text").contains("ct/102: its disks do not come back with it"));
+    assert!(told(&both, "advice", "text").contains("ct/102: its disks are not restored with it"));
     let other = plan(&["ct/102", "--as", "202", "--storage", "local-zfs=tank"]);
     assert_eq!(steps(&other), ["merge etc/pve/user.cfg", "create etc/pve/nodes/pve1/lxc/202.conf"]);
     assert!(told(&other, "advice", "text").contains("expects tank:subvol-202-disk-0"));

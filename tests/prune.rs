@@ -282,7 +282,7 @@ fn words_of_retention_with_a_slip_say_what_was_meant() {
         done.err
     );
     let done = host.run(&["prune", "--legacy", "keep-last=0"]).exits(Exit::Usage);
-    assert!(done.err.contains("keeps nothing\nhint: as in --legacy keep-last=3"), "{}", done.err);
+    assert!(done.err.contains("keeps nothing\nhint: for example --legacy keep-last=3"), "{}", done.err);
     let done = host.run(&["list", "--store", "locl"]).exits(Exit::NotFound);
     assert!(done.err.contains("did you mean 'local'? the stores are: local;"), "{}", done.err);
 }

@@ -67,7 +67,7 @@ impl fmt::Display for Area {
             Self::Package => "package",
             Self::Hooks => "hooks",
             Self::Timer => "timer",
-            Self::Predecessor => "predecessor",
+            Self::Predecessor => "legacy",
             Self::Restores => "restores",
             Self::Stores => "stores",
             Self::Channels => "channels",

@@ -144,7 +144,7 @@ fn a_card_that_no_address_matches_is_a_thing_to_do_by_hand_and_stops_what_needs_
     assert!(plan.to_string().contains("pbx-config restore pve1/2026-11-22T15:17:40Z --nic nic0=enp9s0"));
     let refused = told(&plan, "refused", "path");
     assert!(refused.contains("etc/network/interfaces") && refused.contains("50-pmx-nic0.link"), "{refused}");
-    assert!(told(&plan, "refused", "hint").contains("as with --nic nic0=enp9s0"), "{plan}");
+    assert!(told(&plan, "refused", "hint").contains("for example with --nic nic0=enp9s0"), "{plan}");
     let asked =
         restore(&host, NEW_BOARD, &["--only", "network,network-links", "--yes"]).exits(Exit::Problems);
     assert!(asked.out.contains("no NIC here has that MAC address"), "{}", asked.out);
@@ -167,8 +167,9 @@ fn a_card_that_is_matched_by_hand_has_its_name_and_its_address_everywhere() {
         plan.out
     );
     assert!(
-        plan.out
-            .contains("/usr/local/lib/systemd/network/50-pmx-nic0.link: it has the addresses of the cards"),
+        plan.out.contains(
+            "/usr/local/lib/systemd/network/50-pmx-nic0.link: it has the MAC addresses of the NICs"
+        ),
         "{}",
         plan.out
     );

@@ -73,7 +73,7 @@ fn while_a_task_of_a_guest_holds_its_lock_nothing_is_put_there() {
         done.err
     );
     assert!(done.err.contains("the steps that were done are undone again"), "{}", done.err);
-    assert!(done.err.contains("hint: a task of this guest changes it now"), "{}", done.err);
+    assert!(done.err.contains("hint: a task of this guest is changing it"), "{}", done.err);
     tree::assert_same(&picture(&host), &before);
     drop(task);
     host.run(&[&GUESTS[..], &["--yes"]].concat()).ok();
@@ -193,8 +193,11 @@ fn a_guest_that_runs_is_named_and_its_plan_is_the_same_when_it_stopped() {
     let told: Vec<String> =
         advice(&plan).into_iter().map(|(text, command)| format!("{command}: {text}")).collect();
     assert_eq!(told.len(), 2, "{plan}");
-    assert!(told.iter().any(|one| one.starts_with("qm reboot 101: VM 101 runs, and keeps what")), "{told:?}");
-    assert!(told.iter().any(|one| one.starts_with("pct reboot 102: CT 102 runs")), "{told:?}");
+    assert!(
+        told.iter().any(|one| one.starts_with("qm reboot 101: VM 101 is running, and uses its old")),
+        "{told:?}"
+    );
+    assert!(told.iter().any(|one| one.starts_with("pct reboot 102: CT 102 is running")), "{told:?}");
     fs::remove_dir_all(host.root.join("proc/4242")).unwrap();
     let shown = host.run(&[&GUESTS[..], &["--dry-run"]].concat()).ok().out;
     assert!(shown.contains("CT 102 runs") && !shown.contains("VM 101 runs"), "{shown}");
@@ -208,7 +211,7 @@ fn of_a_guest_of_another_node_it_is_told_that_nothing_locks_it() {
     fs::write(host.root.join("etc/pve/nodes/pve2/qemu-server/201.conf"), "memory: 512\n").unwrap();
     let plan = host.run(&["restore", "latest", "vm/201", "--dry-run", "--json"]).ok().json();
     let told = advice(&plan);
-    let (text, command) = told.iter().find(|(text, _)| text.contains("lives on pve2")).expect("told");
+    let (text, command) = told.iter().find(|(text, _)| text.contains("is on pve2")).expect("told");
     assert!(text.contains("a task there may change it"), "{text}");
     assert_eq!(command, "pvesh get /nodes/pve2/tasks --source active --vmid 201");
     // What is not there at all nobody can change.

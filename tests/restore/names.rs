@@ -83,7 +83,7 @@ fn a_storage_or_bridge_that_no_guest_names_is_told() {
     assert!(said.contains("did you mean 'local-zfs'?") && said.contains("--bridge nope=vmbr1 met"), "{said}");
     assert_eq!(said.matches("changes nothing").count(), 2, "{said}");
     let said = advice(&plan(&host, "latest", &["--only", "hosts", "--bridge", "vmbr0=vmbr1"]));
-    assert!(said.contains("no guest that comes back names 'vmbr0'"), "{said}");
+    assert!(said.contains("no restored guest uses 'vmbr0'"), "{said}");
 }
 
 #[test]

@@ -149,7 +149,7 @@ fn what_cannot_be_renamed_is_refused_and_what_is_made_anew_is_told() {
     assert!(plan["steps"].as_array().unwrap().iter().all(|step| step["path"] != "etc/pve/ceph.conf"));
     let advice = told(&plan, "advice");
     assert!(advice.contains("/etc/pve/sdn/.running-config: pve1 is newnode in 2 places"), "{advice}");
-    assert!(advice.contains("/etc/pve/sdn/.running-config: says pve1 in other places still"), "{advice}");
+    assert!(advice.contains("/etc/pve/sdn/.running-config: still contains pve1 in other places"), "{advice}");
     // By its name it comes back as it is.
     let named = [&RESTORE[..], &["--dry-run", "--json", "--only", "pve-ceph"]].concat();
     let plan = host.run(&named).ok().json();

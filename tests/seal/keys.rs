@@ -180,14 +180,14 @@ fn a_key_that_was_not_in_hand_for_long_is_missed() {
     host.run(&["key", "show"]).exits(Exit::Problems);
     host.run(&["key", "prove", "--identity", key.to_str().unwrap()]).ok();
     let shown = host.run(&["key", "show"]).ok().out;
-    assert!(shown.contains("\nproven 2026-11-22T15:17:40Z: SHA256:"), "{shown}");
+    assert!(shown.contains("\nchecked 2026-11-22T15:17:40Z: SHA256:"), "{shown}");
     host.run(&["key", "show"]).ok();
     host.run(&["backup"]).ok();
     host.now = "2027-02-20T00:00:00Z".into();
     host.run(&["backup"]).ok();
     host.now = "2027-02-24T00:00:00Z".into();
     let late = host.run(&["backup"]).exits(Exit::Problems);
-    assert!(late.out.contains("was last proven 93 days ago"), "{}", late.out);
+    assert!(late.out.contains("was last checked 93 days ago"), "{}", late.out);
     // Another recipient: that the old key is there says nothing of it.
     host.run(&["key", "prove", "--identity", key.to_str().unwrap()]).ok();
     host.configure(&format!("backup: main\n\trecipient {}\n", ring.age("new.txt")));
@@ -237,7 +237,7 @@ fn what_a_passphrase_opens_asks_for_it_and_for_no_file() {
     let home = host.beside("");
     let (exit, err) = at_home(&host, &home, &["cat", "latest", "etc/hostname"]);
     assert!(
-        exit == Some(12) && err.contains("hint: run it on a terminal, which asks for the passphrase"),
+        exit == Some(12) && err.contains("hint: run it on a terminal to be asked for the passphrase"),
         "{err}"
     );
     let (exit, deep) = at_home(&host, &home, &["verify", "--deep"]);

@@ -163,7 +163,7 @@ fn without_a_key_all_that_can_be_proven_is_proven_and_the_rest_refused() {
     assert!(verified.out.contains("(encrypted: contents not verified)"), "{}", verified.out);
     assert_eq!(host.run(&["verify", "--json"]).ok().json()[0]["contents"], false);
     let shown = host.run(&["show", "latest"]).ok();
-    assert!(shown.out.contains("sealed     to 1 recipient: SHA256:"), "{}", shown.out);
+    assert!(shown.out.contains("encrypted  to 1 recipient: SHA256:"), "{}", shown.out);
     let to = host.beside("to");
     let to = to.to_str().unwrap();
     for words in [

@@ -167,7 +167,10 @@ fn an_unknown_remote_and_a_host_without_rclone_say_what_to_do() {
     bare.machine = std::sync::Arc::new(pbx_config::sys::process::exec::NoTools);
     let store = pbx_config::store::open(&nowhere, &bare).unwrap();
     let (error, hint) = told(&store.list(None).unwrap_err());
-    assert!(error.contains("there is no rclone") && hint.contains("apt install rclone"), "{error}: {hint}");
+    assert!(
+        error.contains("rclone is not installed") && hint.contains("apt install rclone"),
+        "{error}: {hint}"
+    );
 }
 
 #[test]

@@ -280,7 +280,7 @@ pub fn manifest(snapshot: &Snapshot) -> String {
         let is_told = snapshot.legacy.is_none();
         let count =
             if is_told { count(sealed) } else { "recipients that its manifest does not name".to_owned() };
-        line("sealed", &format!("to {count}{}{to}", if to.is_empty() { "" } else { ": " }));
+        line("encrypted", &format!("to {count}{}{to}", if to.is_empty() { "" } else { ": " }));
     }
 
     let counts = &snapshot.counts;

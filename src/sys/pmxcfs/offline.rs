@@ -474,7 +474,7 @@ mod tests {
             ((20, 0, FILE, "storage.cfg", None), "'storage.cfg' is in it twice"),
             ((20, 99, FILE, "x", None), "entry 20 has no parent"),
             ((20, 1, FILE, "x", None), "entry 20 lies in a file"),
-            ((20, 20, DIR, "x", None), "entry 20 stands in a loop"),
+            ((20, 20, DIR, "x", None), "entry 20 is in a loop"),
             ((20, 0, 5, "x", None), "is of the unknown type 5"),
             ((20, 0, FILE, "", None), "has the name \"\""),
             ((20, 0, FILE, "a/b", None), "has the name \"a/b\""),
