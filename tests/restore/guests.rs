@@ -217,5 +217,5 @@ fn of_a_guest_of_another_node_it_is_told_that_nothing_locks_it() {
     // What is not there at all nobody can change.
     fs::remove_file(host.root.join("etc/pve/nodes/pve2/qemu-server/201.conf")).unwrap();
     let plan = host.run(&["restore", "latest", "vm/201", "--dry-run", "--json"]).ok().json();
-    assert!(!plan.to_string().contains("lives on pve2"), "{plan}");
+    assert!(!plan.to_string().contains("is on pve2"), "{plan}");
 }

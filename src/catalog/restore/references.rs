@@ -92,7 +92,7 @@ pub struct Fixed {
 pub const FIXED_NODE_NAMES: &[Fixed] = &[Fixed {
     path: pve!("ceph.conf"),
     why: "names its Ceph daemons, and those cannot be renamed",
-    hint: "while that Ceph cluster lives: `pveceph mon create` on {new}, then `pveceph mon destroy {old}`; \
+    hint: "while that Ceph cluster is running: `pveceph mon create` on {new}, then `pveceph mon destroy {old}`; \
            `--only pve-ceph` restores it as it is",
 }];
 
