@@ -136,8 +136,8 @@ fn a_card_that_no_address_matches_is_a_thing_to_do_by_hand_and_stops_what_needs_
     let advice = told(&plan, "advice", "text");
     assert!(
         advice.contains(
-            "the snapshot's NIC nic0 (02:00:00:00:00:10) is not here under any name; say which card takes its \
-             place: here are enp9s0 (02:00:00:00:00:99)"
+            "the snapshot's NIC nic0 (02:00:00:00:00:10) is not here under any name; name the NIC that \
+             replaces it: this host has enp9s0 (02:00:00:00:00:99)"
         ),
         "{advice}"
     );
