@@ -217,7 +217,7 @@ pub struct Verify {
     /// Verify every snapshot of every host in every store; legacy archives are only counted
     #[arg(long, conflicts_with_all = ["snaps", "newest"])]
     pub all: bool,
-    /// Fail if an encrypted snapshot cannot be opened
+    /// Also verify the contents of encrypted snapshots; fail if one cannot be opened
     #[arg(long)]
     pub deep: bool,
     /// Require a signature by this key: a fingerprint, SHA256:..., or a file with public SSH keys

@@ -50,38 +50,7 @@ impl App<'_> {
             look::mend(&self.host, &mut findings);
         }
         match self.config() {
-            Ok(config) => {
-                let (stores, wrong) = self.configured(&config);
-                let is_valid = wrong.is_empty();
-                if is_valid {
-                    let files = if config.files.is_empty() {
-                        "none; the defaults are in force".into()
-                    } else {
-                        config.files.join(", ")
-                    };
-                    findings.push(CheckFinding::new(
-                        Area::Configuration,
-                        CheckState::Ok,
-                        format!("valid: {files}"),
-                    ));
-                }
-                findings.extend(wrong);
-                let problems = config.problems.iter().cloned();
-                findings.extend(problems.map(|problem| check::of_problem(Area::Configuration, problem)));
-                let mut of_stores = look::stores(&self.host, &stores);
-                if args.fix {
-                    look::mend(&self.host, &mut of_stores);
-                }
-                findings.extend(of_stores);
-                findings.extend(look::settings(&self.host, &config));
-                if args.network {
-                    findings.extend(look::network(&self.host, &config.check));
-                }
-                // A store that is not known is no store that may be left out.
-                if is_valid {
-                    findings.extend(look::coverage(&self.host, &config, &stores)?);
-                }
-            }
+            Ok(config) => findings.extend(self.check_config(args, &config)?),
             Err(error) => {
                 findings.push(look::failed(Area::Configuration, &error));
                 if args.network {
@@ -101,6 +70,39 @@ impl App<'_> {
             text(&findings, quiet)
         })?;
         Ok(outcome.into())
+    }
+
+    /// Checks a configuration that loads, and all that it names: stores, keys, channels, coverage.
+    fn check_config(&self, args: &CheckArgs, config: &Config) -> Result<Vec<CheckFinding>> {
+        let mut findings = Vec::new();
+        let (stores, wrong) = self.configured(config);
+        let is_valid = wrong.is_empty();
+        if is_valid {
+            let files = if config.files.is_empty() {
+                "none; the defaults are in force".into()
+            } else {
+                config.files.join(", ")
+            };
+            findings.push(CheckFinding::new(Area::Configuration, CheckState::Ok, format!("valid: {files}")));
+        }
+        findings.extend(wrong);
+        let problems = config.problems.iter().cloned();
+        findings.extend(problems.map(|problem| check::of_problem(Area::Configuration, problem)));
+
+        let mut of_stores = look::stores(&self.host, &stores);
+        if args.fix {
+            look::mend(&self.host, &mut of_stores);
+        }
+        findings.extend(of_stores);
+        findings.extend(look::settings(&self.host, config));
+        if args.network {
+            findings.extend(look::network(&self.host, &config.check));
+        }
+        // A store that is not known is no store that may be left out.
+        if is_valid {
+            findings.extend(look::coverage(&self.host, config, &stores)?);
+        }
+        Ok(findings)
     }
 
     /// The stores that a run would open, and what is wrong with its settings: one mistake does not keep the rest

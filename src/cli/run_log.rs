@@ -142,57 +142,54 @@ fn full(record: &RunRecord) -> String {
     ];
     lines.extend(record.snapshot.as_ref().map(|id| ("snapshot", id.to_string())));
     lines.extend(record.unchanged.as_ref().map(|id| ("unchanged", format!("since {id}"))));
-    if let Some(stats) = &record.stats {
-        let failed = match stats.files_failed {
-            0 => String::new(),
-            n => format!(", {n} could not be read"),
-        };
-        let read = render::size(stats.bytes);
-        lines.push((
-            "files",
-            format!("{} ({read} before compression), {} absent items{failed}", stats.files, stats.absent),
-        ));
-        let codec = render::compression(&stats.compression);
-        let (size, ratio) = (render::size(stats.size), stats.ratio);
-        lines.push((
-            "size",
-            format!("{size} ({codec}, {} threads, ratio {ratio:.2})", stats.compression.threads),
-        ));
-        let phases = &stats.phases;
-        let phases = [("prepare", phases.prepare), ("write", phases.write), ("verify", phases.verify)]
-            .into_iter()
-            .chain([("store", phases.store)])
-            .map(|(name, seconds)| format!("{name} {seconds:.2} s"));
-        lines.push(("phases", phases.collect::<Vec<_>>().join(", ")));
-    }
+    lines.extend(record.stats.iter().flat_map(stats_lines));
 
     if let Some(changes) = &record.changes {
         lines.push(("changes", format!("{} since {}", changes.summary(), changes.since)));
         lines.extend(changes.lines().into_iter().map(|line| ("", line)));
     }
-
-    for store in &record.stores {
-        let place = match &store.place {
-            Some(place) => place.clone(),
-            None if record.verb == "backup" => "FAILED".to_owned(),
-            None => String::new(),
-        };
-        let kept =
-            store.kept.map(|kept| format!("{kept} kept, {} removed", store.removed)).unwrap_or_default();
-        let joint = if place.is_empty() || kept.is_empty() { "" } else { "; " };
-        lines.push(("store", format!("{}: {place}{joint}{kept}", store.store)));
-    }
-
-    for one in &record.verified {
-        let mut text = format!("{}: {} good", one.store, one.good);
-        one.damaged.iter().for_each(|id| text.push_str(&format!(", {id} is damaged")));
-        if one.unread > 0 {
-            text.push_str(&format!(", {} could not be read", one.unread));
-        }
-        lines.push(("verified", text));
-    }
+    lines.extend(record.stores.iter().map(|store| ("store", store_line(&record.verb, store))));
+    lines.extend(record.verified.iter().map(|store| ("verified", verified_line(store))));
 
     let line = |(key, value): (&str, String)| format!("{key:<11}{}", render::one_line(&value));
     let text = lines.into_iter().map(line).collect::<Vec<_>>().join("\n") + "\n";
     text + &render::problems(&record.problems)
+}
+
+fn stats_lines(stats: &Stats) -> [(&'static str, String); 3] {
+    let failed = match stats.files_failed {
+        0 => String::new(),
+        n => format!(", {n} could not be read"),
+    };
+    let read = render::size(stats.bytes);
+    let files = format!("{} ({read} before compression), {} absent items{failed}", stats.files, stats.absent);
+
+    let codec = render::compression(&stats.compression);
+    let (stored, threads) = (render::size(stats.size), stats.compression.threads);
+    let size = format!("{stored} ({codec}, {threads} threads, ratio {:.2})", stats.ratio);
+
+    let Phases { prepare, write, verify, store } = &stats.phases;
+    let phases =
+        format!("prepare {prepare:.2} s, write {write:.2} s, verify {verify:.2} s, store {store:.2} s");
+    [("files", files), ("size", size), ("phases", phases)]
+}
+
+fn store_line(verb: &str, store: &StoreResult) -> String {
+    let place = match &store.place {
+        Some(place) => place.clone(),
+        None if verb == "backup" => "FAILED".to_owned(),
+        None => String::new(),
+    };
+    let kept = store.kept.map(|kept| format!("{kept} kept, {} removed", store.removed)).unwrap_or_default();
+    let joint = if place.is_empty() || kept.is_empty() { "" } else { "; " };
+    format!("{}: {place}{joint}{kept}", store.store)
+}
+
+fn verified_line(store: &Verification) -> String {
+    let mut text = format!("{}: {} good", store.store, store.good);
+    store.damaged.iter().for_each(|id| text.push_str(&format!(", {id} is damaged")));
+    if store.unread > 0 {
+        text.push_str(&format!(", {} could not be read", store.unread));
+    }
+    text
 }

@@ -11,46 +11,69 @@ use crate::task::snapshots::verify::{self, Demand, Verified, WantedFile};
 
 impl App<'_> {
     pub(super) fn verify(&mut self, args: &args::Verify) -> Result<Exit> {
-        self.noted("verify", |words, record| {
+        self.noted("verify", |app, record| {
             let demand =
                 Demand { deep: args.deep, signers: args.signer.as_deref().map(signers).transpose()? };
-            let progress = words.progress();
+            let progress = app.progress();
             let say = |what: &str| progress.say(what);
             let results = if args.all {
-                let config = words.config()?;
-                let stores = words.stores(&config, &args.stores)?;
-                let all = Everything::of(&stores);
-                // One after the other: a store that is far away is not downloaded whole.
-                let take = |(store, id): &(&dyn Store, _)| WantedFile::take(*store, id, &words.keys);
-                let mut results = verify::verify_all(all.copies.iter().map(take), &demand, &say)?;
-                results.extend(all.unreachable);
-                let keeps_all = |name: &str| config.keep(name).keeps_all();
-                let broken = verify::broken_chains(&stores, &keeps_all, &results);
-                results.extend(broken);
-                words.tell(&all.left_out);
-                results
+                app.verify_stores(args, &demand, &say)?
             } else {
-                let latest = ["latest".to_owned()];
-                let names = if args.snaps.is_empty() { &latest[..] } else { &args.snaps };
-                let chosen = names.iter().map(|word| words.choose(&args.stores, word));
-                let chosen = chosen.collect::<Result<Vec<_>>>()?;
-                verify::verify_all(chosen.into_iter().map(WantedFile::from), &demand, &say)?
+                app.verify_named(args, &demand, &say)?
             };
+            progress.clear();
+
             if results.is_empty() {
                 let fault = Fault::new(FaultKind::NotFound, "there are no snapshots");
                 return Err(fault.hint("create one with `pbx-config backup`").into());
             }
-            progress.clear();
-            record.verified = verify::verifications(&results, &words.host.facts.node, args.all);
-            let kinds: Vec<FaultKind> = results.iter().filter_map(|one| one.kind).collect();
-            let damaged = kinds.iter().copied().find(|kind| *kind == FaultKind::Verification);
+            record.verified = verify::verifications(&results, &app.host.facts.node, args.all);
             record.problems = results.iter().filter_map(Verified::problem).collect();
             if args.notify && !record.problems.is_empty() {
-                words.tell_of_damage(&record.problems)?;
+                app.tell_of_damage(&record.problems)?;
             }
-            words.print(&results, |results| results.iter().map(render::verified).collect())?;
+            app.print(&results, |results| results.iter().map(render::verified).collect())?;
+
+            let kinds: Vec<FaultKind> = results.iter().filter_map(|one| one.kind).collect();
+            let damaged = kinds.iter().copied().find(|kind| *kind == FaultKind::Verification);
             Ok(damaged.or(kinds.first().copied()).map_or(Exit::Ok, Exit::from))
         })
+    }
+
+    /// Verifies every copy of every store, and the chains.
+    fn verify_stores(
+        &self,
+        args: &args::Verify,
+        demand: &Demand,
+        say: &dyn Fn(&str),
+    ) -> Result<Vec<Verified>> {
+        let config = self.config()?;
+        let stores = self.stores(&config, &args.stores)?;
+        let all = Everything::of(&stores);
+        // One after the other: a store that is far away is not downloaded whole.
+        let take = |(store, id): &(&dyn Store, _)| WantedFile::take(*store, id, &self.keys);
+        let mut results = verify::verify_all(all.copies.iter().map(take), demand, say)?;
+        results.extend(all.unreachable);
+
+        let keeps_all = |name: &str| config.keep(name).keeps_all();
+        let broken = verify::broken_chains(&stores, &keeps_all, &results);
+        results.extend(broken);
+        self.tell(&all.left_out);
+        Ok(results)
+    }
+
+    /// Verifies the snapshots that are named; without a name the newest of this host.
+    fn verify_named(
+        &self,
+        args: &args::Verify,
+        demand: &Demand,
+        say: &dyn Fn(&str),
+    ) -> Result<Vec<Verified>> {
+        let latest = ["latest".to_owned()];
+        let names = if args.snaps.is_empty() { &latest[..] } else { &args.snaps };
+        let chosen = names.iter().map(|word| self.choose(&args.stores, word));
+        let chosen = chosen.collect::<Result<Vec<_>>>()?;
+        verify::verify_all(chosen.into_iter().map(WantedFile::from), demand, say)
     }
 }
 

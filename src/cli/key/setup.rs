@@ -47,24 +47,7 @@ impl App<'_> {
         }
         say(&tty, WELCOME)?;
 
-        let recipient = loop {
-            match ask(&tty, "1, 2 or 3 (Ctrl-D cancels): ")?.as_str() {
-                "1" => break self.new_key(&tty)?,
-                "2" => {
-                    let passphrase =
-                        identity::new_passphrase(&|text| keys::check_passphrase(&self.host, text))?;
-                    break keys::of_passphrase(&self.host, &passphrase)?;
-                }
-                "3" => match Recipient::parse(&ask(&tty, "its public key: ")?) {
-                    Ok(recipient) => break recipient,
-                    Err(error) => {
-                        let hint = error::hint(&error).map(|hint| format!("{hint}\n")).unwrap_or_default();
-                        say(&tty, &format!("it {error:#}\n{hint}"))?;
-                    }
-                },
-                _ => {}
-            }
-        };
+        let recipient = self.chosen_recipient(&tty)?;
         let added = self.add(std::slice::from_ref(&recipient))?;
         self.print(&added, |added| verbs::told(added))?;
         say(
@@ -90,6 +73,28 @@ impl App<'_> {
             ),
         )?;
         Ok(Exit::Ok)
+    }
+
+    /// Asks which key to encrypt to, until there is one.
+    fn chosen_recipient(&mut self, tty: &File) -> Result<Recipient> {
+        loop {
+            match ask(tty, "1, 2 or 3 (Ctrl-D cancels): ")?.as_str() {
+                "1" => return self.new_key(tty),
+                "2" => {
+                    let passphrase =
+                        identity::new_passphrase(&|text| keys::check_passphrase(&self.host, text))?;
+                    return keys::of_passphrase(&self.host, &passphrase);
+                }
+                "3" => match Recipient::parse(&ask(tty, "its public key: ")?) {
+                    Ok(recipient) => return Ok(recipient),
+                    Err(error) => {
+                        let hint = error::hint(&error).map(|hint| format!("{hint}\n")).unwrap_or_default();
+                        say(tty, &format!("it {error:#}\n{hint}"))?;
+                    }
+                },
+                _ => {}
+            }
+        }
     }
 
     fn new_key(&mut self, tty: &File) -> Result<Recipient> {

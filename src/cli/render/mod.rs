@@ -27,37 +27,40 @@ use crate::task::snapshots::{Listed, Listing};
 pub fn table(head: &[&str], rows: &[Vec<String>]) -> String {
     let rows: Vec<Vec<String>> =
         rows.iter().map(|row| row.iter().map(|cell| one_line(cell)).collect()).collect();
+    let columns: Vec<Column> =
+        head.iter().enumerate().map(|(number, head)| Column::of(number, head, &rows)).collect();
 
-    let width = |column: usize| {
-        let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
-        cells.chain([head[column].len()]).max().unwrap_or(0)
-    };
-    let widths: Vec<usize> = (0..head.len()).map(width).collect();
+    let lines = rows.iter().map(|row| table_line(&columns, row));
+    table_line(&columns, head) + &lines.collect::<String>()
+}
 
-    let numeric = |column: usize| {
-        !rows.is_empty()
-            && rows.iter().all(|row| {
-                row[column].starts_with(|c: char| c.is_ascii_digit()) && !row[column].contains('-')
-            })
-    };
-    let numeric: Vec<bool> = (0..head.len()).map(numeric).collect();
-    let line = |cells: &[&str]| {
-        let mut text = String::new();
-        for (n, cell) in cells.iter().enumerate() {
-            let last = n + 1 == cells.len();
-            let _ = match (numeric[n], last) {
-                (true, _) => write!(text, "{cell:>width$}  ", width = widths[n]),
-                (false, true) => write!(text, "{cell}"),
-                (false, false) => write!(text, "{cell:<width$}  ", width = widths[n]),
-            };
-        }
-        format!("{}\n", text.trim_end())
-    };
-    let mut text = line(head);
-    for row in &rows {
-        text.push_str(&line(&row.iter().map(String::as_str).collect::<Vec<_>>()));
+/// A column of a table: its width in characters, and whether all of its cells are numbers.
+struct Column {
+    width: usize,
+    is_numeric: bool,
+}
+
+impl Column {
+    fn of(number: usize, head: &str, rows: &[Vec<String>]) -> Self {
+        let cells = || rows.iter().filter_map(|row| row.get(number));
+        let width = cells().map(|cell| cell.chars().count()).chain([head.len()]).max().unwrap_or(0);
+        let is_numeric = !rows.is_empty()
+            && cells().all(|cell| cell.starts_with(|c: char| c.is_ascii_digit()) && !cell.contains('-'));
+        Self { width, is_numeric }
     }
-    text
+}
+
+fn table_line(columns: &[Column], cells: &[impl AsRef<str>]) -> String {
+    let mut text = String::new();
+    for (n, (&Column { width, is_numeric }, cell)) in columns.iter().zip(cells).enumerate() {
+        let (cell, is_last) = (cell.as_ref(), n + 1 == cells.len());
+        let _ = match (is_numeric, is_last) {
+            (true, _) => write!(text, "{cell:>width$}  "),
+            (false, true) => write!(text, "{cell}"),
+            (false, false) => write!(text, "{cell:<width$}  "),
+        };
+    }
+    format!("{}\n", text.trim_end())
 }
 
 /// Writes a time in UTC, to the second.
@@ -113,36 +116,7 @@ pub fn harmless(text: &str) -> String {
 pub fn report(report: &Report) -> String {
     let mut text = String::new();
     if let Some(snapshot) = &report.snapshot {
-        let counts = &snapshot.counts;
-        let codec = &snapshot.codec;
-        let _ = writeln!(text, "snapshot  {}", snapshot.id);
-        let _ = writeln!(text, "host      {}", report.system);
-        let _ = writeln!(
-            text,
-            "files     {} ({} before compression), {} absent items",
-            counts.files,
-            size(counts.bytes),
-            counts.absent
-        );
-        match counts.unexplained {
-            Some(0) => text.push_str("missing   nothing: every file of this host is accounted for\n"),
-            Some(n) => {
-                let files = units::counted(n, "file");
-                let _ = writeln!(text, "missing   {files} of this host (`pbx-config check --complete`)");
-            }
-            None => {}
-        }
-        let _ = writeln!(
-            text,
-            "size      {} ({}, {} threads)",
-            size(report.size),
-            compression(codec),
-            codec.threads
-        );
-        if let Some(sealed) = &snapshot.sealed {
-            let _ = writeln!(text, "encrypted to {}", count(sealed));
-        }
-        let _ = writeln!(text, "time      {:.2} s, read back and verified", report.took);
+        text.push_str(&new_snapshot(report, snapshot));
     }
 
     if let Some(changes) = report.changes.as_ref().filter(|_| report.unchanged.is_none()) {
@@ -158,16 +132,7 @@ pub fn report(report: &Report) -> String {
         let _ = writeln!(text, "time      {:.2} s", report.took);
     }
 
-    for store in &report.stores {
-        let place = store.place.as_deref().unwrap_or("FAILED");
-        let _ = writeln!(text, "store     {}: {place}", store.store);
-        if let Some(on) = &store.medium {
-            let _ = writeln!(text, "          {}", medium(on));
-        }
-        if let Some(kept) = store.kept {
-            let _ = writeln!(text, "          {kept} kept, {} removed", store.removed.len());
-        }
-    }
+    text.extend(report.stores.iter().map(stored));
     text.push_str(&problems(&report.problems));
 
     let told = |severity, word| {
@@ -181,6 +146,42 @@ pub fn report(report: &Report) -> String {
         format!("done, with {errors} and {warnings}")
     };
     let _ = writeln!(text, "result    {result}");
+    text
+}
+
+/// Writes what the new snapshot of a run holds.
+fn new_snapshot(report: &Report, snapshot: &Snapshot) -> String {
+    let (counts, codec) = (&snapshot.counts, &snapshot.codec);
+    let mut text = format!("snapshot  {}\nhost      {}\n", snapshot.id, report.system);
+    let (files, read) = (counts.files, size(counts.bytes));
+    let _ = writeln!(text, "files     {files} ({read} before compression), {} absent items", counts.absent);
+
+    match counts.unexplained {
+        Some(0) => text.push_str("missing   nothing: every file of this host is accounted for\n"),
+        Some(n) => {
+            let files = units::counted(n, "file");
+            let _ = writeln!(text, "missing   {files} of this host (`pbx-config check --complete`)");
+        }
+        None => {}
+    }
+
+    let (size, codec_text) = (size(report.size), compression(codec));
+    let _ = writeln!(text, "size      {size} ({codec_text}, {} threads)", codec.threads);
+    if let Some(sealed) = &snapshot.sealed {
+        let _ = writeln!(text, "encrypted to {}", count(sealed));
+    }
+    let _ = writeln!(text, "time      {:.2} s, read back and verified", report.took);
+    text
+}
+
+fn stored(copy: &StoredCopy) -> String {
+    let mut text = format!("store     {}: {}\n", copy.store, copy.place.as_deref().unwrap_or("FAILED"));
+    if let Some(on) = &copy.medium {
+        let _ = writeln!(text, "          {}", medium(on));
+    }
+    if let Some(kept) = copy.kept {
+        let _ = writeln!(text, "          {kept} kept, {} removed", copy.removed.len());
+    }
     text
 }
 
