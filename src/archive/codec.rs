@@ -299,13 +299,13 @@ mod tests {
 
     #[test]
     fn what_cannot_be_is_told() {
-        assert_eq!(told("lz4", None, None), "there is no compression 'lz4'");
+        assert_eq!(told("lz4", None, None), "unknown compression 'lz4'");
         assert_eq!(told("xz", None, Some(10)), "compression-level 10 is not between 0 and 9 for xz");
         assert_eq!(
             told("xz", Some("fast"), Some(1)),
             "compression-mode and compression-level cannot be used together"
         );
-        assert_eq!(told("xz", Some("best"), None), "there is no compression-mode 'best'");
+        assert_eq!(told("xz", Some("best"), None), "unknown compression-mode 'best'");
     }
 
     #[test]

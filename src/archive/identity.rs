@@ -256,9 +256,9 @@ mod tests {
     #[test]
     fn a_line_that_is_no_identity_is_told_and_not_repeated() {
         let error = Identity::of_bytes_of_file(b"# key\nhunter2\n").err().unwrap();
-        assert_eq!(format!("{error:#}"), "line 2 is no identity");
+        assert_eq!(format!("{error:#}"), "line 2 is not an identity");
         let public = Identity::generate().recipient().unwrap().to_string();
         let error = Identity::of_bytes_of_file(public.as_bytes()).err().unwrap();
-        assert!(error.downcast_ref::<Fault>().unwrap().hint.as_ref().unwrap().contains("public half"));
+        assert!(error.downcast_ref::<Fault>().unwrap().hint.as_ref().unwrap().contains("public key"));
     }
 }

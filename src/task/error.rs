@@ -30,7 +30,7 @@ mod tests {
     fn a_problem_says_what_helps_as_its_error_would() {
         let full =
             || Err::<(), _>(io::Error::from(io::ErrorKind::StorageFull)).context("store 'nas'").unwrap_err();
-        assert!(warning(&full()).hint.is_some_and(|hint| hint.starts_with("make room there")));
+        assert!(warning(&full()).hint.is_some_and(|hint| hint.starts_with("free some space there")));
         let own = full().context(Fault::failed("x").hint("take a larger one"));
         assert_eq!(error(&own).hint.as_deref(), Some("take a larger one"));
         assert_eq!(error(&anyhow::anyhow!("odd")).hint, None);
