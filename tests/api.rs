@@ -266,7 +266,7 @@ fn mistakes_in_its_section_are_told_with_file_line_and_what_to_do() {
         (
             "api: pve\n\ttoken a@pve!b\n\tsecret x\n",
             3,
-            "api 'pve': a secret ('secret') has no place",
+            "api 'pve': a secret ('secret') must not be in a file",
             "secrets.cfg",
         ),
         (

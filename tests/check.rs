@@ -339,7 +339,7 @@ fn a_private_identity_on_the_host_is_a_problem_and_a_word_about_one_is_not() {
         found[0].contains("/etc/proxmox-backup-extra/identity.txt: contains a private age identity"),
         "{found:?}"
     );
-    assert!(found[1].contains("/root/.config/sops/age/keys.txt: holds"), "{found:?}");
+    assert!(found[1].contains("/root/.config/sops/age/keys.txt: contains"), "{found:?}");
     assert!(!done.out.contains(letters));
 }
 

@@ -180,7 +180,7 @@ fn old_archives_stand_beside_snapshots_in_every_list() {
         assert_eq!(host.run(&["cat", word, "etc/hostname"]).ok().out, "n1\n", "{word}");
     }
     let done = host.run(&["cat", "n1/2026", "etc/hostname"]).exits(Exit::NotFound);
-    assert!(done.err.contains("means 2 snapshots"), "{}", done.err);
+    assert!(done.err.contains("matches 2 snapshots"), "{}", done.err);
     assert_ne!(host.run(&["cat", "latest", "etc/hostname"]).ok().out, "n1\n", "latest is this host's own");
 }
 
@@ -375,7 +375,7 @@ fn a_damaged_or_contradicting_one_is_refused_with_what_is_wrong() {
     refused(&loose, "holds no SHA-256");
     fs::write(beside(".sha256"), &sum).unwrap();
     fs::remove_file(beside(".metadata")).unwrap();
-    refused(&loose, "there is no .metadata beside it");
+    refused(&loose, "its .metadata is missing");
     fs::write(beside(".metadata"), &manifest).unwrap();
     let mut data = fs::read(&loose).unwrap();
     let middle = data.len() / 2;
@@ -451,7 +451,7 @@ fn hostile_contents_never_leave_the_target() {
     let to = host.beside("dev-out");
     host.run(&["restore", text(&file), "--to", text(&to)]).ok();
     assert!(!to.join("dev").exists());
-    assert!(host.run(&["show", text(&file)]).ok().out.contains("dev/null: a device or pipe"));
+    assert!(host.run(&["show", text(&file)]).ok().out.contains("dev/null: is a device or pipe"));
 }
 
 #[test]

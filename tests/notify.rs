@@ -396,7 +396,7 @@ fn a_secret_in_the_file_that_others_read_is_refused() {
     let host = TestHost::empty();
     host.configure(&format!("gotify: phone\n\turl https://example.org\n\ttoken {SECRET}\n"));
     let all = said(&host.run(&["config", "check"]).exits(Exit::Usage));
-    assert!(all.contains(".cfg:3: gotify 'phone': a secret ('token') has no place"), "{all}");
+    assert!(all.contains(".cfg:3: gotify 'phone': a secret ('token') must not be in a file"), "{all}");
     assert!(all.contains("hint: create a new one, and put it under 'gotify: phone' in secrets.cfg"), "{all}");
 }
 
@@ -631,7 +631,7 @@ fn mistakes_in_a_channel_are_told_with_line_and_remedy() {
         (
             "webhook: x\n\tformat slack\n\turl https://hooks.slack.com/T0/B0\n",
             3,
-            "a secret ('url') has no place",
+            "a secret ('url') must not be in a file",
             "secrets.cfg",
         ),
         ("webhook: x\n\tformat slak\n", 2, "'slak' is not one of: discord", "did you mean 'slack'?"),
@@ -649,7 +649,7 @@ fn mistakes_in_a_channel_are_told_with_line_and_remedy() {
         (
             "webhook: x\n\turl https://e.org\n\theader Authorization: Bearer pl4nted-5ecret\n",
             3,
-            "a secret (header Authorization) has no place",
+            "a secret (header Authorization) must not be in a file",
             "as `secret-header Authorization: VALUE`",
         ),
         (

@@ -372,7 +372,7 @@ fn a_word_that_names_nothing_is_refused_with_the_nearest_thing_that_is_there() {
 fn what_both_products_have_is_asked_for_with_its_product() {
     let snapshot = golden("both");
     let refused = choose(&["user/root@pam"], &Moves::default(), &snapshot, &snapshot).unwrap_err();
-    assert!(refused.contains("say pve/user/root@pam or pbs/user/root@pam"), "{refused}");
+    assert!(refused.contains("use pve/user/root@pam or pbs/user/root@pam"), "{refused}");
     assert_eq!(chosen(&["pbs/user/root@pam"], &snapshot, &snapshot)[0].name, "pbs/user/root@pam");
 }
 

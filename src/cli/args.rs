@@ -162,7 +162,7 @@ pub enum TriggerArg {
   pbx-config list /media/stick")]
 pub struct List {
     /// Directory with snapshots, instead of the configured stores
-    #[arg(conflicts_with = "names")]
+    #[arg(value_name = "DIR", conflicts_with = "names")]
     pub folder: Option<PathBuf>,
     /// Restrict to snapshots of this host, or of hosts that match this glob [default: all hosts]
     #[arg(long, value_name = "NAME|GLOB")]
@@ -266,7 +266,7 @@ pub enum StoreCommand {
     /// Test each store: connect, write a file, read it back and remove it, with the time of each step
     Test {
         /// Restrict to these stores, by name; a path with a / is a directory with snapshots
-        #[arg(value_name = "NAME|FOLDER")]
+        #[arg(value_name = "NAME|DIR")]
         names: Vec<String>,
     },
     /// Take over the snapshots of another machine that has the name of this host

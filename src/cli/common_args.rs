@@ -42,7 +42,7 @@ pub enum Format {
 #[derive(Debug, Args)]
 pub struct Stores {
     /// Restrict to these stores, by name; a path with a / is a directory with snapshots
-    #[arg(long = "store", value_name = "NAME|FOLDER")]
+    #[arg(long = "store", value_name = "NAME|DIR")]
     pub names: Vec<String>,
 }
 

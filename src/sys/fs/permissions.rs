@@ -79,7 +79,7 @@ mod tests {
         fs::hard_link(at("a/file"), at("second")).unwrap();
         let seen = of(dir.path(), path).unwrap();
         assert!(set(dir.path(), path, &seen, &after).unwrap_err().to_string().contains("other names"));
-        assert!(set(dir.path(), path, &held, &after).unwrap_err().to_string().contains("meanwhile"));
+        assert!(set(dir.path(), path, &held, &after).unwrap_err().to_string().contains("during the run"));
         fs::remove_file(at("second")).unwrap();
         set(dir.path(), path, &held, &after).unwrap();
         assert_eq!(fs::metadata(at("a/file")).unwrap().permissions().mode() & 0o7777, 0o600);

@@ -381,7 +381,7 @@ mod tests {
         assert_eq!(picked("2026-01-01").unwrap(), "a/2026-01-01T00:00:00Z");
         assert_eq!(picked("20260102").unwrap(), "a/2026-01-02T00:00:00Z");
         assert_eq!(picked("a_20260102").unwrap(), "a/2026-01-02T00:00:00Z");
-        assert_eq!(picked("a/2026").unwrap_err(), "a/2026: means 2 snapshots");
+        assert_eq!(picked("a/2026").unwrap_err(), "a/2026: matches 2 snapshots");
         assert_eq!(picked("c/2026").unwrap_err(), "there is no snapshot of c");
     }
 }
