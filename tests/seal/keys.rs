@@ -288,10 +288,10 @@ fn a_passphrase_makes_the_key_and_opens_the_file_on_any_machine() {
         ("cancels): ", "short\n"),
         ("too weak", ""),
         ("cancels): ", &format!("{PASSPHRASE}\n")),
-        ("again: ", &format!("{PASSPHRASE}x\n")),
+        ("Repeat the passphrase: ", &format!("{PASSPHRASE}x\n")),
         ("not the same", ""),
         ("cancels): ", &format!("{PASSPHRASE}\n")),
-        ("again: ", &format!("{PASSPHRASE}\n")),
+        ("Repeat the passphrase: ", &format!("{PASSPHRASE}\n")),
     ];
     let (shown, exit) = typed(&host, &["key", "generate", "--passphrase", "--add"], &twice);
     assert_eq!(exit, 0, "{shown}");

@@ -188,7 +188,7 @@ fn a_link_that_was_replaced_or_is_gone_shows() {
     host.run(&["verify", "--all"]).ok();
     fs::remove_file(&files[2]).unwrap();
     let done = host.run(&["verify", "--all"]).exits(Exit::Verification);
-    assert!(done.out.contains("2026-11-03T00:00:00Z: is gone"), "{}", done.out);
+    assert!(done.out.contains("2026-11-03T00:00:00Z: is missing"), "{}", done.out);
     // Where retention may take them, a gap says nothing.
     host.configure("dir: local\n\tpath /var/lib/proxmox-backup-extra/store\n\tkeep-last 10\n");
     host.run(&["verify", "--all"]).ok();

@@ -29,7 +29,7 @@ impl App<'_> {
     /// Errors: `Usage` without a terminal; `Unseal` when the person leaves.
     pub(in crate::cli) fn key_setup(&mut self) -> Result<Exit> {
         let Some(tty) = tty::open() else {
-            let fault = Fault::new(FaultKind::Usage, "key setup asks questions and needs a terminal");
+            let fault = Fault::new(FaultKind::Usage, "key setup asks questions, and there is no terminal");
             return Err(fault
                 .hint(
                     "`pbx-config key generate --output FILE --add` does it in one command; then keep FILE offline",
