@@ -394,7 +394,7 @@ fn a_damaged_or_contradicting_one_is_refused_with_what_is_wrong() {
     for (parts, expected) in [
         (vec![part(".metadata", b"{}"), part(".sha256", sum.as_bytes())], "contains no archive"),
         (vec![part(".metadata", manifest.as_bytes()), part("", b"x")], "the archive has 1 bytes"),
-        (vec![part(".sha256", sum.as_bytes()), part("", b"x")], "there is no .metadata"),
+        (vec![part(".sha256", sum.as_bytes()), part("", b"x")], "its .metadata is missing"),
         (vec![part(".metadata", b"{}"), part(".metadata", b"{}"), part("", b"x")], "has two manifests"),
         (
             vec![

@@ -655,8 +655,8 @@ fn mistakes_in_a_channel_are_told_with_line_and_remedy() {
         (
             "telegram: x\n\turl https://bot.e.org/bot1:2\n",
             2,
-            "url: the address of the server",
-            "as https://bot.e.org",
+            "url: must be the address of the server",
+            "for example https://bot.e.org",
         ),
         ("sendmail: x\n\tto root\n", 2, "to: this is not a mail address", "without this line it is root"),
         ("check: main\n\tprocess-allow *\n", 2, "process-allow: '*' matches every program", ""),

@@ -200,7 +200,7 @@ fn a_guest_that_runs_is_named_and_its_plan_is_the_same_when_it_stopped() {
     assert!(told.iter().any(|one| one.starts_with("pct reboot 102: CT 102 is running")), "{told:?}");
     fs::remove_dir_all(host.root.join("proc/4242")).unwrap();
     let shown = host.run(&[&GUESTS[..], &["--dry-run"]].concat()).ok().out;
-    assert!(shown.contains("CT 102 runs") && !shown.contains("VM 101 runs"), "{shown}");
+    assert!(shown.contains("CT 102 is running") && !shown.contains("VM 101 is running"), "{shown}");
     host.run(&["restore", "--apply", file.to_str().unwrap(), "--yes"]).ok();
     assert_ne!(fs::read(host.root.join(VM)).unwrap(), b"memory: 512\n");
 }

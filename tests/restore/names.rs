@@ -80,7 +80,10 @@ fn a_storage_or_bridge_that_no_guest_names_is_told() {
     let moves = ["--storage", "local-zsf=tank", "--bridge", "nope=vmbr1", "--storage", "local-zfs=tank"];
     let said = advice(&plan(&host, "latest", &[&["vm/100"], &moves[..]].concat()));
     assert!(said.contains("--storage local-zsf=tank changes nothing"), "{said}");
-    assert!(said.contains("did you mean 'local-zfs'?") && said.contains("--bridge nope=vmbr1 met"), "{said}");
+    assert!(
+        said.contains("did you mean 'local-zfs'?") && said.contains("--bridge nope=vmbr1 changes nothing"),
+        "{said}"
+    );
     assert_eq!(said.matches("changes nothing").count(), 2, "{said}");
     let said = advice(&plan(&host, "latest", &["--only", "hosts", "--bridge", "vmbr0=vmbr1"]));
     assert!(said.contains("no restored guest uses 'vmbr0'"), "{said}");
