@@ -277,7 +277,7 @@ fn choose_old(stores: &[Box<dyn Store>], here: &str, word: &str) -> Result<Optio
             match pick(&ids, here, &word) {
                 Ok(id) => old.all.iter().find(|(_, old)| old.id == *id),
                 // Several are told; that there is none is told of the snapshots.
-                Err(fault) if fault.message.contains("means") => return Err(fault.into()),
+                Err(fault) if fault.message.contains(MATCHES) => return Err(fault.into()),
                 Err(_) => None,
             }
         }
@@ -285,6 +285,9 @@ fn choose_old(stores: &[Box<dyn Store>], here: &str, word: &str) -> Result<Optio
 
     named.map(|(store, old)| ChosenSnapshot::take_old(*store, old)).transpose()
 }
+
+/// Marks the message of a word that more than one snapshot has.
+const MATCHES: &str = ": matches ";
 
 /// Decides by names alone. `all` is sorted, oldest first.
 fn pick<'a>(all: &[&'a SnapshotId], here: &str, word: &str) -> Result<&'a SnapshotId, Fault> {
@@ -319,7 +322,7 @@ fn pick<'a>(all: &[&'a SnapshotId], here: &str, word: &str) -> Result<&'a Snapsh
         many => {
             let shown: Vec<String> =
                 many.iter().rev().take(CANDIDATES_SHOWN).map(ToString::to_string).collect();
-            let message = format!("{word}: matches {} snapshots", many.len());
+            let message = format!("{word}{MATCHES}{} snapshots", many.len());
             Err(Fault::not_found(message).hint(format!("use one of: {}", shown.join(", "))))
         }
     }
