@@ -111,7 +111,7 @@ mod tests {
         let found = between(&old, &new, false);
         let what: Vec<&str> = found.iter().map(|difference| difference.what.as_str()).collect();
         assert_eq!(what, ["Proxmox VE", "system", "host name"]);
-        assert!(found[2].means.contains("`--node OLD=NEW` says so"));
+        assert!(found[2].means.contains("`--node OLD=NEW` is used"));
         assert!(!between(&old, &new, true)[2].means.contains("--node"), "it was said");
         let bare = between(&old, &Facts { products: BTreeMap::default(), ..old.clone() }, false);
         assert_eq!(bare[0].here, "none");

@@ -412,7 +412,7 @@ mod tests {
         );
         let wireguard =
             cards.adapt("etc/wireguard/wg0.conf", b"PostUp = iptables -A FORWARD -o nic2 -j ACCEPT\n");
-        assert_eq!(wireguard.notes, ["names nic2, which is enp9s0 here: look at it"]);
+        assert_eq!(wireguard.notes, ["names nic2, which is enp9s0 here: check it"]);
         assert!(wireguard.content.ends_with(b"-o nic2 -j ACCEPT\n"));
     }
 
@@ -424,7 +424,7 @@ mod tests {
         let skip_reason = cards.adapt("etc/network/interfaces", text).skip_reason.unwrap();
         assert_eq!(
             skip_reason,
-            "it needs nic0 (02:00:00:00:00:01), and no card here has that address; here are enp1s0 (02:00:00:00:00:07)"
+            "it needs nic0 (02:00:00:00:00:01), and no NIC here has that MAC address; here are enp1s0 (02:00:00:00:00:07)"
         );
         // Not brought up, so nothing is cut off.
         let idle = b"auto lo\niface nic0 inet manual\n";
@@ -448,10 +448,10 @@ mod tests {
         let cards = by_hand(&[pair("nic1", "nic2"), pair("nic2", "enp2s0")]).unwrap();
         assert_eq!(cards.renamed, [pair("nic1", "nic2"), pair("nic2", "enp2s0")]);
         for (pairs, said) in [
-            (&[pair("nic0", "enp2s0")][..], "by its address enp2s0 is the snapshot's nic1"),
-            (&[pair("nic0", "nic2")], "by its address nic2 is the snapshot's nic2"),
-            (&[pair("nic9", "enp1s0")], "the snapshot knows no card 'nic9'"),
-            (&[pair("nic0", "enp9s0")], "this host has no card 'enp9s0'"),
+            (&[pair("nic0", "enp2s0")][..], "by its MAC address enp2s0 is nic1 of the snapshot"),
+            (&[pair("nic0", "nic2")], "by its MAC address nic2 is nic2 of the snapshot"),
+            (&[pair("nic9", "enp1s0")], "the snapshot has no NIC 'nic9'"),
+            (&[pair("nic0", "enp9s0")], "this host has no NIC 'enp9s0'"),
         ] {
             let fault = by_hand(pairs).unwrap_err();
             assert!(fault.message.contains(said), "{said}: {}", fault.message);
