@@ -266,7 +266,7 @@ fn howto(draft: &Snapshot, by_hand: &str, packed: bool, is_signed: bool) -> Stri
     let payload = &draft.payload.name;
     let unsealed = payload.strip_suffix(SEALED_EXT).unwrap_or(payload);
     let unbundle = if packed { format!("    tar -xf {file}\n") } else { String::new() };
-    let (what, place) = if packed { ("file", "an empty directory") } else { ("folder", "it") };
+    let (what, place) = if packed { ("file", "an empty folder") } else { ("folder", "it") };
     let unseal = match &draft.sealed {
         Some(_) => format!("    age -d -i key.txt -o {unsealed} {payload}\n"),
         None => String::new(),
@@ -325,10 +325,10 @@ fn howto_signed() -> String {
 }
 
 const HOWTO_KEY: &str = ".
-It is encrypted: the key that opens it must be there as key.txt, a file with a line
-AGE-SECRET-KEY-1..., or a private SSH key that it is encrypted to. MANIFEST.json names the
-fingerprints of the keys that open it. In that directory";
+It is sealed: the key that opens it must be there as key.txt, a file with a line
+AGE-SECRET-KEY-1..., or a private SSH key that it was sealed to. MANIFEST.json names the
+fingerprints of the keys that open it. In that folder";
 
 const HOWTO_PASSPHRASE: &str = "
-A passphrase also opens it: `pbx-config decrypt` asks for it, on any machine with that package.
+A passphrase opens it, too: `pbx-config decrypt` asks for it, on any machine with that package.
 ";

@@ -6,7 +6,8 @@ use jiff::tz::TimeZone;
 
 use super::{App, render};
 use crate::model::problem::{Exit, without_errno};
-use crate::model::record::RunRecord;
+use crate::model::record::{RunRecord, Stats, StoreResult, Verification};
+use crate::model::report::Phases;
 use crate::model::units::counted;
 use crate::task::restore::audit_log;
 use crate::task::runs::records;

@@ -130,7 +130,7 @@ pub fn firewall(seen: &Firewall) -> Vec<CheckFinding> {
         }
         (_, false) if seen.nft.is_none() => {
             vec![
-                finding(CheckState::Notice, "the kernel does not tell about its packet filter".into())
+                finding(CheckState::Notice, "the packet filter of the kernel cannot be read".into())
                     .hint("run it as root, with the package nftables installed"),
             ]
         }

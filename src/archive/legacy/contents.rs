@@ -173,9 +173,10 @@ impl Survey {
 
     /// Decides what each member is for the reader. Errors: links and folders that lead where they must not.
     fn settle(mut self) -> Result<Plan> {
-        let odd = self.odd.iter().map(|path| {
-            Problem::notice(format!("{path}: a device or pipe in the archive, which is left out"))
-        });
+        let odd = self
+            .odd
+            .iter()
+            .map(|path| Problem::notice(format!("{path}: is a device or pipe in the archive, skipped")));
         let mut problems: Vec<Problem> = odd.collect();
         self.check_folders()?;
 

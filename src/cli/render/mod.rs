@@ -11,7 +11,7 @@ use jiff::tz::TimeZone;
 
 use crate::model::index::{Entry, EntryKind, Index, is_harmful};
 use crate::model::problem::{Outcome, Problem, Severity, without_errno};
-use crate::model::report::{Medium, Report};
+use crate::model::report::{Medium, Report, StoredCopy};
 use crate::model::secret::MASK;
 use crate::model::section::{self, Section};
 use crate::model::snapshot::{Compression, Sealed, Snapshot};

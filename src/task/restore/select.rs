@@ -170,7 +170,7 @@ fn owner(entry: &Entry) -> Result<&'static Item, String> {
     let (path, id) = (entry.path.as_path(), entry.item.as_str());
     let matcher = CatalogMatcher::get();
     let Some(claimed) = matcher.patterns(id) else {
-        return Err(format!("this version knows no '{id}'"));
+        return Err(format!("this version does not know '{id}'"));
     };
     if let Some(item) = matcher.left_out(path)
         && let RestoreRule::Never(why) = item.restore
@@ -187,7 +187,7 @@ fn owner(entry: &Entry) -> Result<&'static Item, String> {
         }
         Source::PmxcfsRest if claimed.cover(path) => Ok(matcher.owner_of(path).unwrap_or(claimed.item)),
         _ if claimed.cover(path) => Ok(claimed.item),
-        _ => Err(format!("is no file of '{id}', as the snapshot says")),
+        _ => Err(format!("is not a file of '{id}', as the snapshot says")),
     }
 }
 
