@@ -62,6 +62,7 @@ use crate::task::snapshots::{self, ChosenSnapshot};
 
 /// The program: from its arguments to its exit code.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> i32 {
+    crate::sys::process::locked_memory::forbid_core_dumps();
     crate::sys::process::signals::catch_signals();
     // Standard error is not locked: a thread that logs, or panics, would wait for the end of the program.
     let (stdout, mut stderr) = (io::stdout(), io::stderr());

@@ -1,11 +1,21 @@
-//! A few bytes that stay in memory: not in swap, not in a core dump, wiped when they go.
+//! Memory that leaves no trace: no core dump of the program, and a few bytes that are not in swap either and are wiped
+//! when they go.
 
 use std::io;
 use std::num::NonZero;
 use std::ptr::NonNull;
 
 use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mlock, mmap_anonymous, munmap};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use zeroize::Zeroize;
+
+/// Turns core dumps of this process off: its memory holds the host's keys. What it starts has none, too.
+pub fn forbid_core_dumps() {
+    // Only the soft limit, so that a script of the host's owner can raise it again.
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_CORE) {
+        let _ = setrlimit(Resource::RLIMIT_CORE, 0, hard);
+    }
+}
 
 /// One page, of which `len` bytes are used. Zeros at first.
 pub struct Locked {
