@@ -56,6 +56,11 @@ pub fn is_harmful(c: char) -> bool {
         || matches!(c, '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
+/// Replaces every harmful character by a blank: what is left is one line.
+pub fn one_line(text: &str) -> String {
+    text.chars().map(|c| if is_harmful(c) { ' ' } else { c }).collect()
+}
+
 /// Readable and harmless on a terminal: what is harmful, and bad bytes, are escaped.
 impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -10,6 +10,7 @@ use log::{Level, LevelFilter, Log, Metadata, Record};
 use syslog::{Facility, Formatter3164, LogFormat, Severity};
 
 use super::mask::mask;
+use crate::model::index::one_line;
 
 /// A syslog daemon that does not read must not hold a run up.
 const SYSLOG_LIMIT: Duration = Duration::from_millis(200);
@@ -47,7 +48,8 @@ impl Log for Logger {
         }
 
         let text = record.args().to_string();
-        let text = mask(&text);
+        // Names of files and words of servers are in it: none of them begins a line or a sequence of its own.
+        let text = one_line(&mask(&text));
         if record.level() <= self.level {
             let line = if self.journal {
                 format!("<{}>{text}\n", priority(record.level()))

@@ -9,6 +9,7 @@ use std::fmt::Write as _;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
+pub use crate::model::index::one_line;
 use crate::model::index::{Entry, EntryKind, Index, is_harmful};
 use crate::model::problem::{Outcome, Problem, Severity, without_errno};
 use crate::model::report::{Medium, Report, StoredCopy};
@@ -101,11 +102,6 @@ pub fn sections(sections: &[Section]) -> String {
     let entries = masked.iter_mut().flat_map(|section| &mut section.entries);
     entries.filter(|entry| entry.private).for_each(|entry| MASK.clone_into(&mut entry.value));
     section::to_text(&masked)
-}
-
-/// Replaces harmful characters by blanks: text from outside must not move the cursor or start a line.
-pub fn one_line(text: &str) -> String {
-    text.chars().map(|c| if is_harmful(c) { ' ' } else { c }).collect()
 }
 
 /// The same of a whole text, whose lines and tabs are ours.
