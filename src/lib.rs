@@ -37,6 +37,7 @@ pub mod sys {
     pub mod dpkg;
     pub mod error_hint;
     pub mod guests;
+    pub mod hide;
     pub mod hmac;
     pub mod host;
     pub mod json_file;

@@ -4,17 +4,16 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use ring::hmac;
 use ring::rand::{SecureRandom, SystemRandom};
 use serde::Deserialize;
 
 use super::Failure;
-use crate::model::secret::{MASK, Secret};
+use crate::model::secret::Secret;
 use crate::model::section::{Section, SyntaxError};
 use crate::sys::fs::files;
 use crate::sys::hex;
+use crate::sys::hide;
 use crate::sys::host::Host;
 use crate::sys::net::http::{CertFingerprint, Client, HttpRequest, HttpResponse, Site, Trust};
 
@@ -186,24 +185,24 @@ impl<'a> Call<'a> {
     }
 }
 
-/// The text without the secrets, plain or in base64, when a server repeats them. Of a secret address a server
-/// repeats what is behind its own name, or a part of that.
+/// Hides the secrets in what a server repeats. Of a secret address a server repeats what is behind its own name, or a
+/// part of that.
 pub fn hide(text: &str, secrets: &[&str]) -> String {
-    let mut text = text.to_owned();
-    for secret in secrets.iter().filter(|secret| !secret.is_empty()) {
-        text = text.replace(secret, MASK).replace(&STANDARD.encode(secret), MASK);
-        let Some((_, behind)) = secret.split_once("://").and_then(|(_, rest)| rest.split_once('/')) else {
-            continue;
-        };
-        let path = behind.split('?').next().unwrap_or_default().trim_end_matches('/');
-        let last = path.rsplit('/').next().unwrap_or_default();
-        let parts = behind.split(['/', '?', '&', '=']).filter(|part| part.len() >= PART_MIN_BYTES);
-        let wholes = [behind, path, last].into_iter().filter(|whole| whole.len() >= WHOLE_MIN_BYTES);
-        for part in wholes.chain(parts) {
-            text = text.replace(part, MASK);
-        }
-    }
-    text
+    let parts = secrets.iter().flat_map(|secret| secret_parts(secret));
+    let all: Vec<&str> = secrets.iter().copied().chain(parts).collect();
+    hide::hide(text, &all)
+}
+
+/// Returns the parts of an address that make it secret; empty for a secret that is no address.
+fn secret_parts(secret: &str) -> Vec<&str> {
+    let Some((_, behind)) = secret.split_once("://").and_then(|(_, rest)| rest.split_once('/')) else {
+        return Vec::new();
+    };
+    let path = behind.split('?').next().unwrap_or_default().trim_end_matches('/');
+    let last = path.rsplit('/').next().unwrap_or_default();
+    let parts = behind.split(['/', '?', '&', '=']).filter(|part| part.len() >= PART_MIN_BYTES);
+    let wholes = [behind, path, last].into_iter().filter(|whole| whole.len() >= WHOLE_MIN_BYTES);
+    wholes.chain(parts).collect()
 }
 
 /// The server that a redirect names; of its path nothing is told.
