@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use ::tar::EntryType;
@@ -18,10 +19,11 @@ use super::legacy;
 use super::seal::{self, HeldFileKey, Opening, SEALED_EXT};
 use super::sign::{self, SIGNATURE_MAX_BYTES, SIGNATURE_NAME};
 use super::tar::{BLOCK, TarMember};
-use super::writer::{HOWTO_NAME, MANIFEST_NAME};
+use super::writer::{HOWTO_NAME, MANIFEST_NAME, is_own_howto};
 use crate::model::index::{Index, Name};
 use crate::model::problem::{Fault, FaultKind};
 use crate::model::snapshot::{Counts, FORMAT, MANIFEST_MAX_BYTES, Snapshot};
+use crate::sys::fs::files;
 use crate::sys::hex;
 use crate::sys::process::signals::check_stopped;
 
@@ -29,6 +31,9 @@ use crate::sys::process::signals::check_stopped;
 pub const HEAD_BYTES: usize = BLOCK + MANIFEST_MAX_BYTES;
 /// Entries before the payload, each once; more is no snapshot.
 const CLEAR_NAMES: [&str; 3] = [MANIFEST_NAME, SIGNATURE_NAME, HOWTO_NAME];
+const HOWTO_MAX_BYTES: u64 = 16 << 10;
+/// A tar ends with zeros up to the size of its records, and the payload with those up to a block.
+const TAIL_MAX_BYTES: u64 = 10 * 1024 + BLOCK as u64;
 const UPGRADE: &str = "upgrade proxmox-backup-extra";
 
 /// The clear manifest, without a look at the payload.
@@ -94,9 +99,10 @@ pub struct Archive {
 pub type ItemLookup = fn(&Name) -> (&'static str, bool);
 
 impl Archive {
+    /// Opens a snapshot file; a link is not followed, and what is no regular file is not waited for.
     /// Errors: `Verification` when the file is damaged, with its path.
     pub fn open(path: &Path) -> Result<Self> {
-        let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
+        let (file, _) = files::open_read(path).with_context(|| format!("cannot open {}", path.display()))?;
         Self::of(path, file).map_err(|error| damaged(&error, path))
     }
 
@@ -288,20 +294,23 @@ fn expect(stored: Hashing<impl Read>, snapshot: &Snapshot) -> Result<()> {
 }
 
 /// Finds the offset of the payload, and the signature before it.
-/// Finds the payload, which must have the manifest's name and size; everything before it is bounded.
+/// What stands before the payload is bounded and ours; the payload must have the manifest's name and size, and nothing
+/// stands behind it.
 fn find_payload(file: &File, snapshot: &Snapshot) -> Result<(u64, Option<Vec<u8>>)> {
     let payload = &snapshot.payload;
     let mut archive = ::tar::Archive::new(file);
-    let mut entries = archive.entries_with_seek()?.raw(true);
-    let mut before: Vec<Name> = Vec::new();
-    let mut signature = None;
+    let mut before: Vec<(Name, Vec<u8>)> = Vec::new();
 
-    while let Some(entry) = entries.next() {
+    for entry in archive.entries_with_seek()?.raw(true) {
         let mut entry = entry.context("damaged header")?;
         let name = Name::new(entry.path_bytes());
+        let header = entry.header();
         // tar takes the last of two, and follows headers that rename or link: it must see what we see.
-        ensure!(entry.header().entry_type() == EntryType::Regular, "{name}: is not a regular file");
-        ensure!(!before.contains(&name), "{name}: is in it twice");
+        ensure!(header.entry_type() == EntryType::Regular, "{name}: is no plain file");
+        let is_plain = header.as_ustar().is_some_and(|header| header.prefix[0] == 0);
+        ensure!(is_plain, "{name}: has a header that we do not write");
+        ensure!(before.iter().all(|(other, _)| *other != name), "{name}: stands in it twice");
+
         if name.as_bytes() == payload.name.as_bytes() {
             ensure!(
                 entry.size() == payload.size,
@@ -309,27 +318,57 @@ fn find_payload(file: &File, snapshot: &Snapshot) -> Result<(u64, Option<Vec<u8>
                 entry.size(),
                 payload.size
             );
-            let end = entry.raw_file_position() + payload.size;
-            ensure!(file.metadata()?.len() >= end, "it ends within the payload");
-            match entries.next() {
-                Some(Ok(extra)) => bail!("{}: is after its payload", Name::new(extra.path_bytes())),
-                // The disk's refusal; what is no header at all adds nothing to the snapshot.
-                Some(Err(error)) if error.raw_os_error().is_some() => return Err(error.into()),
-                _ => {}
-            }
-            return Ok((entry.raw_file_position(), signature));
+            let at = entry.raw_file_position();
+            let end = at.checked_add(payload.size).context("its payload has no end")?;
+            check_end(file, end)?;
+            let signature = check_clear(before, snapshot)?;
+            return Ok((at, signature));
         }
+
         let known = CLEAR_NAMES.iter().any(|clear| name.as_bytes() == clear.as_bytes());
-        ensure!(known, "has an entry {name} that does not belong in a snapshot");
-        if name.as_bytes() == SIGNATURE_NAME.as_bytes() {
-            ensure!(entry.size() <= SIGNATURE_MAX_BYTES, "its signature is too large");
-            let mut text = Vec::new();
-            entry.read_to_end(&mut text).context("its signature is damaged")?;
-            signature = Some(text);
+        ensure!(known, "has a member {name} that no snapshot has");
+        let mut text = Vec::new();
+        if name.as_bytes() != MANIFEST_NAME.as_bytes() {
+            ensure!(entry.size() <= SIGNATURE_MAX_BYTES.max(HOWTO_MAX_BYTES), "{name}: is larger than any");
+            entry.read_to_end(&mut text).with_context(|| format!("{name}: is damaged"))?;
         }
-        before.push(name);
+        before.push((name, text));
     }
     bail!("has no payload")
+}
+
+/// Behind the payload there are zeros: anything else, tar might take for more of the snapshot.
+fn check_end(file: &File, end: u64) -> Result<()> {
+    let len = file.metadata()?.len();
+    ensure!(len >= end, "it ends within the payload");
+    ensure!(len - end <= TAIL_MAX_BYTES, "there is more behind its payload than the end of a tar");
+
+    let mut tail = vec![0; usize::try_from(len - end)?];
+    file.read_exact_at(&mut tail, end)?;
+    ensure!(tail.iter().all(|byte| *byte == 0), "there is something behind its payload");
+    Ok(())
+}
+
+/// Checks the texts beside the payload, and returns the signature.
+fn check_clear(texts: Vec<(Name, Vec<u8>)>, snapshot: &Snapshot) -> Result<Option<Vec<u8>>> {
+    let mut signature = None;
+    let mut howto = None;
+    for (name, text) in texts {
+        match name.as_bytes() {
+            name if name == SIGNATURE_NAME.as_bytes() => signature = Some(text),
+            name if name == HOWTO_NAME.as_bytes() => howto = Some(text),
+            _ => {}
+        }
+    }
+
+    match howto {
+        Some(text) => ensure!(
+            is_own_howto(snapshot, &text, signature.is_some()),
+            "{HOWTO_NAME} is not the text that it was written with: do not follow it"
+        ),
+        None => ensure!(snapshot.howto.is_none(), "{HOWTO_NAME} is missing"),
+    }
+    Ok(signature)
 }
 
 fn damaged(error: &anyhow::Error, path: &Path) -> anyhow::Error {

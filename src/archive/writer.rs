@@ -80,6 +80,10 @@ impl Writer {
         draft.sealed = seal.as_ref().map(|seal| seal.sealed.clone());
         draft.payload.sha256 = "0".repeat(64);
 
+        let howto = howto(&draft, codec.by_hand, true, signer.is_some());
+        draft.signer = signer.as_ref().map(Signer::fingerprint);
+        draft.howto = Some(crate::sys::hex(&Sha256::digest(&howto)));
+
         let reserved = serde_json::to_vec_pretty(&draft)?.len() + MANIFEST_SLACK_BYTES;
         let reserved = reserved.next_multiple_of(BLOCK);
         ensure!(
@@ -96,8 +100,7 @@ impl Writer {
             tar::plain(SIGNATURE_NAME, &signer.sign(&blank), mtime, &mut head)?;
         }
 
-        let text = howto(&draft, codec.by_hand, true, signer.is_some());
-        tar::plain(HOWTO_NAME, text.as_bytes(), mtime, &mut head)?;
+        tar::plain(HOWTO_NAME, howto.as_bytes(), mtime, &mut head)?;
         let payload_at = head.len() as u64;
         head.extend_from_slice(&tar::plain_header(&draft.payload.name, 0, mtime)?);
         file.write_all(&head)?;
@@ -258,6 +261,16 @@ fn index_entry(size: u64, mtime: i64) -> Entry {
 /// The same for a payload that lies beside it, taken out of its file.
 pub fn howto_beside(snapshot: &Snapshot) -> Result<String> {
     Ok(howto(snapshot, codec::by_name(&snapshot.codec.name)?.by_hand, false, false))
+}
+
+/// Reports whether a HOWTO.txt is the one that this snapshot was written with. The manifest of an old snapshot has no
+/// hash of it: then it must be the text that was written at that time, which has not changed since.
+pub fn is_own_howto(snapshot: &Snapshot, text: &[u8], is_signed: bool) -> bool {
+    match &snapshot.howto {
+        Some(sha256) => crate::sys::hex(&Sha256::digest(text)) == *sha256,
+        None => codec::by_name(&snapshot.codec.name)
+            .is_ok_and(|codec| howto(snapshot, codec.by_hand, true, is_signed).as_bytes() == text),
+    }
 }
 
 /// Writes how a person opens this file without the program. `tests/howto.rs` runs the indented lines literally.

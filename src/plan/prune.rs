@@ -29,16 +29,27 @@ pub struct Marked {
 }
 
 /// The machines whose snapshots are ours: this one, and those that it was told to take over.
+///
+/// A machine is known by its machine id. One that has none, as a clone or an image before its first boot, is known by
+/// the key that signs its snapshots; without that, nothing is sure to be its own.
 #[derive(Debug, Clone, Copy)]
 pub struct Ours<'a> {
     pub machine_id: Option<&'a str>,
+    /// Fingerprint of the key that signs this host's snapshots.
+    pub signer: Option<&'a str>,
     pub adopted: &'a [String],
 }
 
 impl Ours<'_> {
     pub fn has(&self, snapshot: &Snapshot) -> bool {
-        let id = snapshot.machine_id.as_deref();
-        id == self.machine_id || id.is_some_and(|id| self.adopted.iter().any(|adopted| adopted == id))
+        // A legacy archive tells no machine: the name of the host is all that can be said of it.
+        if snapshot.legacy.is_some() {
+            return true;
+        }
+        match snapshot.machine_id.as_deref() {
+            Some(id) => Some(id) == self.machine_id || self.adopted.iter().any(|adopted| adopted == id),
+            None => self.signer.is_some() && snapshot.signer.as_deref() == self.signer,
+        }
     }
 }
 
@@ -233,7 +244,7 @@ mod tests {
     use crate::model::snapshot::{Compression, Counts, Payload, Trigger};
     use proptest::prelude::*;
 
-    const HERE: Ours = Ours { machine_id: Some("here"), adopted: &[] };
+    const HERE: Ours = Ours { machine_id: Some("here"), signer: None, adopted: &[] };
 
     fn candidate(at: &str) -> Candidate {
         let id: SnapshotId = format!("pve1/{at}").parse().unwrap();
@@ -248,6 +259,8 @@ mod tests {
             codec: Compression { name: "none".to_owned(), level: 0, mode: None, threads: 1 },
             sealed: None,
             payload: Payload::default(),
+            signer: None,
+            howto: None,
             counts: Counts { files: 100, pmxcfs: Some(40), ..Counts::default() },
             outcome: Outcome::Ok,
             trigger: Trigger::Timer,
@@ -470,11 +483,11 @@ mod tests {
                 one.snapshot.as_ref().is_some_and(|s| s.machine_id.as_deref() == Some("here"))
             };
             // Seen by the machine that was installed again: nothing of the old one goes.
-            let new = Ours { machine_id: Some("new"), adopted: &[] };
+            let new = Ours { machine_id: Some("new"), signer: None, adopted: &[] };
             let marks = prune(&all, &keep, new, &TimeZone::UTC);
             prop_assert!(marks.iter().all(|mark| mark.keep));
             // Adopted, they are kept as if they were its own.
-            let adopted = prune(&all, &keep, Ours { machine_id: Some("new"), adopted: &here }, &TimeZone::UTC);
+            let adopted = prune(&all, &keep, Ours { machine_id: Some("new"), signer: None, adopted: &here }, &TimeZone::UTC);
             let own = prune(&all, &keep, HERE, &TimeZone::UTC);
             for one in all.iter().filter(other) {
                 let of = |marks: &[Marked]| marks.iter().find(|mark| mark.id == one.id).cloned();

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::legacy::{self, Relic};
 use super::tool::{transfer_limit, usage};
-use super::{Fetched, FoundFile, PutResult, Store, bounded, in_batches};
+use super::{Fetched, FoundFile, PutResult, Store, Stray, bounded, in_batches};
 use crate::model::problem::{Fault, Problem};
 use crate::model::report::Medium;
 use crate::model::section::Section;
@@ -58,6 +58,8 @@ pub(super) struct Dir {
     mountpoint: bool,
     timeout: Duration,
     downloads: PathBuf,
+    /// The name of this host, whose directory must be readable.
+    node: String,
     /// True when the file system may hang; looked at once.
     may_hang: OnceLock<bool>,
 }
@@ -90,6 +92,7 @@ impl Dir {
             mountpoint: false,
             timeout: Duration::from_secs(one_minute()),
             downloads: host.download_dir(),
+            node: host.facts.node.clone(),
             may_hang: OnceLock::new(),
         }
     }
@@ -119,10 +122,12 @@ impl Dir {
         self.path.join(id.host()).join(id.file_name())
     }
 
-    /// A bare folder of snapshots (a stick, a download) works as well as a store's tree.
+    /// A bare folder of snapshots (a stick, a download) works as well as a store's tree, but what lies there never
+    /// stands for a snapshot in the directory of its host.
     fn existing(&self, id: &SnapshotId) -> PathBuf {
-        let bare = self.path.join(id.file_name());
-        if bare.is_file() { bare } else { self.file(id) }
+        let (own, bare) = (self.file(id), self.path.join(id.file_name()));
+        let is_bare = |path: &Path| path.symlink_metadata().is_ok_and(|meta| meta.is_file());
+        if own.symlink_metadata().is_err() && is_bare(&bare) { bare } else { own }
     }
 
     fn check_mounted(&self) -> Result<()> {
@@ -164,6 +169,15 @@ impl Dir {
                 .hint("replace it by the directory; the path of the store itself may be a link")
                 .into());
         }
+        let owner = dir.symlink_metadata().with_context(|| self.trouble("read", dir))?.uid();
+        if !self.owners().with_context(|| self.trouble("read", &self.path))?.trust(owner, owner) {
+            let message =
+                format!("{}: the directory belongs to the user {owner}", self.trouble("write", dir));
+            let fault = Fault::failed(message);
+            return Err(fault
+                .hint("give it to root, once you know what lies in it: `chown root DIR`")
+                .into());
+        }
         let problems = sweep(dir).with_context(|| self.trouble("read", dir))?;
         place(file, target, dir).map_err(|error| self.cannot_write(target, error))?;
         Ok(problems)
@@ -188,30 +202,50 @@ impl Dir {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(found),
             entries => entries.with_context(|| self.trouble("read", &self.path))?,
         };
+        let owners = self.owners().with_context(|| self.trouble("read", &self.path))?;
+
         for entry in entries {
             let entry = entry.with_context(|| self.trouble("read", &self.path))?;
             let name = entry.file_name();
             let wanted = host.is_none_or(|host| name == host) && !name.as_encoded_bytes().starts_with(b".");
             if wanted && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                 let dir = entry.path();
-                match scan(&dir, host, &mut found) {
-                    // lost+found and other people's folders are none of ours.
-                    Err(error) if host.is_none() && error.kind() == io::ErrorKind::PermissionDenied => {}
+                match scan(&dir, name.to_str(), &owners, &mut found) {
+                    // lost+found and other people's directories are none of ours.
+                    Err(error) if host.is_none() && name != *self.node && may_be_passed_over(&error) => {
+                        log::info!("{}: {error}", self.trouble("read", &dir));
+                    }
                     scanned => scanned.with_context(|| self.trouble("read", &dir))?,
                 }
             }
         }
 
-        scan(&self.path, host, &mut found).with_context(|| self.trouble("read", &self.path))?;
+        let own: BTreeSet<SnapshotId> = found.iter().map(|found| found.id.clone()).collect();
+        let mut bare = Vec::new();
+        scan(&self.path, host, &owners, &mut bare).with_context(|| self.trouble("read", &self.path))?;
+        let bare = bare.into_iter().filter(|bare| !own.contains(&bare.id));
+        found.extend(bare.map(|bare| FoundFile { stray: bare.stray.or(Some(Stray::Bare)), ..bare }));
         Ok(found)
+    }
+
+    /// Who may have put a snapshot there, but for those who may do anything to the store.
+    fn owners(&self) -> io::Result<Owners> {
+        let meta = fs::metadata(&self.path)?;
+        // A share may make another user of root; with the directory closed to others nobody else comes in as him.
+        let is_closed = meta.mode() & 0o002 == 0;
+        Ok(Owners {
+            store: meta.uid(),
+            own: nix::unistd::geteuid().as_raw(),
+            squashes: is_closed && self.may_hang(),
+        })
     }
 
     fn head_here(&self, id: &SnapshotId, len: usize) -> Result<Vec<u8>> {
         let path = self.existing(id);
         // All of it at once: a listing is as fast as its reads are few.
         let mut head = Vec::with_capacity(len);
-        File::open(&path)
-            .and_then(|file| file.take(len as u64).read_to_end(&mut head))
+        files::open_read(&path)
+            .and_then(|(file, _)| file.take(len as u64).read_to_end(&mut head))
             .with_context(|| self.trouble("read", &path))?;
         Ok(head)
     }
@@ -221,7 +255,7 @@ impl Dir {
         let mut folders = BTreeSet::new();
         let mut removed = Vec::with_capacity(ids.len());
         for id in ids {
-            let path = self.existing(id);
+            let path = self.file(id);
             removed.push(match fs::remove_file(&path) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
                 Err(error) => Err(format!("{}: {error}", self.trouble("remove", &path))),
@@ -273,10 +307,11 @@ impl Store for Dir {
         if !self.may_hang() {
             return self.list_here(host);
         }
-        let plain = |found: FoundFile| (found.id, found.size);
+        let plain = |found: FoundFile| (found.id, found.size, found.stray);
         let found = self
             .within(self.timeout, || Ok(self.list_here(host)?.into_iter().map(plain).collect::<Vec<_>>()))?;
-        Ok(found.into_iter().map(|(id, size)| FoundFile::new(id, size)).collect())
+        let full = |(id, size, stray)| FoundFile { stray, ..FoundFile::new(id, size) };
+        Ok(found.into_iter().map(full).collect())
     }
 
     fn head(&self, id: &SnapshotId, len: usize) -> Result<Vec<u8>> {
@@ -322,8 +357,8 @@ impl Store for Dir {
         // Whoever reads it must not be stopped by a share that hangs.
         let (place, size) = self.within(self.timeout, || {
             let place = self.existing(id);
-            let size = fs::metadata(&place).with_context(|| self.trouble("read", &place))?.len();
-            Ok((place, size))
+            let (_, stat) = files::open_read(&place).with_context(|| self.trouble("read", &place))?;
+            Ok((place, stat.size))
         })?;
         let scratch = Scratch::new(&self.downloads)?;
         let copy = scratch.path().join(id.file_name());
@@ -424,8 +459,30 @@ fn sweep(dir: &Path) -> io::Result<Vec<Problem>> {
     })
 }
 
-/// The snapshots that lie directly in a folder.
-fn scan(dir: &Path, host: Option<&str>, found: &mut Vec<FoundFile>) -> io::Result<()> {
+/// Those whose files a store takes for its own.
+struct Owners {
+    store: u32,
+    own: u32,
+    /// Set where the owner of a host's directory counts, too.
+    squashes: bool,
+}
+
+impl Owners {
+    /// `dir` is the owner of the directory of a host, and what lies in it is judged by `file`.
+    fn trust(&self, dir: u32, file: u32) -> bool {
+        let is_known = |uid| uid == 0 || uid == self.store || uid == self.own;
+        is_known(file) && is_known(dir) || self.squashes && file == dir
+    }
+}
+
+/// Reports whether a directory of somebody else is passed over for this error: nobody lets us in.
+fn may_be_passed_over(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::PermissionDenied
+}
+
+/// Finds the snapshots of a host that lie directly in a folder. `host`: None for those of all.
+fn scan(dir: &Path, host: Option<&str>, owners: &Owners, found: &mut Vec<FoundFile>) -> io::Result<()> {
+    let dir_owner = fs::symlink_metadata(dir)?.uid();
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
         let name = entry.file_name();
@@ -435,7 +492,8 @@ fn scan(dir: &Path, host: Option<&str>, found: &mut Vec<FoundFile>) -> io::Resul
         }
         let meta = entry.metadata()?;
         if meta.is_file() {
-            found.push(FoundFile::new(id, meta.size()));
+            let stray = (!owners.trust(dir_owner, meta.uid())).then_some(Stray::Owner);
+            found.push(FoundFile { stray, ..FoundFile::new(id, meta.size()) });
         }
     }
     Ok(())
@@ -458,7 +516,7 @@ fn link_or_copy(from: &Path, to: &Path, dir: &Path) -> Result<()> {
 }
 
 fn copy_file(from: &Path, to: &Path) -> Result<()> {
-    let mut source = File::open(from)?;
+    let (mut source, _) = files::open_read(from)?;
     let mut copy = OpenOptions::new().write(true).create_new(true).mode(0o600).open(to)?;
     while io::copy(&mut source.by_ref().take(COPY_STEP_BYTES), &mut copy)? > 0 {
         check_stopped()?;

@@ -1,7 +1,7 @@
 //! The predecessor's archives in a folder: they lie flat in it, or one folder deeper, beside what is ours.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Read};
 use std::path::Path;
 
@@ -88,8 +88,8 @@ fn is_part(name: &str) -> bool {
 pub fn head(top: &Path, path: &str, len: usize) -> Result<Vec<u8>> {
     let file = top.join(path);
     let mut bytes = Vec::with_capacity(len);
-    File::open(&file)
-        .and_then(|file| file.take(len as u64).read_to_end(&mut bytes))
+    files::open_read(&file)
+        .and_then(|(file, _)| file.take(len as u64).read_to_end(&mut bytes))
         .with_context(|| format!("cannot read {}", file.display()))?;
     Ok(bytes)
 }

@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use anyhow::{Result, anyhow, bail};
+use serde::{Deserialize, Serialize};
 
 use crate::model::problem::{Fault, Problem};
 use crate::model::report::Medium;
@@ -132,11 +133,37 @@ pub struct FoundFile {
     pub size: u64,
     /// Why the store itself does not let it go: such a snapshot is never removed.
     pub held: Option<&'static str>,
+    /// Set for a file that anybody may have put there.
+    pub stray: Option<Stray>,
 }
 
 impl FoundFile {
     pub fn new(id: SnapshotId, size: u64) -> Self {
-        Self { id, size, held: None }
+        Self { id, size, held: None, stray: None }
+    }
+
+    /// The reason why retention has no say in it.
+    pub fn held_back(&self) -> Option<&'static str> {
+        self.held.or(self.stray.map(Stray::reason))
+    }
+}
+
+/// Why a file in a store is not one of the store's own: it is listed, and taken when it is named, but it is never the
+/// `latest`, never removed and never the parent of a snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Stray {
+    /// It lies beside the directories of the hosts.
+    Bare,
+    /// Its owner, or that of its directory, is neither root nor the owner of the store.
+    Owner,
+}
+
+impl Stray {
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Bare => "not in the directory of its host",
+            Self::Owner => "its owner is neither root nor the owner of the store",
+        }
     }
 }
 

@@ -210,6 +210,8 @@ impl Manifest {
                 size,
                 sha256: self.sha256.clone().unwrap_or_default(),
             },
+            signer: None,
+            howto: None,
             counts: Counts::default(),
             outcome: Outcome::Ok,
             trigger: Trigger::Manual,

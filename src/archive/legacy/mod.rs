@@ -10,7 +10,7 @@ mod places;
 mod tar;
 
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -22,6 +22,7 @@ pub use manifest::Manifest;
 use super::tar::BLOCK;
 use crate::model::legacy::{LegacyName, MANIFEST, METADATA, SHA256, SIDECARS};
 use crate::model::snapshot::Snapshot;
+use crate::sys::fs::files;
 
 /// The size limit of a manifest or a checksum file; theirs have less than a KiB.
 const SIDECAR_MAX_BYTES: u64 = 64 * 1024;
@@ -104,9 +105,11 @@ pub fn open(path: &Path, mut file: File) -> Result<LegacyArchive> {
     let beside = |ending: &str| -> Result<Option<Vec<u8>>> {
         let mut sidecar = path.as_os_str().to_owned();
         sidecar.push(ending);
-        let Ok(file) = File::open(Path::new(&sidecar)) else { return Ok(None) };
-        ensure!(file.metadata()?.is_file(), "{}: is not a file", Path::new(&sidecar).display());
-        small(file).map(Some)
+        match files::open_read(Path::new(&sidecar)) {
+            Ok((file, _)) => small(file).map(Some),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).with_context(|| Path::new(&sidecar).display().to_string()),
+        }
     };
     let manifest = match beside(METADATA)? {
         Some(text) => Some(text),

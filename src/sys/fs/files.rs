@@ -80,7 +80,7 @@ pub fn open_read(path: &Path) -> io::Result<(File, Stat)> {
     })?;
     let stat = Stat::from(&file.metadata()?);
     if stat.node != FileNode::Kept(EntryKind::File) {
-        return Err(io::Error::other("no longer a regular file"));
+        return Err(io::Error::other("not a regular file"));
     }
     Ok((file, stat))
 }

@@ -1,5 +1,6 @@
 //! `backup`: reads the host once into a snapshot, reads the snapshot back and puts it on every store.
 
+mod name;
 mod prepare;
 pub mod readahead;
 mod spool;
@@ -118,6 +119,7 @@ pub fn run(
         report.unchanged = Some(last.0.id.clone());
     } else {
         let names: Vec<&str> = stores.iter().map(|store| store.name()).collect();
+        name::remember(host, &snapshot.id);
         step(STEPS, &format!("storing in {}", names.join(", ")));
         let upload = Upload { host, config, lock: &prepared.lock, spool, id: &snapshot.id };
         report.stores = upload.to_all(stores, &mut report.problems, say)?;

@@ -5,8 +5,9 @@ use std::fs;
 use std::path::PathBuf;
 use std::thread;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
+use super::name;
 use crate::archive::codec;
 use crate::archive::keys::Keys;
 use crate::archive::writer::Protection;
@@ -18,9 +19,9 @@ use crate::store::Store;
 use crate::sys::fs::{leftovers, scratch};
 use crate::sys::host::Host;
 use crate::sys::process::lock::{Lock, private_dir};
+use crate::task::check;
 use crate::task::keys::{self, key_check};
 use crate::task::scan::sources::Sources;
-use crate::task::{check, snapshots};
 
 /// The most threads when the configuration names none: more would cost memory and gain nothing on a few MB.
 const THREADS_MAX: u32 = 4;
@@ -64,7 +65,6 @@ impl Preparation {
         request: &BackupRequest,
         lock: Lock,
     ) -> Result<Self> {
-        let primary = stores.first().context("no store is configured")?;
         let recipients = keys::recipients(host, config)?;
         let mut advice: Vec<Problem> = key_check::overdue(host, &recipients).into_iter().collect();
         let protection = keys::protection(host, &recipients, config, &mut advice)?;
@@ -76,7 +76,7 @@ impl Preparation {
         problems.extend(check::preflight(host, config)?);
 
         let work = Work::new(host, &mut problems)?;
-        let (id, parent) = next_id(host, primary.as_ref(), &mut problems)?;
+        let (id, parent) = name::next(host, stores, &mut problems)?;
         let spool = work.path.join(id.file_name());
         let mut snapshot = draft(host, config, request, id, parent)?;
         snapshot.counts.pmxcfs = sources.pmxcfs_files();
@@ -146,36 +146,6 @@ pub fn check_is_system(host: &Host) -> Result<()> {
     Ok(())
 }
 
-/// A name that the primary store does not have, and the newest snapshot of this host there.
-fn next_id(
-    host: &Host,
-    primary: &dyn Store,
-    problems: &mut Vec<Problem>,
-) -> Result<(SnapshotId, Option<Parent>)> {
-    let mut id = SnapshotId::new(&host.facts.node, host.now)
-        .with_context(|| format!("the host name '{}' cannot be used for a snapshot", host.facts.node))?;
-    let ids: Vec<SnapshotId> = primary.list(Some(id.host()))?.into_iter().map(|found| found.id).collect();
-    while ids.contains(&id) {
-        id = id.next();
-    }
-
-    let Some(before) = ids.into_iter().max() else { return Ok((id, None)) };
-    if before > id {
-        let what = format!("the clock says {}, but the newest snapshot is {before}", id.at());
-        problems
-            .push(Problem::warning(what).hint("set the clock; until then this snapshot is not the `latest`"));
-    }
-
-    let parent = match snapshots::head(primary, &before) {
-        Ok(head) => Some(Parent { id: before, sha256: head.manifest_sha256 }),
-        Err(error) => {
-            problems.push(Problem::warning(format!("the snapshot before this one is damaged: {error:#}")));
-            None
-        }
-    };
-    Ok((id, parent))
-}
-
 fn draft(
     host: &Host,
     config: &Config,
@@ -196,6 +166,8 @@ fn draft(
         codec: compression(config)?,
         sealed: None,
         payload: Payload::default(),
+        signer: None,
+        howto: None,
         counts: Counts::default(),
         outcome: Outcome::Ok,
         trigger: request.trigger,

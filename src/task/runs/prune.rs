@@ -17,7 +17,7 @@ use crate::sys::host::Host;
 use crate::sys::json_file::JsonFile;
 use crate::sys::process::lock::{Lock, private_dir};
 use crate::sys::process::signals::check_stopped;
-use crate::task::{error, snapshots};
+use crate::task::{error, keys, snapshots};
 
 const CONFIRMED: &str = "confirmed.json";
 const CONFIRMED_MAX_BYTES: u64 = 1 << 20;
@@ -93,11 +93,13 @@ pub fn plan(
         let head = head.inspect_err(|error| problems.push(Problem::warning(format!("{error:#}"))));
         let snapshot = head.ok().map(|head| head.snapshot);
         // What was found to be damaged never takes the place of a good one; it stays for an admin to look at.
-        let back = found.held.or_else(|| damaged.contains(&found.id).then_some(DAMAGED));
+        let back = found.held_back().or_else(|| damaged.contains(&found.id).then_some(DAMAGED));
         candidates.push(Candidate { id: found.id, snapshot, held: back });
     }
 
-    let ours = Ours { machine_id: host.facts.machine_id.as_deref(), adopted: &confirmed.adopted };
+    let signer = keys::signer_fingerprint(host);
+    let machine_id = host.facts.machine_id.as_deref();
+    let ours = Ours { machine_id, signer: signer.as_deref(), adopted: &confirmed.adopted };
     let snapshots = prune::prune(&candidates, &keep, ours, zone);
     let foreign =
         candidates.iter().filter_map(|one| one.snapshot.as_ref()).filter(|one| !ours.has(one)).count();
@@ -246,7 +248,8 @@ fn accept_newest(host: &Host, stores: &[(Box<dyn Store>, Keep)]) -> Result<()> {
     let mut confirmed = Confirmed::load(host)?;
     let list = |(store, _): &&(Box<dyn Store>, Keep)| store.list(Some(&host.facts.node));
     let found = each(stores.iter(), list, |_, _| Vec::new())?;
-    let newest = found.into_iter().flatten().map(|found| found.id).max();
+    let found = found.into_iter().flatten().filter(|found| found.stray.is_none());
+    let newest = found.map(|found| found.id).max();
     let newest = newest.with_context(|| Fault::not_found("there are no snapshots"))?;
     confirmed.accepted = Some(newest);
     confirmed.save(host)

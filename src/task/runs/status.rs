@@ -15,6 +15,7 @@ use crate::model::problem::Severity;
 use crate::model::record::RunRecord;
 use crate::model::report::Changes;
 use crate::model::snapshot::SnapshotId;
+use crate::plan::prune::Ours;
 use crate::plan::status::{self, LastRun, Level, StatusFinding, StoreState, Timer};
 use crate::store::Store;
 use crate::sys::host::Host;
@@ -140,7 +141,7 @@ fn state(host: &Host, store: &dyn Store, primary: bool, records: &[RunRecord]) -
     };
 
     let mut ids: Vec<SnapshotId> = match store.list(Some(&host.facts.node)) {
-        Ok(found) => found.into_iter().map(|found| found.id).collect(),
+        Ok(found) => found.into_iter().filter(|found| found.stray.is_none()).map(|found| found.id).collect(),
         Err(error) => {
             state.hint = error::hint(&error);
             state.error = Some(format!("{error:#}"));
@@ -150,7 +151,10 @@ fn state(host: &Host, store: &dyn Store, primary: bool, records: &[RunRecord]) -
     ids.sort_unstable();
     state.kept = ids.len();
     state.oldest = ids.first().cloned();
-    state.newest = ids.iter().rev().take(HEADS_MAX).find(|id| is_whole(host, store, id)).cloned();
+    let signer = keys::signer_fingerprint(host);
+    let machine_id = host.facts.machine_id.as_deref();
+    let ours = Ours { machine_id, signer: signer.as_deref(), adopted: &[] };
+    state.newest = ids.iter().rev().take(HEADS_MAX).find(|id| is_whole(ours, store, id)).cloned();
     state.last_success = last_success(state.newest.as_ref(), records);
     if let Some((at, verified)) = last_verification(store.name(), records) {
         (state.verified_at, state.verified) = (Some(at), Some(verified.clone()));
@@ -162,10 +166,9 @@ fn state(host: &Host, store: &dyn Store, primary: bool, records: &[RunRecord]) -
 }
 
 /// Reports whether a snapshot is of this machine, and of all of it.
-fn is_whole(host: &Host, store: &dyn Store, id: &SnapshotId) -> bool {
-    snapshots::head(store, id).is_ok_and(|head| {
-        head.snapshot.machine_id == host.facts.machine_id && head.snapshot.selection.is_empty()
-    })
+fn is_whole(ours: Ours, store: &dyn Store, id: &SnapshotId) -> bool {
+    snapshots::head(store, id)
+        .is_ok_and(|head| ours.has(&head.snapshot) && head.snapshot.selection.is_empty())
 }
 
 /// The newest snapshot, or the last run that found nothing to add to it.

@@ -20,7 +20,7 @@ use crate::archive::reader::{Archive, HEAD_BYTES, Head};
 use crate::model::legacy::LegacyName;
 use crate::model::problem::{Fault, FaultKind, Problem};
 use crate::model::snapshot::{SUFFIX, Snapshot, SnapshotId};
-use crate::store::{Fetched, FoundFile, Store};
+use crate::store::{Fetched, FoundFile, Store, Stray};
 
 /// The first read of a snapshot; reaches over nearly every manifest.
 const FIRST_READ_BYTES: usize = 4096;
@@ -172,9 +172,10 @@ pub struct ChosenSnapshot {
 }
 
 impl ChosenSnapshot {
-    pub fn file(path: &Path) -> Self {
-        let keys = Keys::default();
-        Self { store: None, id: None, path: path.to_owned(), place: path.to_owned(), keys, _held: None }
+    /// A file that somebody named, also by a link to it.
+    pub fn file(place: &Path) -> Self {
+        let path = std::fs::canonicalize(place).unwrap_or_else(|_| place.to_owned());
+        Self { store: None, id: None, path, place: place.to_owned(), keys: Keys::default(), _held: None }
     }
 
     /// Downloads it when the store is elsewhere.
@@ -224,18 +225,24 @@ pub fn choose(stores: &[Box<dyn Store>], here: &str, word: &str) -> Result<Chose
         return Ok(ChosenSnapshot::file(path));
     }
 
-    let mut ids: BTreeMap<SnapshotId, &dyn Store> = BTreeMap::new();
+    let mut ids: BTreeMap<SnapshotId, (&dyn Store, Option<Stray>)> = BTreeMap::new();
     let mut unreachable = None;
     for store in stores {
         match store.list(None) {
-            Ok(found) => found.into_iter().for_each(|found| {
-                ids.entry(found.id).or_insert(store.as_ref());
+            // One of a store's own comes before a stray of its name in another store.
+            Ok(found) => found.into_iter().for_each(|found| match ids.get(&found.id) {
+                Some((_, known)) if known.is_none() || found.stray.is_some() => {}
+                _ => drop(ids.insert(found.id, (store.as_ref(), found.stray))),
             }),
             Err(error) => unreachable = Some(error),
         }
     }
 
-    let all: Vec<&SnapshotId> = ids.keys().collect();
+    let all: Vec<&SnapshotId> = if is_latest(word) {
+        ids.iter().filter(|(_, (_, stray))| stray.is_none()).map(|(id, _)| id).collect()
+    } else {
+        ids.keys().collect()
+    };
     let id = match pick(&all, here, word) {
         Ok(id) => id,
         Err(fault) => {
@@ -253,12 +260,21 @@ pub fn choose(stores: &[Box<dyn Store>], here: &str, word: &str) -> Result<Chose
             });
         }
     };
-    if let Some(error) =
-        unreachable.filter(|_| word.rsplit('/').next().is_some_and(|word| word.starts_with(LATEST)))
-    {
-        log::warn!("{error:#}: it may have a newer one");
+    if let Some(error) = unreachable.filter(|_| is_latest(word)) {
+        log::warn!("{error:#}: whether it has a newer one is not known");
     }
-    ChosenSnapshot::take(*ids.get(id).context("listed")?, id)
+
+    let (store, stray) = *ids.get(id).context("listed")?;
+    if stray == Some(Stray::Owner) {
+        let message = format!("{id} in store '{}': {}", store.name(), Stray::Owner.reason());
+        let hint = "when you know that it is good, name the file itself: ./FILE or /DIR/FILE";
+        return Err(Fault::failed(message).hint(hint).into());
+    }
+    ChosenSnapshot::take(store, id)
+}
+
+fn is_latest(word: &str) -> bool {
+    word.rsplit('/').next().is_some_and(|word| word.starts_with(LATEST))
 }
 
 /// The archive of the legacy program that a word names: the name of its file or the beginning of it, and the words
