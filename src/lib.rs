@@ -156,6 +156,7 @@ pub mod task {
     pub mod runs {
         pub mod finish;
         pub mod fleet;
+        pub mod installation;
         pub mod metrics;
         pub mod notify;
         pub mod prune;

@@ -81,7 +81,6 @@ impl Writer {
         draft.payload.sha256 = "0".repeat(64);
 
         let howto = howto(&draft, codec.by_hand, true, signer.is_some());
-        draft.signer = signer.as_ref().map(Signer::fingerprint);
         draft.howto = Some(crate::sys::hex(&Sha256::digest(&howto)));
 
         let reserved = serde_json::to_vec_pretty(&draft)?.len() + MANIFEST_SLACK_BYTES;

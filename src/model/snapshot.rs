@@ -137,9 +137,9 @@ pub struct Snapshot {
     #[serde(default)]
     pub sealed: Option<Sealed>,
     pub payload: Payload,
-    /// Fingerprint of the key that signs this manifest. None: it is not signed, or was written before 0.2.
+    /// What tells installations without a machine id apart.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub signer: Option<String>,
+    pub installation: Option<String>,
     /// SHA-256 of HOWTO.txt, lower-case hex: what signs the manifest signs that text. None: written before 0.2.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub howto: Option<String>,

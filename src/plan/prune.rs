@@ -30,13 +30,12 @@ pub struct Marked {
 
 /// The machines whose snapshots are ours: this one, and those that it was told to take over.
 ///
-/// A machine is known by its machine id. One that has none, as a clone or an image before its first boot, is known by
-/// the key that signs its snapshots; without that, nothing is sure to be its own.
+/// A machine is known by its machine id. One that has none is known by the id of its installation; without that, nothing
+/// is sure to be its own.
 #[derive(Debug, Clone, Copy)]
 pub struct Ours<'a> {
     pub machine_id: Option<&'a str>,
-    /// Fingerprint of the key that signs this host's snapshots.
-    pub signer: Option<&'a str>,
+    pub installation: Option<&'a str>,
     pub adopted: &'a [String],
 }
 
@@ -46,10 +45,11 @@ impl Ours<'_> {
         if snapshot.legacy.is_some() {
             return true;
         }
-        match snapshot.machine_id.as_deref() {
-            Some(id) => Some(id) == self.machine_id || self.adopted.iter().any(|adopted| adopted == id),
-            None => self.signer.is_some() && snapshot.signer.as_deref() == self.signer,
-        }
+        let (own, theirs) = match &snapshot.machine_id {
+            Some(id) => (self.machine_id, Some(id)),
+            None => (self.installation, snapshot.installation.as_ref()),
+        };
+        theirs.is_some_and(|id| own == Some(id) || self.adopted.contains(id))
     }
 }
 
@@ -244,7 +244,7 @@ mod tests {
     use crate::model::snapshot::{Compression, Counts, Payload, Trigger};
     use proptest::prelude::*;
 
-    const HERE: Ours = Ours { machine_id: Some("here"), signer: None, adopted: &[] };
+    const HERE: Ours = Ours { machine_id: Some("here"), installation: None, adopted: &[] };
 
     fn candidate(at: &str) -> Candidate {
         let id: SnapshotId = format!("pve1/{at}").parse().unwrap();
@@ -483,11 +483,11 @@ mod tests {
                 one.snapshot.as_ref().is_some_and(|s| s.machine_id.as_deref() == Some("here"))
             };
             // Seen by the machine that was installed again: nothing of the old one goes.
-            let new = Ours { machine_id: Some("new"), signer: None, adopted: &[] };
+            let new = Ours { machine_id: Some("new"), installation: None, adopted: &[] };
             let marks = prune(&all, &keep, new, &TimeZone::UTC);
             prop_assert!(marks.iter().all(|mark| mark.keep));
             // Adopted, they are kept as if they were its own.
-            let adopted = prune(&all, &keep, Ours { machine_id: Some("new"), signer: None, adopted: &here }, &TimeZone::UTC);
+            let adopted = prune(&all, &keep, Ours { machine_id: Some("new"), installation: None, adopted: &here }, &TimeZone::UTC);
             let own = prune(&all, &keep, HERE, &TimeZone::UTC);
             for one in all.iter().filter(other) {
                 let of = |marks: &[Marked]| marks.iter().find(|mark| mark.id == one.id).cloned();

@@ -210,7 +210,7 @@ impl Manifest {
                 size,
                 sha256: self.sha256.clone().unwrap_or_default(),
             },
-            signer: None,
+            installation: None,
             howto: None,
             counts: Counts::default(),
             outcome: Outcome::Ok,

@@ -20,6 +20,7 @@ use crate::sys::fs::{leftovers, scratch};
 use crate::sys::host::Host;
 use crate::sys::process::lock::{Lock, private_dir};
 use crate::task::check;
+use crate::task::runs::installation;
 use crate::task::keys::{self, key_check};
 use crate::task::scan::sources::Sources;
 
@@ -166,7 +167,7 @@ fn draft(
         codec: compression(config)?,
         sealed: None,
         payload: Payload::default(),
-        signer: None,
+        installation: installation::ensure(host),
         howto: None,
         counts: Counts::default(),
         outcome: Outcome::Ok,

@@ -107,22 +107,13 @@ pub fn protection(
     Ok(Protection { seal, signer })
 }
 
-/// The fingerprint of the key that signs, or would sign, this host's snapshots; None when it has none that can be used.
-pub fn signer_fingerprint(host: &Host) -> Option<String> {
-    read_signer(host).transpose().ok().flatten().map(|signer| signer.fingerprint())
-}
-
-/// None: there is no such key.
-fn read_signer(host: &Host) -> Option<Result<Signer>> {
-    match forked::read_small(READ_LIMIT, host.root(), SSH_HOST_KEY, KEY_MAX_BYTES).map(Zeroizing::new) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-        Err(error) => Some(Err(error.into())),
-        Ok(bytes) => Some(Signer::parse(&bytes)),
-    }
-}
-
 fn signer(host: &Host, problems: &mut Vec<Problem>) -> Option<Signer> {
-    let parsed = read_signer(host)?;
+    let read = forked::read_small(READ_LIMIT, host.root(), SSH_HOST_KEY, KEY_MAX_BYTES).map(Zeroizing::new);
+    let parsed = match read {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+        Err(error) => Err(error.into()),
+        Ok(bytes) => Signer::parse(&bytes),
+    };
     let cannot = |error: &anyhow::Error| {
         Problem::warning(format!("the snapshot is not signed: {SSH_HOST_KEY}: {error:#}"))
             .hint("`ssh-keygen -A` creates missing keys; `sign no` in `backup: main` turns signing off")

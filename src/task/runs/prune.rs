@@ -6,18 +6,18 @@ use jiff::SignedDuration;
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 
-use super::{records, status};
+use super::{installation, records, status};
 use crate::model::keep::Keep;
 use crate::model::problem::{Fault, Problem};
 use crate::model::record::StoreResult;
 use crate::model::snapshot::SnapshotId;
-use crate::plan::prune::{self, Candidate, Marked, Ours};
+use crate::plan::prune::{self, Candidate, Marked};
 use crate::store::Store;
 use crate::sys::host::Host;
 use crate::sys::json_file::JsonFile;
 use crate::sys::process::lock::{Lock, private_dir};
 use crate::sys::process::signals::check_stopped;
-use crate::task::{error, keys, snapshots};
+use crate::task::{error, snapshots};
 
 const CONFIRMED: &str = "confirmed.json";
 const CONFIRMED_MAX_BYTES: u64 = 1 << 20;
@@ -97,9 +97,8 @@ pub fn plan(
         candidates.push(Candidate { id: found.id, snapshot, held: back });
     }
 
-    let signer = keys::signer_fingerprint(host);
-    let machine_id = host.facts.machine_id.as_deref();
-    let ours = Ours { machine_id, signer: signer.as_deref(), adopted: &confirmed.adopted };
+    let installation = installation::id(host);
+    let ours = installation::ours(host, installation.as_deref(), &confirmed.adopted);
     let snapshots = prune::prune(&candidates, &keep, ours, zone);
     let foreign =
         candidates.iter().filter_map(|one| one.snapshot.as_ref()).filter(|one| !ours.has(one)).count();
@@ -269,7 +268,7 @@ pub fn adopt(host: &Host, stores: &[Box<dyn Store>]) -> Result<(Adopted, Vec<Pro
         let (mut machines, mut problems) = (Vec::new(), Vec::new());
         for head in snapshots::heads(*store, &found) {
             match head {
-                Ok(head) => machines.extend(head.snapshot.machine_id),
+                Ok(head) => machines.extend(head.snapshot.machine_id.or(head.snapshot.installation)),
                 Err(error) => problems.push(error::warning(&error)),
             }
         }

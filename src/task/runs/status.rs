@@ -8,7 +8,7 @@ use anyhow::Result;
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
-use super::records;
+use super::{installation, records};
 use crate::catalog::hooks::TIMER;
 use crate::config::Config;
 use crate::model::problem::Severity;
@@ -151,9 +151,8 @@ fn state(host: &Host, store: &dyn Store, primary: bool, records: &[RunRecord]) -
     ids.sort_unstable();
     state.kept = ids.len();
     state.oldest = ids.first().cloned();
-    let signer = keys::signer_fingerprint(host);
-    let machine_id = host.facts.machine_id.as_deref();
-    let ours = Ours { machine_id, signer: signer.as_deref(), adopted: &[] };
+    let installation = installation::id(host);
+    let ours = installation::ours(host, installation.as_deref(), &[]);
     state.newest = ids.iter().rev().take(HEADS_MAX).find(|id| is_whole(ours, store, id)).cloned();
     state.last_success = last_success(state.newest.as_ref(), records);
     if let Some((at, verified)) = last_verification(store.name(), records) {

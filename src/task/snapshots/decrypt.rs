@@ -99,7 +99,7 @@ fn fill(archive: &mut Archive, path: &Path, staging: &Path) -> Result<(Snapshot,
 
     let before = archive.snapshot().clone();
     let name = before.payload.name.strip_suffix(SEALED_EXT).unwrap_or(&before.payload.name);
-    let mut clear = Snapshot { sealed: None, signer: None, howto: None, ..before.clone() };
+    let mut clear = Snapshot { sealed: None, howto: None, ..before.clone() };
     make(staging, name, |file| {
         let mut out = BufWriter::with_capacity(BUFFER_BYTES, file);
         let (size, sha256) = archive.unseal(path, &mut out)?;
