@@ -61,6 +61,7 @@ pub mod sys {
         pub mod permissions;
         pub mod replace;
         pub mod scratch;
+        pub mod staging;
         #[cfg(test)]
         mod test_trees;
         pub mod walk;

@@ -521,10 +521,10 @@ fn a_target_that_leads_nowhere_is_refused() {
 }
 
 #[test]
-fn an_empty_folder_keeps_its_owner_and_mode_and_a_new_one_is_private() {
+fn an_empty_folder_keeps_its_group_and_mode_and_a_new_one_is_private() {
     let host = mixed();
     let to = host.beside("out");
-    for (owner, bits) in [((0, 0), 0o755), ((1, 2), 0o2750), ((65534, 65534), 0o500)] {
+    for (owner, bits) in [((0, 0), 0o755), ((0, 2), 0o2750), ((0, 65534), 0o500)] {
         fs::create_dir(&to).unwrap();
         chown(&to, Some(owner.0), Some(owner.1)).unwrap();
         mode(&to, bits);
@@ -535,6 +535,26 @@ fn an_empty_folder_keeps_its_owner_and_mode_and_a_new_one_is_private() {
     }
     host.run(&["restore", "latest", "--to", to.to_str().unwrap()]).ok();
     assert_eq!(fs::metadata(&to).unwrap().mode() & 0o7777, 0o700);
+}
+
+#[test]
+fn nothing_is_written_where_another_user_could_exchange_it() {
+    let host = mixed();
+    let (theirs, open) = (host.beside("theirs"), host.beside("open"));
+    for dir in [&theirs, &theirs.join("out"), &open] {
+        fs::create_dir(dir).unwrap();
+    }
+    chown(&theirs, Some(1000), Some(1000)).unwrap();
+    chown(theirs.join("out"), Some(1000), Some(1000)).unwrap();
+    mode(&open, 0o777);
+    for to in [theirs.join("out"), theirs.join("new"), open.join("new")] {
+        for verb in ["restore", "decrypt"] {
+            let done = host.run(&[verb, "latest", "--to", to.to_str().unwrap()]).exits(Exit::Failed);
+            assert!(done.err.contains("could exchange it"), "{}", done.err);
+        }
+    }
+    assert_eq!(fs::read_dir(&theirs).unwrap().count(), 1);
+    assert_eq!(fs::read_dir(&open).unwrap().count(), 0);
 }
 
 #[test]

@@ -5,24 +5,35 @@ use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, OpenHow, ResolveFlag, open, openat2, renameat};
+use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, open, openat2, renameat};
 use nix::sys::stat::{Mode, UtimensatFlags, fchmod, fstat, mkdirat, utimensat};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fchownat, linkat, symlinkat, syncfs, unlinkat};
 use xattr::FileExt;
 
-use super::{files, leftovers};
+use super::files;
 use crate::model::index::{Mtime, Xattr};
-use crate::model::problem::Problem;
 
 /// An open folder below which a tree is made.
 pub struct ContainedDir {
     dir: OwnedFd,
+}
+
+impl From<OwnedFd> for ContainedDir {
+    fn from(dir: OwnedFd) -> Self {
+        Self { dir }
+    }
+}
+
+impl AsFd for ContainedDir {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.dir.as_fd()
+    }
 }
 
 impl ContainedDir {
@@ -197,22 +208,6 @@ fn time_spec(Mtime(seconds, nanos): Mtime) -> TimeSpec {
     TimeSpec::new(seconds, i64::from(nanos.min(999_999_999)))
 }
 
-/// A new private folder beside `target`, to become it when it is complete.
-/// Those that killed runs left for the same target go, and are told.
-pub fn staging(target: &Path) -> io::Result<(PathBuf, Vec<Problem>)> {
-    let parent = target.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let target = target.file_name().ok_or(io::ErrorKind::InvalidInput)?;
-    // Our own number on a folder that we did not make yet was another's before.
-    let is_leftover = |name: &OsStr| {
-        let maker = leftovers::parse(name).filter(|(of, _)| *of == target).map(|(_, pid)| pid);
-        maker.is_some_and(|pid| pid == std::process::id() || leftovers::is_dead(pid))
-    };
-    let problems = leftovers::sweep_dirs(parent, is_leftover).unwrap_or_default();
-    let path = parent.join(leftovers::own_name(target));
-    mkdirat(AT_FDCWD, &path, Mode::S_IRWXU)?;
-    Ok((path, problems))
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -231,31 +226,6 @@ mod tests {
             assert!(beneath.symlink(Path::new(path), b"y").is_err(), "{path}");
         }
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
-    }
-
-    #[test]
-    fn what_dead_runs_left_for_this_target_goes_and_nothing_else() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut child = std::process::Command::new("true").spawn().unwrap();
-        let dead = child.id();
-        child.wait().unwrap();
-        let (own, init) = (std::process::id(), 1);
-        let stays = [
-            format!(".out.{init}.partial"),
-            format!(".other.{dead}.partial"),
-            format!(".out.{dead}.partial.x"),
-            format!(".out.x.{dead}.partial"),
-            format!("out.{dead}.partial"),
-            ".out.0.partial".to_owned(),
-        ];
-        for name in stays.iter().chain(&[format!(".out.{dead}.partial"), format!(".out.{own}.partial")]) {
-            std::fs::create_dir_all(dir.path().join(name).join("etc")).unwrap();
-        }
-        let (made, problems) = staging(&dir.path().join("out")).unwrap();
-        assert_eq!(problems.len(), 2, "{problems:?}");
-        assert_eq!(std::fs::read_dir(&made).unwrap().count(), 0);
-        assert!(!dir.path().join(format!(".out.{dead}.partial")).exists());
-        assert!(stays.iter().all(|name| dir.path().join(name).join("etc").exists()));
     }
 
     #[test]

@@ -20,8 +20,8 @@ use crate::sys::fs::{leftovers, scratch};
 use crate::sys::host::Host;
 use crate::sys::process::lock::{Lock, private_dir};
 use crate::task::check;
-use crate::task::runs::installation;
 use crate::task::keys::{self, key_check};
+use crate::task::runs::installation;
 use crate::task::scan::sources::Sources;
 
 /// The most threads when the configuration names none: more would cost memory and gain nothing on a few MB.

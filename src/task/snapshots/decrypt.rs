@@ -1,9 +1,8 @@
 //! `decrypt SNAP --to DIR`: writes the content of a snapshot file in the clear, as files that tar and its codec's
 //! tool open. The snapshot is proven first, and the directory appears when it is complete.
 
-use std::fs::{self, OpenOptions};
+use std::fs::File;
 use std::io::{BufWriter, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -18,7 +17,8 @@ use crate::model::index::Name;
 use crate::model::legacy;
 use crate::model::problem::Problem;
 use crate::model::snapshot::{Payload, Snapshot, SnapshotId};
-use crate::sys::fs::contained_dir;
+use crate::sys::fs::contained_dir::ContainedDir;
+use crate::sys::fs::staging::Staging;
 
 const BUFFER_BYTES: usize = 256 * 1024;
 
@@ -42,17 +42,11 @@ pub fn run(chosen: &ChosenSnapshot, to: &Path) -> Result<Decrypted> {
     extract::check_target(&target)?;
 
     let proven = verify::verify(chosen)?;
-    let (staging, problems) =
-        contained_dir::staging(&target).map_err(|error| extract::cannot_make(&target, error))?;
-    let made = fill(&mut chosen.open()?, &chosen.path, &staging).and_then(|made| {
-        extract::become_target(&staging, &target).map_err(|error| extract::cannot_make(&target, error))?;
-        Ok(made)
-    });
-    if made.is_err() {
-        let _ = fs::remove_dir_all(&staging);
-    }
+    let mut staging = Staging::new(&target).map_err(|error| extract::cannot_make(&target, error))?;
+    let problems = std::mem::take(&mut staging.problems);
+    let (snapshot, files) = fill(&mut chosen.open()?, &chosen.path, staging.dir())?;
+    staging.become_target().map_err(|error| extract::cannot_make(&target, error))?;
 
-    let (snapshot, files) = made?;
     Ok(Decrypted {
         id: snapshot.id.clone(),
         to: to.into(),
@@ -68,7 +62,7 @@ fn fill_old(
     archive: &mut Archive,
     old: &Manifest,
     path: &Path,
-    staging: &Path,
+    staging: &ContainedDir,
 ) -> Result<(Snapshot, Vec<(String, u64)>)> {
     let before = archive.snapshot().clone();
     let name = before.payload.name.strip_suffix(SEALED_EXT).unwrap_or(&before.payload.name);
@@ -92,7 +86,11 @@ fn fill_old(
 }
 
 /// Three files. The manifest is the snapshot's, but of the clear payload.
-fn fill(archive: &mut Archive, path: &Path, staging: &Path) -> Result<(Snapshot, Vec<(String, u64)>)> {
+fn fill(
+    archive: &mut Archive,
+    path: &Path,
+    staging: &ContainedDir,
+) -> Result<(Snapshot, Vec<(String, u64)>)> {
     if let Some(old) = archive.old.clone() {
         return fill_old(archive, &old, path, staging);
     }
@@ -118,10 +116,8 @@ fn fill(archive: &mut Archive, path: &Path, staging: &Path) -> Result<(Snapshot,
 }
 
 /// A file that only its owner reads, durable when it is done.
-fn make(folder: &Path, name: &str, write: impl FnOnce(&fs::File) -> Result<()>) -> Result<()> {
-    let path = folder.join(name);
-    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-    let file = file.with_context(|| format!("cannot write {name}"))?;
+fn make(dir: &ContainedDir, name: &str, write: impl FnOnce(&File) -> Result<()>) -> Result<()> {
+    let file = dir.file(Path::new(name)).with_context(|| format!("cannot write {name}"))?;
     write(&file).with_context(|| format!("cannot write {name}"))?;
     file.sync_all().with_context(|| format!("cannot write {name}"))
 }

@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 use std::fs;
 use std::io::{self, Read};
-use std::os::unix::fs::{MetadataExt, chown};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -18,6 +18,7 @@ use crate::plan::select::Selection;
 use crate::sys::fs::contained_dir::{self, ContainedDir};
 use crate::sys::fs::files;
 use crate::sys::fs::glob::Pattern;
+use crate::sys::fs::staging::Staging;
 use crate::sys::process::signals::check_stopped;
 
 pub struct ExtractRequest {
@@ -74,17 +75,11 @@ pub fn run(chosen: &ChosenSnapshot, request: &ExtractRequest) -> Result<Extracte
     }
 
     let is_current = is_current(&to);
-    let (staging, left) = contained_dir::staging(&to).map_err(|error| cannot_make(&to, error))?;
-    let result = fill(chosen, &staging, &to, entries).and_then(|filled| {
-        become_target(&staging, &to).map_err(|error| cannot_make(&to, error))?;
-        Ok(filled)
-    });
-    if result.is_err() {
-        let _ = fs::remove_dir_all(&staging);
-    }
-
-    let (made, mut problems) = result?;
-    problems.splice(0..0, left);
+    let mut staging = Staging::new(&to).map_err(|error| cannot_make(&to, error))?;
+    let mut problems = std::mem::take(&mut staging.problems);
+    let (made, met) = fill(chosen, staging.dir(), &to, entries)?;
+    staging.become_target().map_err(|error| cannot_make(&to, error))?;
+    problems.extend(met);
     if is_current {
         let what = format!("{}: was replaced, and is your current directory", to.display());
         problems.push(Problem::notice(what).hint("run `cd .` to enter the new one"));
@@ -113,21 +108,6 @@ fn is_current(to: &Path) -> bool {
     matches!((place(to), place(Path::new("."))), (Ok(target), Ok(current)) if target == current)
 }
 
-/// The directory is durable before it has its name, and has it durably after.
-pub(crate) fn become_target(staging: &Path, to: &Path) -> io::Result<()> {
-    let folder = ContainedDir::open(staging)?;
-    if let Ok(old) = fs::symlink_metadata(to) {
-        let new = fs::symlink_metadata(staging)?;
-        if (old.uid(), old.gid()) != (new.uid(), new.gid()) {
-            chown(staging, Some(old.uid()), Some(old.gid()))?;
-        }
-        fs::set_permissions(staging, old.permissions())?;
-    }
-    folder.sync()?;
-    fs::rename(staging, to)?;
-    folder.sync()
-}
-
 pub(crate) fn check_target(to: &Path) -> Result<()> {
     let used = match fs::read_dir(to) {
         Ok(mut entries) => entries.next().is_some(),
@@ -146,7 +126,10 @@ pub(crate) fn cannot_make(to: &Path, error: io::Error) -> anyhow::Error {
     let fault = match error.kind() {
         io::ErrorKind::ResourceBusy => fault.hint("it is a mount point; use a directory below it"),
         io::ErrorKind::NotFound if to.is_symlink() => fault.hint("it is a link to nothing; remove it"),
-        io::ErrorKind::NotFound => fault.hint("its parent directory must exist"),
+        io::ErrorKind::PermissionDenied if error.get_ref().is_some() => {
+            fault.hint("name a directory where only you and root may write, such as one below /root")
+        }
+        io::ErrorKind::NotFound => fault.hint("its parent folder must be there"),
         _ => fault,
     };
     anyhow::Error::from(error).context(fault)
@@ -155,11 +138,10 @@ pub(crate) fn cannot_make(to: &Path, error: io::Error) -> anyhow::Error {
 /// Writes the entries; returns those that were made and the problems on the way.
 fn fill<'a>(
     chosen: &ChosenSnapshot,
-    staging: &Path,
+    target: &ContainedDir,
     to: &Path,
     mut entries: Vec<&'a Entry>,
 ) -> Result<(Vec<&'a Entry>, Vec<Problem>)> {
-    let target = ContainedDir::open(staging).map_err(|error| cannot_make(to, error))?;
     let wanted: HashSet<&Name> = entries.iter().map(|entry| &entry.path).collect();
     let mut left_out: HashSet<Name> = HashSet::new();
     let mut problems = Vec::new();
@@ -173,7 +155,7 @@ fn fill<'a>(
         }
         let first_left_out = entry.kind == EntryKind::Hardlink
             && entry.link.as_ref().is_some_and(|link| left_out.contains(link));
-        match make(&target, entry, content) {
+        match make(target, entry, content) {
             // pmxcfs takes names that no disk does. One of them must not cost all the others.
             Err(error) if error.kind() == io::ErrorKind::InvalidFilename || first_left_out => {
                 let what = format!("{}: its name is too long here, skipped", entry.path);
@@ -187,7 +169,7 @@ fn fill<'a>(
         }
     })?;
     entries.retain(|entry| !left_out.contains(&entry.path));
-    problems.extend(finish(&target, to, &entries)?);
+    problems.extend(finish(target, to, &entries)?);
     Ok((entries, problems))
 }
 

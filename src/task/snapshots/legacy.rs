@@ -204,7 +204,8 @@ pub fn plan(host: &Host, store: &dyn Store, keep: &Keep, zone: &TimeZone) -> Res
     }
 
     // Old archives tell no machine; of this host's name is all that can be said.
-    let marked = prune::prune(&candidates, keep, Ours { machine_id: None, installation: None, adopted: &[] }, zone);
+    let marked =
+        prune::prune(&candidates, keep, Ours { machine_id: None, installation: None, adopted: &[] }, zone);
     let marks: HashMap<&SnapshotId, &Marked> = marked.iter().map(|one| (&one.id, one)).collect();
     let archives = ours.iter().map(|old| match marks.get(&old.id).filter(|_| old.snapshot.is_some()) {
         Some(mark) => (*mark).clone(),
