@@ -1,7 +1,6 @@
 //! `smtp`: mail through a mail server, over TLS from the start or by STARTTLS. A password never goes over a line
 //! that others can read.
 
-use std::sync::mpsc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
@@ -18,6 +17,10 @@ use crate::model::secret::Secret;
 use crate::model::section::{Section, SyntaxError};
 use crate::sys::host::Host;
 use crate::sys::net::http::{CertFingerprint, Trust};
+use crate::sys::process::forked::{self, CarriedError, ChildResult};
+
+/// What a mail takes to be sent, with its encryption, many times over.
+const MEMORY_MAX_BYTES: u64 = 48 << 20;
 
 /// Mode of TLS, in Proxmox's words.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
@@ -108,8 +111,8 @@ impl Channel for Smtp {
         format!("mail to {} by {}:{}", to.join(", "), self.server, self.port)
     }
 
-    /// The library bounds each read, not all of them, and no name look-up: a thread does it, and is left alone
-    /// when its time is over.
+    /// The library bounds each read, but not all of them, nor a name look-up, nor the length of a line: a process of
+    /// its own does it, and is ended when its time is over or its memory is not enough.
     fn send(&self, message: &Message, host: &Host, limit: Duration) -> Sent {
         let mail = mail::compose(message, &self.from, &self.to).map_err(Failure::lasting)?;
         let trust = match self.mode {
@@ -117,17 +120,21 @@ impl Channel for Smtp {
             _ => self.access.trust(host).map_err(Failure::lasting)?,
         };
         let name = ClientId::Domain(host.facts.node.clone());
-        let (own, (tell, told)) = (self.clone(), mpsc::channel());
-        std::thread::spawn(move || {
-            let _ = tell.send(own.speak(&mail, &trust, &name, limit));
-        });
+        let place = format!("{}:{}", self.server, self.port);
 
-        told.recv_timeout(limit)
-            .unwrap_or_else(|_| Err(Failure::passing(anyhow!("no answer in time"))))
-            .map_err(|failure| Failure {
-                error: failure.error.context(format!("{}:{}", self.server, self.port)),
-                ..failure
-            })
+        let sent = forked::run(limit, || {
+            forked::limit_memory(MEMORY_MAX_BYTES);
+            let sent = self.speak(&mail, &trust, &name, limit);
+            sent.map_err(|failure| (CarriedError::from(failure.error), failure.again))
+        });
+        match sent {
+            Ok(ChildResult::Finished(Ok(()))) => Ok(()),
+            Ok(ChildResult::Finished(Err((error, again)))) => {
+                Err(Failure { error: anyhow::Error::from(error).context(place), again })
+            }
+            Ok(ChildResult::TimedOut) => Err(Failure::passing(anyhow!("{place}: no answer in time"))),
+            Err(error) => Err(Failure::lasting(error.context(format!("{place}: its answer cannot be read")))),
+        }
     }
 }
 

@@ -12,9 +12,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::{ForkResult, Pid, fork, pipe2};
+use nix::unistd::{ForkResult, Pid, dup2_stderr, fork, pipe2};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -22,7 +23,8 @@ use crate::model::problem::Fault;
 use crate::sys::error_hint;
 use crate::sys::fs::files;
 
-/// Time that a killed child is waited for.
+const PAGE_BYTES: u64 = 4096;
+/// How long a killed child is waited for.
 const REAP_LIMIT: Duration = Duration::from_millis(500);
 
 /// How a child ended. `T` is what it returned, or the bytes that it wrote.
@@ -108,6 +110,20 @@ pub fn run_raw(limit: Duration, work: impl FnOnce(&mut File)) -> Result<ChildRes
             reap(child, !matches!(answer, Ok(Some(_))));
             Ok(answer?.map_or(ChildResult::TimedOut, ChildResult::Finished))
         }
+    }
+}
+
+/// Limits what this process, a forked child, may allocate beyond what it has. One that wants more is ended: a library
+/// that keeps all of an endless answer ends nothing else, and says nothing of it.
+pub fn limit_memory(more_bytes: u64) {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages: Option<u64> = statm.split(' ').nth(5).and_then(|pages| pages.parse().ok());
+    if let Some(pages) = pages {
+        let limit = pages * PAGE_BYTES + more_bytes;
+        let _ = setrlimit(Resource::RLIMIT_DATA, limit, limit);
+    }
+    if let Ok(null) = File::options().write(true).open("/dev/null") {
+        let _ = dup2_stderr(null);
     }
 }
 
