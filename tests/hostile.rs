@@ -513,9 +513,9 @@ fn flip_is_found(host: &TestHost, real: &Real, thread: usize, at: usize) -> bool
         // The checksum's own field has room for another spelling of the same number.
         Region::Header(148..156) => done.exit == Exit::Ok,
         Region::Content if name == "MANIFEST.json" => done.exit == Exit::Ok && only_told_once(real, &bytes),
-        Region::Content => name == "HOWTO.txt",
+        Region::Content => false,
         Region::Header(_) => false,
-        Region::Slack => true,
+        Region::Slack => false,
     };
     // A manifest of another format is no damage that could be told.
     let newer = done.out.contains("was written in format");
@@ -1076,9 +1076,9 @@ fn a_bundle_reads_the_same_for_every_tool() {
 
     let mut second = Forge::new();
     second.after = member(EntryType::Regular, b"payload.tar.zst", b"", b"another payload");
-    damaged(&host, &second.bytes(), "payload.tar.zst: is after its payload");
+    damaged(&host, &second.bytes(), "behind its payload");
     second.after = evil;
-    damaged(&host, &second.bytes(), "evil: is after its payload");
+    damaged(&host, &second.bytes(), "behind its payload");
 }
 
 // What is shown

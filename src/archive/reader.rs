@@ -18,7 +18,7 @@ use super::keys::Keys;
 use super::legacy;
 use super::seal::{self, HeldFileKey, Opening, SEALED_EXT};
 use super::sign::{self, SIGNATURE_MAX_BYTES, SIGNATURE_NAME};
-use super::tar::{BLOCK, TarMember};
+use super::tar::{self, BLOCK, TarMember};
 use super::writer::{HOWTO_NAME, MANIFEST_NAME, is_own_howto};
 use crate::model::index::{Index, Name};
 use crate::model::problem::{Fault, FaultKind};
@@ -327,6 +327,10 @@ fn find_payload(file: &File, snapshot: &Snapshot) -> Result<(u64, Option<Vec<u8>
 
         let known = CLEAR_NAMES.iter().any(|clear| name.as_bytes() == clear.as_bytes());
         ensure!(known, "has a member {name} that no snapshot has");
+        let end = entry.raw_file_position().checked_add(entry.size()).context("damaged header")?;
+        check_zeros(file, end, tar::padding(entry.size()).len() as u64)
+            .with_context(|| format!("{name}: something stands behind it"))?;
+
         let mut text = Vec::new();
         if name.as_bytes() != MANIFEST_NAME.as_bytes() {
             ensure!(entry.size() <= SIGNATURE_MAX_BYTES.max(HOWTO_MAX_BYTES), "{name}: is larger than any");
@@ -341,11 +345,16 @@ fn find_payload(file: &File, snapshot: &Snapshot) -> Result<(u64, Option<Vec<u8>
 fn check_end(file: &File, end: u64) -> Result<()> {
     let len = file.metadata()?.len();
     ensure!(len >= end, "it ends within the payload");
-    ensure!(len - end <= TAIL_MAX_BYTES, "there is more behind its payload than the end of a tar");
+    ensure!(len - end <= TAIL_MAX_BYTES, "something stands behind its payload");
 
-    let mut tail = vec![0; usize::try_from(len - end)?];
-    file.read_exact_at(&mut tail, end)?;
-    ensure!(tail.iter().all(|byte| *byte == 0), "there is something behind its payload");
+    check_zeros(file, end, len - end).context("something stands behind its payload")
+}
+
+/// Errors: there is something else.
+fn check_zeros(file: &File, from: u64, len: u64) -> Result<()> {
+    let mut bytes = vec![0; usize::try_from(len)?];
+    file.read_exact_at(&mut bytes, from)?;
+    ensure!(bytes.iter().all(|byte| *byte == 0), "there are other bytes than zeros");
     Ok(())
 }
 

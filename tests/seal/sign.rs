@@ -45,6 +45,19 @@ fn change(path: &Path, from: &str, to: &str) {
 }
 
 #[test]
+fn what_a_person_is_told_to_type_is_signed_too() {
+    let host = bare();
+    host.run(&["backup"]).ok();
+    let snap = host.snapshot_file();
+    change(&snap, "    sha256sum", "    ; reboot #");
+    let word = snap.to_str().unwrap();
+    for words in [&["verify", word][..], &["show", word], &["cat", word, "etc/hostname"]] {
+        let done = host.run(words).exits(Exit::Verification);
+        assert!((done.out + &done.err).contains("HOWTO.txt is not the text"), "{words:?}");
+    }
+}
+
+#[test]
 fn the_host_signs_and_ssh_keygen_agrees_until_somebody_changes_it() {
     let host = bare();
     host.run(&["backup", "--note", "as it was"]).ok();

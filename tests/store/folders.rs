@@ -1,6 +1,7 @@
 //! What is particular to folders: what they lie on, what hangs, what keeps neither owners nor links.
 
 use std::fs;
+use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -222,4 +223,131 @@ fn stores_are_written_side_by_side_and_each_keeps_its_own() {
     assert!(problems.iter().any(|one| one["what"].as_str().unwrap().contains("store 'c'")), "{problems:?}");
     assert_eq!(crate::common::snapshot_files(&host.root.join("a")).len(), 2);
     assert_eq!(crate::common::snapshot_files(&host.root.join("b")).len(), 1);
+}
+
+/// A host with a signed snapshot in a store into which every user may write.
+fn shared() -> (TestHost, PathBuf, String) {
+    let host = TestHost::golden("bare");
+    let store = host.beside("share");
+    fs::create_dir(&store).unwrap();
+    fs::set_permissions(&store, fs::Permissions::from_mode(0o1777)).unwrap();
+    host.run(&["backup", "--store", store.to_str().unwrap()]).ok();
+    let name = crate::common::snapshot_files(&store)[0].file_name().unwrap().to_str().unwrap().to_owned();
+    (host, store, name)
+}
+
+#[test]
+fn what_others_put_into_a_store_never_stands_for_a_snapshot() {
+    let (host, store, name) = shared();
+    let shown = store.to_str().unwrap();
+    let (node, bare) = (&name[..name.find('_').unwrap()], store.join(&name));
+    let good = fs::read(store.join(node).join(&name)).unwrap();
+    let verbs: [&[&str]; 4] =
+        [&["verify", "latest"], &["cat", "latest", "etc/hostname"], &["verify", "--all"], &["list"]];
+    let run = |verb: &[&str]| host.run(&[verb, &["--store", shown]].concat()).ok();
+
+    // Beside the directories of the hosts: junk, links, what blocks, what never ends.
+    let put: [fn(&Path); 5] = [
+        |path| fs::write(path, "junk").unwrap(),
+        |path| symlink("/dev/zero", path).unwrap(),
+        |path| symlink("/proc/kmsg", path).unwrap(),
+        |path| nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRWXU).unwrap(),
+        |path| fs::create_dir(path).unwrap(),
+    ];
+    for put in put {
+        put(&bare);
+        verbs.iter().for_each(|verb| drop(run(verb)));
+        let _ = fs::remove_file(&bare).or_else(|_| fs::remove_dir(&bare));
+    }
+
+    // A newer one, whoever it belongs to, is shown and not the latest.
+    let newer = format!("{node}_20991231T235959Z.pbx.tar");
+    fs::write(store.join(&newer), &good).unwrap();
+    assert!(run(&["list"]).out.contains("2099-12-31"));
+    run(&["cat", "latest", "etc/hostname"]);
+    run(&["verify", "latest"]);
+    fs::remove_file(store.join(&newer)).unwrap();
+
+    // In the directory of the host, but another user's.
+    let theirs = store.join(node).join(&newer);
+    fs::write(&theirs, &good).unwrap();
+    chown(&theirs, Some(1000), Some(1000)).unwrap();
+    run(&["cat", "latest", "etc/hostname"]);
+    let named = host.run(&["cat", &newer[..newer.len() - 8], "etc/hostname", "--store", shown]);
+    assert!(named.exits(Exit::Failed).err.contains("its owner is neither root nor the owner of the store"));
+}
+
+#[test]
+fn retention_counts_and_removes_only_what_is_the_stores_own() {
+    let (host, store, name) = shared();
+    let node = &name[..name.find('_').unwrap()];
+    let own = store.join(node);
+    let good = fs::read(own.join(&name)).unwrap();
+    for second in 0..3 {
+        let forged = store.join(format!("{node}_2099123{second}T000000Z.pbx.tar"));
+        fs::write(&forged, &good).unwrap();
+        chown(&forged, Some(1000), Some(1000)).unwrap();
+    }
+    host.configure("dir: share\n\tpath /share\n\tkeep-last 1\n");
+    let inside = host.root.join("share");
+    fs::rename(&store, &inside).unwrap();
+    host.run(&["prune"]).ok();
+    assert!(inside.join(node).join(&name).is_file());
+    assert_eq!(fs::read_dir(&inside).unwrap().count(), 4);
+
+    // A directory of this host's name that somebody else made is not written into.
+    fs::rename(inside.join(node), inside.join("gone")).unwrap();
+    fs::create_dir(inside.join(node)).unwrap();
+    chown(inside.join(node), Some(1000), Some(1000)).unwrap();
+    let done = host.run(&["backup"]).exits(Exit::Failed);
+    assert!(done.err.contains("the directory belongs to the user 1000"), "{}", done.err);
+    assert_eq!(fs::read_dir(inside.join(node)).unwrap().count(), 0);
+}
+
+#[test]
+fn a_name_is_given_once_whatever_the_clock_says() {
+    let mut host = TestHost::golden("bare");
+    host.configure("dir: local\n\tpath /store\n\tkeep-last 1\n");
+    let mut names = Vec::new();
+    for now in
+        ["2026-11-22T15:17:40Z", "2026-11-22T15:17:40Z", "2026-11-22T15:17:41Z", "2026-11-22T15:00:00Z"]
+    {
+        host.now = now.into();
+        let done = host.run(&["backup", "--json"]);
+        names.push(done.json()["snapshot"]["id"].as_str().unwrap().to_owned());
+    }
+    let mut sorted = names.clone();
+    sorted.sort();
+    sorted.dedup();
+    assert_eq!(names, sorted, "each is newer than the one before");
+
+    // Also when all of them are gone.
+    fs::remove_dir_all(host.root.join("store")).unwrap();
+    let done = host.run(&["backup", "--json"]);
+    assert!(done.json()["snapshot"]["id"].as_str() > names.last().map(String::as_str));
+    host.run(&["verify", "--all"]).ok();
+}
+
+#[test]
+fn machines_without_an_id_leave_each_others_snapshots_alone() {
+    let (one, two) = (TestHost::golden("bare"), TestHost::golden("bare"));
+    let shared = tempfile::tempdir().unwrap();
+    for host in [&one, &two] {
+        host.write("etc/machine-id", "uninitialized\n");
+        host.configure("dir: nas\n\tpath /nas\n\tkeep-last 1\n");
+    }
+    let place = |host: &TestHost| host.root.join("nas");
+    fs::create_dir(place(&one)).unwrap();
+    one.run(&["backup"]);
+    fs::rename(place(&one), shared.path().join("nas")).unwrap();
+    fs::rename(shared.path().join("nas"), place(&two)).unwrap();
+    let mut two = two;
+    two.now = "2026-11-23T00:00:00Z".into();
+    two.run(&["backup"]);
+    assert_eq!(crate::common::snapshot_files(&place(&two)).len(), 2);
+
+    // Its own are still its own.
+    two.now = "2026-11-24T00:00:00Z".into();
+    two.run(&["backup"]);
+    assert_eq!(crate::common::snapshot_files(&place(&two)).len(), 2);
 }
