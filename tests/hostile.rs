@@ -1076,9 +1076,9 @@ fn a_bundle_reads_the_same_for_every_tool() {
 
     let mut second = Forge::new();
     second.after = member(EntryType::Regular, b"payload.tar.zst", b"", b"another payload");
-    damaged(&host, &second.bytes(), "behind its payload");
+    damaged(&host, &second.bytes(), "after its payload");
     second.after = evil;
-    damaged(&host, &second.bytes(), "behind its payload");
+    damaged(&host, &second.bytes(), "after its payload");
 }
 
 // What is shown

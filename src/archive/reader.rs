@@ -306,10 +306,10 @@ fn find_payload(file: &File, snapshot: &Snapshot) -> Result<(u64, Option<Vec<u8>
         let name = Name::new(entry.path_bytes());
         let header = entry.header();
         // tar takes the last of two, and follows headers that rename or link: it must see what we see.
-        ensure!(header.entry_type() == EntryType::Regular, "{name}: is no plain file");
+        ensure!(header.entry_type() == EntryType::Regular, "{name}: is not a regular file");
         let is_plain = header.as_ustar().is_some_and(|header| header.prefix[0] == 0);
-        ensure!(is_plain, "{name}: has a header that we do not write");
-        ensure!(before.iter().all(|(other, _)| *other != name), "{name}: stands in it twice");
+        ensure!(is_plain, "{name}: has a header of another program");
+        ensure!(before.iter().all(|(other, _)| *other != name), "{name}: is in it twice");
 
         if name.as_bytes() == payload.name.as_bytes() {
             ensure!(
@@ -326,14 +326,14 @@ fn find_payload(file: &File, snapshot: &Snapshot) -> Result<(u64, Option<Vec<u8>
         }
 
         let known = CLEAR_NAMES.iter().any(|clear| name.as_bytes() == clear.as_bytes());
-        ensure!(known, "has a member {name} that no snapshot has");
+        ensure!(known, "has an entry {name} that does not belong in a snapshot");
         let end = entry.raw_file_position().checked_add(entry.size()).context("damaged header")?;
         check_zeros(file, end, tar::padding(entry.size()).len() as u64)
-            .with_context(|| format!("{name}: something stands behind it"))?;
+            .with_context(|| format!("{name}: there is something after it"))?;
 
         let mut text = Vec::new();
         if name.as_bytes() != MANIFEST_NAME.as_bytes() {
-            ensure!(entry.size() <= SIGNATURE_MAX_BYTES.max(HOWTO_MAX_BYTES), "{name}: is larger than any");
+            ensure!(entry.size() <= SIGNATURE_MAX_BYTES.max(HOWTO_MAX_BYTES), "{name}: is too large");
             entry.read_to_end(&mut text).with_context(|| format!("{name}: is damaged"))?;
         }
         before.push((name, text));
@@ -345,9 +345,9 @@ fn find_payload(file: &File, snapshot: &Snapshot) -> Result<(u64, Option<Vec<u8>
 fn check_end(file: &File, end: u64) -> Result<()> {
     let len = file.metadata()?.len();
     ensure!(len >= end, "it ends within the payload");
-    ensure!(len - end <= TAIL_MAX_BYTES, "something stands behind its payload");
+    ensure!(len - end <= TAIL_MAX_BYTES, "there is something after its payload");
 
-    check_zeros(file, end, len - end).context("something stands behind its payload")
+    check_zeros(file, end, len - end).context("there is something after its payload")
 }
 
 /// Errors: there is something else.

@@ -259,7 +259,7 @@ mod tests {
             codec: Compression { name: "none".to_owned(), level: 0, mode: None, threads: 1 },
             sealed: None,
             payload: Payload::default(),
-            signer: None,
+            installation: None,
             howto: None,
             counts: Counts { files: 100, pmxcfs: Some(40), ..Counts::default() },
             outcome: Outcome::Ok,

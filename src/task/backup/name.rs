@@ -35,7 +35,7 @@ pub fn next(
 ) -> Result<(SnapshotId, Option<Parent>)> {
     let node = &host.facts.node;
     let now = SnapshotId::new(node, host.now)
-        .with_context(|| format!("the host name '{node}' cannot name a snapshot"))?;
+        .with_context(|| format!("the host name '{node}' cannot be used for a snapshot"))?;
     let (primary, others) = stores.split_first().context("no store is configured")?;
     let found = primary.list(Some(node))?;
     let own = found.iter().filter(|found| found.stray.is_none()).map(|found| &found.id);

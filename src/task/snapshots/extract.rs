@@ -129,7 +129,7 @@ pub(crate) fn cannot_make(to: &Path, error: io::Error) -> anyhow::Error {
         io::ErrorKind::PermissionDenied if error.get_ref().is_some() => {
             fault.hint("name a directory where only you and root may write, such as one below /root")
         }
-        io::ErrorKind::NotFound => fault.hint("its parent folder must be there"),
+        io::ErrorKind::NotFound => fault.hint("its parent directory must exist"),
         _ => fault,
     };
     anyhow::Error::from(error).context(fault)

@@ -261,7 +261,7 @@ pub fn choose(stores: &[Box<dyn Store>], here: &str, word: &str) -> Result<Chose
         }
     };
     if let Some(error) = unreachable.filter(|_| is_latest(word)) {
-        log::warn!("{error:#}: whether it has a newer one is not known");
+        log::warn!("{error:#}: it may have a newer one");
     }
 
     let (store, stray) = *ids.get(id).context("listed")?;
