@@ -45,6 +45,8 @@ pub mod sys {
     pub mod mail_contacts;
     pub mod mask;
     pub mod pmxcfs;
+    #[cfg(test)]
+    mod test_trees;
     pub mod tty;
 
     /// Files and file systems.
@@ -62,8 +64,6 @@ pub mod sys {
         pub mod replace;
         pub mod scratch;
         pub mod staging;
-        #[cfg(test)]
-        mod test_trees;
         pub mod walk;
     }
 

@@ -38,7 +38,7 @@ const CRATES: [(&str, &[&str]); 30] = [
     ("rustls", &["sys"]),
     ("rustls_native_certs", &["sys"]),
     ("regex", &["notify"]),
-    ("base64", &["archive", "config", "notify"]),
+    ("base64", &["archive", "config", "notify", "sys"]),
     ("liblzma", &["archive"]),
     ("flate2", &["archive"]),
     ("bzip2", &["archive"]),

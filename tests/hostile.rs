@@ -23,6 +23,7 @@ use sha2::{Digest, Sha256};
 use tar::{EntryType, Header};
 
 const BLOCK: usize = 512;
+const HOWTO: &[u8] = b"read me\n";
 const MIB: usize = 1 << 20;
 const GIB: u64 = 1 << 30;
 /// What a verb may take for the worst snapshot.
@@ -332,12 +333,13 @@ impl Forge {
             "absent": index["absent"].as_array().unwrap().len(),
             "problems": index["problems"].as_array().unwrap().len(),
         });
+        manifest["howto"] = hex(HOWTO).into();
         (self.edit_manifest)(&mut manifest);
         let name = manifest["payload"]["name"].as_str().unwrap();
         let text = serde_json::to_vec_pretty(&manifest).unwrap();
         let mut bytes = member(EntryType::Regular, b"MANIFEST.json", b"", &text);
         bytes.extend_from_slice(&self.clear);
-        bytes.extend(member(EntryType::Regular, b"HOWTO.txt", b"", b"read me\n"));
+        bytes.extend(member(EntryType::Regular, b"HOWTO.txt", b"", HOWTO));
         bytes.extend(member(EntryType::Regular, name.as_bytes(), b"", stored));
         bytes.extend_from_slice(&self.after);
         bytes.extend([0; 2 * BLOCK]);
@@ -481,7 +483,8 @@ fn a_snapshot_that_was_cut_off_is_refused() {
 }
 
 /// Nothing repeats these values of the manifest, so no reader can miss them; none of them decides over contents.
-const TOLD_ONCE: [&str; 7] = ["tool", "codec", "outcome", "trigger", "parent", "note", "protected"];
+const TOLD_ONCE: [&str; 8] =
+    ["installation", "tool", "codec", "outcome", "trigger", "parent", "note", "protected"];
 
 #[test]
 fn one_flipped_bit_is_found_wherever_it_matters() {

@@ -139,7 +139,7 @@ fn a_file_that_is_another_thing_when_its_turn_comes_is_told_or_read_as_it_is_now
                 fs::remove_file(path).unwrap();
                 nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRWXU).unwrap();
             },
-            Some("warning: no longer a regular file"),
+            Some("warning: not a regular file"),
         ),
         (
             "folder",
@@ -147,7 +147,7 @@ fn a_file_that_is_another_thing_when_its_turn_comes_is_told_or_read_as_it_is_now
                 fs::remove_file(path).unwrap();
                 fs::create_dir(path).unwrap();
             },
-            Some("warning: no longer a regular file"),
+            Some("warning: not a regular file"),
         ),
         (
             "link",

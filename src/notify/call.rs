@@ -71,7 +71,7 @@ impl Access {
         let path = url.splitn(4, '/').nth(3).unwrap_or_default().trim_end_matches('/');
         if path.contains(['?', '#', ':']) || format!("/{path}").ends_with(added) {
             let error = section.error_at(key, &format!("{key}: must be the address of the server only"));
-            return Err(error.hinted(format!("as {}", site.name)));
+            return Err(error.hinted(format!("for example {}", site.name)));
         }
         Ok(site)
     }

@@ -228,16 +228,12 @@ impl Dir {
         Ok(found)
     }
 
-    /// Who may have put a snapshot there, but for those who may do anything to the store.
+    /// Returns the users whose files count: those who may do anything to the store.
     fn owners(&self) -> io::Result<Owners> {
         let meta = fs::metadata(&self.path)?;
         // A share may make another user of root; with the directory closed to others nobody else comes in as him.
         let is_closed = meta.mode() & 0o002 == 0;
-        Ok(Owners {
-            store: meta.uid(),
-            own: nix::unistd::geteuid().as_raw(),
-            squashes: is_closed && self.may_hang(),
-        })
+        Ok(Owners { store: meta.uid(), own: files::uid(), squashes: is_closed && self.may_hang() })
     }
 
     fn head_here(&self, id: &SnapshotId, len: usize) -> Result<Vec<u8>> {

@@ -7,8 +7,9 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use crate::model::problem::Fault;
-use crate::model::secret::{MASK, Secret};
+use crate::model::secret::Secret;
 use crate::model::section::{Section, SyntaxError};
+use crate::sys::hide::hide;
 use crate::sys::process::exec::{Cmd, Exec, ProcessOutput, ToolStatus};
 use crate::sys::process::signals::check_stopped;
 
@@ -100,8 +101,8 @@ impl Tool {
 
     fn without_secrets(&self, text: &str) -> String {
         let secrets = self.env.iter().map(|(_, value)| value.reveal());
-        let long = secrets.filter(|secret| secret.len() >= SECRET_MIN_BYTES);
-        long.fold(text.to_owned(), |text, secret| text.replace(secret, MASK))
+        let long: Vec<&str> = secrets.filter(|secret| secret.len() >= SECRET_MIN_BYTES).collect();
+        hide(text, &long)
     }
 }
 

@@ -49,7 +49,7 @@ fn what_a_person_is_told_to_type_is_signed_too() {
     let host = bare();
     host.run(&["backup"]).ok();
     let snap = host.snapshot_file();
-    change(&snap, "    sha256sum", "    ; reboot #");
+    change(&snap, "    sha256sum", "    reboot ##");
     let word = snap.to_str().unwrap();
     for words in [&["verify", word][..], &["show", word], &["cat", word, "etc/hostname"]] {
         let done = host.run(words).exits(Exit::Verification);

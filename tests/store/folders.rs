@@ -245,6 +245,7 @@ fn what_others_put_into_a_store_never_stands_for_a_snapshot() {
     let verbs: [&[&str]; 4] =
         [&["verify", "latest"], &["cat", "latest", "etc/hostname"], &["verify", "--all"], &["list"]];
     let run = |verb: &[&str]| host.run(&[verb, &["--store", shown]].concat()).ok();
+    let list = || host.run(&["list", "--store", shown]).exits(Exit::Problems).out;
 
     // Beside the directories of the hosts: junk, links, what blocks, what never ends.
     let put: [fn(&Path); 5] = [
@@ -263,7 +264,7 @@ fn what_others_put_into_a_store_never_stands_for_a_snapshot() {
     // A newer one, whoever it belongs to, is shown and not the latest.
     let newer = format!("{node}_20991231T235959Z.pbx.tar");
     fs::write(store.join(&newer), &good).unwrap();
-    assert!(run(&["list"]).out.contains("2099-12-31"));
+    assert!(list().contains("2099-12-31"));
     run(&["cat", "latest", "etc/hostname"]);
     run(&["verify", "latest"]);
     fs::remove_file(store.join(&newer)).unwrap();
@@ -291,7 +292,7 @@ fn retention_counts_and_removes_only_what_is_the_stores_own() {
     host.configure("dir: share\n\tpath /share\n\tkeep-last 1\n");
     let inside = host.root.join("share");
     fs::rename(&store, &inside).unwrap();
-    host.run(&["prune"]).ok();
+    host.run(&["prune"]).exits(Exit::Problems);
     assert!(inside.join(node).join(&name).is_file());
     assert_eq!(fs::read_dir(&inside).unwrap().count(), 4);
 

@@ -207,7 +207,7 @@ impl Survey {
         for one in listed {
             let path = Name::new(one.path.trim_start_matches("./").trim_start_matches('/'));
             let Some(&at) = self.places.get(&path) else {
-                let what = format!("{path}: is listed as a replaced file and is not there");
+                let what = format!("{path}: is listed as a replaced file, but is missing");
                 problems.push(Problem::notice(what));
                 continue;
             };
@@ -232,7 +232,11 @@ impl Survey {
     /// Finds the file that a listed link stands for. Errors: what the list says and the archive does not.
     fn original(&self, at: usize) -> Result<usize> {
         let link = &self.members[at].0;
-        ensure!(link.kind == EntryKind::Symlink, "{}: is listed as a replaced file and is none", link.path);
+        ensure!(
+            link.kind == EntryKind::Symlink,
+            "{}: is listed as a replaced file, but is not one",
+            link.path
+        );
         let target = link.link.as_ref().and_then(|target| resolve(&link.path, target));
         let first = target.as_ref().and_then(|target| self.places.get(target)).copied();
         first
@@ -244,9 +248,9 @@ impl Survey {
     fn unlisted_copies(&self) -> Option<Problem> {
         let unnoted = self.links_to_members();
         let what = format!(
-            "{unnoted} links lead to files of the same archive; versions before 2026 put such links in the place of equal files, and did not note which"
+            "{unnoted} links point to files of the same archive; versions before 2026 replaced equal files by such links, and did not record which"
         );
-        let problem = Problem::notice(what).hint("compare them with the host before they are used");
+        let problem = Problem::notice(what).hint("compare them with the host before you use them");
         (unnoted > 0).then_some(problem)
     }
 

@@ -308,8 +308,8 @@ pub fn is_private(path: &Path) -> io::Result<bool> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use super::super::test_trees::tree;
     use super::*;
+    use crate::sys::test_trees::tree;
 
     #[test]
     fn a_small_file_is_read_within_its_root() {

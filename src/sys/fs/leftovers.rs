@@ -102,8 +102,8 @@ fn problem(path: &Path, removed: io::Result<()>) -> Problem {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use super::super::test_trees::tree;
     use super::*;
+    use crate::sys::test_trees::tree;
 
     /// No process has such a number: the kernel's limit is 2^22.
     const DEAD: u32 = 4_999_999;

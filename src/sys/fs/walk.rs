@@ -143,8 +143,8 @@ fn is_dir(stat: &Stat) -> bool {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use super::super::test_trees::tree;
     use super::*;
+    use crate::sys::test_trees::tree;
 
     fn met(root: &Path, pattern: &str) -> Vec<String> {
         let mut found = Vec::new();

@@ -215,7 +215,7 @@ fn children(rows: &Rows, wrong: &mut Vec<String>) -> HashMap<i64, Vec<i64>> {
         } else if !matches!(row.kind, DIR | FILE) {
             wrong.push(format!("'{shown}' (entry {inode}) is of the unknown type {}", row.kind));
         } else if row.kind == DIR && !row.data.is_empty() {
-            wrong.push(format!("the folder '{shown}' (entry {inode}) has contents"));
+            wrong.push(format!("the directory '{shown}' (entry {inode}) has contents"));
         } else {
             children.entry(row.parent).or_default().push(*inode);
         }
@@ -239,12 +239,12 @@ fn paths(
             let path = if path.is_empty() { row.name.clone() } else { [&path[..], &row.name].join(&b'/') };
             let shown = String::from_utf8_lossy(&path).into_owned();
             if !names.insert(row.name.as_slice()) {
-                wrong.push(format!("'{shown}' stands in it twice"));
+                wrong.push(format!("'{shown}' is in it twice"));
             }
             if let Some(id) = guest(&path).filter(|_| row.kind == FILE)
                 && let Some(other) = guests.insert(id, shown.clone())
             {
-                wrong.push(format!("guest {id} stands in it twice: {other} and {shown}"));
+                wrong.push(format!("guest {id} is in it twice: {other} and {shown}"));
             }
             if row.kind == DIR {
                 todo.push((inode, path.clone()));

@@ -9,12 +9,13 @@ use crate::model::snapshot::{Parent, SnapshotId};
 use crate::store::Store;
 use crate::sys::host::Host;
 use crate::sys::json_file::JsonFile;
+use crate::task::runs::prune::NAMES_AHEAD;
 use crate::task::snapshots;
 
 const FILE: &str = "last-name.json";
 const FILE_MAX_BYTES: u64 = 4096;
-/// Several runs in one second, and a clock that is set, are no reason to speak.
-const AHEAD_MAX: SignedDuration = SignedDuration::from_mins(5);
+/// A name that is further ahead of the clock is itself the wrong one, when older ones are not ahead.
+const WRONG_AHEAD: SignedDuration = SignedDuration::from_hours(30 * 24);
 
 /// The newest name that this host has given.
 #[derive(Serialize, Deserialize)]
@@ -42,26 +43,33 @@ pub fn next(
     let before = own.max().cloned();
 
     // One that is kept nowhere any more was given, too: a copy of it may lie on a stick.
-    let given = given(host, others).into_iter().filter(|id| id.host() == node);
-    let newest = given.chain(before.clone()).max();
-    let mut id = newest.as_ref().filter(|newest| **newest >= now).map_or(now.clone(), SnapshotId::next);
+    let mut names: Vec<SnapshotId> =
+        found.iter().filter(|found| found.stray.is_none()).map(|found| found.id.clone()).collect();
+    names.extend(given(host, others).into_iter().filter(|id| id.host() == node));
+    let mut id = above(&names, &now);
     while found.iter().any(|found| found.id == id) && id.next() != id {
         id = id.next();
     }
 
-    if let Some(newest) = newest.filter(|newest| *newest >= now) {
-        if id <= newest {
-            let message = format!("no snapshot can be newer than {newest}");
-            let hint = "that time is wrong: remove the snapshot, or move it out of the store";
-            return Err(Fault::failed(message).hint(hint).into());
-        }
-        if newest.at().duration_since(now.at()) > AHEAD_MAX {
-            let what = format!("the clock says {}, but the newest snapshot is {newest}", now.at());
-            let hint = "set the clock; until then snapshots are named by the second after the newest";
-            problems.push(Problem::warning(what).hint(hint));
-        }
+    if names.contains(&id) {
+        let message = format!("no snapshot can be newer than {id}");
+        let hint = "its time is wrong: remove it, or move it out of the store";
+        return Err(Fault::failed(message).hint(hint).into());
+    }
+    if id.at().duration_since(now.at()) > NAMES_AHEAD {
+        let what = format!("the clock says {}, but the newest snapshot is newer", now.at());
+        let hint = format!("set the clock; until then snapshots follow the newest, this one is {id}");
+        problems.push(Problem::warning(what).hint(hint));
     }
     Ok((id, before.and_then(|before| parent(primary.as_ref(), before, problems))))
+}
+
+/// Returns the first name from `now` on that is above the names that were given.
+fn above(names: &[SnapshotId], now: &SnapshotId) -> SnapshotId {
+    let is_wrong = |id: &&SnapshotId| id.at().duration_since(now.at()) > WRONG_AHEAD;
+    let clock_is_known = names.iter().any(|id| id <= now);
+    let newest = names.iter().filter(|id| !(clock_is_known && is_wrong(id))).max();
+    newest.filter(|newest| *newest >= now).map_or_else(|| now.clone(), SnapshotId::next)
 }
 
 /// The newest name that was given, as the state directory knows it; a host that was installed again asks the stores
@@ -93,5 +101,34 @@ pub fn remember(host: &Host, id: &SnapshotId) {
         && let Err(error) = file(host).write(&LastName { id: id.clone() })
     {
         log::info!("{error:#}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_name_follows_the_newest_unless_that_one_is_wrong() {
+        let id = |at: &str| format!("a/{at}").parse::<SnapshotId>().unwrap();
+        let now = "2026-11-22T12:00:00Z";
+        for (names, should) in [
+            (&[][..], now),
+            (&["2026-11-22T11:00:00Z"], now),
+            (&[now], "2026-11-22T12:00:01Z"),
+            (&["2026-11-22T12:30:00Z"], "2026-11-22T12:30:01Z"),
+            // The battery was empty: all are ahead.
+            (&["2031-01-01T00:00:00Z", "2030-01-01T00:00:00Z"], "2031-01-01T00:00:01Z"),
+            // One run had a wrong clock.
+            (&["2026-11-21T12:00:00Z", "2031-01-01T00:00:00Z"], now),
+            (
+                &["2026-11-21T12:00:00Z", "2026-11-22T13:00:00Z", "2031-01-01T00:00:00Z"],
+                "2026-11-22T13:00:01Z",
+            ),
+        ] {
+            let names: Vec<SnapshotId> = names.iter().map(|at| id(at)).collect();
+            assert_eq!(above(&names, &id(now)), id(should), "{names:?}");
+        }
     }
 }

@@ -21,8 +21,8 @@ use crate::task::{error, snapshots};
 
 const CONFIRMED: &str = "confirmed.json";
 const CONFIRMED_MAX_BYTES: u64 = 1 << 20;
-/// Runs of the same second give their snapshots names of seconds to come.
-const NAMES_AHEAD: SignedDuration = SignedDuration::from_mins(1);
+/// Names of seconds to come: of several runs in a second, and after a clock was set.
+pub const NAMES_AHEAD: SignedDuration = SignedDuration::from_mins(5);
 const DAMAGED: &str = "damaged, as its last verification found";
 
 /// The confirmations of an admin on this host.
@@ -116,7 +116,7 @@ pub fn plan(
 
     let mut frozen = None;
     if snapshots.iter().any(|one| !one.keep) {
-        let now = made.map_or(host.now + NAMES_AHEAD, SnapshotId::at);
+        let now = host.now + NAMES_AHEAD;
         let nothing = format!("store '{}': nothing is removed, because", store.name());
         if let Some(why) = prune::ahead(&candidates, ours, now) {
             problems.push(Problem::warning(format!("{nothing} {why}")).hint(
