@@ -40,6 +40,7 @@ pub mod sys {
     pub mod hide;
     pub mod hmac;
     pub mod host;
+    pub mod input;
     pub mod json_file;
     pub mod log;
     pub mod mail_contacts;

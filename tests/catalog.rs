@@ -125,8 +125,10 @@ fn rows_of_pve_and_pbs_belong_to_their_product() {
     }
 }
 
-/// Every item with its patterns and its exceptions.
-static PATTERNS: LazyLock<Vec<(&'static Item, Vec<Pattern>, Vec<Pattern>)>> = LazyLock::new(|| {
+/// An item with its patterns and its exceptions.
+type ItemPatterns = (&'static Item, Vec<Pattern>, Vec<Pattern>);
+
+static PATTERNS: LazyLock<Vec<ItemPatterns>> = LazyLock::new(|| {
     let compiled = |globs: Vec<String>| globs.iter().map(|glob| Pattern::new(glob).unwrap()).collect();
     catalog::items().map(|item| (item, compiled(globs(item)), compiled(except(item)))).collect()
 });

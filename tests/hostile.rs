@@ -483,8 +483,8 @@ fn a_snapshot_that_was_cut_off_is_refused() {
 }
 
 /// Nothing repeats these values of the manifest, so no reader can miss them; none of them decides over contents.
-const TOLD_ONCE: [&str; 8] =
-    ["installation", "tool", "codec", "outcome", "trigger", "parent", "note", "protected"];
+const TOLD_ONCE: [&str; 9] =
+    ["installation", "howto", "tool", "codec", "outcome", "trigger", "parent", "note", "protected"];
 
 #[test]
 fn one_flipped_bit_is_found_wherever_it_matters() {
@@ -516,9 +516,7 @@ fn flip_is_found(host: &TestHost, real: &Real, thread: usize, at: usize) -> bool
         // The checksum's own field has room for another spelling of the same number.
         Region::Header(148..156) => done.exit == Exit::Ok,
         Region::Content if name == "MANIFEST.json" => done.exit == Exit::Ok && only_told_once(real, &bytes),
-        Region::Content => false,
-        Region::Header(_) => false,
-        Region::Slack => false,
+        Region::Content | Region::Header(_) | Region::Slack => false,
     };
     // A manifest of another format is no damage that could be told.
     let newer = done.out.contains("was written in format");

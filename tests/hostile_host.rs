@@ -574,3 +574,38 @@ fn a_clock_at_1970_is_told_at_the_first_snapshot_already() {
     }
     host.run(&["verify", "--all"]).ok();
 }
+
+/// A FIFO that nobody writes into stands where each verb reads something.
+#[test]
+fn no_verb_waits_for_a_pipe_that_nobody_writes_into() {
+    let host = host();
+    host.run(&["backup"]);
+    let pipe = host.beside("pipe.pbx.tar");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let pipe = pipe.to_str().unwrap();
+    let verbs: [&[&str]; 12] = [
+        &["show", pipe],
+        &["cat", pipe, "etc/hostname"],
+        &["verify", pipe],
+        &["restore", pipe, "--dry-run"],
+        &["restore", "--apply", pipe, "--yes"],
+        &["restore", "latest", "--to", pipe],
+        &["decrypt", pipe, "--to", pipe],
+        &["verify", "latest", "--signer", pipe],
+        &["cat", "latest", "etc/hostname", "--identity", pipe],
+        &["list", "--store", pipe],
+        &["backup", "--store", pipe],
+        &["config", "import", pipe],
+    ];
+    std::thread::scope(|scope| {
+        for verb in verbs {
+            let host = &host;
+            scope.spawn(move || {
+                let start = Instant::now();
+                let done = host.run(verb);
+                assert!(start.elapsed() < Duration::from_secs(20), "{verb:?}");
+                assert!(done.exit != Exit::Ok || verb.contains(&"--identity"), "{verb:?}: {}", done.out);
+            });
+        }
+    });
+}

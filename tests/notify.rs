@@ -668,7 +668,7 @@ fn mistakes_in_a_channel_are_told_with_line_and_remedy() {
             "ntfy: x\n\ttopic a\n\turl https://e.org/a\n",
             3,
             "url: must be the server only",
-            "as https://e.org; the topic",
+            "for example https://e.org; the topic",
         ),
         (
             "smtp: x\n\tserver e.org:25\n\tfrom a@b\n\tto a@b\n",
@@ -698,7 +698,7 @@ fn mistakes_in_a_channel_are_told_with_line_and_remedy() {
         configure(&host, &format!("gotify: x\n\turl {url}\n"), &gotify_secret().replace("phone", "x"));
         let done = host.run(&["config", "check"]);
         assert_eq!(done.exit == Exit::Ok, good, "{}", done.err);
-        assert!(good || said(&done).contains("hint: as https://e.org\n"), "{}", done.err);
+        assert!(good || said(&done).contains("hint: for example https://e.org\n"), "{}", done.err);
     }
 }
 

@@ -1,7 +1,6 @@
 //! Identities, the private halves: files of age's and SSH's keys, locked ones too, plugins, passphrases. One alone;
 //! all that may open something are `keys`.
 
-use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,6 +15,7 @@ use super::recipient::{Derivation, Recipient, at, no_plugin};
 use super::seal::{self, HeldFileKey};
 use crate::model::problem::{Fault, FaultKind};
 use crate::model::snapshot::Sealed;
+use crate::sys::input;
 
 /// Far more than any key takes.
 const FILE_MAX_BYTES: u64 = 1 << 20;
@@ -80,10 +80,8 @@ impl Identity {
             Fault::unseal(what)
                 .hint("use a file with lines that begin with AGE-SECRET-KEY-1, or a private SSH key")
         };
-        let mut bytes = Zeroizing::new(Vec::new());
-        // Whatever the person names, a pipe of another program, too.
-        let read = File::open(path).and_then(|file| file.take(FILE_MAX_BYTES).read_to_end(&mut bytes));
-        read.map_err(|error| Fault::unseal(format!("cannot read {place}: {error}")))?;
+        let read = input::read(path, FILE_MAX_BYTES);
+        let bytes = read.map_err(|error| Fault::unseal(format!("cannot read {place}: {error}")))?;
         let found = Self::of_bytes_of_file(&bytes).map_err(|error| at(&place, &error))?;
         ensure!(!found.is_empty(), fault(&format!("{place}: contains no identity")));
         Ok(found.into_iter().map(|one| Self { path: path.to_owned(), ..one }).collect())

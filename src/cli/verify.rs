@@ -1,5 +1,7 @@
 //! `verify`: proves snapshots, one or all, and their chains.
 
+use std::path::Path;
+
 use anyhow::Result;
 
 use super::{App, args, render};
@@ -7,6 +9,7 @@ use crate::archive::sign::Signers;
 use crate::model::problem::{Exit, Fault, FaultKind, Problem};
 use crate::model::snapshot::SnapshotId;
 use crate::store::Store;
+use crate::sys::input;
 use crate::task::snapshots::verify::{self, Demand, Verified, WantedFile};
 
 impl App<'_> {
@@ -87,8 +90,9 @@ fn signers(word: &str) -> Result<Signers> {
             "use a fingerprint as printed by `ssh-keygen -l`, or a file with the ssh-ed25519 key of the host",
         )
     };
-    let text = std::fs::read_to_string(word).map_err(|error| fault(error.to_string()))?;
-    Some(Signers::of_file(&text))
+    let text =
+        input::read(Path::new(word), input::TEXT_MAX_BYTES).map_err(|error| fault(error.to_string()))?;
+    Some(Signers::of_file(&String::from_utf8_lossy(&text)))
         .filter(|signers| !signers.is_empty())
         .ok_or_else(|| fault("contains no ed25519 key".into()).into())
 }

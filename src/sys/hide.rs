@@ -193,7 +193,7 @@ mod tests {
         let encoded = percent_encoded(SECRET, |byte| byte.is_ascii_alphanumeric());
         let twice = percent_encoded(&encoded, |byte| byte.is_ascii_alphanumeric());
         let as_json = serde_json::to_string(SECRET).unwrap();
-        let ascii: String = SECRET.encode_utf16().map(|unit| format!("\\u{unit:04x}")).collect();
+        let ascii: Vec<String> = SECRET.encode_utf16().map(|unit| format!("\\u{unit:04x}")).collect();
         let forms = [
             SECRET.to_owned(),
             encoded.clone(),
@@ -203,7 +203,7 @@ mod tests {
             twice,
             as_json.trim_matches('"').to_owned(),
             as_json.trim_matches('"').replace('/', "\\/"),
-            ascii,
+            ascii.concat(),
             SECRET.replace('&', "&amp;").replace('"', "&quot;"),
             SECRET.replace('&', "&#38;").replace('"', "&#x22;"),
         ];

@@ -6,7 +6,7 @@ pub mod setup;
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use zeroize::Zeroizing;
@@ -15,6 +15,7 @@ use super::{App, render};
 use crate::archive::identity::Identity;
 use crate::archive::recipient::{Recipient, at};
 use crate::model::problem::{Exit, Fault, FaultKind, Problem};
+use crate::sys::input;
 use crate::task::keys::key_check::{self, Proof};
 use crate::task::keys::{self, Added};
 
@@ -220,10 +221,10 @@ fn named(words: &[String]) -> Result<Vec<Recipient>> {
             Fault::new(FaultKind::Usage, format!("cannot read {file}: {why}"))
                 .hint("use a file of recipients, one per line, or a recipient: age1..., ssh-ed25519 ..., ssh-rsa ...")
         };
-        let meta = std::fs::metadata(file).map_err(|error| cannot(error.to_string()))?;
-        ensure!(meta.is_file(), cannot("not a regular file".to_owned()));
-        let text = std::fs::read_to_string(file).map_err(|error| cannot(error.to_string()))?;
-        let all = Recipient::parse_file(file, &text)?;
+        let text =
+            input::read(Path::new(file), input::TEXT_MAX_BYTES).map_err(|error| cannot(error.to_string()))?;
+        let text = std::str::from_utf8(&text).map_err(|_| cannot("not a text".to_owned()))?;
+        let all = Recipient::parse_file(file, text)?;
         if all.is_empty() {
             return Err(Fault::new(FaultKind::Usage, format!("{file}: contains no recipient")).into());
         }

@@ -30,7 +30,7 @@ pub fn text(plan: &RestorePlan) -> String {
         }
     }
 
-    text.push_str(&left_alone(&plan.skipped));
+    text.push_str(&skipped(&plan.skipped));
     plan.stages.iter().for_each(|stage| text.push_str(&services("then, with automatic rollback", stage)));
     if !plan.advice.is_empty() {
         text.push_str("\nby hand\n");
@@ -47,42 +47,49 @@ pub fn text(plan: &RestorePlan) -> String {
 }
 
 /// Lists the skipped paths; those with the same reason stand together.
-fn left_alone(refused: &[Skipped]) -> String {
+fn skipped(all: &[Skipped]) -> String {
     let mut groups: Vec<(&str, Vec<&Skipped>)> = Vec::new();
-    for one in refused {
-        match groups.iter_mut().find(|(reason, _)| *reason == one.reason) {
-            Some((_, group)) => group.push(one),
-            None => groups.push((&one.reason, vec![one])),
+    for path in all {
+        match groups.iter_mut().find(|(reason, _)| *reason == path.reason) {
+            Some((_, group)) => group.push(path),
+            None => groups.push((&path.reason, vec![path])),
         }
     }
 
-    let mut text = String::new();
-    for (reason, group) in groups {
-        let reason = one_line(reason);
-        let which = |one: &Skipped| match one.count {
-            1 => format!("{}: /{}", one.item, one.path),
-            n => format!("{}: /{} and {} more", one.item, one.path, n - 1),
-        };
-        let hint = |one: &Skipped| one.hint.as_deref().map(|hint| format!("      {}\n", one_line(hint)));
-        if let [one] = group[..] {
-            let _ = writeln!(text, "  {}: {reason}", which(one));
-            text.push_str(&hint(one).unwrap_or_default());
-            continue;
-        }
-        // A hint that names its own item is the same for all.
-        let general = |one: &Skipped| {
-            hint(one).map(|hint| hint.replace(&format!("--only {}`", one.item), "--only ITEM`"))
-        };
-        let of_all = group.first().and_then(|one| general(one));
-        let is_one = group.iter().all(|one| general(one) == of_all);
-        let _ = writeln!(text, "  {reason}");
-        for one in &group {
-            let _ = writeln!(text, "    {}", which(one));
-            text.push_str(&hint(one).filter(|_| !is_one).unwrap_or_default());
-        }
-        text.push_str(&of_all.filter(|_| is_one).unwrap_or_default());
-    }
+    let text: String =
+        groups.into_iter().map(|(reason, group)| skipped_group(&one_line(reason), &group)).collect();
     if text.is_empty() { text } else { format!("\nskipped\n{text}") }
+}
+
+fn skipped_group(reason: &str, group: &[&Skipped]) -> String {
+    if let [path] = group {
+        return format!("  {}: {reason}\n{}", skipped_path(path), skip_hint(path).unwrap_or_default());
+    }
+
+    // A hint that names its own item is the same for all.
+    let general = |path: &Skipped| {
+        skip_hint(path).map(|hint| hint.replace(&format!("--only {}`", path.item), "--only ITEM`"))
+    };
+    let of_all = group.first().and_then(|path| general(path));
+    let is_one = group.iter().all(|path| general(path) == of_all);
+
+    let mut text = format!("  {reason}\n");
+    for path in group {
+        let _ = writeln!(text, "    {}", skipped_path(path));
+        text.push_str(&skip_hint(path).filter(|_| !is_one).unwrap_or_default());
+    }
+    text + &of_all.filter(|_| is_one).unwrap_or_default()
+}
+
+fn skipped_path(skipped: &Skipped) -> String {
+    match skipped.count {
+        1 => format!("{}: /{}", skipped.item, skipped.path),
+        n => format!("{}: /{} and {} more", skipped.item, skipped.path, n - 1),
+    }
+}
+
+fn skip_hint(skipped: &Skipped) -> Option<String> {
+    skipped.hint.as_deref().map(|hint| format!("      {}\n", one_line(hint)))
 }
 
 fn by_category(plan: &RestorePlan) -> Vec<(Category, Vec<&RestoreStep>)> {

@@ -1,17 +1,18 @@
 //! `config export` and `config import`: the configuration as YAML or JSON.
 
-use std::io::Read;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::ValueEnum;
 use serde::Serialize;
 
 use crate::cli::{App, render};
 use crate::config::exchange::{self, Imported};
 use crate::config::{Config, FILE};
-use crate::model::problem::{Exit, Fault, FaultKind};
+use crate::model::problem::{Exit, Fault};
 use crate::sys::host::CONFIG_DIR;
+use crate::sys::input;
 use crate::task::setup::configure::{self, Files};
 use crate::{notify, store};
 
@@ -114,22 +115,15 @@ impl App<'_> {
 
 fn read(path: &Path) -> Result<Vec<u8>> {
     let shown = || format!("cannot read {}", path.display());
-    let input: Box<dyn Read> = if path == Path::new("-") {
-        Box::new(std::io::stdin().lock())
+    let read = if path == Path::new("-") {
+        input::read_stdin(exchange::MAX_BYTES)
     } else {
-        Box::new(std::fs::File::open(path).with_context(|| {
-            if path.exists() {
-                return Fault::new(FaultKind::Failed, shown());
-            }
-            Fault::new(FaultKind::NotFound, format!("{}: no such file", path.display()))
-        })?)
+        input::read(path, exchange::MAX_BYTES)
     };
-    let mut bytes = Vec::new();
-    input.take(exchange::MAX_BYTES + 1).read_to_end(&mut bytes).with_context(shown)?;
-
-    if bytes.len() as u64 > exchange::MAX_BYTES {
-        let message = format!("{}: is larger than {} bytes", path.display(), exchange::MAX_BYTES);
-        return Err(Fault::new(FaultKind::Usage, message).into());
-    }
-    Ok(bytes)
+    let bytes = read.map_err(|error| match error.kind() {
+        ErrorKind::NotFound => Fault::not_found(format!("{}: no such file", path.display())).into(),
+        ErrorKind::FileTooLarge => Fault::usage(format!("{}: is {error}", path.display())).into(),
+        _ => anyhow::Error::from(error).context(shown()),
+    })?;
+    Ok(bytes.to_vec())
 }

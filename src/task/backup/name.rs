@@ -56,9 +56,9 @@ pub fn next(
         let hint = "its time is wrong: remove it, or move it out of the store";
         return Err(Fault::failed(message).hint(hint).into());
     }
-    if id.at().duration_since(now.at()) > NAMES_AHEAD {
-        let what = format!("the clock says {}, but the newest snapshot is newer", now.at());
-        let hint = format!("set the clock; until then snapshots follow the newest, this one is {id}");
+    if let Some(newest) = names.iter().max().filter(|newest| newest.at() > now.at() + NAMES_AHEAD) {
+        let what = format!("the clock says {}, but the newest snapshot is {newest}", now.at());
+        let hint = format!("set the clock, or move that snapshot out of the store; this one is {id}");
         problems.push(Problem::warning(what).hint(hint));
     }
     Ok((id, before.and_then(|before| parent(primary.as_ref(), before, problems))))
@@ -75,13 +75,11 @@ fn above(names: &[SnapshotId], now: &SnapshotId) -> SnapshotId {
 /// The newest name that was given, as the state directory knows it; a host that was installed again asks the stores
 /// beside the primary one. One that does not answer is told of when the snapshot is stored.
 fn given(host: &Host, others: &[Box<dyn Store>]) -> Vec<SnapshotId> {
-    match file(host).read() {
-        Ok(Some(last)) => vec![last.id],
-        _ => {
-            let found = others.iter().filter_map(|store| store.list(Some(&host.facts.node)).ok()).flatten();
-            found.filter(|found| found.stray.is_none()).map(|found| found.id).collect()
-        }
+    if let Ok(Some(last)) = file(host).read() {
+        return vec![last.id];
     }
+    let found = others.iter().filter_map(|store| store.list(Some(&host.facts.node)).ok()).flatten();
+    found.filter(|found| found.stray.is_none()).map(|found| found.id).collect()
 }
 
 fn parent(primary: &dyn Store, before: SnapshotId, problems: &mut Vec<Problem>) -> Option<Parent> {

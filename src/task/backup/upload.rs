@@ -124,7 +124,7 @@ impl Upload<'_> {
             return;
         }
 
-        let mut plan = match prune::plan(self.host, store, keep, &TimeZone::system(), Some(self.id)) {
+        let mut plan = match prune::plan(self.host, store, keep, &TimeZone::system()) {
             Ok(plan) => plan,
             Err(error) => {
                 problems.push(Problem::warning(format!("nothing was pruned: {error:#}")));

@@ -73,15 +73,9 @@ impl PrunePlan {
     }
 }
 
-/// Looks at what the store has of this host. `made`: what this run has just put there.
+/// Looks at what the store has of this host.
 /// Errors: the store cannot be listed, what was confirmed cannot be read.
-pub fn plan(
-    host: &Host,
-    store: &dyn Store,
-    keep: Keep,
-    zone: &TimeZone,
-    made: Option<&SnapshotId>,
-) -> Result<PrunePlan> {
+pub fn plan(host: &Host, store: &dyn Store, keep: Keep, zone: &TimeZone) -> Result<PrunePlan> {
     let confirmed = Confirmed::load(host)?;
     let mut problems = Vec::new();
     let mut candidates = Vec::new();
@@ -143,7 +137,7 @@ pub fn plans(host: &Host, stores: &[(Box<dyn Store>, Keep)], zone: &TimeZone) ->
     Confirmed::load(host)?;
     each(
         stores.iter(),
-        |(store, keep)| plan(host, store.as_ref(), *keep, zone, None),
+        |(store, keep)| plan(host, store.as_ref(), *keep, zone),
         |(store, keep), problem| PrunePlan {
             store: store.name().to_owned(),
             keep: *keep,

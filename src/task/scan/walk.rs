@@ -333,7 +333,7 @@ impl Walk<'_, '_> {
     fn report_mounts(&mut self, refused: Vec<PathBuf>) {
         for path in refused {
             let kind = self.bounds.foreign.get(&path).map_or("", String::as_str);
-            let what = format!("/{}: is a mount of kind {kind}, not entered", shown(&path));
+            let what = format!("/{}: is a mount of type {kind}, not entered", shown(&path));
             let hint = format!("add `exclude /{}` to the configuration when that is right", shown(&path));
             if self.seen.insert(path) {
                 self.left.problems.push(Problem::warning(what).hint(hint));
