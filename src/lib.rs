@@ -108,6 +108,7 @@ pub mod archive {
     pub mod contents;
     pub mod guard;
     pub mod identity;
+    pub mod index_text;
     pub mod keys;
     pub mod legacy;
     pub mod pax;

@@ -1,32 +1,41 @@
 //! The tar in a payload: streamed entry by entry, then compared with its own index and the manifest.
 //! Not here: where the payload lies, and its seal.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
 use std::io::Read;
 
 use anyhow::{Context, Result, ensure};
 
 use super::codec::Codec;
 use super::guard::{Bounded, Hashing};
+use super::index_text;
 use super::tar::{self, BLOCK, TarMember};
-use crate::model::index::{Entry, EntryKind, INDEX_PATH, Index, Name};
+use crate::model::index::{ENTRIES_MAX, Entry, EntryKind, INDEX_PATH, Index, Name};
 use crate::model::snapshot::{Counts, Snapshot};
 use crate::sys::hex;
 
 const OVER: &str = "its payload unpacks to more than its manifest says";
 const INDEX_MAX_BYTES: u64 = 256 << 20;
-/// The memory for all entries until the index comes: far more than any host's configuration needs.
-const KEPT_MAX_BYTES: usize = 256 << 20;
 
-/// An entry as it was seen while it streamed by.
+/// An entry as it was seen while it streamed by: what must be the same in the index.
 struct Seen {
-    entry: TarMember,
+    /// Keyed hash of the header's fields.
+    fields: u64,
     sha256: [u8; 32],
+    kind: EntryKind,
+    is_listed: bool,
+}
+
+/// The entries seen, by keyed hashes of their names: nobody outside can make two names of one hash.
+#[derive(Default)]
+struct SeenEntries {
+    keys: RandomState,
+    by_name: HashMap<u64, Seen>,
 }
 
 /// The contents of a stream, before they are compared with the manifest.
 pub struct Stream {
-    seen: HashMap<Name, Seen>,
     index: Index,
     bytes: u64,
 }
@@ -50,8 +59,7 @@ pub fn read_stream(
     limits: Limits,
     visit: &mut dyn FnMut(&TarMember, &mut dyn Read) -> Result<()>,
 ) -> Result<Stream> {
-    let mut seen: HashMap<Name, Seen> = HashMap::new();
-    let mut kept = 0;
+    let mut seen = SeenEntries::default();
     let mut index: Option<Index> = None;
     let decoded = (codec.decode)(Box::new(input))?;
     let mut bounded = Bounded { inner: decoded, left: limits.bytes, over: OVER };
@@ -59,20 +67,18 @@ pub fn read_stream(
     let result = tar::read(&mut bounded, &mut |entry, content| {
         ensure!(index.is_none(), "{}: is after the index", entry.path);
         if entry.path.as_bytes() == INDEX_PATH.as_bytes() {
-            index = Some(read_index(entry, content)?);
+            index = Some(read_index(entry, content, &mut seen)?);
             return Ok(());
         }
-        ensure!((seen.len() as u64) < limits.entries, "has more entries than its manifest says");
-        kept += size_of::<Seen>() + entry.memory();
-        ensure!(kept <= KEPT_MAX_BYTES, "has more names and attributes than fit into {KEPT_MAX_BYTES} bytes");
-        check_hard_link(entry, &seen)?;
+        let count = seen.by_name.len();
+        ensure!((count as u64) < limits.entries, "has more entries than its manifest says");
+        ensure!(count < ENTRIES_MAX, "has more entries than any host");
+        seen.check_hard_link(entry)?;
         let mut hashing = Hashing::new(content);
         visit(entry, &mut hashing)?;
         let (size, sha256) = hashing.finish().with_context(|| format!("{}: cut short", entry.path))?;
         ensure!(size == entry.size, "{}: cut short", entry.path);
-        let fresh = Seen { entry: entry.clone(), sha256 };
-        ensure!(seen.insert(entry.path.clone(), fresh).is_none(), "{}: is in it twice", entry.path);
-        Ok(())
+        seen.add(entry, sha256)
     });
     result?;
 
@@ -80,52 +86,54 @@ pub fn read_stream(
     let mut rest = Vec::new();
     bounded.by_ref().take(BLOCK as u64 + 1).read_to_end(&mut rest).context("damaged payload")?;
     ensure!(rest.len() <= BLOCK && rest.iter().all(|byte| *byte == 0), "its payload has data after its end");
-    Ok(Stream { seen, index: index.context("has no index")?, bytes: limits.bytes - bounded.left })
+    Ok(Stream { index: index.context("has no index")?, bytes: limits.bytes - bounded.left })
 }
 
 impl Stream {
     /// Errors: what is not as the manifest or the index says.
     pub fn compare(self, snapshot: &Snapshot) -> Result<Index> {
         ensure!(self.bytes == snapshot.counts.bytes, "its payload unpacks to less than its manifest says");
-        compare(&self.index, &self.seen, snapshot)?;
+        compare(&self.index, snapshot)?;
         Ok(self.index)
     }
 }
 
-fn read_index(entry: &TarMember, content: &mut dyn Read) -> Result<Index> {
+/// Reads the index, whose entries must be those that were seen.
+fn read_index(entry: &TarMember, content: &mut dyn Read, seen: &mut SeenEntries) -> Result<Index> {
     ensure!(
         entry.kind == EntryKind::File && entry.size <= INDEX_MAX_BYTES,
         "its index is not a file of a plausible size"
     );
-    // From a slice, serde borrows and is several times faster than from a stream.
-    let mut text = Vec::with_capacity(usize::try_from(entry.size)?.min(1 << 24));
-    content.read_to_end(&mut text)?;
-    serde_json::from_slice(&text).context("its index is damaged")
-}
-
-fn compare(index: &Index, seen: &HashMap<Name, Seen>, snapshot: &Snapshot) -> Result<()> {
-    ensure!(index.id == snapshot.id, "its index is of {}, its manifest of {}", index.id, snapshot.id);
+    let mut differs = None;
+    let index = index_text::read(content, &mut |entry| {
+        seen.compare(entry).map_err(|error| {
+            differs = Some(error);
+            anyhow::anyhow!("stopped")
+        })
+    });
+    if let Some(error) = differs {
+        return Err(error);
+    }
+    let index = index.context("its index is damaged")?;
     ensure!(
-        index.entries.len() == seen.len(),
+        index.entries.len() == seen.by_name.len(),
         "has {} entries, but its index lists {}",
-        seen.len(),
+        seen.by_name.len(),
         index.entries.len()
     );
+    seen.check_above(&Name::new(INDEX_PATH))?;
+    Ok(index)
+}
+
+fn compare(index: &Index, snapshot: &Snapshot) -> Result<()> {
+    ensure!(index.id == snapshot.id, "its index is of {}, its manifest of {}", index.id, snapshot.id);
     ensure!(
-        seen.len() as u64 == snapshot.counts.entries,
+        index.entries.len() as u64 == snapshot.counts.entries,
         "has {} entries, but its manifest says {}",
-        seen.len(),
+        index.entries.len(),
         snapshot.counts.entries
     );
-    check_manifest(index, snapshot)?;
-
-    let mut listed = HashSet::with_capacity(index.entries.len());
-    for entry in &index.entries {
-        ensure!(listed.insert(&entry.path), "{}: is in its index twice", entry.path);
-        let found = seen.get(&entry.path).with_context(|| format!("{}: is only in the index", entry.path))?;
-        check_entry(entry, found)?;
-    }
-    check_folders(seen)
+    check_manifest(index, snapshot)
 }
 
 /// The manifest is in the clear and no hash is over it; what the index tells too must be the same.
@@ -138,7 +146,7 @@ fn check_manifest(index: &Index, snapshot: &Snapshot) -> Result<()> {
     );
     ensure!(
         counted(index, snapshot.counts) == snapshot.counts,
-        "the counts in its manifest differ from its index"
+        "its manifest does not count what its index lists"
     );
     Ok(())
 }
@@ -154,36 +162,57 @@ pub(super) fn counted(index: &Index, others: Counts) -> Counts {
     }
 }
 
-fn check_hard_link(entry: &TarMember, seen: &HashMap<Name, Seen>) -> Result<()> {
-    let (EntryKind::Hardlink, Some(first)) = (entry.kind, &entry.link) else { return Ok(()) };
-    ensure!(
-        seen.get(first).is_some_and(|found| found.entry.kind == EntryKind::File),
-        "{}: is a hard link to {first}, which is not a file before it",
-        entry.path
-    );
-    Ok(())
-}
+impl SeenEntries {
+    fn get(&self, name: &Name) -> Option<&Seen> {
+        self.by_name.get(&self.keys.hash_one(name))
+    }
 
-/// Checks that everything above an entry, or above the index, is a directory: nothing is reached through a link.
-fn check_folders(seen: &HashMap<Name, Seen>) -> Result<()> {
-    let index = Name::new(INDEX_PATH);
-    for path in seen.keys().chain([&index]) {
+    fn add(&mut self, entry: &TarMember, sha256: [u8; 32]) -> Result<()> {
+        let fields = self.keys.hash_one(entry.fields());
+        let fresh = Seen { fields, sha256, kind: entry.kind, is_listed: false };
+        let before = self.by_name.insert(self.keys.hash_one(&entry.path), fresh);
+        ensure!(before.is_none(), "{}: is in it twice", entry.path);
+        Ok(())
+    }
+
+    fn check_hard_link(&self, entry: &TarMember) -> Result<()> {
+        let (EntryKind::Hardlink, Some(first)) = (entry.kind, &entry.link) else { return Ok(()) };
+        ensure!(
+            self.get(first).is_some_and(|found| found.kind == EntryKind::File),
+            "{}: is a hard link to {first}, which is not a file before it",
+            entry.path
+        );
+        Ok(())
+    }
+
+    /// Compares an entry of the index with what was seen of it.
+    fn compare(&mut self, entry: &Entry) -> Result<()> {
+        let path = &entry.path;
+        let fields = self.keys.hash_one(tar::fields(entry));
+        let found = self.by_name.get_mut(&self.keys.hash_one(path));
+        let found = found.with_context(|| format!("{path}: is only in the index"))?;
+        ensure!(!std::mem::replace(&mut found.is_listed, true), "{path}: is in its index twice");
+        ensure!(found.fields == fields, "{path}: its header and the index differ");
+        ensure!(
+            entry.kind != EntryKind::File || entry.sha256 == hex(&found.sha256),
+            "{path}: its contents are not what the index says"
+        );
+        self.check_above(path)
+    }
+
+    /// Checks that everything above an entry, or above the index, is a directory: nothing is reached through a link.
+    /// What is above a directory is checked with that.
+    fn check_above(&self, path: &Name) -> Result<()> {
         for above in path.as_path().ancestors().skip(1).map(Name::from) {
+            let kind = self.get(&above).map(|found| found.kind);
             ensure!(
-                above != index && seen.get(&above).is_none_or(|found| found.entry.kind == EntryKind::Dir),
+                above.as_bytes() != INDEX_PATH.as_bytes() && kind.is_none_or(|kind| kind == EntryKind::Dir),
                 "{path}: is below {above}, which is not a directory"
             );
+            if kind.is_some() {
+                break;
+            }
         }
+        Ok(())
     }
-    Ok(())
-}
-
-fn check_entry(entry: &Entry, found: &Seen) -> Result<()> {
-    ensure!(tar::same_fields(entry, &found.entry), "{}: its header and the index differ", entry.path);
-    ensure!(
-        entry.kind != EntryKind::File || entry.sha256 == hex(&found.sha256),
-        "{}: its contents are not what the index says",
-        entry.path
-    );
-    Ok(())
 }

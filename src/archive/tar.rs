@@ -121,7 +121,15 @@ pub struct TarMember {
     pub xattrs: Vec<Xattr>,
 }
 
+/// Kind, mode with owner and group, seconds, size, link, attributes.
+type HeaderFields<'a> = (EntryKind, (u32, u32, u32), i64, u64, Option<&'a Name>, &'a [Xattr]);
+
 impl TarMember {
+    pub fn fields(&self) -> HeaderFields<'_> {
+        let ids = (self.mode, self.uid, self.gid);
+        (self.kind, ids, self.mtime, self.size, self.link.as_ref(), &self.xattrs)
+    }
+
     /// Bytes that its name, link and attributes take.
     pub fn memory(&self) -> usize {
         let xattrs =
@@ -279,16 +287,11 @@ pub fn plain_header(name: &str, size: u64, mtime: i64) -> Result<[u8; BLOCK]> {
     Ok(*header.as_bytes())
 }
 
-/// The fields of an entry that the headers carry must be those that the index tells.
-pub fn same_fields(entry: &Entry, member: &TarMember) -> bool {
+/// Returns the fields of an entry that the headers carry: both must tell the same.
+pub fn fields(entry: &Entry) -> HeaderFields<'_> {
     let Mtime(seconds, _) = entry.mtime;
-    entry.kind == member.kind
-        && entry.mode == member.mode
-        && (entry.uid, entry.gid) == (member.uid, member.gid)
-        && seconds == member.mtime
-        && entry.size == member.size
-        && entry.link == member.link
-        && entry.xattrs == member.xattrs
+    let ids = (entry.mode, entry.uid, entry.gid);
+    (entry.kind, ids, seconds, entry.size, entry.link.as_ref(), &entry.xattrs)
 }
 
 #[cfg(test)]
@@ -344,7 +347,7 @@ mod tests {
             let entry = entry(path, link, xattr, mtime, ids);
             let member = round_trip(&entry);
             prop_assert_eq!(&member.path, &name);
-            prop_assert!(same_fields(&entry, &member));
+            prop_assert_eq!(fields(&entry), member.fields());
         }
 
         #[test]

@@ -5,6 +5,7 @@ use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
 use super::facts::Facts;
@@ -13,6 +14,10 @@ use super::snapshot::SnapshotId;
 
 /// Path of the index in the payload; always its last entry.
 pub const INDEX_PATH: &str = ".pbx/index.json";
+/// The entries of a snapshot at most. A host has a few ten thousand files of configuration, homes included.
+pub const ENTRIES_MAX: usize = 110_000;
+/// The memory of all entries of a snapshot at most, by [`Entry::memory`].
+pub const ENTRIES_MAX_BYTES: usize = 48 << 20;
 /// Directory of the outputs of commands.
 pub const STATE_DIR: &str = ".pbx/state";
 
@@ -98,20 +103,34 @@ impl Serialize for Name {
 
 impl<'de> Deserialize<'de> for Name {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Either {
-            Text(String),
-            Bytes(Vec<u8>),
+        struct TextOrBytes;
+
+        impl<'de> Visitor<'de> for TextOrBytes {
+            type Value = Vec<u8>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string or an array of bytes")
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Vec<u8>, E> {
+                Ok(text.as_bytes().to_vec())
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut bytes: A) -> Result<Vec<u8>, A::Error> {
+                let mut all = Vec::new();
+                while let Some(byte) = bytes.next_element()? {
+                    all.push(byte);
+                }
+                all.shrink_to_fit();
+                Ok(all)
+            }
         }
-        Ok(Self(match Either::deserialize(deserializer)? {
-            Either::Text(text) => text.into_bytes(),
-            Either::Bytes(bytes) => bytes,
-        }))
+
+        deserializer.deserialize_any(TextOrBytes).map(Self)
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum EntryKind {
     File,
@@ -156,13 +175,30 @@ pub struct Entry {
     pub xattrs: Vec<Xattr>,
 }
 
+impl Entry {
+    /// Returns the bytes that it takes in memory, as the allocator rounds them.
+    pub fn memory(&self) -> usize {
+        const HEX_SHA256: usize = 64;
+        let chunk = |len: usize| if len == 0 { 0 } else { (len + 8).next_multiple_of(16).max(32) };
+        let xattr = |xattr: &Xattr| size_of::<Xattr>() + chunk(xattr.name.len()) + chunk(xattr.value.len());
+        let link = self.link.as_ref().map_or(0, |link| link.as_bytes().len());
+        let texts = [self.item.len(), self.path.as_bytes().len(), self.owner.len(), self.group.len(), link];
+        // It is there only after a file was read.
+        let hash = self.sha256.len().max(if self.kind == EntryKind::File { HEX_SHA256 } else { 0 });
+        size_of::<Self>()
+            + texts.into_iter().map(chunk).sum::<usize>()
+            + chunk(hash)
+            + self.xattrs.iter().map(xattr).sum::<usize>()
+    }
+}
+
 #[allow(clippy::trivially_copy_pass_by_ref)] // serde's signature
 fn is_zero(n: &u64) -> bool {
     *n == 0
 }
 
 /// An extended attribute (ACLs and capabilities are such), raw as the kernel gives it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Xattr {
     pub name: String,
     pub value: Vec<u8>,
