@@ -84,6 +84,7 @@ pub mod sys {
         pub mod processes;
         pub mod session;
         pub mod signals;
+        pub mod threads;
     }
 
     /// Writes bytes as lower-case hex.

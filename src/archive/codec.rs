@@ -5,10 +5,14 @@ use std::ops::RangeInclusive;
 
 use anyhow::{Context, Result};
 use liblzma::stream::{CONCATENATED, LzmaOptions, MtStreamBuilder, PRESET_EXTREME, Stream};
+use zstd::stream::raw::{self, Operation};
+use zstd::stream::zio;
+use zstd::zstd_safe::CParameter;
 
 use super::sink::Sink;
 use crate::model::problem::Fault;
 use crate::model::snapshot::Compression;
+use crate::sys::process::threads::are_available;
 
 /// A running encoder. `finish` writes what is left and gives the sink back.
 pub trait Encode: Write {
@@ -62,7 +66,8 @@ pub const CODECS: &[Codec] = &[
         threads: xz_threads,
         by_hand: "xz -d",
         encode: |sink, with| {
-            let stream = xz_builder(with, with.threads).encoder()?;
+            let threads = if with.threads > 1 && are_available(with.threads) { with.threads } else { 1 };
+            let stream = xz_builder(with, threads).encoder()?;
             Ok(Box::new(liblzma::write::XzEncoder::new_stream(sink, stream)))
         },
         decode: |input| {
@@ -198,21 +203,40 @@ const ZSTD_JOB_BYTES: u32 = 1 << 20;
 /// The first level that is worth its time only when a job is larger than the window.
 const ZSTD_LARGE_WINDOW_LEVEL: i32 = 10;
 
-fn zstd_encoder(sink: Sink, with: &Compression) -> io::Result<zstd::Encoder<'static, Sink>> {
-    let mut encoder = zstd::Encoder::new(sink, with.level)?;
-    encoder.include_checksum(true)?;
-    if with.threads > 1 {
-        encoder.multithread(with.threads)?;
-        if with.level < ZSTD_LARGE_WINDOW_LEVEL {
-            encoder.set_parameter(zstd::zstd_safe::CParameter::JobSize(ZSTD_JOB_BYTES))?;
-        }
-    }
+fn zstd_encoder(sink: Sink, with: &Compression) -> io::Result<zio::Writer<Sink, raw::Encoder<'static>>> {
+    let encoder = if with.threads > 1 { zstd_workers(with) } else { None };
+    let encoder = match encoder {
+        Some(encoder) => encoder,
+        None => zstd_alone(with)?,
+    };
+    Ok(zio::Writer::new(sink, encoder))
+}
+
+fn zstd_alone(with: &Compression) -> io::Result<raw::Encoder<'static>> {
+    let mut encoder = raw::Encoder::new(with.level)?;
+    encoder.set_parameter(CParameter::ChecksumFlag(true))?;
     Ok(encoder)
 }
 
-impl Encode for zstd::Encoder<'static, Sink> {
-    fn finish(self: Box<Self>) -> io::Result<Sink> {
-        (*self).finish()
+/// Starts an encoder with its threads. None: the system does not give them.
+fn zstd_workers(with: &Compression) -> Option<raw::Encoder<'static>> {
+    let mut encoder = zstd_alone(with).ok()?;
+    encoder.set_parameter(CParameter::NbWorkers(with.threads)).ok()?;
+    if with.level < ZSTD_LARGE_WINDOW_LEVEL {
+        encoder.set_parameter(CParameter::JobSize(ZSTD_JOB_BYTES)).ok()?;
+    }
+
+    // They start at the first call, even one without data; nothing comes out of it.
+    let mut nothing = [0; 64];
+    let mut out = raw::OutBuffer::around(&mut nothing[..]);
+    encoder.run(&mut raw::InBuffer::around(&[]), &mut out).ok()?;
+    (out.pos() == 0).then_some(encoder)
+}
+
+impl Encode for zio::Writer<Sink, raw::Encoder<'static>> {
+    fn finish(mut self: Box<Self>) -> io::Result<Sink> {
+        zio::Writer::finish(&mut self)?;
+        Ok(self.into_inner().0)
     }
 }
 

@@ -152,7 +152,8 @@ pub(super) fn within<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T> {
     let (done, wait) = mpsc::channel();
-    thread::spawn(move || drop(done.send(work())));
+    let started = thread::Builder::new().spawn(move || drop(done.send(work())));
+    started.context("cannot wait for an age plugin")?;
 
     let end = Instant::now() + limit;
     loop {

@@ -6,7 +6,7 @@ use std::io::{BufWriter, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::thread::{self, JoinHandle};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use sha2::{Digest, Sha256};
 
 use super::codec::{self, Encode};
@@ -108,8 +108,9 @@ impl Writer {
         let mut sink = Sink::new(file, seal)?;
         let proof = read_along.then(|| {
             let along = sink.tee();
-            thread::spawn(move || read_stream(along, codec, Limits::NONE, &mut |_, _| Ok(())))
+            thread::Builder::new().spawn(move || read_stream(along, codec, Limits::NONE, &mut |_, _| Ok(())))
         });
+        let proof = proof.transpose().context("cannot read along what is written")?;
         let encoder = (codec.encode)(sink, &draft.codec)?;
         let encoder = BufWriter::with_capacity(COPY_BYTES, encoder);
         Ok(Self {

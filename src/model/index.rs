@@ -179,8 +179,6 @@ impl Entry {
     /// Returns the bytes that it takes in memory, as the allocator rounds them.
     pub fn memory(&self) -> usize {
         const HEX_SHA256: usize = 64;
-        let chunk = |len: usize| if len == 0 { 0 } else { (len + 8).next_multiple_of(16).max(32) };
-        let xattr = |xattr: &Xattr| size_of::<Xattr>() + chunk(xattr.name.len()) + chunk(xattr.value.len());
         let link = self.link.as_ref().map_or(0, |link| link.as_bytes().len());
         let texts = [self.item.len(), self.path.as_bytes().len(), self.owner.len(), self.group.len(), link];
         // It is there only after a file was read.
@@ -188,7 +186,7 @@ impl Entry {
         size_of::<Self>()
             + texts.into_iter().map(chunk).sum::<usize>()
             + chunk(hash)
-            + self.xattrs.iter().map(xattr).sum::<usize>()
+            + self.xattrs.iter().map(Xattr::memory).sum::<usize>()
     }
 }
 
@@ -202,6 +200,18 @@ fn is_zero(n: &u64) -> bool {
 pub struct Xattr {
     pub name: String,
     pub value: Vec<u8>,
+}
+
+impl Xattr {
+    /// Returns the bytes that it takes in memory.
+    pub fn memory(&self) -> usize {
+        size_of::<Self>() + chunk(self.name.len()) + chunk(self.value.len())
+    }
+}
+
+/// Returns the bytes that the allocator takes for so many.
+fn chunk(len: usize) -> usize {
+    if len == 0 { 0 } else { (len + 8).next_multiple_of(16).max(32) }
 }
 
 /// Output of a command. Its standard output is the entry `.pbx/state/<name>`.

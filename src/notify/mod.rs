@@ -25,6 +25,7 @@ use crate::model::problem::{Fault, Outcome};
 use crate::model::section::{Section, SyntaxError};
 use crate::sys::host::Host;
 use crate::sys::process::signals::check_stopped;
+use crate::sys::process::threads;
 
 /// Before the first retry; each further one waits twice as long.
 const BACKOFF: Duration = Duration::from_secs(1);
@@ -271,17 +272,17 @@ pub fn begin(targets: &[&Target], host: &Host) -> Vec<DeliveryReport> {
 }
 
 fn side_by_side(targets: &[&Target], work: impl Fn(&Target) -> DeliveryReport + Sync) -> Vec<DeliveryReport> {
+    let work = &work;
     std::thread::scope(|scope| {
-        let work = &work;
-        let threads: Vec<_> =
-            targets.iter().map(|target| (*target, scope.spawn(move || work(target)))).collect();
-        let done = |(target, thread): (&Target, std::thread::ScopedJoinHandle<DeliveryReport>)| {
-            thread.join().unwrap_or_else(|_| DeliveryReport {
+        let started: Vec<_> =
+            targets.iter().map(|target| (*target, threads::start(scope, move || work(target)))).collect();
+        let done = |(target, thread): (&Target, threads::Started<DeliveryReport>)| {
+            thread.join().unwrap_or_else(|| DeliveryReport {
                 error: Some("it crashed; please report this".to_owned()),
                 ..DeliveryReport::new(target)
             })
         };
-        threads.into_iter().map(done).collect()
+        started.into_iter().map(done).collect()
     })
 }
 

@@ -9,11 +9,9 @@ mod rclone;
 mod remote;
 mod tool;
 
-use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
 
 use anyhow::{Result, anyhow, bail};
 use serde::{Deserialize, Serialize};
@@ -25,6 +23,7 @@ use crate::model::snapshot::SnapshotId;
 use crate::sys::fs::scratch::Scratch;
 use crate::sys::host::Host;
 use crate::sys::process::signals::check_stopped;
+use crate::sys::process::threads;
 
 pub use crate::store::legacy::Relic;
 
@@ -226,13 +225,9 @@ fn in_batches(
         }
         done
     };
-    thread::scope(|scope| {
-        let running: Vec<_> = (0..readers.min(batches.len())).map(|_| scope.spawn(work)).collect();
-        for reader in running {
-            let done = reader.join().unwrap_or_else(|panic| resume_unwind(panic));
-            done.into_iter().for_each(|(n, heads)| all[n] = Some(heads));
-        }
-    });
+    for (n, heads) in threads::for_each(0..readers.min(batches.len()), |_| work()).into_iter().flatten() {
+        all[n] = Some(heads);
+    }
 
     let why = failed.get().map_or("stopped by a signal", String::as_str);
     let not_read = |batch: &Vec<&FoundFile>| batch.iter().map(|_| Err(anyhow!(why.to_owned()))).collect();

@@ -8,9 +8,7 @@ use std::fs;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{self, RecvTimeoutError};
-use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use rusqlite::types::ValueRef;
@@ -114,25 +112,15 @@ pub(super) fn limited<T>(
     limit: Duration,
     work: impl FnOnce(&Connection) -> Result<T>,
 ) -> Result<T> {
-    const AGAIN: Duration = Duration::from_millis(50);
-    let handle = db.get_interrupt_handle();
-    let (done, waiting) = mpsc::channel::<()>();
-
-    thread::scope(|scope| {
-        let dog = scope.spawn(move || {
-            let mut late = false;
-            // An interruption between two queries is lost, so it is repeated.
-            while waiting.recv_timeout(if late { AGAIN } else { limit }) == Err(RecvTimeoutError::Timeout) {
-                late = true;
-                handle.interrupt();
-            }
-            late
-        });
-        let result = work(db);
-        drop(done);
-        let late = dog.join().unwrap_or_default();
-        if late { result.with_context(|| format!("took longer than {} s", limit.as_secs())) } else { result }
-    })
+    const STEPS: std::ffi::c_int = 1000;
+    let end = Instant::now() + limit;
+    db.progress_handler(STEPS, Some(move || Instant::now() >= end))?;
+    let result = work(db);
+    db.progress_handler(0, None::<fn() -> bool>)?;
+    if Instant::now() < end {
+        return result;
+    }
+    result.with_context(|| format!("took longer than {} s", limit.as_secs()))
 }
 
 /// A view or a virtual table of this name could compute without end and without a limit.

@@ -148,11 +148,12 @@ pub fn run_at(tool: &Path, args: &[String], cmd: &Cmd) -> Result<ProcessOutput> 
 
     // A thread of its own: who reads nothing, or writes before it reads, must not keep us.
     let feeder = child.stdin.take().zip(cmd.stdin.clone()).map(|(mut pipe, data)| {
-        std::thread::spawn(move || {
+        std::thread::Builder::new().spawn(move || {
             // A tool that has read enough closes its end.
             let _ = pipe.write_all(&data);
         })
     });
+    let feeder = feeder.transpose().with_context(|| format!("cannot feed {}", tool.display()))?;
     let status = watch(&mut child, &mut pipes, &group, cmd)?;
     drop(group);
     if let Some(feeder) = feeder.filter(std::thread::JoinHandle::is_finished) {

@@ -60,8 +60,10 @@ pub fn run(scan: &Scan, items: &[&'static Item], progress: &ReadaheadProgress) {
     let files = Mutex::new(files);
 
     std::thread::scope(|scope| {
-        for _ in 0..THREADS {
-            scope.spawn(|| fetch(&files));
+        let fetchers = (0..THREADS)
+            .filter(|_| std::thread::Builder::new().spawn_scoped(scope, || fetch(&files)).is_ok());
+        if fetchers.count() == 0 {
+            return;
         }
         let mut here = 0;
         // The error is only the way out.

@@ -19,6 +19,7 @@ use crate::model::problem::{Fault, FaultKind};
 use crate::model::snapshot::FORMAT;
 use crate::sys::host::Host;
 use crate::sys::process::signals::check_stopped;
+use crate::sys::process::threads;
 use crate::task::scan::archiver::Archiver;
 use crate::task::scan::commands::Inquiry;
 use crate::task::scan::coverage;
@@ -79,7 +80,7 @@ fn read_sources<W: Members>(
     let progress = &ReadaheadProgress::default();
     thread::scope(|scope| {
         for _ in 0..inquiry.workers() {
-            scope.spawn(|| inquiry.work());
+            threads::start(scope, || inquiry.work());
         }
 
         let mut reads_ahead = false;
@@ -88,7 +89,9 @@ fn read_sources<W: Members>(
             progress.passed(found);
             if archiver.is_cold && !reads_ahead {
                 reads_ahead = true;
-                scope.spawn(move || readahead::run(scan, items, progress));
+                // Only a thread of its own can be ahead of this one.
+                let _ =
+                    thread::Builder::new().spawn_scoped(scope, move || readahead::run(scan, items, progress));
             }
             if last != item.id {
                 last = item.id;

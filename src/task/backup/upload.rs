@@ -1,7 +1,6 @@
 //! Upload of a snapshot to all its stores at the same time, then retention on the stores that have it safely.
 //! Not here: the content of the snapshot.
 
-use std::panic::resume_unwind;
 use std::path::Path;
 use std::sync::mpsc;
 use std::thread;
@@ -17,6 +16,7 @@ use crate::store::Store;
 use crate::sys::host::Host;
 use crate::sys::process::lock::Lock;
 use crate::sys::process::signals::check_stopped;
+use crate::sys::process::threads;
 use crate::task::error;
 use crate::task::runs::prune;
 
@@ -47,16 +47,14 @@ impl Upload<'_> {
                     .enumerate()
                     .map(|(n, store)| {
                         let line = line.clone();
-                        scope.spawn(move || {
+                        threads::start(scope, move || {
                             self.to_one(n, store.as_ref(), &|what| drop(line.send(what.to_owned())))
                         })
                     })
                     .collect();
                 drop(line);
                 lines.into_iter().for_each(|what| say(&what));
-                let joined =
-                    running.into_iter().map(|one| one.join().unwrap_or_else(|panic| resume_unwind(panic)));
-                joined.collect()
+                running.into_iter().filter_map(threads::Started::join_or_panic).collect()
             }),
         };
         let is_whole =

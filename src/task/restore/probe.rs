@@ -12,6 +12,7 @@ use crate::sys::host::Host;
 use crate::sys::net::http::{Client, HttpRequest, Site};
 use crate::sys::pmxcfs;
 use crate::sys::process::exec::{Cmd, ToolStatus};
+use crate::sys::process::threads;
 
 /// The time limit of one probe, including the look-up of a name.
 const LIMIT: Duration = Duration::from_secs(3);
@@ -122,9 +123,9 @@ impl Probe {
 /// Asks all at once, so that many take no longer than one. Errors: those that are not good, each with why.
 pub fn ask(host: &Host, probes: &[Probe]) -> Result<(), String> {
     let failed: Vec<String> = std::thread::scope(|scope| {
-        let asked: Vec<_> = probes.iter().map(|probe| scope.spawn(|| probe.ask(host))).collect();
+        let asked: Vec<_> = probes.iter().map(|probe| threads::start(scope, || probe.ask(host))).collect();
         let told = asked.into_iter().zip(probes);
-        let told = told.map(|(asked, probe)| asked.join().unwrap_or_else(|_| Err(probe.told())));
+        let told = told.map(|(asked, probe)| asked.join().unwrap_or_else(|| Err(probe.told())));
         told.filter_map(Result::err).collect()
     });
     if failed.is_empty() { Ok(()) } else { Err(failed.join("; ")) }

@@ -19,6 +19,7 @@ use crate::sys::error_hint;
 use crate::sys::host::Host;
 use crate::sys::mask::mask;
 use crate::sys::process::signals::check_stopped;
+use crate::sys::process::threads;
 
 /// The number of lines of a run that are kept for its message.
 const LINES_MAX: usize = 500;
@@ -66,7 +67,7 @@ impl Channels {
     pub fn around<T>(&self, host: &Host, run: impl FnOnce() -> T) -> (T, Vec<Problem>) {
         let all: Vec<&Target> = self.targets.iter().collect();
         std::thread::scope(|scope| {
-            let begun = scope.spawn(|| notify::begin(&all, host));
+            let begun = threads::start(scope, || notify::begin(&all, host));
             let done = run();
             (done, begun.join().unwrap_or_default().iter().filter_map(problem).collect())
         })

@@ -26,7 +26,7 @@ const SMALL_BYTES: u64 = 1 << 20;
 const XATTRS_MAX_BYTES: usize = 512 << 10;
 /// The size limit of the extended attributes of all files together: they are in the index too, and in JSON four times
 /// as long.
-const ALL_XATTRS_MAX_BYTES: usize = 8 << 20;
+const ALL_XATTRS_MAX_BYTES: usize = 4 << 20;
 const READ_TRIES: usize = 3;
 
 /// Turns what a walk finds into entries of a snapshot.
@@ -245,7 +245,7 @@ impl<W: Members> Archiver<W> {
 
     /// A header has room for so much; some file systems give more.
     fn limit_xattrs(&mut self, entry: &mut Entry) {
-        let size = entry.xattrs.iter().map(|xattr| xattr.name.len() + xattr.value.len()).sum::<usize>();
+        let size = entry.xattrs.iter().map(Xattr::memory).sum::<usize>();
         if size <= XATTRS_MAX_BYTES.min(self.xattrs) {
             self.xattrs -= size;
             return;

@@ -13,7 +13,7 @@ use super::referenced_files;
 use crate::catalog::matcher::{CatalogMatcher, ItemPatterns};
 use crate::catalog::{self, Category, Item, Source};
 use crate::model::facts::Product;
-use crate::model::index::{Absence, EntryKind, Name};
+use crate::model::index::{Absence, ENTRIES_MAX_BYTES, Entry, EntryKind, Name};
 use crate::model::problem::{NOT_SAVED, Problem, without_errno};
 use crate::sys::fs::files::{self, FileNode, Stat};
 use crate::sys::fs::glob::{Pattern, PatternIndex};
@@ -26,11 +26,11 @@ use crate::sys::process::signals::check_stopped;
 /// No configuration is larger; a disk image or a sparse file that strayed into a collected directory is.
 const LARGE_BYTES: u64 = 512 << 20;
 
-/// The room of the items' entries in the index, as `room_for` reckons: some 300 000 files with names as usual, a
-/// hundred times what a host has. A file takes about 1 KiB of memory until the snapshot is read back.
-const ROOM_BYTES: u64 = 192 << 20;
+/// The room of the items' entries, as `Room::take` reckons: what a reader takes, less what attributes and the outputs
+/// of commands may need. Some 90 000 files with names as usual, many times what a host has.
+const ROOM_BYTES: u64 = ENTRIES_MAX_BYTES as u64 - (5 << 20);
 /// One item's part of it, so that a directory of a million files leaves room for all the others.
-const ITEM_ROOM_BYTES: u64 = 64 << 20;
+const ITEM_ROOM_BYTES: u64 = ROOM_BYTES / 4 * 3;
 /// Problems are for a person to read.
 const PROBLEMS_MAX: usize = 1000;
 
@@ -129,12 +129,13 @@ struct Room {
 }
 
 impl Room {
-    /// Takes an entry's part, or says that there is none left. In JSON a byte is six at worst.
+    /// Takes an entry's part, or says that there is none left: never less than `Entry::memory` says of it.
     fn take(&mut self, path: &Path, stat: Option<&Stat>) -> bool {
-        const ENTRY_BYTES: u64 = 256;
+        // Item, owner, group and the hash; a link has none.
+        const ENTRY_BYTES: u64 = size_of::<Entry>() as u64 + 32 + 2 * 48 + 80 + 24;
         let link =
             stat.filter(|stat| stat.node == FileNode::Kept(EntryKind::Symlink)).map_or(0, |stat| stat.size);
-        let cost = ENTRY_BYTES + 6 * (path.as_os_str().len() as u64 + link);
+        let cost = ENTRY_BYTES + path.as_os_str().len() as u64 + link;
         if cost > self.item || cost > self.all {
             return false;
         }

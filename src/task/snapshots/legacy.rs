@@ -2,8 +2,6 @@
 //! removed only on request.
 
 use std::collections::HashMap;
-use std::panic::resume_unwind;
-use std::thread;
 
 use anyhow::{Context, Result};
 use jiff::tz::TimeZone;
@@ -22,6 +20,7 @@ use crate::store::{Relic, Store};
 use crate::sys::host::Host;
 use crate::sys::process::lock::Lock;
 use crate::sys::process::signals::check_stopped;
+use crate::sys::process::threads;
 use crate::task::error;
 
 /// A manifest beside a loose archive is never larger.
@@ -49,14 +48,7 @@ pub fn of_store(store: &dyn Store, host: Option<&str>) -> Result<(Vec<Old>, Vec<
     let told: Vec<Result<Snapshot>> = if readers == 1 {
         read(&relics)
     } else {
-        thread::scope(|scope| {
-            let read = &read;
-            let parts = relics.chunks(relics.len().div_ceil(readers));
-            let running: Vec<_> = parts.map(|part| scope.spawn(move || read(part))).collect();
-            let done =
-                running.into_iter().map(|reader| reader.join().unwrap_or_else(|panic| resume_unwind(panic)));
-            done.flatten().collect()
-        })
+        threads::for_each(relics.chunks(relics.len().div_ceil(readers)), read).into_iter().flatten().collect()
     };
     check_stopped()?;
 

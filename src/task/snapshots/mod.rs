@@ -7,9 +7,7 @@ pub mod store_test;
 pub mod verify;
 
 use std::collections::BTreeMap;
-use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
-use std::thread;
 
 use anyhow::{Context, Result};
 use serde::Serialize;
@@ -21,6 +19,7 @@ use crate::model::legacy::LegacyName;
 use crate::model::problem::{Fault, FaultKind, Problem};
 use crate::model::snapshot::{SUFFIX, Snapshot, SnapshotId};
 use crate::store::{Fetched, FoundFile, Store, Stray};
+use crate::sys::process::threads;
 
 /// The first read of a snapshot; reaches over nearly every manifest.
 const FIRST_READ_BYTES: usize = 4096;
@@ -118,13 +117,7 @@ pub fn heads(store: &dyn Store, found: &[FoundFile]) -> Vec<Result<Head>> {
     if readers == 1 {
         return read(found);
     }
-    thread::scope(|scope| {
-        let parts = found.chunks(found.len().div_ceil(readers));
-        let running: Vec<_> = parts.map(|part| scope.spawn(move || read(part))).collect();
-        let done =
-            running.into_iter().map(|reader| reader.join().unwrap_or_else(|panic| resume_unwind(panic)));
-        done.flatten().collect()
-    })
+    threads::for_each(found.chunks(found.len().div_ceil(readers)), read).into_iter().flatten().collect()
 }
 
 /// Reads a head from its first bytes, or asks the store again when they are too few.
