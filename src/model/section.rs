@@ -81,6 +81,9 @@ impl From<SyntaxError> for Fault {
     }
 }
 
+/// The lines of a file at most: each takes a hundred times its bytes in memory.
+const LINES_MAX: usize = 100_000;
+
 /// The sections of `text` in their order; `file` is the name used in errors.
 ///
 /// No error quotes a value, nor a line that is not understood: it may be a secret.
@@ -91,6 +94,10 @@ pub fn parse(file: &str, text: &str) -> Result<Vec<Section>, SyntaxError> {
     let mut first: HashMap<(String, String), usize> = HashMap::new();
 
     for (number, line) in (1..).zip(text.split('\n')) {
+        if number > LINES_MAX {
+            let error = SyntaxError::new(&file, number, "there are more lines than any host needs");
+            return Err(error.hinted("is it the right file?"));
+        }
         let line = line.strip_suffix('\r').unwrap_or(line);
         let content = line.trim_matches(BLANKS);
         if content.is_empty() || content.starts_with('#') {

@@ -20,7 +20,7 @@ use crate::archive::guard::{Bounded, Hashing, READ_BYTES};
 use crate::archive::seal::{self, HeldFileKey, Opening};
 use crate::archive::tar::TarMember;
 use crate::model::facts::Facts;
-use crate::model::index::{CommandOutput, Entry, EntryKind, Index, Mtime, Name};
+use crate::model::index::{CommandOutput, ENTRIES_MAX, Entry, EntryKind, Index, Mtime, Name};
 use crate::model::legacy::LegacyName;
 use crate::model::problem::Problem;
 use crate::model::snapshot::{FORMAT, Snapshot};
@@ -29,10 +29,14 @@ use crate::sys::process::signals::check_stopped;
 
 /// Far more than any host's configuration, homes included.
 const UNPACKED_MAX_BYTES: u64 = 1 << 40;
-const MEMBERS_MAX: usize = 4_000_000;
-/// What is kept of all members.
-const KEPT_MAX_BYTES: usize = 256 << 20;
-const DEDUP_MAX_BYTES: u64 = 64 << 20;
+/// The memory for all entries until they are the index: then each of them takes as much again.
+const KEPT_MAX_BYTES: usize = 40 << 20;
+/// The memory of an entry in a map of places, beside its name.
+const PLACE_BYTES: usize = 64;
+/// The list of replaced files: some 100 bytes each.
+const DEDUP_MAX_BYTES: u64 = 8 << 20;
+/// Entries of one kind that are told one by one; more are counted.
+const TOLD_MAX: usize = 100;
 /// A file up to here is held while its copies are handed out; for a larger one the archive is read once more.
 const HELD_MAX_BYTES: u64 = 8 << 20;
 /// Copies of one larger file; each costs a pass.
@@ -120,7 +124,9 @@ struct Survey {
     members: Vec<(TarMember, [u8; 32])>,
     places: HashMap<Name, usize>,
     dedup: Option<Vec<Deduped>>,
+    /// Devices, pipes and the like: the first ones, and how many there are.
     odd: Vec<Name>,
+    odd_count: usize,
     kept: usize,
 }
 
@@ -140,14 +146,18 @@ impl Survey {
         check_stopped()?;
         let member = match met {
             TarEvent::Odd(path) => {
-                self.odd.push(path);
+                self.odd_count += 1;
+                self.odd.extend((self.odd_count <= TOLD_MAX).then_some(path));
                 return Ok(());
             }
             TarEvent::Member(member) => member,
         };
-        ensure!(self.members.len() < MEMBERS_MAX, "has more entries than any host has files");
-        self.kept += size_of::<(TarMember, [u8; 32])>() + 2 * member.memory();
-        ensure!(self.kept <= KEPT_MAX_BYTES, "has more names than fit into {KEPT_MAX_BYTES} bytes");
+        // Its name is in `places`, too, and it becomes an entry of the index.
+        self.kept += size_of::<(TarMember, [u8; 32])>() + 2 * member.memory() + PLACE_BYTES;
+        ensure!(
+            self.members.len() < ENTRIES_MAX && self.kept <= KEPT_MAX_BYTES,
+            "has more entries, or longer ones, than any host"
+        );
 
         let mut hashing = Hashing::new(content);
         if member.path.as_bytes() == DEDUP.as_bytes() {
@@ -178,6 +188,7 @@ impl Survey {
             .iter()
             .map(|path| Problem::notice(format!("{path}: is a device or pipe in the archive, skipped")));
         let mut problems: Vec<Problem> = odd.collect();
+        problems.extend(and_more(self.odd_count, "devices or pipes in the archive, skipped"));
         self.check_folders()?;
 
         let copies = if let Some(listed) = self.dedup.take() {
@@ -204,11 +215,13 @@ impl Survey {
         problems: &mut Vec<Problem>,
     ) -> Result<BTreeMap<usize, Vec<usize>>> {
         let mut copies: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        let mut missing = 0;
         for one in listed {
             let path = Name::new(one.path.trim_start_matches("./").trim_start_matches('/'));
             let Some(&at) = self.places.get(&path) else {
-                let what = format!("{path}: is listed as a replaced file, but is missing");
-                problems.push(Problem::notice(what));
+                missing += 1;
+                let what = || format!("{path}: is listed as a replaced file but is missing");
+                problems.extend((missing <= TOLD_MAX).then(|| Problem::notice(what())));
                 continue;
             };
             let first = self.original(at)?;
@@ -222,10 +235,9 @@ impl Survey {
             member.size = size;
             *hash = sha256;
 
-            let of = copies.entry(first).or_default();
-            ensure!(!of.contains(&at), "{}: is listed as replaced twice", member.path);
-            of.push(at);
+            copies.entry(first).or_default().push(at);
         }
+        problems.extend(and_more(missing, "listed as replaced files, but missing"));
         Ok(copies)
     }
 
@@ -288,6 +300,11 @@ impl Survey {
         };
         self.members.iter().filter(|(member, _)| member.kind == EntryKind::Symlink && leads(member)).count()
     }
+}
+
+/// Counts those that were not told one by one.
+fn and_more(count: usize, what: &str) -> Option<Problem> {
+    (count > TOLD_MAX).then(|| Problem::notice(format!("{} more are {what}", count - TOLD_MAX)))
 }
 
 /// Resolves a relative link by its text only; None when it leads outside.

@@ -17,8 +17,12 @@ const BLOCKS: [&str; 2] = ["CUSTOM_BACKUP_PATHS", "BACKUP_BLACKLIST"];
 const ADDING: [&str; 4] =
     ["BACKUP_EXCLUDE_PATTERNS", "CUSTOM_BACKUP_PATHS", "BACKUP_BLACKLIST", "AGE_RECIPIENT"];
 const BASE_DIR: &str = "BASE_DIR";
+/// The legacy program's file has some 300 lines.
+const LINES_MAX: usize = 10_000;
 /// Depth limit of nested references; a loop ends earlier.
 const DEPTH_MAX: usize = 32;
+/// The limit of what one value becomes: names of variables and their texts. A few lines could double it without end.
+const EXPANDED_MAX_BYTES: usize = 256 << 10;
 
 /// Assignment as the legacy loader kept it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,6 +90,10 @@ impl EnvFile {
 
         let mut lines = (1..).zip(text.strip_prefix('\u{feff}').unwrap_or(&text).split('\n'));
         while let Some((number, line)) = lines.next() {
+            if number > LINES_MAX {
+                let what = "has more lines than any configuration of the legacy program";
+                return Err(invalid(number, what, "is it the right file?"));
+            }
             if line.len() > LINE_MAX_BYTES {
                 return Err(invalid(
                     number,
@@ -120,6 +128,14 @@ impl EnvFile {
             let last = text.lines().count();
             env.remark(last, "", "the last line has no line break: is the file complete?", false);
         }
+        for (key, Assigned { line, raw }) in &env.keys {
+            let mut expansion = Expansion::of(key);
+            env.expand(raw, &mut expansion);
+            if expansion.left == 0 {
+                let what = format!("{key} becomes longer than any value when its variables are replaced");
+                return Err(invalid(*line, &what, "write the value without them"));
+            }
+        }
         Ok(env)
     }
 
@@ -146,15 +162,15 @@ impl EnvFile {
     }
 
     fn assign(&mut self, key: String, line: usize, raw: String, block: bool) {
-        let earlier = self.keys.get(&key).cloned();
-        if let Some(earlier) = earlier {
+        if let Some(earlier) = self.keys.get_mut(&key) {
             if ADDING.contains(&&*key) && !block {
-                let joined = format!("{}\n{raw}", earlier.raw);
-                self.keys.insert(key, Assigned { line: earlier.line, raw: joined });
+                earlier.raw.push('\n');
+                earlier.raw.push_str(&raw);
                 return;
             }
             let what = format!("set again in line {line}, and the last one counts");
-            self.remark(earlier.line, &key, what, false);
+            let earlier = earlier.line;
+            self.remark(earlier, &key, what, false);
         }
         self.keys.insert(key, Assigned { line, raw });
     }
@@ -186,15 +202,18 @@ impl EnvFile {
             return Some(OptionValue { name, line: None, text, unknown: Vec::new() });
         }
         let Assigned { line, raw } = self.keys.get(name)?;
-        let mut unknown = BTreeSet::new();
-        let text =
-            if expand { self.expand(raw, &mut vec![name.to_owned()], &mut unknown) } else { raw.clone() };
-        let unknown = unknown.into_iter().collect();
+        let mut expansion = Expansion::of(name);
+        let text = if expand { self.expand(raw, &mut expansion) } else { raw.clone() };
+        let unknown = expansion.unknown.into_iter().collect();
         Some(OptionValue { name: name.to_owned(), line: Some(*line), text: text.trim().to_owned(), unknown })
     }
 
     /// Replaces `${VAR}` and `$VAR` by the install directory, keys of this file or the process, else by nothing.
-    fn expand(&self, raw: &str, within: &mut Vec<String>, unknown: &mut BTreeSet<String>) -> String {
+    fn expand(&self, raw: &str, expansion: &mut Expansion) -> String {
+        expansion.left = expansion.left.saturating_sub(1 + raw.len());
+        if expansion.left == 0 {
+            return String::new();
+        }
         let mut text = String::new();
         let mut rest = raw;
         while let Some(at) = rest.find('$') {
@@ -205,7 +224,9 @@ impl EnvFile {
                 continue;
             };
             if !name.is_empty() {
-                text.push_str(&self.variable(name, within, unknown));
+                let value = self.variable(name, expansion);
+                expansion.left = expansion.left.saturating_sub(value.len());
+                text.push_str(&value);
             }
             rest = after;
         }
@@ -220,24 +241,41 @@ impl EnvFile {
         self.keys.values().any(|assigned| named(&assigned.raw))
     }
 
-    fn variable(&self, name: &str, within: &mut Vec<String>, unknown: &mut BTreeSet<String>) -> String {
+    fn variable(&self, name: &str, expansion: &mut Expansion) -> String {
         if name == BASE_DIR {
             return self.base_dir.clone();
         }
+        let within = &mut expansion.within;
         if within.iter().any(|known| known == name) || within.len() > DEPTH_MAX {
             return String::new();
         }
         if let Some(assigned) = self.keys.get(name) {
             within.push(name.to_owned());
-            let text = self.expand(&assigned.raw, within, unknown);
-            within.pop();
+            let text = self.expand(&assigned.raw, expansion);
+            expansion.within.pop();
             return text;
         }
         let process = self.process.get(name).cloned();
         if process.is_none() && !self.asked {
-            unknown.insert(name.to_owned());
+            expansion.unknown.insert(name.to_owned());
         }
         process.unwrap_or_default()
+    }
+}
+
+/// The replacing of the variables of one value.
+struct Expansion {
+    /// Names of the variables whose values are being replaced.
+    within: Vec<String>,
+    /// Variables without a definition.
+    unknown: BTreeSet<String>,
+    /// Bytes that may still be read; 0 when it was cut short.
+    left: usize,
+}
+
+impl Expansion {
+    fn of(name: &str) -> Self {
+        Self { within: vec![name.to_owned()], unknown: BTreeSet::new(), left: EXPANDED_MAX_BYTES }
     }
 }
 

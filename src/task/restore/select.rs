@@ -25,7 +25,7 @@ const PART_BYTES: u64 = 1 << 20;
 /// The size limit of the database of /etc/pve, when it is to be put in place.
 const DATABASE_BYTES: u64 = 512 << 20;
 /// The size limit of all entries together; what does not fit is only hashed.
-const ALL_BYTES: usize = 96 << 20;
+const ALL_BYTES: usize = 24 << 20;
 
 /// Proves the whole snapshot and picks from it.
 /// Errors: `Verification`; `Usage` for words that name nothing; `NotFound` when nothing is selected.
