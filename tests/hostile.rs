@@ -6,7 +6,7 @@ mod common;
 #[path = "hostile/slash.rs"]
 mod slash;
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -107,6 +107,18 @@ fn bounded(args: &[&OsStr]) -> Output {
         Command::new("sh").args(["-c", &script, "sh"]).arg(common::program()).args(args).output().unwrap();
     assert!(start.elapsed() < LIMIT, "{args:?} took {:?}", start.elapsed());
     done
+}
+
+/// The peak of the memory of the real program, in MiB.
+fn peak(args: &[impl AsRef<OsStr>]) -> (u64, Output) {
+    let time = "import resource, subprocess, sys\n\
+        done = subprocess.run(sys.argv[1:])\n\
+        print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, file=sys.stderr)\n\
+        sys.exit(done.returncode)";
+    let done = Command::new("python3").args(["-c", time]).arg(common::program()).args(args).output().unwrap();
+    let err = String::from_utf8_lossy(&done.stderr);
+    let kib: u64 = err.lines().last().unwrap().parse().unwrap();
+    (kib >> 10, done)
 }
 
 /// Every verb of the real program refuses it before it takes much memory or time.
@@ -325,6 +337,7 @@ impl Forge {
         let name = format!("payload.tar{}", codec(self.codec).ext);
         let mut manifest = self.manifest.clone();
         manifest["codec"]["name"] = self.codec.into();
+        manifest["howto"] = hex(b"read me\n").into();
         manifest["payload"] = json!({ "name": name, "size": stored.len(), "sha256": hex(stored) });
         manifest["counts"] = json!({
             "entries": entries.len(),
@@ -898,7 +911,11 @@ fn attributes_of_all_members_together_are_bounded() {
     let listed = index["entries"][0].clone();
     index["entries"] = vec![listed; MEMBERS + 2].into();
     let size = MEMBERS * (attribute.len() + BLOCK) + payload.len();
-    refused_early(&host, &forge.bundle(&stored, size as u64, &index), "more names and attributes than");
+    refused_early(
+        &host,
+        &forge.bundle(&stored, size as u64, &index),
+        "has 302 entries, but its index lists 2",
+    );
 }
 
 #[test]
@@ -918,6 +935,162 @@ fn a_window_of_2_gib_is_not_granted() {
     refused_early(&host, &forge.bundle(&stored, payload.len() as u64, &index), "too much memory");
 }
 
+/// Reads it by every verb: each says the same, in little memory beyond what the program takes for a small one.
+#[track_caller]
+fn refused_in_little_memory(host: &TestHost, bytes: &[u8], words: &str) {
+    const BEYOND_MIB: u64 = 64;
+    static BASES: OnceLock<Vec<u64>> = OnceLock::new();
+    let small = Place::new(host, &Forge::new().bytes());
+    let place = Place::new(host, bytes);
+    let to = place.dir.join("target");
+    let verbs = |place: &Place| -> [Vec<OsString>; 3] {
+        let snap = || place.snap.clone().into();
+        [
+            vec!["verify".into(), snap()],
+            vec!["show".into(), snap()],
+            vec!["restore".into(), snap(), "--to".into(), to.clone().into()],
+        ]
+    };
+    let bases = BASES.get_or_init(|| verbs(&small).iter().map(|verb| peak(verb).0).collect());
+    let _ = fs::remove_dir_all(&to);
+    for (verb, base) in verbs(&place).iter().zip(bases) {
+        let (most, done) = peak(verb);
+        let said = [done.stdout, done.stderr].concat();
+        let said = String::from_utf8_lossy(&said);
+        assert_eq!(done.status.code(), Some(4), "{verb:?}, {words}: {said}");
+        assert!(said.contains(words), "{verb:?}, {words}: {said}");
+        assert!(most <= base + BEYOND_MIB, "{verb:?}, {words}: {most} MiB, and {base} MiB for a small one");
+    }
+}
+
+/// A payload whose parts repeat: what comes before, a part so many times, what comes after.
+struct Repeated {
+    stored: Vec<u8>,
+    size: usize,
+}
+
+impl Repeated {
+    fn new() -> Self {
+        Self { stored: Vec::new(), size: 0 }
+    }
+
+    fn add(mut self, bytes: &[u8]) -> Self {
+        self.stored.extend(packed(bytes));
+        self.size += bytes.len();
+        self
+    }
+
+    fn times(mut self, count: usize, part: &[u8]) -> Self {
+        const CHUNK_BYTES: usize = 8 * MIB;
+        let each = (CHUNK_BYTES / part.len()).clamp(1, count);
+        let chunk = packed(&part.repeat(each));
+        self.stored.extend(chunk.repeat(count / each));
+        self.size += count / each * each * part.len();
+        self.add(&part.repeat(count % each))
+    }
+}
+
+/// The index of a small snapshot up to a value that is repeated in it, and what stands behind that.
+fn torn_index(edit: impl Fn(&mut Value)) -> (String, String) {
+    let mut index = Forge::new().payload().1;
+    edit(&mut index);
+    let text = index.to_string();
+    let (before, after) = text.split_once("\"@@\"").unwrap();
+    (before.to_owned(), after.to_owned())
+}
+
+#[test]
+fn an_index_of_a_million_empty_words_takes_little_memory() {
+    const WORDS: usize = 20_000_000;
+    let host = TestHost::empty();
+    let forge = Forge::new();
+    let index = forge.payload().1;
+    let front: Vec<u8> = forge.parts.iter().flat_map(|part| part.blocks.clone()).collect();
+    let bomb = |edit: &dyn Fn(&mut Value), word: &str, words: &str| {
+        let (before, after) = torn_index(edit);
+        let count = WORDS * 3 / (word.len() + 1);
+        let size = before.len() + count * (word.len() + 1) + word.len() + after.len();
+        let blank = vec![0; size.next_multiple_of(BLOCK) - size + 2 * BLOCK];
+        let header = header(EntryType::Regular, b".pbx/index.json", b"", size as u64);
+        let payload = Repeated::new()
+            .add(&[&front, &header.as_bytes()[..], before.as_bytes()].concat())
+            .times(count, format!("{word},").as_bytes())
+            .add(&[word.as_bytes(), after.as_bytes(), &blank].concat());
+        assert!(payload.stored.len() < MIB, "{} bytes", payload.stored.len());
+        let bytes = forge.bundle(&payload.stored, payload.size as u64, &index);
+        refused_in_little_memory(&host, &bytes, words);
+    };
+
+    let rest = "has more to tell beside its entries than any host";
+    let long = "has a longer value than any host";
+    bomb(&|index| index["facts"]["looked-at"] = json!(["@@"]), "\"\"", long);
+    bomb(&|index| index["unknown"] = json!(["@@"]), "[]", long);
+    bomb(&|index| index["absent"] = json!(["@@"]), r#"{"item":""}"#, long);
+    bomb(&|index| index["problems"] = json!(["@@"]), r#"{"severity":"notice","what":""}"#, long);
+    bomb(&|index| index["entries"][0]["xattrs"] = json!(["@@"]), r#"{"name":"","value":[]}"#, long);
+    bomb(&|index| index["entries"][1]["path"] = json!(["@@"]), "1", long);
+    bomb(&|index| index["@@"] = json!(1), "\"b\":2", rest);
+    let other = r#"{"item":"","path":"a","kind":"dir","mode":0,"uid":0,"gid":0,"mtime":[0,0]}"#;
+    bomb(&|index| index["entries"] = json!(["@@"]), other, "a: is only in the index");
+}
+
+#[test]
+fn a_million_entries_take_little_memory() {
+    let host = TestHost::empty();
+    let forge = Forge::new();
+    let index = forge.payload().1;
+    let mut tail = member(EntryType::Regular, b".pbx/index.json", b"", index.to_string().as_bytes());
+    tail.extend([0; 2 * BLOCK]);
+    let more = "has more entries than any host";
+    let mut payload = Repeated::new();
+    let mut blocks = Vec::new();
+    for n in 0..120_000 {
+        let mut part = header(EntryType::Regular, format!("etc/{n}").as_bytes(), b"", 0);
+        part.set_cksum();
+        blocks.extend_from_slice(part.as_bytes());
+    }
+    payload = payload.add(&blocks).add(&tail);
+    let mut text = forge.bundle(&payload.stored, payload.size as u64, &index);
+    refused_in_little_memory(&host, &text, "has more entries than its manifest says");
+
+    let many = Forge::new().manifest(|manifest| manifest["counts"]["entries"] = 1_000_000.into());
+    text = many.bundle(&payload.stored, payload.size as u64, &index);
+    refused_in_little_memory(&host, &text, more);
+}
+
+#[test]
+fn as_many_entries_as_a_host_may_have_are_read_in_little_memory() {
+    const COUNT: usize = 100_000;
+    let host = TestHost::empty();
+    let forge =
+        Forge::new().with((0..COUNT).map(|n| file(&format!("etc/some-folder/and-a-file-{n}.conf"), "")));
+    let place = Place::new(&host, &forge.bytes());
+    let (base, _) = peak(&[OsStr::new("verify"), Place::new(&host, &Forge::new().bytes()).snap.as_os_str()]);
+    let (most, done) = peak(&[OsStr::new("verify"), place.snap.as_os_str()]);
+    assert_eq!(done.status.code(), Some(0), "{}", String::from_utf8_lossy(&done.stderr));
+    assert!(most <= base + 64, "{most} MiB, and {base} MiB for a small one");
+}
+
+#[test]
+fn two_gib_of_small_files_take_little_memory() {
+    let host = TestHost::empty();
+    let forge = Forge::new();
+    let index = forge.payload().1;
+    let mut payload = Repeated::new();
+    let zeros = packed(&vec![0; 256 << 10]);
+    for n in 0..8192 {
+        payload =
+            payload.add(header(EntryType::Regular, format!("etc/{n}").as_bytes(), b"", 256 << 10).as_bytes());
+        payload.stored.extend_from_slice(&zeros);
+        payload.size += 256 << 10;
+    }
+    let text = member(EntryType::Regular, b".pbx/index.json", b"", index.to_string().as_bytes());
+    let payload = payload.add(&text).add(&[0; 2 * BLOCK]);
+    let forge = Forge::new().manifest(|manifest| manifest["counts"]["entries"] = 8192.into());
+    let bytes = forge.bundle(&payload.stored, payload.size as u64, &index);
+    refused_in_little_memory(&host, &bytes, "etc: is only in the index");
+}
+
 // Index and manifest
 
 #[test]
@@ -929,6 +1102,8 @@ fn the_index_is_the_last_member_and_lists_what_is_there() {
 
     let mut behind = Forge::new();
     behind.behind = vec![file("etc/late", "late")];
+    damaged(&host, &behind.bytes(), "etc/late: is only in the index");
+    behind.behind[0].entry = None;
     damaged(&host, &behind.bytes(), "etc/late: is after the index");
 
     // Behind the end of the archive, where a patient reader would still find it.

@@ -288,9 +288,29 @@ fn an_immutable_file_is_saved_and_an_immutable_store_is_told() {
 
 // Too much of it
 
+/// strace answers EAGAIN to the start of every thread from the n-th on; processes start as ever.
+#[test]
+fn a_thread_that_cannot_be_started_costs_time_and_no_more() {
+    for n in 1..=12 {
+        let host = host();
+        host.write("srv/a", "some text");
+        host.configure("backup: main\n\tinclude /srv\n\tcompression zstd\n\tcompression-threads 2\n");
+        let inject = format!("inject=clone3:error=EAGAIN:when={n}+");
+        let without = ["strace", "-qq", "-f", "-o", "/dev/null", "-e", "trace=clone3", "-e", &inject];
+        for args in [&["backup"][..], &["verify", "latest"], &["list"], &["restore", "latest", "--dry-run"]] {
+            let done = real(&host, &without, args);
+            let (code, err) = (done.status.code(), text(&done.stderr));
+            assert!(matches!(code, Some(0 | 3)), "{args:?} without thread {n}: {code:?} {err}");
+            assert!(!err.contains("panicked"), "{args:?} without thread {n}: {err}");
+        }
+        let work = host.root.join("var/lib/proxmox-backup-extra/work");
+        assert!(fs::read_dir(work).into_iter().flatten().next().is_none(), "without thread {n}");
+    }
+}
+
 #[test]
 fn a_folder_without_measure_takes_neither_the_memory_nor_the_place_of_the_others() {
-    const FILES: usize = 45_000;
+    const FILES: usize = 60_000;
     let host = host();
     // Long names, so that fewer of them are too many.
     let many = host.root.join("srv/many");

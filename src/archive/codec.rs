@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 
 use anyhow::{Context, Result};
 use liblzma::stream::{CONCATENATED, LzmaOptions, MtStreamBuilder, PRESET_EXTREME, Stream};
-use zstd::stream::raw::{self, Operation};
+use zstd::stream::raw;
 use zstd::stream::zio;
 use zstd::zstd_safe::CParameter;
 
@@ -203,40 +203,62 @@ const ZSTD_JOB_BYTES: u32 = 1 << 20;
 /// The first level that is worth its time only when a job is larger than the window.
 const ZSTD_LARGE_WINDOW_LEVEL: i32 = 10;
 
-fn zstd_encoder(sink: Sink, with: &Compression) -> io::Result<zio::Writer<Sink, raw::Encoder<'static>>> {
-    let encoder = if with.threads > 1 { zstd_workers(with) } else { None };
-    let encoder = match encoder {
-        Some(encoder) => encoder,
-        None => zstd_alone(with)?,
-    };
-    Ok(zio::Writer::new(sink, encoder))
+type ZstdWriter = zio::Writer<Sink, raw::Encoder<'static>>;
+
+/// An encoder whose threads start with the first bytes; without them it goes on alone.
+struct ZstdEncoder {
+    writer: Option<ZstdWriter>,
+    /// How to go on alone, as long as nothing was written.
+    alone: Option<Compression>,
 }
 
-fn zstd_alone(with: &Compression) -> io::Result<raw::Encoder<'static>> {
+fn zstd_encoder(sink: Sink, with: &Compression) -> io::Result<ZstdEncoder> {
+    let writer = Some(zio::Writer::new(sink, zstd_raw(with, with.threads)?));
+    Ok(ZstdEncoder { writer, alone: Some(with.clone()).filter(|with| with.threads > 1) })
+}
+
+fn zstd_raw(with: &Compression, threads: u32) -> io::Result<raw::Encoder<'static>> {
     let mut encoder = raw::Encoder::new(with.level)?;
     encoder.set_parameter(CParameter::ChecksumFlag(true))?;
+    if threads > 1 {
+        encoder.set_parameter(CParameter::NbWorkers(threads))?;
+        if with.level < ZSTD_LARGE_WINDOW_LEVEL {
+            encoder.set_parameter(CParameter::JobSize(ZSTD_JOB_BYTES))?;
+        }
+    }
     Ok(encoder)
 }
 
-/// Starts an encoder with its threads. None: the system does not give them.
-fn zstd_workers(with: &Compression) -> Option<raw::Encoder<'static>> {
-    let mut encoder = zstd_alone(with).ok()?;
-    encoder.set_parameter(CParameter::NbWorkers(with.threads)).ok()?;
-    if with.level < ZSTD_LARGE_WINDOW_LEVEL {
-        encoder.set_parameter(CParameter::JobSize(ZSTD_JOB_BYTES)).ok()?;
+impl ZstdEncoder {
+    fn writer(&mut self) -> io::Result<&mut ZstdWriter> {
+        self.writer.as_mut().ok_or_else(|| io::ErrorKind::BrokenPipe.into())
     }
-
-    // They start at the first call, even one without data; nothing comes out of it.
-    let mut nothing = [0; 64];
-    let mut out = raw::OutBuffer::around(&mut nothing[..]);
-    encoder.run(&mut raw::InBuffer::around(&[]), &mut out).ok()?;
-    (out.pos() == 0).then_some(encoder)
 }
 
-impl Encode for zio::Writer<Sink, raw::Encoder<'static>> {
+impl Write for ZstdEncoder {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        let written = self.writer()?.write(data);
+        let Some(alone) = self.alone.take_if(|_| !data.is_empty()) else { return written };
+        if written.is_err()
+            && let Some(writer) = self.writer.take()
+        {
+            let (sink, _) = writer.into_inner();
+            self.writer = Some(zio::Writer::new(sink, zstd_raw(&alone, 1)?));
+            return self.writer()?.write(data);
+        }
+        written
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.writer()?.flush()
+    }
+}
+
+impl Encode for ZstdEncoder {
     fn finish(mut self: Box<Self>) -> io::Result<Sink> {
-        zio::Writer::finish(&mut self)?;
-        Ok(self.into_inner().0)
+        self.writer()?.finish()?;
+        let writer = self.writer.ok_or(io::ErrorKind::BrokenPipe)?;
+        Ok(writer.into_inner().0)
     }
 }
 

@@ -96,17 +96,14 @@ impl JsonText<'_> {
     /// Returns the next byte that is not blank, without passing it.
     fn peek(&mut self) -> Result<Option<u8>> {
         loop {
-            match self.block[self.at..].iter().position(|byte| !byte.is_ascii_whitespace()) {
-                Some(blanks) => {
-                    self.at += blanks;
-                    return Ok(Some(self.block[self.at]));
+            while let Some(byte) = self.block.get(self.at) {
+                if !byte.is_ascii_whitespace() {
+                    return Ok(Some(*byte));
                 }
-                None => {
-                    self.at = self.block.len();
-                    if !self.fill()? {
-                        return Ok(None);
-                    }
-                }
+                self.at += 1;
+            }
+            if !self.fill()? {
+                return Ok(None);
             }
         }
     }

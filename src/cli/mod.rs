@@ -30,7 +30,7 @@ use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use anyhow::{Context, Result};
 use clap::Parser;
@@ -66,7 +66,11 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> i32 {
     crate::sys::process::signals::catch_signals();
     // Standard error is not locked: a thread that logs, or panics, would wait for the end of the program.
     let (stdout, mut stderr) = (io::stdout(), io::stderr());
-    let world = AppEnv { exec: None, now: Timestamp::now(), out: &mut stdout.lock(), err: &mut stderr };
+    let Ok(now) = Timestamp::try_from(SystemTime::now()) else {
+        let _ = writeln!(stderr, "error: the clock is beyond the year 9999\nhint: set it");
+        return Exit::Failed as i32;
+    };
+    let world = AppEnv { exec: None, now, out: &mut stdout.lock(), err: &mut stderr };
     run(args, world) as i32
 }
 

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::legacy::{self, Relic};
 use super::tool::{transfer_limit, usage};
-use super::{Fetched, FoundFile, PutResult, Store, Stray, bounded, in_batches};
+use super::{Fetched, FoundFile, PutResult, Store, Stray, bounded, check_count, in_batches};
 use crate::model::problem::{Fault, Problem};
 use crate::model::report::Medium;
 use crate::model::section::Section;
@@ -490,6 +490,7 @@ fn scan(dir: &Path, host: Option<&str>, owners: &Owners, found: &mut Vec<FoundFi
         if meta.is_file() {
             let stray = (!owners.trust(dir_owner, meta.uid())).then_some(Stray::Owner);
             found.push(FoundFile { stray, ..FoundFile::new(id, meta.size()) });
+            check_count(found.len())?;
         }
     }
     Ok(())

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
+use super::check_count;
 use crate::model::legacy::{LegacyName, SIDECARS};
 use crate::sys::fs::files;
 
@@ -57,8 +58,10 @@ pub fn files(top: &Path) -> io::Result<BTreeMap<String, u64>> {
         let kind = entry.file_type()?;
         if kind.is_dir() {
             folders.push(name);
+            check_count(folders.len())?;
         } else if kind.is_file() && is_part(&name) {
             found.insert(name, entry.metadata()?.len());
+            check_count(found.len())?;
         }
     }
 
@@ -72,6 +75,7 @@ pub fn files(top: &Path) -> io::Result<BTreeMap<String, u64>> {
             let Ok(name) = entry.file_name().into_string() else { continue };
             if is_part(&name) && entry.file_type()?.is_file() {
                 found.insert(format!("{folder}/{name}"), entry.metadata()?.len());
+                check_count(found.len())?;
             }
         }
     }

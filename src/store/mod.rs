@@ -9,6 +9,7 @@ mod rclone;
 mod remote;
 mod tool;
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -194,6 +195,17 @@ pub fn open(section: &Section, host: &Host) -> Result<Box<dyn Store>> {
         Some(kind) => (kind.open)(section, host),
         None => Err(Fault::usage(format!("{}: unknown kind of store", section.kind)).into()),
     }
+}
+
+/// Snapshots of a store at most: of a thousand hosts, two hundred each.
+const SNAPSHOTS_MAX: usize = 200_000;
+
+/// Errors: there are more of them than any store has.
+fn check_count(count: usize) -> io::Result<()> {
+    if count > SNAPSHOTS_MAX {
+        return Err(io::Error::other(format!("has more than {SNAPSHOTS_MAX} entries, more than any store")));
+    }
+    Ok(())
 }
 
 /// A folder named on the command line, as a store of its own.

@@ -259,9 +259,7 @@ impl Pbs {
         command.extend(["--output-format", "json"]);
         let output = self.tool.run(&self.args(&command), self.limit(), LISTING_MAX_BYTES)?;
         match output.status {
-            ToolStatus::Exit(0) => serde_json::from_slice(&output.stdout).with_context(|| {
-                format!("store '{}': the list from the client is not JSON", self.tool.store)
-            }),
+            ToolStatus::Exit(0) => self.tool.json(&output, "the list from the client"),
             _ => Err(self.tool.failed("list its snapshots", &output)),
         }
     }

@@ -149,8 +149,7 @@ impl Rclone {
         let command = [&["lsjson", place, "--files-only", "--no-modtime", "--no-mimetype"], words].concat();
         let output = self.run(&command, self.limit(), LISTING_MAX_BYTES)?;
         match output.status {
-            ToolStatus::Exit(0) => serde_json::from_slice(&output.stdout)
-                .with_context(|| format!("store '{}': the list from rclone is not JSON", self.tool.store)),
+            ToolStatus::Exit(0) => self.tool.json(&output, "the list from rclone"),
             NO_FOLDER => Ok(Vec::new()),
             _ => Err(self.tool.failed(&format!("list {place}"), &output)),
         }
@@ -167,9 +166,10 @@ impl Rclone {
         let output = self.run(&command, self.limit(), SAID_MAX_BYTES)?;
         match output.status {
             // Object stores have a folder of every name.
-            ToolStatus::Exit(0) => serde_json::from_slice::<Listed>(&output.stdout)
-                .map(|one| Some(one).filter(|one| !one.is_dir))
-                .with_context(|| format!("store '{}': the answer of rclone is not JSON", self.tool.store)),
+            ToolStatus::Exit(0) => {
+                let one: Listed = self.tool.json(&output, "the answer of rclone")?;
+                Ok(Some(one).filter(|one| !one.is_dir))
+            }
             NO_FOLDER | NO_FILE => Ok(None),
             _ => Err(self.tool.failed(&format!("look at {place}"), &output)),
         }

@@ -4,7 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+use serde::de::DeserializeOwned;
 
 use crate::model::problem::Fault;
 use crate::model::secret::Secret;
@@ -17,8 +18,8 @@ use crate::sys::process::signals::check_stopped;
 const SAID_MAX_CHARS: usize = 400;
 /// The most output of a program, unless it is a listing.
 pub(super) const SAID_MAX_BYTES: usize = 1 << 20;
-/// A listing of a thousand hosts with a hundred snapshots each is a quarter of this.
-pub(super) const LISTING_MAX_BYTES: usize = 64 << 20;
+/// A listing of a thousand hosts with a hundred snapshots each.
+pub(super) const LISTING_MAX_BYTES: usize = 16 << 20;
 /// A transfer that is slower is given up: the limit of a transfer grows with its bytes.
 pub(super) const SLOWEST_BYTES_PER_SECOND: u64 = 16 << 10;
 /// Shorter words would tear holes into every message.
@@ -41,6 +42,13 @@ pub(super) struct Tool {
 }
 
 impl Tool {
+    /// Parses an answer. `what` names it in errors, as in "the list from rclone". Errors: it was longer than the limit.
+    pub fn json<T: DeserializeOwned>(&self, output: &ProcessOutput, what: &str) -> Result<T> {
+        ensure!(!output.truncated, "store '{}': {what} is longer than that of any store", self.store);
+        serde_json::from_slice(&output.stdout)
+            .with_context(|| format!("store '{}': {what} is not JSON", self.store))
+    }
+
     /// Runs the program to its end. Errors: it is not there, it was stopped, it did not end within `limit`.
     /// Its exit status is for the caller to judge.
     pub fn run(&self, args: &[String], limit: Duration, max_bytes: usize) -> Result<ProcessOutput> {

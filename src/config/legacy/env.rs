@@ -494,6 +494,22 @@ mod tests {
     }
 
     #[test]
+    fn what_grows_without_measure_is_an_error() {
+        let error =
+            |text: &str| format!("{:#}", EnvFile::parse("f", text.as_bytes(), "/", None).unwrap_err());
+        let doubled = |last: &str| {
+            let lines = (0..30).map(|n| format!("A{n}=$A{m}$A{m}\n", m = n + 1));
+            lines.collect::<String>() + &format!("A30={last}\n")
+        };
+        for last in ["x", ""] {
+            assert!(error(&doubled(last)).contains("becomes longer than any value"));
+        }
+        assert!(error(&"A=1\n".repeat(LINES_MAX + 1)).contains("has more lines than any"));
+        let adding = "AGE_RECIPIENT=x\n".repeat(LINES_MAX - 1);
+        assert_eq!(read(&adding, "AGE_RECIPIENT").len(), 2 * LINES_MAX - 3);
+    }
+
+    #[test]
     fn variables_are_expanded() {
         let text = "BASE_DIR=/wrong\nA=${BASE_DIR}/x$B.y\nB=b${C}\nC=$C$A\nD='${HOME}'\nE=5$ ${}\n";
         assert_eq!(read(text, "A"), "/opt/proxsave/xb.y");

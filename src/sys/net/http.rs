@@ -18,11 +18,35 @@ use rustls::{
     StreamOwned, WantsVerifier,
 };
 use sha2::{Digest, Sha256};
-use ureq::unversioned::resolver::DefaultResolver;
+use ureq::config::Config;
+use ureq::http::Uri;
+use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{
     Buffers, ConnectionDetails, Connector, Either, LazyBuffers, NextTimeout, TcpConnector, Transport,
     TransportAdapter,
 };
+
+/// Looks a name up in a thread of its own, which ends no later than the process. ureq's own look-up would panic when
+/// there is no thread for it.
+#[derive(Debug)]
+struct Lookup;
+
+impl Resolver for Lookup {
+    fn resolve(
+        &self,
+        uri: &Uri,
+        config: &Config,
+        timeout: NextTimeout,
+    ) -> Result<ResolvedSocketAddrs, ureq::Error> {
+        let never =
+            NextTimeout { after: ureq::unversioned::transport::time::Duration::NotHappening, ..timeout };
+        let (done, wait) = std::sync::mpsc::sync_channel(1);
+        let (uri, config) = (uri.clone(), config.clone());
+        std::thread::Builder::new()
+            .spawn(move || drop(done.send(DefaultResolver::default().resolve(&uri, &config, never))))?;
+        wait.recv_timeout(*timeout.after).map_err(|_| ureq::Error::Timeout(timeout.reason))?
+    }
+}
 
 /// SHA-256 of a certificate (DER), shown as Proxmox shows it: upper-case hex pairs with colons.
 #[derive(Clone, PartialEq, Eq, serde::Deserialize)]
@@ -188,7 +212,7 @@ impl Client {
             .user_agent(concat!("pbx-config/", env!("CARGO_PKG_VERSION")))
             .build();
         let connector = TcpConnector::default().chain(Tls(Arc::new(tls)));
-        Self(ureq::Agent::with_parts(config, connector, DefaultResolver::default()))
+        Self(ureq::Agent::with_parts(config, connector, Lookup))
     }
 
     /// `limit` is for all of it, from the name's look-up to the last byte; a body over `max_bytes` is an error.

@@ -1,5 +1,7 @@
 //! The name of a new snapshot: its time is above every one that was given before, whatever the clock says.
 
+use std::collections::HashSet;
+
 use anyhow::{Context, Result};
 use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
@@ -47,7 +49,8 @@ pub fn next(
         found.iter().filter(|found| found.stray.is_none()).map(|found| found.id.clone()).collect();
     names.extend(given(host, others).into_iter().filter(|id| id.host() == node));
     let mut id = above(&names, &now);
-    while found.iter().any(|found| found.id == id) && id.next() != id {
+    let taken: HashSet<&SnapshotId> = found.iter().map(|found| &found.id).collect();
+    while taken.contains(&id) && id.next() != id {
         id = id.next();
     }
 

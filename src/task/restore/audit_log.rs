@@ -3,6 +3,7 @@
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
+use std::time::SystemTime;
 
 use anyhow::{Context, Result};
 use jiff::Timestamp;
@@ -37,8 +38,9 @@ pub struct Line {
 
 /// Appends a line. Errors are a problem of the record, never of what was done.
 pub fn note(host: &Host, verb: &str, record: &RestoreRecord, result: &str) -> Option<Problem> {
+    let now = Timestamp::try_from(SystemTime::now()).unwrap_or(host.now);
     let line = Line {
-        at: Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+        at: now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
         verb: verb.to_owned(),
         id: record.id.clone(),
         snapshot: record.snapshot.to_string(),

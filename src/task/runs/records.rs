@@ -17,6 +17,8 @@ const SUFFIX: &str = ".json";
 const ID_TIME: &str = "%Y%m%dT%H%M%SZ";
 /// A year of nightly runs with their weekly verification.
 const RECORDS_MAX: usize = 500;
+/// Names of records that are looked at.
+const NAMES_MAX: usize = 10 * RECORDS_MAX;
 const RECORDS_MAX_BYTES: u64 = 32 << 20;
 /// A record beyond loses problems, the last ones first.
 const RECORD_MAX_BYTES: usize = 512 << 10;
@@ -89,17 +91,28 @@ fn names(dir: &Path) -> Result<Vec<String>> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries.with_context(|| format!("cannot read {}", dir.display()))?,
     };
-    let mut found: Vec<(String, SystemTime)> = entries
-        .flatten()
-        .filter_map(|entry| {
-            let name = entry.file_name().into_string().ok()?;
-            let written = entry.metadata().and_then(|meta| meta.modified()).unwrap_or(SystemTime::UNIX_EPOCH);
-            (name.ends_with(SUFFIX) && !name.starts_with('.')).then_some((name, written))
-        })
-        .collect();
+    let records = entries.flatten().filter_map(|entry| {
+        let name = entry.file_name().into_string().ok()?;
+        let written = entry.metadata().and_then(|meta| meta.modified()).unwrap_or(SystemTime::UNIX_EPOCH);
+        (name.ends_with(SUFFIX) && !name.starts_with('.')).then_some((name, written))
+    });
+
+    let mut found: Vec<(String, SystemTime)> = Vec::new();
+    for record in records {
+        found.push(record);
+        // Old ones beyond those that are kept anyway are nobody's business, however many there are.
+        if found.len() >= 2 * NAMES_MAX {
+            sort(&mut found);
+            found.truncate(NAMES_MAX);
+        }
+    }
+    sort(&mut found);
+    Ok(found.into_iter().map(|(name, _)| name).collect())
+}
+
+fn sort(found: &mut [(String, SystemTime)]) {
     let begin = |name: &str| name.split('-').next().unwrap_or_default().to_owned();
     found.sort_by_cached_key(|(name, written)| std::cmp::Reverse((begin(name), *written)));
-    Ok(found.into_iter().map(|(name, _)| name).collect())
 }
 
 /// Newest first. One that cannot be read is left out: it is told of no run.
