@@ -2,7 +2,7 @@
 //! snapshot's own word is not believed: a path that is not its item's, or that an item leaves out, is skipped with a
 //! reason.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use anyhow::Result;
@@ -48,17 +48,16 @@ pub fn pick(chosen: &ChosenSnapshot, request: &RestoreRequest) -> Result<(Select
         check_stopped()
     })?;
 
-    let folders = index.entries.iter().filter(|entry| entry.kind == EntryKind::Dir);
     let mut picked = SelectedEntries {
         id: index.id.clone(),
         facts: index.facts,
         wanted: Vec::new(),
         skipped: Vec::new(),
-        folders: folders.map(|entry| (entry.path.clone(), entry.clone())).collect(),
+        folders: HashMap::new(),
         parts: Vec::new(),
         contents,
     };
-    filter.fill(&mut picked, &index.entries);
+    filter.fill(&mut picked, index.entries);
     if picked.wanted.is_empty() && picked.skipped.is_empty() && request.objects.is_empty() {
         let fault = Fault::new(FaultKind::NotFound, format!("nothing in {} is selected", picked.id));
         return Err(fault.hint("see `pbx-config show SNAP --files`").into());
@@ -110,21 +109,24 @@ impl<'a> Filter<'a> {
     }
 
     /// Picks from the entries of a snapshot.
-    fn fill(&self, picked: &mut SelectedEntries, entries: &[Entry]) {
-        let firsts: HashMap<&Name, &Entry> = entries.iter().map(|entry| (&entry.path, entry)).collect();
+    fn fill(&self, picked: &mut SelectedEntries, entries: Vec<Entry>) {
+        let firsts = first_names(&entries);
         for entry in entries {
-            if entry.kind == EntryKind::File
+            let is_taken = self.takes(&entry);
+            if entry.kind == EntryKind::Dir {
+                picked.folders.insert(entry.path.clone(), entry.clone());
+            } else if entry.kind == EntryKind::File
                 && self.may_have_objects(&entry.path)
-                && let Ok(item) = owner(entry)
+                && let Ok(item) = owner(&entry)
             {
-                picked.parts.push(wanted(entry, item, true, &firsts));
+                picked.parts.push(wanted(entry.clone(), item, true, &firsts));
             }
-            if !self.takes(entry) {
+            if !is_taken {
                 continue;
             }
             let is_exact = self.request.paths.iter().any(|word| is_path_of(word, entry.path.as_path()));
             let is_named = is_exact || self.request.selection.only.contains(&entry.item);
-            match owner(entry) {
+            match owner(&entry) {
                 // A directory on the way to an item's files is made when they need it.
                 Err(_) if entry.kind == EntryKind::Dir => {}
                 Ok(item) => {
@@ -133,7 +135,7 @@ impl<'a> Filter<'a> {
                 }
                 Err(reason) => {
                     let hint = "use `pbx-config cat SNAP PATH` to put it in place by hand".to_owned();
-                    skip_entry(&mut picked.skipped, entry, is_named, reason, Some(hint));
+                    skip_entry(&mut picked.skipped, &entry, is_named, reason, Some(hint));
                 }
             }
         }
@@ -145,16 +147,28 @@ fn is_path_of(word: &str, path: &Path) -> bool {
     !word.contains(['*', '?', '[']) && Path::new(word.trim_start_matches('/')) == path
 }
 
+/// Finds the entries that others are second names of.
+fn first_names(entries: &[Entry]) -> HashMap<Name, Entry> {
+    let links = entries.iter().filter(|entry| entry.kind == EntryKind::Hardlink);
+    let targets: HashSet<&Name> = links.filter_map(|entry| entry.link.as_ref()).collect();
+    let firsts = entries.iter().filter(|entry| targets.contains(&entry.path));
+    firsts.map(|entry| (entry.path.clone(), entry.clone())).collect()
+}
+
 /// Selects an entry. A second name of a file comes back as a file of its own: to link across what changes and what
 /// stays would tie together what is not tied here.
-fn wanted(entry: &Entry, item: &'static Item, is_named: bool, all: &HashMap<&Name, &Entry>) -> SelectedEntry {
-    let mut entry = entry.clone();
+fn wanted(
+    mut entry: Entry,
+    item: &'static Item,
+    is_named: bool,
+    firsts: &HashMap<Name, Entry>,
+) -> SelectedEntry {
     item.id.clone_into(&mut entry.item);
     let mut content = Content::None;
     if entry.kind == EntryKind::File {
         content = Content::Entry(entry.path.clone());
     } else if let (EntryKind::Hardlink, Some(first)) = (entry.kind, entry.link.clone())
-        && let Some(source) = all.get(&first)
+        && let Some(source) = firsts.get(&first)
     {
         entry.link = None;
         (entry.kind, entry.size) = (EntryKind::File, source.size);

@@ -3,6 +3,7 @@
 
 use std::collections::HashSet;
 use std::fs;
+use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -67,17 +68,21 @@ pub fn run(chosen: &ChosenSnapshot, request: &ExtractRequest) -> Result<Extracte
     let to = resolve(&request.to).map_err(|error| cannot_make(&request.to, error))?;
     check_target(&to)?;
 
-    let proven = verify::verify(chosen)?;
-    let entries = plan(&proven.index, request);
-    if entries.is_empty() {
-        let fault = Fault::not_found(format!("nothing in {} is selected", proven.index.id));
+    let index = verify::verify(chosen)?.index;
+    let keys = RandomState::new();
+    let wanted: HashSet<u64> =
+        plan(&index, request).into_iter().map(|entry| keys.hash_one(&entry.path)).collect();
+    if wanted.is_empty() {
+        let fault = Fault::not_found(format!("nothing in {} is selected", index.id));
         return Err(fault.hint("see `pbx-config show SNAP --files`").into());
     }
+    // It is read once more, with an index of its own; until then, hashes are all that is kept of the names.
+    drop(index);
 
     let is_current = is_current(&to);
     let mut staging = Staging::new(&to).map_err(|error| cannot_make(&to, error))?;
     let mut problems = std::mem::take(&mut staging.problems);
-    let (made, met) = fill(chosen, staging.dir(), &to, entries)?;
+    let (index, met) = fill(chosen, staging.dir(), &to, &|path| wanted.contains(&keys.hash_one(path)))?;
     staging.become_target().map_err(|error| cannot_make(&to, error))?;
     problems.extend(met);
     if is_current {
@@ -86,10 +91,10 @@ pub fn run(chosen: &ChosenSnapshot, request: &ExtractRequest) -> Result<Extracte
     }
 
     Ok(Extracted {
-        id: proven.index.id.clone(),
+        id: index.id,
         to: request.to.as_path().into(),
-        entries: made.len() as u64,
-        bytes: made.iter().map(|entry| entry.size).sum(),
+        entries: index.entries.len() as u64,
+        bytes: index.entries.iter().map(|entry| entry.size).sum(),
         problems,
     })
 }
@@ -135,22 +140,21 @@ pub(crate) fn cannot_make(to: &Path, error: io::Error) -> anyhow::Error {
     anyhow::Error::from(error).context(fault)
 }
 
-/// Writes the entries; returns those that were made and the problems on the way.
-fn fill<'a>(
+/// Writes the entries; returns an index of those that were made, and the problems on the way.
+fn fill(
     chosen: &ChosenSnapshot,
     target: &ContainedDir,
     to: &Path,
-    mut entries: Vec<&'a Entry>,
-) -> Result<(Vec<&'a Entry>, Vec<Problem>)> {
-    let wanted: HashSet<&Name> = entries.iter().map(|entry| &entry.path).collect();
+    is_wanted: &dyn Fn(&Name) -> bool,
+) -> Result<(Index, Vec<Problem>)> {
     let mut left_out: HashSet<Name> = HashSet::new();
     let mut problems = Vec::new();
     let mut archive = chosen.open()?;
     let id = archive.snapshot().id.clone();
 
-    archive.read(&chosen.path, &mut |entry, content| {
+    let mut index = archive.read(&chosen.path, &mut |entry, content| {
         check_stopped()?;
-        if !wanted.contains(&entry.path) {
+        if !is_wanted(&entry.path) {
             return Ok(());
         }
         let first_left_out = entry.kind == EntryKind::Hardlink
@@ -168,9 +172,9 @@ fn fill<'a>(
             made => made.with_context(|| format!("cannot write {}", to.join(entry.path.as_path()).display())),
         }
     })?;
-    entries.retain(|entry| !left_out.contains(&entry.path));
-    problems.extend(finish(target, to, &entries)?);
-    Ok((entries, problems))
+    index.entries.retain(|entry| is_wanted(&entry.path) && !left_out.contains(&entry.path));
+    problems.extend(finish(target, to, &index.entries)?);
+    Ok((index, problems))
 }
 
 fn make(target: &ContainedDir, entry: &TarMember, content: &mut dyn Read) -> io::Result<()> {
@@ -186,7 +190,7 @@ fn make(target: &ContainedDir, entry: &TarMember, content: &mut dyn Read) -> io:
 }
 
 /// Owners, modes, attributes and times, directories last: writing into one would change its time again.
-fn finish(target: &ContainedDir, to: &Path, entries: &[&Entry]) -> Result<Vec<Problem>> {
+fn finish(target: &ContainedDir, to: &Path, entries: &[Entry]) -> Result<Vec<Problem>> {
     let root = files::is_root();
     let mut lost = Vec::new();
     for entry in entries.iter().rev() {

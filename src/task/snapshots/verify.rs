@@ -267,6 +267,7 @@ pub fn cat(chosen: &ChosenSnapshot, path: &str, out: &mut dyn Write) -> Result<(
         (EntryKind::Hardlink, Some(first)) => first.clone(),
         _ => wanted,
     };
+    drop(index);
     chosen.open()?.read(&chosen.path, &mut |entry, content| {
         if entry.path == wanted {
             io::copy(content, out).context(NO_OUTPUT)?;
