@@ -180,6 +180,35 @@ fn seeds(body: &str) -> Vec<Vec<u8>> {
             common::make_database(&path, &here("tests/hosts/pve-single/pve"));
             vec![fs::read(&path).unwrap()]
         }
+        "plan" => {
+            let plan = r#"{"format":1,"node":"pve1","snapshot":"pve1/2026-11-22T15:17:40Z","steps":[],"integrity":""}"#;
+            vec![plan.as_bytes().to_vec()]
+        }
+        "undo" => {
+            let record = r#"{"format":1,"id":"x","snapshot":"pve1/2026-11-22T15:17:40Z","steps":[]}"#;
+            vec![[record.as_bytes(), b"begin 0\nend 0\ndone\n"].join(BETWEEN)]
+        }
+        "sidecars" => {
+            let name = b"n1.lan-backup-20260801-020000.tar.xz.age";
+            let json = br#"{"hostname":"n1.lan","created_at":"2026-08-01T02:00:00.123456789+02:00","proxmox_type":"dual",
+                "pve_version":"9.0.5","sha256":"AB","encryption_mode":"age","passphrase_salt":"x/v2:00"}"#;
+            let lines = b"# made by hand\nHOSTNAME=\"n1\"\nCOMPRESSION_TYPE=xz\nPROXMOX_TYPE=pbs\nPROXMOX_VERSION=3.4\n";
+            vec![[&name[..], json].join(BETWEEN), [&name[..], lines].join(BETWEEN)]
+        }
+        "listings" => {
+            let rclone = br#"[{"Path":"pve1/pve1_20261122T151740Z.pbx.tar","Size":5,"IsDir":false}]"#;
+            let pbs = br#"[{"backup-type":"host","backup-id":"pve1","backup-time":1795360660,"protected":true,
+                "files":[{"filename":"head.conf.blob"},{"filename":"snapshot.pxar.didx"},{"filename":"size-5.conf.blob"}]}]"#;
+            vec![rclone.to_vec(), pbs.to_vec()]
+        }
+        "http" => vec![
+            b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nRetry-After: 5\r\n\r\n{}".to_vec(),
+            b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/x\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n".to_vec(),
+        ],
+        "smtp" => vec![
+            b"220 m\r\n250-m\r\n250 8BITMIME\r\n250 ok\r\n250 ok\r\n354 go\r\n250 done\r\n221 bye\r\n".to_vec(),
+            b"220 m\r\n250 m\r\n550-5.1.1 no\r\n550 5.1.1 such user\r\n".to_vec(),
+        ],
         other => panic!("{other} has no seeds"),
     });
     seeds
@@ -400,4 +429,10 @@ bounded_runs! {
     a_host_of_any_small_files_is_saved: "host",
     a_tree_of_any_names_comes_back_as_it_was: "names",
     any_database_is_saved_or_told_and_never_written: "database",
+    any_saved_plan_is_read_or_refused_in_a_line: "plan",
+    any_record_of_a_restore_is_read_or_refused_in_a_line: "undo",
+    any_sidecar_of_a_legacy_archive_is_read_or_refused_in_a_line: "sidecars",
+    any_listing_of_a_store_is_read_or_refused_in_a_line: "listings",
+    any_answer_of_an_http_server_is_an_answer_or_an_error: "http",
+    any_answer_of_a_mail_server_is_an_error_in_a_line: "smtp",
 }

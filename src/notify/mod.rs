@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
+use crate::model::index::one_line;
 use crate::model::message::Message;
 use crate::model::problem::{Fault, Outcome};
 use crate::model::section::{Section, SyntaxError};
@@ -258,7 +259,8 @@ pub fn deliver(targets: &[&Target], message: &Message, host: &Host) -> Vec<Deliv
                 Ok(()) => done.by_fallback = true,
                 Err(failure) => {
                     let first = done.error.take().unwrap_or_default();
-                    done.error = Some(format!("{first}; then {}: {:#}", fallback.place(), failure.error));
+                    let second = one_line(&format!("{:#}", failure.error));
+                    done.error = Some(format!("{first}; then {}: {second}", fallback.place()));
                 }
             }
         }
@@ -316,7 +318,8 @@ fn persist(target: &Target, attempt: &dyn Fn(Duration) -> Sent) -> DeliveryRepor
             return done;
         };
         log::debug!("{} '{}': {:#}", target.kind, target.name, failure.error);
-        done.error = Some(format!("{:#}", failure.error));
+        // A server may answer anything.
+        done.error = Some(one_line(&format!("{:#}", failure.error)));
         let Some(asked) = failure.again.filter(|_| done.attempts <= target.manner.retries) else {
             return done;
         };

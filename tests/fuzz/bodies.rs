@@ -12,6 +12,7 @@
 #[path = "../common/tree.rs"]
 mod tree;
 
+mod answers;
 mod forge;
 mod machine;
 mod objects;
@@ -33,6 +34,7 @@ use pbx_config::sys::fs::glob::{GlobPart, Pattern};
 use pbx_config::sys::fs::{files, mounts};
 use pbx_config::task::scan::referenced_files;
 
+pub use self::answers::{http, listings, plan, sidecars, smtp, undo};
 pub use self::forge::snapshot;
 pub use self::machine::{HOST_FILES, config, database, host, names};
 pub use self::objects::objects;
@@ -40,7 +42,7 @@ pub use self::objects::objects;
 pub type Body = fn(&[u8]);
 
 /// Every body, and how many cases a test run spends on it: those that write files cost milliseconds each.
-pub const BODIES: [(&str, Body, u32); 13] = [
+pub const BODIES: [(&str, Body, u32); 19] = [
     ("section", section, 6000),
     ("manifest", manifest, 4000),
     ("index", index, 3000),
@@ -51,9 +53,15 @@ pub const BODIES: [(&str, Body, u32); 13] = [
     ("objects", objects, 3000),
     ("snapshot", snapshot, 500),
     ("config", config, 600),
-    ("host", host, 120),
-    ("names", names, 150),
-    ("database", database, 80),
+    ("host", host, 2000),
+    ("names", names, 2000),
+    ("database", database, 1500),
+    ("plan", plan, 3000),
+    ("undo", undo, 3000),
+    ("sidecars", sidecars, 4000),
+    ("listings", listings, 3000),
+    ("http", http, 600),
+    ("smtp", smtp, 300),
 ];
 
 /// Input that is several files stands between these, as in a seed.

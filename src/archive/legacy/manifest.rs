@@ -8,6 +8,7 @@ use jiff::tz::TimeZone;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::model::facts::{Cluster, Product};
+use crate::model::index::Name;
 use crate::model::legacy::LegacyName;
 use crate::model::problem::Outcome;
 use crate::model::snapshot::{
@@ -125,7 +126,11 @@ impl Manifest {
     pub fn check(&self, name: &LegacyName, size: u64) -> Result<()> {
         let archive = &name.archive;
         let path = self.archive_path.rsplit('/').next().unwrap_or_default();
-        ensure!(path.is_empty() || path == archive, "its manifest belongs to {path}, not to {archive}");
+        ensure!(
+            path.is_empty() || path == archive,
+            "its manifest belongs to {}, not to {archive}",
+            Name::new(path)
+        );
         if let Some(told) = self.archive_size {
             ensure!(told == size, "the archive has {size} bytes, its manifest says {told}");
         }
@@ -167,7 +172,8 @@ impl Manifest {
             let short = |host: &str| host.split('.').next().unwrap_or_default().to_owned();
             let is_same = named == told
                 || short(&named) == short(&told) && (!named.contains('.') || !told.contains('.'));
-            ensure!(is_same, "its name is of host {host}, its manifest of '{}'", self::short(&self.hostname));
+            let [host, told] = [host, &self.hostname].map(self::short);
+            ensure!(is_same, "its name is of host {host}, its manifest of '{told}'");
         }
         Ok(())
     }

@@ -24,6 +24,8 @@ use crate::sys::host::Host;
 
 const RECORD: &str = "record.json";
 const JOURNAL: &str = "journal";
+/// The size limit of a journal: two lines for each step.
+const JOURNAL_MAX_BYTES: u64 = 16 << 20;
 /// The number of journals kept. One that is not at its end is never removed to keep this number.
 const KEPT: usize = 10;
 /// A hundred thousand steps.
@@ -136,7 +138,7 @@ impl Journal {
             finished: HashSet::new(),
             file,
         };
-        let text = fs::read(dir.join(JOURNAL)).context("cannot read the journal")?;
+        let text = files::read_small(dir, JOURNAL, JOURNAL_MAX_BYTES).context("cannot read the journal")?;
 
         // A line that the power cut short has no end; what is no line of ours says nothing.
         for line in text.split_inclusive(|b| *b == b'\n').filter_map(|line| line.strip_suffix(b"\n")) {
