@@ -69,9 +69,13 @@ impl App<'_> {
 
         let undone = restore::undo(&self.host, args.id.as_deref(), &self.apis(), args.force)?;
         let outcome = Outcome::of(&undone.problems);
-        let left = undone.left;
+        let exit = match (undone.damaged, undone.left) {
+            (0, 0) => outcome.into(),
+            (0, _) => Exit::Problems,
+            _ => Exit::Failed,
+        };
         self.print(&undone, plan::undone)?;
-        Ok(if left > 0 { Exit::Problems } else { outcome.into() })
+        Ok(exit)
     }
 
     pub(in crate::cli) fn confirm(&mut self, args: &Confirm) -> Result<Exit> {

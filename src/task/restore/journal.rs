@@ -10,7 +10,7 @@ use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use serde::{Deserialize, Serialize};
 
 use crate::model::index::{Mtime, Name};
@@ -95,7 +95,10 @@ pub struct Journal {
     pub begun: HashSet<usize>,
     /// The steps among them that were finished.
     pub finished: HashSet<usize>,
-    file: File,
+    /// Set when its lines cannot be read: then every step may have been begun.
+    pub unread: Option<String>,
+    /// Err: why nothing can be written to it.
+    file: Result<File, String>,
 }
 
 /// Returns the directory that has the directories of all restores.
@@ -115,10 +118,14 @@ impl Journal {
             phase: RestorePhase::Prepared,
             begun: HashSet::new(),
             finished: HashSet::new(),
-            file,
+            unread: None,
+            file: Ok(file),
         })
     }
 
+    /// Opens the journal of a restore. One that cannot be read or written, on a disk that fails, still tells how to
+    /// go back.
+    /// Errors: its record cannot be read.
     pub fn open(dir: &Path) -> Result<Self> {
         let text = files::read_small(dir, RECORD, RECORD_MAX_BYTES)
             .with_context(|| format!("cannot read {}", dir.join(RECORD).display()))?;
@@ -129,16 +136,21 @@ impl Journal {
             return Err(Fault::new(FaultKind::Failed, message).hint("undo it with that version").into());
         }
 
-        let file = open_journal(dir)?;
         let mut journal = Self {
             dir: dir.to_owned(),
             record,
             phase: RestorePhase::Prepared,
             begun: HashSet::new(),
             finished: HashSet::new(),
-            file,
+            unread: None,
+            file: open_journal(dir).map_err(|error| format!("{error:#}")),
         };
-        let text = files::read_small(dir, JOURNAL, JOURNAL_MAX_BYTES).context("cannot read the journal")?;
+        let text = files::read_small(dir, JOURNAL, JOURNAL_MAX_BYTES).unwrap_or_else(|error| {
+            journal.unread = Some(format!("cannot read {}: {error}", dir.join(JOURNAL).display()));
+            journal.phase = RestorePhase::Begun;
+            journal.begun = (0..journal.record.steps.len()).collect();
+            Vec::new()
+        });
 
         // A line that the power cut short has no end; what is no line of ours says nothing.
         for line in text.split_inclusive(|b| *b == b'\n').filter_map(|line| line.strip_suffix(b"\n")) {
@@ -171,9 +183,9 @@ impl Journal {
 
     /// Appends lines, and has them on the disk before it returns.
     pub fn write(&mut self, lines: &str) -> Result<()> {
-        let write = |file: &mut File| file.write_all(lines.as_bytes()).and_then(|()| file.sync_data());
-        write(&mut self.file)
-            .with_context(|| format!("cannot write {}", self.dir.join(JOURNAL).display()))?;
+        let file = self.file.as_mut().map_err(|why| anyhow!("{why}"))?;
+        let written = file.write_all(lines.as_bytes()).and_then(|()| file.sync_data());
+        written.with_context(|| format!("cannot write {}", self.dir.join(JOURNAL).display()))?;
         lines.lines().for_each(|line| self.replay(line));
         Ok(())
     }

@@ -174,6 +174,10 @@ pub fn resume(
 
 /// Errors: `Usage` when nothing of it is left to be done.
 pub fn check_unfinished(journal: &Journal) -> Result<()> {
+    if let Some(why) = &journal.unread {
+        let fault = Fault::new(FaultKind::Failed, format!("{}: {why}", journal.record.id));
+        return Err(fault.hint(format!("`pbx-config undo {}` goes back", journal.record.id)).into());
+    }
     let wrong = match journal.phase {
         RestorePhase::Prepared | RestorePhase::Begun | RestorePhase::Written => None,
         RestorePhase::Done | RestorePhase::Confirmed => Some("is already applied"),
@@ -252,8 +256,9 @@ fn finish_or_roll_back(
     let hint = error.downcast_ref::<Fault>().and_then(|fault| fault.hint.clone());
     let (what, result, hint) = match roll_back(host, journal, apis, false) {
         Ok(undone) if undone.left == 0 => {
-            auto_rollback::forget(host, &id)?;
-            ("the steps that were done are undone again".to_owned(), "failed; undone".to_owned(), hint)
+            let armed = auto_rollback::forget(host, &id).err().map(|error| format!("; {error:#}"));
+            let what = "the steps that were done are undone again".to_owned() + &armed.unwrap_or_default();
+            (what, "failed; undone".to_owned(), hint)
         }
         Ok(undone) => (
             format!("and {} could not be put back", counted(undone.left, "path")),
@@ -284,7 +289,9 @@ pub fn undo(host: &Host, id: Option<&str>, apis: &[(Product, ApiConfig)], force:
     let mut undone = roll_back(host, &mut journal, apis, force)?;
     // Whoever forces it sees what is left; it must not keep every later restore out.
     if undone.left == 0 || force {
-        auto_rollback::forget(host, &journal.record.id)?;
+        let forgotten = auto_rollback::forget(host, &journal.record.id);
+        let still = |error| Problem::error(format!("{error:#}")).hint("see to its disk, then undo again");
+        undone.problems.extend(forgotten.err().map(still));
     }
 
     let result =

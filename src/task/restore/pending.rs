@@ -51,6 +51,9 @@ fn half(host: &Host, id: &str) -> Option<Problem> {
         Ok(journal) => journal,
         Err(error) => return Some(Problem::warning(format!("the restore {id}: {error:#}"))),
     };
+    if let Some(why) = &journal.unread {
+        return Some(Problem::warning(format!("the restore {id}: {why}")));
+    }
     match journal.phase {
         RestorePhase::Begun | RestorePhase::Written => {
             let problem = Problem::error(format!("the restore {id} was interrupted: {}", journal.phase));

@@ -2,12 +2,12 @@
 //! Not here: the order of steps and what is to become of each (`apply`, `undo`).
 
 use std::collections::HashMap;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Result, anyhow};
+use anyhow::{Context, Result, anyhow};
 
 use super::journal::RestoreRecord;
 use super::observe;
@@ -17,6 +17,7 @@ use crate::model::index::{EntryKind, Mtime, Name};
 use crate::plan::restore::{FileState, LivePath, PVE, RestoreStep, TargetKind};
 use crate::sys::fs::contained_dir::ContainedDir;
 use crate::sys::fs::files;
+use crate::sys::fs::hash::Verifying;
 use crate::sys::fs::replace::{self, Meta};
 use crate::sys::guests;
 use crate::sys::host::Host;
@@ -46,6 +47,23 @@ pub struct StepWrite<'a> {
     pub lock_wait: Duration,
     /// Sets its time in /etc/pve, too; on a disk it always does.
     pub keeps_time: bool,
+}
+
+impl StepWrite<'_> {
+    /// Opens the copy. Errors, at its end too: it is not what was recorded of it.
+    fn content(&self) -> Result<Verifying<'_, File>> {
+        let (file, _) = files::open_read(&self.copy).with_context(|| self.copy.display().to_string())?;
+        Ok(Verifying::new(file, &self.to.sha256))
+    }
+
+    /// Reads the whole copy, before what cannot be taken back is done for it.
+    pub fn check_copy(&self) -> Result<()> {
+        io::copy(&mut self.content()?, &mut io::sink()).with_context(|| self.damaged()).map(drop)
+    }
+
+    fn damaged(&self) -> String {
+        format!("the copy {}", self.copy.display())
+    }
 }
 
 impl<'a> Targets<'a> {
@@ -116,7 +134,8 @@ impl<'a> Targets<'a> {
         let path = step.path.as_path();
         match (step.via, to.kind, &to.link) {
             (TargetKind::Pmxcfs, EntryKind::File, _) => {
-                let content = fs::read(&write.copy)?;
+                let mut content = Vec::new();
+                write.content()?.read_to_end(&mut content).with_context(|| write.damaged())?;
                 self.change(write, Desired::File(&content)).map(|()| Vec::new())
             }
             (TargetKind::Pmxcfs, ..) => self.change(write, Desired::Dir).map(|()| Vec::new()),
@@ -125,7 +144,13 @@ impl<'a> Targets<'a> {
                 Ok(Vec::new())
             }
             (_, EntryKind::Dir, _) => Ok(replace::dir(&self.root, path, &meta(to))?),
-            _ => Ok(replace::file(&self.root, path, temp, &mut File::open(&write.copy)?, &meta(to))?),
+            _ => {
+                let placed = replace::file(&self.root, path, temp, &mut write.content()?, &meta(to));
+                placed.map_err(|error| match error.kind() {
+                    io::ErrorKind::InvalidData => anyhow::Error::from(error).context(write.damaged()),
+                    _ => error.into(),
+                })
+            }
         }
     }
 

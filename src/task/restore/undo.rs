@@ -27,6 +27,9 @@ pub struct Undone {
     pub put_back: usize,
     /// Paths that still are not.
     pub left: usize,
+    /// Paths among them whose copies are damaged.
+    #[serde(skip)]
+    pub damaged: usize,
     /// Paths that were changed since and are put back all the same: a copy of each is kept.
     pub kept: usize,
     /// It was undone before.
@@ -46,6 +49,7 @@ impl Undone {
             snapshot: journal.record.snapshot.clone(),
             put_back: 0,
             left: 0,
+            damaged: 0,
             kept: 0,
             already: false,
             older: None,
@@ -79,8 +83,26 @@ impl Undone {
             Err(error) => {
                 self.left += 1;
                 let problem = Problem::error(format!("/{path}: cannot be put back: {error:#}"));
-                self.problems.push(problem.hint("fix that, then run the same undo again"));
+                let cause = error.downcast_ref::<io::Error>().map(io::Error::kind);
+                let is_damaged = cause == Some(io::ErrorKind::InvalidData);
+                self.damaged += usize::from(is_damaged);
+                let fix = if is_damaged {
+                    format!("put it back by hand, as with `pbx-config cat SNAP /{path}`")
+                } else {
+                    "fix that".to_owned()
+                };
+                self.problems.push(problem.hint(fix + ", then run the same undo again"));
             }
+        }
+    }
+
+    /// Writes lines to the journal. What it does not take is told once: an undo goes on without it.
+    fn note(&mut self, journal: &mut Journal, lines: &str) {
+        let Err(error) = journal.write(lines) else { return };
+        let problem = Problem::warning(format!("{error:#}: what is undone is not noted there"));
+        let problem = problem.hint("see to its disk, then run the same undo again");
+        if self.problems.iter().all(|known| known.hint != problem.hint) {
+            self.problems.push(problem);
         }
     }
 
@@ -122,24 +144,25 @@ pub fn files(host: &Host, journal: &mut Journal, force: bool) -> Result<Undone> 
     }
 
     if begun.is_empty() {
-        journal.write("undone\n")?;
+        undone.note(journal, "undone\n");
         return Ok(undone);
     }
+    if let Some(why) = &journal.unread {
+        let what = format!("{why}: every path of the restore is looked at");
+        undone.problems.push(Problem::warning(what));
+    }
 
-    journal.write("undoing\n")?;
+    undone.note(journal, "undoing\n");
     let targets = Targets::open(host, begun.iter().map(|n| &journal.record.steps[*n]))?;
     for n in begun {
-        let mut kept = Vec::new();
-        let result = undo_step(&targets, journal, n, force, &mut kept);
-        undone.kept += usize::from(!kept.is_empty());
-        undone.problems.extend(kept);
+        let result = undo_step(&targets, journal, n, force, &mut undone);
         undone.add(&journal.record.steps[n].path, result);
     }
 
     put_times_back(&targets, journal, &mut undone.problems);
     targets.sync(&journal.record)?;
     if undone.left == 0 {
-        journal.write("undone\n")?;
+        undone.note(journal, "undone\n");
     }
     Ok(undone)
 }
@@ -186,7 +209,7 @@ fn undo_step(
     journal: &mut Journal,
     n: usize,
     force: bool,
-    kept: &mut Vec<Problem>,
+    undone: &mut Undone,
 ) -> Result<StepResult> {
     let step = journal.record.steps[n].clone();
     let temp = journal.temp(n);
@@ -203,7 +226,9 @@ fn undo_step(
         }
         UndoAction::Changed => return Ok(StepResult::Changed),
         UndoAction::Overwrite => {
-            kept.extend(live.as_ref().and_then(|live| keep_overwritten(targets, journal, n, live)));
+            let kept = live.as_ref().and_then(|live| keep_overwritten(targets, journal, n, live));
+            undone.kept += usize::from(kept.is_some());
+            undone.problems.extend(kept);
         }
         UndoAction::PutBack | UndoAction::Remove => {}
     }
@@ -225,10 +250,14 @@ fn undo_step(
 
     // A file of /etc/pve is the old or the new one.
     if step.via == TargetKind::Disk {
-        journal.write(&format!("begin {n}\nundoing\n"))?;
+        undone.note(journal, &format!("begin {n}\nundoing\n"));
     }
     // The log of the new database must not be beside the old one, not even at a power cut; its own comes later.
-    for log in offline::logs(step.path.as_path()) {
+    let logs = offline::logs(step.path.as_path());
+    if !logs.is_empty() {
+        write.check_copy()?;
+    }
+    for log in logs {
         targets.remove_for_good(&log)?;
     }
     targets.write(&write)?;
