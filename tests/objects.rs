@@ -19,6 +19,7 @@ use pbx_config::plan::restore::adapt::references::{self, Moves};
 use pbx_config::plan::restore::objects::object_names::{self, FileTree, Selector};
 use pbx_config::plan::restore::objects::{self, ChosenObject, ObjectHost, config_edit};
 use pbx_config::sys::process::exec::{Cmd, Exec, ProcessOutput, ToolStatus};
+use pbx_config::sys::process::lock::Lock;
 use proptest::prelude::*;
 
 /// The files of a golden host that objects stand in.
@@ -721,6 +722,7 @@ struct Systemd {
     pidfile: PathBuf,
     root: PathBuf,
     asked: Arc<Mutex<Vec<String>>>,
+    waits: Mutex<Option<Lock>>,
 }
 
 impl Systemd {
@@ -733,7 +735,14 @@ impl Systemd {
         start.extend(["--pidfile".to_owned(), path(&host.beside("pmxcfs.pid"))]);
         let shims = Shims { bin: common::golden(name).join("bin") };
         let root = host.root.clone();
-        Self { shims, start, pidfile: host.beside("pmxcfs.pid"), root, asked: Arc::default() }
+        Self {
+            shims,
+            start,
+            pidfile: host.beside("pmxcfs.pid"),
+            root,
+            asked: Arc::default(),
+            waits: Mutex::default(),
+        }
     }
 }
 
@@ -758,6 +767,7 @@ impl Exec for Systemd {
             }
             // Who waits for the confirmation: a new session gives it as soon as all is done.
             ["systemd-run", ..] => {
+                *self.waits.lock().unwrap() = Some(common::pretend_to_wait(&self.root));
                 let mut confirm = common::tool("setsid");
                 confirm.arg("--wait").arg(common::program()).arg("--root").arg(&self.root).arg("confirm");
                 std::thread::spawn(move || {

@@ -22,6 +22,7 @@ use pbx_config::model::problem::Exit;
 use pbx_config::sys::host::Host;
 use pbx_config::sys::net::sockets;
 use pbx_config::sys::process::exec::{self, Cmd, Exec, ProcessOutput};
+use pbx_config::sys::process::lock::Lock;
 use tempfile::TempDir;
 
 /// The time of every test, unless it says another.
@@ -275,6 +276,21 @@ impl Exec for Shims {
         }
         exec::run_at(&tool, &cmd.argv[1..], cmd).map(Some)
     }
+}
+
+/// Does what `systemd-run` does with the process that waits beside an armed restore: starts it, here from the program
+/// that is tested.
+pub fn start_unit(argv: &[String]) {
+    let at = argv.iter().position(|word| word == "--root").unwrap();
+    let mut child = Command::new(program()).args(&argv[at..]).spawn().unwrap();
+    std::thread::spawn(move || child.wait());
+}
+
+/// Says that somebody waits beside the newest restore of this root, who then does nothing.
+pub fn pretend_to_wait(root: &Path) -> Lock {
+    let undo = fs::read_dir(root.join("var/lib/proxmox-backup-extra/undo")).unwrap();
+    let restores = undo.map(|entry| entry.unwrap().path()).filter(|path| path.is_dir());
+    Lock::acquire_named(&restores.max().unwrap(), "waiting").unwrap()
 }
 
 /// Which Debian package has a tool that the tests run, where it is not named like it.

@@ -3,15 +3,17 @@
 
 use std::collections::HashSet;
 use std::fs;
+use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use pbx_config::model::problem::Exit;
 use pbx_config::sys::process::exec::{Cmd, Exec, ProcessOutput, ToolStatus};
+use pbx_config::sys::process::lock::Lock;
 
 use super::common::server::Server;
-use super::common::{Done, TestHost};
+use super::common::{Done, TestHost, pretend_to_wait, start_unit};
 use super::saved;
 
 /// Knows units; anything else it is asked is a failure.
@@ -48,7 +50,10 @@ impl Exec for Tools {
                 0
             }
             ["systemctl", "daemon-reload"] | ["ifreload", "-a"] => 0,
-            ["systemd-run", ..] => 1,
+            ["systemd-run", ..] => {
+                start_unit(&cmd.argv);
+                0
+            }
             _ => return Ok(None),
         };
         self.said.lock().unwrap().push(words.join(" "));
@@ -180,12 +185,16 @@ fn with_no_api() {
     assert!(done.out.contains("https://127.0.0.1:8006/api2/json/version: "), "{}", done.out);
 }
 
-/// A host on which systemd keeps the one who waits.
-struct Kept(Tools);
+/// A host on which somebody says that he waits, and does not.
+struct Kept(Tools, PathBuf, Mutex<Option<Lock>>);
 
 impl Exec for Kept {
     fn run(&self, cmd: &Cmd) -> Result<Option<ProcessOutput>> {
-        if cmd.argv[0] == "systemd-run" { Ok(Some(answer(0))) } else { self.0.run(cmd) }
+        if cmd.argv[0] != "systemd-run" {
+            return self.0.run(cmd);
+        }
+        *self.2.lock().unwrap() = Some(pretend_to_wait(&self.1));
+        Ok(Some(answer(0)))
     }
 }
 
@@ -196,7 +205,9 @@ fn what_was_stopped_before_a_restore_is_stopped_again_after_its_undo() {
     let args =
         [&["restore", "latest", "--yes", "--confirm-within", "1s"], &super::database::RESTORE[..]].concat();
     // Nobody waits there: the one who watches undoes it.
-    let done = host.run_with(&args, Box::new(Kept(exec))).exits(Exit::Unconfirmed);
+    let done = host
+        .run_with(&args, Box::new(Kept(exec, host.root.clone(), Mutex::new(None))))
+        .exits(Exit::Unconfirmed);
     let said = said.lock().unwrap();
     let started = said.iter().filter(|line| *line == "systemctl start pve-cluster").count();
     let last = said.iter().rfind(|line| line.ends_with(" pve-cluster")).unwrap();

@@ -1,8 +1,9 @@
 //! Commands of the host: found in fixed folders, run with a clean environment, bounded in time and output.
 //! The only seam of the tests; everything else is a real tree under a root.
 
+use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -175,12 +176,15 @@ pub fn become_program(path: &Path, args: &[std::ffi::OsString]) -> std::io::Erro
     Command::new(path).args(args).exec()
 }
 
-/// Starts a program that outlives this one and its terminal, with nothing of ours open. Errors: there is no
-/// `setsid`, or it could not start it.
-pub fn start_in_own_session(words: &[String]) -> std::io::Result<()> {
-    let setsid = find("setsid").ok_or(std::io::ErrorKind::NotFound)?;
-    let mut command = Command::new(setsid);
-    command.arg("--fork").args(words).env_clear().current_dir("/");
+/// Starts an open program that outlives this one and its terminal, with nothing else of ours open. Errors: there is
+/// no `setsid`, or it failed; that it could start the program it does not say.
+pub fn start_in_own_session(program: &File, args: &[String]) -> std::io::Result<()> {
+    let no_setsid = || std::io::Error::new(std::io::ErrorKind::NotFound, "there is no setsid");
+    let mut command = Command::new(find("setsid").ok_or_else(no_setsid)?);
+    // Unlike the program's own descriptor it is inherited.
+    let inherited = nix::unistd::dup(program)?;
+    let program = format!("/proc/self/fd/{}", inherited.as_raw_fd());
+    command.arg("--fork").arg(program).args(args).env_clear().current_dir("/");
     command.envs([("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"), ("LC_ALL", "C"), ("HOME", "/root")]);
     let status = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status()?;
     if status.success() { Ok(()) } else { Err(std::io::Error::other(format!("setsid: {status}"))) }

@@ -2,11 +2,13 @@
 //! before the first step that may cut a connection; a separate process waits beside it, and units of the package look
 //! at every boot.
 
-use std::fs;
-use std::path::PathBuf;
-use std::time::Duration;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
 use super::journal::{self, Journal, RestorePhase};
@@ -45,6 +47,14 @@ const CONFIRM_WAIT: Duration = Duration::from_secs(20);
 /// Time that the waiting process may take to begin after the end of its time; then the watching process does it.
 const WATCH_GRACE: Duration = Duration::from_secs(5);
 const START_LIMIT: Duration = Duration::from_secs(20);
+/// Held in the directory of a restore by the process that waits beside it: nothing is cut before it is.
+const WAITING: &str = "waiting";
+const ALIVE_LIMIT: Duration = Duration::from_secs(10);
+const ALIVE_POLL: Duration = Duration::from_millis(10);
+/// A copy of the program in that directory. systemd starts it again and again, whatever an upgrade makes of the
+/// installed one.
+const PROGRAM: &str = "pbx-config";
+const PROGRAM_MODE: u32 = 0o700;
 /// The number of rounds of probes in a row that must be good.
 const GOOD_ROUNDS: u32 = 3;
 const ROUND_EVERY: Duration = Duration::from_secs(2);
@@ -151,8 +161,8 @@ fn unreadable(host: &Host) -> Option<PendingConfirm> {
     })
 }
 
-/// Arms the rollback, also for the death of this process. The waiting process is started first: without one nothing
-/// is armed. The time to confirm begins when all is done (`begin`).
+/// Arms the rollback, also for the death of this process. The waiting process is started first, and has said that it
+/// lives: without one nothing is armed. The time to confirm begins when all is done (`begin`).
 /// Errors: nobody could be started to wait.
 pub fn arm(host: &Host, id: &str, within: Duration, probes: &[Probe]) -> Result<PendingConfirm> {
     let at = session::uptime();
@@ -167,7 +177,7 @@ pub fn arm(host: &Host, id: &str, within: Duration, probes: &[Probe]) -> Result<
         probes: probes.to_vec(),
     };
     write(host, &armed)?;
-    start_waiting(host, id).inspect_err(|_| drop(disarm(host)))?;
+    start_waiting(host, id).inspect_err(|_| drop(disarm(host, id)))?;
     Ok(armed)
 }
 
@@ -192,10 +202,11 @@ fn write(host: &Host, armed: &PendingConfirm) -> Result<()> {
         .with_context(|| format!("cannot write {}", path(host).display()))
 }
 
-fn disarm(host: &Host) -> Result<()> {
+fn disarm(host: &Host, id: &str) -> Result<()> {
+    let _ = fs::remove_file(journal::folder(host).join(id).join(PROGRAM));
     match fs::remove_file(path(host)) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error).context("cannot disarm"),
-        _ => Ok(files::sync_dir(&journal::folder(host))?),
+        _ => files::sync_dir(&journal::folder(host)).context("cannot disarm"),
     }
 }
 
@@ -211,37 +222,69 @@ const UNIT: [&str; 7] = [
     "--property=RefuseManualStop=yes",
 ];
 
-/// Starts the waiting process. systemd keeps it when the session that applied goes; without systemd a session of its
-/// own does.
+/// Starts the waiting process, and waits until it lives. systemd keeps it when the session that applied goes; without
+/// systemd a session of its own does. What is started is this very program, whatever lies at its path by now.
 fn start_waiting(host: &Host, id: &str) -> Result<()> {
-    let own = std::env::current_exe().context("cannot find this program")?;
-    let mut words = vec![own.display().to_string()];
+    let own = File::open("/proc/self/exe").context("cannot open this program")?;
+    let dir = journal::folder(host).join(id);
+    let mut args = Vec::new();
     if !host.is_live() {
-        words.extend(["--root".to_owned(), host.root().display().to_string()]);
+        args.extend(["--root".to_owned(), host.root().display().to_string()]);
     }
-    words.extend(["undo", "--armed", "--wait"].map(str::to_owned));
+    args.extend(["undo", "--armed", "--wait"].map(str::to_owned));
+
+    match start_unit(host, &dir, id, &own, &args) {
+        Ok(true) => return Ok(()),
+        // No systemd.
+        Ok(false) => {}
+        Err(error) => log::warn!("systemd-run: {error:#}"),
+    }
+    let _ = fs::remove_file(dir.join(PROGRAM));
+
+    let started = exec::start_in_own_session(&own, &args).map_err(Into::into).and_then(|()| wait_alive(&dir));
+    started.map_err(|error| {
+        let message = format!("the automatic rollback could not be started: {error:#}");
+        Fault::new(FaultKind::Failed, message).hint("use --skip for what may cut your connection").into()
+    })
+}
+
+/// Starts it as a unit of systemd. False: there is no systemd.
+fn start_unit(host: &Host, dir: &Path, id: &str, own: &File, args: &[String]) -> Result<bool> {
+    if !host.exec.is_of_host() {
+        return Ok(false);
+    }
+    let copy = dir.join(PROGRAM);
+    // One that is resumed is armed again.
+    let _ = fs::remove_file(&copy);
+    let mut file = files::new_private_file(&copy).with_context(|| copy.display().to_string())?;
+    io::copy(&mut &*own, &mut file)?;
+    file.set_permissions(fs::Permissions::from_mode(PROGRAM_MODE))?;
+    drop(file);
 
     let named = [
         "systemd-run".to_owned(),
         format!("--unit=pbx-config-armed-{id}"),
         format!("--description=Undo the restore {id} unless it is confirmed"),
     ];
-    let run = named.into_iter().chain(UNIT.map(str::to_owned)).chain(words.clone());
-    match host.exec.run(&Cmd::new(run, START_LIMIT)) {
-        Ok(Some(output)) if output.status == ToolStatus::Exit(0) => return Ok(()),
-        // No systemd.
-        Ok(None) => {}
-        Ok(Some(output)) => {
-            let said = String::from_utf8_lossy(&output.stderr);
-            log::warn!("systemd-run: {}: {}", output.status, said.trim());
-        }
-        Err(error) => log::warn!("systemd-run: {error:#}"),
+    let run = named.into_iter().chain(UNIT.map(str::to_owned)).chain([copy.display().to_string()]);
+    let Some(output) = host.exec.run(&Cmd::new(run.chain(args.iter().cloned()), START_LIMIT))? else {
+        return Ok(false);
+    };
+    if output.status != ToolStatus::Exit(0) {
+        bail!("{}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim());
     }
+    wait_alive(dir).map(|()| true)
+}
 
-    exec::start_in_own_session(&words).map_err(|error| {
-        let message = format!("the automatic rollback could not be started: {error}");
-        Fault::new(FaultKind::Failed, message).hint("use --skip for what may cut your connection").into()
-    })
+/// Errors: no process says within the limit that it lives and waits.
+fn wait_alive(dir: &Path) -> Result<()> {
+    let since = Instant::now();
+    while !Lock::is_held(dir, WAITING) {
+        crate::sys::process::signals::check_stopped()?;
+        ensure!(since.elapsed() < ALIVE_LIMIT, "it was started, and does not say that it lives");
+        std::thread::sleep(ALIVE_POLL);
+    }
+    Ok(())
 }
 
 /// Waits beside an armed restore until it is confirmed, its time is up, or its probes decide. Errors: a signal ended
@@ -249,6 +292,9 @@ fn start_waiting(host: &Host, id: &str) -> Result<()> {
 pub fn wait(host: &Host, apis: &[(Product, ApiConfig)]) -> Result<Ended> {
     let Some(mut armed) = read(host) else { return Ok(Ended::Nothing) };
     let dir = journal::folder(host).join(&armed.id);
+    // On a disk that takes nothing it waits all the same.
+    let lives = Lock::acquire_named(&dir, WAITING);
+    let _lives = lives.inspect_err(|error| log::warn!("{}: {error:#}", armed.id));
     let (mut good, mut applied_at, mut asked_at) = (0, None, f64::MIN);
     let (mut again_at, mut again_after) = (f64::MIN, AGAIN_FIRST);
 
@@ -309,7 +355,7 @@ pub fn why_undone(host: &Host, id: &str) -> Option<String> {
     last.result.starts_with(BY_ITSELF).then_some(last.result)
 }
 
-fn ended(dir: &std::path::Path) -> Result<Ended> {
+fn ended(dir: &Path) -> Result<Ended> {
     let phase = Journal::open(dir)?.phase;
     Ok(if matches!(phase, RestorePhase::Undone | RestorePhase::Undoing) {
         Ended::Undone
@@ -397,7 +443,10 @@ fn undo_now(host: &Host, apis: &[(Product, ApiConfig)], why: &str) -> Result<End
     };
     // Before it is disarmed: who waits for that reads it.
     audit_log::note(host, "undo", &journal.record, &format!("{BY_ITSELF}: {why}{kept}"));
-    disarm(host)?;
+    // On a disk that takes nothing it stays armed, and is as before all the same.
+    if let Err(error) = disarm(host, &armed.id) {
+        log::error!("{}: {error:#}", armed.id);
+    }
     Ok(Ended::Undone)
 }
 
@@ -432,7 +481,7 @@ fn hangs(host: &Host, id: &str) -> bool {
 }
 
 fn patiently<T>(limit: Duration, acquire: impl Fn() -> Result<T>) -> Result<T> {
-    let since = std::time::Instant::now();
+    let since = Instant::now();
     loop {
         match acquire() {
             Err(_) if since.elapsed() < limit => std::thread::sleep(POLL),
@@ -492,7 +541,7 @@ fn confirm(host: &Host, armed: &PendingConfirm, how: &str) -> Result<Option<Prob
         return Err(Fault::new(FaultKind::Unconfirmed, message).hint(ways(&armed.id, journal.phase)).into());
     }
     journal.write("confirmed\n")?;
-    disarm(host)?;
+    disarm(host, &armed.id)?;
     Ok(audit_log::note(host, "confirm", &journal.record, how))
 }
 
@@ -528,7 +577,7 @@ pub fn ways(id: &str, phase: RestorePhase) -> String {
 /// Ends the waiting after an undo by hand.
 pub fn forget(host: &Host, id: &str) -> Result<()> {
     match read(host) {
-        Some(armed) if armed.id == id => disarm(host),
+        Some(armed) if armed.id == id => disarm(host, id),
         _ => Ok(()),
     }
 }
