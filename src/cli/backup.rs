@@ -77,7 +77,7 @@ impl App<'_> {
         config: &Config,
         args: args::BackupArgs,
     ) -> Result<(Vec<Box<dyn Store>>, backup::BackupRequest)> {
-        let stores = self.stores(config, &args.stores)?;
+        let stores = self.open_all(config, &args.stores)?;
         let request = backup::BackupRequest {
             selection: selection(args.selected),
             note: args.note.map(|note| render::one_line(&note)),

@@ -11,7 +11,7 @@ use crate::task::scan::sources;
 impl App<'_> {
     pub(super) fn catalog(&mut self, args: args::Catalog) -> Result<Exit> {
         let config = self.config()?;
-        let stores = self.stores(&config, &super::common_args::Stores { names: Vec::new() })?;
+        let stores = self.open_all(&config, &super::common_args::Stores { names: Vec::new() })?;
         let selection = selection(args.selected);
         let sources = sources::Sources::new(&self.host, &config, &stores, &selection)?;
         let (found, left) = sources::count(&self.host, &sources)?;

@@ -29,7 +29,6 @@ mod setup {
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
-use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use anyhow::{Context, Result};
@@ -113,14 +112,11 @@ pub fn run(args: impl IntoIterator<Item = OsString>, mut world: AppEnv) -> Exit 
             return failed(&fault.into(), format, err);
         }
     };
-    let mut host = match exec {
+    let host = match exec {
         Some(exec) => Host::detect(root, now, exec),
         None if root == Path::new("/") => Host::detect(root, now, Box::new(System)),
         None => Host::detect(root, now, Box::new(NoTools)),
     };
-    if !host.exec.is_of_host() {
-        host.machine = Arc::new(System);
-    }
 
     let quiet = cli.global.quiet;
     // A proof is of the key that was named, and of no other that happens to lie here.
@@ -183,6 +179,10 @@ fn failed(error: &anyhow::Error, format: Format, err: &mut dyn Write) -> Exit {
     exit
 }
 
+/// What to do where the configuration of a system that is only mounted here names a store.
+const STORES_FROM_HERE: &str =
+    "name a folder with --store, or configure the store on this machine and name it with --store";
+
 /// One command being carried out.
 struct App<'a> {
     host: Host,
@@ -242,31 +242,71 @@ impl App<'_> {
         }
     }
 
+    /// The configuration of the host. Of one that is only mounted here it commands nothing on this machine: a store
+    /// that is not one of its folders is told, and is none.
     fn config(&self) -> Result<Config> {
-        Config::load(&self.host, &store::kind_names(), &channels::kind_names())
+        let mut config = Config::load(&self.host, &store::kind_names(), &channels::kind_names())?;
+        if self.host.exec.is_of_host() {
+            return Ok(config);
+        }
+
+        let is_folder = |section: &Section| section.kind == store::FOLDER;
+        let (folders, others): (Vec<_>, Vec<_>) = config.stores.into_iter().partition(is_folder);
+        config.stores = folders;
+        if !others.is_empty() {
+            let names: Vec<_> =
+                others.iter().map(|section| format!("{} '{}'", section.kind, section.id)).collect();
+            let what = format!("not opened, for this system is only mounted here: {}", names.join(", "));
+            config.problems.push(Problem::warning(what).hint(STORES_FROM_HERE));
+        }
+        Ok(config)
     }
 
+    /// The stores that were named, or all; what is wrong with the configuration is told.
     fn stores(&self, config: &Config, args: &common_args::Stores) -> Result<Vec<Box<dyn Store>>> {
         if args.names.is_empty() {
-            return config.stores.iter().map(|section| self.open(section)).collect();
+            self.tell(&config.problems);
         }
-        args.names.iter().map(|name| self.store(config, name)).collect()
+        self.open_all(config, args)
+    }
+
+    /// The same for a verb that tells the problems of the configuration with its own.
+    fn open_all(&self, config: &Config, args: &common_args::Stores) -> Result<Vec<Box<dyn Store>>> {
+        if !args.names.is_empty() {
+            return args.names.iter().map(|name| self.store(config, name)).collect();
+        }
+        if config.stores.is_empty() {
+            let what = config.problems.iter().map(|problem| problem.what.as_str()).collect::<Vec<_>>();
+            let fault = Fault::new(FaultKind::Usage, format!("there is no store: {}", what.join("; ")));
+            return Err(fault.hint(STORES_FROM_HERE).into());
+        }
+        config.stores.iter().map(|section| self.open(section)).collect()
     }
 
     fn store(&self, config: &Config, name: &str) -> Result<Box<dyn Store>> {
         if name.contains('/') {
             return Ok(store::folder(&std::path::absolute(name)?, &self.host));
         }
-        let section = config.stores.iter().find(|section| section.id == name).with_context(|| {
-            let known: Vec<&str> = config.stores.iter().map(|section| section.id.as_str()).collect();
-            let near = nearest(name, &known).map(|near| format!("did you mean '{near}'? "));
-            Fault::new(FaultKind::NotFound, format!("store '{name}' does not exist")).hint(format!(
-                "{}the stores are: {}; a path to a directory contains a /",
-                near.unwrap_or_default(),
-                known.join(", ")
-            ))
-        })?;
-        self.open(section)
+        let section = |config: &Config| config.stores.iter().find(|section| section.id == name).cloned();
+        if let Some(section) = section(config) {
+            return self.open(&section);
+        }
+        if !self.host.exec.is_of_host() {
+            let machine = self.host.machine();
+            let own = Config::load(&machine, &store::kind_names(), &channels::kind_names())?;
+            if let Some(section) = section(&own).filter(|_| !own.files.is_empty()) {
+                return store::open(&section, &machine);
+            }
+        }
+
+        let known: Vec<&str> = config.stores.iter().map(|section| section.id.as_str()).collect();
+        let near = nearest(name, &known).map(|near| format!("did you mean '{near}'? ")).unwrap_or_default();
+        let is_of_stores = |problem: &&Problem| problem.hint.as_deref() == Some(STORES_FROM_HERE);
+        let not_opened = config.problems.iter().filter(is_of_stores).map(|problem| problem.what.clone());
+        let stores =
+            format!("{near}the stores are: {}; a path to a directory contains a /", known.join(", "));
+        let hint = [stores].into_iter().chain(not_opened).collect::<Vec<_>>().join("; ");
+        Err(Fault::new(FaultKind::NotFound, format!("store '{name}' does not exist")).hint(hint).into())
     }
 
     /// A link of another system must not lead a store of it onto this one.

@@ -27,7 +27,7 @@ impl App<'_> {
             None => {
                 let config = self.config()?;
                 problems.clone_from(&config.problems);
-                self.stores(&config, &args.stores)?
+                self.open_all(&config, &args.stores)?
             }
         };
         let usage = |error: anyhow::Error| Fault::new(FaultKind::Usage, format!("--host: {error:#}"));

@@ -175,8 +175,11 @@ pub struct StoreKind {
     pub open: fn(&Section, &Host) -> Result<Box<dyn Store>>,
 }
 
+/// The kind that runs nothing and connects to nothing.
+pub const FOLDER: &str = "dir";
+
 pub const KINDS: &[StoreKind] = &[
-    StoreKind { name: "dir", help: "a directory: local disk, NFS, CIFS, USB", open: dir::open },
+    StoreKind { name: FOLDER, help: "a directory: local disk, NFS, CIFS, USB", open: dir::open },
     StoreKind { name: "pbs", help: "a Proxmox Backup Server", open: pbs::open },
     StoreKind {
         name: "rclone",

@@ -154,7 +154,7 @@ pub(super) fn open(section: &Section, host: &Host) -> Result<Box<dyn Store>> {
     }
 
     let tool = Tool {
-        exec: Arc::clone(&host.machine),
+        exec: Arc::clone(&host.exec),
         program: "proxmox-backup-client",
         missing: "install it: `apt install proxmox-backup-client`",
         store: section.id.clone(),

@@ -82,7 +82,7 @@ pub(super) fn open(section: &Section, host: &Host) -> Result<Box<dyn Store>> {
 
     let usual = Some(host.path(RCLONE_CONFIG)).filter(|path| path.is_file());
     let tool = Tool {
-        exec: Arc::clone(&host.machine),
+        exec: Arc::clone(&host.exec),
         program: "rclone",
         missing: "install it: `apt install rclone`",
         store: section.id.clone(),

@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 
 use super::dpkg;
 use super::fs::files;
-use super::process::exec::Exec;
+use super::process::exec::{Exec, System};
 use crate::model::facts::{Cluster, Facts, Product};
 
 pub const CONFIG_DIR: &str = "/etc/proxmox-backup-extra";
@@ -39,8 +39,6 @@ pub struct Host {
     pub facts: Facts,
     /// The host's own tools.
     pub exec: Arc<dyn Exec>,
-    /// The tools of the machine that we run on, for what is not the host: moving files to a store.
-    pub machine: Arc<dyn Exec>,
     /// Time at which the cluster file system last hung.
     pub hangs: Hang,
 }
@@ -63,8 +61,15 @@ impl Host {
     /// Looks at the system below `root` (absolute); reads only local files, so it cannot hang on /etc/pve.
     pub fn detect(root: PathBuf, now: Timestamp, exec: Box<dyn Exec>) -> Self {
         let facts = facts(&root);
-        let exec: Arc<dyn Exec> = exec.into();
-        Self { root, now, facts, machine: Arc::clone(&exec), exec, hangs: Hang::default() }
+        Self { root, now, facts, exec: exec.into(), hangs: Hang::default() }
+    }
+
+    /// This machine, for the stores that its own configuration names, with what is there of a host that is only
+    /// mounted on it.
+    #[must_use]
+    pub fn machine(&self) -> Self {
+        let facts = self.facts.clone();
+        Self { root: "/".into(), now: self.now, facts, exec: Arc::new(System), hangs: Hang::default() }
     }
 
     pub fn root(&self) -> &Path {

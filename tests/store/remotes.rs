@@ -164,7 +164,7 @@ fn an_unknown_remote_and_a_host_without_rclone_say_what_to_do() {
     let (error, hint) = told(&store.list(None).unwrap_err());
     assert!(error.contains("didn't find section") && hint.contains("listremotes"), "{error}: {hint}");
     let mut bare = host(dir.path());
-    bare.machine = std::sync::Arc::new(pbx_config::sys::process::exec::NoTools);
+    bare.exec = std::sync::Arc::new(pbx_config::sys::process::exec::NoTools);
     let store = pbx_config::store::open(&nowhere, &bare).unwrap();
     let (error, hint) = told(&store.list(None).unwrap_err());
     assert!(
@@ -213,7 +213,7 @@ fn no_secret_is_in_an_argument_list_or_a_message() {
     .unwrap();
     fs::set_permissions(&shim, fs::Permissions::from_mode(0o755)).unwrap();
     let mut host = host(dir.path());
-    host.machine = std::sync::Arc::new(crate::common::Shims { bin: dir.path().to_owned() });
+    host.exec = std::sync::Arc::new(crate::common::Shims { bin: dir.path().to_owned() });
     let secret = kinds::word();
     let section = section("rclone: it\n\tremote b2:x\n", &format!("rclone: it\n\tkey {secret}\n"));
     let error = pbx_config::store::open(&section, &host).unwrap().list(None).unwrap_err();

@@ -32,7 +32,7 @@ impl App<'_> {
         }
 
         let config = self.config()?;
-        let opened = self.stores(&config, stores)?;
+        let opened = self.open_all(&config, stores)?;
         let listing = snapshots::list(&opened, None, &|_| true)?;
         let usable: Vec<_> = listing
             .snapshots

@@ -287,9 +287,10 @@ impl App<'_> {
     }
 
     /// Returns the places of the products' own APIs; a configuration that cannot be read must not keep a restore from
-    /// repairing it.
+    /// repairing it. Of a system that is only mounted here none is asked.
     pub(in crate::cli) fn apis(&self) -> Vec<(Product, ApiConfig)> {
-        self.config().map(|config| config.apis).unwrap_or_default()
+        let config = self.config().ok().filter(|_| self.host.exec.is_of_host());
+        config.map(|config| config.apis).unwrap_or_default()
     }
 
     /// One question on a terminal; elsewhere the answer is a flag.

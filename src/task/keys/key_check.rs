@@ -9,7 +9,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::archive::keys::Keys;
 use crate::archive::recipient::Recipient;
-use crate::archive::seal::Seal;
 use crate::config::Config;
 use crate::model::problem::{Fault, Problem};
 use crate::sys::host::Host;
@@ -82,11 +81,11 @@ pub fn prove(host: &Host, config: &Config, keys: &Keys) -> Result<Proof> {
         return Err(fault.hint("`pbx-config key setup` sets it up").into());
     }
 
-    open_canary(&recipients, keys)?;
+    open_canary(host, &recipients, keys)?;
     let mut opened = Vec::new();
     for one in &recipients {
         // Which of them it was: the others are not asked about, nor is a token touched again.
-        if recipients.len() == 1 || !one.is_plugin() && opens_alone(one, keys)? {
+        if recipients.len() == 1 || !one.is_plugin() && opens_alone(host, one, keys)? {
             opened.push(one.fingerprint());
         }
     }
@@ -100,10 +99,13 @@ pub fn prove(host: &Host, config: &Config, keys: &Keys) -> Result<Proof> {
     Ok(proof)
 }
 
-fn canary(recipients: &[Recipient]) -> Result<(Vec<u8>, Vec<u8>, crate::model::snapshot::Sealed)> {
+fn canary(
+    host: &Host,
+    recipients: &[Recipient],
+) -> Result<(Vec<u8>, Vec<u8>, crate::model::snapshot::Sealed)> {
     let mut clear = vec![0; CANARY_BYTES];
     random(&mut clear)?;
-    let seal = Seal::new(recipients, false)?;
+    let seal = keys::seal(host, recipients, false)?;
     let described = seal.sealed.clone();
     let mut sealed = Vec::new();
     let mut stream = seal.begin(&mut sealed)?;
@@ -112,8 +114,8 @@ fn canary(recipients: &[Recipient]) -> Result<(Vec<u8>, Vec<u8>, crate::model::s
     Ok((clear, sealed, described))
 }
 
-fn open_canary(recipients: &[Recipient], keys: &Keys) -> Result<()> {
-    let (clear, sealed, described) = canary(recipients)?;
+fn open_canary(host: &Host, recipients: &[Recipient], keys: &Keys) -> Result<()> {
+    let (clear, sealed, described) = canary(host, recipients)?;
     let mut opened = Vec::new();
     let mut stream = keys.unseal(BufReader::new(sealed.as_slice()), Some(&described), "the canary")?;
     stream.by_ref().take(CANARY_BYTES as u64 + 1).read_to_end(&mut opened)?;
@@ -121,7 +123,7 @@ fn open_canary(recipients: &[Recipient], keys: &Keys) -> Result<()> {
     Ok(())
 }
 
-fn opens_alone(recipient: &Recipient, keys: &Keys) -> Result<bool> {
-    let (_, sealed, described) = canary(std::slice::from_ref(recipient))?;
+fn opens_alone(host: &Host, recipient: &Recipient, keys: &Keys) -> Result<bool> {
+    let (_, sealed, described) = canary(host, std::slice::from_ref(recipient))?;
     keys.opens(BufReader::new(sealed.as_slice()), Some(&described))
 }

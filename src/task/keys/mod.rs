@@ -101,10 +101,23 @@ pub fn protection(
     config: &Config,
     problems: &mut Vec<Problem>,
 ) -> Result<Protection> {
-    let seal =
-        if recipients.is_empty() { None } else { Some(Seal::new(recipients, config.backup.readback_key)?) };
+    let has_recipients = !recipients.is_empty();
+    let seal = has_recipients.then(|| seal(host, recipients, config.backup.readback_key)).transpose()?;
     let signer = config.backup.sign.then(|| signer(host, problems)).flatten();
     Ok(Protection { seal, signer })
+}
+
+/// A seal for these recipients. Errors: a plugin that the configuration of a system that is only mounted here names; it
+/// would run on this machine.
+pub fn seal(host: &Host, recipients: &[Recipient], read_back: bool) -> Result<Seal> {
+    let plugin = recipients.iter().find(|one| one.is_plugin() && !host.exec.is_of_host());
+    if let Some(plugin) = plugin {
+        let message = format!("{plugin}: its plugin does not run for a system that is only mounted here");
+        let hint =
+            "with a recipient that needs no plugin in its configuration, or `seal no`, a backup can be made";
+        return Err(Fault::failed(message).hint(hint).into());
+    }
+    Seal::new(recipients, read_back)
 }
 
 fn signer(host: &Host, problems: &mut Vec<Problem>) -> Option<Signer> {

@@ -19,9 +19,9 @@ const FILE: &str = "pbx_config.prom";
 const MODE: u32 = 0o644;
 const DEFAULTS_MAX_BYTES: u64 = 1 << 20;
 
-/// Writes what is configured. What goes wrong is told.
+/// Writes what is configured, not for a system that is only mounted here. What goes wrong is told.
 pub fn write(host: &Host, config: &Config) -> Vec<Problem> {
-    if config.prometheus.is_empty() {
+    if config.prometheus.is_empty() || !host.exec.is_of_host() {
         return Vec::new();
     }
 

@@ -223,6 +223,10 @@ pub struct VzdumpPhase {
 /// `debounce`: jobs that end within this time of the last start make no further backup.
 pub fn vzdump_phase(host: &Host, phase: &str, debounce: Duration) -> VzdumpPhase {
     let mut out = VzdumpPhase::default();
+    if !host.exec.is_of_host() {
+        out.lines.push("this system is only mounted here: no hook of it runs".to_owned());
+        return out;
+    }
     if phase == JOB_END {
         match start_backup(host, debounce) {
             Ok(None) => {}
