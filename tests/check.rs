@@ -271,14 +271,77 @@ fn rights_that_are_too_wide_are_found_told_and_mended_and_nothing_else_is_touche
     );
     assert_eq!((mode(&host, PASSWORDS), mode(&host, CONFIG)), (0o644, 0o666), "a look changes nothing");
     // What was done is told to a quiet one, too.
-    let text = check(&host, &["--fix", "--quiet"]).ok().out;
+    let text = check(&host, &["--fix", "--quiet"]).exits(Exit::Failed).out;
     assert!(text.contains("/etc/proxmox-backup-extra/secrets.cfg: was 0644 0:0, is 0600 0:0 now"), "{text}");
-    assert_eq!(text.matches("now\n").count(), 3, "{text}");
+    assert_eq!(text.matches("now\n").count(), 2, "{text}");
     assert_eq!(text.matches("hint: others could read it until now").count(), 1, "{text}");
     assert_eq!((mode(&host, PASSWORDS), mode(&host, CONFIG)), (0o600, 0o644));
+    // What another user made is never handed to root.
+    assert!(
+        text.contains("hint: check what its owner put there; then `chown root: /usr/bin/pbx-config`"),
+        "{text}"
+    );
     let owner = fs::metadata(host.root.join("usr/bin/pbx-config")).unwrap();
-    assert_eq!((owner.uid(), owner.gid(), owner.permissions().mode() & 0o7777), (0, 0, 0o755));
+    assert_eq!((owner.uid(), owner.gid(), owner.permissions().mode() & 0o7777), (1000, 1000, 0o755));
+    chown(host.root.join("usr/bin/pbx-config"), Some(0), Some(0)).unwrap();
     check(&host, &[]).ok();
+}
+
+/// A fault of a store: what is done to its folder `srv/a/store`, and what is said of it.
+type StoreFault = (&'static str, fn(&Path), &'static str);
+
+#[test]
+fn a_store_that_another_user_can_write_is_a_problem_and_mending_gives_him_nothing() {
+    fn with_mode(path: &Path, mode: u32) {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+    let host = node();
+    host.configure("dir: a\n\tpath /srv/a/store\n");
+    fs::remove_file(host.root.join(PASSWORDS)).unwrap();
+    host.run(&["backup", "--quiet"]);
+    let store = host.root.join("srv/a/store");
+    let faults_of: [StoreFault; 8] = [
+        ("/srv/a/store", |store| with_mode(store, 0o757), "users other than root can change it"),
+        ("/srv/a/store", |store| with_mode(store, 0o1777), "users other than root can change it"),
+        (
+            "/srv/a/store/pve1",
+            |store| with_mode(&store.join("pve1"), 0o777),
+            "users other than root can change it",
+        ),
+        ("/srv/a/store", |store| chown(store, Some(1000), None).unwrap(), "belongs to user 1000"),
+        (
+            "/srv/a/store/pve1",
+            |store| chown(store.join("pve1"), Some(1000), None).unwrap(),
+            "belongs to user 1000",
+        ),
+        (
+            ".pbx.tar",
+            |store| chown(&common::snapshot_files(store)[0], Some(1000), None).unwrap(),
+            "belongs to user 1000",
+        ),
+        ("/srv/a", |store| with_mode(store.parent().unwrap(), 0o777), "in the place of /srv/a/store"),
+        ("/srv/a", |store| chown(store.parent().unwrap(), Some(1000), None).unwrap(), "in the place of"),
+    ];
+    for (path, spoil, what) in faults_of {
+        let all = [store.parent().unwrap().to_owned(), store.clone(), store.join("pve1")];
+        all.iter().for_each(|path| chown(path, Some(0), Some(0)).unwrap());
+        let file = &common::snapshot_files(&store)[0];
+        chown(file, Some(0), Some(0)).unwrap();
+        all.iter().for_each(|path| with_mode(path, 0o755));
+        check(&host, &[]).ok();
+        spoil(&store);
+        let done = check(&host, &["--json"]).exits(Exit::Failed);
+        let found = faults(&done);
+        assert!(found.len() == 1 && found[0].contains(path) && found[0].contains(what), "{path}: {found:?}");
+        assert!(done.out.contains("chown root:") || done.out.contains("check --fix"), "{}", done.out);
+        let owners = || {
+            let of = |path: &Path| fs::metadata(path).unwrap().uid();
+            all.iter().map(|path| of(path)).chain([of(file)]).collect::<Vec<_>>()
+        };
+        let before = owners();
+        check(&host, &["--fix"]);
+        assert_eq!(owners(), before, "{path}");
+    }
 }
 
 #[test]

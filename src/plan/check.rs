@@ -95,7 +95,7 @@ pub struct CheckFinding {
     pub fix: Option<Fix>,
 }
 
-/// Another owner or mode for a file of ours.
+/// Another mode for a file of ours. A file of another owner is never handed to root: it may hold anything.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Fix {
     /// Absolute in the host.
@@ -144,7 +144,8 @@ pub fn outcome(findings: &[CheckFinding]) -> Outcome {
     }
 }
 
-/// Reports whether a file has the right owner and mode. `me` may own it too, when that is not root.
+/// Reports whether a file has the right owner and mode. `me` may own it too, when that is not root. Only a mode is
+/// repaired: what another user made does not become root's unseen.
 pub fn rights(path: &Path, care: Care, seen: Rights, me: u32) -> CheckFinding {
     const WRITE: u32 = 0o022;
     const ALL: u32 = 0o077;
@@ -156,17 +157,15 @@ pub fn rights(path: &Path, care: Care, seen: Rights, me: u32) -> CheckFinding {
         return CheckFinding::new(Area::Rights, CheckState::Ok, format!("{shown}: {seen}"));
     }
 
-    let why = match (foreign, seen.mode & WRITE & open != 0) {
-        (true, _) => format!("belongs to user {}", seen.uid),
-        (_, true) => "users other than root can change it".to_owned(),
-        (_, false) => "users other than root can read it".to_owned(),
-    };
-    let after = Rights {
-        mode: seen.mode & !open & 0o777,
-        uid: if foreign { 0 } else { seen.uid },
-        gid: if foreign { 0 } else { seen.gid },
-    };
-    let finding = CheckFinding::new(Area::Rights, CheckState::Problem, format!("{shown}: {seen}: {why}"));
+    let finding =
+        |why: &str| CheckFinding::new(Area::Rights, CheckState::Problem, format!("{shown}: {seen}: {why}"));
+    if foreign {
+        let fix = format!("check what its owner put there; then `chown root: {shown}`, or remove it");
+        return finding(&format!("belongs to user {}", seen.uid)).hint(fix);
+    }
+    let can = if seen.mode & WRITE & open != 0 { "change" } else { "read" };
+    let after = Rights { mode: seen.mode & !open & 0o777, ..seen };
+    let finding = finding(&format!("users other than root can {can} it"));
     let finding = finding.hint(format!("`pbx-config check --fix` sets it to {after}"));
     CheckFinding { fix: Some(Fix { path: Name::from(path), before: seen, after, done: false }), ..finding }
 }
@@ -253,7 +252,9 @@ mod tests {
         assert_eq!(after(Care::Public, 0o644, 0), None);
         assert_eq!(after(Care::Private, 0o640, 0), Some(seen(0o600, 0)));
         assert_eq!(after(Care::Public, 0o777, 0), Some(seen(0o755, 0)));
-        assert_eq!(after(Care::Public, 0o4755, 1000), Some(Rights { mode: 0o755, uid: 0, gid: 0 }));
+        assert_eq!(after(Care::Public, 0o1777, 0), Some(seen(0o755, 0)));
+        assert_eq!(after(Care::Public, 0o4777, 1000), None);
+        assert_eq!(rights(Path::new("/x"), Care::Public, seen(0o755, 1000), 0).state, CheckState::Problem);
         assert_eq!(rights(Path::new("/x"), Care::Private, seen(0o600, 1000), 1000).state, CheckState::Ok);
     }
 

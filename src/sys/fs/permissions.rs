@@ -7,7 +7,6 @@ use std::path::Path;
 
 use nix::fcntl::OFlag;
 use nix::sys::stat::{Mode, fchmod};
-use nix::unistd::{Gid, Uid, fchown};
 
 use super::files;
 use crate::model::report::Rights;
@@ -26,8 +25,8 @@ pub fn of(root: &Path, path: &Path) -> io::Result<PermissionState> {
     held(&File::from(files::open_plain(root, path, OFlag::O_PATH)?))
 }
 
-/// Changes what was seen as `before`, unless it has become another since.
-pub fn set(root: &Path, path: &Path, before: &PermissionState, after: &Rights) -> io::Result<()> {
+/// Changes the mode of what was seen as `before`, unless it has become another since.
+pub fn set(root: &Path, path: &Path, before: &PermissionState, mode: u32) -> io::Result<()> {
     let file = File::from(files::open_plain(root, path, OFlag::O_NONBLOCK | OFlag::O_NOCTTY)?);
     let now = held(&file)?;
     if now != *before {
@@ -36,12 +35,7 @@ pub fn set(root: &Path, path: &Path, before: &PermissionState, after: &Rights) -
     if !now.folder && now.names > 1 {
         return Err(io::Error::other("has other names (hard links), which would change too"));
     }
-    if (after.uid, after.gid) != (now.rights.uid, now.rights.gid) {
-        fchown(&file, Some(Uid::from_raw(after.uid)), Some(Gid::from_raw(after.gid)))?;
-    }
-    // After chown, which takes special bits away.
-    fchmod(&file, Mode::from_bits_truncate(after.mode))?;
-    Ok(())
+    Ok(fchmod(&file, Mode::from_bits_truncate(mode))?)
 }
 
 fn held(file: &File) -> io::Result<PermissionState> {
@@ -75,13 +69,12 @@ mod tests {
         }
         let path = Path::new("/a/file");
         let held = of(dir.path(), path).unwrap();
-        let after = Rights { mode: 0o600, ..held.rights };
         fs::hard_link(at("a/file"), at("second")).unwrap();
         let seen = of(dir.path(), path).unwrap();
-        assert!(set(dir.path(), path, &seen, &after).unwrap_err().to_string().contains("other names"));
-        assert!(set(dir.path(), path, &held, &after).unwrap_err().to_string().contains("during the run"));
+        assert!(set(dir.path(), path, &seen, 0o600).unwrap_err().to_string().contains("other names"));
+        assert!(set(dir.path(), path, &held, 0o600).unwrap_err().to_string().contains("during the run"));
         fs::remove_file(at("second")).unwrap();
-        set(dir.path(), path, &held, &after).unwrap();
+        set(dir.path(), path, &held, 0o600).unwrap();
         assert_eq!(fs::metadata(at("a/file")).unwrap().permissions().mode() & 0o7777, 0o600);
     }
 }

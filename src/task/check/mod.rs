@@ -202,7 +202,7 @@ pub fn mend(host: &Host, findings: &mut [CheckFinding]) {
         let path: PathBuf = fix.path.as_path().to_owned();
         let done = permissions::of(host.root(), &path).and_then(|held| {
             if held.rights == fix.before {
-                permissions::set(host.root(), &path, &held, &fix.after)
+                permissions::set(host.root(), &path, &held, fix.after.mode)
             } else {
                 Err(std::io::Error::other("has changed during the run"))
             }

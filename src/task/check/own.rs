@@ -98,7 +98,8 @@ pub fn store_rights(host: &Host, store: &dyn Store) -> Vec<CheckFinding> {
     }
 
     let folder = Path::new("/").join(folder);
-    let mut findings = Vec::new();
+    let mut findings: Vec<CheckFinding> =
+        folder.ancestors().skip(1).filter_map(|above| may_be_swapped(host, above, &folder)).collect();
     for place in [folder.clone(), folder.join(&host.facts.node)] {
         let private = permissions::of(host.root(), &place).is_ok_and(|held| held.rights.mode & 0o077 == 0);
         findings.extend(look(host, &place, Care::Public).filter(|finding| finding.state != CheckState::Ok));
@@ -118,6 +119,23 @@ pub fn store_rights(host: &Host, store: &dyn Store) -> Vec<CheckFinding> {
         findings.extend(found.filter(|finding| finding.state != CheckState::Ok));
     }
     findings
+}
+
+/// A directory above a store whose owner, or others, may put another one in the place of the store.
+fn may_be_swapped(host: &Host, above: &Path, store: &Path) -> Option<CheckFinding> {
+    /// In a directory with this bit only the owner of a file may rename it.
+    const STICKY: u32 = 0o1000;
+    const OTHERS: u32 = 0o002;
+    let seen = permissions::of(host.root(), above).ok()?.rights;
+    let is_foreign = seen.uid != 0 && seen.uid != files::uid();
+    if !is_foreign && seen.mode & (STICKY | OTHERS) != OTHERS {
+        return None;
+    }
+    let (above, store) = (above.display(), store.display());
+    let what = format!("{above}: {seen}: others than root may put another directory in the place of {store}");
+    let hint =
+        format!("`chown root: {above}; chmod o-w {above}`, or move the store to where only root writes");
+    Some(CheckFinding::new(Area::Rights, CheckState::Problem, what).hint(hint))
 }
 
 /// Every file of the package as it was brought, by dpkg's checksums.
