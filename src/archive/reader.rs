@@ -67,6 +67,28 @@ impl Head {
     }
 }
 
+/// The most bytes of a file that reach over its signature.
+pub const SIGNED_HEAD_BYTES: usize = HEAD_BYTES + CLEAR_NAMES.len() * 2 * BLOCK + CLEAR_TEXTS_MAX_BYTES;
+/// SIGNATURE_MAX_BYTES and HOWTO_MAX_BYTES.
+const CLEAR_TEXTS_MAX_BYTES: usize = 32 << 10;
+
+/// Returns the fingerprint of the key that signed a manifest, from the first bytes of a file. None: it is not signed.
+/// Errors: its signature does not hold.
+pub fn signer(bytes: &[u8]) -> Result<Option<String>> {
+    let manifest =
+        Head::needed(bytes).and_then(|needed| bytes.get(BLOCK..needed)).context("is no snapshot")?;
+    let mut archive = ::tar::Archive::new(bytes);
+    for entry in archive.entries()?.raw(true).take(CLEAR_NAMES.len()) {
+        let mut entry = entry?;
+        if *entry.path_bytes() == *SIGNATURE_NAME.as_bytes() {
+            let mut signature = Vec::new();
+            entry.by_ref().take(SIGNATURE_MAX_BYTES).read_to_end(&mut signature)?;
+            return sign::check(&signature, manifest).map(Some);
+        }
+    }
+    Ok(None)
+}
+
 fn parse_manifest(text: &[u8]) -> Result<Snapshot> {
     #[derive(Deserialize)]
     struct Format {

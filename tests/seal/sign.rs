@@ -206,3 +206,60 @@ fn a_link_that_was_replaced_or_is_gone_shows() {
     host.configure("dir: local\n\tpath /var/lib/proxmox-backup-extra/store\n\tkeep-last 10\n");
     host.run(&["verify", "--all"]).ok();
 }
+
+#[test]
+fn a_snapshot_that_this_host_did_not_sign_is_never_taken_without_a_word() {
+    let mut host = bare();
+    host.write("etc/machine-id", "0123456789abcdef0123456789abcdef\n");
+    let warns = |host: &TestHost, word: &str, what: &str| {
+        let plan = host.run(&["restore", word, "--dry-run", "--json"]).ok().json();
+        let problems = plan["problems"].to_string();
+        let text = host.run(&["restore", word, "--dry-run"]).ok().out;
+        let to = host.beside("out");
+        let out = host.run(&["restore", word, "--to", to.to_str().unwrap(), "--json"]).json();
+        fs::remove_dir_all(&to).unwrap();
+        if what.is_empty() {
+            assert!(problems == "null" && !text.contains("warning:"), "{text}");
+            assert_eq!(out["problems"], serde_json::json!([]));
+        } else {
+            assert!(problems.contains(what) && text.contains(what), "{what}: {problems} {text}");
+            assert!(out["problems"].to_string().contains(what), "{out}");
+        }
+    };
+    let key = host.root.join("etc/ssh/ssh_host_ed25519_key");
+    let (own, away) = (print_of(&host), host.beside("away"));
+    host.run(&["backup"]).ok();
+    warns(&host, "latest", "");
+    // Made elsewhere, with the machine id of this host and without its key.
+    fs::rename(&key, &away).unwrap();
+    host.now = "2026-11-22T15:17:50Z".to_owned();
+    host.run(&["backup"]).ok();
+    warns(&host, "latest", &format!("is not signed; 1 neighbour of it in the store signed by {own}"));
+    fs::rename(&away, &key).unwrap();
+    warns(&host, "latest", &format!("is not signed; this host signs with {own}; 1 neighbour"));
+    warns(&host, "latest~1", "");
+    // By another key.
+    let ring = Keyring::new();
+    ring.ssh("other", "ed25519", "");
+    fs::rename(&key, &away).unwrap();
+    fs::copy(ring.path("other"), &key).unwrap();
+    host.now = "2026-11-22T15:17:59Z".to_owned();
+    host.run(&["backup"]).ok();
+    fs::rename(&away, &key).unwrap();
+    warns(&host, "latest", "is signed by SHA256:");
+    host.write("etc/hosts", "127.0.0.1 other\n");
+    let done = host.run(&["restore", "latest", "--yes", "--only", "hosts", "--json"]).exits(Exit::Problems);
+    assert!(done.json()["problems"].to_string().contains("is signed by SHA256:"), "{}", done.out);
+    // The files themselves, without a store beside them.
+    let files = snapshot_files(&host.root.join("var/lib/proxmox-backup-extra/store"));
+    warns(&host, files[0].to_str().unwrap(), "");
+    warns(&host, files[1].to_str().unwrap(), "is not signed; this host signs with");
+    warns(&host, files[2].to_str().unwrap(), "this host signs with");
+    // A host that does not sign, and another installation: what they take is theirs to know.
+    host.configure("backup: main\n\tsign no\n");
+    warns(&host, files[1].to_str().unwrap(), "");
+    host.configure("");
+    host.write("etc/machine-id", "fedcba9876543210fedcba9876543210\n");
+    warns(&host, files[2].to_str().unwrap(), "");
+    warns(&host, "latest", "1 neighbour of it in the store signed by");
+}

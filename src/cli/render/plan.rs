@@ -23,6 +23,7 @@ pub fn text(plan: &RestorePlan) -> String {
         let _ = writeln!(text, "           {}", difference.means);
     }
 
+    text.push_str(&render::problems(&plan.problems));
     for (category, steps) in by_category(plan) {
         let _ = writeln!(text, "\n{category}");
         for step in steps {

@@ -15,7 +15,7 @@ use super::common_args::Format;
 use super::render::{self, plan};
 use crate::config::ApiConfig;
 use crate::model::facts::Product;
-use crate::model::problem::{Exit, Fault, FaultKind, Outcome};
+use crate::model::problem::{Exit, Fault, FaultKind, Outcome, Problem};
 use crate::plan::restore::adapt::references::{Moves, Pair};
 use crate::plan::restore::{Database, RestorePlan, RestoreRequest};
 use crate::plan::select::Selection;
@@ -23,7 +23,7 @@ use crate::sys::fs::glob::Pattern;
 use crate::task::restore::prepare::{self, Prepared, Saved};
 use crate::task::restore::probe::Probe;
 use crate::task::restore::{self, ConfirmOptions, Restored, auto_rollback, pending, preview};
-use crate::task::snapshots::{ChosenSnapshot, extract, verify};
+use crate::task::snapshots::{ChosenSnapshot, extract, signature, verify};
 
 /// All are asked at once.
 const MAX_PROBES: usize = 8;
@@ -233,7 +233,8 @@ impl App<'_> {
         })?;
         saved.as_ref().map(|saved| saved.check_snapshot(&chosen)).transpose()?;
 
-        let prepared = prepare::prepare(&self.host, &chosen, &request)?;
+        let mut prepared = prepare::prepare(&self.host, &chosen, &request)?;
+        prepared.plan.problems.extend(self.doubt(&chosen)?);
         saved.as_ref().map(|saved| saved.check(&chosen, &prepared)).transpose()?;
         if let Some(file) = &args.plan {
             Saved::of(&self.host, &prepared)?.write(file)?;
@@ -258,6 +259,15 @@ impl App<'_> {
         self.apply(&args, &chosen, &prepared)
     }
 
+    /// Returns the reason to doubt who made a snapshot.
+    fn doubt(&self, chosen: &ChosenSnapshot) -> Result<Option<Problem>> {
+        let config = self.config().ok();
+        let signs = config.as_ref().is_none_or(|config| config.backup.sign);
+        let named = chosen.store.as_ref().zip(config.as_ref());
+        let store = named.and_then(|(name, config)| self.store(config, name).ok());
+        signature::doubt(&self.host, signs, store.as_deref(), chosen)
+    }
+
     /// Asks, and does the plan.
     fn apply(&mut self, args: &RestoreArgs, chosen: &ChosenSnapshot, prepared: &Prepared) -> Result<Exit> {
         let arming = arming(args)?;
@@ -270,6 +280,7 @@ impl App<'_> {
             Ok(writeln!(err, "to undo it: pbx-config undo {id}").and_then(|()| err.flush())?)
         };
         let mut restored = restore::run(&self.host, chosen, prepared, &apis, &arming, &mut tell)?;
+        restored.problems.splice(0..0, prepared.plan.problems.iter().cloned());
         if self.format != Format::Text {
             restored.problems.splice(0..0, beforehand);
         }
@@ -368,7 +379,9 @@ impl App<'_> {
             return Ok(Exit::Ok);
         }
 
-        let done = extract::run(&chosen, &request)?;
+        let doubt = self.doubt(&chosen)?;
+        let mut done = extract::run(&chosen, &request)?;
+        done.problems.splice(0..0, doubt);
         let outcome = Outcome::of(&done.problems);
         self.print(&done, render::extracted)?;
         Ok(outcome.into())

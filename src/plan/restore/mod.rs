@@ -35,6 +35,7 @@ use super::select::{self, Selection};
 use crate::catalog::{self, Item, RestoreRule, Risk};
 use crate::model::facts::{Facts, PmxcfsState};
 use crate::model::index::{Entry, EntryKind, Mtime, Name, Xattr};
+use crate::model::problem::Problem;
 use crate::model::snapshot::SnapshotId;
 
 pub use crate::catalog::PVE_TREE as PVE;
@@ -309,6 +310,9 @@ pub struct RestorePlan {
     #[serde(rename = "refused")]
     pub skipped: Vec<Skipped>,
     pub advice: Vec<Advice>,
+    /// Doubts about the snapshot. The plan is the same without them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<Problem>,
     /// Stages in the order they are done.
     #[serde(flatten, with = "stage::by_name")]
     pub stages: Vec<Stage>,
@@ -366,6 +370,7 @@ pub fn plan(picked: &SelectedEntries, here: &HostState, request: &RestoreRequest
         steps: Vec::new(),
         unchanged: 0,
         skipped: skipped.clone(),
+        problems: Vec::new(),
         advice: Vec::new(),
         stages: Vec::new(),
     };

@@ -120,6 +120,11 @@ pub fn seal(host: &Host, recipients: &[Recipient], read_back: bool) -> Result<Se
     Seal::new(recipients, read_back)
 }
 
+/// Returns the fingerprint of the key that signs the snapshots of this host. None: it has no such key.
+pub fn own_signer(host: &Host) -> Option<String> {
+    signer(host, &mut Vec::new()).map(|signer| signer.fingerprint())
+}
+
 fn signer(host: &Host, problems: &mut Vec<Problem>) -> Option<Signer> {
     let read = forked::read_small(READ_LIMIT, host.root(), SSH_HOST_KEY, KEY_MAX_BYTES).map(Zeroizing::new);
     let parsed = match read {

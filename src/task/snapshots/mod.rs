@@ -3,6 +3,7 @@
 pub mod decrypt;
 pub mod extract;
 pub mod legacy;
+pub mod signature;
 pub mod store_test;
 pub mod verify;
 
