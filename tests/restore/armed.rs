@@ -403,3 +403,60 @@ fn waiters(root: &Path) -> Vec<i32> {
     assert!(!found.is_empty(), "nobody waits");
     found
 }
+
+#[test]
+fn nothing_is_cut_before_the_one_who_undoes_it_says_that_he_lives() {
+    // A `setsid` that starts nothing and says that it did; one that starts something else; none.
+    for (n, setsid) in
+        ["#!/bin/sh\n", "#!/bin/sh\nsleep 60 &\n", "#!/bin/sh\nexit 1\n"].into_iter().enumerate()
+    {
+        let host = saved("pbs");
+        host.write("etc/network/interfaces", "auto lo\n");
+        let before = picture(&host);
+        let shim = host.beside("setsid");
+        fs::write(&shim, setsid).unwrap();
+        fs::set_permissions(&shim, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let script = format!("mount --bind '{}' /usr/bin/setsid; exec \"$@\"", shim.display());
+        let args = [&RESTORE[..], &["--confirm-within", "60s"]].concat();
+        let done = run(&host, &["unshare", "--mount", "sh", "-c", &script, "sh"], &args);
+        assert_eq!(done.status.code(), Some(1), "{n}: {}", text(&done));
+        assert!(text(&done).contains("nobody could be started to undo it"), "{n}: {}", text(&done));
+        tree::assert_same(&picture(&host), &before);
+        assert!(!armed_file(&host).exists());
+    }
+}
+
+#[test]
+fn a_program_that_is_replaced_while_it_restores_still_undoes_it() {
+    for other in [Some("#!/bin/sh\nexit 0\n"), None] {
+        let host = saved("pbs");
+        host.write("etc/network/interfaces", "auto lo\n");
+        let before = picture(&host);
+        let own = host.beside("pbx-config");
+        fs::copy(program(), &own).unwrap();
+        let args = [&RESTORE[..], &["--confirm-within", "3s"]].concat();
+        // Slow enough that another one is in its place when it arms.
+        let mut command = crate::common::tool("strace");
+        command.args(["-qq", "-o", "/dev/null", "-e", "inject=flock:delay_enter=1500000:when=1"]);
+        command.arg(&own).arg("--root").arg(&host.root).args(&args);
+        let mut restore = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        wait_for("it runs", || {
+            let children = format!("/proc/{0}/task/{0}/children", restore.id());
+            let child = fs::read_to_string(children).unwrap_or_default();
+            fs::read_link(format!("/proc/{}/exe", child.trim())).is_ok_and(|exe| exe == own)
+        });
+        fs::remove_file(&own).unwrap();
+        if let Some(other) = other {
+            fs::write(&own, other).unwrap();
+            fs::set_permissions(&own, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        }
+        wait_for("armed", || armed_file(&host).exists() && network(&host).len() > 10);
+        // The one who applied it goes with his connection.
+        let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", restore.id())).unwrap();
+        let child = nix::unistd::Pid::from_raw(children.trim().parse().unwrap());
+        nix::sys::signal::kill(child, nix::sys::signal::Signal::SIGKILL).unwrap();
+        let _ = restore.wait();
+        wait_for("undone", || !armed_file(&host).exists());
+        tree::assert_same(&picture(&host), &before);
+    }
+}

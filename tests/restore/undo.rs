@@ -1,6 +1,8 @@
 //! Back from a restore: which one, from a memory that is damaged, on more than one disk, and when it cannot be done.
 
 use std::fs;
+use std::io::Write;
+use std::path::Path;
 
 use pbx_config::model::problem::Exit;
 
@@ -143,4 +145,128 @@ fn the_audit_says_when_a_restore_that_failed_could_not_be_undone() {
     let id = lines.split_whitespace().find(|word| word.len() == 16 && word.ends_with('Z')).unwrap();
     assert!(host.run(&["log", id]).ok().out.contains("failed; 1 path could not be put back"));
     host.run(&["undo"]).ok();
+}
+
+/// A host on which `hosts` and `cron` were restored; its picture from before, and the id.
+fn restored_two() -> (TestHost, tree::Tree, String) {
+    let host = saved("bare");
+    change(&host);
+    let before = picture(&host);
+    let id = restored(&host, "hosts,cron");
+    (host, before, id)
+}
+
+#[test]
+fn a_damaged_copy_is_named_and_never_put_in_place_and_the_rest_is_undone() {
+    fn overwritten(path: &Path) {
+        let len = fs::metadata(path).unwrap().len();
+        fs::write(path, "x".repeat(usize::try_from(len).unwrap())).unwrap();
+    }
+    let damages: [fn(&Path); 6] = [
+        |path| fs::write(path, "garbage").unwrap(),
+        |path| fs::write(path, "").unwrap(),
+        |path| fs::OpenOptions::new().append(true).open(path).unwrap().write_all(b"\n").unwrap(),
+        overwritten,
+        |path| fs::remove_file(path).unwrap(),
+        |path| {
+            fs::remove_file(path).unwrap();
+            std::os::unix::fs::symlink("/etc/passwd", path).unwrap();
+        },
+    ];
+    for (n, damage) in damages.into_iter().enumerate() {
+        let (host, before, id) = restored_two();
+        let copies = fs::read_dir(memory(&host, &id).join("before")).unwrap();
+        let copy = copies.map(|entry| entry.unwrap().path()).next().unwrap();
+        let (good, after) = (fs::read(&copy).unwrap(), fs::read(host.root.join("etc/hosts")).unwrap());
+        damage(&copy);
+        let done = host.run(&["undo", "--json"]);
+        assert!(matches!(done.exit, Exit::Failed | Exit::Problems), "{n}: {}", done.out);
+        let said = done.json();
+        assert_eq!(said["left"], 1, "{n}: {said}");
+        assert!(said["problems"].to_string().contains(copy.to_str().unwrap()), "{n}: {said}");
+        assert_eq!(fs::read(host.root.join("etc/hosts")).unwrap(), after, "{n}");
+        assert!(!host.root.join("etc/cron.d").exists(), "{n}: the rest is undone");
+        // Once the copy, or the file, is good again it goes on.
+        let _ = fs::remove_file(&copy);
+        fs::write(&copy, good).unwrap();
+        host.run(&["undo"]).ok();
+        tree::assert_same(&picture(&host), &before);
+    }
+}
+
+#[test]
+fn a_copy_that_is_damaged_between_a_kill_and_its_resume_is_not_put_in_place() {
+    let host = saved("bare");
+    change(&host);
+    let before = picture(&host);
+    let inject = ["-e", "inject=renameat:signal=KILL:when=1"];
+    let args = ["restore", "latest", "--yes", "--only", "hosts,cron"];
+    let (_, said) = traced(&host, &host.beside("calls"), &inject, &args);
+    let id = said.lines().find_map(|line| line.strip_prefix("to undo it: pbx-config undo ")).unwrap();
+    for copy in fs::read_dir(memory(&host, id).join("after")).unwrap() {
+        fs::write(copy.unwrap().path(), "garbage").unwrap();
+    }
+    let (code, said) = plain(&host, &["restore", "--resume", id, "--yes"]);
+    assert!(code == Some(1) && said.contains("is damaged: its SHA-256 is another"), "{code:?} {said}");
+    tree::assert_same(&picture(&host), &before);
+}
+
+#[test]
+fn a_journal_that_takes_nothing_keeps_no_undo_from_putting_back() {
+    for (calls, error) in [
+        ("write", "ENOSPC"),
+        ("write", "EIO"),
+        ("fdatasync", "EIO"),
+        ("openat", "EROFS"),
+        ("openat", "EIO"),
+        ("openat", "EACCES"),
+    ] {
+        let (host, before, id) = restored_two();
+        let journal = memory(&host, &id).join("journal");
+        let (trace, inject) = (format!("trace={calls}"), format!("inject={calls}:error={error}"));
+        let run = |args: &[&str]| {
+            let mut command = crate::common::tool("strace");
+            command
+                .args(["-qq", "-f", "-o", "/dev/null", "-P"])
+                .arg(&journal)
+                .args(["-e", &trace, "-e", &inject]);
+            let done = command
+                .arg(crate::common::program())
+                .arg("--root")
+                .arg(&host.root)
+                .args(args)
+                .output()
+                .unwrap();
+            (done.status.code(), String::from_utf8_lossy(&[done.stdout, done.stderr].concat()).into_owned())
+        };
+        let (code, said) = run(&["undo", &id]);
+        assert!(code == Some(3) && said.contains("journal"), "{calls} {error}: {code:?} {said}");
+        tree::assert_same(&picture(&host), &before);
+        // Nor does the one that undoes by itself give up.
+        let armed = r#"{"id":"ID","boot":"another boot","deadline":0,"session":{"audit":null,"tty":0,"leader":0},"probes":[]}"#;
+        host.write("etc/hosts", "changed since\n");
+        host.write("var/lib/proxmox-backup-extra/undo/armed.json", armed.replace("ID", &id));
+        let (code, said) = run(&["undo", "--armed"]);
+        assert_eq!(code, Some(0), "{calls} {error}: {said}");
+        tree::assert_same(&picture(&host), &before);
+    }
+}
+
+#[test]
+fn a_damaged_copy_leaves_a_restore_armed_and_the_rest_goes_back() {
+    let (host, _, id) = restored_two();
+    let armed = host.root.join("var/lib/proxmox-backup-extra/undo/armed.json");
+    let text = r#"{"id":"ID","boot":"another boot","deadline":0,"session":{"audit":null,"tty":0,"leader":0},"probes":[]}"#;
+    fs::write(&armed, text.replace("ID", &id)).unwrap();
+    let copy = fs::read_dir(memory(&host, &id).join("before")).unwrap().next().unwrap().unwrap().path();
+    let good = fs::read(&copy).unwrap();
+    fs::write(&copy, "garbage").unwrap();
+    for args in [&["undo", "--armed"][..], &["undo"]] {
+        let (code, said) = plain(&host, args);
+        assert!(code == Some(1) && said.contains("is damaged"), "{args:?}: {code:?} {said}");
+        assert!(armed.exists() && !host.root.join("etc/cron.d").exists(), "{args:?}: {said}");
+    }
+    fs::write(&copy, good).unwrap();
+    assert_eq!(plain(&host, &["undo", "--armed"]).0, Some(0));
+    assert!(!armed.exists());
 }
