@@ -19,15 +19,16 @@ const CONF: &str = "etc/vzdump.conf";
 const HOOK: &str = "/usr/share/proxmox-backup-extra/hooks/vzdump-hook";
 const SHIPPED: &str = "# vzdump default settings\n\n#tmpdir: DIR\n#script: FILENAME\nstorage: nas\n";
 
-/// A node with the package's hook in place, which calls the program under test on the test's root.
+/// Where the program under test is, for a vzdump whose root is that of the test.
+const OWN: &str = "/srv/pbx-config";
+
+/// A node with the package's hook in place, which calls the program under test.
 fn node() -> TestHost {
     let host = TestHost::golden("pve-single");
     let source = concat!(env!("CARGO_MANIFEST_DIR"), "/hooks/vzdump-hook");
     let text = fs::read_to_string(source).unwrap();
-    let call = format!("{} --root {}", program().display(), host.root.display());
-    let text = text.replace("[ -x /usr/bin/pbx-config ]", &format!("[ -x {} ]", program().display()));
-    let text = text.replace("exec /usr/bin/pbx-config", &format!("exec {call}"));
-    assert!(!text.contains("/usr/bin/pbx-config"), "{text}");
+    let text = text.replace("/usr/bin/pbx-config", OWN);
+    assert!(text.contains(&format!("exec {OWN} ")), "{text}");
     script(&host, HOOK.trim_start_matches('/'), &text);
     host.write(CONF, SHIPPED);
     host
@@ -49,12 +50,35 @@ fn vzdump(host: &TestHost, words: &[&str]) -> Output {
     let text = conf(host);
     let script =
         text.lines().filter_map(|line| line.trim().strip_prefix("script:")).next_back().unwrap().trim();
-    let mut command = Command::new(host.root.join(script.trim_start_matches('/')));
-    command.args(words).env_clear().env("LC_ALL", "C").env("LVM_SUPPRESS_FD_WARNINGS", "1");
+    let mut command = on_slash(host, script);
+    command.args(words).env("LC_ALL", "C").env("LVM_SUPPRESS_FD_WARNINGS", "1");
     if words.len() > 1 {
         command.env("VMTYPE", "qemu").env("HOSTNAME", "guest").env("STOREID", "nas");
     }
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).output().unwrap()
+}
+
+/// A script of the host, run where the host's root is `/`, with the tools of this machine.
+fn on_slash(host: &TestHost, script: &str) -> Command {
+    let root = host.root.display();
+    let mut lines = "set -e\n".to_owned();
+    for folder in ["bin", "lib", "lib64", "usr/bin", "usr/lib", "proc"] {
+        lines += &format!(
+            "[ ! -d /{folder} ] || {{ mkdir -p {root}/{folder}; mount --rbind /{folder} {root}/{folder}; }}\n"
+        );
+    }
+    for (from, to) in [
+        (program().display().to_string(), OWN),
+        ("/dev/null".into(), "/dev/null"),
+        ("/dev/zero".into(), "/dev/zero"),
+    ] {
+        lines += &format!("mkdir -p $(dirname {root}{to}); : > {root}{to}; mount --bind {from} {root}{to}\n");
+    }
+    lines += &format!("exec chroot {root} {script} \"$@\"\n");
+    common::require(&["unshare", "chroot"]);
+    let mut command = Command::new("/usr/bin/unshare");
+    command.args(["--mount", "/bin/sh", "-c", &lines, "sh"]).env_clear();
+    command
 }
 
 /// Notes what systemctl is asked.
@@ -149,7 +173,7 @@ fn no_phase_fails_a_job() {
         assert_eq!(done.status.code(), Some(if words.is_empty() { 2 } else { 0 }), "{words:?}: {done:?}");
         assert_eq!(String::from_utf8_lossy(&done.stdout), "", "{words:?}");
     }
-    // A root that is not the running system has no systemd: the job is told, and stays green.
+    // There is no systemd: the job is told, and stays green.
     let done = vzdump(&host, &["job-end"]);
     assert!(done.status.success());
     let told = String::from_utf8_lossy(&done.stdout).into_owned();
@@ -225,13 +249,8 @@ fn a_script_from_before_that_hangs_is_the_very_process_that_vzdump_started() {
     script(&host, "root/old-hook", "#!/bin/sh\necho $$\nexec /bin/sleep 60\n");
     host.write(CONF, "script: /root/old-hook\n");
     host.run(&["hook", "enable", "vzdump"]).ok();
-    let mut child = Command::new(host.root.join(HOOK.trim_start_matches('/')))
-        .arg("job-start")
-        .env_clear()
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child =
+        on_slash(&host, HOOK).arg("job-start").stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
     let mut line = String::new();
     std::io::BufRead::read_line(&mut std::io::BufReader::new(child.stdout.take().unwrap()), &mut line)
         .unwrap();

@@ -6,6 +6,7 @@ use clap::Args;
 use crate::cli::App;
 use crate::cli::render::plan;
 use crate::model::problem::{Exit, Outcome};
+use crate::task::restore::probe::Probe;
 use crate::task::restore::{self, auto_rollback, preview};
 
 /// Undo a restore: put back exactly what it changed
@@ -34,6 +35,9 @@ pub struct Undo {
     /// Wait until it is confirmed or its time is over
     #[arg(long, hide = true, requires = "armed")]
     pub wait: bool,
+    /// Probes of a system that is only mounted here
+    #[arg(long = "probe", hide = true, requires = "wait")]
+    pub probes: Vec<Probe>,
 }
 
 /// Confirm a restore that waits for it, before it is rolled back
@@ -53,7 +57,7 @@ impl App<'_> {
         if args.armed {
             let apis = self.apis();
             let ended = if args.wait {
-                auto_rollback::wait(&self.host, &apis)?
+                auto_rollback::wait(&self.host, &apis, &args.probes)?
             } else {
                 auto_rollback::undo_due(&self.host, &apis)?
             };

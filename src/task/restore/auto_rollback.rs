@@ -177,7 +177,7 @@ pub fn arm(host: &Host, id: &str, within: Duration, probes: &[Probe]) -> Result<
         probes: probes.to_vec(),
     };
     write(host, &armed)?;
-    start_waiting(host, id).inspect_err(|_| drop(disarm(host, id)))?;
+    start_waiting(host, &armed).inspect_err(|_| drop(disarm(host, id)))?;
     Ok(armed)
 }
 
@@ -224,16 +224,20 @@ const UNIT: [&str; 7] = [
 
 /// Starts the waiting process, and waits until it lives. systemd keeps it when the session that applied goes; without
 /// systemd a session of its own does. What is started is this very program, whatever lies at its path by now.
-fn start_waiting(host: &Host, id: &str) -> Result<()> {
+fn start_waiting(host: &Host, armed: &PendingConfirm) -> Result<()> {
     let own = File::open("/proc/self/exe").context("cannot open this program")?;
-    let dir = journal::folder(host).join(id);
+    let dir = journal::folder(host).join(&armed.id);
     let mut args = Vec::new();
     if !host.is_live() {
         args.extend(["--root".to_owned(), host.root().display().to_string()]);
     }
     args.extend(["undo", "--armed", "--wait"].map(str::to_owned));
+    // What a mounted system has in its file asks nobody.
+    if !host.exec.is_of_host() {
+        args.extend(armed.probes.iter().flat_map(|probe| ["--probe".to_owned(), probe.to_string()]));
+    }
 
-    match start_unit(host, &dir, id, &own, &args) {
+    match start_unit(host, &dir, &armed.id, &own, &args) {
         Ok(true) => return Ok(()),
         // No systemd.
         Ok(false) => {}
@@ -287,10 +291,16 @@ fn wait_alive(dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Waits beside an armed restore until it is confirmed, its time is up, or its probes decide. Errors: a signal ended
-/// the waiting; what is armed stays so, for the next boot.
-pub fn wait(host: &Host, apis: &[(Product, ApiConfig)]) -> Result<Ended> {
-    let Some(mut armed) = read(host) else { return Ok(Ended::Nothing) };
+/// Waits beside an armed restore until it is confirmed, its time is up, or its probes decide: those of its file, or
+/// `probes` for a system that is only mounted here. Errors: a signal ended the waiting; what is armed stays so, for
+/// the next boot.
+pub fn wait(host: &Host, apis: &[(Product, ApiConfig)], probes: &[Probe]) -> Result<Ended> {
+    let read = || {
+        let armed = read(host)?;
+        let probes = if host.exec.is_of_host() { armed.probes.clone() } else { probes.to_vec() };
+        Some(PendingConfirm { probes, ..armed })
+    };
+    let Some(mut armed) = read() else { return Ok(Ended::Nothing) };
     let dir = journal::folder(host).join(&armed.id);
     // On a disk that takes nothing it waits all the same.
     let lives = Lock::acquire_named(&dir, WAITING);
@@ -302,7 +312,7 @@ pub fn wait(host: &Host, apis: &[(Product, ApiConfig)]) -> Result<Ended> {
     let mut why = None;
     loop {
         crate::sys::process::signals::check_stopped()?;
-        match read(host) {
+        match read() {
             Some(now) if now.id == armed.id => armed = now,
             _ => return ended(&dir),
         }
