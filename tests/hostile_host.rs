@@ -629,3 +629,248 @@ fn no_verb_waits_for_a_pipe_that_nobody_writes_into() {
         }
     });
 }
+
+/// A section of every kind, each of which would run something or connect to PORT.
+const COMMANDING: &str = "\
+backup: main
+	sign yes
+
+dir: own
+	path /srv/own
+
+rclone: evil
+	remote evil:x
+	retries 1
+
+rclone: worse
+	remote :webdav,url='http://127.0.0.1:PORT/',bearer_token_command='touch /pwned':x
+	retries 1
+
+pbs: server
+	repository pbx@pbs!host@127.0.0.1:PORT:store
+	timeout 3
+
+api: pve
+	token pbx@pve!state
+	port PORT
+
+prometheus: node
+	path /srv/metrics
+
+hook: vzdump
+	debounce 0
+
+check: main
+	port-allow 22
+
+sendmail: root
+	to root@example.org
+
+smtp: mail
+	server 127.0.0.1
+	port PORT
+	mode insecure
+	from a@example.org
+	to b@example.org
+
+proxmox: system
+	via direct
+
+relay: mail
+	url http://127.0.0.1:PORT/
+	allow-http yes
+	to root@example.org
+
+gotify: phone
+	url http://127.0.0.1:PORT/
+	allow-http yes
+
+ntfy: phone
+	url http://127.0.0.1:PORT/
+	allow-http yes
+	topic x
+
+telegram: chat
+	chat 1
+	url http://127.0.0.1:PORT/
+	allow-http yes
+
+webhook: any
+	url http://127.0.0.1:PORT/
+	allow-http yes
+
+healthchecks: nightly
+	allow-http yes
+";
+const COMMANDING_SECRETS: &str = "\
+api: pve
+	secret 0
+
+pbs: server
+	password 0
+
+relay: mail
+	token 0
+	hmac-key 0
+
+gotify: phone
+	token 0
+
+telegram: chat
+	token 123456:AA-0000000000000000000000000000000
+
+healthchecks: nightly
+	url http://127.0.0.1:PORT/
+";
+/// A recipient whose plugin would run.
+const PLUGIN: &str = "age1yubikey1q2w7u3vpya839jxxuq8g0sedh3d740d4xvn639sqhr95ejj8vu3hyfumptt";
+/// Every verb that reads something of the host, of its stores or of its memory.
+const ALL_VERBS: [&str; 37] = [
+    "list",
+    "list --host *",
+    "status",
+    "status --fleet",
+    "show latest",
+    "cat latest etc/hostname",
+    "verify",
+    "verify --all",
+    "backup",
+    "backup --dry-run",
+    "prune",
+    "prune --dry-run",
+    "prune --legacy keep-last=1",
+    "restore latest --dry-run",
+    "restore latest --yes",
+    "restore latest --yes --skip network,ssh",
+    "undo --dry-run",
+    "undo",
+    "undo --armed",
+    "confirm",
+    "log",
+    "log --restores",
+    "key show",
+    "key prove",
+    "store list",
+    "store test",
+    "store adopt",
+    "catalog",
+    "hook status",
+    "hook run job-end",
+    "hook run backup-start snapshot 100",
+    "check",
+    "check --fix",
+    "check --complete",
+    "check --network",
+    "notify test",
+    "config check",
+];
+
+/// A mounted disk that has a section of every kind, hooks and remotes.
+fn commanding(server: &std::net::TcpListener) -> TestHost {
+    let host = TestHost::golden("pve-single");
+    let port = server.local_addr().unwrap().port().to_string();
+    host.configure("dir: own\n\tpath /srv/own\n");
+    host.run(&["backup"]);
+    let config = COMMANDING.replace("PORT", &port);
+    let kinds = pbx_config::store::kind_names().into_iter().chain(pbx_config::notify::kind_names());
+    for kind in kinds.chain(["backup", "api", "prometheus", "hook", "check"]) {
+        assert!(config.contains(&format!("{kind}: ")), "no section of kind {kind}");
+    }
+    host.configure(&config);
+    let secrets = "etc/proxmox-backup-extra/secrets.cfg";
+    host.write(secrets, COMMANDING_SECRETS.replace("PORT", &port));
+    mode(&host.root.join(secrets), 0o600);
+    fs::create_dir_all(host.root.join("srv/metrics")).unwrap();
+    // It is sound: on that system itself every channel could be used.
+    let listed = host.run(&["notify", "list", "--json"]).ok().json();
+    assert_eq!(listed["channels"].as_array().unwrap().len(), pbx_config::notify::KINDS.len());
+
+    host.write(
+        "root/.config/rclone/rclone.conf",
+        "[evil]\ntype = webdav\nurl = http://127.0.0.1:1/\nbearer_token_command = touch /pwned\n",
+    );
+    let hook = "usr/share/proxmox-backup-extra/hooks/vzdump-hook";
+    for script in [hook, "root/old-hook"] {
+        host.write(script, "#!/bin/sh\ntouch /pwned\n");
+        mode(&host.root.join(script), 0o755);
+    }
+    host.write("etc/vzdump.conf", "script: /root/old-hook\n");
+    host.run(&["hook", "enable", "vzdump"]).ok();
+    host
+}
+
+/// The programs that a verb runs beside itself, and what it connects to.
+fn reached(host: &TestHost, verb: &str, bin: &Path) -> (String, Vec<String>) {
+    let log = host.beside(&format!("calls {verb}").replace('/', "-"));
+    let path = format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", bin.display());
+    let mut command = common::tool("timeout");
+    command.args([
+        "60",
+        "strace",
+        "-f",
+        "-qq",
+        "-e",
+        "trace=execve,execveat,connect,sendto,sendmsg,sendmmsg",
+    ]);
+    command.arg("-o").arg(&log).arg("-E").arg(format!("PATH={path}"));
+    command.arg(program()).arg("--root").arg(&host.root).args(verb.split(' ')).stdin(Stdio::null());
+    let done = command.output().unwrap();
+    assert_ne!(done.status.code(), Some(124), "{verb} hangs");
+    let calls = fs::read_to_string(&log).unwrap();
+    let own = format!("execve(\"{}\"", program().display());
+    let is_one = |line: &&str| {
+        line.contains("AF_INET")
+            || line.contains("execve") && !line.contains(&own) && !line.contains("resumed")
+    };
+    (text(&done.stderr) + &text(&done.stdout), calls.lines().filter(is_one).map(str::to_owned).collect())
+}
+
+#[test]
+fn a_system_that_is_only_mounted_commands_nothing_on_this_machine() {
+    let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let bin = tempfile::tempdir().unwrap();
+    for name in ["age-plugin-yubikey", "rclone", "proxmox-backup-client", "sendmail"] {
+        fs::write(bin.path().join(name), "#!/bin/sh\nexit 0\n").unwrap();
+        mode(&bin.path().join(name), 0o755);
+    }
+    let sweep = |host: &TestHost, verbs: &[&str]| {
+        for verb in verbs {
+            let (said, calls) = reached(host, verb, bin.path());
+            assert!(calls.is_empty(), "{verb}: {calls:#?}\n{said}");
+            let told = said.matches("only mounted here: rclone 'evil', rclone 'worse', pbs 'server'").count();
+            assert!(told <= 1, "{verb}: told {told} times\n{said}");
+        }
+    };
+    std::thread::scope(|scope| {
+        for verbs in ALL_VERBS.chunks(ALL_VERBS.len() / 2) {
+            let (server, sweep) = (&server, &sweep);
+            scope.spawn(move || sweep(&commanding(server), verbs));
+        }
+    });
+
+    let host = commanding(&server);
+    let (said, _) = reached(&host, "list", bin.path());
+    assert!(
+        said.contains("rclone 'evil', rclone 'worse', pbs 'server'") && said.contains("--store"),
+        "{said}"
+    );
+    assert!(said.contains("pve1/2026-11-22T15:17:40Z"), "its folders are listed: {said}");
+    for store in ["evil", "server"] {
+        let (said, calls) = reached(&host, &format!("list --store {store}"), bin.path());
+        assert!(calls.is_empty() && said.contains(&format!("store '{store}' does not exist")), "{said}");
+    }
+    assert!(fs::read_dir(host.root.join("srv/metrics")).unwrap().next().is_none());
+
+    // Where what it saves is sealed by a plugin, nothing is saved rather than in the clear.
+    let snapshots = || snapshot_files(&host.root.join("srv/own")).len();
+    let before = snapshots();
+    host.configure(&format!("backup: main\n\trecipient {PLUGIN}\n\ndir: own\n\tpath /srv/own\n"));
+    fs::remove_file(host.root.join("etc/proxmox-backup-extra/secrets.cfg")).unwrap();
+    sweep(&host, &["backup", "key prove", "key show", "status", "check", "config check"]);
+    let (said, _) = reached(&host, "backup", bin.path());
+    assert!(said.contains("its plugin does not run for a system that is only mounted here"), "{said}");
+    assert_eq!(snapshots(), before);
+    // Nobody knocked.
+    server.set_nonblocking(true).unwrap();
+    assert!(server.accept().is_err());
+}

@@ -171,3 +171,25 @@ fn a_probe_that_is_none_is_told_and_nothing_is_begun() {
     }
     assert_eq!(network(&host), b"auto lo\n");
 }
+
+#[test]
+fn probes_that_a_mounted_system_has_in_its_file_ask_nobody() {
+    let host = saved("bare");
+    host.write("etc/hosts", "127.0.0.1 other\n");
+    let done = host.run(&["restore", "latest", "--yes", "--only", "hosts"]).ok();
+    let id = done.err.lines().find_map(|line| line.strip_prefix("to undo it: pbx-config undo ")).unwrap();
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    server.set_nonblocking(true).unwrap();
+    let probe = format!("https://127.0.0.1:{}/", server.local_addr().unwrap().port());
+    let armed = serde_json::json!({ "id": id, "boot": pbx_config::sys::process::session::boot_id(),
+        "deadline": 1e12, "probes": [probe], "session": { "audit": null, "tty": 0, "leader": 0 } });
+    host.write("var/lib/proxmox-backup-extra/undo/armed.json", armed.to_string());
+    let wait = |more: &[&str]| {
+        let args = [&["undo", "--armed", "--wait"], more].concat();
+        let code = run(&host, &["timeout", "4"], &args).status.code();
+        (code, server.accept().is_ok())
+    };
+    assert_eq!(wait(&[]), (Some(124), false));
+    // Those that were named when it was armed are asked; this one does not answer, and it is undone.
+    assert_eq!(wait(&["--probe", &probe]), (Some(0), true));
+}
