@@ -289,8 +289,10 @@ pub fn start_unit(argv: &[String]) {
 /// Says that somebody waits beside the newest restore of this root, who then does nothing.
 pub fn pretend_to_wait(root: &Path) -> Lock {
     let undo = fs::read_dir(root.join("var/lib/proxmox-backup-extra/undo")).unwrap();
-    let restores = undo.map(|entry| entry.unwrap().path()).filter(|path| path.is_dir());
-    Lock::acquire_named(&restores.max().unwrap(), "waiting").unwrap()
+    let restores = undo.map(|entry| entry.unwrap()).filter(|entry| entry.path().is_dir());
+    let id = restores.map(|entry| entry.file_name().into_string().unwrap()).max().unwrap();
+    let run_dir = Host::detect(root.to_owned(), Timestamp::default(), Box::new(exec::NoTools)).run_dir();
+    Lock::acquire_named(&run_dir, &format!("waiting-{id}")).unwrap()
 }
 
 /// Which Debian package has a tool that the tests run, where it is not named like it.

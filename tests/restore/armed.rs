@@ -420,7 +420,7 @@ fn nothing_is_cut_before_the_one_who_undoes_it_says_that_he_lives() {
         let args = [&RESTORE[..], &["--confirm-within", "60s"]].concat();
         let done = run(&host, &["unshare", "--mount", "sh", "-c", &script, "sh"], &args);
         assert_eq!(done.status.code(), Some(1), "{n}: {}", text(&done));
-        assert!(text(&done).contains("nobody could be started to undo it"), "{n}: {}", text(&done));
+        assert!(text(&done).contains("rollback could not be started"), "{n}: {}", text(&done));
         tree::assert_same(&picture(&host), &before);
         assert!(!armed_file(&host).exists());
     }

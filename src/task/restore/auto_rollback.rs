@@ -47,11 +47,9 @@ const CONFIRM_WAIT: Duration = Duration::from_secs(20);
 /// Time that the waiting process may take to begin after the end of its time; then the watching process does it.
 const WATCH_GRACE: Duration = Duration::from_secs(5);
 const START_LIMIT: Duration = Duration::from_secs(20);
-/// Held in the directory of a restore by the process that waits beside it: nothing is cut before it is.
-const WAITING: &str = "waiting";
 const ALIVE_LIMIT: Duration = Duration::from_secs(10);
 const ALIVE_POLL: Duration = Duration::from_millis(10);
-/// A copy of the program in that directory. systemd starts it again and again, whatever an upgrade makes of the
+/// A copy of the program in the directory of a restore. systemd starts it again and again, whatever an upgrade makes of the
 /// installed one.
 const PROGRAM: &str = "pbx-config";
 const PROGRAM_MODE: u32 = 0o700;
@@ -245,7 +243,9 @@ fn start_waiting(host: &Host, armed: &PendingConfirm) -> Result<()> {
     }
     let _ = fs::remove_file(dir.join(PROGRAM));
 
-    let started = exec::start_in_own_session(&own, &args).map_err(Into::into).and_then(|()| wait_alive(&dir));
+    let started = exec::start_in_own_session(&own, &args)
+        .map_err(Into::into)
+        .and_then(|()| wait_alive(host, &armed.id));
     started.map_err(|error| {
         let message = format!("the automatic rollback could not be started: {error:#}");
         Fault::new(FaultKind::Failed, message).hint("use --skip for what may cut your connection").into()
@@ -277,13 +277,18 @@ fn start_unit(host: &Host, dir: &Path, id: &str, own: &File, args: &[String]) ->
     if output.status != ToolStatus::Exit(0) {
         bail!("{}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim());
     }
-    wait_alive(dir).map(|()| true)
+    wait_alive(host, id).map(|()| true)
+}
+
+/// Returns the name of the lock that the process beside a restore holds: nothing is cut before it does.
+fn waiting(id: &str) -> String {
+    format!("waiting-{id}")
 }
 
 /// Errors: no process says within the limit that it lives and waits.
-fn wait_alive(dir: &Path) -> Result<()> {
+fn wait_alive(host: &Host, id: &str) -> Result<()> {
     let since = Instant::now();
-    while !Lock::is_held(dir, WAITING) {
+    while !Lock::is_held(&host.run_dir(), &waiting(id)) {
         crate::sys::process::signals::check_stopped()?;
         ensure!(since.elapsed() < ALIVE_LIMIT, "it was started, and does not say that it lives");
         std::thread::sleep(ALIVE_POLL);
@@ -302,8 +307,8 @@ pub fn wait(host: &Host, apis: &[(Product, ApiConfig)], probes: &[Probe]) -> Res
     };
     let Some(mut armed) = read() else { return Ok(Ended::Nothing) };
     let dir = journal::folder(host).join(&armed.id);
-    // On a disk that takes nothing it waits all the same.
-    let lives = Lock::acquire_named(&dir, WAITING);
+    // Where that cannot be said it waits all the same.
+    let lives = Lock::acquire_named(&host.run_dir(), &waiting(&armed.id));
     let _lives = lives.inspect_err(|error| log::warn!("{}: {error:#}", armed.id));
     let (mut good, mut applied_at, mut asked_at) = (0, None, f64::MIN);
     let (mut again_at, mut again_after) = (f64::MIN, AGAIN_FIRST);
