@@ -23,11 +23,11 @@ use crate::task::scan::sources::Sources;
 #[derive(Debug, Args)]
 #[command(after_help = "EXAMPLES:
   pbx-config check
-  pbx-config check --fix           repair owners and modes of this program's files
+  pbx-config check --fix           repair the modes of this program's files
   pbx-config check --network       check open ports, the firewall and running programs
   pbx-config check --complete      list every file that is in no backup, and why it should be")]
 pub struct CheckArgs {
-    /// Repair owners and modes of this program's own files; links are not followed
+    /// Repair the modes of this program's own files; links are not followed, and no owner is changed
     #[arg(long)]
     pub fix: bool,
     /// Also check open ports, the firewall and running programs
