@@ -874,3 +874,24 @@ fn a_system_that_is_only_mounted_commands_nothing_on_this_machine() {
     server.set_nonblocking(true).unwrap();
     assert!(server.accept().is_err());
 }
+
+#[test]
+fn a_store_of_this_machines_own_configuration_takes_what_a_mounted_system_has() {
+    let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let host = commanding(&server);
+    let store = host.beside("mine");
+    let config = format!("dir: mine\n\tpath {}\n\ndir: own\n\tpath /nowhere\n", store.display());
+    let script = format!(
+        "mount -t tmpfs tmpfs /etc && mkdir /etc/proxmox-backup-extra && printf '%s' '{config}' > \
+         /etc/proxmox-backup-extra/pbx-config.cfg && exec \"$@\""
+    );
+    let here = |args: &[&str]| real(&host, &["unshare", "--mount", "sh", "-c", &script, "sh"], args);
+    let done = here(&["backup", "--quiet", "--store", "mine"]);
+    assert!(matches!(done.status.code(), Some(0 | 3)), "{}", text(&done.stderr));
+    assert_eq!(snapshot_files(&store).len(), 1);
+    let done = here(&["list", "--store", "mine"]);
+    assert!(text(&done.stdout).contains("pve1/"), "{}{}", text(&done.stdout), text(&done.stderr));
+    // What both have is the mounted system's own folder.
+    let done = here(&["list", "--store", "own"]);
+    assert!(text(&done.stdout).contains("pve1/2026-11-22T15:17:40Z"), "{}", text(&done.stdout));
+}
