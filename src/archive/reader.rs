@@ -69,7 +69,7 @@ impl Head {
 
 /// The most bytes of a file that reach over its signature.
 pub const SIGNED_HEAD_BYTES: usize = HEAD_BYTES + CLEAR_NAMES.len() * 2 * BLOCK + CLEAR_TEXTS_MAX_BYTES;
-/// SIGNATURE_MAX_BYTES and HOWTO_MAX_BYTES.
+/// Bytes of the signature and HOWTO.txt at most.
 const CLEAR_TEXTS_MAX_BYTES: usize = 32 << 10;
 
 /// Returns the fingerprint of the key that signed a manifest, from the first bytes of a file. None: it is not signed.

@@ -235,7 +235,9 @@ impl Journal {
 
 fn open_journal(dir: &Path) -> Result<File> {
     let path = dir.join(JOURNAL);
-    let open = OpenOptions::new().append(true).create(true).mode(0o600).open(&path);
+    // Nothing is waited for that is no file.
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+    let open = OpenOptions::new().append(true).create(true).mode(0o600).custom_flags(flags).open(&path);
     open.with_context(|| format!("cannot open {}", path.display()))
 }
 
