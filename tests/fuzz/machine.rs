@@ -240,7 +240,8 @@ fn names_in_snapshot(place: &Place, data: &[u8]) {
             EntryKind::File => files.push(path.clone()),
             _ => {}
         }
-        let entry = entry(path.clone(), kind, u32::from(script.number()) & 0o7777, link, content.len());
+        let mode = u32::from(script.number()) & 0o7777;
+        let entry = entry(&path, kind, mode, link.as_ref(), content.len());
         writer.append(entry.clone(), &mut &*content).unwrap();
         should.insert(path, (entry, content.to_vec()));
     }
@@ -278,7 +279,7 @@ fn draft() -> Snapshot {
     serde_json::from_value(manifest).unwrap()
 }
 
-fn entry(path: Name, kind: EntryKind, mode: u32, link: Option<Name>, size: usize) -> Entry {
+fn entry(path: &Name, kind: EntryKind, mode: u32, link: Option<&Name>, size: usize) -> Entry {
     let entry = serde_json::json!({
         "item": "include", "path": path, "kind": kind, "mode": mode, "uid": 0, "gid": 0, "mtime": [1, 0],
         "size": size, "link": link,

@@ -114,6 +114,11 @@ impl<'a> Filter<'a> {
         for entry in entries {
             let is_taken = self.takes(&entry);
             if entry.kind == EntryKind::Dir {
+                // A directory on the way to an item's files is made when they need it.
+                if !is_taken || owner(&entry).is_err() {
+                    picked.folders.insert(entry.path.clone(), entry);
+                    continue;
+                }
                 picked.folders.insert(entry.path.clone(), entry.clone());
             } else if entry.kind == EntryKind::File
                 && self.may_have_objects(&entry.path)
@@ -127,8 +132,6 @@ impl<'a> Filter<'a> {
             let is_exact = self.request.paths.iter().any(|word| is_path_of(word, entry.path.as_path()));
             let is_named = is_exact || self.request.selection.only.contains(&entry.item);
             match owner(&entry) {
-                // A directory on the way to an item's files is made when they need it.
-                Err(_) if entry.kind == EntryKind::Dir => {}
                 Ok(item) => {
                     let selected = wanted(entry, item, is_named, &firsts);
                     picked.wanted.push(SelectedEntry { is_exact, ..selected });
