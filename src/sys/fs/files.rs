@@ -156,6 +156,11 @@ pub fn is_there(root: &Path, path: impl AsRef<Path>) -> bool {
     open_in_root(root, path.as_ref(), OFlag::O_PATH).is_ok()
 }
 
+/// Looks at what `path` leads to; its links are followed within `root`.
+pub fn metadata(root: &Path, path: &Path) -> io::Result<fs::Metadata> {
+    File::from(open_in_root(root, path, OFlag::O_PATH)?).metadata()
+}
+
 fn open_in_root(root: &Path, path: &Path, flags: OFlag) -> io::Result<OwnedFd> {
     /// The kernel gives up on `..` while something is renamed or mounted anywhere.
     const ATTEMPTS: usize = 64;
@@ -202,7 +207,13 @@ fn gather(
 /// mode here: a service's own would hide what is meant for others.
 pub fn replace(path: &Path, mode: u32, content: &[u8]) -> Result<()> {
     let dir = path.parent().context("a file has a directory")?;
-    let target = path.file_name().unwrap_or_default();
+    replace_in(dir, path.file_name().unwrap_or_default(), mode, content)
+        .with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// The same of the file `target` in a directory.
+pub fn replace_in(dir: &Path, target: &OsStr, mode: u32, content: &[u8]) -> io::Result<()> {
+    let path = dir.join(target);
     let is_leftover = |name: &OsStr| {
         leftovers::parse(name).is_some_and(|(of, pid)| of == target && leftovers::is_dead(pid))
     };
@@ -217,7 +228,7 @@ pub fn replace(path: &Path, mode: u32, content: &[u8]) -> Result<()> {
         file.write_all(content)?;
         file.sync_all()?;
         // A share may be interrupted; what was begun is a moment from its end.
-        while let Err(error) = fs::rename(&partial, path) {
+        while let Err(error) = fs::rename(&partial, &path) {
             if error.kind() != io::ErrorKind::Interrupted {
                 return Err(error);
             }
@@ -225,10 +236,7 @@ pub fn replace(path: &Path, mode: u32, content: &[u8]) -> Result<()> {
         sync_dir(dir)
     };
 
-    write().with_context(|| {
-        let _ = fs::remove_file(&partial);
-        format!("cannot write {}", path.display())
-    })
+    write().inspect_err(|_| drop(fs::remove_file(&partial)))
 }
 
 /// Gives a file its name, never in place of another. Errors: `AlreadyExists`.
@@ -253,16 +261,6 @@ pub fn make_private_dir(path: &Path) -> io::Result<()> {
         io::ErrorKind::AlreadyExists if fs::metadata(path)?.is_dir() => Ok(()),
         _ => Err(error),
     })
-}
-
-/// Makes one folder that only its owner reads. Errors: `AlreadyExists`.
-pub fn make_new_private_dir(path: &Path) -> io::Result<()> {
-    DirBuilder::new().mode(0o700).create(path)
-}
-
-/// A new file that only its owner reads. Errors: `AlreadyExists`.
-pub fn new_private_file(path: &Path) -> io::Result<File> {
-    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
 }
 
 /// Makes renames and unlinks in a folder survive a power cut.
@@ -298,11 +296,10 @@ pub fn uid() -> u32 {
 /// Says that a link is in the way.
 pub const LOOP: i32 = libc::ELOOP;
 
-/// A file that only root, or who runs this, can read.
-pub fn is_private(path: &Path) -> io::Result<bool> {
-    let meta = fs::metadata(path)?;
+/// Reports whether only root, or who runs this, can read a file.
+pub fn is_private(meta: &fs::Metadata) -> bool {
     let owner = meta.uid() == 0 || meta.uid() == nix::unistd::geteuid().as_raw();
-    Ok(owner && meta.mode() & 0o077 == 0)
+    owner && meta.mode() & 0o077 == 0
 }
 
 #[cfg(test)]

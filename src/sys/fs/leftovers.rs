@@ -60,20 +60,43 @@ pub fn is_dead(pid: u32) -> bool {
 /// warning for one that stays. In a folder that is itself a link, which may lead anywhere, nothing is removed.
 /// Errors: the folder cannot be read; none when it is not there.
 pub fn sweep_files(dir: &Path, is_leftover: impl Fn(&OsStr) -> bool) -> io::Result<Vec<Problem>> {
+    sweep_files_shown(dir, dir, is_leftover)
+}
+
+/// The same of a directory that people know by the path `shown`.
+pub fn sweep_files_shown(
+    dir: &Path,
+    shown: &Path,
+    is_leftover: impl Fn(&OsStr) -> bool,
+) -> io::Result<Vec<Problem>> {
     let is_file = |entry: &DirEntry| entry.file_type().is_ok_and(|kind| !kind.is_dir());
-    sweep(dir, &|entry| is_leftover(&entry.file_name()) && is_file(entry), |path| fs::remove_file(path))
+    sweep(dir, shown, &|entry| is_leftover(&entry.file_name()) && is_file(entry), |path| {
+        fs::remove_file(path)
+    })
 }
 
 /// The same of folders with all that is in them; only those that this user made.
 pub fn sweep_dirs(dir: &Path, is_leftover: impl Fn(&OsStr) -> bool) -> io::Result<Vec<Problem>> {
+    sweep_dirs_shown(dir, dir, is_leftover)
+}
+
+/// The same of a directory that people know by the path `shown`.
+pub fn sweep_dirs_shown(
+    dir: &Path,
+    shown: &Path,
+    is_leftover: impl Fn(&OsStr) -> bool,
+) -> io::Result<Vec<Problem>> {
     let is_own_dir = |entry: &DirEntry| {
         entry.metadata().is_ok_and(|meta| meta.is_dir() && meta.uid() == geteuid().as_raw())
     };
-    sweep(dir, &|entry| is_leftover(&entry.file_name()) && is_own_dir(entry), |path| fs::remove_dir_all(path))
+    sweep(dir, shown, &|entry| is_leftover(&entry.file_name()) && is_own_dir(entry), |path| {
+        fs::remove_dir_all(path)
+    })
 }
 
 fn sweep(
     dir: &Path,
+    shown: &Path,
     is_leftover: &dyn Fn(&DirEntry) -> bool,
     remove: fn(&Path) -> io::Result<()>,
 ) -> io::Result<Vec<Problem>> {
@@ -83,8 +106,8 @@ fn sweep(
         _ => return Ok(Vec::new()),
     }
     let entries = fs::read_dir(dir)?.collect::<io::Result<Vec<_>>>()?;
-    let paths = entries.iter().filter(|entry| is_leftover(entry)).map(DirEntry::path);
-    Ok(paths.map(|path| problem(&path, remove(&path))).collect())
+    let leftovers = entries.iter().filter(|entry| is_leftover(entry));
+    Ok(leftovers.map(|entry| problem(&shown.join(entry.file_name()), remove(&entry.path()))).collect())
 }
 
 /// Makes the problem that tells whether a leftover of an interrupted run was removed.

@@ -2,8 +2,7 @@
 //! before the first step that may cut a connection; a separate process waits beside it, and units of the package look
 //! at every boot.
 
-use std::fs;
-use std::path::PathBuf;
+use std::io;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -109,17 +108,13 @@ pub enum Ended {
     Nothing,
 }
 
-fn path(host: &Host) -> PathBuf {
-    journal::folder(host).join(FILE)
-}
-
 /// Reads the armed restore. A file that cannot be read counts as due, for the last restore that it can belong to: an
 /// admin who cannot log in must not be shut out by a broken file.
 pub fn read(host: &Host) -> Option<PendingConfirm> {
-    let text = match files::read_small(&journal::folder(host), FILE, MAX_BYTES) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
+    let text = match journal::folder(host).and_then(|folder| folder.read(FILE, MAX_BYTES)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
         // Who may not look has nothing that waits for him.
-        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied && !files::is_root() => {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied && !files::is_root() => {
             return None;
         }
         text => text.ok(),
@@ -128,9 +123,8 @@ pub fn read(host: &Host) -> Option<PendingConfirm> {
 }
 
 fn unreadable(host: &Host) -> Option<PendingConfirm> {
-    let folder = journal::folder(host);
     let ids = journal::ids(host).into_iter().rev();
-    let mut journals = ids.filter_map(|id| Journal::open(&folder.join(id)).ok());
+    let mut journals = ids.filter_map(|id| Journal::open(host, &id).ok());
     let journal = journals.find(|journal| {
         let may_cut = journal.begun.iter().any(|n| journal.record.steps[*n].may_disconnect);
         may_cut && !matches!(journal.phase, RestorePhase::Undone | RestorePhase::Confirmed)
@@ -188,14 +182,14 @@ pub fn begin(host: &Host, armed: PendingConfirm) -> Result<PendingConfirm> {
 }
 
 fn write(host: &Host, armed: &PendingConfirm) -> Result<()> {
-    files::replace(&path(host), 0o600, &serde_json::to_vec(armed)?)
-        .with_context(|| format!("cannot write {}", path(host).display()))
+    journal::folder(host)?.replace(FILE, 0o600, &serde_json::to_vec(armed)?)
 }
 
 fn disarm(host: &Host) -> Result<()> {
-    match fs::remove_file(path(host)) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error).context("cannot disarm"),
-        _ => Ok(files::sync_dir(&journal::folder(host))?),
+    let folder = journal::folder(host).context("cannot disarm")?;
+    match folder.remove(FILE) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error).context("cannot disarm"),
+        _ => Ok(folder.sync()?),
     }
 }
 
@@ -248,7 +242,6 @@ fn start_waiting(host: &Host, id: &str) -> Result<()> {
 /// the waiting; what is armed stays so, for the next boot.
 pub fn wait(host: &Host, apis: &[(Product, ApiConfig)]) -> Result<Ended> {
     let Some(mut armed) = read(host) else { return Ok(Ended::Nothing) };
-    let dir = journal::folder(host).join(&armed.id);
     let (mut good, mut applied_at, mut asked_at) = (0, None, f64::MIN);
     let (mut again_at, mut again_after) = (f64::MIN, AGAIN_FIRST);
 
@@ -258,7 +251,7 @@ pub fn wait(host: &Host, apis: &[(Product, ApiConfig)]) -> Result<Ended> {
         crate::sys::process::signals::check_stopped()?;
         match read(host) {
             Some(now) if now.id == armed.id => armed = now,
-            _ => return ended(&dir),
+            _ => return ended(host, &armed.id),
         }
         let now = session::uptime();
         if armed.is_due() {
@@ -279,7 +272,8 @@ pub fn wait(host: &Host, apis: &[(Product, ApiConfig)]) -> Result<Ended> {
                 again_after = AGAIN_MAX.min(again_after * 2);
             }
         } else if !armed.probes.is_empty() && now - asked_at >= ROUND_EVERY.as_secs_f64() {
-            let is_applied = Journal::open(&dir).is_ok_and(|journal| journal.phase >= RestorePhase::Done);
+            let is_applied =
+                Journal::open(host, &armed.id).is_ok_and(|journal| journal.phase >= RestorePhase::Done);
             if is_applied {
                 let since = *applied_at.get_or_insert(now);
                 asked_at = now;
@@ -309,8 +303,8 @@ pub fn why_undone(host: &Host, id: &str) -> Option<String> {
     last.result.starts_with(BY_ITSELF).then_some(last.result)
 }
 
-fn ended(dir: &std::path::Path) -> Result<Ended> {
-    let phase = Journal::open(dir)?.phase;
+fn ended(host: &Host, id: &str) -> Result<Ended> {
+    let phase = Journal::open(host, id)?.phase;
     Ok(if matches!(phase, RestorePhase::Undone | RestorePhase::Undoing) {
         Ended::Undone
     } else {
@@ -330,7 +324,7 @@ pub fn watch(
 
     loop {
         let Some(now) = read(host).filter(|now| now.id == *id) else {
-            return ended(&journal::folder(host).join(id));
+            return ended(host, id);
         };
         if let Err(stopped) = crate::sys::process::signals::check_stopped() {
             let message = format!("{stopped:#}; {id} is still armed, and is rolled back in {} s", now.left());
@@ -363,7 +357,7 @@ fn undo_now(host: &Host, apis: &[(Product, ApiConfig)], why: &str) -> Result<End
 
     // Confirmed or undone in the last moment.
     let Some(armed) = read(host).filter(|armed| armed.id == first.id) else {
-        return ended(&journal::folder(host).join(&first.id));
+        return ended(host, &first.id);
     };
     if why == NOBODY && !armed.is_due() {
         return Ok(Ended::Nothing);
@@ -426,7 +420,7 @@ fn alone_at_last(host: &Host, armed: &PendingConfirm) -> Result<(Option<Lock>, R
 /// for one that was resumed, too.
 fn hangs(host: &Host, id: &str) -> bool {
     let Some(armed) = read(host).filter(|armed| armed.id == id) else { return false };
-    let phase = Journal::open(&journal::folder(host).join(id)).map(|journal| journal.phase);
+    let phase = Journal::open(host, id).map(|journal| journal.phase);
     let is_late = armed.done_by().is_some_and(|at| session::uptime() >= at);
     is_late && matches!(phase, Ok(RestorePhase::Prepared | RestorePhase::Begun | RestorePhase::Written))
 }
@@ -498,7 +492,7 @@ fn confirm(host: &Host, armed: &PendingConfirm, how: &str) -> Result<Option<Prob
 
 /// Builds the error for a restore that no longer waits or is out of time: it says the present state.
 fn too_late(host: &Host, id: &str) -> Fault {
-    let phase = Journal::open(&journal::folder(host).join(id)).map(|journal| journal.phase);
+    let phase = Journal::open(host, id).map(|journal| journal.phase);
     let (is, hint) = match phase {
         Ok(RestorePhase::Undone) => match why_undone(host, id) {
             Some(why) => (why, "restore again, with a longer --confirm-within or other probes".to_owned()),

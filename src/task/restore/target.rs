@@ -2,9 +2,9 @@
 //! Not here: the order of steps and what is to become of each (`apply`, `undo`).
 
 use std::collections::HashMap;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Result, anyhow};
@@ -37,8 +37,8 @@ pub struct Targets<'a> {
 pub struct StepWrite<'a> {
     pub step: &'a RestoreStep,
     pub to: &'a FileState,
-    /// The content of a file.
-    pub copy: PathBuf,
+    /// The content, when it is to be a file.
+    pub copy: io::Result<File>,
     /// The name beside it that it is written under first.
     pub temp: String,
     /// Hashes of what may be in /etc/pve now, None for nothing there: compared while its lock is held.
@@ -46,6 +46,12 @@ pub struct StepWrite<'a> {
     pub lock_wait: Duration,
     /// Sets its time in /etc/pve, too; on a disk it always does.
     pub keeps_time: bool,
+}
+
+impl StepWrite<'_> {
+    fn content(&self) -> Result<&File> {
+        self.copy.as_ref().map_err(|error| anyhow!("its copy cannot be read: {error}"))
+    }
 }
 
 impl<'a> Targets<'a> {
@@ -65,14 +71,10 @@ impl<'a> Targets<'a> {
         self.tree.as_ref().map_err(|why| anyhow!("{why}"))
     }
 
-    fn full(&self, path: &Path) -> PathBuf {
-        self.host.path(Path::new("/").join(path))
-    }
-
     /// Returns the present state of the path of a step, without its content.
     pub fn state(&self, step: &RestoreStep) -> Result<LivePath> {
         match step.via {
-            TargetKind::Disk => Ok(observe::look(&self.full(step.path.as_path()))?),
+            TargetKind::Disk => Ok(observe::look(self.host, step.path.as_path())?),
             TargetKind::Pmxcfs => Ok(self.tree()?.get(&step.path).map_or(LivePath::Absent, |node| {
                 LivePath::There { print: observe::node_state(node), content: None, is_linked: false }
             })),
@@ -82,7 +84,7 @@ impl<'a> Targets<'a> {
     /// Opens the present content of a file.
     pub fn read(&self, step: &RestoreStep) -> io::Result<Box<dyn Read + '_>> {
         match step.via {
-            TargetKind::Disk => Ok(Box::new(files::open_read(&self.full(step.path.as_path()))?.0)),
+            TargetKind::Disk => Ok(Box::new(self.root.reopen(step.path.as_path())?)),
             TargetKind::Pmxcfs => {
                 let node = self.tree.as_ref().ok().and_then(|tree| tree.get(&step.path));
                 Ok(Box::new(node.and_then(|node| node.data.as_deref()).unwrap_or_default()))
@@ -94,8 +96,8 @@ impl<'a> Targets<'a> {
     pub fn mtime(&self, directory: &Name) -> Result<Option<Mtime>> {
         match TargetKind::of(directory.as_path()) {
             TargetKind::Pmxcfs => Ok(self.tree()?.get(directory).map(|node| Mtime(node.mtime, 0))),
-            TargetKind::Disk => match files::lstat(&self.full(directory.as_path())) {
-                Ok(stat) => Ok(Some(stat.mtime)),
+            TargetKind::Disk => match self.host.dir(directory.as_path()) {
+                Ok(dir) => Ok(Some(files::lstat(&dir.here())?.mtime)),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
                 Err(error) => Err(error.into()),
             },
@@ -116,7 +118,8 @@ impl<'a> Targets<'a> {
         let path = step.path.as_path();
         match (step.via, to.kind, &to.link) {
             (TargetKind::Pmxcfs, EntryKind::File, _) => {
-                let content = fs::read(&write.copy)?;
+                let mut content = Vec::new();
+                write.content()?.read_to_end(&mut content)?;
                 self.change(write, Desired::File(&content)).map(|()| Vec::new())
             }
             (TargetKind::Pmxcfs, ..) => self.change(write, Desired::Dir).map(|()| Vec::new()),
@@ -125,7 +128,7 @@ impl<'a> Targets<'a> {
                 Ok(Vec::new())
             }
             (_, EntryKind::Dir, _) => Ok(replace::dir(&self.root, path, &meta(to))?),
-            _ => Ok(replace::file(&self.root, path, temp, &mut File::open(&write.copy)?, &meta(to))?),
+            _ => Ok(replace::file(&self.root, path, temp, &mut write.content()?, &meta(to))?),
         }
     }
 
