@@ -5,6 +5,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod common;
+#[path = "hostile/own_paths.rs"]
+mod own_paths;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
