@@ -162,6 +162,11 @@ impl Host {
         let digest = Sha256::digest(self.root.as_os_str().as_bytes());
         base.join(format!("root-{}", super::hex(&digest[..6])))
     }
+
+    /// Opens that folder, made when it is not there.
+    pub fn make_run_dir(&self) -> io::Result<HostDir> {
+        HostDir::make(Path::new("/"), &self.run_dir(), 0o700)
+    }
 }
 
 fn join(root: &Path, absolute: &Path) -> PathBuf {

@@ -15,7 +15,8 @@ use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, open, openat, openat2};
 use nix::sys::stat::{FileStat, Mode, fstat, fstatat, mkdirat};
 use nix::unistd::{AccessFlags, faccessat, geteuid, syncfs};
 
-use super::fs::{files, leftovers};
+use super::fs::files::{self, Stat};
+use super::fs::leftovers;
 use crate::model::problem::Problem;
 
 const OPEN_DIR: OFlag = OFlag::O_DIRECTORY.union(OFlag::O_CLOEXEC);
@@ -137,6 +138,11 @@ impl HostDir {
     /// Opens a regular file for reading.
     pub fn file(&self, name: impl AsRef<Path>) -> io::Result<File> {
         self.open_file(name.as_ref(), OFlag::O_RDONLY)
+    }
+
+    /// Opens a regular file as `files::open_read` does.
+    pub fn open_read(&self, name: &OsStr) -> io::Result<(File, Stat)> {
+        files::open_read_at(&self.dir, one_name(Path::new(name))?)
     }
 
     /// Reads a regular file whole. Errors: `FileTooLarge` beyond `max` bytes.

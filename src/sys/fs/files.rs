@@ -3,15 +3,15 @@
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::fcntl::{
-    AT_FDCWD, OFlag, OpenHow, PosixFadviseAdvice, RenameFlags, ResolveFlag, open, openat2, posix_fadvise,
-    renameat2,
+    AT_FDCWD, OFlag, OpenHow, PosixFadviseAdvice, RenameFlags, ResolveFlag, open, openat, openat2,
+    posix_fadvise, renameat2,
 };
 use nix::sys::stat::Mode;
 
@@ -71,13 +71,19 @@ pub fn lstat(path: &Path) -> io::Result<Stat> {
 
 /// Opens a regular file for reading; never follows a link, never waits on a FIFO, leaves the access time alone.
 pub fn open_read(path: &Path) -> io::Result<(File, Stat)> {
-    let open = |flags| OpenOptions::new().read(true).custom_flags(flags).open(path);
-    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
+    open_read_at(AT_FDCWD, path)
+}
+
+/// The same of a path in an open directory.
+pub fn open_read_at(dir: impl AsFd, path: &Path) -> io::Result<(File, Stat)> {
+    let open = |flags| openat(&dir, path, flags, Mode::empty());
+    let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
     // Only the owner and root may ask for O_NOATIME.
-    let file = open(flags | libc::O_NOATIME).or_else(|error| match error.raw_os_error() {
-        Some(libc::EPERM) => open(flags),
+    let file = open(flags | OFlag::O_NOATIME).or_else(|error| match error {
+        Errno::EPERM => open(flags),
         _ => Err(error),
     })?;
+    let file = File::from(file);
     let stat = Stat::from(&file.metadata()?);
     if stat.node != FileNode::Kept(EntryKind::File) {
         return Err(io::Error::other("not a regular file"));

@@ -19,7 +19,7 @@ use crate::store::Store;
 use crate::sys::fs::scratch;
 use crate::sys::host::Host;
 use crate::sys::host_dir::HostDir;
-use crate::sys::process::lock::{Lock, private_dir};
+use crate::sys::process::lock::Lock;
 use crate::task::check;
 use crate::task::keys::{self, key_check};
 use crate::task::runs::installation;
@@ -108,9 +108,7 @@ impl Work {
         let made = host.make_state().and_then(|above| Ok((above.make_dir(WORK)?, above)));
         let (dir, above) = match made {
             Err(_) if !host.is_live() => {
-                let run_dir = host.run_dir();
-                private_dir(&run_dir)?;
-                let above = HostDir::open(Path::new("/"), &run_dir)?;
+                let above = host.make_run_dir()?;
                 (above.make_dir(WORK).with_context(|| format!("cannot make {WORK}"))?, above)
             }
             made => made?,

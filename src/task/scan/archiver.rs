@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -18,6 +18,7 @@ use crate::model::problem::{NOT_SAVED, Problem};
 use crate::sys::fs::files::{self, Stat};
 use crate::sys::fs::owners::Owners;
 use crate::sys::host::Host;
+use crate::sys::host_dir::HostDir;
 use crate::sys::process::signals::check_stopped;
 
 /// The size limit of a file that is read whole before it is written, so that a change during the run is noticed and
@@ -32,6 +33,8 @@ const READ_TRIES: usize = 3;
 /// Turns what a walk finds into entries of a snapshot.
 pub struct Archiver<W> {
     root: PathBuf,
+    /// The directory of another system that is read from now, and its path.
+    dir: Option<(PathBuf, HostDir)>,
     owners: Owners,
     pub writer: W,
     /// First name of every file that has several.
@@ -48,6 +51,7 @@ impl<W: Members> Archiver<W> {
     pub fn new(host: &Host, writer: W, problems: Vec<Problem>) -> Self {
         Self {
             root: host.root().to_owned(),
+            dir: None,
             owners: Owners::of(host.root()),
             writer,
             linked: HashMap::new(),
@@ -69,7 +73,7 @@ impl<W: Members> Archiver<W> {
             Found::Database { path, data } => {
                 let mut entry = self.pve_entry(item, path, EntryKind::File, 0o600, 0);
                 (entry.gid, entry.group) = (0, self.owners.group(0));
-                if let Ok(stat) = files::lstat(&self.root.join(path)) {
+                if let Ok(stat) = self.full(path).and_then(|full| files::lstat(&full)) {
                     entry.mtime = stat.mtime;
                 }
                 self.bytes(entry, data)
@@ -144,17 +148,40 @@ impl<W: Members> Archiver<W> {
         }
     }
 
+    /// Opens the directory of a path on another system, whose links may be exchanged at any time. None on the running one.
+    fn dir(&mut self, path: &Path) -> io::Result<Option<&HostDir>> {
+        if self.root == Path::new("/") {
+            return Ok(None);
+        }
+        let above = path.parent().unwrap_or(Path::new(""));
+        if self.dir.as_ref().is_none_or(|(known, _)| known != above) {
+            self.dir = Some((above.to_owned(), HostDir::open(&self.root, above)?));
+        }
+        Ok(self.dir.as_ref().map(|(_, dir)| dir))
+    }
+
+    fn full(&mut self, path: &Path) -> io::Result<PathBuf> {
+        let name = path.file_name().unwrap_or_default();
+        Ok(self.dir(path)?.map(|dir| dir.at(name)).unwrap_or_else(|| self.root.join(path)))
+    }
+
+    fn open(&mut self, path: &Path) -> io::Result<(File, Stat)> {
+        match self.dir(path)? {
+            Some(dir) => dir.open_read(path.file_name().unwrap_or_default()),
+            None => files::open_read(&self.root.join(path)),
+        }
+    }
+
     fn disk(&mut self, item: &'static Item, path: &Path, stat: &Stat) -> Result<()> {
         let files::FileNode::Kept(kind) = stat.node else { return Ok(()) };
-        let full = self.root.join(path);
         let mut entry = self.disk_entry(item, path, kind, stat);
         match kind {
-            EntryKind::File => return self.file(item, path, &full),
-            EntryKind::Symlink => match fs::read_link(&full) {
+            EntryKind::File => return self.file(item, path),
+            EntryKind::Symlink => match self.full(path).and_then(fs::read_link) {
                 Ok(target) => entry.link = Some(Name::new(target.as_os_str().as_bytes())),
                 Err(error) => return self.lost(path, &error),
             },
-            EntryKind::Dir => match files::path_xattrs(&full) {
+            EntryKind::Dir => match self.full(path).and_then(|full| files::path_xattrs(&full)) {
                 Ok(xattrs) => entry.xattrs = xattrs,
                 Err(error) => self.without_xattrs(path, &error),
             },
@@ -164,8 +191,8 @@ impl<W: Members> Archiver<W> {
         self.bytes(entry, &[])
     }
 
-    fn file(&mut self, item: &'static Item, path: &Path, full: &Path) -> Result<()> {
-        let (mut file, mut stat) = match files::open_read(full) {
+    fn file(&mut self, item: &'static Item, path: &Path) -> Result<()> {
+        let (mut file, mut stat) = match self.open(path) {
             Ok(opened) => opened,
             Err(error) => return self.lost(path, &error),
         };
@@ -203,7 +230,7 @@ impl<W: Members> Archiver<W> {
                 break;
             }
             tries += 1;
-            match files::open_read(full) {
+            match self.open(path) {
                 Ok(opened) => (file, stat) = opened,
                 Err(error) => return self.lost(path, &error),
             }

@@ -1,7 +1,6 @@
 //! Hooks of others that start a backup: the end of a vzdump job, and packages about to change. What happens here
 //! never fails the caller.
 
-use std::fs;
 use std::io::{ErrorKind, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
@@ -20,7 +19,6 @@ use crate::sys::fs::files;
 use crate::sys::host::Host;
 use crate::sys::pmxcfs;
 use crate::sys::process::exec::{self, Cmd, ToolStatus};
-use crate::sys::process::lock::private_dir;
 
 const CONF_MAX_BYTES: u64 = 1 << 20;
 /// The time limit of `systemctl start --no-block`: it only asks.
@@ -246,8 +244,8 @@ pub fn vzdump_phase(host: &Host, phase: &str, debounce: Duration) -> VzdumpPhase
 
 /// None: a job before started one.
 fn start_backup(host: &Host, debounce: Duration) -> Result<Option<String>> {
-    let stamp = host.run_dir().join(STAMP);
-    let age = fs::metadata(&stamp).and_then(|meta| meta.modified()).ok().and_then(|at| at.elapsed().ok());
+    let stamp = host.make_run_dir().and_then(|dir| dir.lstat(STAMP)).and_then(|meta| meta.modified());
+    let age = stamp.ok().and_then(|at| at.elapsed().ok());
     if age.is_some_and(|age| age < debounce) {
         return Ok(None);
     }
@@ -261,7 +259,7 @@ fn start_backup(host: &Host, debounce: Duration) -> Result<Option<String>> {
         anyhow::bail!("systemctl start {SERVICE}: {} {}", said.status, why.trim());
     }
     // A stamp that cannot be written costs one backup more.
-    let _ = private_dir(&host.run_dir()).and_then(|()| Ok(fs::write(&stamp, "")?));
+    let _ = host.make_run_dir().map(|dir| dir.replace(STAMP, 0o600, b""));
     Ok(Some(format!("backup of this node's configuration started ({SERVICE})")))
 }
 
