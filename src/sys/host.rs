@@ -103,7 +103,7 @@ impl Host {
         files::metadata(&self.root, absolute.as_ref())
     }
 
-    /// Replaces a file of the host. On the running system an admin's link to it stays one. Errors: with its path.
+    /// Replaces a file of the host; an admin's link to it stays one. Errors: with its path.
     pub fn replace(&self, absolute: &str, mode: u32, content: &[u8]) -> Result<()> {
         let path = self.resolved(absolute);
         let dir =
@@ -118,8 +118,8 @@ impl Host {
     }
 
     fn resolved(&self, absolute: &str) -> PathBuf {
-        let real = fs::canonicalize(absolute).ok().filter(|_| self.is_live());
-        real.unwrap_or_else(|| PathBuf::from(absolute))
+        let real = files::real_path(&self.root, Path::new(absolute));
+        real.map_or_else(|_| PathBuf::from(absolute), |real| Path::new("/").join(real))
     }
 
     /// The path of the state directory, to be told and compared.

@@ -9,6 +9,8 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use super::common::tree::{Tree, picture};
+use pbx_config::model::problem::Exit;
+
 use super::common::{TestHost, copy_tree};
 
 /// What all verbs together may take for one hostile path, on the busiest machine.
@@ -251,4 +253,54 @@ fn no_path_of_ours_on_another_system_leads_onto_this_one() {
         halves.map(|half| half.join().unwrap()).concat()
     });
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn where_nothing_can_be_kept_a_backup_goes_on_and_a_restore_is_refused() {
+    let disk = Disk::new();
+    fs::create_dir(&disk.victim).unwrap();
+    let state = disk.host.root.join(OWN);
+    fs::rename(&state, disk.host.beside("aside")).unwrap();
+    symlink(&disk.victim, &state).unwrap();
+    disk.host.write("etc/hosts", "changed\n");
+
+    let stick = disk.stick.to_str().unwrap();
+    let done = disk.host.run(&["backup", "--store", stick, "--json"]).exits(Exit::Problems);
+    let problems = done.json()["problems"].as_array().unwrap().clone();
+    let told = problems.iter().filter(|problem| problem.to_string().contains("not recorded"));
+    assert_eq!(told.count(), 1, "{problems:?}");
+    for verb in ["verify", "prune"] {
+        let done = disk.host.run(&[verb, "--store", stick]);
+        assert!([Exit::Ok, Exit::Problems].contains(&done.exit), "{verb}: {}{}", done.out, done.err);
+    }
+
+    let words = ["restore", "latest~1", "--store", stick, "--path", "/etc/hosts", "--yes"];
+    let done = disk.host.run(&words).exits(Exit::Failed);
+    assert!(
+        done.err.contains("a link is in its way") && done.err.contains("nothing was changed"),
+        "{}",
+        done.err
+    );
+    assert_eq!(done.err.lines().filter(|line| line.starts_with("error")).count(), 1, "{}", done.err);
+    assert_eq!(fs::read(disk.host.root.join("etc/hosts")).unwrap(), b"changed\n");
+    assert!(fs::read_dir(&disk.victim).unwrap().next().is_none());
+}
+
+#[test]
+fn metrics_stay_below_the_root_whatever_their_path_says() {
+    let host = TestHost::empty();
+    host.write("etc/hosts", "127.0.0.1 localhost\n");
+    let (stick, victim) = (host.beside("stick"), host.beside("victim"));
+    fs::create_dir(&victim).unwrap();
+    symlink(&victim, host.root.join("prom")).unwrap();
+    fs::create_dir_all(host.root.join("srv/prom")).unwrap();
+    for path in ["/prom", "/../victim", "/srv/../../victim"] {
+        host.configure(&format!("prometheus: a\n\tpath {path}\n"));
+        let done = host.run(&["backup", "--store", stick.to_str().unwrap(), "--json"]).exits(Exit::Problems);
+        assert!(done.out.contains("is not a directory"), "{path}: {}", done.out);
+        assert!(fs::read_dir(&victim).unwrap().next().is_none(), "{path}");
+    }
+    host.configure("prometheus: a\n\tpath /srv/../srv/prom\n");
+    host.run(&["backup", "--store", stick.to_str().unwrap()]);
+    assert!(host.root.join("srv/prom/pbx_config.prom").is_file());
 }

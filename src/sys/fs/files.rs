@@ -5,7 +5,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use nix::errno::Errno;
@@ -165,6 +165,14 @@ pub fn is_there(root: &Path, path: impl AsRef<Path>) -> bool {
 /// Looks at what `path` leads to; its links are followed within `root`.
 pub fn metadata(root: &Path, path: &Path) -> io::Result<fs::Metadata> {
     File::from(open_in_root(root, path, OFlag::O_PATH)?).metadata()
+}
+
+/// Returns the path below `root` of what `path` leads to; its links are followed within `root`.
+pub fn real_path(root: &Path, path: &Path) -> io::Result<PathBuf> {
+    let name = |fd: &OwnedFd| fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()));
+    let real = name(&open_in_root(root, path, OFlag::O_PATH)?)?;
+    let root = name(&open_in_root(root, Path::new("/"), OFlag::O_PATH)?)?;
+    real.strip_prefix(root).map(Path::to_owned).map_err(|_| io::ErrorKind::NotFound.into())
 }
 
 fn open_in_root(root: &Path, path: &Path, flags: OFlag) -> io::Result<OwnedFd> {
