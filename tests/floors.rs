@@ -293,7 +293,7 @@ fn no_folder_holds_too_many_files() {
 }
 
 /// Outside of `sys` and `store`: who opens paths without `HostDir`, and why that leads nowhere else.
-const OPENS_PATHS: [(&str, &str); 13] = [
+const OPENS_PATHS: [(&str, &str); 12] = [
     ("src/archive/identity.rs", "the file of --identity, which a person names"),
     ("src/cli/key/mod.rs", "a file that a person names"),
     ("src/cli/mod.rs", "--root itself, and where a store of another system leads"),
@@ -303,7 +303,6 @@ const OPENS_PATHS: [(&str, &str); 13] = [
     ("src/task/check/own.rs", "lists an open directory; compares where a store is"),
     ("src/task/keys/mod.rs", "an identity goes where a person says"),
     ("src/task/restore/prepare.rs", "a plan goes where a person says"),
-    ("src/task/scan/archiver.rs", "reads a link in an open directory"),
     ("src/task/setup/migrate.rs", "a file that a person names; programs that run here"),
     ("src/task/snapshots/extract.rs", "the directory of --to, which a person names"),
     ("src/task/snapshots/store_test.rs", "its own temporary directory"),

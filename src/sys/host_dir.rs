@@ -5,7 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -13,9 +13,9 @@ use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, open, openat, openat2};
 use nix::sys::stat::{FileStat, Mode, fstat, fstatat, mkdirat};
-use nix::unistd::{AccessFlags, faccessat, geteuid, syncfs};
+use nix::unistd::{AccessFlags, UnlinkatFlags, faccessat, geteuid, syncfs, unlinkat};
 
-use super::fs::files::{self, Stat};
+use super::fs::files::{self, retried};
 use super::fs::leftovers;
 use crate::model::problem::Problem;
 
@@ -28,7 +28,7 @@ const PRIVATE_FILE: Mode = Mode::S_IRUSR.union(Mode::S_IWUSR);
 /// An open directory.
 #[derive(Debug)]
 pub struct HostDir {
-    dir: OwnedFd,
+    dir: File,
     path: PathBuf,
     /// False in another system.
     follows_links: bool,
@@ -63,7 +63,7 @@ impl HostDir {
     pub fn open(root: &Path, path: &Path) -> io::Result<Self> {
         let shown = root.join(path.strip_prefix("/").unwrap_or(path));
         if root == Path::new("/") {
-            let dir = open(&shown, OPEN_DIR, Mode::empty())?;
+            let dir = File::from(retried(|| open(&shown, OPEN_DIR, Mode::empty()))?);
             let is_link = fs::symlink_metadata(&shown)?.is_symlink();
             return Self { dir, path: shown, follows_links: true }.of_root(is_link);
         }
@@ -74,8 +74,9 @@ impl HostDir {
             | ResolveFlag::RESOLVE_NO_MAGICLINKS;
         let below = path.strip_prefix("/").unwrap_or(path);
         let below = if below.as_os_str().is_empty() { Path::new(".") } else { below };
-        let dir = openat2(&top, below, OpenHow::new().flags(OPEN_DIR).resolve(resolve)).map_err(explained)?;
-        Ok(Self { dir, path: shown, follows_links: false })
+        let how = OpenHow::new().flags(OPEN_DIR).resolve(resolve);
+        let dir = retried(|| openat2(&top, below, how)).map_err(explained)?;
+        Ok(Self { dir: dir.into(), path: shown, follows_links: false })
     }
 
     /// Opens a directory; what is not there of it is made. Errors: as `open`.
@@ -98,13 +99,18 @@ impl HostDir {
     /// Opens a directory in it. Errors: as `open`.
     pub fn dir(&self, name: impl AsRef<Path>) -> io::Result<Self> {
         let name = one_name(name.as_ref())?;
-        let is_link = self.stat(name)?.st_mode & libc::S_IFMT == libc::S_IFLNK;
         let follow = if self.follows_links { OFlag::empty() } else { OFlag::O_NOFOLLOW };
-        if is_link && !self.follows_links {
-            return Err(explained(Errno::ELOOP));
+        let dir = retried(|| openat(&self.dir, name, OPEN_DIR | follow, Mode::empty()));
+        let is_link = || Ok::<_, Errno>(self.stat(name)?.st_mode & libc::S_IFMT == libc::S_IFLNK);
+        match dir {
+            Err(Errno::ENOTDIR) if !self.follows_links && is_link()? => Err(explained(Errno::ELOOP)),
+            dir => Self {
+                dir: dir.map_err(explained)?.into(),
+                path: self.path.join(name),
+                follows_links: self.follows_links,
+            }
+            .of_root(self.follows_links && is_link()?),
         }
-        let dir = openat(&self.dir, name, OPEN_DIR | follow, Mode::empty()).map_err(explained)?;
-        Self { dir, path: self.path.join(name), follows_links: self.follows_links }.of_root(is_link)
     }
 
     /// Opens a directory in it that is made, for its owner alone, when it is not there. Errors: as `open`.
@@ -113,16 +119,21 @@ impl HostDir {
     }
 
     fn make_dir_with(&self, name: &Path, mode: Mode) -> io::Result<Self> {
-        match mkdirat(&self.dir, one_name(name)?, mode) {
-            Ok(()) | Err(Errno::EEXIST) => self.dir(name),
-            Err(error) => Err(error.into()),
+        match self.new_dir_with(name, mode) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => self.dir(name),
+            made => made,
         }
     }
 
     /// Makes a new directory, for its owner alone. Errors: `AlreadyExists`.
     pub fn new_dir(&self, name: impl AsRef<Path>) -> io::Result<Self> {
-        mkdirat(&self.dir, one_name(name.as_ref())?, Mode::S_IRWXU)?;
-        self.dir(name)
+        self.new_dir_with(name.as_ref(), Mode::S_IRWXU)
+    }
+
+    fn new_dir_with(&self, name: &Path, mode: Mode) -> io::Result<Self> {
+        let name = one_name(name)?;
+        retried(|| mkdirat(&self.dir, name, mode))?;
+        self.dir(name).inspect_err(|_| drop(self.remove_dir(name)))
     }
 
     /// Errors: another user could change what a link leads to.
@@ -138,11 +149,6 @@ impl HostDir {
     /// Opens a regular file for reading.
     pub fn file(&self, name: impl AsRef<Path>) -> io::Result<File> {
         self.open_file(name.as_ref(), OFlag::O_RDONLY)
-    }
-
-    /// Opens a regular file as `files::open_read` does.
-    pub fn open_read(&self, name: &OsStr) -> io::Result<(File, Stat)> {
-        files::open_read_at(&self.dir, one_name(Path::new(name))?)
     }
 
     /// Reads a regular file whole. Errors: `FileTooLarge` beyond `max` bytes.
@@ -166,7 +172,8 @@ impl HostDir {
     }
 
     fn open_file(&self, name: &Path, flags: OFlag) -> io::Result<File> {
-        let file = File::from(openat(&self.dir, one_name(name)?, flags | OPEN_FILE, PRIVATE_FILE)?);
+        let name = one_name(name)?;
+        let file = File::from(retried(|| openat(&self.dir, name, flags | OPEN_FILE, PRIVATE_FILE))?);
         if !file.metadata()?.is_file() {
             return Err(io::Error::other("is not a regular file"));
         }
@@ -177,7 +184,7 @@ impl HostDir {
     pub fn replace(&self, name: impl AsRef<Path>, mode: u32, content: &[u8]) -> Result<()> {
         let name = name.as_ref();
         let written =
-            one_name(name).and_then(|name| files::replace_in(&self.here(), name.as_os_str(), mode, content));
+            one_name(name).and_then(|name| files::replace_at(&self.dir, name.as_os_str(), mode, content));
         written.with_context(|| format!("cannot write {}", self.path.join(name).display()))
     }
 
@@ -201,28 +208,28 @@ impl HostDir {
         fs::symlink_metadata(self.at(one_name(name.as_ref())?))
     }
 
-    fn stat(&self, name: &Path) -> io::Result<FileStat> {
-        Ok(fstatat(&self.dir, name, AtFlags::AT_SYMLINK_NOFOLLOW)?)
+    fn stat(&self, name: &Path) -> nix::Result<FileStat> {
+        fstatat(&self.dir, name, AtFlags::AT_SYMLINK_NOFOLLOW)
     }
 
     /// Removes the files that interrupted runs left, as `leftovers::sweep_files` does.
     pub fn sweep_files(&self, is_leftover: impl Fn(&OsStr) -> bool) -> io::Result<Vec<Problem>> {
-        leftovers::sweep_files_shown(&self.here(), &self.path, is_leftover)
+        leftovers::sweep_files_in(&self.dir, &self.path, is_leftover)
     }
 
     /// Removes the directories that they left, as `leftovers::sweep_dirs` does.
     pub fn sweep_dirs(&self, is_leftover: impl Fn(&OsStr) -> bool) -> io::Result<Vec<Problem>> {
-        leftovers::sweep_dirs_shown(&self.here(), &self.path, is_leftover)
+        leftovers::sweep_dirs_in(&self.dir, &self.path, is_leftover)
     }
 
     /// Removes a file or a link.
     pub fn remove(&self, name: impl AsRef<Path>) -> io::Result<()> {
-        fs::remove_file(self.at(one_name(name.as_ref())?))
+        Ok(unlinkat(&self.dir, one_name(name.as_ref())?, UnlinkatFlags::NoRemoveDir)?)
     }
 
     /// Removes a directory that is empty.
     pub fn remove_dir(&self, name: impl AsRef<Path>) -> io::Result<()> {
-        fs::remove_dir(self.at(one_name(name.as_ref())?))
+        Ok(unlinkat(&self.dir, one_name(name.as_ref())?, UnlinkatFlags::RemoveDir)?)
     }
 
     /// Removes a directory with all that is in it; of a link only the link.
@@ -232,7 +239,7 @@ impl HostDir {
 
     /// Makes renames and unlinks in it survive a power cut.
     pub fn sync(&self) -> io::Result<()> {
-        files::sync_dir(&self.here())
+        files::sync_folder(&self.dir)
     }
 
     /// Makes all on its file system survive a power cut.
@@ -247,7 +254,7 @@ impl HostDir {
 
     /// Returns the device that it lies on.
     pub fn device(&self) -> io::Result<u64> {
-        Ok(fs::metadata(self.here())?.dev())
+        Ok(self.dir.metadata()?.dev())
     }
 }
 

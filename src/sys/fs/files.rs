@@ -1,19 +1,20 @@
 //! The host's files: read without following a link, written whole or not at all. Not here: which are met (`walk`).
 
 use std::ffi::OsStr;
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::fcntl::{
     AT_FDCWD, OFlag, OpenHow, PosixFadviseAdvice, RenameFlags, ResolveFlag, open, openat, openat2,
-    posix_fadvise, renameat2,
+    posix_fadvise, renameat, renameat2,
 };
 use nix::sys::stat::Mode;
+use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::leftovers;
 use crate::model::index::{EntryKind, Mtime, Xattr};
@@ -71,16 +72,15 @@ pub fn lstat(path: &Path) -> io::Result<Stat> {
 
 /// Opens a regular file for reading; never follows a link, never waits on a FIFO, leaves the access time alone.
 pub fn open_read(path: &Path) -> io::Result<(File, Stat)> {
-    open_read_at(AT_FDCWD, path)
+    open_read_with(|flags| open(path, flags, Mode::empty()))
 }
 
-/// The same of a path in an open directory.
-pub fn open_read_at(dir: impl AsFd, path: &Path) -> io::Result<(File, Stat)> {
-    let open = |flags| openat(&dir, path, flags, Mode::empty());
+/// The same by another call that opens.
+pub fn open_read_with(open: impl Fn(OFlag) -> nix::Result<OwnedFd>) -> io::Result<(File, Stat)> {
     let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
     // Only the owner and root may ask for O_NOATIME.
-    let file = open(flags | OFlag::O_NOATIME).or_else(|error| match error {
-        Errno::EPERM => open(flags),
+    let file = retried(|| open(flags | OFlag::O_NOATIME)).or_else(|error| match error {
+        Errno::EPERM => retried(|| open(flags)),
         _ => Err(error),
     })?;
     let file = File::from(file);
@@ -89,6 +89,16 @@ pub fn open_read_at(dir: impl AsFd, path: &Path) -> io::Result<(File, Stat)> {
         return Err(io::Error::other("not a regular file"));
     }
     Ok((file, stat))
+}
+
+/// Calls again what a signal interrupted, as a share may let it.
+pub fn retried<T>(call: impl Fn() -> nix::Result<T>) -> nix::Result<T> {
+    loop {
+        match call() {
+            Err(Errno::EINTR) => {}
+            done => return done,
+        }
+    }
 }
 
 /// False when reading the beginning of the file would wait for a disk. True when that cannot be told.
@@ -221,36 +231,37 @@ fn gather(
 /// mode here: a service's own would hide what is meant for others.
 pub fn replace(path: &Path, mode: u32, content: &[u8]) -> Result<()> {
     let dir = path.parent().context("a file has a directory")?;
-    replace_in(dir, path.file_name().unwrap_or_default(), mode, content)
-        .with_context(|| format!("cannot write {}", path.display()))
+    let written =
+        File::open(dir).and_then(|dir| replace_at(&dir, path.file_name().unwrap_or_default(), mode, content));
+    written.with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// The same of the file `target` in a directory.
-pub fn replace_in(dir: &Path, target: &OsStr, mode: u32, content: &[u8]) -> io::Result<()> {
-    let path = dir.join(target);
+/// The same of the file `target` in an open directory.
+pub fn replace_at(dir: &File, target: &OsStr, mode: u32, content: &[u8]) -> io::Result<()> {
     let is_leftover = |name: &OsStr| {
         leftovers::parse(name).is_some_and(|(of, pid)| of == target && leftovers::is_dead(pid))
     };
-    let _ = leftovers::sweep_files(dir, is_leftover);
+    let _ = leftovers::sweep_files_in(dir, Path::new(""), is_leftover);
 
-    let partial = dir.join(leftovers::own_name(target));
+    let partial = leftovers::own_name(target);
+    let partial = partial.as_os_str();
+    let remove = || unlinkat(dir, partial, UnlinkatFlags::NoRemoveDir);
     let write = || -> io::Result<()> {
-        let _ = fs::remove_file(&partial);
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&partial)?;
+        let _ = remove();
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
+        let new = retried(|| openat(dir, partial, flags, Mode::from_bits_truncate(mode)))?;
+        let mut file = File::from(new);
         // A file system without modes refuses; nobody is let in by that.
         let _ = file.set_permissions(fs::Permissions::from_mode(mode));
         file.write_all(content)?;
         file.sync_all()?;
-        // A share may be interrupted; what was begun is a moment from its end.
-        while let Err(error) = fs::rename(&partial, &path) {
-            if error.kind() != io::ErrorKind::Interrupted {
-                return Err(error);
-            }
-        }
-        sync_dir(dir)
+        // What was begun is a moment from its end.
+        retried(|| renameat(dir, partial, dir, target))?;
+        sync_folder(dir)
     };
-
-    write().inspect_err(|_| drop(fs::remove_file(&partial)))
+    write().inspect_err(|_| {
+        let _ = remove();
+    })
 }
 
 /// Gives a file its name, never in place of another. Errors: `AlreadyExists`.

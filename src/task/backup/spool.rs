@@ -35,7 +35,7 @@ pub fn write(
 ) -> Result<Written> {
     let Draft { snapshot, protection, problems, is_whole } = draft;
     let id = snapshot.id.clone();
-    let mut archiver = Archiver::new(host, Writer::new(file, snapshot, protection)?, problems);
+    let mut archiver = Archiver::new(host, Writer::new(file, snapshot, protection)?, problems)?;
     let inquiry = Inquiry::new(&sources.items, host, &sources.apis);
     let scan = sources.scan(host);
     let left = read_sources(&scan, &sources.items, &inquiry, &mut archiver, say)?;

@@ -2,10 +2,10 @@
 //! makes every file that cannot be taken a problem of that file.
 
 use std::collections::HashMap;
-use std::fs::{self, File};
-use std::io::{self, Read};
+use std::fs::File;
+use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::Result;
 
@@ -15,10 +15,10 @@ use crate::archive::writer::{Fit, Members};
 use crate::catalog::{self, Item};
 use crate::model::index::{CommandOutput, Entry, EntryKind, Mtime, Name, STATE_DIR, Xattr};
 use crate::model::problem::{NOT_SAVED, Problem};
+use crate::sys::fs::contained_dir::ContainedDir;
 use crate::sys::fs::files::{self, Stat};
 use crate::sys::fs::owners::Owners;
 use crate::sys::host::Host;
-use crate::sys::host_dir::HostDir;
 use crate::sys::process::signals::check_stopped;
 
 /// The size limit of a file that is read whole before it is written, so that a change during the run is noticed and
@@ -32,9 +32,8 @@ const READ_TRIES: usize = 3;
 
 /// Turns what a walk finds into entries of a snapshot.
 pub struct Archiver<W> {
-    root: PathBuf,
-    /// The directory of another system that is read from now, and its path.
-    dir: Option<(PathBuf, HostDir)>,
+    /// Through it all is read: what the walk has met may be a link by now.
+    root: ContainedDir,
     owners: Owners,
     pub writer: W,
     /// First name of every file that has several.
@@ -48,10 +47,10 @@ pub struct Archiver<W> {
 }
 
 impl<W: Members> Archiver<W> {
-    pub fn new(host: &Host, writer: W, problems: Vec<Problem>) -> Self {
-        Self {
-            root: host.root().to_owned(),
-            dir: None,
+    /// Errors: the root cannot be opened.
+    pub fn new(host: &Host, writer: W, problems: Vec<Problem>) -> Result<Self> {
+        Ok(Self {
+            root: ContainedDir::open(host.root())?,
             owners: Owners::of(host.root()),
             writer,
             linked: HashMap::new(),
@@ -59,7 +58,7 @@ impl<W: Members> Archiver<W> {
             is_cold: false,
             xattrs: ALL_XATTRS_MAX_BYTES,
             problems,
-        }
+        })
     }
 
     pub fn take(&mut self, item: &'static Item, found: &Found) -> Result<()> {
@@ -73,7 +72,7 @@ impl<W: Members> Archiver<W> {
             Found::Database { path, data } => {
                 let mut entry = self.pve_entry(item, path, EntryKind::File, 0o600, 0);
                 (entry.gid, entry.group) = (0, self.owners.group(0));
-                if let Ok(stat) = self.full(path).and_then(|full| files::lstat(&full)) {
+                if let Ok(stat) = self.root.lstat(path) {
                     entry.mtime = stat.mtime;
                 }
                 self.bytes(entry, data)
@@ -148,40 +147,16 @@ impl<W: Members> Archiver<W> {
         }
     }
 
-    /// Opens the directory of a path on another system, whose links may be exchanged at any time. None on the running one.
-    fn dir(&mut self, path: &Path) -> io::Result<Option<&HostDir>> {
-        if self.root == Path::new("/") {
-            return Ok(None);
-        }
-        let above = path.parent().unwrap_or(Path::new(""));
-        if self.dir.as_ref().is_none_or(|(known, _)| known != above) {
-            self.dir = Some((above.to_owned(), HostDir::open(&self.root, above)?));
-        }
-        Ok(self.dir.as_ref().map(|(_, dir)| dir))
-    }
-
-    fn full(&mut self, path: &Path) -> io::Result<PathBuf> {
-        let name = path.file_name().unwrap_or_default();
-        Ok(self.dir(path)?.map(|dir| dir.at(name)).unwrap_or_else(|| self.root.join(path)))
-    }
-
-    fn open(&mut self, path: &Path) -> io::Result<(File, Stat)> {
-        match self.dir(path)? {
-            Some(dir) => dir.open_read(path.file_name().unwrap_or_default()),
-            None => files::open_read(&self.root.join(path)),
-        }
-    }
-
     fn disk(&mut self, item: &'static Item, path: &Path, stat: &Stat) -> Result<()> {
         let files::FileNode::Kept(kind) = stat.node else { return Ok(()) };
         let mut entry = self.disk_entry(item, path, kind, stat);
         match kind {
             EntryKind::File => return self.file(item, path),
-            EntryKind::Symlink => match self.full(path).and_then(fs::read_link) {
+            EntryKind::Symlink => match self.root.read_link(path) {
                 Ok(target) => entry.link = Some(Name::new(target.as_os_str().as_bytes())),
                 Err(error) => return self.lost(path, &error),
             },
-            EntryKind::Dir => match self.full(path).and_then(|full| files::path_xattrs(&full)) {
+            EntryKind::Dir => match self.root.reopen(path).and_then(|dir| files::file_xattrs(&dir)) {
                 Ok(xattrs) => entry.xattrs = xattrs,
                 Err(error) => self.without_xattrs(path, &error),
             },
@@ -192,7 +167,7 @@ impl<W: Members> Archiver<W> {
     }
 
     fn file(&mut self, item: &'static Item, path: &Path) -> Result<()> {
-        let (mut file, mut stat) = match self.open(path) {
+        let (mut file, mut stat) = match self.root.open_read(path) {
             Ok(opened) => opened,
             Err(error) => return self.lost(path, &error),
         };
@@ -230,7 +205,7 @@ impl<W: Members> Archiver<W> {
                 break;
             }
             tries += 1;
-            match self.open(path) {
+            match self.root.open_read(path) {
                 Ok(opened) => (file, stat) = opened,
                 Err(error) => return self.lost(path, &error),
             }
