@@ -142,6 +142,11 @@ impl ContainedDir {
         Ok(Stat::from(&file.metadata()?))
     }
 
+    /// Returns the extended attributes of a directory.
+    pub fn xattrs(&self, path: &Path) -> io::Result<Vec<Xattr>> {
+        files::opened_xattrs(&self.at(path, OFlag::O_PATH | OFlag::O_DIRECTORY, Mode::empty())?)
+    }
+
     /// Returns the target of a symbolic link.
     pub fn read_link(&self, path: &Path) -> io::Result<OsString> {
         Ok(readlinkat(self.at(path, OFlag::O_PATH, Mode::empty())?, "")?)

@@ -212,6 +212,12 @@ pub fn path_xattrs(path: &Path) -> io::Result<Vec<Xattr>> {
     gather(xattr::list(path), |name| xattr::get(path, name))
 }
 
+/// The same of what is open as a path only, for which nobody needs to read it.
+pub fn opened_xattrs(opened: &OwnedFd) -> io::Result<Vec<Xattr>> {
+    let path = format!("/proc/self/fd/{}", opened.as_raw_fd());
+    gather(xattr::list_deref(&path), |name| xattr::get_deref(&path, name))
+}
+
 fn gather(
     names: io::Result<xattr::XAttrs>,
     get: impl Fn(&std::ffi::OsStr) -> io::Result<Option<Vec<u8>>>,

@@ -156,7 +156,7 @@ impl<W: Members> Archiver<W> {
                 Ok(target) => entry.link = Some(Name::new(target.as_os_str().as_bytes())),
                 Err(error) => return self.lost(path, &error),
             },
-            EntryKind::Dir => match self.root.reopen(path).and_then(|dir| files::file_xattrs(&dir)) {
+            EntryKind::Dir => match self.root.xattrs(path) {
                 Ok(xattrs) => entry.xattrs = xattrs,
                 Err(error) => self.without_xattrs(path, &error),
             },
