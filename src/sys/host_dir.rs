@@ -52,7 +52,8 @@ pub fn is_link_in_the_way(error: &anyhow::Error) -> bool {
         cause
             .downcast_ref::<io::Error>()
             .and_then(io::Error::get_ref)
-            .is_some_and(|inner| inner.is::<LinkInTheWay>())
+            .and_then(|inner| inner.downcast_ref::<LinkInTheWay>())
+            .is_some()
     };
     error.chain().any(inner)
 }
@@ -121,7 +122,7 @@ impl HostDir {
     fn make_dir_with(&self, name: &Path, mode: Mode) -> io::Result<Self> {
         match self.new_dir_with(name, mode) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => self.dir(name),
-            made => made,
+            done => done,
         }
     }
 

@@ -164,7 +164,7 @@ impl Disk {
         let was_there = fs::rename(&full, &aside).is_ok();
         fs::create_dir_all(full.parent().unwrap()).unwrap();
         match trap {
-            Trap::Link => symlink(&self.victim.join("it"), &full).unwrap(),
+            Trap::Link => symlink(self.victim.join("it"), &full).unwrap(),
             Trap::Fifo => nix::unistd::mkfifo(&full, nix::sys::stat::Mode::S_IRWXU).unwrap(),
         }
 

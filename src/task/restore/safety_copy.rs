@@ -166,8 +166,8 @@ fn copy_live(targets: &Targets, step: &RestoreStep, copies: &HostDir, n: usize) 
     }
 
     let mut content = targets.read(step).with_context(|| format!("cannot read /{}", step.path))?;
-    let copied = copies.new_file(n.to_string()).and_then(|file| copy(&mut content, file));
-    let sha256 = copied.with_context(|| format!("cannot keep /{}", step.path))?;
+    let sha256 = copies.new_file(n.to_string()).and_then(|file| copy(&mut content, file));
+    let sha256 = sha256.with_context(|| format!("cannot keep /{}", step.path))?;
     Ok(sha256 == before.sha256)
 }
 

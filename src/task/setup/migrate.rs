@@ -66,18 +66,11 @@ pub fn run(
     request: MigrateRequest,
     accepts: &dyn Fn(&Section) -> Result<(), RejectReason>,
 ) -> Result<Migrated> {
-    let (path, others, bytes) = match request.file {
-        Some(path) => {
-            let bytes = read(&path)?;
-            (path, Vec::new(), bytes)
-        }
-        None => {
-            let (path, others) = find(&request.root)?;
-            let below = path.strip_prefix(&request.root).unwrap_or(&path);
-            let bytes = files::read_small(&request.root, below, MAX_BYTES);
-            let bytes = bytes.with_context(|| Fault::usage(format!("cannot read {}", path.display())))?;
-            (path, others, bytes)
-        }
+    let (path, others, bytes) = if let Some(path) = request.file {
+        let bytes = read(&path)?;
+        (path, Vec::new(), bytes)
+    } else {
+        find(&request.root)?
     };
     let name = path.display().to_string();
     let base_dir = base_dir(&request.root, &path);
@@ -89,7 +82,8 @@ pub fn run(
     Ok(Migrated { file: name, base_dir, others, migration, starts })
 }
 
-fn find(root: &Path) -> Result<(PathBuf, Vec<PathBuf>)> {
+/// Reads the first configuration below the root, and lists the other ones.
+fn find(root: &Path) -> Result<(PathBuf, Vec<PathBuf>, Vec<u8>)> {
     let places = INSTALL_DIRS.iter().flat_map(|dir| ENV_FILES.map(|file| format!("{dir}/{file}")));
     let places: Vec<PathBuf> = places.map(|place| root.join(place.trim_start_matches('/'))).collect();
     let is_file = |path: &&PathBuf| {
@@ -102,7 +96,9 @@ fn find(root: &Path) -> Result<(PathBuf, Vec<PathBuf>)> {
         let fault = Fault::not_found("there is no backup.env of the legacy program");
         return Err(fault.hint(format!("name the file; looked for {}", looked.join(", "))).into());
     };
-    Ok((first, found.collect()))
+    let bytes = files::read_small(root, first.strip_prefix(root).unwrap_or(&first), MAX_BYTES);
+    let bytes = bytes.with_context(|| Fault::usage(format!("cannot read {}", first.display())))?;
+    Ok((first, found.collect(), bytes))
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {
