@@ -40,6 +40,7 @@ pub mod sys {
     pub mod hide;
     pub mod hmac;
     pub mod host;
+    pub mod host_dir;
     pub mod input;
     pub mod json_file;
     pub mod log;

@@ -291,3 +291,90 @@ fn the_doc_of_a_function_begins_with_a_verb_or_its_noun() {
 fn no_folder_holds_too_many_files() {
     report(&tree::full_folders(files().iter().map(tree::File::path)));
 }
+
+/// Outside of `sys` and `store`: who opens paths without `HostDir`, and why that leads nowhere else.
+const OPENS_PATHS: [(&str, &str); 12] = [
+    ("src/archive/identity.rs", "the file of --identity, which a person names"),
+    ("src/cli/key/mod.rs", "a file that a person names"),
+    ("src/cli/mod.rs", "--root itself, and where a store of another system leads"),
+    ("src/cli/setup/exchange.rs", "a file that a person names"),
+    ("src/cli/verify.rs", "a file that a person names"),
+    ("src/task/backup/mod.rs", "the snapshot file that this run has just made"),
+    ("src/task/check/own.rs", "lists an open directory; compares where a store is"),
+    ("src/task/keys/mod.rs", "an identity goes where a person says"),
+    ("src/task/restore/prepare.rs", "a plan goes where a person says"),
+    ("src/task/setup/migrate.rs", "a file that a person names; programs that run here"),
+    ("src/task/snapshots/extract.rs", "the directory of --to, which a person names"),
+    ("src/task/snapshots/store_test.rs", "its own temporary directory"),
+];
+/// The same of single lines, which look and open nothing.
+const LOOKS_AT_PATHS: [(&str, &str); 5] = [
+    ("src/task/snapshots/mod.rs", "std::fs::canonicalize(place)"),
+    ("src/task/restore/observe.rs", "fs::read_link(full)"),
+    ("src/task/restore/observe.rs", "fs::canonicalize(host.root())"),
+    ("src/task/scan/coverage.rs", "fs::read_link("),
+    ("src/task/scan/walk.rs", "fs::read_link("),
+];
+
+/// What opens, makes, removes or looks at a path, through whatever links lie on it.
+fn opens_a_path(line: &str) -> bool {
+    const CALLS: [&str; 12] = [
+        "read",
+        "write",
+        "copy",
+        "rename",
+        "remove_",
+        "create_dir",
+        "metadata",
+        "symlink_metadata",
+        "canonicalize",
+        "hard_link",
+        "set_permissions",
+        "exists",
+    ];
+    let calls = line.match_indices("fs::").any(|(at, _)| {
+        let (before, after) = (&line[..at], &line[at + 4..]);
+        let is_std = before.ends_with("std::")
+            || !before.ends_with([':', '_']) && !before.ends_with(char::is_alphanumeric);
+        let is_call = after.contains(['(', ')']) && !line.trim_start().starts_with("use ");
+        is_std && is_call && CALLS.iter().any(|call| after.starts_with(call))
+    });
+    let opens = ["File::open(", "File::create", "File::options(", "OpenOptions::new("];
+    calls || opens.iter().any(|open| line.contains(open))
+}
+
+#[test]
+fn paths_of_the_host_are_opened_by_host_dir() {
+    let mut broken = Vec::new();
+    for source in sources() {
+        let path = source.path.to_str().unwrap();
+        let is_low = ["sys", "store"].contains(&source.folder.as_str());
+        let is_known = |line: &str| {
+            is_low
+                || OPENS_PATHS.iter().any(|(file, _)| *file == path)
+                || LOOKS_AT_PATHS.iter().any(|(file, part)| *file == path && line.contains(part))
+        };
+        for (n, line) in &source.lines {
+            let helpers =
+                ["files::replace(", "files::lstat(", "files::open_read(", ".is_file()", ".is_dir()"];
+            let of_host = ["host.path(", "self.path(absolute", "state_path()", ".run_dir().join("];
+            let opens = opens_a_path(line);
+            if opens && !is_known(line) {
+                broken.push(format!("{path}:{n} opens a path: use Host::dir, HostDir or Host::metadata"));
+            }
+            let is_joined = of_host.iter().any(|of| line.contains(of));
+            if is_joined && (opens || helpers.iter().any(|helper| line.contains(helper))) {
+                broken.push(format!(
+                    "{path}:{n} follows links of another system: use Host::dir or Host::metadata"
+                ));
+            }
+        }
+    }
+    for (file, _) in OPENS_PATHS {
+        let is_needed = sources().iter().any(|source| {
+            source.path == Path::new(file) && source.lines.iter().any(|(_, line)| opens_a_path(line))
+        });
+        assert!(is_needed, "{file} opens no path any more: take it off the list");
+    }
+    report(&broken);
+}

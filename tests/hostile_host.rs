@@ -5,6 +5,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod common;
+#[path = "hostile/own_paths.rs"]
+mod own_paths;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
@@ -171,7 +173,8 @@ fn a_file_that_is_another_thing_when_its_turn_comes_is_told_or_read_as_it_is_now
     .unwrap();
     let file = File::create_new(host.beside("spool")).unwrap();
     let mut intake =
-        Archiver::new(&library, Writer::new(file, draft, Protection::default()).unwrap(), Vec::new());
+        Archiver::new(&library, Writer::new(file, draft, Protection::default()).unwrap(), Vec::new())
+            .unwrap();
     let item = catalog::items().next().unwrap();
     for (name, turn, should) in cases {
         host.write(&format!("srv/{name}"), "before");

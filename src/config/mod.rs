@@ -6,8 +6,6 @@ pub mod edit;
 pub mod exchange;
 pub mod legacy;
 
-use std::path::Path;
-
 use anyhow::{Context, Result};
 use serde::Deserialize;
 
@@ -298,7 +296,7 @@ impl Loader {
         let (public, secret) = (format!("{CONFIG_DIR}/{FILE}"), format!("{CONFIG_DIR}/{SECRETS_FILE}"));
         let secrets = read_optional(host, &secret)?;
         if secrets.is_some() {
-            check_private(&host.path(&secret))?;
+            check_private(host, &secret)?;
         }
         let name = |path: &str| host.path(path).display().to_string();
         self.layer((name(&public), read_optional(host, &public)?), (name(&secret), secrets))
@@ -349,10 +347,11 @@ fn read_optional(host: &Host, path: &str) -> Result<Option<Vec<u8>>> {
     }
 }
 
-fn check_private(path: &Path) -> Result<()> {
-    if files::is_private(path)? {
+fn check_private(host: &Host, path: &str) -> Result<()> {
+    if files::is_private(&host.metadata(path)?) {
         return Ok(());
     }
+    let path = host.path(path);
     let shown = path.display();
     let fault = Fault::usage(format!("{shown}: users other than root can read it"));
     Err(fault.hint(format!("chown root: {shown}; chmod 600 {shown}; then change the secrets in it")).into())

@@ -80,7 +80,8 @@ pub(super) fn open(section: &Section, host: &Host) -> Result<Box<dyn Store>> {
         return Err(usage(error.hinted("`rclone config file` shows where rclone keeps its remotes")));
     }
 
-    let usual = Some(host.path(RCLONE_CONFIG)).filter(|path| path.is_file());
+    let has_usual = host.metadata(RCLONE_CONFIG).is_ok_and(|meta| meta.is_file());
+    let usual = has_usual.then(|| host.path(RCLONE_CONFIG));
     let tool = Tool {
         exec: Arc::clone(&host.exec),
         program: "rclone",

@@ -3,7 +3,6 @@
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
-use std::fs;
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -11,6 +10,7 @@ use std::path::{Path, PathBuf};
 use md5::{Digest, Md5};
 
 use super::fs::files;
+use super::host_dir::HostDir;
 
 pub const STATUS: &str = "/var/lib/dpkg/status";
 const INFO: &str = "/var/lib/dpkg/info";
@@ -78,8 +78,8 @@ pub fn owned(root: &Path, paths: &[PathBuf]) -> HashSet<PathBuf> {
 }
 
 fn info(root: &Path) -> impl Iterator<Item = std::ffi::OsString> {
-    let entries = fs::read_dir(root.join(INFO.trim_start_matches('/')));
-    entries.into_iter().flatten().flatten().take(LISTS_MAX).map(|entry| entry.file_name())
+    let names = HostDir::open(root, Path::new(INFO)).and_then(|dir| dir.names());
+    names.unwrap_or_default().into_iter().take(LISTS_MAX)
 }
 
 /// Packages write `/lib` where the merged file system says `/usr/lib`, and the other way round.
@@ -105,9 +105,10 @@ pub fn shipped(root: &Path, package: &str) -> Option<Vec<(PathBuf, Md5Sum)>> {
     Some(sums.collect())
 }
 
-/// The checksum of a file as it is now; no link is followed.
-pub fn sum(path: &Path) -> std::io::Result<Md5Sum> {
-    let (file, _) = files::open_read(path)?;
+/// Returns the checksum of a file (relative to the root) as it is now; no link to it is followed.
+pub fn sum(root: &Path, path: &Path) -> std::io::Result<Md5Sum> {
+    let dir = HostDir::open(root, path.parent().unwrap_or(Path::new("")))?;
+    let file = dir.file(path.file_name().unwrap_or_default())?;
     let mut content = Vec::new();
     file.take(SUMMED_MAX_BYTES).read_to_end(&mut content)?;
     Ok(super::hex(&Md5::digest(&content)))
@@ -126,8 +127,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         for (path, text) in files {
             let path = dir.path().join(path);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, text).unwrap();
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
         }
         dir
     }
@@ -159,6 +160,6 @@ mod tests {
     #[test]
     fn a_checksum_is_that_of_md5sum() {
         let dir = root(&[("a", "hello\n")]);
-        assert_eq!(sum(&dir.path().join("a")).unwrap(), "b1946ac92492d2347c6235b4d2611184");
+        assert_eq!(sum(dir.path(), Path::new("a")).unwrap(), "b1946ac92492d2347c6235b4d2611184");
     }
 }

@@ -8,16 +8,18 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use anyhow::{Context, Result, ensure};
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
 use super::dpkg;
 use super::fs::files;
+use super::host_dir::HostDir;
 use super::process::exec::{Exec, System};
 use crate::model::facts::{Cluster, Facts, Product};
 
 pub const CONFIG_DIR: &str = "/etc/proxmox-backup-extra";
-const STATE_DIR: &str = "/var/lib/proxmox-backup-extra";
+pub const STATE_DIR: &str = "/var/lib/proxmox-backup-extra";
 const RUN_DIR: &str = "/run/proxmox-backup-extra";
 /// The file in which root's rclone keeps its remotes.
 pub const RCLONE_CONFIG: &str = "/root/.config/rclone/rclone.conf";
@@ -91,39 +93,68 @@ impl Host {
         join(&self.root, absolute.as_ref())
     }
 
-    pub fn state_dir(&self) -> PathBuf {
+    /// Opens a directory of the host through no link that leads elsewhere. Errors: as `HostDir::open`.
+    pub fn dir(&self, absolute: impl AsRef<Path>) -> io::Result<HostDir> {
+        HostDir::open(&self.root, absolute.as_ref())
+    }
+
+    /// Opens the directory that a path lies in. Errors: as `HostDir::open`.
+    pub fn dir_of(&self, absolute: &Path) -> io::Result<HostDir> {
+        self.dir(absolute.parent().unwrap_or(Path::new("/")))
+    }
+
+    /// Looks at what a path leads to; links are followed within the root.
+    pub fn metadata(&self, absolute: impl AsRef<Path>) -> io::Result<fs::Metadata> {
+        files::metadata(&self.root, absolute.as_ref())
+    }
+
+    /// Replaces a file of the host; an admin's link to it stays one. Errors: with its path.
+    pub fn replace(&self, absolute: &str, mode: u32, content: &[u8]) -> Result<()> {
+        let path = self.resolved(absolute);
+        let dir =
+            self.dir_of(&path).with_context(|| format!("cannot write {}", self.path(&path).display()))?;
+        dir.replace(path.file_name().unwrap_or_default(), mode, content)
+    }
+
+    /// Removes a file of the host, or what an admin's link leads to.
+    pub fn remove(&self, absolute: &str) -> io::Result<()> {
+        let path = self.resolved(absolute);
+        self.dir_of(&path)?.remove(path.file_name().unwrap_or_default())
+    }
+
+    fn resolved(&self, absolute: &str) -> PathBuf {
+        let real = files::real_path(&self.root, Path::new(absolute));
+        real.map_or_else(|_| PathBuf::from(absolute), |real| Path::new("/").join(real))
+    }
+
+    /// The path of the state directory, to be told and compared.
+    pub fn state_path(&self) -> PathBuf {
         self.path(STATE_DIR)
     }
 
     /// Downloaded copies, while they are used: on a disk rather than in memory.
     pub fn download_dir(&self) -> PathBuf {
-        if self.is_live() { self.state_dir() } else { self.run_dir() }.join("download")
+        if self.is_live() { self.state_path() } else { self.run_dir() }.join("download")
     }
 
-    /// The state folder, made when it is not there; None where it cannot be written or leads out of the root.
-    pub fn own_state_dir(&self) -> Option<PathBuf> {
-        let dir = self.state_dir();
-        (self.may_write(&dir) && files::make_private_dir(&dir).is_ok()).then_some(dir)
+    /// Opens the directory of the configuration, made for all to read when it is not there.
+    pub fn make_config_dir(&self) -> Result<HostDir> {
+        let made = HostDir::make(&self.root, Path::new(CONFIG_DIR), 0o755);
+        made.with_context(|| format!("cannot create {}", self.path(CONFIG_DIR).display()))
     }
 
-    /// Reports whether we may write there: always on the running system. Below another root the directory must lie
-    /// there without a link on its way, and be writable.
-    pub fn may_write(&self, dir: &Path) -> bool {
-        if self.is_live() {
-            return true;
-        }
-        let there = dir.ancestors().find(|above| above.symlink_metadata().is_ok());
-        let straight = there.is_some_and(|above| fs::canonicalize(above).is_ok_and(|real| real == above));
-        if !straight || files::make_private_dir(dir).is_err() {
-            return false;
-        }
-        let probe = dir.join(".probe");
-        let writable = fs::File::create(&probe).is_ok();
-        let _ = fs::remove_file(&probe);
-        if !writable {
-            let _ = fs::remove_dir(dir);
-        }
-        writable
+    /// Opens the state directory. Errors: as `HostDir::open`.
+    pub fn state(&self) -> io::Result<HostDir> {
+        self.dir(STATE_DIR)
+    }
+
+    /// Opens the state directory, made when it is not there. Errors: it cannot be written, or a link leads out of the
+    /// root.
+    pub fn make_state(&self) -> Result<HostDir> {
+        const CANNOT: &str = "the state directory cannot be written";
+        let state = HostDir::make(&self.root, Path::new(STATE_DIR), 0o700).context(CANNOT)?;
+        ensure!(self.is_live() || state.is_writable(), CANNOT);
+        Ok(state)
     }
 
     /// Locks and private copies. For another root it is a folder of the running system keyed by that root,
@@ -135,6 +166,11 @@ impl Host {
         }
         let digest = Sha256::digest(self.root.as_os_str().as_bytes());
         base.join(format!("root-{}", super::hex(&digest[..6])))
+    }
+
+    /// Opens that folder, made when it is not there.
+    pub fn make_run_dir(&self) -> io::Result<HostDir> {
+        HostDir::make(Path::new("/"), &self.run_dir(), 0o700)
     }
 }
 

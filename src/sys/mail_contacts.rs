@@ -81,9 +81,9 @@ pub fn notifications(host: &Host, product: Product) -> Result<(String, String)> 
 /// Gives PBS a notification to send. It appears whole: an entry that cannot be read would block all others.
 pub fn spool(host: &Host, id: &str, entry: &[u8]) -> Result<()> {
     const MODE: u32 = 0o600;
-    let folder = host.path(PBS_SPOOL);
-    anyhow::ensure!(folder.is_dir(), "{}: no such directory", folder.display());
-    files::replace(&folder.join(format!("{id}.json")), MODE, entry)
+    let folder = host.dir(PBS_SPOOL);
+    let folder = folder.with_context(|| format!("{}: no such directory", host.path(PBS_SPOOL).display()))?;
+    folder.replace(format!("{id}.json"), MODE, entry)
 }
 
 /// `user:ID:enable:expire:first:last:email:comment:keys:`

@@ -154,14 +154,14 @@ fn a_work_folder_that_is_removed_in_the_middle_is_told() {
     let calls = bench.changes_of_a_backup();
     let synced = synced_in(&calls, &bench.work());
     let begun = calls.iter().find(|call| call.name == "write" && call.path().parent() == Some(&bench.work()));
-    let made = calls.iter().find(|call| call.name == "mkdir" && call.path() == bench.work());
+    let made = calls.iter().find(|call| call.name.starts_with("mkdir") && call.path() == bench.work());
     for call in [made.unwrap(), begun.unwrap(), &synced] {
         bench.reset();
         let when = format!("removed at {call}");
         let done = bench.stopped(call, || fs::remove_dir_all(bench.work()).unwrap(), &["backup"]);
         if done.code() == Some(0) {
             // Before its first file it is not missed: the work is done in /run.
-            assert_eq!(call.name, "mkdir", "{when}");
+            assert!(call.name.starts_with("mkdir"), "{when}");
             bench.nothing_is_left(&when);
             continue;
         }

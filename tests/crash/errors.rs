@@ -41,7 +41,7 @@ fn backup_with_error(bench: &Bench, call: &Call, errno: &str, cause: &str) {
         // What could not be removed at the end is told, and goes with the next run.
         let said = done.err.contains("cannot be removed") || done.err.contains("cannot be cleaned up");
         assert!(said || left.iter().all(|path| path.ends_with(".probe")), "{told}");
-    } else if !["unlink", "rmdir", "flock"].contains(&call.name.as_str()) {
+    } else if !["unlink", "unlinkat", "rmdir", "flock"].contains(&call.name.as_str()) {
         // A lock that could not be taken may be another run's.
         bench.nothing_is_left(&told);
     }

@@ -28,7 +28,7 @@ fn stopped_everywhere(bench: &Bench) {
     let mut met = [0, 0];
     for (n, call) in calls.iter().enumerate() {
         // No kernel interrupts the removing of a file, or what is not to wait.
-        let goes_through = ["unlink", "rmdir", "flock"].contains(&call.name.as_str());
+        let goes_through = ["unlink", "unlinkat", "rmdir", "flock"].contains(&call.name.as_str());
         for what in if goes_through { &[""][..] } else { &["", "error=EINTR:"] } {
             bench.reset();
             let signal = SIGNALS[n % SIGNALS.len()];

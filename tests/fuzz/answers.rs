@@ -159,9 +159,12 @@ pub fn plan(data: &[u8]) {
 pub fn undo(data: &[u8]) {
     in_folder(|folder| {
         let mut parts = parts(data).into_iter();
-        fs::write(folder.join("record.json"), parts.next().unwrap_or_default()).unwrap();
-        fs::write(folder.join("journal"), parts.next().unwrap_or_default()).unwrap();
-        match Journal::open(folder) {
+        let dir = folder.join("var/lib/proxmox-backup-extra/undo/x");
+        fs::create_dir_all(&dir).unwrap();
+        fs::write(dir.join("record.json"), parts.next().unwrap_or_default()).unwrap();
+        fs::write(dir.join("journal"), parts.next().unwrap_or_default()).unwrap();
+        let host = Host::detect(folder.to_owned(), now(), Box::new(NoTools));
+        match Journal::open(&host, "x") {
             Ok(journal) => {
                 let steps = journal.record.steps.len();
                 assert!(journal.begun.iter().chain(&journal.finished).all(|step| *step < steps));

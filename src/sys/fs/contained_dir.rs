@@ -2,7 +2,7 @@
 //! beneath the folder and through no link; what is there already is never touched.
 
 use std::collections::HashSet;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -10,13 +10,13 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, open, openat2, renameat};
+use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, open, openat2, readlinkat, renameat};
 use nix::sys::stat::{Mode, UtimensatFlags, fchmod, fstat, mkdirat, utimensat};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fchownat, linkat, symlinkat, syncfs, unlinkat};
 use xattr::FileExt;
 
-use super::files;
+use super::files::{self, Stat};
 use crate::model::index::{Mtime, Xattr};
 
 /// An open folder below which a tree is made.
@@ -64,13 +64,17 @@ impl ContainedDir {
     }
 
     fn at(&self, path: &Path, flags: OFlag, mode: Mode) -> io::Result<OwnedFd> {
+        Ok(files::retried(|| self.open_at(path, flags, mode))?)
+    }
+
+    fn open_at(&self, path: &Path, flags: OFlag, mode: Mode) -> nix::Result<OwnedFd> {
         let resolve = ResolveFlag::RESOLVE_BENEATH
             | ResolveFlag::RESOLVE_NO_SYMLINKS
             | ResolveFlag::RESOLVE_NO_MAGICLINKS;
         let how =
             OpenHow::new().flags(flags | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW).mode(mode).resolve(resolve);
         let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
-        Ok(openat2(&self.dir, path, how)?)
+        openat2(&self.dir, path, how)
     }
 
     /// The open folder of a path, and its last component.
@@ -125,6 +129,27 @@ impl ContainedDir {
     /// Opens what was made here, to give it its owner, mode and times. Not for links.
     pub fn reopen(&self, path: &Path) -> io::Result<File> {
         Ok(File::from(self.at(path, OFlag::O_RDONLY | OFlag::O_NONBLOCK, Mode::empty())?))
+    }
+
+    /// Opens a regular file as `files::open_read` does.
+    pub fn open_read(&self, path: &Path) -> io::Result<(File, Stat)> {
+        files::open_read_with(|flags| self.open_at(path, flags, Mode::empty()))
+    }
+
+    /// Returns the state of a path, its last component not followed.
+    pub fn lstat(&self, path: &Path) -> io::Result<Stat> {
+        let file = File::from(self.at(path, OFlag::O_PATH, Mode::empty())?);
+        Ok(Stat::from(&file.metadata()?))
+    }
+
+    /// Returns the extended attributes of a directory.
+    pub fn xattrs(&self, path: &Path) -> io::Result<Vec<Xattr>> {
+        files::opened_xattrs(&self.at(path, OFlag::O_PATH | OFlag::O_DIRECTORY, Mode::empty())?)
+    }
+
+    /// Returns the target of a symbolic link.
+    pub fn read_link(&self, path: &Path) -> io::Result<OsString> {
+        Ok(readlinkat(self.at(path, OFlag::O_PATH, Mode::empty())?, "")?)
     }
 
     /// Gives what was made here the name of what it replaces.

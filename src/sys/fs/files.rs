@@ -1,19 +1,20 @@
 //! The host's files: read without following a link, written whole or not at all. Not here: which are met (`walk`).
 
 use std::ffi::OsStr;
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
-use std::path::Path;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::fcntl::{
-    AT_FDCWD, OFlag, OpenHow, PosixFadviseAdvice, RenameFlags, ResolveFlag, open, openat2, posix_fadvise,
-    renameat2,
+    AT_FDCWD, OFlag, OpenHow, PosixFadviseAdvice, RenameFlags, ResolveFlag, open, openat, openat2,
+    posix_fadvise, renameat, renameat2,
 };
 use nix::sys::stat::Mode;
+use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::leftovers;
 use crate::model::index::{EntryKind, Mtime, Xattr};
@@ -71,18 +72,33 @@ pub fn lstat(path: &Path) -> io::Result<Stat> {
 
 /// Opens a regular file for reading; never follows a link, never waits on a FIFO, leaves the access time alone.
 pub fn open_read(path: &Path) -> io::Result<(File, Stat)> {
-    let open = |flags| OpenOptions::new().read(true).custom_flags(flags).open(path);
-    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
+    open_read_with(|flags| open(path, flags, Mode::empty()))
+}
+
+/// The same by another call that opens.
+pub fn open_read_with(open: impl Fn(OFlag) -> nix::Result<OwnedFd>) -> io::Result<(File, Stat)> {
+    let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
     // Only the owner and root may ask for O_NOATIME.
-    let file = open(flags | libc::O_NOATIME).or_else(|error| match error.raw_os_error() {
-        Some(libc::EPERM) => open(flags),
+    let file = retried(|| open(flags | OFlag::O_NOATIME)).or_else(|error| match error {
+        Errno::EPERM => retried(|| open(flags)),
         _ => Err(error),
     })?;
+    let file = File::from(file);
     let stat = Stat::from(&file.metadata()?);
     if stat.node != FileNode::Kept(EntryKind::File) {
         return Err(io::Error::other("not a regular file"));
     }
     Ok((file, stat))
+}
+
+/// Calls again what a signal interrupted, as a share may let it.
+pub fn retried<T>(call: impl Fn() -> nix::Result<T>) -> nix::Result<T> {
+    loop {
+        match call() {
+            Err(Errno::EINTR) => {}
+            done => return done,
+        }
+    }
 }
 
 /// False when reading the beginning of the file would wait for a disk. True when that cannot be told.
@@ -156,6 +172,19 @@ pub fn is_there(root: &Path, path: impl AsRef<Path>) -> bool {
     open_in_root(root, path.as_ref(), OFlag::O_PATH).is_ok()
 }
 
+/// Looks at what `path` leads to; its links are followed within `root`.
+pub fn metadata(root: &Path, path: &Path) -> io::Result<fs::Metadata> {
+    File::from(open_in_root(root, path, OFlag::O_PATH)?).metadata()
+}
+
+/// Returns the path below `root` of what `path` leads to; its links are followed within `root`.
+pub fn real_path(root: &Path, path: &Path) -> io::Result<PathBuf> {
+    let name = |fd: &OwnedFd| fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()));
+    let real = name(&open_in_root(root, path, OFlag::O_PATH)?)?;
+    let root = name(&open_in_root(root, Path::new("/"), OFlag::O_PATH)?)?;
+    real.strip_prefix(root).map(Path::to_owned).map_err(|_| io::ErrorKind::NotFound.into())
+}
+
 fn open_in_root(root: &Path, path: &Path, flags: OFlag) -> io::Result<OwnedFd> {
     /// The kernel gives up on `..` while something is renamed or mounted anywhere.
     const ATTEMPTS: usize = 64;
@@ -183,6 +212,12 @@ pub fn path_xattrs(path: &Path) -> io::Result<Vec<Xattr>> {
     gather(xattr::list(path), |name| xattr::get(path, name))
 }
 
+/// The same of what is open as a path only, for which nobody needs to read it.
+pub fn opened_xattrs(opened: &OwnedFd) -> io::Result<Vec<Xattr>> {
+    let path = format!("/proc/self/fd/{}", opened.as_raw_fd());
+    gather(xattr::list_deref(&path), |name| xattr::get_deref(&path, name))
+}
+
 fn gather(
     names: io::Result<xattr::XAttrs>,
     get: impl Fn(&std::ffi::OsStr) -> io::Result<Option<Vec<u8>>>,
@@ -202,32 +237,36 @@ fn gather(
 /// mode here: a service's own would hide what is meant for others.
 pub fn replace(path: &Path, mode: u32, content: &[u8]) -> Result<()> {
     let dir = path.parent().context("a file has a directory")?;
-    let target = path.file_name().unwrap_or_default();
+    let written =
+        File::open(dir).and_then(|dir| replace_at(&dir, path.file_name().unwrap_or_default(), mode, content));
+    written.with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// The same of the file `target` in an open directory.
+pub fn replace_at(dir: &File, target: &OsStr, mode: u32, content: &[u8]) -> io::Result<()> {
     let is_leftover = |name: &OsStr| {
         leftovers::parse(name).is_some_and(|(of, pid)| of == target && leftovers::is_dead(pid))
     };
-    let _ = leftovers::sweep_files(dir, is_leftover);
+    let _ = leftovers::sweep_files_in(dir, Path::new(""), is_leftover);
 
-    let partial = dir.join(leftovers::own_name(target));
+    let partial = leftovers::own_name(target);
+    let partial = partial.as_os_str();
+    let remove = || unlinkat(dir, partial, UnlinkatFlags::NoRemoveDir);
     let write = || -> io::Result<()> {
-        let _ = fs::remove_file(&partial);
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&partial)?;
+        let _ = remove();
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
+        let new = retried(|| openat(dir, partial, flags, Mode::from_bits_truncate(mode)))?;
+        let mut file = File::from(new);
         // A file system without modes refuses; nobody is let in by that.
         let _ = file.set_permissions(fs::Permissions::from_mode(mode));
         file.write_all(content)?;
         file.sync_all()?;
-        // A share may be interrupted; what was begun is a moment from its end.
-        while let Err(error) = fs::rename(&partial, path) {
-            if error.kind() != io::ErrorKind::Interrupted {
-                return Err(error);
-            }
-        }
-        sync_dir(dir)
+        // What was begun is a moment from its end.
+        retried(|| renameat(dir, partial, dir, target))?;
+        sync_folder(dir)
     };
-
-    write().with_context(|| {
-        let _ = fs::remove_file(&partial);
-        format!("cannot write {}", path.display())
+    write().inspect_err(|_| {
+        let _ = remove();
     })
 }
 
@@ -253,16 +292,6 @@ pub fn make_private_dir(path: &Path) -> io::Result<()> {
         io::ErrorKind::AlreadyExists if fs::metadata(path)?.is_dir() => Ok(()),
         _ => Err(error),
     })
-}
-
-/// Makes one folder that only its owner reads. Errors: `AlreadyExists`.
-pub fn make_new_private_dir(path: &Path) -> io::Result<()> {
-    DirBuilder::new().mode(0o700).create(path)
-}
-
-/// A new file that only its owner reads. Errors: `AlreadyExists`.
-pub fn new_private_file(path: &Path) -> io::Result<File> {
-    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
 }
 
 /// Makes renames and unlinks in a folder survive a power cut.
@@ -298,11 +327,10 @@ pub fn uid() -> u32 {
 /// Says that a link is in the way.
 pub const LOOP: i32 = libc::ELOOP;
 
-/// A file that only root, or who runs this, can read.
-pub fn is_private(path: &Path) -> io::Result<bool> {
-    let meta = fs::metadata(path)?;
+/// Reports whether only root, or who runs this, can read a file.
+pub fn is_private(meta: &fs::Metadata) -> bool {
     let owner = meta.uid() == 0 || meta.uid() == nix::unistd::geteuid().as_raw();
-    Ok(owner && meta.mode() & 0o077 == 0)
+    owner && meta.mode() & 0o077 == 0
 }
 
 #[cfg(test)]

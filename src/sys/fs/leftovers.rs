@@ -5,15 +5,16 @@
 //! `.NAME.partial`, and who holds the lock finds only leftovers. Older names are listed where they are swept.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, DirEntry};
+use std::fs::{self, DirEntry, File, OpenOptions};
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use nix::errno::Errno;
 use nix::sys::signal::kill;
-use nix::unistd::{Pid, geteuid};
+use nix::unistd::{Pid, UnlinkatFlags, geteuid, unlinkat};
 
 use crate::model::problem::Problem;
 
@@ -60,31 +61,61 @@ pub fn is_dead(pid: u32) -> bool {
 /// warning for one that stays. In a folder that is itself a link, which may lead anywhere, nothing is removed.
 /// Errors: the folder cannot be read; none when it is not there.
 pub fn sweep_files(dir: &Path, is_leftover: impl Fn(&OsStr) -> bool) -> io::Result<Vec<Problem>> {
-    let is_file = |entry: &DirEntry| entry.file_type().is_ok_and(|kind| !kind.is_dir());
-    sweep(dir, &|entry| is_leftover(&entry.file_name()) && is_file(entry), |path| fs::remove_file(path))
+    open_dir(dir)?.map_or(Ok(Vec::new()), |open| sweep_files_in(&open, dir, is_leftover))
 }
 
-/// The same of folders with all that is in them; only those that this user made.
+/// The same of an open directory, whose path is told as `shown`.
+pub fn sweep_files_in(
+    dir: &File,
+    shown: &Path,
+    is_leftover: impl Fn(&OsStr) -> bool,
+) -> io::Result<Vec<Problem>> {
+    let is_file = |entry: &DirEntry| entry.file_type().is_ok_and(|kind| !kind.is_dir());
+    sweep(dir, shown, &|entry| is_leftover(&entry.file_name()) && is_file(entry), &|entry| {
+        Ok(unlinkat(dir, entry.file_name().as_os_str(), UnlinkatFlags::NoRemoveDir)?)
+    })
+}
+
+/// The same of directories with all that is in them; only those that this user made.
 pub fn sweep_dirs(dir: &Path, is_leftover: impl Fn(&OsStr) -> bool) -> io::Result<Vec<Problem>> {
+    open_dir(dir)?.map_or(Ok(Vec::new()), |open| sweep_dirs_in(&open, dir, is_leftover))
+}
+
+/// The same of an open directory, whose path is told as `shown`.
+pub fn sweep_dirs_in(
+    dir: &File,
+    shown: &Path,
+    is_leftover: impl Fn(&OsStr) -> bool,
+) -> io::Result<Vec<Problem>> {
     let is_own_dir = |entry: &DirEntry| {
         entry.metadata().is_ok_and(|meta| meta.is_dir() && meta.uid() == geteuid().as_raw())
     };
-    sweep(dir, &|entry| is_leftover(&entry.file_name()) && is_own_dir(entry), |path| fs::remove_dir_all(path))
+    sweep(dir, shown, &|entry| is_leftover(&entry.file_name()) && is_own_dir(entry), &|entry| {
+        fs::remove_dir_all(entry.path())
+    })
 }
 
-fn sweep(
-    dir: &Path,
-    is_leftover: &dyn Fn(&DirEntry) -> bool,
-    remove: fn(&Path) -> io::Result<()>,
-) -> io::Result<Vec<Problem>> {
+/// None: it is not there, or is a link.
+fn open_dir(dir: &Path) -> io::Result<Option<File>> {
     match fs::symlink_metadata(dir) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         Ok(meta) if meta.is_dir() => {}
-        _ => return Ok(Vec::new()),
+        _ => return Ok(None),
     }
-    let entries = fs::read_dir(dir)?.collect::<io::Result<Vec<_>>>()?;
-    let paths = entries.iter().filter(|entry| is_leftover(entry)).map(DirEntry::path);
-    Ok(paths.map(|path| problem(&path, remove(&path))).collect())
+    let flags = libc::O_DIRECTORY | libc::O_NOFOLLOW;
+    OpenOptions::new().read(true).custom_flags(flags).open(dir).map(Some)
+}
+
+fn sweep(
+    dir: &File,
+    shown: &Path,
+    is_leftover: &dyn Fn(&DirEntry) -> bool,
+    remove: &dyn Fn(&DirEntry) -> io::Result<()>,
+) -> io::Result<Vec<Problem>> {
+    let here = format!("/proc/self/fd/{}/.", dir.as_raw_fd());
+    let entries = fs::read_dir(here)?.collect::<io::Result<Vec<_>>>()?;
+    let leftovers = entries.iter().filter(|entry| is_leftover(entry));
+    Ok(leftovers.map(|entry| problem(&shown.join(entry.file_name()), remove(entry))).collect())
 }
 
 /// Makes the problem that tells whether a leftover of an interrupted run was removed.

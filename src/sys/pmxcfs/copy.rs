@@ -2,20 +2,23 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use rusqlite::Connection;
 
 use super::database::{Contents, Open, contents};
-use super::{DATABASE, TRIES, with_suffix};
+use super::{DATABASE, TRIES};
 use crate::model::problem::Problem;
 use crate::sys::fs::leftovers;
 use crate::sys::host::Host;
+use crate::sys::host_dir::HostDir;
 use crate::sys::process::lock::private_dir;
 
+const NAME: &str = "config.db";
+const LOG: &str = "config.db-wal";
 /// The database and its log on the disk, of which a copy is made.
 const MAX_COPY_BYTES: u64 = 1 << 30;
 /// The temporary folder of a copy in the folder of the run.
@@ -25,17 +28,18 @@ const OLD_COPY: &str = "pmxcfs-";
 
 /// Reads a copy made of the database and its log, so that the original is never opened.
 pub(super) fn private_copy(host: &Host) -> Result<Contents> {
-    let source = host.path(DATABASE);
+    let database = Path::new(DATABASE);
     let run_dir = host.run_dir();
     let dir = run_dir.join(leftovers::own_name(OsStr::new(COPY)));
-    let result = copy_stable(&source, &dir).and_then(|copy| {
+    let source = host.dir_of(database).map_err(anyhow::Error::from);
+    let result = source.and_then(|source| copy_stable(&source, &dir)).and_then(|copy| {
         let db = Connection::open_copy(&copy)?;
         contents(&db)
     });
     let _ = remove_copy(&dir);
     // Nothing of ours stays in /run; the folder of a run that holds its lock is not empty and does.
     let _ = fs::remove_dir(&run_dir);
-    result.with_context(|| source.display().to_string())
+    result.with_context(|| host.path(database).display().to_string())
 }
 
 /// Removes the copies of killed processes: they hold all the keys of the cluster. Only the reading of the whole
@@ -50,24 +54,26 @@ pub(super) fn sweep(run_dir: &Path) -> Vec<Problem> {
 }
 
 /// Copies both files again until neither changed meanwhile: a checkpoint in between would mix two states.
-fn copy_stable(source: &Path, dir: &Path) -> Result<PathBuf> {
-    let wal = with_suffix(source, "-wal");
-    let copy = dir.join("config.db");
-
+fn copy_stable(source: &HostDir, dir: &Path) -> Result<PathBuf> {
     for _ in 0..TRIES {
         // A log left from the try before, or from a dead process of the same number, would be replayed into
         // this database.
         remove_copy(dir)?;
         private_dir(dir)?;
-        check_size(source, &wal)?;
-        let before = (stamp(source)?, wal_head(&wal));
-        fs::copy(source, &copy)?;
-        match fs::copy(&wal, with_suffix(&copy, "-wal")) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
-            _ => {}
+        let before = state(source)?;
+        let mut left = MAX_COPY_BYTES;
+        for name in [NAME, LOG] {
+            let mut file = match source.file(name) {
+                Err(error) if error.kind() == ErrorKind::NotFound && name == LOG => continue,
+                file => file.with_context(|| name.to_owned())?,
+            };
+            // The copies go to /run, which is memory.
+            let copied = io::copy(&mut file.by_ref().take(left + 1), &mut File::create_new(dir.join(name))?)?;
+            let what = "has more bytes than any cluster file system";
+            left = left.checked_sub(copied).context(what)?;
         }
-        if before == (stamp(source)?, wal_head(&wal)) {
-            return Ok(copy);
+        if before == state(source)? {
+            return Ok(dir.join(NAME));
         }
     }
     bail!("changed under every one of {TRIES} copies")
@@ -80,31 +86,16 @@ fn remove_copy(dir: &Path) -> std::io::Result<()> {
     }
 }
 
-/// The copies go to /run, which is memory.
-fn check_size(source: &Path, wal: &Path) -> Result<()> {
-    let mut size = 0;
-    for path in [source, wal] {
-        if let Ok(meta) = fs::metadata(path) {
-            // A pipe would be waited for.
-            ensure!(meta.is_file(), "{} is not a file", path.display());
-            size += meta.len();
-        }
-    }
-    ensure!(size <= MAX_COPY_BYTES, "has {size} bytes, more than any cluster file system");
-    Ok(())
-}
+/// What changes with every write: time and size of the database, the beginning of its log.
+type State = (i64, i64, u64, Vec<u8>);
 
-fn stamp(path: &Path) -> Result<(i64, i64, u64)> {
-    let meta = fs::metadata(path)?;
-    Ok((meta.mtime(), meta.mtime_nsec(), meta.size()))
-}
-
-fn wal_head(path: &Path) -> Vec<u8> {
+fn state(source: &HostDir) -> Result<State> {
+    let meta = source.file(NAME)?.metadata()?;
     let mut head = Vec::new();
-    if let Ok(file) = File::open(path) {
+    if let Ok(file) = source.file(LOG) {
         let _ = file.take(32).read_to_end(&mut head);
     }
-    head
+    Ok((meta.mtime(), meta.mtime_nsec(), meta.size(), head))
 }
 
 #[cfg(test)]
@@ -119,11 +110,12 @@ mod tests {
         fs::write(&source, "new").unwrap();
         fs::create_dir(&copies).unwrap();
         fs::write(copies.join("config.db-wal"), "old").unwrap();
-        let copy = copy_stable(&source, &copies).unwrap();
+        let opened = HostDir::open(dir.path(), Path::new("/")).unwrap();
+        let copy = copy_stable(&opened, &copies).unwrap();
         assert_eq!(fs::read(copy).unwrap(), b"new");
         assert!(!copies.join("config.db-wal").exists());
         fs::write(dir.path().join("config.db-wal"), "its own").unwrap();
-        copy_stable(&source, &copies).unwrap();
+        copy_stable(&opened, &copies).unwrap();
         assert_eq!(fs::read(copies.join("config.db-wal")).unwrap(), b"its own");
     }
 }

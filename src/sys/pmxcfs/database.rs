@@ -18,6 +18,7 @@ use super::{
     DATABASE, MAX_NAMED, MAX_ROWS, MAX_TREE_BYTES, MOUNT, PID_FILE, PmxcfsNode, QUERY_LIMIT, with_suffix,
 };
 use crate::model::problem::Problem;
+use crate::sys::fs::files;
 use crate::sys::host::Host;
 
 const BUSY_LIMIT: Duration = Duration::from_secs(2);
@@ -33,6 +34,7 @@ pub(super) trait Open: Sized {
 impl Open for Connection {
     /// The one harmless way into the database of a running pmxcfs (measured; see the head of this file).
     fn open_shared(host: &Host) -> Result<Self> {
+        check_files(host)?;
         let mut uri = String::from("file:");
         for byte in host.path(DATABASE).as_os_str().as_bytes() {
             match byte {
@@ -44,7 +46,10 @@ impl Open for Connection {
         }
 
         uri.push_str("?mode=ro&readonly_shm=1");
-        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
+        let mut flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
+        if !host.is_live() {
+            flags |= OpenFlags::SQLITE_OPEN_NOFOLLOW;
+        }
         let db = Self::open_with_flags(uri, flags).context("cannot be opened")?;
         db.busy_timeout(BUSY_LIMIT)?;
 
@@ -62,20 +67,37 @@ impl Open for Connection {
     }
 }
 
+/// Errors: the database or one of its companions is not a regular file: a FIFO would be waited for.
+fn check_files(host: &Host) -> Result<()> {
+    for end in ["", "-wal", "-shm"] {
+        match host.metadata(with_suffix(Path::new(DATABASE), end)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
+            Ok(meta) if !meta.is_file() => bail!("config.db{end} is not a regular file"),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Returns the process that pmxcfs wrote down.
+pub(super) fn daemon(host: &Host) -> Option<u32> {
+    const PID_MAX_BYTES: u64 = 64;
+    let pid = files::read_small(host.root(), PID_FILE, PID_MAX_BYTES).ok()?;
+    std::str::from_utf8(&pid).ok()?.trim().parse().ok()
+}
+
 /// The database and the log on the disk must be the files that pmxcfs has open. An ordinary close beside it
 /// deletes the log; without one, or with the next careless tool's, an old tree would read without an error.
 fn check_owned_by_daemon(host: &Host) -> Result<()> {
-    let pid = fs::read_to_string(host.path(PID_FILE)).ok().and_then(|pid| pid.trim().parse::<u32>().ok());
-    let Some(fds) = pid.and_then(|pid| fs::read_dir(format!("/proc/{pid}/fd")).ok()) else {
+    let Some(fds) = daemon(host).and_then(|pid| fs::read_dir(format!("/proc/{pid}/fd")).ok()) else {
         // A dead one has nothing but what is on the disk.
         return Ok(());
     };
-    let id = |path: &Path| fs::metadata(path).map(|meta| (meta.dev(), meta.ino()));
-    let held: HashSet<_> = fds.flatten().filter_map(|fd| id(&fd.path()).ok()).collect();
-    let database = host.path(DATABASE);
-    let log = with_suffix(&database, "-wal");
-    for (path, name) in [(database, "it"), (log, "its log")] {
-        let ours = id(&path).is_ok_and(|id| held.contains(&id));
+    let id = |meta: fs::Metadata| (meta.dev(), meta.ino());
+    let held: HashSet<_> = fds.flatten().filter_map(|fd| fs::metadata(fd.path()).ok().map(id)).collect();
+    for (end, name) in [("", "it"), ("-wal", "its log")] {
+        let meta = host.metadata(with_suffix(Path::new(DATABASE), end));
+        let ours = meta.is_ok_and(|meta| held.contains(&id(meta)));
         ensure!(ours, "{name} was replaced or deleted under the running pmxcfs");
     }
     Ok(())

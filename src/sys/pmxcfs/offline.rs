@@ -17,9 +17,10 @@ use anyhow::{Context, Result, ensure};
 use rusqlite::Connection;
 use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
 
+use super::database::daemon;
 use super::{
-    DATABASE, DIR, FILE, LOGS, MAX_FILE_BYTES, MAX_NAMED, MAX_ROWS, MAX_TREE_BYTES, PID_FILE, QUERY_LIMIT,
-    bytes, check_is_table, limited, mounted, with_suffix,
+    DATABASE, DIR, FILE, LOGS, MAX_FILE_BYTES, MAX_NAMED, MAX_ROWS, MAX_TREE_BYTES, QUERY_LIMIT, bytes,
+    check_is_table, limited, mounted, with_suffix,
 };
 use crate::model::problem::{Fault, FaultKind};
 use crate::sys::guests::config_path;
@@ -351,9 +352,9 @@ pub fn check_stopped(host: &Host) -> Result<(), Fault> {
 
 /// Finds the daemon, or another process that has the database or its log open: its PID and name.
 fn process_with_database(host: &Host) -> Option<(u32, String)> {
-    let database = host.path(DATABASE);
-    let files = ["", "-wal"].iter().filter_map(|end| file_id(&with_suffix(&database, end))).collect();
-    let daemon = fs::read_to_string(host.path(PID_FILE)).ok().and_then(|pid| pid.trim().parse::<u32>().ok());
+    let found = ["", "-wal"].map(|end| host.metadata(with_suffix(Path::new(DATABASE), end)));
+    let files = found.iter().flatten().map(file_id).collect();
+    let daemon = daemon(host);
 
     for pid in processes::pids(Path::new("/proc")) {
         let name = fs::read(format!("/proc/{pid}/comm")).unwrap_or_default();
@@ -368,8 +369,8 @@ fn process_with_database(host: &Host) -> Option<(u32, String)> {
 /// Device and inode.
 type FileId = (u64, u64);
 
-fn file_id(path: &Path) -> Option<FileId> {
-    fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()))
+fn file_id(meta: &fs::Metadata) -> FileId {
+    (meta.dev(), meta.ino())
 }
 
 /// Reports whether a process, named by its directory in /proc, has one of the files open.
@@ -379,7 +380,7 @@ fn has_open(process: &Path, files: &HashSet<FileId>) -> bool {
     links.any(|(fd, link)| {
         // Only what is named so is looked at: a file of a dead network mount would be waited for.
         let is_named = link.file_name().is_some_and(|name| name.as_bytes().starts_with(b"config.db"));
-        is_named && file_id(&fd).is_some_and(|id| files.contains(&id))
+        is_named && fs::metadata(fd).is_ok_and(|meta| files.contains(&file_id(&meta)))
     })
 }
 

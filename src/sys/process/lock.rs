@@ -6,7 +6,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -18,6 +18,9 @@ use crate::sys::fs::files;
 const RUN: &str = "lock";
 /// Who only looks whether it is held takes it for an instant: that is no run.
 const LOOK_LIMIT: Duration = Duration::from_millis(200);
+/// Of an open.
+const NO_WAIT: i32 = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
+const PID_MAX_BYTES: u64 = 64;
 const LOOK_POLL: Duration = Duration::from_millis(10);
 
 /// Held while a run writes; the kernel releases it however the process ends.
@@ -63,7 +66,7 @@ impl Lock {
 
     /// Reports whether the lock is held now. Creates nothing.
     pub fn is_held(run_dir: &Path, name: &str) -> bool {
-        let file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(run_dir.join(name));
+        let file = OpenOptions::new().read(true).custom_flags(NO_WAIT).open(run_dir.join(name));
         file.is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
     }
 
@@ -71,7 +74,8 @@ impl Lock {
     /// cannot be seen from here.
     pub fn kill_holder(run_dir: &Path, name: &str) -> Option<u32> {
         let path = run_dir.join(name);
-        let pid: u32 = fs::read_to_string(&path).ok()?.trim().parse().ok()?;
+        let pid = files::read_small(run_dir, name, PID_MAX_BYTES).ok()?;
+        let pid: u32 = std::str::from_utf8(&pid).ok()?.trim().parse().ok()?;
         // The number may be another's by now: its holder has the file open.
         let holds = Self::is_held(run_dir, name) && processes::has_open(pid, &path);
         let target = Pid::from_raw(i32::try_from(pid).ok()?);
@@ -85,9 +89,10 @@ impl Lock {
             .create(true)
             .truncate(false)
             .mode(0o600)
-            .custom_flags(libc::O_NOFOLLOW)
+            .custom_flags(NO_WAIT)
             .open(path)
             .with_context(|| format!("cannot open {}", path.display()))?;
+        ensure!(file.metadata()?.is_file(), "{}: is not a regular file", path.display());
         let since = Instant::now();
         loop {
             match file.try_lock() {

@@ -97,7 +97,8 @@ pub fn run(
     report.phases.prepare = next_lap(&mut lap);
 
     step(2, "reading and packing");
-    let written = spool::write(host, &prepared.sources, prepared.draft, spool, say);
+    let written = prepared.work.new_file(spool);
+    let written = written.and_then(|file| spool::write(host, &prepared.sources, prepared.draft, file, say));
     let Written { snapshot, read } = written.map_err(|error| spool::cannot_write(spool, error))?;
     report.phases.write = next_lap(&mut lap);
 

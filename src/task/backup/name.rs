@@ -25,8 +25,8 @@ struct LastName {
     id: SnapshotId,
 }
 
-fn file(host: &Host) -> JsonFile<LastName> {
-    JsonFile::new(&host.state_dir(), FILE, FILE_MAX_BYTES)
+fn file(host: &Host) -> JsonFile<'_, LastName> {
+    JsonFile::new(host, FILE, FILE_MAX_BYTES)
 }
 
 /// Chooses the name of a new snapshot, and finds the newest one before it in the primary store, the first.
@@ -98,9 +98,7 @@ fn parent(primary: &dyn Store, before: SnapshotId, problems: &mut Vec<Problem>) 
 /// Remembers a name before it is seen anywhere. Where the state directory cannot be written, the stores are what is
 /// known of names.
 pub fn remember(host: &Host, id: &SnapshotId) {
-    if host.own_state_dir().is_some()
-        && let Err(error) = file(host).write(&LastName { id: id.clone() })
-    {
+    if let Err(error) = file(host).write(&LastName { id: id.clone() }) {
         log::info!("{error:#}");
     }
 }

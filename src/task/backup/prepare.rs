@@ -1,11 +1,11 @@
 //! Preparation of a backup: the lock, who can open the snapshot, the sources, a folder to write in, and a name.
 
 use std::ffi::OsStr;
-use std::fs;
-use std::path::PathBuf;
+use std::fs::File;
+use std::path::{Path, PathBuf};
 use std::thread;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use super::name;
 use crate::archive::codec;
@@ -16,9 +16,10 @@ use crate::model::problem::{Fault, Outcome, Problem, Severity};
 use crate::model::snapshot::{Compression, Counts, FORMAT, Parent, Payload, Snapshot, SnapshotId, Trigger};
 use crate::plan::select::Selection;
 use crate::store::Store;
-use crate::sys::fs::{leftovers, scratch};
+use crate::sys::fs::scratch;
 use crate::sys::host::Host;
-use crate::sys::process::lock::{Lock, private_dir};
+use crate::sys::host_dir::HostDir;
+use crate::sys::process::lock::Lock;
 use crate::task::check;
 use crate::task::keys::{self, key_check};
 use crate::task::runs::installation;
@@ -27,6 +28,7 @@ use crate::task::scan::sources::Sources;
 /// The most threads when the configuration names none: more would cost memory and gain nothing on a few MB.
 const THREADS_MAX: u32 = 4;
 const THREADS_LIMIT: u32 = 64;
+const WORK: &str = "work";
 
 pub struct BackupRequest {
     pub selection: Selection,
@@ -44,7 +46,7 @@ pub struct Preparation {
     /// The snapshot file while it is written.
     pub spool: PathBuf,
     // Dropped in this order: the folder is cleaned up while the lock is held.
-    _work: Work,
+    pub work: Work,
     pub lock: Lock,
 }
 
@@ -78,7 +80,7 @@ impl Preparation {
 
         let work = Work::new(host, &mut problems)?;
         let (id, parent) = name::next(host, stores, &mut problems)?;
-        let spool = work.path.join(id.file_name());
+        let spool = work.dir.path().join(id.file_name());
         let mut snapshot = draft(host, config, request, id, parent)?;
         snapshot.counts.pmxcfs = sources.pmxcfs_files();
 
@@ -88,24 +90,31 @@ impl Preparation {
             draft: Draft { snapshot, protection, problems, is_whole },
             keys: read_key.map(Keys::of_run).unwrap_or_default(),
             spool,
-            _work: work,
+            work,
             lock,
         })
     }
 }
 
 /// A private directory for the file while it is written; the file that a killed run left there is removed first.
-struct Work {
-    path: PathBuf,
+pub struct Work {
+    above: HostDir,
+    dir: HostDir,
 }
 
 impl Work {
     fn new(host: &Host, problems: &mut Vec<Problem>) -> Result<Self> {
-        let beside_state = host.state_dir().join("work");
         // Another system may be read-only, or lead out of its root by a link; /run is memory, a snapshot is small.
-        let path = if host.may_write(&beside_state) { beside_state } else { host.run_dir().join("work") };
-        private_dir(&path)?;
-        let work = Self { path };
+        let made = host.make_state().and_then(|above| Ok((above.make_dir(WORK)?, above)));
+        let (dir, above) = match made {
+            Err(_) if !host.is_live() => {
+                let above = host.make_run_dir()?;
+                (above.make_dir(WORK).with_context(|| format!("cannot make {WORK}"))?, above)
+            }
+            made => made?,
+        };
+
+        let work = Self { above, dir };
         problems.extend(work.sweep());
         // Copies that a killed `verify` or `restore` had downloaded.
         let downloads = host.download_dir();
@@ -116,11 +125,16 @@ impl Work {
         Ok(work)
     }
 
+    /// Makes the snapshot file.
+    pub fn new_file(&self, spool: &Path) -> Result<File> {
+        Ok(self.dir.new_file(spool.file_name().unwrap_or_default())?)
+    }
+
     /// Removes snapshot files and nothing else.
     fn sweep(&self) -> Vec<Problem> {
         let is_spool = |name: &OsStr| name.to_str().and_then(SnapshotId::from_file_name).is_some();
-        leftovers::sweep_files(&self.path, is_spool).unwrap_or_else(|error| {
-            let what = format!("{}: cannot be cleaned up: {error}", self.path.display());
+        self.dir.sweep_files(is_spool).unwrap_or_else(|error| {
+            let what = format!("{}: cannot be cleaned up: {error}", self.dir.path().display());
             vec![Problem::warning(what).hint("remove the files in it by hand")]
         })
     }
@@ -131,7 +145,7 @@ impl Drop for Work {
         for problem in self.sweep().iter().filter(|problem| problem.severity > Severity::Notice) {
             log::warn!("{}", problem.what);
         }
-        let _ = fs::remove_dir(&self.path);
+        let _ = self.above.remove_dir(WORK);
     }
 }
 

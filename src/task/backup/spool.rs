@@ -1,8 +1,7 @@
 //! The snapshot file of a run before it is on a store: written, and read back.
 
-use std::fs::OpenOptions;
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::thread;
 
@@ -32,13 +31,12 @@ pub fn write(
     host: &Host,
     sources: &Sources,
     draft: Draft,
-    spool: &Path,
+    file: File,
     say: &dyn Fn(&str),
 ) -> Result<Written> {
     let Draft { snapshot, protection, problems, is_whole } = draft;
     let id = snapshot.id.clone();
-    let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(spool)?;
-    let mut archiver = Archiver::new(host, Writer::new(file, snapshot, protection)?, problems);
+    let mut archiver = Archiver::new(host, Writer::new(file, snapshot, protection)?, problems)?;
     let inquiry = Inquiry::new(&sources.items, host, &sources.apis);
     let scan = sources.scan(host);
     let left = read_sources(&scan, &sources.items, &inquiry, &mut archiver, say)?;

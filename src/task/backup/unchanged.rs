@@ -17,7 +17,7 @@ use crate::task::snapshots;
 
 /// Builds the baseline of this snapshot, to be remembered. None: only a part of the host was saved, or nothing can be
 /// kept.
-pub fn baseline(host: &Host, snapshot: &Snapshot, size: u64, index: &Index) -> Option<Baseline> {
+pub fn baseline<'a>(host: &'a Host, snapshot: &Snapshot, size: u64, index: &Index) -> Option<Baseline<'a>> {
     let made =
         snapshot.selection.is_empty().then(|| Baseline::of(host, &snapshot.id, size, &index.entries))?;
     made.inspect_err(|error| log::info!("changes are not reported: {error:#}")).ok()

@@ -1,5 +1,7 @@
 //! Checks of the host itself: keys on it, hooks, the timer, the clock, the cluster file system, room in /var.
 
+use std::path::Path;
+
 use std::time::Duration;
 
 use super::own;
@@ -7,7 +9,7 @@ use crate::catalog::own::{IDENTITY_PLACES, SERVICE, TIMER};
 use crate::model::facts::{PmxcfsState, Product};
 use crate::plan::check::{self, Area, CheckFinding, CheckState, of_problem};
 use crate::sys::fs::free_space;
-use crate::sys::host::Host;
+use crate::sys::host::{Host, STATE_DIR};
 use crate::sys::pmxcfs;
 use crate::sys::process::exec::{Cmd, ToolStatus};
 use crate::task::runs::records;
@@ -153,8 +155,9 @@ fn clock() -> Vec<CheckFinding> {
 
 /// Checks the room in the directory where a snapshot is written before it goes to its stores.
 pub fn var_space(host: &Host) -> Vec<CheckFinding> {
-    let dir = host.state_dir();
-    let found = dir.ancestors().find_map(|dir| free_space::now(dir).ok());
+    let dir = host.state_path();
+    let there = Path::new(STATE_DIR).ancestors().find_map(|dir| host.dir(dir).ok());
+    let found = there.and_then(|dir| free_space::now(&dir.here()).ok());
     let last = records::newest_size(host);
     let need = last.map_or(FIRST_BYTES, |size| size.saturating_mul(MARGIN));
     let room = found.map(|space| check::room(&dir.display().to_string(), space.bytes, space.files, need));

@@ -143,7 +143,7 @@ pub fn settings(host: &Host, config: &Config) -> Vec<CheckFinding> {
             Ok(folder) => CheckFinding::new(
                 Area::Channels,
                 CheckState::Ok,
-                format!("prometheus '{name}': {}", folder.display()),
+                format!("prometheus '{name}': {}", folder.path().display()),
             ),
             Err(error) => {
                 let finding = failed(Area::Channels, &error);

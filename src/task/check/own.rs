@@ -11,7 +11,7 @@ use crate::plan::check::{self, Area, CheckFinding, CheckState};
 use crate::store::Store;
 use crate::sys::dpkg;
 use crate::sys::fs::{files, mounts, permissions};
-use crate::sys::host::{CONFIG_DIR, Host};
+use crate::sys::host::{CONFIG_DIR, Host, STATE_DIR};
 
 /// A directory with more is none of ours.
 const ENTRIES_MAX: usize = 5_000;
@@ -33,9 +33,7 @@ pub fn own(host: &Host) -> Vec<CheckFinding> {
     let mut names: Vec<_> = names.map(|entry| entry.file_name()).collect();
     names.sort_unstable();
     wanted.extend(names.into_iter().map(|name| (Path::new(CONFIG_DIR).join(&name), care(&name))));
-    if let Ok(state) = host.state_dir().strip_prefix(host.root()) {
-        wanted.push((Path::new("/").join(state), Care::Private));
-    }
+    wanted.push((STATE_DIR.into(), Care::Private));
 
     let mut findings = Vec::new();
     for (path, care) in wanted {
@@ -60,7 +58,7 @@ fn list(host: &Host, folder: &Path) -> Option<fs::ReadDir> {
     if !files::is_plain(host.root(), folder) {
         return None;
     }
-    fs::read_dir(host.path(folder)).ok()
+    fs::read_dir(host.dir(folder).ok()?.here()).ok()
 }
 
 fn care(name: &OsStr) -> Care {
@@ -107,7 +105,7 @@ pub fn store_rights(host: &Host, store: &dyn Store) -> Vec<CheckFinding> {
             // Nobody else gets past it.
             return findings;
         }
-        let names = fs::read_dir(host.path(&place)).into_iter().flatten().flatten().take(ENTRIES_MAX);
+        let names = list(host, &place).into_iter().flatten().flatten().take(ENTRIES_MAX);
         let mut names: Vec<PathBuf> = names.map(|entry| place.join(entry.file_name())).collect();
         names.sort_unstable();
         let snapshots = names.iter().filter(|path| {
@@ -149,7 +147,7 @@ pub fn package(host: &Host) -> Vec<CheckFinding> {
     };
     let mut findings = Vec::new();
     for (path, sum) in &shipped {
-        let why = match dpkg::sum(&host.root().join(path)) {
+        let why = match dpkg::sum(host.root(), path) {
             Ok(now) if now == *sum => continue,
             Ok(_) => "is not as it was installed by the package".to_owned(),
             Err(error) => error.to_string(),
@@ -200,14 +198,15 @@ fn search(host: &Host, folder: &Path, depth: usize, left: &mut usize, found: &mu
         let Ok(kind) = entry.file_type() else { continue };
         if kind.is_dir() && depth > 1 {
             search(host, &path, depth - 1, left, found);
-        } else if kind.is_file() && holds_identity(&host.path(&path)) {
+        } else if kind.is_file() && holds_identity(host, &path) {
             found.push(path);
         }
     }
 }
 
-fn holds_identity(path: &Path) -> bool {
-    let Ok((file, _)) = files::open_read(path) else { return false };
+fn holds_identity(host: &Host, path: &Path) -> bool {
+    let file = host.dir_of(path).and_then(|dir| dir.file(path.file_name().unwrap_or_default()));
+    let Ok(file) = file else { return false };
     let mut text = Vec::new();
     if file.take(IDENTITY_MAX_BYTES).read_to_end(&mut text).is_err() {
         return false;

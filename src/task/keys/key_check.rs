@@ -3,7 +3,7 @@
 
 use std::io::{BufReader, Read, Write};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -34,13 +34,11 @@ pub struct Proof {
 
 /// The last one on this host. None: never, or its record cannot be read.
 pub fn proof(host: &Host) -> Option<Proof> {
-    file(host)?.read().ok()?
+    file(host).read().ok()?
 }
 
-fn file(host: &Host) -> Option<JsonFile<Proof>> {
-    let path = host.state_dir().join(FILE);
-    let below = path.strip_prefix(host.root()).ok()?;
-    Some(JsonFile::new(host.root(), below, FILE_MAX_BYTES))
+fn file(host: &Host) -> JsonFile<'_, Proof> {
+    JsonFile::new(host, FILE, FILE_MAX_BYTES)
 }
 
 /// Returns the problem that tells an admin to check the key. None: nothing is encrypted, or the key was proven not
@@ -94,8 +92,7 @@ pub fn prove(host: &Host, config: &Config, keys: &Keys) -> Result<Proof> {
         opened.extend(recipients.iter().filter(|one| one.is_plugin()).map(Recipient::fingerprint));
     }
     let proof = Proof { at: host.now, recipients: opened };
-    let file = host.own_state_dir().and_then(|_| file(host));
-    file.context("the state directory cannot be written")?.write_pretty(&proof)?;
+    file(host).write_pretty(&proof)?;
     Ok(proof)
 }
 

@@ -155,7 +155,7 @@ pub fn write_identity(host: &Host, path: &Path, text: &str) -> Result<()> {
     let absolute = std::path::absolute(path)?;
     let real = absolute.parent().and_then(|above| fs::canonicalize(above).ok());
     let real = real.unwrap_or_else(|| absolute.clone());
-    let ours = [host.path(CONFIG_DIR), host.state_dir()];
+    let ours = [host.path(CONFIG_DIR), host.state_path()];
     if ours.iter().any(|dir| fs::canonicalize(dir).is_ok_and(|dir| real.starts_with(dir))) {
         let message = format!("{}: the key would be on the same disk as what it opens", path.display());
         return Err(Fault::usage(message)
@@ -221,10 +221,10 @@ pub fn add(host: &Host, config: &Config, recipients: &[Recipient]) -> Result<Vec
         return Err(Fault::usage(what).hint(format!("add it there: {}", lines.join("; "))).into());
     }
 
-    let (mut text, mode) = match fs::metadata(&path) {
+    let file = format!("{CONFIG_DIR}/{}", config::FILE);
+    let (mut text, mode) = match host.metadata(&file) {
         Ok(meta) => {
-            let bytes =
-                files::read_small(host.root(), format!("{CONFIG_DIR}/{}", config::FILE), FILE_MAX_BYTES);
+            let bytes = files::read_small(host.root(), &file, FILE_MAX_BYTES);
             let text = String::from_utf8(bytes.with_context(|| format!("cannot read {name}"))?);
             (text.with_context(|| format!("{name}: is not UTF-8"))?, meta.mode() & 0o777)
         }
@@ -243,10 +243,8 @@ pub fn add(host: &Host, config: &Config, recipients: &[Recipient]) -> Result<Vec
     }
 
     if text != before {
-        fs::create_dir_all(host.path(CONFIG_DIR)).with_context(|| format!("cannot write {name}"))?;
-        // What it leads to is the file, where it is a link.
-        let real = fs::canonicalize(&path).ok().filter(|_| host.is_live()).unwrap_or(path);
-        files::replace(&real, mode, text.as_bytes())?;
+        host.make_config_dir()?;
+        host.replace(&file, mode, text.as_bytes())?;
     }
     Ok(done)
 }

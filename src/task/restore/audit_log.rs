@@ -1,8 +1,7 @@
 //! The audit log: who restored, undid and confirmed each restore, one line each, kept for ever.
 
-use std::fs::OpenOptions;
 use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
 use std::time::SystemTime;
 
 use anyhow::{Context, Result};
@@ -11,7 +10,6 @@ use serde::{Deserialize, Serialize};
 
 use super::journal::RestoreRecord;
 use crate::model::problem::Problem;
-use crate::sys::fs::files;
 use crate::sys::host::Host;
 use crate::sys::process::session::Who;
 
@@ -55,20 +53,23 @@ pub fn note(host: &Host, verb: &str, record: &RestoreRecord, result: &str) -> Op
 }
 
 fn append(host: &Host, line: &Line) -> Result<()> {
-    let path = host.state_dir().join(FILE);
-    let open = OpenOptions::new().append(true).create(true).mode(0o600).open(&path);
-    let mut file = open.with_context(|| format!("cannot open {}", path.display()))?;
+    let file = host.make_state()?.append(FILE);
+    let mut file = file.with_context(|| format!("cannot open {}", path(host).display()))?;
     let text = serde_json::to_string(line)? + "\n";
     file.write_all(text.as_bytes())
         .and_then(|()| file.sync_data())
-        .with_context(|| path.display().to_string())
+        .with_context(|| path(host).display().to_string())
+}
+
+fn path(host: &Host) -> PathBuf {
+    host.state_path().join(FILE)
 }
 
 /// Reads all lines, oldest first. A line that a power cut left half is passed over.
 pub fn lines(host: &Host) -> Result<Vec<Line>> {
-    let text = match files::read_small(&host.state_dir(), FILE, MAX_BYTES) {
+    let text = match host.state().and_then(|state| state.read(FILE, MAX_BYTES)) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        text => text.with_context(|| format!("cannot read {}", host.state_dir().join(FILE).display()))?,
+        text => text.with_context(|| format!("cannot read {}", path(host).display()))?,
     };
     Ok(text.split(|b| *b == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect())
 }

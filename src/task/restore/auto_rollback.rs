@@ -5,7 +5,6 @@
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -21,6 +20,7 @@ use crate::model::problem::{Fault, FaultKind, Problem, Severity};
 use crate::model::units::counted;
 use crate::sys::fs::files;
 use crate::sys::host::Host;
+use crate::sys::host_dir::HostDir;
 use crate::sys::process::exec::{self, Cmd, ToolStatus};
 use crate::sys::process::lock::Lock;
 use crate::sys::process::session::{self, LoginSession, Newness};
@@ -117,17 +117,13 @@ pub enum Ended {
     Nothing,
 }
 
-fn path(host: &Host) -> PathBuf {
-    journal::folder(host).join(FILE)
-}
-
 /// Reads the armed restore. A file that cannot be read counts as due, for the last restore that it can belong to: an
 /// admin who cannot log in must not be shut out by a broken file.
 pub fn read(host: &Host) -> Option<PendingConfirm> {
-    let text = match files::read_small(&journal::folder(host), FILE, MAX_BYTES) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
+    let text = match journal::folder(host).and_then(|folder| folder.read(FILE, MAX_BYTES)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
         // Who may not look has nothing that waits for him.
-        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied && !files::is_root() => {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied && !files::is_root() => {
             return None;
         }
         text => text.ok(),
@@ -136,9 +132,8 @@ pub fn read(host: &Host) -> Option<PendingConfirm> {
 }
 
 fn unreadable(host: &Host) -> Option<PendingConfirm> {
-    let folder = journal::folder(host);
     let ids = journal::ids(host).into_iter().rev();
-    let mut journals = ids.filter_map(|id| Journal::open(&folder.join(id)).ok());
+    let mut journals = ids.filter_map(|id| Journal::open(host, &id).ok());
     let journal = journals.find(|journal| {
         let may_cut = journal.begun.iter().any(|n| journal.record.steps[*n].may_disconnect);
         may_cut && !matches!(journal.phase, RestorePhase::Undone | RestorePhase::Confirmed)
@@ -196,15 +191,15 @@ pub fn begin(host: &Host, armed: PendingConfirm) -> Result<PendingConfirm> {
 }
 
 fn write(host: &Host, armed: &PendingConfirm) -> Result<()> {
-    files::replace(&path(host), 0o600, &serde_json::to_vec(armed)?)
-        .with_context(|| format!("cannot write {}", path(host).display()))
+    journal::folder(host)?.replace(FILE, 0o600, &serde_json::to_vec(armed)?)
 }
 
 fn disarm(host: &Host, id: &str) -> Result<()> {
-    let _ = fs::remove_file(journal::folder(host).join(id).join(PROGRAM));
-    match fs::remove_file(path(host)) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error).context("cannot disarm"),
-        _ => files::sync_dir(&journal::folder(host)).context("cannot disarm"),
+    let folder = journal::folder(host).context("cannot disarm")?;
+    let _ = folder.dir(id).and_then(|dir| dir.remove(PROGRAM));
+    match folder.remove(FILE) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error).context("cannot disarm"),
+        _ => Ok(folder.sync()?),
     }
 }
 
@@ -224,7 +219,7 @@ const UNIT: [&str; 7] = [
 /// systemd a session of its own does. What is started is this very program, whatever lies at its path by now.
 fn start_waiting(host: &Host, armed: &PendingConfirm) -> Result<()> {
     let own = File::open("/proc/self/exe").context("cannot open this program")?;
-    let dir = journal::folder(host).join(&armed.id);
+    let dir = journal::folder(host)?.dir(&armed.id)?;
     let mut args = Vec::new();
     if !host.is_live() {
         args.extend(["--root".to_owned(), host.root().display().to_string()]);
@@ -241,7 +236,7 @@ fn start_waiting(host: &Host, armed: &PendingConfirm) -> Result<()> {
         Ok(false) => {}
         Err(error) => log::warn!("systemd-run: {error:#}"),
     }
-    let _ = fs::remove_file(dir.join(PROGRAM));
+    let _ = dir.remove(PROGRAM);
 
     let started = exec::start_in_own_session(&own, &args)
         .map_err(Into::into)
@@ -253,14 +248,14 @@ fn start_waiting(host: &Host, armed: &PendingConfirm) -> Result<()> {
 }
 
 /// Starts it as a unit of systemd. False: there is no systemd.
-fn start_unit(host: &Host, dir: &Path, id: &str, own: &File, args: &[String]) -> Result<bool> {
+fn start_unit(host: &Host, dir: &HostDir, id: &str, own: &File, args: &[String]) -> Result<bool> {
     if !host.exec.is_of_host() {
         return Ok(false);
     }
-    let copy = dir.join(PROGRAM);
+    let copy = dir.path().join(PROGRAM);
     // One that is resumed is armed again.
-    let _ = fs::remove_file(&copy);
-    let mut file = files::new_private_file(&copy).with_context(|| copy.display().to_string())?;
+    let _ = dir.remove(PROGRAM);
+    let mut file = dir.new_file(PROGRAM).with_context(|| copy.display().to_string())?;
     io::copy(&mut &*own, &mut file)?;
     file.set_permissions(fs::Permissions::from_mode(PROGRAM_MODE))?;
     drop(file);
@@ -306,7 +301,6 @@ pub fn wait(host: &Host, apis: &[(Product, ApiConfig)], probes: &[Probe]) -> Res
         Some(PendingConfirm { probes, ..armed })
     };
     let Some(mut armed) = read() else { return Ok(Ended::Nothing) };
-    let dir = journal::folder(host).join(&armed.id);
     // Where that cannot be said it waits all the same.
     let lives = Lock::acquire_named(&host.run_dir(), &waiting(&armed.id));
     let _lives = lives.inspect_err(|error| log::warn!("{}: {error:#}", armed.id));
@@ -319,7 +313,7 @@ pub fn wait(host: &Host, apis: &[(Product, ApiConfig)], probes: &[Probe]) -> Res
         crate::sys::process::signals::check_stopped()?;
         match read() {
             Some(now) if now.id == armed.id => armed = now,
-            _ => return ended(&dir),
+            _ => return ended(host, &armed.id),
         }
         let now = session::uptime();
         if armed.is_due() {
@@ -340,7 +334,8 @@ pub fn wait(host: &Host, apis: &[(Product, ApiConfig)], probes: &[Probe]) -> Res
                 again_after = AGAIN_MAX.min(again_after * 2);
             }
         } else if !armed.probes.is_empty() && now - asked_at >= ROUND_EVERY.as_secs_f64() {
-            let is_applied = Journal::open(&dir).is_ok_and(|journal| journal.phase >= RestorePhase::Done);
+            let is_applied =
+                Journal::open(host, &armed.id).is_ok_and(|journal| journal.phase >= RestorePhase::Done);
             if is_applied {
                 let since = *applied_at.get_or_insert(now);
                 asked_at = now;
@@ -370,8 +365,8 @@ pub fn why_undone(host: &Host, id: &str) -> Option<String> {
     last.result.starts_with(BY_ITSELF).then_some(last.result)
 }
 
-fn ended(dir: &Path) -> Result<Ended> {
-    let phase = Journal::open(dir)?.phase;
+fn ended(host: &Host, id: &str) -> Result<Ended> {
+    let phase = Journal::open(host, id)?.phase;
     Ok(if matches!(phase, RestorePhase::Undone | RestorePhase::Undoing) {
         Ended::Undone
     } else {
@@ -391,7 +386,7 @@ pub fn watch(
 
     loop {
         let Some(now) = read(host).filter(|now| now.id == *id) else {
-            return ended(&journal::folder(host).join(id));
+            return ended(host, id);
         };
         if let Err(stopped) = crate::sys::process::signals::check_stopped() {
             let message = format!("{stopped:#}; {id} is still armed, and is rolled back in {} s", now.left());
@@ -424,7 +419,7 @@ fn undo_now(host: &Host, apis: &[(Product, ApiConfig)], why: &str) -> Result<End
 
     // Confirmed or undone in the last moment.
     let Some(armed) = read(host).filter(|armed| armed.id == first.id) else {
-        return ended(&journal::folder(host).join(&first.id));
+        return ended(host, &first.id);
     };
     if why == NOBODY && !armed.is_due() {
         return Ok(Ended::Nothing);
@@ -490,7 +485,7 @@ fn alone_at_last(host: &Host, armed: &PendingConfirm) -> Result<(Option<Lock>, R
 /// for one that was resumed, too.
 fn hangs(host: &Host, id: &str) -> bool {
     let Some(armed) = read(host).filter(|armed| armed.id == id) else { return false };
-    let phase = Journal::open(&journal::folder(host).join(id)).map(|journal| journal.phase);
+    let phase = Journal::open(host, id).map(|journal| journal.phase);
     let is_late = armed.done_by().is_some_and(|at| session::uptime() >= at);
     is_late && matches!(phase, Ok(RestorePhase::Prepared | RestorePhase::Begun | RestorePhase::Written))
 }
@@ -562,7 +557,7 @@ fn confirm(host: &Host, armed: &PendingConfirm, how: &str) -> Result<Option<Prob
 
 /// Builds the error for a restore that no longer waits or is out of time: it says the present state.
 fn too_late(host: &Host, id: &str) -> Fault {
-    let phase = Journal::open(&journal::folder(host).join(id)).map(|journal| journal.phase);
+    let phase = Journal::open(host, id).map(|journal| journal.phase);
     let (is, hint) = match phase {
         Ok(RestorePhase::Undone) => match why_undone(host, id) {
             Some(why) => (why, "restore again, with a longer --confirm-within or other probes".to_owned()),

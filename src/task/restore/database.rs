@@ -3,7 +3,6 @@
 //! Not here: what pmxcfs refuses (`sys::pmxcfs::offline`), writing.
 
 use std::cell::RefCell;
-use std::path::Path;
 
 use anyhow::Result;
 
@@ -202,7 +201,7 @@ pub fn start(
 }
 
 fn live(host: &Host, path: &Name) -> Result<Option<FileState>> {
-    match observe::look(&host.path(Path::new("/").join(path.as_path())))? {
+    match observe::look(host, path.as_path())? {
         LivePath::Absent => Ok(None),
         LivePath::There { print, .. } if print.kind == EntryKind::File => Ok(Some(print)),
         _ => {

@@ -5,12 +5,11 @@
 
 use std::collections::HashSet;
 use std::ffi::OsStr;
-use std::fs::{self, File, OpenOptions};
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::PathBuf;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use serde::{Deserialize, Serialize};
 
 use crate::model::index::{Mtime, Name};
@@ -19,17 +18,21 @@ use crate::model::problem::{Fault, FaultKind, Problem};
 use crate::model::snapshot::SnapshotId;
 use crate::plan::restore::RestoreStep;
 use crate::plan::restore::stage::{self, Stage};
-use crate::sys::fs::{files, leftovers};
 use crate::sys::host::Host;
+use crate::sys::host_dir::HostDir;
 
 const RECORD: &str = "record.json";
 const JOURNAL: &str = "journal";
-/// The size limit of a journal: two lines for each step.
-const JOURNAL_MAX_BYTES: u64 = 16 << 20;
+const UNDO: &str = "undo";
+pub const BEFORE: &str = "before";
+pub const AFTER: &str = "after";
+const FOUND: &str = "found";
 /// The number of journals kept. One that is not at its end is never removed to keep this number.
 const KEPT: usize = 10;
 /// A hundred thousand steps.
 const RECORD_MAX_BYTES: u64 = 256 << 20;
+/// A few lines for each step.
+const JOURNAL_MAX_BYTES: u64 = 64 << 20;
 const FORMAT: u32 = 1;
 
 /// The record of a restore, written before it does anything.
@@ -88,7 +91,7 @@ impl std::fmt::Display for RestorePhase {
 
 /// A restore's directory, open to go on writing its journal.
 pub struct Journal {
-    pub dir: PathBuf,
+    dir: HostDir,
     pub record: RestoreRecord,
     pub phase: RestorePhase,
     /// Steps that were begun; what is not among them was not touched.
@@ -101,52 +104,46 @@ pub struct Journal {
     file: Result<File, String>,
 }
 
-/// Returns the directory that has the directories of all restores.
-pub fn folder(host: &Host) -> PathBuf {
-    host.state_dir().join("undo")
+/// Opens the directory that has the directories of all restores. Errors: `NotFound` when there is none.
+pub fn folder(host: &Host) -> io::Result<HostDir> {
+    host.state()?.dir(UNDO)
+}
+
+/// The path of that directory, to be told.
+pub fn path(host: &Host) -> PathBuf {
+    host.state_path().join(UNDO)
 }
 
 impl Journal {
     /// Creates the journal in a directory with its copies. After that the restore can be undone.
-    pub fn create(dir: &Path, record: RestoreRecord) -> Result<Self> {
-        files::replace(&dir.join(RECORD), 0o600, &serde_json::to_vec(&record)?)?;
-        let file = open_journal(dir)?;
-        files::sync_dir(dir)?;
-        Ok(Self {
-            dir: dir.to_owned(),
-            record,
-            phase: RestorePhase::Prepared,
-            begun: HashSet::new(),
-            finished: HashSet::new(),
-            unread: None,
-            file: Ok(file),
-        })
+    pub fn create(dir: HostDir, record: RestoreRecord) -> Result<Self> {
+        dir.replace(RECORD, 0o600, &serde_json::to_vec(&record)?)?;
+        let journal = Self::new(dir, record);
+        if let Err(why) = &journal.file {
+            bail!("{why}");
+        }
+        journal.dir.sync()?;
+        Ok(journal)
     }
 
     /// Opens the journal of a restore. One that cannot be read or written, on a disk that fails, still tells how to
     /// go back.
     /// Errors: its record cannot be read.
-    pub fn open(dir: &Path) -> Result<Self> {
-        let text = files::read_small(dir, RECORD, RECORD_MAX_BYTES)
-            .with_context(|| format!("cannot read {}", dir.join(RECORD).display()))?;
+    pub fn open(host: &Host, id: &str) -> Result<Self> {
+        let shown = path(host).join(id).join(RECORD);
+        let dir = folder(host).and_then(|folder| folder.dir(id));
+        let text = dir.and_then(|dir| Ok((dir.read(RECORD, RECORD_MAX_BYTES)?, dir)));
+        let (text, dir) = text.with_context(|| format!("cannot read {}", shown.display()))?;
         let record: RestoreRecord =
-            serde_json::from_slice(&text).with_context(|| dir.join(RECORD).display().to_string())?;
+            serde_json::from_slice(&text).with_context(|| shown.display().to_string())?;
         if record.format != FORMAT {
-            let message = format!("{}: was written by another version", dir.display());
+            let message = format!("{}: was written by another version", dir.path().display());
             return Err(Fault::new(FaultKind::Failed, message).hint("undo it with that version").into());
         }
 
-        let mut journal = Self {
-            dir: dir.to_owned(),
-            record,
-            phase: RestorePhase::Prepared,
-            begun: HashSet::new(),
-            finished: HashSet::new(),
-            unread: None,
-            file: open_journal(dir).map_err(|error| format!("{error:#}")),
-        };
-        let text = files::read_small(dir, JOURNAL, JOURNAL_MAX_BYTES).unwrap_or_else(|error| {
-            journal.unread = Some(format!("cannot read {}: {error}", dir.join(JOURNAL).display()));
+        let mut journal = Self::new(dir, record);
+        let text = journal.dir.read(JOURNAL, JOURNAL_MAX_BYTES).unwrap_or_else(|error| {
+            journal.unread = Some(format!("cannot read {}: {error}", journal.shown()));
             journal.phase = RestorePhase::Begun;
             journal.begun = (0..journal.record.steps.len()).collect();
             Vec::new()
@@ -157,6 +154,25 @@ impl Journal {
             journal.replay(&String::from_utf8_lossy(line));
         }
         Ok(journal)
+    }
+
+    fn new(dir: HostDir, record: RestoreRecord) -> Self {
+        let shown = dir.path().join(JOURNAL);
+        let file = dir.append(JOURNAL).map_err(|error| format!("cannot open {}: {error}", shown.display()));
+        Self {
+            dir,
+            record,
+            phase: RestorePhase::Prepared,
+            begun: HashSet::new(),
+            finished: HashSet::new(),
+            unread: None,
+            file,
+        }
+    }
+
+    /// The path of the journal, to be told.
+    fn shown(&self) -> String {
+        self.dir.path().join(JOURNAL).display().to_string()
     }
 
     fn replay(&mut self, line: &str) {
@@ -185,7 +201,7 @@ impl Journal {
     pub fn write(&mut self, lines: &str) -> Result<()> {
         let file = self.file.as_mut().map_err(|why| anyhow!("{why}"))?;
         let written = file.write_all(lines.as_bytes()).and_then(|()| file.sync_data());
-        written.with_context(|| format!("cannot write {}", self.dir.join(JOURNAL).display()))?;
+        written.with_context(|| format!("cannot write {}", self.shown()))?;
         lines.lines().for_each(|line| self.replay(line));
         Ok(())
     }
@@ -201,26 +217,26 @@ impl Journal {
         self.begun.iter().any(|n| stage.has(&self.record.steps[*n]))
     }
 
-    pub fn before(&self, n: usize) -> PathBuf {
-        self.dir.join("before").join(n.to_string())
+    /// Opens the copy of what was there before step `n`.
+    pub fn before(&self, n: usize) -> io::Result<File> {
+        self.dir.dir(BEFORE)?.file(n.to_string())
     }
 
-    pub fn after(&self, n: usize) -> PathBuf {
-        self.dir.join("after").join(n.to_string())
+    /// Opens the copy of what step `n` puts there.
+    pub fn after(&self, n: usize) -> io::Result<File> {
+        self.dir.dir(AFTER)?.file(n.to_string())
     }
 
     /// Creates a file for what somebody put in the place of step `n` since.
     pub fn new_found(&self, n: usize) -> Result<(PathBuf, File)> {
-        let folder = self.dir.join("found");
-        files::make_private_dir(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+        let cannot = |path: PathBuf| format!("cannot create {}", path.display());
+        let folder = self.dir.make_dir(FOUND).with_context(|| cannot(self.dir.path().join(FOUND)))?;
         for again in 1.. {
-            let path = folder.join(if again == 1 { n.to_string() } else { format!("{n}-{again}") });
-            match files::new_private_file(&path) {
-                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-                made => {
-                    let file = made.with_context(|| format!("cannot create {}", path.display()))?;
-                    return Ok((path, file));
-                }
+            let name = if again == 1 { n.to_string() } else { format!("{n}-{again}") };
+            let path = folder.path().join(&name);
+            match folder.new_file(&name) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                made => return Ok((path.clone(), made.with_context(|| cannot(path))?)),
             }
         }
         unreachable!("numbers do not end")
@@ -233,26 +249,22 @@ impl Journal {
     }
 }
 
-fn open_journal(dir: &Path) -> Result<File> {
-    let path = dir.join(JOURNAL);
-    // Nothing is waited for that is no file.
-    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
-    let open = OpenOptions::new().append(true).create(true).mode(0o600).custom_flags(flags).open(&path);
-    open.with_context(|| format!("cannot open {}", path.display()))
-}
-
-/// Creates a private directory, named after the time.
-pub fn new_folder(host: &Host) -> Result<(String, PathBuf)> {
-    let parent = folder(host);
-    files::make_private_dir(&parent).with_context(|| format!("cannot create {}", parent.display()))?;
+/// Creates a private directory, named after the time. Errors: `Failed` where nothing can be kept.
+pub fn new_folder(host: &Host) -> Result<(String, HostDir)> {
+    let made = host.make_state().and_then(|state| Ok(state.make_dir(UNDO)?));
+    let parent = made.with_context(|| {
+        let message =
+            format!("cannot create {}, without which nothing could be undone", path(host).display());
+        Fault::failed(message).hint("nothing was changed; see what is of this name there")
+    })?;
     let time = host.now.strftime("%Y%m%dT%H%M%SZ").to_string();
     for n in 1.. {
         let id = if n == 1 { time.clone() } else { format!("{time}-{n}") };
-        let dir = parent.join(&id);
-        match files::make_new_private_dir(&dir) {
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+        match parent.new_dir(&id) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             made => {
-                made.with_context(|| format!("cannot create {}", dir.display()))?;
+                let dir =
+                    made.with_context(|| format!("cannot create {}", parent.path().join(&id).display()))?;
                 return Ok((id, dir));
             }
         }
@@ -260,15 +272,17 @@ pub fn new_folder(host: &Host) -> Result<(String, PathBuf)> {
     unreachable!("numbers do not end")
 }
 
+/// Removes the directory of a restore.
+pub fn remove(host: &Host, id: &str) -> io::Result<()> {
+    folder(host)?.remove_dir_all(id)
+}
+
 /// Lists the ids of all restores in the order of time.
 pub fn ids(host: &Host) -> Vec<String> {
-    let mut ids: Vec<String> = fs::read_dir(folder(host))
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter(|entry| entry.path().join(RECORD).is_file())
-        .filter_map(|entry| entry.file_name().into_string().ok())
-        .collect();
+    let Ok(folder) = folder(host) else { return Vec::new() };
+    let names = folder.names().unwrap_or_default().into_iter();
+    let mut ids: Vec<String> = names.filter_map(|name| name.into_string().ok()).collect();
+    ids.retain(|id| folder.dir(id).is_ok_and(|dir| dir.file(RECORD).is_ok()));
     // -10 is later than -9.
     ids.sort_by_key(|id| {
         let (time, n) = id.split_once('-').unwrap_or((id, "1"));
@@ -281,9 +295,8 @@ pub fn ids(host: &Host) -> Vec<String> {
 pub fn older(host: &Host, id: &str) -> Option<String> {
     let ids = ids(host);
     let at = ids.iter().position(|known| known == id)?;
-    let is_not_undone = |id: &&String| {
-        Journal::open(&folder(host).join(id)).is_ok_and(|journal| journal.phase != RestorePhase::Undone)
-    };
+    let is_not_undone =
+        |id: &&String| Journal::open(host, id).is_ok_and(|journal| journal.phase != RestorePhase::Undone);
     ids[..at].iter().rev().find(is_not_undone).cloned()
 }
 
@@ -292,24 +305,23 @@ pub fn older(host: &Host, id: &str) -> Option<String> {
 /// Errors: `NotFound` with what there is; it cannot be read, with what to undo instead.
 pub fn find(host: &Host, id: Option<&str>) -> Result<Journal> {
     let ids = ids(host);
-    let open = |id: &str| Journal::open(&folder(host).join(id));
     let Some(word) = id else {
         let Some(last) = ids.last() else {
             let fault = Fault::new(FaultKind::NotFound, "there is no restore to undo");
             return Err(fault.hint("`pbx-config restore` restores a snapshot").into());
         };
-        return open(last).map_err(|error| {
+        return Journal::open(host, last).map_err(|error| {
             let fault =
                 Fault::new(FaultKind::Failed, format!("the last restore {last} cannot be read: {error:#}"));
             let copies =
-                format!("copies of what it changed are in {}/before", folder(host).join(last).display());
+                format!("copies of what it changed are in {}/before", path(host).join(last).display());
             let older =
                 older(host, last).map(|id| format!("; `pbx-config undo {id}` undoes the one before it"));
             fault.hint(copies + &older.unwrap_or_default()).into()
         });
     };
     if ids.iter().any(|known| known == word) {
-        return open(word);
+        return Journal::open(host, word);
     }
 
     let known: Vec<&str> = ids.iter().map(String::as_str).collect();
@@ -327,21 +339,22 @@ pub fn find(host: &Host, id: Option<&str>) -> Result<Journal> {
 pub fn sweep(host: &Host, armed: Option<&str>) -> Vec<Problem> {
     let known = ids(host);
     let is_unknown = |name: &OsStr| known.iter().all(|id| *name != **id);
-    let mut problems = leftovers::sweep_dirs(&folder(host), is_unknown).unwrap_or_default();
+    let Ok(folder) = folder(host) else { return Vec::new() };
+    let mut problems = folder.sweep_dirs(is_unknown).unwrap_or_default();
 
-    let at_end: Vec<PathBuf> = known
+    let at_end: Vec<&String> = known
         .iter()
         .filter(|id| Some(id.as_str()) != armed)
-        .map(|id| folder(host).join(id))
-        .filter(|dir| {
-            let phase = Journal::open(dir).map(|journal| journal.phase);
+        .filter(|id| {
+            let phase = Journal::open(host, id).map(|journal| journal.phase);
             phase.is_ok_and(|phase| {
                 !matches!(phase, RestorePhase::Begun | RestorePhase::Written | RestorePhase::Undoing)
             })
         })
         .collect();
-    for dir in &at_end[..at_end.len().saturating_sub(KEPT)] {
-        if let Err(error) = fs::remove_dir_all(dir) {
+    for id in &at_end[..at_end.len().saturating_sub(KEPT)] {
+        if let Err(error) = folder.remove_dir_all(id) {
+            let dir = folder.path().join(id);
             problems.push(Problem::warning(format!("{}: cannot be removed: {error}", dir.display())));
         }
     }

@@ -22,6 +22,7 @@ use crate::sys::fs::hash::{Hasher, sha256};
 use crate::sys::fs::mounts;
 use crate::sys::fs::owners::Owners;
 use crate::sys::host::Host;
+use crate::sys::host_dir::HostDir;
 use crate::sys::{mask, pmxcfs};
 
 /// All that a plan asks of this host.
@@ -157,7 +158,7 @@ impl Look<'_> {
         if let Some(kind) = self.foreign.get(path) {
             return LivePath::Blocked(format!("/{} is a mount of type {kind}", shown(path)));
         }
-        seen(&self.root.join(path), wanted).unwrap_or_else(|error| match error.kind() {
+        seen(self.root, path, wanted).unwrap_or_else(|error| match error.kind() {
             io::ErrorKind::NotFound => LivePath::Absent,
             _ => LivePath::Blocked(format!("cannot be checked: {error}")),
         })
@@ -184,9 +185,9 @@ fn shown(path: &Path) -> Name {
     path.into()
 }
 
-/// Reads the state of one path of a disk now, with its hash but without its content.
-pub fn look(full: &Path) -> io::Result<LivePath> {
-    match seen(full, Some(("", false))) {
+/// Reads the state of one path of a disk now (relative to its root), with its hash but without its content.
+pub fn look(host: &Host, path: &Path) -> io::Result<LivePath> {
+    match seen(host.root(), path, Some(("", false))) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(LivePath::Absent),
         Ok(LivePath::There { print, is_linked, .. }) => {
             Ok(LivePath::There { print, content: None, is_linked })
@@ -195,7 +196,9 @@ pub fn look(full: &Path) -> io::Result<LivePath> {
     }
 }
 
-fn seen(full: &Path, wanted: Option<(&str, bool)>) -> io::Result<LivePath> {
+fn seen(root: &Path, path: &Path, wanted: Option<(&str, bool)>) -> io::Result<LivePath> {
+    let dir = HostDir::open(root, path.parent().unwrap_or(Path::new("")))?;
+    let full = &dir.at(path.file_name().unwrap_or_default());
     let stat = files::lstat(full)?;
     let kind = match stat.node {
         FileNode::Kept(kind) => kind,
@@ -292,7 +295,8 @@ fn unchangeable(host: &Host, picked: &SelectedEntries, observed: &Observed) -> H
 /// Returns why a path cannot be changed; `what` names it beside the path that is wanted.
 fn flagged(host: &Host, path: &Path, what: &str) -> Option<SkipReason> {
     let shown = Path::new("/").join(path);
-    let (how, letter) = match flags::flag(&host.path(&shown)).ok()?? {
+    let dir = host.dir_of(&shown).ok()?;
+    let (how, letter) = match flags::flag(&dir.at(path.file_name().unwrap_or_default())).ok()?? {
         Flag::Immutable => ("immutable", 'i'),
         Flag::AppendOnly => ("append-only", 'a'),
     };
@@ -305,7 +309,7 @@ fn flagged(host: &Host, path: &Path, what: &str) -> Option<SkipReason> {
 
 fn of_folder(host: &Host, path: &Path) -> Option<SkipReason> {
     let shown = Path::new("/").join(path);
-    let is_read_only = flags::is_read_only(&host.path(&shown)).unwrap_or(false);
+    let is_read_only = host.dir(&shown).is_ok_and(|dir| flags::is_read_only(&dir.here()).unwrap_or(false));
     let shown = Name::from(shown.as_path());
     let read_only = || {
         SkipReason::new(

@@ -30,7 +30,7 @@ pub fn restores(host: &Host) -> Vec<Problem> {
 
 fn waits(host: &Host, armed: &auto_rollback::PendingConfirm, is_busy: bool) -> Problem {
     let id = &armed.id;
-    let phase = Journal::open(&journal::folder(host).join(id)).map(|journal| journal.phase);
+    let phase = Journal::open(host, id).map(|journal| journal.phase);
     if armed.is_due() {
         let problem = Problem::error(format!("the restore {id} was not confirmed, and is not undone yet"));
         return problem.hint(format!("`pbx-config undo {id}` undoes it, and reports what prevents it"));
@@ -47,7 +47,7 @@ fn waits(host: &Host, armed: &auto_rollback::PendingConfirm, is_busy: bool) -> P
 }
 
 fn half(host: &Host, id: &str) -> Option<Problem> {
-    let journal = match Journal::open(&journal::folder(host).join(id)) {
+    let journal = match Journal::open(host, id) {
         Ok(journal) => journal,
         Err(error) => return Some(Problem::warning(format!("the restore {id}: {error:#}"))),
     };

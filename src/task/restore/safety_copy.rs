@@ -2,7 +2,7 @@
 //! there, and the record of both, on the disk. Until that is there nothing of the host is changed.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::fs;
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::Path;
 
@@ -14,10 +14,10 @@ use super::target::Targets;
 use crate::model::index::{EntryKind, Mtime, Name};
 use crate::model::problem::{Fault, FaultKind};
 use crate::plan::restore::{Content, FileState, LivePath, RestoreStep, TargetKind};
-use crate::sys::fs::contained_dir::ContainedDir;
+use crate::sys::fs::free_space;
 use crate::sys::fs::hash::Hasher;
-use crate::sys::fs::{files, free_space};
-use crate::sys::host::Host;
+use crate::sys::host::{Host, STATE_DIR};
+use crate::sys::host_dir::HostDir;
 use crate::task::snapshots::ChosenSnapshot;
 
 /// Room for the record, the journal, and what a file system takes for itself.
@@ -37,7 +37,7 @@ pub fn keep(
     let kept = fill(host, &dir, chosen, prepared).and_then(|folders| {
         let record = RestoreRecord {
             format: RestoreRecord::FORMAT,
-            id,
+            id: id.clone(),
             snapshot: prepared.plan.snapshot.clone(),
             digest: prepared.digest.clone(),
             at: host.now.as_second(),
@@ -46,30 +46,31 @@ pub fn keep(
             stages: prepared.plan.stages.clone(),
             running,
         };
-        Journal::create(&dir, record)
+        Journal::create(dir, record)
     });
-    kept.inspect_err(|_| drop(fs::remove_dir_all(&dir)))
+    kept.inspect_err(|_| drop(journal::remove(host, &id)))
 }
 
 fn check_room(host: &Host, steps: &[RestoreStep]) -> Result<()> {
     let size = |print: Option<&FileState>| print.map_or(0, |print| print.size);
-    let mut needed: BTreeMap<u64, (String, u64)> = BTreeMap::new();
+    let mut needed: BTreeMap<u64, (HostDir, u64)> = BTreeMap::new();
     let mut need = |path: &Path, bytes: u64| -> Result<()> {
-        let here = path.ancestors().find(|above| above.exists()).unwrap_or(Path::new("/"));
-        let device = files::lstat(here)?.dev;
-        needed.entry(device).or_insert_with(|| (here.display().to_string(), SPARE_BYTES)).1 += bytes;
+        let dir = path.ancestors().find_map(|above| host.dir(above).ok());
+        let dir = dir.map_or_else(|| host.dir("/"), Ok)?;
+        needed.entry(dir.device()?).or_insert((dir, SPARE_BYTES)).1 += bytes;
         Ok(())
     };
     let copies = steps.iter().map(|step| size(step.before.as_ref()) + size(Some(&step.after))).sum();
-    need(&journal::folder(host), copies)?;
+    need(Path::new(STATE_DIR), copies)?;
     for step in steps.iter().filter(|step| step.via == TargetKind::Disk && step.after.size > 0) {
-        need(&host.path(Path::new("/").join(step.path.as_path())), step.after.size)?;
+        need(&Path::new("/").join(step.path.as_path()), step.after.size)?;
     }
 
     for (place, bytes) in needed.into_values() {
-        let free = free_space::now(Path::new(&place))?.ours;
+        let free = free_space::now(&place.here())?.ours;
         if free < bytes {
-            let message = format!("{place}: {bytes} bytes are needed there, {free} are free");
+            let message =
+                format!("{}: {bytes} bytes are needed there, {free} are free", place.path().display());
             let fault = Fault::new(FaultKind::Failed, message);
             return Err(fault.hint("free some space (see `df`), then try again; nothing was changed").into());
         }
@@ -78,36 +79,39 @@ fn check_room(host: &Host, steps: &[RestoreStep]) -> Result<()> {
 }
 
 /// Fills the directory; returns the times of the directories of the host that will change.
-fn fill(host: &Host, dir: &Path, chosen: &ChosenSnapshot, prepared: &Prepared) -> Result<Vec<(Name, Mtime)>> {
+fn fill(
+    host: &Host,
+    dir: &HostDir,
+    chosen: &ChosenSnapshot,
+    prepared: &Prepared,
+) -> Result<Vec<(Name, Mtime)>> {
     let steps = &prepared.plan.steps;
-    let (before, after) = (dir.join("before"), dir.join("after"));
-    files::make_private_dir(&before)?;
-    files::make_private_dir(&after)?;
+    let (before, after) = (dir.make_dir(journal::BEFORE)?, dir.make_dir(journal::AFTER)?);
     stage(chosen, prepared, &after)?;
 
     let targets = Targets::open(host, steps.iter())?;
     targets.check()?;
     for (n, step) in steps.iter().enumerate() {
-        if !copy_live(&targets, step, &before.join(n.to_string()))? {
+        if !copy_live(&targets, step, &before, n)? {
             let fault = Fault::new(FaultKind::Failed, format!("/{}: changed since the plan", step.path));
             return Err(fault.hint("create a new plan; nothing was changed").into());
         }
     }
 
-    ContainedDir::open(dir)?.sync()?;
+    dir.sync_file_system()?;
     directory_times(&targets, steps)
 }
 
 /// Writes all contents that will be put in place, each with the hash that the plan says.
-fn stage(chosen: &ChosenSnapshot, prepared: &Prepared, after: &Path) -> Result<()> {
+fn stage(chosen: &ChosenSnapshot, prepared: &Prepared, after: &HostDir) -> Result<()> {
     let mut later: HashMap<&Name, Vec<usize>> = HashMap::new();
     let steps = &prepared.plan.steps;
     for (n, step) in steps.iter().enumerate() {
         match &step.content {
             Content::None => {}
-            Content::Bytes(bytes) => stage_one(step, &mut &bytes[..], &after.join(n.to_string()))?,
+            Content::Bytes(bytes) => stage_one(step, &mut &bytes[..], after, n)?,
             Content::Entry(name) => match prepared.picked.contents.get(name) {
-                Some(bytes) => stage_one(step, &mut &bytes[..], &after.join(n.to_string()))?,
+                Some(bytes) => stage_one(step, &mut &bytes[..], after, n)?,
                 None => later.entry(name).or_default().push(n),
             },
         }
@@ -119,10 +123,9 @@ fn stage(chosen: &ChosenSnapshot, prepared: &Prepared, after: &Path) -> Result<(
     let mut archive = chosen.open()?;
     archive.read(&chosen.path, &mut |member, content| {
         let Some(wanted) = later.remove(&member.path) else { return Ok(()) };
-        let first = after.join(wanted[0].to_string());
-        stage_one(&steps[wanted[0]], content, &first)?;
+        stage_one(&steps[wanted[0]], content, after, wanted[0])?;
         for n in &wanted[1..] {
-            fs::copy(&first, after.join(n.to_string()))?;
+            stage_one(&steps[*n], &mut after.file(wanted[0].to_string())?, after, *n)?;
         }
         Ok(())
     })?;
@@ -130,15 +133,16 @@ fn stage(chosen: &ChosenSnapshot, prepared: &Prepared, after: &Path) -> Result<(
     Ok(())
 }
 
-fn stage_one(step: &RestoreStep, content: &mut dyn Read, to: &Path) -> Result<()> {
-    let sha256 = copy(content, to).with_context(|| format!("cannot write {}", to.display()))?;
+fn stage_one(step: &RestoreStep, content: &mut dyn Read, after: &HostDir, n: usize) -> Result<()> {
+    let sha256 = after.new_file(n.to_string()).and_then(|file| copy(content, file));
+    let sha256 = sha256.with_context(|| format!("cannot write {}/{n}", after.path().display()))?;
     ensure!(sha256 == step.after.sha256, "/{}: differs from the file that the plan was made from", step.path);
     Ok(())
 }
 
-/// Copies into a new private file; returns the hash of what went through.
-fn copy(content: &mut dyn Read, to: &Path) -> io::Result<String> {
-    let (mut file, mut hasher) = (files::new_private_file(to)?, Hasher::default());
+/// Copies into a new file; returns the hash of what went through.
+fn copy(content: &mut dyn Read, mut file: File) -> io::Result<String> {
+    let mut hasher = Hasher::default();
     let mut buffer = vec![0; 64 << 10];
     loop {
         let n = content.read(&mut buffer)?;
@@ -151,7 +155,7 @@ fn copy(content: &mut dyn Read, to: &Path) -> io::Result<String> {
 }
 
 /// Copies what is there now. False when it is not what the plan saw.
-fn copy_live(targets: &Targets, step: &RestoreStep, to: &Path) -> Result<bool> {
+fn copy_live(targets: &Targets, step: &RestoreStep, copies: &HostDir, n: usize) -> Result<bool> {
     let before = match (&step.before, targets.state(step)?) {
         (None, LivePath::Absent) => return Ok(true),
         (Some(before), LivePath::There { print, .. }) if step.via.same_with_time(before, &print) => before,
@@ -162,7 +166,8 @@ fn copy_live(targets: &Targets, step: &RestoreStep, to: &Path) -> Result<bool> {
     }
 
     let mut content = targets.read(step).with_context(|| format!("cannot read /{}", step.path))?;
-    let sha256 = copy(&mut content, to).with_context(|| format!("cannot keep /{}", step.path))?;
+    let sha256 = copies.new_file(n.to_string()).and_then(|file| copy(&mut content, file));
+    let sha256 = sha256.with_context(|| format!("cannot keep /{}", step.path))?;
     Ok(sha256 == before.sha256)
 }
 

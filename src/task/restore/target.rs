@@ -3,8 +3,8 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::io::{self, Read, Seek};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
@@ -38,8 +38,8 @@ pub struct Targets<'a> {
 pub struct StepWrite<'a> {
     pub step: &'a RestoreStep,
     pub to: &'a FileState,
-    /// The content of a file.
-    pub copy: PathBuf,
+    /// The content, when it is to be a file.
+    pub copy: io::Result<File>,
     /// The name beside it that it is written under first.
     pub temp: String,
     /// Hashes of what may be in /etc/pve now, None for nothing there: compared while its lock is held.
@@ -51,8 +51,9 @@ pub struct StepWrite<'a> {
 
 impl StepWrite<'_> {
     /// Opens the copy. Errors, at its end too: it is not what was recorded of it.
-    fn content(&self) -> Result<Verifying<'_, File>> {
-        let (file, _) = files::open_read(&self.copy).with_context(|| self.copy.display().to_string())?;
+    fn content(&self) -> Result<Verifying<'_, &File>> {
+        let mut file = self.copy.as_ref().map_err(|error| anyhow!("its copy cannot be read: {error}"))?;
+        file.rewind()?;
         Ok(Verifying::new(file, &self.to.sha256))
     }
 
@@ -62,7 +63,7 @@ impl StepWrite<'_> {
     }
 
     fn damaged(&self) -> String {
-        format!("the copy {}", self.copy.display())
+        format!("the copy of /{}", self.step.path)
     }
 }
 
@@ -83,14 +84,10 @@ impl<'a> Targets<'a> {
         self.tree.as_ref().map_err(|why| anyhow!("{why}"))
     }
 
-    fn full(&self, path: &Path) -> PathBuf {
-        self.host.path(Path::new("/").join(path))
-    }
-
     /// Returns the present state of the path of a step, without its content.
     pub fn state(&self, step: &RestoreStep) -> Result<LivePath> {
         match step.via {
-            TargetKind::Disk => Ok(observe::look(&self.full(step.path.as_path()))?),
+            TargetKind::Disk => Ok(observe::look(self.host, step.path.as_path())?),
             TargetKind::Pmxcfs => Ok(self.tree()?.get(&step.path).map_or(LivePath::Absent, |node| {
                 LivePath::There { print: observe::node_state(node), content: None, is_linked: false }
             })),
@@ -100,7 +97,7 @@ impl<'a> Targets<'a> {
     /// Opens the present content of a file.
     pub fn read(&self, step: &RestoreStep) -> io::Result<Box<dyn Read + '_>> {
         match step.via {
-            TargetKind::Disk => Ok(Box::new(files::open_read(&self.full(step.path.as_path()))?.0)),
+            TargetKind::Disk => Ok(Box::new(self.root.reopen(step.path.as_path())?)),
             TargetKind::Pmxcfs => {
                 let node = self.tree.as_ref().ok().and_then(|tree| tree.get(&step.path));
                 Ok(Box::new(node.and_then(|node| node.data.as_deref()).unwrap_or_default()))
@@ -112,8 +109,8 @@ impl<'a> Targets<'a> {
     pub fn mtime(&self, directory: &Name) -> Result<Option<Mtime>> {
         match TargetKind::of(directory.as_path()) {
             TargetKind::Pmxcfs => Ok(self.tree()?.get(directory).map(|node| Mtime(node.mtime, 0))),
-            TargetKind::Disk => match files::lstat(&self.full(directory.as_path())) {
-                Ok(stat) => Ok(Some(stat.mtime)),
+            TargetKind::Disk => match self.host.dir(directory.as_path()) {
+                Ok(dir) => Ok(Some(files::lstat(&dir.here())?.mtime)),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
                 Err(error) => Err(error.into()),
             },

@@ -10,6 +10,7 @@ use crate::model::report::Report;
 use crate::model::snapshot::Trigger;
 use crate::sys::error_hint;
 use crate::sys::host::Host;
+use crate::sys::host_dir::is_link_in_the_way;
 
 /// A run that ended in an error, as a report.
 pub fn failure(host: &Host, verb: &'static str, took: f64, error: &anyhow::Error) -> Report {
@@ -71,7 +72,8 @@ fn exit(error: &anyhow::Error) -> Exit {
 fn keep(host: &Host, record: RunRecord) -> Option<Problem> {
     let error = records::keep(host, record).err()?;
     // Another system may be read-only; nobody looks for records of it.
-    host.is_live().then(|| {
+    let may_be_kept = is_link_in_the_way(&error) || host.state().is_ok_and(|state| state.is_writable());
+    (host.is_live() || may_be_kept).then(|| {
         Problem::warning(format!("this run was not recorded: {error:#}"))
             .hint("`pbx-config status` and `pbx-config log` do not show it")
     })

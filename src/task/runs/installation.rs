@@ -19,8 +19,8 @@ struct Installation {
     id: String,
 }
 
-fn file(host: &Host) -> JsonFile<Installation> {
-    JsonFile::new(&host.state_dir(), FILE, FILE_MAX_BYTES)
+fn file(host: &Host) -> JsonFile<'_, Installation> {
+    JsonFile::new(host, FILE, FILE_MAX_BYTES)
 }
 
 /// Returns the id of this installation; None when none was made.
@@ -38,7 +38,6 @@ pub fn ensure(host: &Host) -> Option<String> {
         return Some(known);
     }
 
-    host.own_state_dir()?;
     let mut bytes = [0; 16];
     random(&mut bytes).ok()?;
     let installation = Installation { id: hex(&bytes) };

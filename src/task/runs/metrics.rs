@@ -1,6 +1,6 @@
 //! `prometheus`: after each run, also a failed one, the metrics of this host in a file that `node_exporter` reads.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::Result;
 
@@ -12,6 +12,7 @@ use crate::plan::metrics::{self, More};
 use crate::sys::error_hint;
 use crate::sys::fs::files;
 use crate::sys::host::Host;
+use crate::sys::host_dir::HostDir;
 use crate::task::keys::key_check;
 
 const FILE: &str = "pbx_config.prom";
@@ -54,24 +55,22 @@ pub fn write(host: &Host, config: &Config) -> Vec<Problem> {
 }
 
 fn write_one(host: &Host, section: &Prometheus, text: &str) -> Result<()> {
-    files::replace(&folder(host, section)?.join(FILE), MODE, text.as_bytes())
+    folder(host, section)?.replace(FILE, MODE, text.as_bytes())
 }
 
-/// Returns the directory that is named, or the one that `node_exporter` reads. Errors: it does not exist.
-pub fn folder(host: &Host, section: &Prometheus) -> Result<PathBuf> {
+/// Opens the directory that is named, or the one that `node_exporter` reads. Errors: it does not exist.
+pub fn folder(host: &Host, section: &Prometheus) -> Result<HostDir> {
     let fault = |message: String, hint: String| Fault::failed(message).hint(hint);
     if let Some(path) = &section.path {
-        let dir = host.path(path);
-        if !dir.is_dir() {
+        return host.dir(path).map_err(|_| {
             let hint = format!("`mkdir -p {path}`, and let node_exporter read it ({TEXTFILE_OPTION})");
-            return Err(fault(format!("{}: is not a directory", dir.display()), hint).into());
-        }
-        return Ok(dir);
+            fault(format!("{}: is not a directory", host.path(path).display()), hint).into()
+        });
     }
 
     let named = NODE_EXPORTER_DEFAULTS.iter().filter_map(|file| named_in(host, file));
     let usual = TEXTFILE_DIRS.iter().map(|dir| (*dir).to_owned());
-    let found = named.chain(usual).map(|dir| host.path(dir)).find(|dir| dir.is_dir());
+    let found = named.chain(usual).find_map(|dir| host.dir(dir).ok());
     found.ok_or_else(|| {
         let message = format!(
             "node_exporter has no directory for metrics here; looked for {}",

@@ -15,7 +15,7 @@ use crate::plan::prune::{self, Candidate, Marked};
 use crate::store::Store;
 use crate::sys::host::Host;
 use crate::sys::json_file::JsonFile;
-use crate::sys::process::lock::{Lock, private_dir};
+use crate::sys::process::lock::Lock;
 use crate::sys::process::signals::check_stopped;
 use crate::task::{error, snapshots};
 
@@ -36,8 +36,8 @@ pub struct Confirmed {
 }
 
 impl Confirmed {
-    fn file(host: &Host) -> JsonFile<Self> {
-        JsonFile::new(&host.state_dir(), CONFIRMED, CONFIRMED_MAX_BYTES)
+    fn file(host: &Host) -> JsonFile<'_, Self> {
+        JsonFile::new(host, CONFIRMED, CONFIRMED_MAX_BYTES)
     }
 
     /// Errors when the file is there and cannot be understood: then nothing may be removed.
@@ -46,7 +46,6 @@ impl Confirmed {
     }
 
     fn save(&self, host: &Host) -> Result<()> {
-        private_dir(&host.state_dir())?;
         Self::file(host).write_pretty(self)
     }
 }

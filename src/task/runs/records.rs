@@ -1,16 +1,15 @@
 //! Records of runs: one private file each; the newest are kept, limited in number and size.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::io::{self, ErrorKind};
 use std::time::SystemTime;
 
 use anyhow::{Context, Result};
 
 use crate::model::problem::Fault;
 use crate::model::record::RunRecord;
-use crate::sys::fs::{files, leftovers};
+use crate::sys::fs::leftovers;
 use crate::sys::host::Host;
-use crate::sys::json_file::JsonFile;
+use crate::sys::host_dir::HostDir;
 
 const DIR: &str = "reports";
 const SUFFIX: &str = ".json";
@@ -27,21 +26,27 @@ const PRIVATE: u32 = 0o600;
 /// Records of the same second.
 const SAME_SECOND_MAX: u32 = 1000;
 
-fn dir(host: &Host) -> PathBuf {
-    host.state_dir().join(DIR)
+/// Opens the directory of the records. None: there is none.
+fn dir(host: &Host) -> Result<Option<HostDir>> {
+    match host.state().and_then(|state| state.dir(DIR)) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        opened => opened.map(Some).with_context(|| cannot("read", host)),
+    }
+}
+
+fn cannot(verb: &str, host: &Host) -> String {
+    format!("cannot {verb} {}", host.state_path().join(DIR).display())
 }
 
 /// Writes a record and removes the oldest that are too many. Returns its id, a name in time.
 pub fn keep(host: &Host, mut record: RunRecord) -> Result<RunRecord> {
-    let state = host.own_state_dir().context("the state directory cannot be written")?;
-    let dir = state.join(DIR);
-    files::make_private_dir(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
+    let dir = host.make_state()?.make_dir(DIR).with_context(|| cannot("create", host))?;
 
     let stem = format!("{}-{}", record.began.strftime(ID_TIME), record.verb);
     let names = (1..SAME_SECOND_MAX).map(|n| if n == 1 { stem.clone() } else { format!("{stem}-{n}") });
     record.id = names
         .into_iter()
-        .find(|name| !dir.join(format!("{name}{SUFFIX}")).exists())
+        .find(|name| dir.lstat(format!("{name}{SUFFIX}")).is_err())
         .context("there are too many records of this second")?;
 
     let mut text = serde_json::to_vec(&record)?;
@@ -51,8 +56,8 @@ pub fn keep(host: &Host, mut record: RunRecord) -> Result<RunRecord> {
     }
 
     // Each has a name of its own: no later one comes by what a kill left of it.
-    let _ = leftovers::sweep_files(&dir, leftovers::is_of_dead);
-    files::replace(&dir.join(format!("{}{SUFFIX}", record.id)), PRIVATE, &text)?;
+    let _ = dir.sweep_files(leftovers::is_of_dead);
+    dir.replace(format!("{}{SUFFIX}", record.id), PRIVATE, &text)?;
     bound(&dir)?;
     Ok(record)
 }
@@ -71,14 +76,13 @@ fn shorten(record: &mut RunRecord) {
 }
 
 /// The oldest go first; their names are times.
-fn bound(dir: &Path) -> Result<()> {
+fn bound(dir: &HostDir) -> Result<()> {
     let names = names(dir)?;
     let mut bytes = 0;
     for (n, name) in names.iter().enumerate() {
-        let path = dir.join(name);
-        bytes += fs::metadata(&path).map_or(0, |meta| meta.len());
+        bytes += dir.lstat(name).map_or(0, |meta| meta.len());
         if n >= RECORDS_MAX || bytes > RECORDS_MAX_BYTES {
-            fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+            dir.remove(name).with_context(|| format!("cannot remove {}", dir.path().join(name).display()))?;
         }
     }
     Ok(())
@@ -86,14 +90,12 @@ fn bound(dir: &Path) -> Result<()> {
 
 /// Lists the file names of records only, newest first: by their begin, and within one second by the time of writing.
 /// Half-written ones begin with a dot.
-fn names(dir: &Path) -> Result<Vec<String>> {
-    let entries = match fs::read_dir(dir) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries.with_context(|| format!("cannot read {}", dir.display()))?,
-    };
-    let records = entries.flatten().filter_map(|entry| {
-        let name = entry.file_name().into_string().ok()?;
-        let written = entry.metadata().and_then(|meta| meta.modified()).unwrap_or(SystemTime::UNIX_EPOCH);
+fn names(dir: &HostDir) -> Result<Vec<String>> {
+    let names = dir.names().with_context(|| format!("cannot read {}", dir.path().display()))?;
+    let records = names.into_iter().filter_map(|name| {
+        let name = name.into_string().ok()?;
+        let meta = dir.lstat(&name).ok().filter(std::fs::Metadata::is_file)?;
+        let written = meta.modified().unwrap_or(SystemTime::UNIX_EPOCH);
         (name.ends_with(SUFFIX) && !name.starts_with('.')).then_some((name, written))
     });
 
@@ -117,7 +119,7 @@ fn sort(found: &mut [(String, SystemTime)]) {
 
 /// Newest first. One that cannot be read is left out: it is told of no run.
 pub fn all(host: &Host) -> Result<Vec<RunRecord>> {
-    let dir = dir(host);
+    let Some(dir) = dir(host)? else { return Ok(Vec::new()) };
     let names = names(&dir)?;
     Ok(names.iter().filter_map(|name| read(&dir, name)).collect())
 }
@@ -125,22 +127,24 @@ pub fn all(host: &Host) -> Result<Vec<RunRecord>> {
 /// Bytes of the last snapshot that was made, as far as the last few runs know.
 pub fn newest_size(host: &Host) -> Option<u64> {
     const RUNS: usize = 10;
-    let dir = dir(host);
+    let dir = dir(host).ok()??;
     let names = names(&dir).ok()?;
     names.iter().take(RUNS).find_map(|name| Some(read(&dir, name)?.stats?.size))
 }
 
-fn read(dir: &Path, name: &str) -> Option<RunRecord> {
-    let file = JsonFile::<RunRecord>::new(dir, name, 2 * RECORD_MAX_BYTES as u64);
-    let mut record = file.read().inspect_err(|error| log::info!("{error:#}")).ok()??;
+fn read(dir: &HostDir, name: &str) -> Option<RunRecord> {
+    let text = dir.read(name, 2 * RECORD_MAX_BYTES as u64);
+    let record = text.and_then(|text| serde_json::from_slice::<RunRecord>(&text).map_err(io::Error::from));
+    let told = |error: &io::Error| log::info!("cannot read {}: {error}", dir.path().join(name).display());
+    let mut record = record.inspect_err(told).ok()?;
     name.trim_end_matches(SUFFIX).clone_into(&mut record.id);
     Some(record)
 }
 
 /// Finds a record by its id or by a beginning of it that only one has; `latest` is the newest. Errors: `NotFound`.
 pub fn find(host: &Host, word: &str) -> Result<RunRecord> {
-    let dir = dir(host);
-    let names = names(&dir)?;
+    let dir = dir(host)?;
+    let names = dir.as_ref().map_or(Ok(Vec::new()), names)?;
     let exact = format!("{word}{SUFFIX}");
     let matching: Vec<&String> = match names.iter().find(|name| **name == exact) {
         _ if word == "latest" => names.first().into_iter().collect(),
@@ -151,7 +155,7 @@ pub fn find(host: &Host, word: &str) -> Result<RunRecord> {
 
     match matching[..] {
         [] => Err(missing(format!("{word}: no such record"), "`pbx-config log` lists them").into()),
-        [name] => read(&dir, name).ok_or_else(|| {
+        [name] => dir.and_then(|dir| read(&dir, name)).ok_or_else(|| {
             missing(format!("{word}: cannot be read"), "`pbx-config log` lists the others").into()
         }),
         _ => {

@@ -2,10 +2,10 @@
 //! makes every file that cannot be taken a problem of that file.
 
 use std::collections::HashMap;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::Result;
 
@@ -15,6 +15,7 @@ use crate::archive::writer::{Fit, Members};
 use crate::catalog::{self, Item};
 use crate::model::index::{CommandOutput, Entry, EntryKind, Mtime, Name, STATE_DIR, Xattr};
 use crate::model::problem::{NOT_SAVED, Problem};
+use crate::sys::fs::contained_dir::ContainedDir;
 use crate::sys::fs::files::{self, Stat};
 use crate::sys::fs::owners::Owners;
 use crate::sys::host::Host;
@@ -31,7 +32,8 @@ const READ_TRIES: usize = 3;
 
 /// Turns what a walk finds into entries of a snapshot.
 pub struct Archiver<W> {
-    root: PathBuf,
+    /// Through it all is read: what the walk has met may be a link by now.
+    root: ContainedDir,
     owners: Owners,
     pub writer: W,
     /// First name of every file that has several.
@@ -45,9 +47,10 @@ pub struct Archiver<W> {
 }
 
 impl<W: Members> Archiver<W> {
-    pub fn new(host: &Host, writer: W, problems: Vec<Problem>) -> Self {
-        Self {
-            root: host.root().to_owned(),
+    /// Errors: the root cannot be opened.
+    pub fn new(host: &Host, writer: W, problems: Vec<Problem>) -> Result<Self> {
+        Ok(Self {
+            root: ContainedDir::open(host.root())?,
             owners: Owners::of(host.root()),
             writer,
             linked: HashMap::new(),
@@ -55,7 +58,7 @@ impl<W: Members> Archiver<W> {
             is_cold: false,
             xattrs: ALL_XATTRS_MAX_BYTES,
             problems,
-        }
+        })
     }
 
     pub fn take(&mut self, item: &'static Item, found: &Found) -> Result<()> {
@@ -69,7 +72,7 @@ impl<W: Members> Archiver<W> {
             Found::Database { path, data } => {
                 let mut entry = self.pve_entry(item, path, EntryKind::File, 0o600, 0);
                 (entry.gid, entry.group) = (0, self.owners.group(0));
-                if let Ok(stat) = files::lstat(&self.root.join(path)) {
+                if let Ok(stat) = self.root.lstat(path) {
                     entry.mtime = stat.mtime;
                 }
                 self.bytes(entry, data)
@@ -146,15 +149,14 @@ impl<W: Members> Archiver<W> {
 
     fn disk(&mut self, item: &'static Item, path: &Path, stat: &Stat) -> Result<()> {
         let files::FileNode::Kept(kind) = stat.node else { return Ok(()) };
-        let full = self.root.join(path);
         let mut entry = self.disk_entry(item, path, kind, stat);
         match kind {
-            EntryKind::File => return self.file(item, path, &full),
-            EntryKind::Symlink => match fs::read_link(&full) {
+            EntryKind::File => return self.file(item, path),
+            EntryKind::Symlink => match self.root.read_link(path) {
                 Ok(target) => entry.link = Some(Name::new(target.as_os_str().as_bytes())),
                 Err(error) => return self.lost(path, &error),
             },
-            EntryKind::Dir => match files::path_xattrs(&full) {
+            EntryKind::Dir => match self.root.xattrs(path) {
                 Ok(xattrs) => entry.xattrs = xattrs,
                 Err(error) => self.without_xattrs(path, &error),
             },
@@ -164,8 +166,8 @@ impl<W: Members> Archiver<W> {
         self.bytes(entry, &[])
     }
 
-    fn file(&mut self, item: &'static Item, path: &Path, full: &Path) -> Result<()> {
-        let (mut file, mut stat) = match files::open_read(full) {
+    fn file(&mut self, item: &'static Item, path: &Path) -> Result<()> {
+        let (mut file, mut stat) = match self.root.open_read(path) {
             Ok(opened) => opened,
             Err(error) => return self.lost(path, &error),
         };
@@ -203,7 +205,7 @@ impl<W: Members> Archiver<W> {
                 break;
             }
             tries += 1;
-            match files::open_read(full) {
+            match self.root.open_read(path) {
                 Ok(opened) => (file, stat) = opened,
                 Err(error) => return self.lost(path, &error),
             }

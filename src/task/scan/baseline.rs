@@ -1,9 +1,7 @@
 //! The change memory: the content of this host's last snapshot as keyed digests in a private file, so that changes
 //! since then are known without opening a snapshot, even an encrypted one.
 
-use std::path::{Path, PathBuf};
-
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use crate::catalog::changing::{RESTLESS, STEADY};
 use crate::model::index::{Entry, Name, STATE_DIR};
@@ -23,16 +21,15 @@ const FILE_MAX_BYTES: u64 = 128 << 20;
 const WORD: &[u8] = b"proxmox-backup-extra";
 
 /// The content of a snapshot's index, as the memory keeps it.
-pub struct Baseline {
+pub struct Baseline<'a> {
     memory: Memory,
-    dir: PathBuf,
+    host: &'a Host,
 }
 
-impl Baseline {
+impl<'a> Baseline<'a> {
     /// Errors: the key cannot be read or made.
-    pub fn of(host: &Host, id: &SnapshotId, size: u64, entries: &[Entry]) -> Result<Self> {
-        let dir = host.own_state_dir().context("the state directory cannot be written")?;
-        let key = HmacKey::of(&dir.join(KEY))?;
+    pub fn of(host: &'a Host, id: &SnapshotId, size: u64, entries: &[Entry]) -> Result<Self> {
+        let key = HmacKey::of(&host.make_state()?, KEY)?;
         let restless = Pattern::all(RESTLESS)?.iter().collect();
 
         let mut memory = Memory {
@@ -48,12 +45,12 @@ impl Baseline {
             };
             marks.push(Mark::of(entry, digest(&key, entry)));
         }
-        Ok(Self { memory, dir })
+        Ok(Self { memory, host })
     }
 
     /// Returns the memory of the last snapshot. None: nothing is known, or it was written with another key.
     pub fn before(&self) -> Option<Memory> {
-        load(&self.dir).filter(|before| before.key == self.memory.key)
+        load(self.host).filter(|before| before.key == self.memory.key)
     }
 
     pub fn since(&self, before: &Memory) -> Changes {
@@ -61,17 +58,17 @@ impl Baseline {
     }
 
     pub fn keep(&self) -> Result<()> {
-        file(&self.dir).write(&self.memory)
+        file(self.host).write(&self.memory)
     }
 }
 
-fn file(dir: &Path) -> JsonFile<Memory> {
-    JsonFile::new(dir, FILE, FILE_MAX_BYTES)
+fn file(host: &Host) -> JsonFile<'_, Memory> {
+    JsonFile::new(host, FILE, FILE_MAX_BYTES)
 }
 
-fn load(dir: &Path) -> Option<Memory> {
+fn load(host: &Host) -> Option<Memory> {
     // It is written again by the next run; until then nothing is known.
-    file(dir).read().inspect_err(|error| log::info!("{error:#}")).ok()?
+    file(host).read().inspect_err(|error| log::info!("{error:#}")).ok()?
 }
 
 /// False for what changes by itself.

@@ -194,12 +194,10 @@ impl Look<'_> {
         let mut found = Vec::new();
         for place in coverage::CRONTABS.iter().map(|place| Path::new(place.trim_start_matches('/'))) {
             let plain = files::is_plain(self.scan.host.root(), place);
-            match fs::read_dir(self.scan.host.root().join(place)) {
+            match self.scan.host.dir(place).and_then(|dir| dir.names()) {
                 _ if !plain => {}
-                Ok(entries) => {
-                    let names =
-                        entries.flatten().take(CRONTABS_MAX).map(|entry| place.join(entry.file_name()));
-                    found.extend(names);
+                Ok(names) => {
+                    found.extend(names.into_iter().take(CRONTABS_MAX).map(|name| place.join(name)));
                 }
                 Err(_) => found.push(place.to_owned()),
             }
@@ -256,7 +254,7 @@ impl Look<'_> {
         let unsaved: Vec<PathBuf> = unsaved.filter(|path| !conffiles.contains_key(*path)).cloned().collect();
         let owned = dpkg::owned(root, &unsaved);
         let why = |path: &Path| match conffiles.get(path) {
-            Some(sum) => (dpkg::sum(&root.join(path)).ok().as_ref() != Some(sum)).then_some(Why::Changed),
+            Some(sum) => (dpkg::sum(root, path).ok().as_ref() != Some(sum)).then_some(Why::Changed),
             None => (!owned.contains(path)).then_some(Why::Unknown),
         };
         let mut coverage = Coverage { truncated: self.truncated, ..Coverage::default() };

@@ -22,7 +22,7 @@ use crate::sys::host::Host;
 /// None when there is no memory of a snapshot.
 pub fn drift(host: &Host, config: &Config, stores: &[Box<dyn Store>]) -> Result<Option<Changes>> {
     let sources = Sources::new(host, config, stores, &Selection::default())?;
-    let mut archiver = Archiver::new(host, Digests::default(), Vec::new());
+    let mut archiver = Archiver::new(host, Digests::default(), Vec::new())?;
     walk::walk(&sources.scan(host), &sources.items, &mut |item, found| archiver.take(item, found))?;
     let Some(now) = SnapshotId::new(&host.facts.node, host.now) else { return Ok(None) };
     let baseline = Baseline::of(host, &now, 0, &archiver.writer.entries)?;

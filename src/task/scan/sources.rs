@@ -130,7 +130,7 @@ fn missing_products(host: &Host) -> Vec<Problem> {
         let what = format!("no Proxmox product was found; looked for {}", host.facts.looked_at.join(", "));
         problems.push(Problem::notice(what).hint("only the system's own configuration is saved"));
     }
-    if host.facts.has(Product::Pbs) && !host.path(catalog::PBS_DIR).is_dir() {
+    if host.facts.has(Product::Pbs) && !host.metadata(catalog::PBS_DIR).is_ok_and(|meta| meta.is_dir()) {
         problems.push(
             Problem::error(format!(
                 "{} is missing, though Proxmox Backup Server is installed",
@@ -148,7 +148,7 @@ fn own_places(host: &Host, stores: &[Box<dyn Store>]) -> Vec<Pattern> {
         .iter()
         .filter_map(|store| store.folder())
         .map(Path::to_owned)
-        .chain([host.state_dir(), host.run_dir()]);
+        .chain([host.state_path(), host.run_dir()]);
     let inside = places.filter_map(|place| place.strip_prefix(host.root()).map(Path::to_owned).ok());
     inside.filter_map(|path| Pattern::literal(&Path::new("/").join(path))).collect()
 }

@@ -1,6 +1,5 @@
 //! Writes the node's own configuration files whole, the secrets for root only. What was there stays beside them.
 
-use std::fs;
 use std::io::ErrorKind;
 use std::path::PathBuf;
 
@@ -27,8 +26,7 @@ pub struct Files {
 /// Writes both; returns what was written, and what was kept aside under `.before-<verb>`.
 /// The secrets come first: a header in the other file that lacks its secret would be an error of every run.
 pub fn write(host: &Host, new: &Files, verb: &str) -> Result<(Vec<PathBuf>, Vec<PathBuf>)> {
-    let folder = host.path(CONFIG_DIR);
-    fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    let folder = host.make_config_dir()?;
 
     let (mut written, mut kept) = (Vec::new(), Vec::new());
     let files = [(SECRETS_FILE, PRIVATE, new.secrets.as_deref()), (FILE, PUBLIC, Some(&*new.public))];
@@ -38,24 +36,23 @@ pub fn write(host: &Host, new: &Files, verb: &str) -> Result<(Vec<PathBuf>, Vec<
         if let Some(before) =
             before.as_ref().filter(|before| Some(before.as_slice()) != text.map(str::as_bytes))
         {
-            let aside = folder.join(format!("{name}.before-{verb}"));
-            files::replace(&aside, mode, before)?;
-            kept.push(aside);
+            let aside = format!("{name}.before-{verb}");
+            folder.replace(&aside, mode, before)?;
+            kept.push(folder.path().join(aside));
         }
         old.push(before);
     }
 
     for ((name, mode, text), before) in files.into_iter().zip(old) {
-        let path = folder.join(name);
+        let path = folder.path().join(name);
         match text {
             Some(text) => {
-                files::replace(&path, mode, text.as_bytes())?;
+                folder.replace(name, mode, text.as_bytes())?;
                 written.push(path);
             }
             None if before.is_some() => {
-                fs::remove_file(&path)
-                    .and_then(|()| files::sync_dir(&folder))
-                    .with_context(|| format!("cannot remove {}", path.display()))?;
+                let removed = folder.remove(name).and_then(|()| folder.sync());
+                removed.with_context(|| format!("cannot remove {}", path.display()))?;
             }
             None => {}
         }

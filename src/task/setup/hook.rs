@@ -1,7 +1,6 @@
 //! Hooks of others that start a backup: the end of a vzdump job, and packages about to change. What happens here
 //! never fails the caller.
 
-use std::fs;
 use std::io::{ErrorKind, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
@@ -20,7 +19,6 @@ use crate::sys::fs::files;
 use crate::sys::host::Host;
 use crate::sys::pmxcfs;
 use crate::sys::process::exec::{self, Cmd, ToolStatus};
-use crate::sys::process::lock::private_dir;
 
 const CONF_MAX_BYTES: u64 = 1 << 20;
 /// The time limit of `systemctl start --no-block`: it only asks.
@@ -104,7 +102,7 @@ fn vzdump_status(host: &Host) -> Result<HookState> {
         HookLine::Other(path) => (false, Some(path)),
         HookLine::Ours { chained } => (true, chained),
     };
-    if enabled && let Err(why) = runnable(&host.path(VZDUMP_HOOK)) {
+    if enabled && let Err(why) = runnable(host, VZDUMP_HOOK) {
         let what = format!("{VZDUMP_HOOK} {why}: vzdump fails every job until it is back");
         problems
             .push(Problem::error(what).hint("reinstall the package, or `pbx-config hook disable vzdump`"));
@@ -112,7 +110,7 @@ fn vzdump_status(host: &Host) -> Result<HookState> {
 
     let script = script.map(|path| String::from_utf8_lossy(&path).into_owned());
     if let (true, Some(script)) = (enabled, &script)
-        && let Err(why) = runnable(&host.path(script))
+        && let Err(why) = runnable(host, script)
     {
         let what = format!("{script} {why}: it was the script of vzdump before, and is skipped now");
         problems.push(Problem::warning(what).hint("put it back, or disable and enable the hook"));
@@ -147,7 +145,7 @@ pub fn enable(host: &Host, place: HookSite) -> Result<bool> {
                 let fault = Fault::usage("vzdump is not on this host: it is not Proxmox VE");
                 return Err(fault.hint("the timer starts a backup every day").into());
             }
-            if let Err(why) = runnable(&host.path(VZDUMP_HOOK)) {
+            if let Err(why) = runnable(host, VZDUMP_HOOK) {
                 let fault = Fault::failed(format!("{VZDUMP_HOOK} {why}; every job would fail"));
                 return Err(fault.hint("reinstall the package").into());
             }
@@ -182,16 +180,13 @@ pub fn disable(host: &Host, place: HookSite) -> Result<bool> {
 }
 
 fn apply(host: &Host, file: &str, change: VzdumpChange) -> Result<bool> {
-    let path = host.path(file);
-    // An admin's link stays one.
-    let path = fs::canonicalize(&path).unwrap_or(path);
     match change {
         VzdumpChange::Nothing => return Ok(false),
         VzdumpChange::Write(text) => {
-            let mode = fs::metadata(&path).map_or(CONF_MODE, |meta| meta.permissions().mode() & 0o7777);
-            files::replace(&path, mode, &text)?;
+            let mode = host.metadata(file).map_or(CONF_MODE, |meta| meta.permissions().mode() & 0o7777);
+            host.replace(file, mode, &text)?;
         }
-        VzdumpChange::Remove => fs::remove_file(&path).with_context(|| format!("cannot remove {file}"))?,
+        VzdumpChange::Remove => host.remove(file).with_context(|| format!("cannot remove {file}"))?,
     }
     Ok(true)
 }
@@ -204,8 +199,8 @@ fn read(host: &Host, path: &str) -> Result<Option<Vec<u8>>> {
     }
 }
 
-fn runnable(path: &Path) -> Result<(), &'static str> {
-    match fs::metadata(path) {
+fn runnable(host: &Host, path: impl AsRef<Path>) -> Result<(), &'static str> {
+    match host.metadata(path) {
         Err(_) => Err("is not there"),
         Ok(meta) if !meta.is_file() => Err("is not a file"),
         Ok(meta) if meta.permissions().mode() & 0o111 == 0 => Err("is not executable"),
@@ -240,9 +235,8 @@ pub fn vzdump_phase(host: &Host, phase: &str, debounce: Duration) -> VzdumpPhase
             let hook = vzdump_conf::hook(&text.unwrap_or_default(), VZDUMP_HOOK);
             if let HookLine::Ours { chained: Some(path) } = hook {
                 let path = Path::new(std::ffi::OsStr::from_bytes(&path)).to_owned();
-                let full = host.path(&path);
-                match runnable(&full) {
-                    Ok(()) => out.chained = Some(full),
+                match runnable(host, &path) {
+                    Ok(()) => out.chained = Some(host.path(&path)),
                     Err(why) => out.lines.push(format!("{} {why}; it is skipped", path.display())),
                 }
             }
@@ -254,8 +248,8 @@ pub fn vzdump_phase(host: &Host, phase: &str, debounce: Duration) -> VzdumpPhase
 
 /// None: a job before started one.
 fn start_backup(host: &Host, debounce: Duration) -> Result<Option<String>> {
-    let stamp = host.run_dir().join(STAMP);
-    let age = fs::metadata(&stamp).and_then(|meta| meta.modified()).ok().and_then(|at| at.elapsed().ok());
+    let stamp = host.make_run_dir().and_then(|dir| dir.lstat(STAMP)).and_then(|meta| meta.modified());
+    let age = stamp.ok().and_then(|at| at.elapsed().ok());
     if age.is_some_and(|age| age < debounce) {
         return Ok(None);
     }
@@ -269,7 +263,7 @@ fn start_backup(host: &Host, debounce: Duration) -> Result<Option<String>> {
         anyhow::bail!("systemctl start {SERVICE}: {} {}", said.status, why.trim());
     }
     // A stamp that cannot be written costs one backup more.
-    let _ = private_dir(&host.run_dir()).and_then(|()| Ok(fs::write(&stamp, "")?));
+    let _ = host.make_run_dir().map(|dir| dir.replace(STAMP, 0o600, b""));
     Ok(Some(format!("backup of this node's configuration started ({SERVICE})")))
 }
 

@@ -19,6 +19,7 @@ use crate::model::problem::Fault;
 use crate::model::section::{Section, to_text};
 use crate::sys::fs::files;
 use crate::sys::host::Host;
+use crate::sys::host_dir::HostDir;
 use crate::sys::process::processes;
 
 /// Hundreds of times what the template has.
@@ -65,12 +66,13 @@ pub fn run(
     request: MigrateRequest,
     accepts: &dyn Fn(&Section) -> Result<(), RejectReason>,
 ) -> Result<Migrated> {
-    let (path, others) = match request.file {
-        Some(path) => (path, Vec::new()),
-        None => find(&request.root)?,
+    let (path, others, bytes) = if let Some(path) = request.file {
+        let bytes = read(&path)?;
+        (path, Vec::new(), bytes)
+    } else {
+        find(&request.root)?
     };
     let name = path.display().to_string();
-    let bytes = read(&path)?;
     let base_dir = base_dir(&request.root, &path);
     let env = EnvFile::parse(&name, &bytes, &base_dir, request.process)?;
     let beside = beside(&request.root, &env);
@@ -80,16 +82,23 @@ pub fn run(
     Ok(Migrated { file: name, base_dir, others, migration, starts })
 }
 
-fn find(root: &Path) -> Result<(PathBuf, Vec<PathBuf>)> {
+/// Reads the first configuration below the root, and lists the other ones.
+fn find(root: &Path) -> Result<(PathBuf, Vec<PathBuf>, Vec<u8>)> {
     let places = INSTALL_DIRS.iter().flat_map(|dir| ENV_FILES.map(|file| format!("{dir}/{file}")));
     let places: Vec<PathBuf> = places.map(|place| root.join(place.trim_start_matches('/'))).collect();
-    let mut found = places.iter().filter(|path| path.is_file()).cloned();
+    let is_file = |path: &&PathBuf| {
+        let below = path.strip_prefix(root).unwrap_or(path);
+        files::metadata(root, below).is_ok_and(|meta| meta.is_file())
+    };
+    let mut found = places.iter().filter(is_file).cloned();
     let Some(first) = found.next() else {
         let looked: Vec<String> = places.iter().map(|path| path.display().to_string()).collect();
         let fault = Fault::not_found("there is no backup.env of the legacy program");
         return Err(fault.hint(format!("name the file; looked for {}", looked.join(", "))).into());
     };
-    Ok((first, found.collect()))
+    let bytes = files::read_small(root, first.strip_prefix(root).unwrap_or(&first), MAX_BYTES);
+    let bytes = bytes.with_context(|| Fault::usage(format!("cannot read {}", first.display())))?;
+    Ok((first, found.collect(), bytes))
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {
@@ -146,9 +155,9 @@ pub fn starts(root: &Path, live: bool) -> Vec<Start> {
             .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
     };
     let names = |dir: &str| -> Vec<String> {
-        let entries = fs::read_dir(root.join(dir.trim_start_matches('/'))).into_iter().flatten().flatten();
-        let mut names: Vec<String> =
-            entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+        let names = HostDir::open(root, Path::new(dir)).and_then(|dir| dir.names());
+        let names = names.unwrap_or_default().into_iter();
+        let mut names: Vec<String> = names.filter_map(|name| name.into_string().ok()).collect();
         names.sort();
         names
     };
