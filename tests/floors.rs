@@ -293,12 +293,8 @@ fn no_folder_holds_too_many_files() {
 }
 
 /// Outside of `sys` and `store`: who opens paths without `HostDir`, and why that leads nowhere else.
-const OPENS_PATHS: [(&str, &str); 12] = [
-    ("src/archive/identity.rs", "the file of --identity, which a person names"),
-    ("src/cli/key/mod.rs", "a file that a person names"),
+const OPENS_PATHS: [(&str, &str); 8] = [
     ("src/cli/mod.rs", "--root itself, and where a store of another system leads"),
-    ("src/cli/setup/exchange.rs", "a file that a person names"),
-    ("src/cli/verify.rs", "a file that a person names"),
     ("src/task/backup/mod.rs", "the snapshot file that this run has just made"),
     ("src/task/check/own.rs", "lists an open directory; compares where a store is"),
     ("src/task/keys/mod.rs", "an identity goes where a person says"),

@@ -207,7 +207,8 @@ fn killed_half_way() -> (TestHost, String) {
     let host = saved("pbs");
     host.write("etc/network/interfaces", "auto lo\n");
     host.write("etc/resolv.conf", "nameserver 198.51.100.7\n");
-    let strace = ["strace", "-qq", "-o", "/dev/null", "-e", "inject=renameat:signal=KILL:when=2"];
+    // The record and the file of the arming come first.
+    let strace = ["strace", "-qq", "-o", "/dev/null", "-e", "inject=renameat:signal=KILL:when=4"];
     let killed = run(&host, &strace, &[&RESTORE[..], &["--confirm-within", "60s"]].concat());
     assert_eq!(killed.status.code(), None, "{}", text(&killed));
     let line = text(&killed);
@@ -300,7 +301,7 @@ fn the_time_to_confirm_begins_when_all_is_done() {
     let host = saved("pbs");
     host.write("etc/network/interfaces", "auto lo\n");
     // Longer than the time to confirm.
-    let strace = ["strace", "-qq", "-o", "/dev/null", "-e", "inject=renameat:delay_enter=5000000"];
+    let strace = ["strace", "-qq", "-o", "/dev/null", "-e", "inject=renameat:delay_enter=5000000:when=3+"];
     let args = [&RESTORE[..], &["--confirm-within", "4s"]].concat();
     let mut restore = start(&host, &strace).args(args).stdout(Stdio::piped()).spawn().unwrap();
     first_lines(&mut restore);
@@ -316,7 +317,7 @@ fn one_that_hangs_while_it_is_applied_is_ended_and_undone() {
     host.write("etc/network/interfaces", "auto lo\n");
     host.write("etc/resolv.conf", "nameserver 198.51.100.7\n");
     let before = picture(&host);
-    let strace = ["strace", "-qq", "-o", "/dev/null", "-e", "inject=renameat:signal=STOP:when=2"];
+    let strace = ["strace", "-qq", "-o", "/dev/null", "-e", "inject=renameat:signal=STOP:when=4"];
     let args = [&RESTORE[..], &["--confirm-within", "1h"]].concat();
     let mut restore = start(&host, &strace).args(args).stderr(Stdio::null()).spawn().unwrap();
     let journals = armed_file(&host).with_file_name("");

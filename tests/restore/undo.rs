@@ -116,7 +116,7 @@ fn every_file_system_that_was_written_to_is_on_its_disk_before_that_is_said() {
 fn one_that_was_killed_is_told_by_the_audit_by_check_by_status_and_by_the_next() {
     let host = saved("bare");
     change(&host);
-    let inject = ["-e", "inject=renameat:signal=KILL:when=2"];
+    let inject = ["-e", "inject=renameat:signal=KILL:when=3"];
     let (_, said) = traced(&host, &host.beside("calls"), &inject, &["restore", "latest", "--yes"]);
     let id = said.lines().find_map(|line| line.strip_prefix("to undo it: pbx-config undo ")).unwrap();
     let lines = host.run(&["log", "--restores"]).ok().out;
@@ -137,7 +137,7 @@ fn the_audit_says_when_a_restore_that_failed_could_not_be_undone() {
     let host = saved("bare");
     change(&host);
     let log = host.beside("calls");
-    let inject = ["-e", "inject=renameat,renameat2:error=EIO:when=2+"];
+    let inject = ["-e", "inject=renameat,renameat2:error=EIO:when=3+"];
     let (_, said) = traced(&host, &log, &inject, &["restore", "latest", "--yes", "--only", "hosts,network"]);
     assert!(said.contains("could not be put back"), "{said}");
     let lines = host.run(&["log", "--restores"]).ok().out;
