@@ -176,6 +176,11 @@ pub fn become_program(path: &Path, args: &[std::ffi::OsString]) -> std::io::Erro
     Command::new(path).args(args).exec()
 }
 
+/// Opens the program that runs, whatever lies at its path by now.
+pub fn own_program() -> std::io::Result<File> {
+    File::open("/proc/self/exe")
+}
+
 /// Starts an open program that outlives this one and its terminal, with nothing else of ours open. Errors: there is
 /// no `setsid`, or it failed; that it could start the program it does not say.
 pub fn start_in_own_session(program: &File, args: &[String]) -> std::io::Result<()> {

@@ -218,7 +218,7 @@ const UNIT: [&str; 7] = [
 /// Starts the waiting process, and waits until it lives. systemd keeps it when the session that applied goes; without
 /// systemd a session of its own does. What is started is this very program, whatever lies at its path by now.
 fn start_waiting(host: &Host, armed: &PendingConfirm) -> Result<()> {
-    let own = File::open("/proc/self/exe").context("cannot open this program")?;
+    let own = exec::own_program().context("cannot open this program")?;
     let dir = journal::folder(host)?.dir(&armed.id)?;
     let mut args = Vec::new();
     if !host.is_live() {
