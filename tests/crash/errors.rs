@@ -164,7 +164,8 @@ fn a_snapshot_that_cannot_be_read_is_told_by_every_verb() {
             let text = format!("{}{}", done.out, done.err);
             let told: Vec<&str> = text.lines().filter(|line| line.contains("Input/output error")).collect();
             assert!(told.len() == 1 && told[0].contains('/'), "{when}");
-            assert!(!target.exists(), "{when}");
+            // Of those that are only compared with it, a warning is told.
+            assert!(text.contains("its signature cannot be compared") || !target.exists(), "{when}");
             assert_eq!(half(&target), [] as [&Path; 0], "{when}");
         }
     }

@@ -301,7 +301,7 @@ fn the_time_to_confirm_begins_when_all_is_done() {
     let host = saved("pbs");
     host.write("etc/network/interfaces", "auto lo\n");
     // Longer than the time to confirm.
-    let strace = ["strace", "-qq", "-o", "/dev/null", "-e", "inject=renameat:delay_enter=5000000:when=3+"];
+    let strace = ["strace", "-qq", "-o", "/dev/null", "-e", "inject=renameat:delay_enter=5000000:when=3"];
     let args = [&RESTORE[..], &["--confirm-within", "4s"]].concat();
     let mut restore = start(&host, &strace).args(args).stdout(Stdio::piped()).spawn().unwrap();
     first_lines(&mut restore);

@@ -199,7 +199,8 @@ fn a_copy_that_is_damaged_between_a_kill_and_its_resume_is_not_put_in_place() {
     let host = saved("bare");
     change(&host);
     let before = picture(&host);
-    let inject = ["-e", "inject=renameat:signal=KILL:when=1"];
+    // The record comes first.
+    let inject = ["-e", "inject=renameat:signal=KILL:when=2"];
     let args = ["restore", "latest", "--yes", "--only", "hosts,cron"];
     let (_, said) = traced(&host, &host.beside("calls"), &inject, &args);
     let id = said.lines().find_map(|line| line.strip_prefix("to undo it: pbx-config undo ")).unwrap();
@@ -213,14 +214,7 @@ fn a_copy_that_is_damaged_between_a_kill_and_its_resume_is_not_put_in_place() {
 
 #[test]
 fn a_journal_that_takes_nothing_keeps_no_undo_from_putting_back() {
-    for (calls, error) in [
-        ("write", "ENOSPC"),
-        ("write", "EIO"),
-        ("fdatasync", "EIO"),
-        ("openat", "EROFS"),
-        ("openat", "EIO"),
-        ("openat", "EACCES"),
-    ] {
+    for (calls, error) in [("write", "ENOSPC"), ("write", "EIO"), ("fdatasync", "EIO")] {
         let (host, before, id) = restored_two();
         let journal = memory(&host, &id).join("journal");
         let (trace, inject) = (format!("trace={calls}"), format!("inject={calls}:error={error}"));

@@ -69,7 +69,8 @@ fn copy_stable(source: &HostDir, dir: &Path) -> Result<PathBuf> {
             };
             // The copies go to /run, which is memory.
             let copied = io::copy(&mut file.by_ref().take(left + 1), &mut File::create_new(dir.join(name))?)?;
-            let what = "has more bytes than any cluster file system";
+            let size = file.metadata()?.len();
+            let what = format!("has {size} bytes, more than any cluster file system");
             left = left.checked_sub(copied).context(what)?;
         }
         if before == state(source)? {

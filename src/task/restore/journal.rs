@@ -89,6 +89,14 @@ impl std::fmt::Display for RestorePhase {
     }
 }
 
+/// A copy in a restore's directory.
+pub struct SavedCopy {
+    /// To be told.
+    pub path: PathBuf,
+    /// Err: it is not there, or is no regular file.
+    pub file: io::Result<File>,
+}
+
 /// A restore's directory, open to go on writing its journal.
 pub struct Journal {
     dir: HostDir,
@@ -218,13 +226,19 @@ impl Journal {
     }
 
     /// Opens the copy of what was there before step `n`.
-    pub fn before(&self, n: usize) -> io::Result<File> {
-        self.dir.dir(BEFORE)?.file(n.to_string())
+    pub fn before(&self, n: usize) -> SavedCopy {
+        self.copy(BEFORE, n)
     }
 
     /// Opens the copy of what step `n` puts there.
-    pub fn after(&self, n: usize) -> io::Result<File> {
-        self.dir.dir(AFTER)?.file(n.to_string())
+    pub fn after(&self, n: usize) -> SavedCopy {
+        self.copy(AFTER, n)
+    }
+
+    fn copy(&self, folder: &str, n: usize) -> SavedCopy {
+        let name = n.to_string();
+        let file = self.dir.dir(folder).and_then(|folder| folder.file(&name));
+        SavedCopy { path: self.dir.path().join(folder).join(name), file }
     }
 
     /// Creates a file for what somebody put in the place of step `n` since.

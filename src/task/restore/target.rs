@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 
-use super::journal::RestoreRecord;
+use super::journal::{RestoreRecord, SavedCopy};
 use super::observe;
 use crate::catalog::guests::GuestPath;
 use crate::model::facts::PmxcfsState;
@@ -39,7 +39,7 @@ pub struct StepWrite<'a> {
     pub step: &'a RestoreStep,
     pub to: &'a FileState,
     /// The content, when it is to be a file.
-    pub copy: io::Result<File>,
+    pub copy: SavedCopy,
     /// The name beside it that it is written under first.
     pub temp: String,
     /// Hashes of what may be in /etc/pve now, None for nothing there: compared while its lock is held.
@@ -52,7 +52,7 @@ pub struct StepWrite<'a> {
 impl StepWrite<'_> {
     /// Opens the copy. Errors, at its end too: it is not what was recorded of it.
     fn content(&self) -> Result<Verifying<'_, &File>> {
-        let mut file = self.copy.as_ref().map_err(|error| anyhow!("its copy cannot be read: {error}"))?;
+        let mut file = self.copy.file.as_ref().map_err(|error| anyhow!("{}: {error}", self.damaged()))?;
         file.rewind()?;
         Ok(Verifying::new(file, &self.to.sha256))
     }
@@ -63,7 +63,7 @@ impl StepWrite<'_> {
     }
 
     fn damaged(&self) -> String {
-        format!("the copy of /{}", self.step.path)
+        format!("the copy {}", self.copy.path.display())
     }
 }
 

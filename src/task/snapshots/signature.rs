@@ -37,7 +37,13 @@ pub fn doubt(
     if own.is_some() && own.as_deref() == signer {
         return Ok(None);
     }
-    let neighbours = store.map(|store| signers(store, &snapshot.id)).unwrap_or_default();
+    let neighbours = match store.map(|store| signers(store, &snapshot.id)).transpose() {
+        Ok(neighbours) => neighbours.unwrap_or_default(),
+        Err(error) => {
+            let what = format!("{}: its signature cannot be compared with others: {error:#}", snapshot.id);
+            return Ok(Some(Problem::warning(what).hint(HINT)));
+        }
+    };
     let known: BTreeSet<&str> = neighbours.iter().map(String::as_str).collect();
     let by = match signer {
         None if neighbours.is_empty() && own.is_none() => return Ok(None),
@@ -61,12 +67,18 @@ fn is_of(host: &Host, snapshot: &Snapshot) -> bool {
     snapshot.id.host() == host.facts.node && machine.is_some() && snapshot.machine_id == *machine
 }
 
-/// Returns who signed the nearest neighbours of a snapshot, of each that is signed. What cannot be read says nothing.
-fn signers(store: &dyn Store, id: &SnapshotId) -> Vec<String> {
-    let mut found = store.list(Some(id.host())).unwrap_or_default();
+/// Returns who signed the nearest neighbours of a snapshot, of each that is signed. A damaged one says nothing.
+/// Errors: the store cannot be read.
+fn signers(store: &dyn Store, id: &SnapshotId) -> Result<Vec<String>> {
+    let mut found = store.list(Some(id.host()))?;
     found.retain(|found| found.stray.is_none() && found.id != *id);
     found.sort_by_key(|found| found.id.at().duration_since(id.at()).abs());
     found.truncate(NEIGHBOURS);
-    let read = |id| store.head(id, SIGNED_HEAD_BYTES).and_then(|bytes| reader::signer(&bytes)).ok().flatten();
-    found.iter().filter_map(|found| read(&found.id)).collect()
+
+    let mut signers = Vec::new();
+    for found in found {
+        let head = store.head(&found.id, SIGNED_HEAD_BYTES)?;
+        signers.extend(reader::signer(&head).ok().flatten());
+    }
+    Ok(signers)
 }
