@@ -325,6 +325,16 @@ pub fn tool(name: &str) -> Command {
     Command::new(name)
 }
 
+/// Makes a script that is run at once. Another process writes it: a child that a test forks meanwhile would hold it
+/// open for writing, and it would be busy.
+pub fn make_program(path: &Path, script: &str) {
+    let text = path.with_extension("text");
+    fs::write(&text, script).unwrap();
+    let made = Command::new("install").arg("-m755").arg(&text).arg(path).status().unwrap();
+    assert!(made.success());
+    fs::remove_file(text).unwrap();
+}
+
 /// Panics unless these tools are installed; the message names the Debian package that has the missing one.
 #[track_caller]
 pub fn require(tools: &[&str]) {

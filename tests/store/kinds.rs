@@ -1,7 +1,6 @@
 //! Stores under test, each with the folder in which its files really lie.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -140,9 +139,7 @@ pub fn make_server(dir: &Path, pass: &str) {
         dir.join("pbs").display(),
         double.display()
     );
-    let client = dir.join("bin/proxmox-backup-client");
-    fs::write(&client, script).unwrap();
-    fs::set_permissions(client, fs::Permissions::from_mode(0o755)).unwrap();
+    crate::common::make_program(&dir.join("bin/proxmox-backup-client"), &script);
 }
 
 /// How the server is; `more` are further words of JSON.

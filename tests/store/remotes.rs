@@ -203,15 +203,11 @@ fn no_secret_is_in_an_argument_list_or_a_message() {
     let dir = tempfile::tempdir().unwrap();
     let seen = dir.path().join("seen");
     let shim = dir.path().join("rclone");
-    fs::write(
-        &shim,
-        format!(
-            "#!/bin/sh\necho \"$@\" >> {}\necho \"bad $RCLONE_CONFIG_B2_KEY\" >&2\nexit 1\n",
-            seen.display()
-        ),
-    )
-    .unwrap();
-    fs::set_permissions(&shim, fs::Permissions::from_mode(0o755)).unwrap();
+    let script = format!(
+        "#!/bin/sh\necho \"$@\" >> {}\necho \"bad $RCLONE_CONFIG_B2_KEY\" >&2\nexit 1\n",
+        seen.display()
+    );
+    crate::common::make_program(&shim, &script);
     let mut host = host(dir.path());
     host.exec = std::sync::Arc::new(crate::common::Shims { bin: dir.path().to_owned() });
     let secret = kinds::word();
