@@ -176,7 +176,7 @@ def remove_leaves_configuration_and_snapshots_and_purge_only_snapshots(suite):
         root.run(f"mkdir -p /run/{PACKAGE}")
         said = apt(root, f"purge {PACKAGE}").stdout
         assert status(root) in ("", "not-installed", f"dpkg-query: no packages found matching {PACKAGE}\n"), status(root)
-        assert f"the snapshots in /{STATE} stay" in said, said
+        assert f"the snapshots in /{STATE} are kept" in said, said
         assert {file: file.read_bytes() for file in root.snapshots()} == snapshots
         assert_nothing_left(root)
 
