@@ -94,6 +94,12 @@ impl Facts {
         self.products.contains_key(&product)
     }
 
+    /// Reports whether both are known to be of one machine. A machine without an id is known by nothing: clones and
+    /// images have none.
+    pub fn is_same_machine(&self, other: &Self) -> bool {
+        self.machine_id.is_some() && self.machine_id == other.machine_id
+    }
+
     /// One line: "Proxmox VE 9.1.2, node pve1 of cluster prod (3 nodes)".
     pub fn summary(&self) -> String {
         let mut parts: Vec<String> =

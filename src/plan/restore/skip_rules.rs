@@ -104,7 +104,7 @@ fn of_other_host(
         return Some(SkipReason::new("of another Debian release", only));
     }
 
-    let is_other_machine = from.machine_id != here.facts.machine_id;
+    let is_other_machine = !from.is_same_machine(here.facts);
     match item.tied {
         Tied::Node if node != here.facts.node && !request.recover => {
             Some(SkipReason::new(format!("contains the host name {}", from.node), only))

@@ -12,6 +12,7 @@ use crate::model::units::counted;
 use crate::store::Store;
 use crate::sys::host::Host;
 use crate::task::keys;
+use crate::task::runs::installation;
 
 /// The number of snapshots of the same host that a snapshot is compared with, the nearest in time.
 const NEIGHBOURS: usize = 5;
@@ -63,8 +64,9 @@ pub fn doubt(
 
 /// Reports whether a snapshot says that it is of this very installation.
 fn is_of(host: &Host, snapshot: &Snapshot) -> bool {
-    let machine = &host.facts.machine_id;
-    snapshot.id.host() == host.facts.node && machine.is_some() && snapshot.machine_id == *machine
+    let installation = installation::id(host);
+    snapshot.id.host() == host.facts.node
+        && installation::ours(host, installation.as_deref(), &[]).has(snapshot)
 }
 
 /// Returns who signed the nearest neighbours of a snapshot, of each that is signed. A damaged one says nothing.

@@ -407,7 +407,7 @@ fn account_lines(numbers: &HashMap<String, u32>) -> Vec<u8> {
 
 /// Returns the manual steps. On the machine that the snapshot is of there are none unless somebody asks.
 fn by_hand(picked: &SelectedEntries, here: &HostState, request: &RestoreRequest) -> Vec<Advice> {
-    let is_other_machine = picked.facts.machine_id != here.facts.machine_id;
+    let is_other_machine = !picked.facts.is_same_machine(here.facts);
     let is_other = is_other_machine || request.recover;
     let never = |selected: &&SelectedEntry| {
         let is_foreign = selected.item.tied == Tied::Hardware && is_other_machine && !selected.is_named;
