@@ -19,13 +19,13 @@ pub fn read(input: &mut dyn Read, check: &mut dyn FnMut(&Entry) -> Result<()>) -
     let mut text = JsonText { input, block: Vec::new(), at: 0 };
     let mut rest = b"{\"entries\":[]".to_vec();
     let mut entries = None;
-    text.expect(b'{')?;
+    text.pass(b'{')?;
 
     loop {
         let key = text.value(REST_MAX_BYTES)?.to_vec();
-        text.expect(b':')?;
+        text.pass(b':')?;
         if key == b"\"entries\"" {
-            ensure!(entries.is_none(), "its entries stand in it twice");
+            ensure!(entries.is_none(), "its entries are in it twice");
             entries = Some(read_entries(&mut text, check)?);
         } else {
             let value = text.value(REST_MAX_BYTES)?;
@@ -42,7 +42,7 @@ pub fn read(input: &mut dyn Read, check: &mut dyn FnMut(&Entry) -> Result<()>) -
         }
     }
 
-    ensure!(text.next()?.is_none(), "something stands behind it");
+    ensure!(text.next()?.is_none(), "there is something after it");
     rest.push(b'}');
     let index: Index = serde_json::from_slice(&rest)?;
     Ok(Index { entries: entries.context("has no entries")?, ..index })
@@ -51,9 +51,9 @@ pub fn read(input: &mut dyn Read, check: &mut dyn FnMut(&Entry) -> Result<()>) -
 fn read_entries(text: &mut JsonText, check: &mut dyn FnMut(&Entry) -> Result<()>) -> Result<Vec<Entry>> {
     let mut entries: Vec<Entry> = Vec::new();
     let mut memory = 0;
-    text.expect(b'[')?;
+    text.pass(b'[')?;
     if text.peek()? == Some(b']') {
-        text.expect(b']')?;
+        text.pass(b']')?;
         return Ok(entries);
     }
 
@@ -79,7 +79,7 @@ fn read_entries(text: &mut JsonText, check: &mut dyn FnMut(&Entry) -> Result<()>
 /// Finds where the values of a JSON text begin and end; whether they are right, their parser says.
 struct JsonText<'a> {
     input: &'a mut dyn Read,
-    /// What was read, and is not passed.
+    /// The bytes that were read; those before `at` are passed.
     block: Vec<u8>,
     at: usize,
 }
@@ -114,7 +114,7 @@ impl JsonText<'_> {
         Ok(byte)
     }
 
-    fn expect(&mut self, wanted: u8) -> Result<()> {
+    fn pass(&mut self, wanted: u8) -> Result<()> {
         ensure!(self.next()? == Some(wanted), "there is no '{}' where one must be", char::from(wanted));
         Ok(())
     }
@@ -125,7 +125,7 @@ impl JsonText<'_> {
         let mut extent = Extent::default();
         let mut len = 0;
         loop {
-            let (passed, ended) = extent.pass(&self.block[self.at + len..]);
+            let (passed, ended) = extent.go_through(&self.block[self.at + len..]);
             len += passed;
             ensure!(len <= max, "has a longer value than any host");
             if ended {
@@ -150,7 +150,7 @@ struct Extent {
 
 impl Extent {
     /// Returns how many bytes belong to the value, and whether it ends with them.
-    fn pass(&mut self, bytes: &[u8]) -> (usize, bool) {
+    fn go_through(&mut self, bytes: &[u8]) -> (usize, bool) {
         for (n, byte) in bytes.iter().enumerate() {
             if self.in_string {
                 match byte {

@@ -10,7 +10,7 @@ use crate::model::index::{Entry, EntryKind, Mtime, Name, Xattr};
 
 pub const BLOCK: usize = 512;
 const ZEROS: [u8; BLOCK * 2] = [0; BLOCK * 2];
-/// Of one PAX header; names, links and attributes together.
+/// The size limit of one PAX header; names, links and attributes together.
 const PAX_MAX_BYTES: u64 = 1 << 20;
 /// Linux takes no longer path and no longer target of a link; the end's NUL counts.
 const PATH_MAX_BYTES: usize = 4096;

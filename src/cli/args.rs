@@ -137,7 +137,7 @@ pub struct BackupArgs {
     /// Show what would be read and written, without writing anything
     #[arg(long)]
     pub dry_run: bool,
-    /// Who asks for it; the package's timer and hook say so
+    /// Trigger of the backup; the package's timer and hook say so
     #[arg(long, value_enum, hide = true, default_value = "manual")]
     pub trigger: TriggerArg,
 }
@@ -298,7 +298,7 @@ pub enum HookCommand {
     Disable { hook: HookName },
     /// Show whether the hooks are enabled, and the jobs that bypass them
     Status,
-    /// What the hooks call: a phase of vzdump with its words, or `apt` with its list on standard input
+    /// Run a hook: a phase of vzdump with its words, or `apt` with its list on standard input
     #[command(hide = true)]
     Run {
         phase: String,

@@ -179,9 +179,9 @@ fn failed(error: &anyhow::Error, format: Format, err: &mut dyn Write) -> Exit {
     exit
 }
 
-/// What to do where the configuration of a system that is only mounted here names a store.
+/// Hint for the stores in the configuration of a system that is only mounted here.
 const STORES_FROM_HERE: &str =
-    "name a folder with --store, or configure the store on this machine and name it with --store";
+    "name a directory with --store, or configure the store on this machine and name it with --store";
 
 /// One command being carried out.
 struct App<'a> {
@@ -301,11 +301,12 @@ impl App<'_> {
 
         let known: Vec<&str> = config.stores.iter().map(|section| section.id.as_str()).collect();
         let near = nearest(name, &known).map(|near| format!("did you mean '{near}'? ")).unwrap_or_default();
-        let is_of_stores = |problem: &&Problem| problem.hint.as_deref() == Some(STORES_FROM_HERE);
-        let not_opened = config.problems.iter().filter(is_of_stores).map(|problem| problem.what.clone());
-        let stores =
+        let mut hint =
             format!("{near}the stores are: {}; a path to a directory contains a /", known.join(", "));
-        let hint = [stores].into_iter().chain(not_opened).collect::<Vec<_>>().join("; ");
+        if !self.host.exec.is_of_host() {
+            hint.push_str("; ");
+            hint.push_str(STORES_FROM_HERE);
+        }
         Err(Fault::new(FaultKind::NotFound, format!("store '{name}' does not exist")).hint(hint).into())
     }
 

@@ -4,14 +4,14 @@
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, open, openat, openat2};
+use nix::fcntl::{AtFlags, OFlag, open, openat};
 use nix::sys::stat::{FileStat, Mode, fstat, fstatat, mkdirat};
 use nix::unistd::{AccessFlags, UnlinkatFlags, faccessat, geteuid, syncfs, unlinkat};
 
@@ -69,14 +69,7 @@ impl HostDir {
             return Self { dir, path: shown, follows_links: true }.of_root(is_link);
         }
 
-        let top = open(root, OPEN_DIR | OFlag::O_PATH, Mode::empty())?;
-        let resolve = ResolveFlag::RESOLVE_BENEATH
-            | ResolveFlag::RESOLVE_NO_SYMLINKS
-            | ResolveFlag::RESOLVE_NO_MAGICLINKS;
-        let below = path.strip_prefix("/").unwrap_or(path);
-        let below = if below.as_os_str().is_empty() { Path::new(".") } else { below };
-        let how = OpenHow::new().flags(OPEN_DIR).resolve(resolve);
-        let dir = retried(|| openat2(&top, below, how)).map_err(explained)?;
+        let dir = files::open_plain(root, path, OPEN_DIR).map_err(explained)?;
         Ok(Self { dir: dir.into(), path: shown, follows_links: false })
     }
 
@@ -104,9 +97,9 @@ impl HostDir {
         let dir = retried(|| openat(&self.dir, name, OPEN_DIR | follow, Mode::empty()));
         let is_link = || Ok::<_, Errno>(self.stat(name)?.st_mode & libc::S_IFMT == libc::S_IFLNK);
         match dir {
-            Err(Errno::ENOTDIR) if !self.follows_links && is_link()? => Err(explained(Errno::ELOOP)),
+            Err(Errno::ENOTDIR) if !self.follows_links && is_link()? => Err(explained(Errno::ELOOP.into())),
             dir => Self {
-                dir: dir.map_err(explained)?.into(),
+                dir: dir.map_err(|error| explained(error.into()))?.into(),
                 path: self.path.join(name),
                 follows_links: self.follows_links,
             }
@@ -154,12 +147,7 @@ impl HostDir {
 
     /// Reads a regular file whole. Errors: `FileTooLarge` beyond `max` bytes.
     pub fn read(&self, name: impl AsRef<Path>, max: u64) -> io::Result<Vec<u8>> {
-        let mut content = Vec::new();
-        self.file(name)?.take(max.saturating_add(1)).read_to_end(&mut content)?;
-        if content.len() as u64 > max {
-            return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("larger than {max} bytes")));
-        }
-        Ok(content)
+        files::read_whole(self.file(name)?, max)
     }
 
     /// Opens a regular file to write behind its end; a new one is for its owner alone.
@@ -267,10 +255,10 @@ fn one_name(name: &Path) -> io::Result<&Path> {
     Ok(name)
 }
 
-fn explained(error: Errno) -> io::Error {
-    match error {
-        Errno::ELOOP | Errno::EXDEV => io::Error::new(io::ErrorKind::NotFound, LinkInTheWay),
-        error => error.into(),
+fn explained(error: io::Error) -> io::Error {
+    match error.raw_os_error() {
+        Some(libc::ELOOP | libc::EXDEV) => io::Error::new(io::ErrorKind::NotFound, LinkInTheWay),
+        _ => error,
     }
 }
 

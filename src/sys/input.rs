@@ -12,6 +12,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use zeroize::Zeroizing;
 
+use super::fs::files;
 use super::process::signals::check_stopped;
 
 /// Time in which another program has to write into a pipe that was named.
@@ -60,7 +61,7 @@ fn read_all(
             Err(error) => return Err(error),
         }
         if bytes.len() as u64 > max {
-            return Err(io::Error::new(ErrorKind::FileTooLarge, format!("larger than {max} bytes")));
+            return Err(files::too_large(max));
         }
     }
 }

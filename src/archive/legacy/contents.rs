@@ -117,7 +117,7 @@ impl Source<'_> {
     }
 }
 
-/// What stands in the archive, by its path there.
+/// Entries of the archive while it streams by, by their path there.
 #[derive(Default)]
 struct Survey {
     /// In the archive's order; the hash is a file's.
@@ -325,7 +325,7 @@ fn resolve(link: &Name, target: &Name) -> Option<Name> {
     Some(Name::from(path.as_path()))
 }
 
-/// What is handed out, and how.
+/// The entries to hand out, and how.
 struct Plan {
     members: Vec<(TarMember, [u8; 32])>,
     places: HashMap<Name, usize>,

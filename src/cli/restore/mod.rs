@@ -165,7 +165,7 @@ fn arming(args: &RestoreArgs) -> Result<ConfirmOptions> {
     Ok(ConfirmOptions { within, probes: args.probes.clone(), always: args.confirm_within.is_some() })
 }
 
-/// What the categories of a choice are.
+/// Choice of the categories that come back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum RestoreMode {
     /// All of it

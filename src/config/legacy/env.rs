@@ -128,15 +128,21 @@ impl EnvFile {
             let last = text.lines().count();
             env.remark(last, "", "the last line has no line break: is the file complete?", false);
         }
-        for (key, Assigned { line, raw }) in &env.keys {
+        env.check_lengths(name)?;
+        Ok(env)
+    }
+
+    /// Errors: a value that its variables make longer than any.
+    fn check_lengths(&self, name: &str) -> Result<()> {
+        for (key, Assigned { line, raw }) in &self.keys {
             let mut expansion = Expansion::of(key);
-            env.expand(raw, &mut expansion);
+            self.expand(raw, &mut expansion);
             if expansion.left == 0 {
                 let what = format!("{key} becomes longer than any value when its variables are replaced");
-                return Err(invalid(*line, &what, "write the value without them"));
+                return Err(invalid(name, *line, &what, "write the value without them"));
             }
         }
-        Ok(env)
+        Ok(())
     }
 
     fn remark(&mut self, line: usize, key: &str, what: impl Into<String>, lost: bool) {

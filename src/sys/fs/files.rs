@@ -131,13 +131,23 @@ pub fn read_small(root: &Path, path: impl AsRef<Path>, max: u64) -> io::Result<V
     if !file.metadata()?.is_file() {
         return Err(io::Error::other("not a regular file"));
     }
+    read_whole(file, max)
+}
+
+/// Reads an open file to its end. Errors: `FileTooLarge` beyond `max` bytes.
+pub fn read_whole(file: File, max: u64) -> io::Result<Vec<u8>> {
     let mut content = Vec::new();
     // The size of a file in /proc is 0, and any file may grow while it is read: what counts is what comes.
     file.take(max.saturating_add(1)).read_to_end(&mut content)?;
     if content.len() as u64 > max {
-        return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("larger than {max} bytes")));
+        return Err(too_large(max));
     }
     Ok(content)
+}
+
+/// Builds the error of a file that has more than `max` bytes.
+pub fn too_large(max: u64) -> io::Error {
+    io::Error::new(io::ErrorKind::FileTooLarge, format!("larger than {max} bytes"))
 }
 
 /// The same of a file that lies where its path says: a link in it, which may lead onto a mount that hangs, is an
@@ -164,7 +174,8 @@ pub fn open_plain(root: &Path, path: &Path, flags: OFlag) -> io::Result<OwnedFd>
         .flags(flags | OFlag::O_CLOEXEC)
         .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS);
     let path = path.strip_prefix("/").unwrap_or(path);
-    Ok(openat2(&root, if path.as_os_str().is_empty() { Path::new(".") } else { path }, how)?)
+    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+    Ok(retried(|| openat2(&root, path, how))?)
 }
 
 /// True when the host has something at `path`; its links are followed within `root`.
@@ -251,23 +262,30 @@ pub fn replace_at(dir: &File, target: &OsStr, mode: u32, content: &[u8]) -> io::
 
     let partial = leftovers::own_name(target);
     let partial = partial.as_os_str();
-    let remove = || unlinkat(dir, partial, UnlinkatFlags::NoRemoveDir);
-    let write = || -> io::Result<()> {
-        let _ = remove();
-        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
-        let new = retried(|| openat(dir, partial, flags, Mode::from_bits_truncate(mode)))?;
-        let mut file = File::from(new);
-        // A file system without modes refuses; nobody is let in by that.
-        let _ = file.set_permissions(fs::Permissions::from_mode(mode));
-        file.write_all(content)?;
-        file.sync_all()?;
-        // What was begun is a moment from its end.
-        retried(|| renameat(dir, partial, dir, target))?;
-        sync_folder(dir)
-    };
-    write().inspect_err(|_| {
-        let _ = remove();
-    })
+    let _ = unlinkat(dir, partial, UnlinkatFlags::NoRemoveDir);
+    let written = write_and_rename(dir, partial, target, mode, content);
+    if written.is_err() {
+        let _ = unlinkat(dir, partial, UnlinkatFlags::NoRemoveDir);
+    }
+    written
+}
+
+fn write_and_rename(
+    dir: &File,
+    partial: &OsStr,
+    target: &OsStr,
+    mode: u32,
+    content: &[u8],
+) -> io::Result<()> {
+    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
+    let mut file = File::from(retried(|| openat(dir, partial, flags, Mode::from_bits_truncate(mode)))?);
+    // A file system without modes refuses; nobody is let in by that.
+    let _ = file.set_permissions(fs::Permissions::from_mode(mode));
+    file.write_all(content)?;
+    file.sync_all()?;
+    // What was begun is a moment from its end.
+    retried(|| renameat(dir, partial, dir, target))?;
+    sync_folder(dir)
 }
 
 /// Gives a file its name, never in place of another. Errors: `AlreadyExists`.
