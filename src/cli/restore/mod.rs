@@ -22,7 +22,7 @@ use crate::plan::select::Selection;
 use crate::sys::fs::glob::Pattern;
 use crate::task::restore::prepare::{self, Prepared, Saved};
 use crate::task::restore::probe::Probe;
-use crate::task::restore::{self, ConfirmOptions, Restored, auto_rollback, pending, preview};
+use crate::task::restore::{self, ConfirmOptions, Restored, audit_log, auto_rollback, pending, preview};
 use crate::task::snapshots::{ChosenSnapshot, extract, signature, verify};
 
 /// All are asked at once.
@@ -345,7 +345,7 @@ impl App<'_> {
         let ended = auto_rollback::watch(&self.host, &apis, armed, &|what| progress.say(what));
         progress.clear();
         if ended? == auto_rollback::Ended::Undone {
-            let why = auto_rollback::why_undone(&self.host, &restored.id);
+            let why = audit_log::why_undone(&self.host, &restored.id);
             let message = format!("{}: {}", restored.id, why.as_deref().unwrap_or("was undone"));
             return Err(Fault::new(FaultKind::Unconfirmed, message)
                 .hint("the host is as before; see `pbx-config log --restores`")

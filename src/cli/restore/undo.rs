@@ -7,7 +7,7 @@ use crate::cli::App;
 use crate::cli::render::plan;
 use crate::model::problem::{Exit, Outcome};
 use crate::task::restore::probe::Probe;
-use crate::task::restore::{self, auto_rollback, preview};
+use crate::task::restore::{self, auto_rollback, confirm, preview};
 
 /// Undo a restore: put back exactly what it changed
 ///
@@ -83,7 +83,7 @@ impl App<'_> {
     }
 
     pub(in crate::cli) fn confirm(&mut self, args: &Confirm) -> Result<Exit> {
-        let (id, problem) = auto_rollback::confirm_from_here(&self.host, args.id.as_deref())?;
+        let (id, problem) = confirm::confirm_from_here(&self.host, args.id.as_deref())?;
         let problems: Vec<_> = problem.into_iter().collect();
         let value = serde_json::json!({ "id": id, "confirmed": true, "problems": problems });
         self.print(&value, |_| {

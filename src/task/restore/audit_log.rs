@@ -14,6 +14,8 @@ use crate::sys::host::Host;
 use crate::sys::process::session::Who;
 
 const FILE: &str = "restores.jsonl";
+/// The beginning of its audit line.
+pub const BY_ITSELF: &str = "rolled back automatically";
 /// A line has a few hundred bytes.
 const MAX_BYTES: u64 = 64 << 20;
 
@@ -72,4 +74,11 @@ pub fn lines(host: &Host) -> Result<Vec<Line>> {
         text => text.with_context(|| format!("cannot read {}", path(host).display()))?,
     };
     Ok(text.split(|b| *b == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect())
+}
+
+/// Returns why an armed restore undid itself. None: somebody undid it.
+pub fn why_undone(host: &Host, id: &str) -> Option<String> {
+    let lines = lines(host).ok()?;
+    let last = lines.into_iter().rev().find(|line| line.id == id && line.verb == "undo")?;
+    last.result.starts_with(BY_ITSELF).then_some(last.result)
 }

@@ -8,50 +8,35 @@ use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use serde::{Deserialize, Serialize};
 
+use super::deadline::{POLL, patiently};
 use super::journal::{self, Journal, RestorePhase};
+use super::pending_confirm::{self, HANG_GRACE, PROGRAM, PendingConfirm};
 use super::probe::{self, Probe};
-use super::{RestoreLock, audit_log, services, undo};
+use super::{RestoreLock, audit_log, confirm, services, undo};
 use crate::config::ApiConfig;
 use crate::model::facts::Product;
 use crate::model::index::Name;
-use crate::model::problem::{Fault, FaultKind, Problem, Severity};
+use crate::model::problem::{Fault, FaultKind, Severity};
 use crate::model::units::counted;
-use crate::sys::fs::files;
 use crate::sys::host::Host;
 use crate::sys::host_dir::HostDir;
 use crate::sys::process::exec::{self, Cmd, ToolStatus};
 use crate::sys::process::lock::Lock;
-use crate::sys::process::session::{self, LoginSession, Newness};
+use crate::sys::process::session::{self, LoginSession};
 use crate::task::restore;
 
-const FILE: &str = "armed.json";
-const MAX_BYTES: u64 = 64 << 10;
-/// The beginning of its audit line.
-const BY_ITSELF: &str = "rolled back automatically";
 const NOBODY: &str = "it was not confirmed";
-const POLL: Duration = Duration::from_millis(300);
 /// Wait for another restore or undo when the time is up.
 const LOCK_WAIT: Duration = Duration::from_secs(300);
-/// A restore that still is not done so long after it should have undone itself (`restore::ARMED_LIMIT`) hangs, and is
-/// ended.
-const HANG_GRACE: Duration = Duration::from_secs(60);
 /// Wait for a backup: one that hangs on the network that was cut must not keep it cut.
 const BACKUP_WAIT: Duration = Duration::from_secs(15);
 /// An undo that could not put back all is tried again so soon, then after twice that, and so on.
 const AGAIN_FIRST: Duration = Duration::from_secs(15);
 const AGAIN_MAX: Duration = Duration::from_secs(300);
-/// Wait of `confirm` for the restore to do its last, or for an undo to end.
-const CONFIRM_WAIT: Duration = Duration::from_secs(20);
-/// Time that the waiting process may take to begin after the end of its time; then the watching process does it.
-const WATCH_GRACE: Duration = Duration::from_secs(5);
 const START_LIMIT: Duration = Duration::from_secs(20);
 const ALIVE_LIMIT: Duration = Duration::from_secs(10);
 const ALIVE_POLL: Duration = Duration::from_millis(10);
-/// A copy of the program in the directory of a restore. systemd starts it again and again, whatever an upgrade makes of the
-/// installed one.
-const PROGRAM: &str = "pbx-config";
 const PROGRAM_MODE: u32 = 0o700;
 /// The number of rounds of probes in a row that must be good.
 const GOOD_ROUNDS: u32 = 3;
@@ -60,54 +45,6 @@ const ROUND_EVERY: Duration = Duration::from_secs(2);
 /// a connection is undone before somebody has to wait for the end.
 const PROBE_GRACE_MAX: Duration = Duration::from_secs(60);
 
-/// The file on the disk while a restore is armed.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct PendingConfirm {
-    pub id: String,
-    boot: String,
-    /// Seconds of uptime, of the arming.
-    #[serde(default)]
-    at: f64,
-    /// Seconds of uptime. While it is applied, of one that is killed or hangs; set again when all is done.
-    deadline: f64,
-    /// Seconds from there on.
-    #[serde(default)]
-    within: f64,
-    /// Seconds after its last step in which its probes may fail.
-    #[serde(default)]
-    probe_grace: f64,
-    /// The login session that applied it.
-    session: LoginSession,
-    probes: Vec<Probe>,
-}
-
-impl PendingConfirm {
-    pub fn is_due(&self) -> bool {
-        self.boot != session::boot_id() || session::uptime() >= self.deadline
-    }
-
-    pub fn has_probes(&self) -> bool {
-        !self.probes.is_empty()
-    }
-
-    /// Returns the time by which it is done or rolled back, in seconds of uptime of this boot.
-    fn done_by(&self) -> Option<f64> {
-        (self.boot == session::boot_id())
-            .then_some(self.at + (restore::ARMED_LIMIT + HANG_GRACE).as_secs_f64())
-    }
-
-    fn is_overdue(&self) -> bool {
-        self.is_due() && session::uptime() >= self.deadline + WATCH_GRACE.as_secs_f64()
-    }
-
-    /// Seconds until it undoes itself.
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // bounded
-    pub fn left(&self) -> u64 {
-        (self.deadline - session::uptime()).clamp(0.0, 1e9) as u64
-    }
-}
-
 /// The end of an armed restore.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ended {
@@ -115,43 +52,6 @@ pub enum Ended {
     Undone,
     /// Nothing is armed.
     Nothing,
-}
-
-/// Reads the armed restore. A file that cannot be read counts as due, for the last restore that it can belong to: an
-/// admin who cannot log in must not be shut out by a broken file.
-pub fn read(host: &Host) -> Option<PendingConfirm> {
-    let text = match journal::folder(host).and_then(|folder| folder.read(FILE, MAX_BYTES)) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
-        // Who may not look has nothing that waits for him.
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied && !files::is_root() => {
-            return None;
-        }
-        text => text.ok(),
-    };
-    text.and_then(|text| serde_json::from_slice(&text).ok()).or_else(|| unreadable(host))
-}
-
-fn unreadable(host: &Host) -> Option<PendingConfirm> {
-    let ids = journal::ids(host).into_iter().rev();
-    let mut journals = ids.filter_map(|id| Journal::open(host, &id).ok());
-    let journal = journals.find(|journal| {
-        let may_cut = journal.begun.iter().any(|n| journal.record.steps[*n].may_disconnect);
-        may_cut && !matches!(journal.phase, RestorePhase::Undone | RestorePhase::Confirmed)
-    })?;
-    #[allow(clippy::cast_precision_loss)] // seconds
-    let is_of_this_boot = journal.record.at as f64 >= host.now.as_second() as f64 - session::uptime();
-
-    Some(PendingConfirm {
-        id: journal.record.id,
-        boot: if is_of_this_boot { session::boot_id() } else { String::new() },
-        // Of one that is applied just now nobody says that it hangs.
-        at: session::uptime(),
-        deadline: 0.0,
-        within: 0.0,
-        probe_grace: 0.0,
-        session: LoginSession::current(),
-        probes: Vec::new(),
-    })
 }
 
 /// Arms the rollback, also for the death of this process. The waiting process is started first, and has said that it
@@ -169,38 +69,27 @@ pub fn arm(host: &Host, id: &str, within: Duration, probes: &[Probe]) -> Result<
         session: LoginSession::current(),
         probes: probes.to_vec(),
     };
-    write(host, &armed)?;
-    start_waiting(host, &armed).inspect_err(|_| drop(disarm(host, id)))?;
+    pending_confirm::write(host, &armed)?;
+    start_waiting(host, &armed).inspect_err(|_| drop(pending_confirm::disarm(host, id)))?;
     Ok(armed)
 }
 
 /// Begins the time of a resumed restore again, so that it is not taken for one that was cut short.
 pub fn go_on(host: &Host, id: &str) -> Result<()> {
-    let Some(armed) = read(host).filter(|armed| armed.id == id && armed.boot == session::boot_id()) else {
+    let Some(armed) =
+        pending_confirm::read(host).filter(|armed| armed.id == id && armed.boot == session::boot_id())
+    else {
         return Ok(());
     };
     let at = session::uptime();
-    write(host, &PendingConfirm { at, deadline: at + (armed.deadline - armed.at), ..armed })
+    pending_confirm::write(host, &PendingConfirm { at, deadline: at + (armed.deadline - armed.at), ..armed })
 }
 
 /// Begins the time to confirm: all is done and the services are settled, however long they took.
 pub fn begin(host: &Host, armed: PendingConfirm) -> Result<PendingConfirm> {
     let armed = PendingConfirm { deadline: session::uptime() + armed.within, ..armed };
-    write(host, &armed)?;
+    pending_confirm::write(host, &armed)?;
     Ok(armed)
-}
-
-fn write(host: &Host, armed: &PendingConfirm) -> Result<()> {
-    journal::folder(host)?.replace(FILE, 0o600, &serde_json::to_vec(armed)?)
-}
-
-fn disarm(host: &Host, id: &str) -> Result<()> {
-    let folder = journal::folder(host).context("cannot disarm")?;
-    let _ = folder.dir(id).and_then(|dir| dir.remove(PROGRAM));
-    match folder.remove(FILE) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error).context("cannot disarm"),
-        _ => Ok(folder.sync()?),
-    }
 }
 
 /// Properties of the systemd unit that waits: started before the restore goes on, and again however it ends; only
@@ -291,12 +180,54 @@ fn wait_alive(host: &Host, id: &str) -> Result<()> {
     Ok(())
 }
 
+/// What the probes of an armed restore say.
+enum Probed {
+    Good,
+    Failed(String),
+    Undecided,
+}
+
+/// The rounds of probes so far.
+#[derive(Default)]
+struct ProbeRounds {
+    /// Good ones in a row.
+    good: u32,
+    /// Uptime at which all was applied, as it was first seen.
+    applied_at: Option<f64>,
+    asked_at: Option<f64>,
+}
+
+impl ProbeRounds {
+    /// Asks the probes when it is time for that: all is applied, and the last round is long enough ago.
+    fn ask(&mut self, host: &Host, armed: &PendingConfirm, now: f64) -> Probed {
+        let is_time = self.asked_at.is_none_or(|asked| now - asked >= ROUND_EVERY.as_secs_f64());
+        let is_applied =
+            || Journal::open(host, &armed.id).is_ok_and(|journal| journal.phase >= RestorePhase::Done);
+        if armed.probes.is_empty() || !is_time || !is_applied() {
+            return Probed::Undecided;
+        }
+
+        self.asked_at = Some(now);
+        let since = *self.applied_at.get_or_insert(now);
+        match probe::ask(host, &armed.probes) {
+            Ok(()) => {
+                self.good += 1;
+                if self.good >= GOOD_ROUNDS { Probed::Good } else { Probed::Undecided }
+            }
+            Err(failed) => {
+                self.good = 0;
+                if now - since >= armed.probe_grace { Probed::Failed(failed) } else { Probed::Undecided }
+            }
+        }
+    }
+}
+
 /// Waits beside an armed restore until it is confirmed, its time is up, or its probes decide: those of its file, or
 /// `probes` for a system that is only mounted here. Errors: a signal ended the waiting; what is armed stays so, for
 /// the next boot.
 pub fn wait(host: &Host, apis: &[(Product, ApiConfig)], probes: &[Probe]) -> Result<Ended> {
     let read = || {
-        let armed = read(host)?;
+        let armed = pending_confirm::read(host)?;
         let probes = if host.exec.is_of_host() { armed.probes.clone() } else { probes.to_vec() };
         Some(PendingConfirm { probes, ..armed })
     };
@@ -304,7 +235,7 @@ pub fn wait(host: &Host, apis: &[(Product, ApiConfig)], probes: &[Probe]) -> Res
     // Where that cannot be said it waits all the same.
     let lives = Lock::acquire_named(&host.run_dir(), &waiting(&armed.id));
     let _lives = lives.inspect_err(|error| log::warn!("{}: {error:#}", armed.id));
-    let (mut good, mut applied_at, mut asked_at) = (0, None, f64::MIN);
+    let mut rounds = ProbeRounds::default();
     let (mut again_at, mut again_after) = (f64::MIN, AGAIN_FIRST);
 
     // Probes speak once; from then on it is undone until it is.
@@ -333,36 +264,18 @@ pub fn wait(host: &Host, apis: &[(Product, ApiConfig)], probes: &[Probe]) -> Res
                 again_at = session::uptime() + again_after.as_secs_f64();
                 again_after = AGAIN_MAX.min(again_after * 2);
             }
-        } else if !armed.probes.is_empty() && now - asked_at >= ROUND_EVERY.as_secs_f64() {
-            let is_applied =
-                Journal::open(host, &armed.id).is_ok_and(|journal| journal.phase >= RestorePhase::Done);
-            if is_applied {
-                let since = *applied_at.get_or_insert(now);
-                asked_at = now;
-                let asked = probe::ask(host, &armed.probes);
-                good = if asked.is_ok() { good + 1 } else { 0 };
-                if good >= GOOD_ROUNDS {
-                    match confirm(host, &armed, "by its probes") {
-                        Ok(_) => return Ok(Ended::Confirmed),
-                        Err(error) => log::warn!("{error:#}"),
-                    }
-                }
-                if let Err(failed) = asked
-                    && now - since >= armed.probe_grace
-                {
-                    why = Some(format!("its probes failed: {failed}"));
-                }
+        } else {
+            match rounds.ask(host, &armed, now) {
+                Probed::Good => match confirm::confirm(host, &armed, "by its probes") {
+                    Ok(_) => return Ok(Ended::Confirmed),
+                    Err(error) => log::warn!("{error:#}"),
+                },
+                Probed::Failed(failed) => why = Some(format!("its probes failed: {failed}")),
+                Probed::Undecided => {}
             }
         }
         std::thread::sleep(POLL);
     }
-}
-
-/// Returns why an armed restore undid itself. None: somebody undid it.
-pub fn why_undone(host: &Host, id: &str) -> Option<String> {
-    let lines = audit_log::lines(host).ok()?;
-    let last = lines.into_iter().rev().find(|line| line.id == id && line.verb == "undo")?;
-    last.result.starts_with(BY_ITSELF).then_some(last.result)
 }
 
 fn ended(host: &Host, id: &str) -> Result<Ended> {
@@ -385,7 +298,7 @@ pub fn watch(
     let id = &armed.id;
 
     loop {
-        let Some(now) = read(host).filter(|now| now.id == *id) else {
+        let Some(now) = pending_confirm::read(host).filter(|now| now.id == *id) else {
             return ended(host, id);
         };
         if let Err(stopped) = crate::sys::process::signals::check_stopped() {
@@ -405,7 +318,7 @@ pub fn watch(
 
 /// Undoes what is due, at a boot and from the waiting process. Nothing to do is not an error.
 pub fn undo_due(host: &Host, apis: &[(Product, ApiConfig)]) -> Result<Ended> {
-    match read(host) {
+    match pending_confirm::read(host) {
         Some(armed) if armed.is_due() => undo_now(host, apis, NOBODY),
         _ => Ok(Ended::Nothing),
     }
@@ -414,11 +327,11 @@ pub fn undo_due(host: &Host, apis: &[(Product, ApiConfig)]) -> Result<Ended> {
 /// Undoes now, also over what somebody changed since: it is there to win a connection back, and keeps a copy of that.
 /// `Nothing`: its time began only now. Errors: what could not be put back.
 fn undo_now(host: &Host, apis: &[(Product, ApiConfig)], why: &str) -> Result<Ended> {
-    let Some(first) = read(host) else { return Ok(Ended::Nothing) };
+    let Some(first) = pending_confirm::read(host) else { return Ok(Ended::Nothing) };
     let _alone = alone_at_last(host, &first)?;
 
     // Confirmed or undone in the last moment.
-    let Some(armed) = read(host).filter(|armed| armed.id == first.id) else {
+    let Some(armed) = pending_confirm::read(host).filter(|armed| armed.id == first.id) else {
         return ended(host, &first.id);
     };
     if why == NOBODY && !armed.is_due() {
@@ -452,9 +365,9 @@ fn undo_now(host: &Host, apis: &[(Product, ApiConfig)], why: &str) -> Result<End
         n => format!("; of {} that had changed since there are copies", counted(n, "path")),
     };
     // Before it is disarmed: who waits for that reads it.
-    audit_log::note(host, "undo", &journal.record, &format!("{BY_ITSELF}: {why}{kept}"));
+    audit_log::note(host, "undo", &journal.record, &format!("{}: {why}{kept}", audit_log::BY_ITSELF));
     // On a disk that takes nothing it stays armed, and is as before all the same.
-    if let Err(error) = disarm(host, &armed.id) {
+    if let Err(error) = pending_confirm::disarm(host, &armed.id) {
         log::error!("{}: {error:#}", armed.id);
     }
     Ok(Ended::Undone)
@@ -471,7 +384,7 @@ fn alone_at_last(host: &Host, armed: &PendingConfirm) -> Result<(Option<Lock>, R
         }
         let pid = restore::kill(host).ok_or(error)?;
         log::error!("{}: the process {pid} that applies it hangs and is killed", armed.id);
-        patiently(CONFIRM_WAIT, || restore::lock_restore(host))
+        patiently(confirm::CONFIRM_WAIT, || restore::lock_restore(host))
     })?;
     let lock = patiently(BACKUP_WAIT, || Lock::acquire(&host.run_dir()));
     if let Err(error) = &lock {
@@ -484,110 +397,8 @@ fn alone_at_last(host: &Host, armed: &PendingConfirm) -> Result<(Option<Lock>, R
 /// Reports whether an armed restore hangs past its time. False for one that is being undone: that is wanted. False
 /// for one that was resumed, too.
 fn hangs(host: &Host, id: &str) -> bool {
-    let Some(armed) = read(host).filter(|armed| armed.id == id) else { return false };
+    let Some(armed) = pending_confirm::read(host).filter(|armed| armed.id == id) else { return false };
     let phase = Journal::open(host, id).map(|journal| journal.phase);
     let is_late = armed.done_by().is_some_and(|at| session::uptime() >= at);
     is_late && matches!(phase, Ok(RestorePhase::Prepared | RestorePhase::Begun | RestorePhase::Written))
-}
-
-fn patiently<T>(limit: Duration, acquire: impl Fn() -> Result<T>) -> Result<T> {
-    let since = Instant::now();
-    loop {
-        match acquire() {
-            Err(_) if since.elapsed() < limit => std::thread::sleep(POLL),
-            acquired => return acquired,
-        }
-    }
-}
-
-/// Keeps the armed restore. Errors: `NotFound` when none is armed, `Usage` from the session that applied it,
-/// `Unconfirmed` when its time is over or it is not whole.
-pub fn confirm_from_here(host: &Host, id: Option<&str>) -> Result<(String, Option<Problem>)> {
-    restore::check_root()?;
-    let nothing = || Fault::new(FaultKind::NotFound, "no restore waits for a confirmation");
-    let armed = read(host).ok_or_else(nothing)?;
-    if let Some(word) = id.filter(|word| *word != armed.id) {
-        let message = format!("'{word}' does not wait for a confirmation");
-        return Err(Fault::new(FaultKind::NotFound, message).hint(format!("{} does", armed.id)).into());
-    }
-    if armed.is_due() {
-        return Err(too_late(host, &armed.id).into());
-    }
-
-    let (what, hint) = match LoginSession::current().newness(&armed.session, armed.at) {
-        Newness::New => ("", ""),
-        Newness::Same => (
-            "cannot confirm: this is the session that applied it, which does not prove that a login works",
-            "log in again (not in a window of tmux or screen), and confirm there",
-        ),
-        Newness::Older => (
-            "cannot confirm: this session is older than the restore, which does not prove that a login works",
-            "log in again, and confirm there: an open connection can continue where a new login fails",
-        ),
-        Newness::NoLogin => (
-            "cannot confirm: this is not a login to this system",
-            "log in to the system itself (ssh, console, web shell), not from outside of its container and not from a \
-             service, and confirm there; if that is not possible, restore with --probe, which confirms automatically",
-        ),
-    };
-    if !what.is_empty() {
-        let back = format!("{hint}; `pbx-config undo {}` undoes it", armed.id);
-        return Err(Fault::new(FaultKind::Usage, what).hint(back).into());
-    }
-
-    let problem = confirm(host, &armed, "from a new session")?;
-    Ok((armed.id, problem))
-}
-
-fn confirm(host: &Host, armed: &PendingConfirm, how: &str) -> Result<Option<Problem>> {
-    // Until it is confirmed nobody undoes it, and nobody still applies it.
-    let _alone = patiently(CONFIRM_WAIT, || restore::lock_restore(host))?;
-    if read(host).is_none_or(|now| now.id != armed.id || now.is_due()) {
-        return Err(too_late(host, &armed.id).into());
-    }
-    let mut journal = journal::find(host, Some(&armed.id))?;
-    if !matches!(journal.phase, RestorePhase::Done | RestorePhase::Confirmed) {
-        let message = format!("{}: it is {}, and cannot be confirmed in this state", armed.id, journal.phase);
-        return Err(Fault::new(FaultKind::Unconfirmed, message).hint(ways(&armed.id, journal.phase)).into());
-    }
-    journal.write("confirmed\n")?;
-    disarm(host, &armed.id)?;
-    Ok(audit_log::note(host, "confirm", &journal.record, how))
-}
-
-/// Builds the error for a restore that no longer waits or is out of time: it says the present state.
-fn too_late(host: &Host, id: &str) -> Fault {
-    let phase = Journal::open(host, id).map(|journal| journal.phase);
-    let (is, hint) = match phase {
-        Ok(RestorePhase::Undone) => match why_undone(host, id) {
-            Some(why) => (why, "restore again, with a longer --confirm-within or other probes".to_owned()),
-            None => ("it is undone, by `pbx-config undo`".to_owned(), "restore again".to_owned()),
-        },
-        Ok(RestorePhase::Confirmed) => {
-            ("it was confirmed".to_owned(), format!("`pbx-config undo {id}` can still undo it"))
-        }
-        _ => (
-            "its time is over, it is not undone yet".to_owned(),
-            format!("`pbx-config undo {id}` undoes it now, and reports what prevents it"),
-        ),
-    };
-    Fault::new(FaultKind::Unconfirmed, format!("{id}: {is}")).hint(hint)
-}
-
-/// Returns the hint on how to go back and on from where it was cut short.
-pub fn ways(id: &str, phase: RestorePhase) -> String {
-    let back = format!("`pbx-config undo {id}` undoes it");
-    if phase == RestorePhase::Undoing {
-        back
-    } else {
-        format!("{back}, `pbx-config restore --resume {id}` resumes it")
-    }
-}
-
-/// Ends the waiting after an undo by hand.
-pub fn forget(host: &Host, id: &str) -> Result<()> {
-    match read(host) {
-        Some(armed) if armed.id == id => disarm(host, id),
-        _ => Ok(()),
-    }
 }

@@ -2,7 +2,12 @@
 
 use std::time::{Duration, Instant};
 
+use anyhow::Result;
+
 use crate::model::problem::{Fault, FaultKind};
+
+/// Pause between two tries, and two looks at what is waited for.
+pub const POLL: Duration = Duration::from_millis(300);
 
 #[derive(Debug, Clone, Copy)]
 pub struct Deadline(Option<(Instant, Duration)>);
@@ -21,7 +26,7 @@ impl Deadline {
     }
 
     /// Errors: `Failed` when nothing is left.
-    pub fn check(self) -> Result<(), Fault> {
+    pub fn check(self) -> std::result::Result<(), Fault> {
         match self.0 {
             Some((since, whole)) if since.elapsed() >= whole => {
                 let seconds = whole.as_secs();
@@ -29,6 +34,17 @@ impl Deadline {
                 Err(Fault::new(FaultKind::Failed, what).hint("see the journal for what took so long"))
             }
             _ => Ok(()),
+        }
+    }
+}
+
+/// Tries again until it works or `limit` is over. Errors: the last one.
+pub fn patiently<T>(limit: Duration, acquire: impl Fn() -> Result<T>) -> Result<T> {
+    let since = Instant::now();
+    loop {
+        match acquire() {
+            Err(_) if since.elapsed() < limit => std::thread::sleep(POLL),
+            acquired => return acquired,
         }
     }
 }

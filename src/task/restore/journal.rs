@@ -378,3 +378,13 @@ pub fn sweep(host: &Host, armed: Option<&str>) -> Vec<Problem> {
 impl RestoreRecord {
     pub const FORMAT: u32 = FORMAT;
 }
+
+/// Returns the hint on how to go back and on from where it was cut short.
+pub fn ways(id: &str, phase: RestorePhase) -> String {
+    let back = format!("`pbx-config undo {id}` undoes it");
+    if phase == RestorePhase::Undoing {
+        back
+    } else {
+        format!("{back}, `pbx-config restore --resume {id}` resumes it")
+    }
+}

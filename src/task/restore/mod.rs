@@ -4,12 +4,14 @@
 pub mod apply;
 pub mod audit_log;
 pub mod auto_rollback;
+pub mod confirm;
 pub mod database;
 pub mod deadline;
 pub mod hardware;
 pub mod journal;
 pub mod observe;
 pub mod pending;
+pub mod pending_confirm;
 pub mod prepare;
 pub mod preview;
 pub mod probe;
@@ -24,9 +26,9 @@ use std::time::Duration;
 use anyhow::Result;
 use serde::Serialize;
 
-use self::auto_rollback::PendingConfirm;
 use self::deadline::Deadline;
 use self::journal::{Journal, RestorePhase};
+use self::pending_confirm::PendingConfirm;
 use self::prepare::Prepared;
 use self::probe::Probe;
 use self::undo::Undone;
@@ -256,7 +258,7 @@ fn finish_or_roll_back(
     let hint = error.downcast_ref::<Fault>().and_then(|fault| fault.hint.clone());
     let (what, result, hint) = match roll_back(host, journal, apis, false) {
         Ok(undone) if undone.left == 0 => {
-            let armed = auto_rollback::forget(host, &id).err().map(|error| format!("; {error:#}"));
+            let armed = pending_confirm::forget(host, &id).err().map(|error| format!("; {error:#}"));
             let what = "the steps that were done are undone again".to_owned() + &armed.unwrap_or_default();
             (what, "failed; undone".to_owned(), hint)
         }
@@ -282,14 +284,14 @@ pub fn undo(host: &Host, id: Option<&str>, apis: &[(Product, ApiConfig)], force:
     let _alone = lock_restore(host)?;
     let mut journal = journal::find(host, id)?;
     if journal.phase == RestorePhase::Undone && !(force && id.is_some()) {
-        auto_rollback::forget(host, &journal.record.id)?;
+        pending_confirm::forget(host, &journal.record.id)?;
         return Ok(Undone { older: journal::older(host, &journal.record.id), ..Undone::already(&journal) });
     }
 
     let mut undone = roll_back(host, &mut journal, apis, force)?;
     // Whoever forces it sees what is left; it must not keep every later restore out.
     if undone.left == 0 || force {
-        let forgotten = auto_rollback::forget(host, &journal.record.id);
+        let forgotten = pending_confirm::forget(host, &journal.record.id);
         let still = |error| Problem::error(format!("{error:#}")).hint("see to its disk, then undo again");
         undone.problems.extend(forgotten.err().map(still));
     }
@@ -353,7 +355,7 @@ pub fn check_root() -> Result<()> {
 
 /// `own` is the one that goes on.
 fn check_not_armed(host: &Host, own: Option<&str>) -> Result<()> {
-    let Some(armed) = auto_rollback::read(host).filter(|armed| Some(armed.id.as_str()) != own) else {
+    let Some(armed) = pending_confirm::read(host).filter(|armed| Some(armed.id.as_str()) != own) else {
         return Ok(());
     };
     let fault = Fault::new(FaultKind::Locked, format!("the restore {} waits for a confirmation", armed.id));

@@ -1,15 +1,15 @@
 //! Restores that are not at their end: armed, half done, half undone; what `check` and `status` say of them.
 //! Only looks.
 
-use super::auto_rollback;
 use super::journal::{self, Journal, RestorePhase};
+use super::pending_confirm;
 use crate::model::problem::Problem;
 use crate::sys::host::Host;
 use crate::task::restore;
 
 /// Lists restores that are not at their end; empty for users who may not look into the memory of restores.
 pub fn restores(host: &Host) -> Vec<Problem> {
-    let armed = auto_rollback::read(host);
+    let armed = pending_confirm::read(host);
     let ids = journal::ids(host);
     if ids.is_empty() {
         return Vec::new();
@@ -28,7 +28,7 @@ pub fn restores(host: &Host) -> Vec<Problem> {
     problems
 }
 
-fn waits(host: &Host, armed: &auto_rollback::PendingConfirm, is_busy: bool) -> Problem {
+fn waits(host: &Host, armed: &pending_confirm::PendingConfirm, is_busy: bool) -> Problem {
     let id = &armed.id;
     let phase = Journal::open(host, id).map(|journal| journal.phase);
     if armed.is_due() {
@@ -40,7 +40,7 @@ fn waits(host: &Host, armed: &auto_rollback::PendingConfirm, is_busy: bool) -> P
     {
         let what =
             format!("the restore {id} was interrupted: {phase}; it is rolled back in {} s", armed.left());
-        return Problem::error(what).hint(auto_rollback::ways(id, phase));
+        return Problem::error(what).hint(journal::ways(id, phase));
     }
     let what = format!("the restore {id} is rolled back in {} s", armed.left());
     Problem::notice(what).hint("`pbx-config confirm` in a new login session keeps it")
@@ -57,7 +57,7 @@ fn half(host: &Host, id: &str) -> Option<Problem> {
     match journal.phase {
         RestorePhase::Begun | RestorePhase::Written => {
             let problem = Problem::error(format!("the restore {id} was interrupted: {}", journal.phase));
-            Some(problem.hint(auto_rollback::ways(id, journal.phase)))
+            Some(problem.hint(journal::ways(id, journal.phase)))
         }
         RestorePhase::Undoing => {
             let problem = Problem::error(format!("the restore {id} is {}", journal.phase));
