@@ -212,7 +212,11 @@ impl Dir {
                 let dir = entry.path();
                 match scan(&dir, name.to_str(), &owners, &mut found) {
                     // lost+found and other people's directories are none of ours.
-                    Err(error) if host.is_none() && name != *self.node && may_be_passed_over(&error) => {
+                    Err(error)
+                        if host.is_none()
+                            && name != *self.node
+                            && error.kind() == io::ErrorKind::PermissionDenied =>
+                    {
                         log::info!("{}: {error}", self.trouble("read", &dir));
                     }
                     scanned => scanned.with_context(|| self.trouble("read", &dir))?,
@@ -469,11 +473,6 @@ impl Owners {
         let is_known = |uid| uid == 0 || uid == self.store || uid == self.own;
         is_known(file) && is_known(dir) || self.squashes && file == dir
     }
-}
-
-/// Reports whether a directory of somebody else is passed over for this error: nobody lets us in.
-fn may_be_passed_over(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::PermissionDenied
 }
 
 /// Finds the snapshots of a host that lie directly in a folder. `host`: None for those of all.

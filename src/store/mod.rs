@@ -161,8 +161,8 @@ pub enum Stray {
 impl Stray {
     pub fn reason(self) -> &'static str {
         match self {
-            Self::Bare => "not in the directory of its host",
-            Self::Owner => "its owner is neither root nor the owner of the store",
+            Self::Bare => "is not in the directory of its host",
+            Self::Owner => "belongs to a user who is neither root nor the owner of the store",
         }
     }
 }

@@ -264,7 +264,9 @@ fn what_others_put_into_a_store_never_stands_for_a_snapshot() {
     // A newer one, whoever it belongs to, is shown and not the latest.
     let newer = format!("{node}_20991231T235959Z.pbx.tar");
     fs::write(store.join(&newer), &good).unwrap();
-    assert!(list().contains("2099-12-31"));
+    assert!(list().contains("[is not in the directory of its host]"));
+    let only = host.run(&["cat", "other/latest", "etc/hostname", "--store", shown]).exits(Exit::NotFound);
+    assert!(!only.err.contains("is there, but"), "{}", only.err);
     run(&["cat", "latest", "etc/hostname"]);
     run(&["verify", "latest"]);
     fs::remove_file(store.join(&newer)).unwrap();
@@ -275,7 +277,12 @@ fn what_others_put_into_a_store_never_stands_for_a_snapshot() {
     chown(&theirs, Some(1000), Some(1000)).unwrap();
     run(&["cat", "latest", "etc/hostname"]);
     let named = host.run(&["cat", &newer[..newer.len() - 8], "etc/hostname", "--store", shown]);
-    assert!(named.exits(Exit::Failed).err.contains("its owner is neither root nor the owner of the store"));
+    assert!(
+        named
+            .exits(Exit::Failed)
+            .err
+            .contains("belongs to a user who is neither root nor the owner of the store")
+    );
 }
 
 #[test]
@@ -351,4 +358,23 @@ fn machines_without_an_id_leave_each_others_snapshots_alone() {
     two.now = "2026-11-24T00:00:00Z".into();
     two.run(&["backup"]);
     assert_eq!(crate::common::snapshot_files(&place(&two)).len(), 2);
+}
+
+#[test]
+fn a_folder_of_bare_files_says_why_none_is_the_latest() {
+    let (host, store, name) = shared();
+    let stick = host.beside("stick");
+    fs::create_dir(&stick).unwrap();
+    fs::copy(store.join(&name[..name.find('_').unwrap()]).join(&name), stick.join(&name)).unwrap();
+    let run = |words: &[&str]| host.run(&[words, &["--store", stick.to_str().unwrap()]].concat());
+    let listed = run(&["list", "--json"]).ok().json();
+    assert_eq!(listed["snapshots"][0]["stray"], "is not in the directory of its host");
+    let id = listed["snapshots"][0]["id"].as_str().unwrap();
+    let said = run(&["cat", "latest", "etc/hostname"]).exits(Exit::NotFound).err;
+    assert!(
+        said.contains(&format!("hint: {id} is there, but is not in the directory of its host")),
+        "{said}"
+    );
+    // Named, it opens.
+    run(&["cat", id, "etc/hostname"]).ok();
 }

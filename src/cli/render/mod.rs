@@ -230,6 +230,7 @@ pub fn listing(listing: &Listing) -> String {
 
 fn list_row(listed: &Listed) -> Vec<String> {
     let local = listed.id.at().to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M").to_string();
+    let stray = listed.stray.map(|reason| format!("[{reason}] ")).unwrap_or_default();
     let (files, outcome, note) = match &listed.snapshot {
         Some(snapshot) => {
             let protected = if snapshot.protected { "[protected] " } else { "" };
@@ -239,10 +240,10 @@ fn list_row(listed: &Listed) -> Vec<String> {
             (
                 snapshot.counts.files.to_string(),
                 snapshot.outcome.to_string(),
-                format!("{protected}{sealed}{partial}{note}"),
+                format!("{protected}{sealed}{partial}{stray}{note}"),
             )
         }
-        None => ("-".to_owned(), "damaged".to_owned(), String::new()),
+        None => ("-".to_owned(), "damaged".to_owned(), stray),
     };
 
     // Their manifest does not tell what is in them.

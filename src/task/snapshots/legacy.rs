@@ -116,6 +116,7 @@ pub fn list(stores: &[&dyn Store], host: Option<&str>) -> (Vec<Listed>, Vec<Prob
             match all.iter_mut().find(same) {
                 Some(listed) => listed.stores.push(store.name().to_owned()),
                 None => all.push(Listed {
+                    stray: None,
                     id: old.id,
                     size: old.relic.size,
                     stores: vec![store.name().to_owned()],

@@ -43,6 +43,9 @@ pub struct Listed {
     pub stores: Vec<String>,
     /// None when its manifest cannot be read.
     pub snapshot: Option<Snapshot>,
+    /// Set when no store has it as its own: it is never the latest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stray: Option<&'static str>,
     /// The file's name, when it is a legacy archive.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub legacy: Option<String>,
@@ -76,7 +79,10 @@ pub fn list(stores: &[Box<dyn Store>], host: Option<&str>, wanted: &dyn Fn(&str)
         let mut fresh = Vec::new();
         for found in found.into_iter().filter(|found| wanted(found.id.host())) {
             match all.get_mut(&found.id) {
-                Some(listed) => listed.stores.push(store.name().to_owned()),
+                Some(listed) => {
+                    listed.stores.push(store.name().to_owned());
+                    listed.stray = listed.stray.filter(|_| found.stray.is_some());
+                }
                 None => fresh.push(found),
             }
         }
@@ -87,7 +93,8 @@ pub fn list(stores: &[Box<dyn Store>], host: Option<&str>, wanted: &dyn Fn(&str)
             let head = head.inspect_err(|error| problems.push(Problem::warning(format!("{error:#}"))));
             let (id, stores) = (found.id, vec![store.name().to_owned()]);
             let snapshot = head.ok().map(|head| head.snapshot);
-            all.insert(id.clone(), Listed { id, size: found.size, stores, snapshot, legacy: None });
+            let stray = found.stray.map(Stray::reason);
+            all.insert(id.clone(), Listed { id, size: found.size, stores, snapshot, stray, legacy: None });
         }
     }
 
@@ -243,6 +250,8 @@ pub fn choose(stores: &[Box<dyn Store>], here: &str, word: &str) -> Result<Chose
             if let Some(old) = choose_old(stores, here, word)? {
                 return Ok(old);
             }
+            let stray = newest_stray(&ids, here, word);
+            let fault = stray.into_iter().fold(fault, Fault::hint);
             // What is missing may lie in the store that did not answer.
             return Err(match unreachable {
                 Some(error) => {
@@ -265,6 +274,18 @@ pub fn choose(stores: &[Box<dyn Store>], here: &str, word: &str) -> Result<Chose
         return Err(Fault::failed(message).hint(hint).into());
     }
     ChosenSnapshot::take(store, id)
+}
+
+/// Returns the hint on the newest snapshot of a host that no store has as its own, where the latest is asked for.
+fn newest_stray(
+    ids: &BTreeMap<SnapshotId, (&dyn Store, Option<Stray>)>,
+    here: &str,
+    word: &str,
+) -> Option<String> {
+    let host = word.split_once('/').map_or(here, |(host, _)| host);
+    let mut of_host = ids.iter().rev().filter(|(id, _)| id.host() == host && is_latest(word));
+    let (id, reason) = of_host.find_map(|(id, (_, stray))| Some((id, (*stray)?.reason())))?;
+    Some(format!("{id} is there, but {reason}: name it, it is never the latest"))
 }
 
 fn is_latest(word: &str) -> bool {
